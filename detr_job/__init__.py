@@ -1,1 +1,1 @@
-"""x."""
+"""Models, training, prediction and model export."""

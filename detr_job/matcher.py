@@ -1,0 +1,88 @@
+"""Which query answers for which box: the assignment of least cost, for all layers in one transfer.
+
+The costs of every layer and image leave the device together and the pairs come back together, so a
+step waits for its device once. The assignment itself is scipy's.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from detr_job.boxes import cxcywh_to_xyxy, iou_and_giou
+from detr_job.detections import Outputs, Targets
+
+NEVER = 1e6  # the cost of what is not finite: matched last, and the loss says which value broke
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """Matched pairs: three (L, M) int64 tensors; `target` counts into the packed targets."""
+
+    image: Tensor
+    query: Tensor
+    target: Tensor
+
+
+def padded_targets(targets: Targets) -> tuple[Tensor, Tensor]:
+    """Labels (B, N) and boxes (B, N, 4), N the most boxes of an image; padding is label 0, box (.5 .5 1 1)."""
+    most = max(targets.counts, default=0)
+    device = targets.boxes.device
+    labels = torch.zeros(len(targets.counts), most, dtype=torch.int64, device=device)
+    boxes = torch.tensor((0.5, 0.5, 1.0, 1.0), device=device).expand(len(targets.counts), most, 4).clone()
+    rows = np.repeat(np.arange(len(targets.counts)), targets.counts)
+    columns = np.concatenate([np.arange(count) for count in targets.counts]) if rows.size else rows
+    index = torch.from_numpy(np.stack((rows, columns))).to(device, non_blocking=True)
+    labels[index[0], index[1]] = targets.labels
+    boxes[index[0], index[1]] = targets.boxes
+    return labels, boxes
+
+
+@torch.no_grad()
+def match(
+    outputs: Outputs,
+    targets: Targets,
+    class_cost: Tensor,
+    *,
+    cost_class: float,
+    cost_bbox: float,
+    cost_giou: float,
+) -> Matches:
+    """Assign queries to boxes, image by image and layer by layer.
+
+    class_cost: (L, B, Q, K), the cost of giving a query each class. Boxes beyond the number of
+    queries stay unmatched.
+    """
+    labels, boxes = padded_targets(targets)
+    layers, batch, queries, _ = outputs.logits.shape
+    most = labels.shape[1]
+    if most == 0:
+        empty = torch.zeros(layers, 0, dtype=torch.int64, device=outputs.logits.device)
+        return Matches(empty, empty, empty)
+    predicted = outputs.boxes.float()
+    by_label = class_cost.gather(-1, labels[None, :, None].expand(layers, batch, queries, most))
+    # A broadcast difference beats torch.cdist(p=1) and gives the same bits.
+    distance = (predicted[..., :, None, :] - boxes[None, :, None]).abs().sum(-1)
+    _, giou = iou_and_giou(
+        cxcywh_to_xyxy(predicted)[..., :, None, :], cxcywh_to_xyxy(boxes)[None, :, None]
+    )
+    cost = cost_bbox * distance + cost_class * by_label - cost_giou * giou
+    host = cost.nan_to_num(NEVER, NEVER, NEVER).cpu().numpy()
+    pairs = torch.from_numpy(_assign(host, targets.counts)).to(outputs.logits.device, non_blocking=True)
+    return Matches(pairs[0], pairs[1], pairs[2])
+
+
+def _assign(cost: NDArray[np.float32], counts: tuple[int, ...]) -> NDArray[np.int64]:
+    """(3, L, M): image, query and target of every pair, on the host."""
+    starts = np.concatenate(([0], np.cumsum(counts)))
+    layers: list[NDArray[np.int64]] = []
+    for layer in cost:
+        pairs = []
+        for image, count in enumerate(counts):
+            query, column = linear_sum_assignment(layer[image, :, :count])
+            pairs.append(np.stack((np.full_like(query, image), query, column + starts[image])))
+        layers.append(np.concatenate(pairs, axis=1))
+    return np.stack(layers, axis=1).astype(np.int64)
