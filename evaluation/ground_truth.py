@@ -1,0 +1,117 @@
+"""COCO annotations as the evaluation needs them: ids, classes, boxes, areas, crowd flags.
+
+Segmentations are skipped while parsing, so a large file costs little at every validation. Nothing is
+mended here: a prepared set is already clean, and anything else is refused with a sentence.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from evaluation.errors import GroundTruthError
+
+Box = tuple[float, float, float, float]
+"""x, y, width, height in pixels; x and y are the top left corner."""
+
+
+class Image(msgspec.Struct, frozen=True, gc=False):
+    """One image of the split. Sizes are in pixels, after the orientation was applied."""
+
+    id: int
+    width: int = 0
+    height: int = 0
+    file_name: str = ""
+
+
+class Category(msgspec.Struct, frozen=True, gc=False):
+    """One class."""
+
+    id: int
+    name: str
+
+
+class Annotation(msgspec.Struct, frozen=True, gc=False):
+    """One object. `area` decides small, medium or large; in COCO it is the mask's, not the box's."""
+
+    id: int
+    image_id: int
+    category_id: int
+    bbox: Box
+    area: float | None = None
+    iscrowd: bool | int = 0
+
+    @property
+    def area_px(self) -> float:
+        """The stated area, or the box's where none is stated."""
+        return self.bbox[2] * self.bbox[3] if self.area is None else self.area
+
+
+class GroundTruth(msgspec.Struct, frozen=True):
+    """The annotations of one split, checked. Read once, it serves any number of evaluations."""
+
+    images: tuple[Image, ...]
+    categories: tuple[Category, ...]
+    annotations: tuple[Annotation, ...]
+
+    @classmethod
+    def read(cls, source: "Path | Mapping[str, Any] | GroundTruth") -> "GroundTruth":
+        """Parse and check a COCO file or its parsed content.
+
+        Raises:
+            GroundTruthError: Unreadable, repeated ids, unknown references, or a box that is not finite.
+        """
+        if isinstance(source, GroundTruth):
+            return source
+        name = str(source) if isinstance(source, Path) else "the annotations"
+        try:
+            if isinstance(source, Path):
+                truth = msgspec.json.decode(source.read_bytes(), type=cls)
+            else:
+                truth = msgspec.convert(source, type=cls)
+        except OSError as error:
+            raise GroundTruthError(f"{name} cannot be read: {error.strerror}") from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise GroundTruthError(f"{name} is not a COCO annotation file: {error}") from error
+        truth._check(name)
+        return truth
+
+    def _check(self, name: str) -> None:
+        """Refuse what COCO tools would silently get wrong."""
+        for kind, records in (("image", self.images), ("category", self.categories)):
+            _refuse_repeated(name, kind, [record.id for record in records])
+        _refuse_repeated(name, "annotation", [annotation.id for annotation in self.annotations])
+        image_ids = {image.id for image in self.images}
+        category_ids = {category.id for category in self.categories}
+        for annotation in self.annotations:
+            where = f"annotation {annotation.id} of {name}"
+            if annotation.image_id not in image_ids:
+                raise GroundTruthError(f"{where} belongs to image {annotation.image_id}, which is not listed")
+            if annotation.category_id not in category_ids:
+                raise GroundTruthError(f"{where} has category {annotation.category_id}, which is not listed")
+            if not usable_box(annotation.bbox):
+                raise GroundTruthError(
+                    f"{where} has the box {list(annotation.bbox)}: four finite numbers x, y, width, height "
+                    "are needed, the sizes not negative"
+                )
+
+
+def usable_box(box: Box) -> bool:
+    """Whether all four numbers are finite and the sizes are not negative."""
+    x, y, width, height = box
+    # Comparisons with NaN are false; the far ends catch infinities without a call per number.
+    return -1e12 < x < 1e12 and -1e12 < y < 1e12 and 0 <= width < 1e12 and 0 <= height < 1e12
+
+
+def _refuse_repeated(name: str, kind: str, ids: list[int]) -> None:
+    """COCO tools keep one of several records with the same id and say nothing."""
+    if len(set(ids)) == len(ids):
+        return
+    repeated = sorted(record_id for record_id, count in Counter(ids).items() if count > 1)
+    shown = ", ".join(str(record_id) for record_id in repeated[:5])
+    more = f" and {len(repeated) - 5} more" if len(repeated) > 5 else ""
+    raise GroundTruthError(
+        f"{name} repeats {kind} id {shown}{more}: only one of each would count; give every {kind} its own id"
+    )
