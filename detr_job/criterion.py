@@ -1,0 +1,110 @@
+"""DETR's loss (arXiv 2005.12872): cross entropy, L1 and generalised IoU of matched queries.
+
+All layers are computed at once and in fp32. Nothing waits for the device but the matcher.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from detr_job.boxes import cxcywh_to_xyxy, iou_and_giou
+from detr_job.detections import Outputs, Targets
+from detr_job.matcher import Matches, match
+from run_config.job import Loss
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """What a step minimises, and what it logs.
+
+    total: the weighted sum over terms and layers, with its graph. terms: detached scalars on the
+    model's device, without their weights; the last layer's carry the plain name (`loss_bbox`),
+    those before it a number (`loss_bbox_0`). `class_error` and `cardinality_error` are logs only.
+    """
+
+    total: Tensor
+    terms: dict[str, Tensor]
+
+
+def layer_terms(**values: Tensor) -> dict[str, Tensor]:
+    """Name the terms of all layers: each (L,) becomes `name_0` … `name_<L-2>` and, for the last, `name`."""
+    terms: dict[str, Tensor] = {}
+    for name, value in values.items():
+        *earlier, last = value.detach().unbind()
+        terms[name] = last
+        terms |= {f"{name}_{layer}": each for layer, each in enumerate(earlier)}
+    return terms
+
+
+def box_losses(outputs: Outputs, targets: Targets, matches: Matches) -> tuple[Tensor, Tensor]:
+    """L1 of cxcywh and 1 - GIoU of the matched pairs of each layer, (L,) and (L,).
+
+    Both are summed and divided by the number of boxes in the batch, at least 1.
+    """
+    queries = outputs.boxes.shape[2]
+    pair = (matches.image * queries + matches.query)[..., None].expand(-1, -1, 4)
+    predicted = outputs.boxes.float().flatten(1, 2).gather(1, pair)
+    wanted = targets.boxes[matches.target]
+    number = max(len(targets), 1)
+    l1 = (predicted - wanted).abs().sum((1, 2)) / number
+    _, giou = iou_and_giou(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(wanted))
+    return l1, (1 - giou).sum(1) / number
+
+
+@dataclass(frozen=True)
+class DetrCriterion:
+    """The published criterion. `aux`: a loss on every decoder layer, each with a matching of its own."""
+
+    num_classes: int
+    loss: Loss
+    aux: bool = True
+
+    def __call__(self, outputs: Outputs, targets: Targets) -> Losses:
+        """Losses of outputs with (L, B, Q, num_classes + 1) logits; the last class is "no object"."""
+        if not self.aux:
+            outputs = Outputs(outputs.logits[-1:], outputs.boxes[-1:])
+        with torch.autocast(outputs.logits.device.type, enabled=False):
+            log_probability = outputs.logits.float().log_softmax(-1)
+            matches = match(
+                outputs,
+                targets,
+                -log_probability.detach().exp(),
+                cost_class=self.loss.cost_class,
+                cost_bbox=self.loss.cost_bbox,
+                cost_giou=self.loss.cost_giou,
+            )
+            ce = self._cross_entropy(log_probability, targets, matches)
+            l1, giou = box_losses(outputs, targets, matches)
+            total = (self.loss.classification * ce + self.loss.bbox * l1 + self.loss.giou * giou).sum()
+            terms = layer_terms(loss_ce=ce, loss_bbox=l1, loss_giou=giou)
+            return Losses(total, terms | self._errors(log_probability[-1].detach(), targets, matches))
+
+    def _cross_entropy(self, log_probability: Tensor, targets: Targets, matches: Matches) -> Tensor:
+        """(L,): the mean over queries, weighted by class, of which "no object" counts for less."""
+        layers, batch, queries, _ = log_probability.shape
+        classes = torch.full((layers, batch * queries), self.num_classes, device=log_probability.device)
+        weight = torch.full_like(classes, self.loss.no_object, dtype=torch.float32)
+        pair = matches.image * queries + matches.query
+        classes.scatter_(1, pair, targets.labels[matches.target])
+        weight.scatter_(1, pair, 1.0)
+        nll = -log_probability.flatten(1, 2).gather(-1, classes[..., None])[..., 0]
+        # no_object may be 0: a batch without boxes then weighs nothing at all
+        return (nll * weight).sum(1) / weight.sum(1).clamp(min=torch.finfo(torch.float32).tiny)
+
+    def _errors(self, log_probability: Tensor, targets: Targets, matches: Matches) -> dict[str, Tensor]:
+        """Logs of the last layer.
+
+        class_error: per cent of the matched queries with a wrong class, 0 without boxes (the
+        published code says 100). cardinality_error: how far the number of queries that are not
+        "no object" lies from the number of boxes, averaged over images.
+        """
+        predicted = log_probability.argmax(-1)
+        image, query, target = matches.image[-1], matches.query[-1], matches.target[-1]
+        wrong = predicted[image, query] != targets.labels[target]
+        counts = torch.tensor(targets.counts, dtype=torch.float32).to(predicted.device, non_blocking=True)
+        found = (predicted != self.num_classes).sum(1)
+        return {
+            "class_error": 100 * wrong.sum() / max(wrong.numel(), 1),
+            "cardinality_error": (found - counts).abs().mean(),
+        }
