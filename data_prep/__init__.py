@@ -1,1 +1,1 @@
-"""x."""
+"""From CVAT exports to a prepared set: reading, checking, splitting, writing once, reading back."""

@@ -1,0 +1,23 @@
+"""What can be wrong with a person's data, as exceptions that carry the contract's exit code."""
+
+
+class DataPrepError(Exception):
+    """Wrong input: the message says what, where, and what to do about it."""
+
+    exit_code = 2
+
+
+class SourceError(DataPrepError):
+    """A source cannot be read as an export: not there, damaged, dangerous, or another format."""
+
+
+class AnnotationError(DataPrepError):
+    """An annotation file contradicts itself in a way that must not be guessed at."""
+
+
+class ImageError(DataPrepError):
+    """An image file cannot be decoded."""
+
+
+class SetError(DataPrepError):
+    """A prepared set is not there, is damaged, or was written by a newer version."""

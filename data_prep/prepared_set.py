@@ -1,0 +1,413 @@
+"""Read a prepared set: pull it from the store, then images by offset from its shards, boxes from its JSON.
+
+A set is written once (`data_prep.set_writer`) and never changed. This module also holds the one rule
+by which an image file becomes pixels, so that checking, training and drawing see the same picture.
+It imports quickly and knows no torch.
+"""
+
+import io
+import json
+import os
+import struct
+import tempfile
+import threading
+import weakref
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import file_digest
+from pathlib import Path
+from typing import Any, overload
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from data_prep.errors import ImageError, SetError
+from data_prep.manifest import (
+    MANIFEST_KEY,
+    SPLITS,
+    FileRecord,
+    Manifest,
+    Member,
+    decode_manifest,
+    set_prefix,
+)
+from object_store import ObjectStore
+
+__all__ = [
+    "SPLITS",
+    "ImageError",
+    "ImageRecord",
+    "LocalSet",
+    "Manifest",
+    "PreparedSet",
+    "SetError",
+    "Split",
+    "decode_image",
+]
+
+Progress = Callable[[int], None]
+
+# Formats that Pillow decodes itself; others (EPS, for one) start foreign programs.
+IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "MPO", "WEBP", "TIFF", "JPEG2000", "AVIF")
+ORIENTATION_TAG = 0x0112
+# What Pillow's decoders raise on damaged files, beside OSError.
+DECODE_FAULTS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    OverflowError,
+    IndexError,
+    KeyError,
+    TypeError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+def decode_image(data: bytes) -> Image.Image:
+    """The image file as 8-bit RGB, turned as its EXIF orientation says.
+
+    Grey and palette become RGB. CMYK goes through Pillow's plain conversion, without colour profiles.
+    16-bit grey keeps its high byte, so the full range 0…65535 becomes 0…255. Transparency is dropped
+    and the colours beneath it stay. Of several frames the first is taken. At most 178,956,970 pixels,
+    Pillow's own limit against decompression bombs. ImageError says what is wrong with the file.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=_known_formats()) as image:
+            if image.getexif().get(ORIENTATION_TAG, 1) != 1:
+                ImageOps.exif_transpose(image, in_place=True)
+            return _to_rgb(image)
+    except Image.UnidentifiedImageError as error:
+        raise ImageError(
+            "the file is not an image that can be read: is it JPEG, PNG, TIFF, WebP or BMP?"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise ImageError("the image has more than 178,956,970 pixels: make it smaller, or cut it") from error
+    except DECODE_FAULTS as error:
+        raise ImageError(f"the image file is damaged ({error})") from error
+
+
+def _known_formats() -> list[str]:
+    """The formats that this build of Pillow has (AVIF and WebP are optional)."""
+    if any(name not in Image.OPEN for name in IMAGE_FORMATS):
+        Image.init()
+    return [name for name in IMAGE_FORMATS if name in Image.OPEN]
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ImageError("pixels are floating-point numbers without a known range: convert to 8 or 16 bit")
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        if values.size and (values.min() < 0 or values.max() > 65535):
+            raise ImageError("pixels have more than 16 bits: convert to 8 or 16 bit")
+        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+    image.load()
+    # Pillow warns, or keys out a colour, when it finds transparency in a palette; it is dropped here.
+    image.info.pop("transparency", None)
+    return image.convert("RGB")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One image and what is on it. `boxes` are xyxy in pixels, after the orientation is applied."""
+
+    image_id: int
+    file_name: str
+    width: int
+    height: int
+    boxes: NDArray[np.float32]
+    """(n, 4)"""
+    labels: NDArray[np.int64]
+    """(n,), 0…C−1"""
+    annotation_ids: NDArray[np.int64]
+    """(n,), the ids in the set's annotation file"""
+
+
+class _CocoImage(msgspec.Struct):
+    id: int
+    file_name: str
+    width: int
+    height: int
+
+
+class _CocoBox(msgspec.Struct):
+    id: int
+    image_id: int
+    category_id: int
+    bbox: tuple[float, float, float, float]
+
+
+class _Coco(msgspec.Struct):
+    images: list[_CocoImage]
+    annotations: list[_CocoBox]
+
+
+class ImageRecords(Sequence[ImageRecord]):
+    """The records of a split in a few flat arrays, so that worker processes share or copy them cheaply."""
+
+    def __init__(self, coco: _Coco) -> None:
+        order = {image.id: index for index, image in enumerate(coco.images)}
+        boxes = sorted(coco.annotations, key=lambda box: (order[box.image_id], box.id))
+        owners = np.array([order[box.image_id] for box in boxes], np.int64)
+        self.file_names = [image.file_name for image in coco.images]
+        self._images = np.array([(i.id, i.width, i.height) for i in coco.images], np.int64).reshape(-1, 3)
+        self._starts = np.searchsorted(owners, np.arange(len(coco.images) + 1))
+        self._boxes = np.array([box.bbox for box in boxes], np.float64).reshape(-1, 4)
+        self._boxes[:, 2:] += self._boxes[:, :2]
+        self._boxes = self._boxes.astype(np.float32)
+        self._labels = np.array([box.category_id for box in boxes], np.int64)
+        self._ids = np.array([box.id for box in boxes], np.int64)
+
+    def __len__(self) -> int:
+        return len(self.file_names)
+
+    @overload
+    def __getitem__(self, index: int) -> ImageRecord: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[ImageRecord]: ...
+    def __getitem__(self, index: int | slice) -> ImageRecord | list[ImageRecord]:
+        if isinstance(index, slice):
+            return [self._record(i) for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        return self._record(index % len(self))
+
+    def __iter__(self) -> Iterator[ImageRecord]:
+        return map(self._record, range(len(self)))
+
+    def _record(self, index: int) -> ImageRecord:
+        image_id, width, height = self._images[index].tolist()
+        own = slice(int(self._starts[index]), int(self._starts[index + 1]))
+        return ImageRecord(
+            image_id,
+            self.file_names[index],
+            width,
+            height,
+            self._boxes[own],
+            self._labels[own],
+            self._ids[own],
+        )
+
+
+class Split:
+    """One split on this machine's disk. Picklable; each process opens the shards for itself."""
+
+    def __init__(self, name: str, set_id: str, root: Path, manifest: Manifest) -> None:
+        self.name = name
+        self.set_id = set_id
+        self.annotations_path = root / manifest.annotations[name].key
+        self.images: Sequence[ImageRecord] = self._read_annotations()
+        shards = [shard for shard in manifest.shards if shard.split == name]
+        self._shard_paths = [root / shard.key for shard in shards]
+        places = {m.file_name: (s, m) for s, shard in enumerate(shards) for m in shard.images}
+        self._places: list[tuple[int, int, int]] = [
+            self._place(places, record.file_name) for record in self.images
+        ]
+        self._open_files()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, index: int) -> bytes:
+        """The bytes of the image file, exactly as they were in the export."""
+        shard, offset, size_bytes = self._places[index]
+        data = os.pread(self._descriptor(shard), size_bytes, offset)
+        if len(data) != size_bytes:
+            raise SetError(
+                f"{self._shard_paths[shard]} is too short: image {self.images[index].file_name!r} of split "
+                f"{self.name} of the prepared set {self.set_id} cannot be read; delete the copy and pull it again"
+            )
+        return data
+
+    def decode(self, index: int) -> Image.Image:
+        """The picture as `decode_image` makes it. ImageError names set, split and image."""
+        try:
+            return decode_image(self.read(index))
+        except ImageError as error:
+            raise ImageError(
+                f"image {self.images[index].file_name!r} of split {self.name} of the prepared set "
+                f"{self.set_id}: {error}"
+            ) from error
+
+    def _read_annotations(self) -> ImageRecords:
+        try:
+            return ImageRecords(msgspec.json.decode(self.annotations_path.read_bytes(), type=_Coco))
+        except (msgspec.DecodeError, KeyError) as error:
+            raise SetError(f"{self.annotations_path} is damaged ({error}): pull the set again") from error
+
+    def _place(self, places: dict[str, tuple[int, Member]], file_name: str) -> tuple[int, int, int]:
+        if file_name not in places:
+            raise SetError(
+                f"image {file_name!r} of split {self.name} lies in no shard of the prepared set "
+                f"{self.set_id}: the set is damaged, prepare it again"
+            )
+        shard, member = places[file_name]
+        return shard, member.offset, member.size_bytes
+
+    def _open_files(self) -> None:
+        self._descriptors: dict[int, int] = {}
+        self._lock = threading.Lock()
+        # Reads are positional, so a fork may share the descriptors; they close with the object.
+        weakref.finalize(self, _close_all, self._descriptors)
+
+    def _descriptor(self, shard: int) -> int:
+        descriptor = self._descriptors.get(shard)
+        if descriptor is None:
+            with self._lock:
+                descriptor = self._descriptors.get(shard)
+                if descriptor is None:
+                    descriptor = os.open(self._shard_paths[shard], os.O_RDONLY | os.O_CLOEXEC)
+                    self._descriptors[shard] = descriptor
+        return descriptor
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key not in ("_descriptors", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._open_files()
+
+
+def _close_all(descriptors: dict[int, int]) -> None:
+    for descriptor in descriptors.values():
+        os.close(descriptor)
+    descriptors.clear()
+
+
+class LocalSet:
+    """A set whose files lie verified on this machine's disk."""
+
+    def __init__(self, manifest: Manifest, root: Path, splits: Sequence[str]) -> None:
+        self.id = manifest.id
+        self.manifest = manifest
+        self.class_names = manifest.class_names
+        self.root = root
+        self._splits = tuple(splits)
+
+    def split(self, name: str) -> Split:
+        """A split that was pulled; one without images when the set has none under that name."""
+        if name not in self._splits:
+            raise SetError(
+                f"split {name!r} of the prepared set {self.id} was not pulled: only {self._splits}"
+            )
+        return Split(name, self.id, self.root, self.manifest)
+
+
+class PreparedSet:
+    """A complete set in a store."""
+
+    def __init__(self, store: ObjectStore, manifest: Manifest) -> None:
+        """`store` is rooted at the set's own folder; use `open`."""
+        self._store = store
+        self.id = manifest.id
+        self.manifest = manifest
+        self.class_names = manifest.class_names
+
+    @classmethod
+    def open(cls, store: ObjectStore, set_id: str) -> "PreparedSet":
+        """The set with this id in the store; SetError when it is absent, unfinished or of a newer format."""
+        folder = store.child(set_prefix(set_id))
+        if not folder.exists(MANIFEST_KEY):
+            raise SetError(
+                f"there is no prepared set {set_id} in {store.url} (no {folder.url}/{MANIFEST_KEY}): check the "
+                "id and the store, or run `data-prep prepare` again"
+            )
+        return cls(folder, decode_manifest(folder.get_bytes(MANIFEST_KEY), folder.url))
+
+    def pull(
+        self, folder: Path, splits: Sequence[str] = SPLITS, *, progress: Progress | None = None
+    ) -> LocalSet:
+        """Bring annotations and shards of the splits to `folder/<id>/`, verified by their sha256.
+
+        What is there and verified stays. A `file://` store is read in place: nothing is copied, only
+        the note of what was verified is written. `progress` is told the bytes just moved or found.
+        """
+        unknown = [name for name in splits if name not in SPLITS]
+        if unknown:
+            raise SetError(f"there is no split {unknown[0]!r}: the splits are {', '.join(SPLITS)}")
+        notes = folder / self.id
+        notes.mkdir(parents=True, exist_ok=True)
+        in_place = _local_path(self._store.url)
+        root = in_place or notes
+        verified = _Verified(notes / "verified.json")
+        for file in self.manifest.files(tuple(splits)):
+            path = root / file.key
+            if verified.holds(path, file):
+                if progress is not None:
+                    progress(file.size_bytes)
+                continue
+            if in_place is None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._store.get_file(file.key, path, progress=progress)
+            self._verify(path, file)
+            verified.add(path, file)
+        return LocalSet(self.manifest, root, splits)
+
+    def _verify(self, path: Path, file: FileRecord) -> None:
+        if not _is_intact(path, file):
+            raise SetError(
+                f"{file.key} of the prepared set {self.id} in {self._store.url} is damaged: its content is not "
+                "the one in the manifest; delete the set's folder from the store and prepare it again"
+            )
+
+
+class _Verified:
+    """Which local files were hashed and found right, so that a large set is not hashed at each start."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: dict[str, list[Any]] = {}
+        try:
+            known = json.loads(path.read_bytes())
+        except (OSError, ValueError):
+            return  # a lost or torn note costs one more hash
+        if isinstance(known, dict):
+            self._known = known
+
+    def holds(self, path: Path, file: FileRecord) -> bool:
+        """True when the file is there and right; hashes it where that is not known yet."""
+        if self._known.get(file.key) == self._entry(path, file):
+            return True
+        if not _is_intact(path, file):
+            return False
+        self.add(path, file)
+        return True
+
+    def add(self, path: Path, file: FileRecord) -> None:
+        """Note that the file was found right."""
+        self._known[file.key] = self._entry(path, file)
+        with tempfile.NamedTemporaryFile(
+            "w", dir=self._path.parent, prefix=".verified-", delete=False
+        ) as note:
+            json.dump(self._known, note)
+        Path(note.name).replace(self._path)
+
+    @staticmethod
+    def _entry(path: Path, file: FileRecord) -> list[Any]:
+        try:
+            status = path.stat()
+        except OSError:
+            return []
+        return [str(path), status.st_size, status.st_mtime_ns, file.sha256]
+
+
+def _is_intact(path: Path, file: FileRecord) -> bool:
+    try:
+        if path.stat().st_size != file.size_bytes:
+            return False
+        with path.open("rb") as opened:
+            return file_digest(opened, "sha256").hexdigest() == file.sha256
+    except FileNotFoundError:
+        return False
+
+
+def _local_path(url: str) -> Path | None:
+    parts = urlsplit(url)
+    return Path(unquote(parts.path)) if parts.scheme == "file" else None
