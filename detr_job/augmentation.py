@@ -1,0 +1,158 @@
+"""What an image and its boxes go through before they meet the model.
+
+The image operations are torchvision.transforms.v2's; what is random about them is drawn here from a
+generator that belongs to (seed, epoch, sample), so the result does not depend on who computes it.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
+
+from run_config.job import Augmentation, Data
+
+CROP_SIZES = (400, 500, 600)  # short sides before a crop, as published
+CROP_RANGE = (384, 600)
+FILL = (124.0, 116.0, 104.0)  # ImageNet's mean colour: nearly 0 after normalisation
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """image: (3, H, W) uint8. boxes: (n, 4) float32 xyxy pixels. labels: (n,) int64."""
+
+    image: Tensor
+    boxes: Tensor
+    labels: Tensor
+
+
+def resized_size(width: int, height: int, size: int, max_size: int | None) -> tuple[int, int]:
+    """(width, height) with the short side `size` and the long side at most `max_size`, as DETR rounds."""
+    short, long = min(width, height), max(width, height)
+    if max_size is not None and long / short * size > max_size:
+        size = max(1, round(max_size * short / long))
+    if width < height:
+        return size, max(1, int(size * height / width))
+    return max(1, int(size * width / height)), size
+
+
+def resize(sample: Sample, size: int, max_size: int | None) -> Sample:
+    """The sample with its short side `size`; bilinear with antialiasing."""
+    height, width = sample.image.shape[-2:]
+    new_width, new_height = resized_size(width, height, size, max_size)
+    if (new_width, new_height) == (width, height):
+        return sample
+    image = functional.resize(sample.image, [new_height, new_width], InterpolationMode.BILINEAR, antialias=True)
+    ratio = torch.tensor((new_width / width, new_height / height) * 2, dtype=torch.float32)
+    return replace(sample, image=image, boxes=sample.boxes * ratio)
+
+
+def augment(sample: Sample, data: Data, rng: np.random.Generator) -> Sample:
+    """A training sample by the configured recipe."""
+    recipe = data.augmentation.recipe
+    if recipe == "published":
+        return _published(sample, data, rng)
+    if recipe == "affine":
+        return _affine(sample, data, rng)
+    return resize(sample, int(rng.choice(data.min_sizes)), data.max_size)
+
+
+def _published(sample: Sample, data: Data, rng: np.random.Generator) -> Sample:
+    """DETR's: mirror, then one of many sizes, half of the time after a crop."""
+    if rng.random() < data.augmentation.flip:
+        sample = mirror(sample, horizontal=True)
+    if rng.random() < data.augmentation.crop:
+        sample = resize(sample, int(rng.choice(CROP_SIZES)), None)
+        height, width = sample.image.shape[-2:]
+        low, high = CROP_RANGE
+        crop_width = int(rng.integers(min(width, low), min(width, high) + 1))
+        crop_height = int(rng.integers(min(height, low), min(height, high) + 1))
+        left = int(rng.integers(0, width - crop_width + 1))
+        top = int(rng.integers(0, height - crop_height + 1))
+        sample = crop(sample, left, top, crop_width, crop_height)
+    return resize(sample, int(rng.choice(data.min_sizes)), data.max_size)
+
+
+def mirror(sample: Sample, *, horizontal: bool) -> Sample:
+    """Left to right, or top to bottom."""
+    height, width = sample.image.shape[-2:]
+    x1, y1, x2, y2 = sample.boxes.unbind(-1)
+    if horizontal:
+        boxes = torch.stack((width - x2, y1, width - x1, y2), dim=-1)
+        return replace(sample, image=functional.horizontal_flip(sample.image), boxes=boxes)
+    boxes = torch.stack((x1, height - y2, x2, height - y1), dim=-1)
+    return replace(sample, image=functional.vertical_flip(sample.image), boxes=boxes)
+
+
+def crop(sample: Sample, left: int, top: int, width: int, height: int) -> Sample:
+    """A part of the image; boxes keep what lies inside and go when nothing does."""
+    image = functional.crop(sample.image, top, left, height, width)
+    boxes = sample.boxes - torch.tensor((left, top, left, top), dtype=torch.float32)
+    return _kept(replace(sample, image=image), boxes, width, height, min_visible=0.0)
+
+
+def _kept(sample: Sample, boxes: Tensor, width: int, height: int, *, min_visible: float) -> Sample:
+    """Clip the boxes and drop those of which too little is left."""
+    bound = torch.tensor((width, height, width, height), dtype=torch.float32)
+    clipped = torch.minimum(boxes.clamp(min=0), bound)
+    area = _area(boxes)
+    left = _area(clipped)
+    keep = (left > 0) & (left >= min_visible * area)
+    return replace(sample, boxes=clipped[keep], labels=sample.labels[keep])
+
+
+def _area(boxes: Tensor) -> Tensor:
+    size = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0)
+    return size[:, 0] * size[:, 1]
+
+
+def _affine(sample: Sample, data: Data, rng: np.random.Generator) -> Sample:
+    """Mirrors, zoom, aspect and shift in one resampling, then colour. The canvas keeps its shape."""
+    settings = data.augmentation
+    if rng.random() < settings.flip:
+        sample = mirror(sample, horizontal=True)
+    if rng.random() < settings.vertical_flip:
+        sample = mirror(sample, horizontal=False)
+    height, width = sample.image.shape[-2:]
+    out_width, out_height = resized_size(width, height, int(rng.choice(data.min_sizes)), data.max_size)
+    zoom = float(np.exp(rng.uniform(*np.log(settings.scale))))
+    stretch = float(np.exp(rng.uniform(-1, 1) * np.log1p(settings.aspect) / 2))
+    window_width = max(1, round(width / (zoom * stretch)))
+    window_height = max(1, round(height / (zoom / stretch)))
+    left = round(float(rng.random()) * (width - window_width))
+    top = round(float(rng.random()) * (height - window_height))
+    image = _window(sample.image, left, top, window_width, window_height)
+    image = functional.resize(image, [out_height, out_width], InterpolationMode.BILINEAR, antialias=True)
+    ratio = torch.tensor((out_width / window_width, out_height / window_height) * 2, dtype=torch.float32)
+    boxes = (sample.boxes - torch.tensor((left, top, left, top), dtype=torch.float32)) * ratio
+    sample = _kept(replace(sample, image=image), boxes, out_width, out_height, min_visible=settings.min_visible)
+    return replace(sample, image=_colour(sample.image, settings, rng))
+
+
+def _window(image: Tensor, left: int, top: int, width: int, height: int) -> Tensor:
+    """A window that may reach beyond the image, where it is filled with a neutral colour."""
+    full_height, full_width = image.shape[-2:]
+    x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + width, full_width), min(top + height, full_height)
+    inside = image[:, y1:y2, x1:x2]
+    if inside.shape[-2:] == (height, width):
+        return inside
+    canvas = torch.tensor(FILL, dtype=torch.uint8)[:, None, None].expand(3, height, width).clone()
+    canvas[:, y1 - top : y2 - top, x1 - left : x2 - left] = inside
+    return canvas
+
+
+def _colour(image: Tensor, settings: Augmentation, rng: np.random.Generator) -> Tensor:
+    """Brightness, contrast and saturation, each by a factor around 1."""
+    brightness, contrast, saturation = (
+        float(rng.uniform(1 - amount, 1 + amount))
+        for amount in (settings.brightness, settings.contrast, settings.saturation)
+    )
+    if settings.brightness:
+        image = functional.adjust_brightness(image, brightness)
+    if settings.contrast:
+        image = functional.adjust_contrast(image, contrast)
+    if settings.saturation:
+        image = functional.adjust_saturation(image, saturation)
+    return image

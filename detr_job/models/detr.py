@@ -1,0 +1,72 @@
+"""DETR as published (arXiv 2005.12872), state-dict keys included: a public checkpoint loads strictly."""
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name that every PyTorch reader knows
+from torch import Tensor, nn
+
+from detr_job.detections import Outputs
+from detr_job.models.backbone import Backbone
+from detr_job.models.position_encoding import LearnedPositionEncoding, SinePositionEncoding
+from detr_job.models.transformer import Transformer
+from run_config.job import DetrModel
+
+
+class BoxHead(nn.Module):
+    """Three linear layers from a query to the logits of a box."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList((nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, 4)))
+
+    def forward(self, hs: Tensor) -> Tensor:
+        """(…, dim) to (…, 4)."""
+        first, second, last = self.layers
+        logits: Tensor = last(F.relu(second(F.relu(first(hs)))))
+        return logits
+
+
+class Detr(nn.Module):
+    """Backbone, transformer and two heads shared by all decoder layers."""
+
+    def __init__(self, config: DetrModel, num_classes: int, *, train_backbone: bool = True) -> None:
+        super().__init__()
+        dim = config.hidden_dim
+        encodings = {"sine": SinePositionEncoding, "learned": LearnedPositionEncoding}
+        body = Backbone(config, train=train_backbone)
+        # the published name of the learned encoding is `backbone.1`
+        self.backbone = nn.ModuleList((body, encodings[config.position_embedding](dim)))
+        self.input_proj = nn.Conv2d(body.body.channels, dim, kernel_size=1)
+        self.transformer = Transformer(config)
+        self.class_embed = nn.Linear(dim, num_classes + 1)
+        self.bbox_embed = BoxHead(dim)
+        self.query_embed = nn.Embedding(config.queries, dim)
+
+    def forward(self, images: Tensor, padding_mask: Tensor | None = None) -> Outputs:
+        """Predictions of every decoder layer: logits (L, B, Q, num_classes + 1), the last "no object".
+
+        images: (B, 3, H, W), normalised. padding_mask: (B, H, W), True is padding, which must lie to
+        the right and below and hold zeros; None: nothing is padded.
+        """
+        body, encoding = self.backbone
+        features = self.input_proj(body(images))
+        height, width = features.shape[-2:]
+        mask = None
+        if padding_mask is not None:
+            mask = F.interpolate(padding_mask[None].float(), size=(height, width))[0].bool()
+        pos = encoding(height, width, mask, features.device).flatten(1, 2)
+        # channels last in memory: the tokens are a view of the features
+        src = features.permute(0, 2, 3, 1).flatten(1, 2)
+        hs = self.transformer(src, pos, self.query_embed.weight, None if mask is None else mask.flatten(1))
+        # Eight bits of mantissa would move a box by pixels: the heads, cheap as they are, run in fp32.
+        with torch.autocast(hs.device.type, enabled=False):
+            hs = hs.float()
+            return Outputs(self.class_embed(hs), self.bbox_embed(hs).sigmoid())
+
+
+def build_detr(config: DetrModel, num_classes: int, *, train_backbone: bool = True) -> Detr:
+    """A randomly initialised DETR. `train_backbone` False (a backbone rate of 0) freezes all of the backbone.
+
+    `config.backbone_weights` is not read here: a model that is about to be filled from a checkpoint
+    has no use for them. See `detr_job.models.imagenet_weights`.
+    """
+    return Detr(config, num_classes, train_backbone=train_backbone)

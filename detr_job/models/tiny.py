@@ -1,0 +1,271 @@
+"""A small member of the family that learns from random initialisation, in minutes, on a CPU.
+
+A convolutional backbone, one attention layer on its coarsest map, fusion of three levels, the best
+tokens as queries, and a deformable decoder that refines boxes. What it takes from where: deformable
+attention and box refinement from arXiv 2010.04159, query selection from arXiv 2203.03605, the fusion
+of levels from arXiv 2304.08069, the varifocal loss (criterion) from arXiv 2008.13367.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from detr_job.detections import Outputs
+from detr_job.models.deformable_attention import DeformableAttention
+from detr_job.models.position_encoding import SinePositionEncoding
+from run_config.job import TinyModel
+
+LEVELS = 3
+CLASS_PRIOR = 0.01
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution and batch norm, with or without ReLU."""
+
+    def __init__(self, channels_in: int, channels: int, size: int, stride: int = 1, *, relu: bool = True) -> None:
+        layers: list[nn.Module] = [
+            nn.Conv2d(channels_in, channels, size, stride, size // 2, bias=False),
+            nn.BatchNorm2d(channels),
+        ]
+        if relu:
+            layers.append(nn.ReLU(inplace=True))
+        super().__init__(*layers)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut; starts as the identity."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = ConvNorm(channels_in, channels, 3, stride)
+        self.conv2 = ConvNorm(channels, channels, 3, relu=False)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or channels_in != channels:
+            self.shortcut = ConvNorm(channels_in, channels, 1, stride, relu=False)
+        gamma = self.conv2[1].weight
+        assert isinstance(gamma, Tensor)
+        nn.init.zeros_(gamma)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C', H/stride, W/stride)."""
+        return F.relu(self.conv2(self.conv1(x)) + self.shortcut(x), inplace=True)
+
+
+class Backbone(nn.Module):
+    """A stem and four stages; gives the maps at strides 8, 16 and 32."""
+
+    def __init__(self, config: TinyModel) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            ConvNorm(3, config.stem_channels, 3, 2), ConvNorm(config.stem_channels, config.stem_channels, 3, 2)
+        )
+        stages = []
+        channels = config.stem_channels
+        for index, (width, blocks) in enumerate(zip(config.stage_channels, config.stage_blocks, strict=True)):
+            first = BasicBlock(channels, width, 1 if index == 0 else 2)
+            stages.append(nn.Sequential(first, *(BasicBlock(width, width, 1) for _ in range(blocks - 1))))
+            channels = width
+        self.stages = nn.ModuleList(stages)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) to three maps, finest first."""
+        x = self.stem(images)
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps[-LEVELS:]
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention over one map, post-norm as in DETR."""
+
+    def __init__(self, dim: int, heads: int, feedforward: int, dropout: float) -> None:
+        super().__init__()
+        self.self_attn = nn.MultiheadAttention(dim, heads, dropout, batch_first=True)
+        self.linear1, self.linear2 = nn.Linear(dim, feedforward), nn.Linear(feedforward, dim)
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, tokens: Tensor, position: Tensor, mask: Tensor | None) -> Tensor:
+        """tokens, position: (B, T, D); mask: (B, T), True on padding."""
+        place = tokens + position
+        read = self.self_attn(place, place, tokens, key_padding_mask=mask, need_weights=False)[0]
+        tokens = self.norm1(tokens + self.dropout(read))
+        return self.norm2(tokens + self.dropout(self.linear2(F.relu(self.linear1(tokens)))))
+
+
+class Fusion(nn.Module):
+    """Projects three maps to one width, attends on the coarsest, and adds down and up again."""
+
+    def __init__(self, config: TinyModel) -> None:
+        super().__init__()
+        dim = config.hidden_dim
+        self.position = SinePositionEncoding(dim)
+        self.project = nn.ModuleList(
+            ConvNorm(channels, dim, 1, relu=False) for channels in config.stage_channels[-LEVELS:]
+        )
+        self.encoder = nn.ModuleList(
+            EncoderLayer(dim, config.heads, config.feedforward_dim, config.dropout)
+            for _ in range(config.encoder_layers)
+        )
+        self.top_down = nn.ModuleList(ConvNorm(dim, dim, 3) for _ in range(LEVELS - 1))
+        self.down_sample = nn.ModuleList(ConvNorm(dim, dim, 3, 2) for _ in range(LEVELS - 1))
+        self.bottom_up = nn.ModuleList(ConvNorm(dim, dim, 3) for _ in range(LEVELS - 1))
+
+    def forward(self, maps: list[Tensor], mask: Tensor | None) -> list[Tensor]:
+        """Three maps, finest first, to three of `hidden_dim` channels."""
+        fine, middle, coarse = (project(x) for project, x in zip(self.project, maps, strict=True))
+        if len(self.encoder):
+            padded = resized_mask(mask, coarse)
+            position = self.position(*coarse.shape[-2:], padded, coarse.device).flatten(1, 2)
+            tokens = coarse.flatten(2).transpose(1, 2)
+            keys = None if padded is None else padded.flatten(1)
+            for layer in self.encoder:
+                tokens = layer(tokens, position.to(tokens.dtype), keys)
+            coarse = tokens.transpose(1, 2).reshape(coarse.shape).contiguous(memory_format=torch.channels_last)
+        middle = self.top_down[0](middle + F.interpolate(coarse, middle.shape[-2:], mode="nearest"))
+        fine = self.top_down[1](fine + F.interpolate(middle, fine.shape[-2:], mode="nearest"))
+        middle = self.bottom_up[0](middle + self.down_sample[0](fine))
+        coarse = self.bottom_up[1](coarse + self.down_sample[1](middle))
+        return [fine, middle, coarse]
+
+
+class BoxHead(nn.Sequential):
+    """Three layers to a change of a box, in logits; starts at no change."""
+
+    def __init__(self, dim: int) -> None:
+        last = nn.Linear(dim, 4)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        super().__init__(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU(), last)
+
+
+def class_head(dim: int, num_classes: int) -> nn.Linear:
+    """One logit a class, starting at a probability of 1 %."""
+    head = nn.Linear(dim, num_classes)
+    nn.init.constant_(head.bias, -math.log((1 - CLASS_PRIOR) / CLASS_PRIOR))
+    return head
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention among queries, deformable attention to the image, feed-forward; post-norm."""
+
+    def __init__(self, config: TinyModel, num_classes: int) -> None:
+        super().__init__()
+        dim = config.hidden_dim
+        self.self_attn = nn.MultiheadAttention(dim, config.heads, config.dropout, batch_first=True)
+        self.cross_attn = DeformableAttention(dim, config.heads, LEVELS, config.points)
+        self.linear1, self.linear2 = nn.Linear(dim, config.feedforward_dim), nn.Linear(config.feedforward_dim, dim)
+        self.norm1, self.norm2, self.norm3 = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(config.dropout)
+        self.class_embed = class_head(dim, num_classes)
+        self.bbox_embed = BoxHead(dim)
+
+    def forward(
+        self, tgt: Tensor, query_pos: Tensor, canvas_boxes: Tensor, memory: Tensor,
+        shapes: list[tuple[int, int]], mask: Tensor | None,
+    ) -> Tensor:
+        """tgt, query_pos: (B, Q, D); returns the new tgt."""
+        place = tgt + query_pos
+        tgt = self.norm1(tgt + self.dropout(self.self_attn(place, place, tgt, need_weights=False)[0]))
+        read = self.cross_attn(tgt + query_pos, canvas_boxes, memory, shapes, mask)
+        tgt = self.norm2(tgt + self.dropout(read))
+        return self.norm3(tgt + self.dropout(self.linear2(F.relu(self.linear1(tgt)))))
+
+
+class Tiny(nn.Module):
+    """The whole model; the selected tokens are supervised like a decoder layer."""
+
+    def __init__(self, config: TinyModel, num_classes: int) -> None:
+        super().__init__()
+        dim = config.hidden_dim
+        self.queries, self.prior_box = config.queries, config.prior_box
+        self.backbone = Backbone(config)
+        self.fusion = Fusion(config)
+        self.enc_output = nn.Sequential(nn.Linear(dim, dim), nn.LayerNorm(dim))
+        self.enc_class_embed = class_head(dim, num_classes)
+        self.enc_bbox_embed = BoxHead(dim)
+        self.query_pos = nn.Sequential(nn.Linear(4, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim))
+        self.decoder = nn.ModuleList(DecoderLayer(config, num_classes) for _ in range(config.decoder_layers))
+
+    def forward(self, images: Tensor, padding_mask: Tensor | None = None) -> Outputs:
+        """images: (B, 3, H, W); padding_mask: (B, H, W), True on padding, or None where there is none."""
+        maps = self.fusion(self.backbone(images), padding_mask)
+        # The decoder places boxes: full precision from here.
+        with torch.autocast(images.device.type, enabled=False):
+            return self._decode([x.float() for x in maps], padding_mask)
+
+    def _decode(self, maps: list[Tensor], padding_mask: Tensor | None) -> Outputs:
+        shapes = [(x.shape[-2], x.shape[-1]) for x in maps]
+        memory = torch.cat([x.flatten(2).transpose(1, 2) for x in maps], dim=1)
+        mask, valid = None, None
+        if padding_mask is not None:
+            mask = torch.cat([m.flatten(1) for x in maps if (m := resized_mask(padding_mask, x)) is not None], dim=1)
+            valid = valid_ratio(padding_mask)
+        tokens, scores, reference = self._select(memory, shapes, mask, valid)
+        logits, boxes = [scores], [reference.sigmoid()]
+        tgt, reference = tokens.detach(), reference.detach()
+        for layer in self.decoder:
+            box = reference.sigmoid()
+            canvas = box if valid is None else box * valid
+            tgt = layer(tgt, self.query_pos(box), canvas, memory, shapes, mask)
+            moved = reference + layer.bbox_embed(tgt)
+            logits.append(layer.class_embed(tgt))
+            boxes.append(moved.sigmoid())
+            reference = moved.detach()
+        return Outputs(torch.stack(logits), torch.stack(boxes))
+
+    def _select(
+        self, memory: Tensor, shapes: list[tuple[int, int]], mask: Tensor | None, valid: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The tokens with the highest class score: content (B, Q, D), logits (B, Q, C), boxes in logits."""
+        tokens = self.enc_output(memory)
+        scores = self.enc_class_embed(tokens)
+        best = scores.detach().amax(-1)
+        if mask is not None:
+            best = best.masked_fill(mask, -torch.inf)
+        chosen = best.topk(min(self.queries, best.shape[1]), dim=1).indices[..., None]
+        prior = prior_boxes(shapes, self.prior_box, memory.device).expand(memory.shape[0], -1, -1)
+        if valid is not None:
+            prior = prior / valid
+        prior = torch.logit(prior.clamp(0.001, 0.999))
+        tokens = tokens.gather(1, chosen.expand(-1, -1, tokens.shape[-1]))
+        scores = scores.gather(1, chosen.expand(-1, -1, scores.shape[-1]))
+        return tokens, scores, prior.gather(1, chosen.expand(-1, -1, 4)) + self.enc_bbox_embed(tokens)
+
+
+def resized_mask(mask: Tensor | None, feature: Tensor) -> Tensor | None:
+    """A padding mask (B, H, W) at the size of a map (B, C, h, w), nearest."""
+    if mask is None:
+        return None
+    return F.interpolate(mask[:, None].float(), feature.shape[-2:], mode="nearest")[:, 0].bool()
+
+
+def valid_ratio(padding_mask: Tensor) -> Tensor:
+    """How much of the canvas each image covers: (B, 1, 4) as (x, y, x, y), for cxcywh boxes."""
+    inside = ~padding_mask
+    wide = inside[:, 0].float().mean(-1)
+    high = inside[:, :, 0].float().mean(-1)
+    return torch.stack((wide, high, wide, high), dim=-1)[:, None]
+
+
+def prior_boxes(shapes: list[tuple[int, int]], size: float, device: torch.device) -> Tensor:
+    """(1, T, 4) cxcywh boxes on the canvas: each cell's centre and its level's size."""
+    levels = []
+    for level, (height, width) in enumerate(shapes):
+        y, x = torch.meshgrid(
+            (torch.arange(height, device=device) + 0.5) / height,
+            (torch.arange(width, device=device) + 0.5) / width,
+            indexing="ij",
+        )
+        side = torch.full_like(x, size * 2**level)
+        levels.append(torch.stack((x, y, side, side), dim=-1).flatten(0, 1))
+    return torch.cat(levels)[None]
+
+
+def build_tiny(config: TinyModel, num_classes: int) -> Tiny:
+    """The model with fresh weights."""
+    return Tiny(config, num_classes)

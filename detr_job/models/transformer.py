@@ -1,0 +1,215 @@
+"""DETR's transformer (arXiv 2005.12872, appendix A.3): encoder, decoder, post-norm or pre-norm.
+
+Batch first: (B, tokens, dim). Positions are added to queries and keys, never to values. Parameter
+names and packing are the published ones. Attention weights are never materialised by this code;
+`recorded_weights` computes them beside it, for pictures.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name that every PyTorch reader knows
+from torch import Tensor, nn
+
+from run_config.job import DetrModel
+
+
+class Attention(nn.Module):
+    """Multi-head attention with one packed matrix for the projections of query, key and value."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
+        self.out_proj = nn.Linear(dim, dim)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, attend: Tensor | None = None) -> Tensor:
+        """(B, Q, dim) from queries (B, Q, dim), keys and values (B, N, dim).
+
+        attend: (B, 1, 1, N), False where a key is padding; None attends to all. `query is key` means
+        self-attention, whose two projections become one product.
+        """
+        q, k = self._queries_and_keys(query, key)
+        dim = query.shape[-1]
+        v = F.linear(value, self.in_proj_weight[2 * dim :], self.in_proj_bias[2 * dim :])
+        out = F.scaled_dot_product_attention(
+            q, k, self._split(v), attend, dropout_p=self.dropout if self.training else 0.0
+        )
+        return F.linear(out.transpose(1, 2).flatten(2), self.out_proj.weight, self.out_proj.bias)
+
+    def weights(self, query: Tensor, key: Tensor, attend: Tensor | None = None) -> Tensor:
+        """(B, heads, Q, N): how much each query looks at each key; rows sum to 1."""
+        q, k = self._queries_and_keys(query, key)
+        logits = q @ k.transpose(-1, -2) * (q.shape[-1] ** -0.5)
+        return (logits if attend is None else logits.masked_fill(~attend, -torch.inf)).softmax(-1)
+
+    def _queries_and_keys(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        dim = query.shape[-1]
+        weight, bias = self.in_proj_weight, self.in_proj_bias
+        if query is key:
+            q, k = F.linear(query, weight[: 2 * dim], bias[: 2 * dim]).chunk(2, dim=-1)
+        else:
+            q = F.linear(query, weight[:dim], bias[:dim])
+            k = F.linear(key, weight[dim : 2 * dim], bias[dim : 2 * dim])
+        return self._split(q), self._split(k)
+
+    def _split(self, x: Tensor) -> Tensor:
+        """(B, N, dim) to (B, heads, N, dim / heads)."""
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+@contextmanager
+def recorded_weights(attention: Attention) -> Iterator[list[Tensor]]:
+    """The attention weights of every call of `attention` inside the block, (B, heads, Q, N) each.
+
+    What each query of the last layer looks at:
+
+        with recorded_weights(model.transformer.decoder.layers[-1].multihead_attn) as weights:
+            model(images, padding_mask)
+        weights[0].mean(1)[0, query].view(height, width)  # of the feature map
+    """
+    weights: list[Tensor] = []
+
+    def record(module: nn.Module, arguments: tuple[Tensor, Tensor, Tensor, Tensor | None]) -> None:
+        assert module is attention
+        query, key, _, attend = arguments
+        with torch.no_grad():
+            weights.append(attention.weights(query, key, attend))
+
+    handle = attention.register_forward_pre_hook(record)
+    try:
+        yield weights
+    finally:
+        handle.remove()
+
+
+class _FeedForward(nn.Module):
+    """The part that both kinds of layer share: two linear maps, dropouts, residual, and the norms' order.
+
+    Not a submodule but a base class, so that parameters keep their published names.
+    """
+
+    def __init__(self, config: DetrModel) -> None:
+        super().__init__()
+        self.pre_norm = config.pre_norm
+        self.linear1 = nn.Linear(config.hidden_dim, config.feedforward_dim)
+        self.linear2 = nn.Linear(config.feedforward_dim, config.hidden_dim)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def before(self, x: Tensor, norm: nn.Module) -> Tensor:
+        """What goes into a sublayer."""
+        normed: Tensor = norm(x) if self.pre_norm else x
+        return normed
+
+    def after(self, x: Tensor, update: Tensor, norm: nn.Module) -> Tensor:
+        """The residual sum, normalised here when the sublayer's input was not."""
+        total = x + self.dropout(update)
+        normed: Tensor = total if self.pre_norm else norm(total)
+        return normed
+
+    def feed_forward(self, x: Tensor, norm: nn.Module) -> Tensor:
+        """(B, N, dim) to the same."""
+        hidden = self.dropout(F.relu(self.linear1(self.before(x, norm))))
+        return self.after(x, self.linear2(hidden), norm)
+
+
+class EncoderLayer(_FeedForward):
+    """Self-attention over the feature map, then the feed-forward part."""
+
+    def __init__(self, config: DetrModel) -> None:
+        super().__init__(config)
+        self.self_attn = Attention(config.hidden_dim, config.heads, config.dropout)
+        self.norm1 = nn.LayerNorm(config.hidden_dim)
+        self.norm2 = nn.LayerNorm(config.hidden_dim)
+
+    def forward(self, src: Tensor, pos: Tensor, attend: Tensor | None) -> Tensor:
+        """src: (B, HW, dim); pos: (B or 1, HW, dim)."""
+        value = self.before(src, self.norm1)
+        query = value + pos
+        src = self.after(src, self.self_attn(query, query, value, attend), self.norm1)
+        return self.feed_forward(src, self.norm2)
+
+
+class DecoderLayer(_FeedForward):
+    """Self-attention among the queries, cross-attention to the memory, then the feed-forward part."""
+
+    def __init__(self, config: DetrModel) -> None:
+        super().__init__(config)
+        self.self_attn = Attention(config.hidden_dim, config.heads, config.dropout)
+        self.multihead_attn = Attention(config.hidden_dim, config.heads, config.dropout)
+        self.norm1 = nn.LayerNorm(config.hidden_dim)
+        self.norm2 = nn.LayerNorm(config.hidden_dim)
+        self.norm3 = nn.LayerNorm(config.hidden_dim)
+
+    def forward(
+        self, tgt: Tensor, query_pos: Tensor, memory: Tensor, memory_key: Tensor, attend: Tensor | None
+    ) -> Tensor:
+        """tgt: (B, Q, dim); query_pos: (1, Q, dim); memory_key: the memory with its positions added."""
+        value = self.before(tgt, self.norm1)
+        query = value + query_pos
+        tgt = self.after(tgt, self.self_attn(query, query, value, None), self.norm1)
+        query = self.before(tgt, self.norm2) + query_pos
+        tgt = self.after(tgt, self.multihead_attn(query, memory_key, memory, attend), self.norm2)
+        return self.feed_forward(tgt, self.norm3)
+
+
+class Encoder(nn.Module):
+    """A stack of layers; only the pre-norm variant ends with a norm."""
+
+    def __init__(self, config: DetrModel) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
+        self.norm = nn.LayerNorm(config.hidden_dim) if config.pre_norm else None
+
+    def forward(self, src: Tensor, pos: Tensor, attend: Tensor | None) -> Tensor:
+        """(B, HW, dim) to the memory, the same shape."""
+        for layer in self.layers:
+            src = layer(src, pos, attend)
+        return src if self.norm is None else self.norm(src)
+
+
+class Decoder(nn.Module):
+    """A stack of layers; one norm is shared by the outputs of all of them."""
+
+    def __init__(self, config: DetrModel) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
+        self.norm = nn.LayerNorm(config.hidden_dim)
+
+    def forward(self, query_pos: Tensor, memory: Tensor, pos: Tensor, attend: Tensor | None) -> Tensor:
+        """(L, B, Q, dim): the normalised output of every layer; the first one starts from zeros."""
+        tgt = torch.zeros_like(query_pos).expand(len(memory), -1, -1)
+        memory_key = memory + pos
+        outputs = []
+        for layer in self.layers:
+            tgt = layer(tgt, query_pos, memory, memory_key, attend)
+            outputs.append(tgt)
+        hs: Tensor = self.norm(torch.stack(outputs))
+        return hs
+
+
+class Transformer(nn.Module):
+    """Encoder and decoder, initialised as published: Xavier on every matrix, the packed one as a whole."""
+
+    def __init__(self, config: DetrModel) -> None:
+        super().__init__()
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+
+    def forward(self, src: Tensor, pos: Tensor, query_pos: Tensor, padding_mask: Tensor | None) -> Tensor:
+        """hs: (L, B, Q, dim).
+
+        src: (B, HW, dim) tokens of the feature map. pos: (B or 1, HW, dim). query_pos: (Q, dim).
+        padding_mask: (B, HW), True is padding; None, no padding, lets attention take its fastest path.
+        """
+        attend = None if padding_mask is None else ~padding_mask[:, None, None]
+        memory = self.encoder(src, pos, attend)
+        hs: Tensor = self.decoder(query_pos[None], memory, pos, attend)
+        return hs
