@@ -18,12 +18,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from data_prep import sample_parts, sample_scene, sample_tables
+from data_prep.errors import DataPrepError
 from data_prep.sample_parts import SHAPES
 from data_prep.sample_scene import IMAGE_HEIGHT, IMAGE_WIDTH, LabelledPart, draw_scene
-from run_config.command_line import WRONG_INPUT
-
-GENERATOR_VERSION = 1
-"""To be raised with every change of the drawing: samples of other versions are drawn anew."""
 
 TEST_SHARE = 0.2
 JPEG_QUALITY = 88
@@ -36,10 +34,8 @@ ZIP_TIME = (2026, 1, 1, 0, 0, 0)
 Progress = Callable[[int], None]
 
 
-class SampleError(Exception):
+class SampleError(DataPrepError):
     """The sample cannot be written as asked; the message says why and what to do."""
-
-    exit_code = WRONG_INPUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +60,20 @@ class _Half:
     def stamp(self) -> dict[str, object]:
         return {
             "made by": "data-prep make-sample",
-            "generator": GENERATOR_VERSION,
+            "generator": generator_version(),
             "seed": self.seed,
             "stream": self.stream,
             "first": self.first,
             "images": self.images,
         }
+
+
+def generator_version() -> str:
+    """The digest of the drawing code: a sample of any other code is drawn anew, with nothing to remember."""
+    digest = hashlib.sha256()
+    for source in (__file__, sample_parts.__file__, sample_scene.__file__, sample_tables.__file__):
+        digest.update(Path(source).read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def make_sample(

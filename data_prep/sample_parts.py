@@ -21,6 +21,9 @@ SUPERSAMPLING = 2
 MARGIN_PX = 2
 """Free pixels around a part's sprite, so that its soft edge is not cut."""
 
+REACH = 1.13
+"""The corner of a bolt's head is the point farthest from the middle, in half lengths."""
+
 MATERIALS: dict[str, tuple[float, float, float]] = {
     "zinc": (0.74, 0.76, 0.79),
     "steel": (0.55, 0.57, 0.60),
@@ -166,7 +169,7 @@ def draw_part(
     label: str, material: str, *, half_length_px: float, angle: float, light: Light, rng: np.random.Generator
 ) -> Sprite:
     """Draw one part, turned by `angle` radians, its centre at a random fraction of a pixel."""
-    half = math.ceil(half_length_px) + MARGIN_PX
+    half = math.ceil(half_length_px * REACH) + MARGIN_PX
     unit = half_length_px * SUPERSAMPLING
     axis = (np.arange(2 * half * SUPERSAMPLING, dtype=np.float32) + 0.5) / SUPERSAMPLING - half
     x = ((axis - rng.uniform(-0.5, 0.5)) / half_length_px).astype(np.float32)[None, :]
@@ -204,13 +207,13 @@ def _lit(
     shade = 0.38 + 0.70 * facing
     if not matte:
         towards_window = -2.0 * normal_z * normal_z * slope_y
-        shade = shade * (0.88 + 0.22 * np.clip(towards_window, -1.0, 1.0))
+        shade = shade * (0.94 + 0.38 * np.clip(towards_window, -1.0, 1.0))
         if relief.turned:
-            shade = shade * (1.0 + 0.16 * _lathe_fan(plane, light))
+            shade = shade * (1.0 + 0.26 * _lathe_fan(plane, light))
     shade = shade * (0.72 + 0.28 * _ramp(-relief.distance * np.float32(unit), 3.0))
     grain = rng.standard_normal(shade.shape, dtype=np.float32) * np.float32(0.02)
     base = np.array(MATERIALS[material], np.float32) * np.float32(rng.uniform(0.93, 1.07))
-    gloss = np.float32(0.10 if matte else 0.34)
+    gloss = np.float32(0.10 if matte else 0.42)
     lit = base * (shade + grain)[..., None] + (gloss * highlight)[..., None] * (0.5 + 0.5 * base)
     result: Field = lit.astype(np.float32)
     return result

@@ -87,7 +87,7 @@ def draw_table(kind: str, height: int, width: int, rng: np.random.Generator) -> 
     turned = texture.rotate(rng.uniform(0, 360), Image.Resampling.BILINEAR)
     top, left = (side - height) // 2, (side - width) // 2
     field = np.asarray(turned, np.float32)[top : top + height, left : left + width]
-    tint = np.array(table.colour, np.float32) * rng.uniform(0.94, 1.06, 3).astype(np.float32)
+    tint = np.array(table.colour, np.float32) * rng.uniform(0.97, 1.03, 3).astype(np.float32)
     surface: Field = tint * (1.0 + field)[..., None]
     return surface
 
