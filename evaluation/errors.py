@@ -1,12 +1,10 @@
 """The exceptions of this package: each is one sentence for the person who called."""
 
-from run_config.command_line import WRONG_INPUT
-
 
 class EvaluationError(Exception):
     """Something handed to the evaluation is wrong; the message says what, where and how to mend it."""
 
-    exit_code = WRONG_INPUT
+    exit_code = 2
 
 
 class GroundTruthError(EvaluationError):

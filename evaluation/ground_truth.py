@@ -78,6 +78,10 @@ class GroundTruth(msgspec.Struct, frozen=True):
         truth._check(name)
         return truth
 
+    def class_names(self) -> tuple[str, ...]:
+        """The names in order of their category ids."""
+        return tuple(category.name for category in sorted(self.categories, key=lambda category: category.id))
+
     def _check(self, name: str) -> None:
         """Refuse what COCO tools would silently get wrong."""
         for kind, records in (("image", self.images), ("category", self.categories)):

@@ -1,0 +1,87 @@
+"""What each object was taken for, at one score threshold: the confusion matrix and each image's errors.
+
+Boxes are matched first and compared by class afterwards, so that an object found under a wrong name is
+one misclassified object and not one missed and one invented.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from evaluation.matching import UNMATCHED, ImageBoxes, IntArray, match
+
+
+class Outcome(StrEnum):
+    """What became of an object or of a prediction."""
+
+    CORRECT = "correct"
+    MISCLASSIFIED = "misclassified"
+    MISSED = "missed"
+    """An object that no prediction took."""
+    FALSE = "false"
+    """A prediction that took no object: it shows background, or is the second on one object."""
+    IGNORED = "ignored"
+    """A crowd region, or a prediction in one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOutcome:
+    """One image at the threshold: its boxes and what became of each."""
+
+    boxes: ImageBoxes
+    """Only predictions that reach the threshold."""
+    truth_outcomes: tuple[Outcome, ...]
+    """(G,): correct, misclassified, missed or ignored"""
+    outcomes: tuple[Outcome, ...]
+    """(D,): correct, misclassified, false or ignored"""
+    taken: IntArray
+    """(D,): index of the object each prediction took, or `UNMATCHED`"""
+
+    def count(self, outcome: Outcome) -> int:
+        """How many on this image; misclassified pairs count once."""
+        return (
+            self.truth_outcomes.count(outcome) if outcome is Outcome.MISSED else self.outcomes.count(outcome)
+        )
+
+    @property
+    def errors(self) -> int:
+        """Missed, false and misclassified together."""
+        return sum(self.count(kind) for kind in (Outcome.MISSED, Outcome.FALSE, Outcome.MISCLASSIFIED))
+
+
+def judge(image: ImageBoxes, threshold: float, iou: float) -> ImageOutcome:
+    """What became of each box of an image when predictions below the threshold are dropped."""
+    kept = image.at_least(threshold)
+    taken = match(kept, iou)
+    truth = [Outcome.IGNORED if crowd else Outcome.MISSED for crowd in kept.crowds]
+    found = []
+    for index, chosen in enumerate(taken):
+        if chosen == UNMATCHED:
+            outcome = Outcome.FALSE
+        elif kept.crowds[chosen]:
+            outcome = Outcome.IGNORED
+        else:
+            same = kept.labels[index] == kept.truth_labels[chosen]
+            outcome = truth[chosen] = Outcome.CORRECT if same else Outcome.MISCLASSIFIED
+        found.append(outcome)
+    return ImageOutcome(kept, tuple(truth), tuple(found), taken)
+
+
+def confusion_matrix(images: Sequence[ImageOutcome], classes: int) -> IntArray:
+    """(C+1, C+1) counts: row = what it is, column = what it was taken for; the last of both is background.
+
+    The last row holds false predictions, the last column missed objects, and their corner is always 0.
+    """
+    matrix = np.zeros((classes + 1, classes + 1), np.int64)
+    for image in images:
+        for index, outcome in enumerate(image.outcomes):
+            if outcome is Outcome.IGNORED:
+                continue
+            chosen = image.taken[index]
+            row = classes if chosen == UNMATCHED else image.boxes.truth_labels[chosen]
+            matrix[row, image.boxes.labels[index]] += 1
+        for label, outcome in zip(image.boxes.truth_labels, image.truth_outcomes, strict=True):
+            matrix[label, classes] += outcome is Outcome.MISSED
+    return matrix

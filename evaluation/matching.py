@@ -1,0 +1,134 @@
+"""Which prediction belongs to which object, by COCO's rule, on one image at a time.
+
+Predictions choose in order of falling score; each takes the free object that it overlaps most, if that
+is enough. A crowd region takes any number of predictions, and these count neither as right nor wrong.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from evaluation.ground_truth import GroundTruth
+from evaluation.predictions import Prediction
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+UNMATCHED = -1
+MAX_PREDICTIONS = 100
+"""COCO looks at the 100 best predictions of an image and class."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageBoxes:
+    """What is on one image and what was predicted there. Boxes are x, y, width, height in pixels.
+
+    Labels count through the classes in order of their category ids. Predictions come by falling score;
+    equal scores keep their order.
+    """
+
+    image_id: int
+    truth_boxes: FloatArray
+    """(G, 4)"""
+    truth_labels: IntArray
+    """(G,)"""
+    truth_areas: FloatArray
+    """(G,), the stated areas in square pixels"""
+    crowds: BoolArray
+    """(G,)"""
+    boxes: FloatArray
+    """(D, 4)"""
+    labels: IntArray
+    """(D,)"""
+    scores: FloatArray
+    """(D,)"""
+
+    def of_class(self, label: int) -> "ImageBoxes":
+        """The part that is about one class, at most `MAX_PREDICTIONS` of its predictions."""
+        return self._where(self.truth_labels == label, np.flatnonzero(self.labels == label)[:MAX_PREDICTIONS])
+
+    def at_least(self, score: float) -> "ImageBoxes":
+        """The same with only the predictions that reach the score."""
+        return self._where(np.ones(len(self.truth_labels), bool), np.flatnonzero(self.scores >= score))
+
+    def _where(self, truths: BoolArray, kept: IntArray) -> "ImageBoxes":
+        return ImageBoxes(
+            self.image_id,
+            self.truth_boxes[truths],
+            self.truth_labels[truths],
+            self.truth_areas[truths],
+            self.crowds[truths],
+            self.boxes[kept],
+            self.labels[kept],
+            self.scores[kept],
+        )
+
+
+def boxes_by_image(truth: GroundTruth, predictions: Sequence[Prediction]) -> Iterator[ImageBoxes]:
+    """One `ImageBoxes` per image of the split, also for empty ones, by rising image id."""
+    label_of = {
+        category_id: label for label, category_id in enumerate(sorted(c.id for c in truth.categories))
+    }
+    wanted: dict[int, list[int]] = {image.id: [] for image in truth.images}
+    found: dict[int, list[int]] = {image.id: [] for image in truth.images}
+    for index, annotation in enumerate(truth.annotations):
+        wanted[annotation.image_id].append(index)
+    for index, prediction in enumerate(predictions):
+        found[prediction.image_id].append(index)
+    for image_id in sorted(wanted):
+        objects = [truth.annotations[index] for index in wanted[image_id]]
+        ranked = [predictions[index] for index in found[image_id]]
+        ranked.sort(key=lambda prediction: -prediction.score)
+        yield ImageBoxes(
+            image_id,
+            np.array([entry.bbox for entry in objects], np.float64).reshape(-1, 4),
+            np.array([label_of[entry.category_id] for entry in objects], np.int64),
+            np.array([entry.area_px for entry in objects], np.float64),
+            np.array([bool(entry.iscrowd) for entry in objects], bool),
+            np.array([entry.bbox for entry in ranked], np.float64).reshape(-1, 4),
+            np.array([label_of[entry.category_id] for entry in ranked], np.int64),
+            np.array([entry.score for entry in ranked], np.float64),
+        )
+
+
+def overlaps(boxes: FloatArray, truth_boxes: FloatArray, crowds: BoolArray) -> FloatArray:
+    """(D, G) intersection over union; with a crowd, intersection over the prediction's own area."""
+    corner, size = boxes[:, None, :2], boxes[:, None, 2:]
+    truth_corner, truth_size = truth_boxes[None, :, :2], truth_boxes[None, :, 2:]
+    sides = np.minimum(corner + size, truth_corner + truth_size) - np.maximum(corner, truth_corner)
+    intersection = np.prod(np.clip(sides, 0, None), axis=2)
+    own = np.prod(size, axis=2)
+    union = np.where(crowds[None, :], own, own + np.prod(truth_size, axis=2) - intersection)
+    ratio: FloatArray = np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+    return ratio
+
+
+def match(image: ImageBoxes, iou: float) -> IntArray:
+    """(D,) index of the object that each prediction takes, or `UNMATCHED`.
+
+    Labels play no part, but of objects that are overlapped equally, one of the prediction's own class is
+    taken first. For a match within a class, hand over `image.of_class(label)`.
+    """
+    taken_by = np.full(len(image.scores), UNMATCHED, np.int64)
+    if not len(image.scores) or not len(image.truth_labels):
+        return taken_by
+    overlap = overlaps(image.boxes, image.truth_boxes, image.crowds)
+    enough = overlap >= min(iou, 1 - 1e-10)
+    free = np.ones(len(image.truth_labels), bool)
+    for index in np.flatnonzero(enough.any(axis=1)):
+        open_ = enough[index] & free
+        candidates = np.flatnonzero(open_ & ~image.crowds)
+        if not candidates.size:
+            candidates = np.flatnonzero(open_)
+        if not candidates.size:
+            continue
+        best = candidates[overlap[index, candidates] == overlap[index, candidates].max()]
+        own_class = best[image.truth_labels[best] == image.labels[index]]
+        # Of equals the last, as pycocotools does.
+        chosen = (own_class if own_class.size else best)[-1]
+        taken_by[index] = chosen
+        free[chosen] = image.crowds[chosen]
+    return taken_by

@@ -1,0 +1,284 @@
+"""`metrics.json`: everything that is measured on a run, as typed records with one documented schema.
+
+docs/evaluation.md explains each number. Shares are in 0...1; -1 stands for "the split has nothing to
+measure it on", as in COCO. Labels count through `classes`; in the confusion matrix background comes last.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+
+from evaluation.coco import UNDEFINED, CocoResult, evaluate_boxes
+from evaluation.confusion import ImageOutcome, Outcome, confusion_matrix, judge
+from evaluation.ground_truth import GroundTruth
+from evaluation.matching import FloatArray, ImageBoxes, boxes_by_image
+from evaluation.predictions import Prediction
+from evaluation.sweep import Sweep
+
+FORMAT = 1
+IOU = 0.5
+"""Overlap from which a predicted box counts as found in everything but the COCO numbers."""
+FALLBACK_THRESHOLD = 0.5
+"""The score threshold when no prediction is right and so none is best."""
+SIZES = (("small", 0.0, 32.0**2), ("medium", 32.0**2, 96.0**2), ("large", 96.0**2, np.inf))
+"""Name, area from (inclusive) and to (exclusive) in square pixels of the original image."""
+
+_THRESHOLDS = np.linspace(0, 1, 101)
+
+
+class Rates(msgspec.Struct, frozen=True):
+    """At one score threshold: the shares, and the counts that they come from."""
+
+    threshold: float
+    precision: float
+    recall: float
+    f1: float
+    right: int
+    wrong: int
+    missed: int
+
+
+class Curve(msgspec.Struct, frozen=True):
+    """Over `thresholds` of the split's curves (101 values, 0 to 1), and over 101 recalls, 0 to 1."""
+
+    precision: list[float]
+    recall: list[float]
+    f1: list[float]
+    precision_at_recall: list[float]
+    """COCO's interpolated precision at IoU 0.5; its mean is AP50."""
+
+
+class ClassMetrics(msgspec.Struct, frozen=True):
+    """One class on one split."""
+
+    category_id: int
+    name: str
+    ground_truths: int
+    ap: float
+    ap50: float
+    ar_100: float
+    at_threshold: Rates
+    best_f1: Rates
+    curve: Curve
+
+
+class SizeMetrics(msgspec.Struct, frozen=True):
+    """Objects of one size; `false` counts predictions of that size that show nothing."""
+
+    name: str
+    ground_truths: int
+    ap: float
+    ar_100: float
+    correct: int
+    misclassified: int
+    missed: int
+    false: int
+
+
+class SplitMetrics(msgspec.Struct, frozen=True):
+    """Everything measured on one split."""
+
+    images: int
+    ground_truths: int
+    """Crowd regions not counted."""
+    predictions: int
+    coco: dict[str, float]
+    at_threshold: Rates
+    """All classes together, each object with the same weight, at the run's operating threshold."""
+    best_f1: Rates
+    """The same at the threshold that is best on this very split."""
+    classes: list[ClassMetrics]
+    sizes: list[SizeMetrics]
+    confusion: list[list[int]]
+    """Row: what it is; column: what it was taken for; background last in both."""
+    curve: Curve
+    """All classes together; `precision_at_recall` is the mean over classes."""
+
+
+class OperatingPoint(msgspec.Struct, frozen=True):
+    """The score threshold that counts and pictures use, and the split that it was chosen on."""
+
+    threshold: float
+    chosen_on: str
+    """`val`, `test`, or `default` where no prediction was right."""
+    iou: float = IOU
+
+
+class Metrics(msgspec.Struct, frozen=True, kw_only=True, rename={"set_id": "set"}):
+    """The whole of metrics.json."""
+
+    format: int = FORMAT
+    run: str
+    set_id: str
+    model: str
+    classes: list[str]
+    headline: str
+    """The split whose numbers stand for the run: `test` where there is one."""
+    thresholds: list[float]
+    operating_point: OperatingPoint
+    splits: dict[str, SplitMetrics]
+
+
+@dataclass(frozen=True, slots=True)
+class SplitInput:
+    """One split: what is there and what was predicted."""
+
+    truth: GroundTruth
+    predictions: Sequence[Prediction]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The metrics, and each image's outcome at the operating threshold for the gallery."""
+
+    metrics: Metrics
+    outcomes: Mapping[str, Sequence[ImageOutcome]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Matched:
+    """One split after the matching that serves all thresholds."""
+
+    coco: CocoResult
+    images: Sequence[ImageBoxes]
+    classes: Sequence[Sweep]
+    together: Sweep
+
+
+def measure(splits: Mapping[str, SplitInput], *, run: str, set_id: str, model: str) -> Measured:
+    """All metrics of a run. `splits` has `val`, `test` or both, with the same classes.
+
+    The operating threshold is the best on `val` where that has anything right, so that the test split
+    has no say in it.
+    """
+    headline = "test" if "test" in splits else "val"
+    matched = {name: _match(content) for name, content in splits.items()}
+    point = _operating_point({name: matched[name].together for name in ("val", "test") if name in matched})
+    outcomes = {
+        name: [judge(image, point.threshold, IOU) for image in content.images]
+        for name, content in matched.items()
+    }
+    metrics = Metrics(
+        run=run,
+        set_id=set_id,
+        model=model,
+        classes=list(splits[headline].truth.class_names()),
+        headline=headline,
+        thresholds=_rounded(_THRESHOLDS),
+        operating_point=point,
+        splits={
+            name: _split_metrics(splits[name], matched[name], outcomes[name], point.threshold)
+            for name in splits
+        },
+    )
+    return Measured(metrics, outcomes)
+
+
+def _match(content: SplitInput) -> _Matched:
+    images = list(boxes_by_image(content.truth, content.predictions))
+    classes = [Sweep.of_class(images, label, IOU) for label in range(len(content.truth.categories))]
+    return _Matched(
+        evaluate_boxes(content.truth, content.predictions), images, classes, Sweep.together(classes)
+    )
+
+
+def _operating_point(sweeps: Mapping[str, Sweep]) -> OperatingPoint:
+    """The best threshold of the first split on which anything is right."""
+    for name, sweep in sweeps.items():
+        threshold = sweep.best_threshold()
+        if threshold != UNDEFINED:
+            return OperatingPoint(threshold, name)
+    return OperatingPoint(FALLBACK_THRESHOLD, "default")
+
+
+def _split_metrics(
+    content: SplitInput, matched: _Matched, outcomes: Sequence[ImageOutcome], threshold: float
+) -> SplitMetrics:
+    class_curves = [_curve(sweep, sweep.precision_at_recalls()) for sweep in matched.classes]
+    classes = [
+        ClassMetrics(
+            category_id=result.category_id,
+            name=result.name,
+            ground_truths=result.ground_truths,
+            ap=result.ap,
+            ap50=result.ap50,
+            ar_100=result.ar_100,
+            at_threshold=_rates(sweep, threshold),
+            best_f1=_rates(sweep, sweep.best_threshold()),
+            curve=curve,
+        )
+        for result, sweep, curve in zip(matched.coco.classes, matched.classes, class_curves, strict=True)
+    ]
+    return SplitMetrics(
+        images=len(content.truth.images),
+        ground_truths=matched.together.objects,
+        predictions=len(content.predictions),
+        coco=matched.coco.numbers(),
+        at_threshold=_rates(matched.together, threshold),
+        best_f1=_rates(matched.together, matched.together.best_threshold()),
+        classes=classes,
+        sizes=_sizes(matched.coco, outcomes),
+        confusion=confusion_matrix(outcomes, len(classes)).tolist(),
+        curve=_curve(matched.together, _mean_precision(matched.classes)),
+    )
+
+
+def _rates(sweep: Sweep, threshold: float) -> Rates:
+    """At a threshold; where no threshold is best, all shares are what no prediction at all gives."""
+    counts = sweep.at(np.inf if threshold == UNDEFINED else threshold)
+    return Rates(
+        threshold, counts.precision, counts.recall, counts.f1, counts.right, counts.wrong, counts.missed
+    )
+
+
+def _curve(sweep: Sweep, precision_at_recall: FloatArray) -> Curve:
+    counts = [sweep.at(threshold) for threshold in _THRESHOLDS]
+    return Curve(
+        precision=_rounded(np.array([count.precision for count in counts])),
+        recall=_rounded(np.array([count.recall for count in counts])),
+        f1=_rounded(np.array([count.f1 for count in counts])),
+        precision_at_recall=_rounded(precision_at_recall),
+    )
+
+
+def _mean_precision(classes: Sequence[Sweep]) -> FloatArray:
+    """Over the classes that occur, as AP50 averages."""
+    defined = [sweep.precision_at_recalls() for sweep in classes if sweep.objects]
+    mean: FloatArray = np.mean(defined, axis=0) if defined else np.full(len(_THRESHOLDS), UNDEFINED)
+    return mean
+
+
+def _sizes(coco: CocoResult, outcomes: Sequence[ImageOutcome]) -> list[SizeMetrics]:
+    numbers = coco.numbers()
+    rows = []
+    for name, low, high in SIZES:
+        truth: list[Outcome] = []
+        false = 0
+        for image in outcomes:
+            inside = (image.boxes.truth_areas >= low) & (image.boxes.truth_areas < high)
+            truth += [outcome for outcome, here in zip(image.truth_outcomes, inside, strict=True) if here]
+            areas = np.prod(image.boxes.boxes[:, 2:], axis=1)
+            false += sum(
+                outcome is Outcome.FALSE and low <= area < high
+                for outcome, area in zip(image.outcomes, areas.tolist(), strict=True)
+            )
+        rows.append(
+            SizeMetrics(
+                name=name,
+                ground_truths=len(truth) - truth.count(Outcome.IGNORED),
+                ap=numbers[f"ap_{name}"],
+                ar_100=numbers[f"ar_{name}"],
+                correct=truth.count(Outcome.CORRECT),
+                misclassified=truth.count(Outcome.MISCLASSIFIED),
+                missed=truth.count(Outcome.MISSED),
+                false=false,
+            )
+        )
+    return rows
+
+
+def _rounded(values: FloatArray) -> list[float]:
+    """Five digits: enough for a curve, and half the size of the file."""
+    return [round(float(value), 5) for value in values]

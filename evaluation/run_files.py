@@ -1,0 +1,119 @@
+"""What a report reads from a run in the store: run.json, metrics.jsonl and the predictions.
+
+The training job wrote them; here they are only read. A run that was cut off may lack its last line or
+have no curve yet: the report says so and goes on, since the predictions are what it is about.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from evaluation.errors import RunError
+from object_store import ObjectStore
+
+PREDICTED_SPLITS = ("val", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsLog:
+    """metrics.jsonl: the lines that could be read, in order, and how many could not."""
+
+    lines: tuple[Mapping[str, Any], ...] = ()
+    unreadable: int = 0
+
+    def series(self, name: str, splits: tuple[str, ...]) -> list[tuple[float, float]]:
+        """(step, value) of one name, finite values only, by rising step; a later line replaces an earlier."""
+        points = {
+            float(line["step"]): float(line[name])
+            for line in self.lines
+            if line.get("split") in splits and _is_number(line.get("step")) and _is_number(line.get(name))
+        }
+        return sorted(points.items())
+
+    def names(self, splits: tuple[str, ...]) -> list[str]:
+        """Every name with a finite value in these splits, in order of appearance."""
+        return list(
+            dict.fromkeys(
+                name
+                for line in self.lines
+                if line.get("split") in splits
+                for name, value in line.items()
+                if name not in {"step", "epoch"} and _is_number(value)
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RunFiles:
+    """One run's files as they lie in the store."""
+
+    name: str
+    url: str
+    run: Mapping[str, Any] = field(default_factory=dict)
+    """run.json, or empty where there is none"""
+    log: MetricsLog = field(default_factory=MetricsLog)
+    predictions: Mapping[str, bytes] = field(default_factory=dict)
+    """Content of predictions/<split>.json by split, at least one"""
+
+
+def read_run(store: ObjectStore, run_prefix: str) -> RunFiles:
+    """Read a run under `<store>/<run_prefix>/`.
+
+    Raises:
+        RunError: There are no predictions to report on, or run.json is not JSON.
+        StoreError: The store cannot be read.
+    """
+    prefix = run_prefix.strip("/")
+    folder = store.child(prefix)
+    predictions = {
+        split: folder.get_bytes(f"predictions/{split}.json")
+        for split in PREDICTED_SPLITS
+        if folder.exists(f"predictions/{split}.json")
+    }
+    if not predictions:
+        raise RunError(
+            f"{folder.url} has neither predictions/val.json nor predictions/test.json: is --run-prefix the "
+            "run's own folder, and has its training come to the end?"
+        )
+    log = folder.get_bytes("metrics.jsonl") if folder.exists("metrics.jsonl") else b""
+    run: Mapping[str, Any] = {}
+    if folder.exists("run.json"):
+        run = parse_run(folder.get_bytes("run.json"), f"{folder.url}/run.json")
+    return RunFiles(prefix.rsplit("/", 1)[-1], folder.url, run, parse_log(log), predictions)
+
+
+def parse_run(data: bytes, name: str) -> Mapping[str, Any]:
+    """The content of run.json."""
+    try:
+        content = json.loads(data)
+    except ValueError as error:
+        raise RunError(
+            f"{name} is not JSON ({error}): it is written by the training job, restore it"
+        ) from error
+    if not isinstance(content, dict):
+        raise RunError(f"{name} holds no mapping: it is written by the training job, restore it")
+    return content
+
+
+def parse_log(data: bytes) -> MetricsLog:
+    """The lines of metrics.jsonl that are mappings; what was cut off or damaged is counted."""
+    lines: list[Mapping[str, Any]] = []
+    unreadable = 0
+    for text in data.splitlines():
+        if not text.strip():
+            continue
+        try:
+            line = json.loads(text)
+        except ValueError:
+            line = None
+        if isinstance(line, dict):
+            lines.append(line)
+        else:
+            unreadable += 1
+    return MetricsLog(tuple(lines), unreadable)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

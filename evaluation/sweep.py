@@ -1,0 +1,114 @@
+"""Precision and recall over the score threshold, at one IoU, and the threshold with the best F1.
+
+A threshold keeps the predictions whose score reaches it. Since confident predictions choose their object
+first, one matching serves all thresholds: raising one only cuts off the tail.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from evaluation.coco import UNDEFINED
+from evaluation.matching import UNMATCHED, BoolArray, FloatArray, ImageBoxes, match
+
+RECALLS = np.linspace(0, 1, 101)
+"""COCO's recall grid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How predictions at or above a threshold fared: right, wrong, and objects that nobody found."""
+
+    right: int
+    wrong: int
+    missed: int
+
+    @property
+    def precision(self) -> float:
+        """Share of predictions that are right; `UNDEFINED` without predictions."""
+        predicted = self.right + self.wrong
+        return self.right / predicted if predicted else UNDEFINED
+
+    @property
+    def recall(self) -> float:
+        """Share of objects that were found; `UNDEFINED` without objects."""
+        objects = self.right + self.missed
+        return self.right / objects if objects else UNDEFINED
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall; `UNDEFINED` without objects."""
+        if not self.right + self.missed:
+            return UNDEFINED
+        return 2 * self.right / (2 * self.right + self.wrong + self.missed)
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Predictions of one class, or of several taken together, by falling score."""
+
+    scores: FloatArray
+    """(N,), falling"""
+    right: BoolArray
+    """(N,)"""
+    objects: int
+
+    @classmethod
+    def of_class(cls, images: Sequence[ImageBoxes], label: int, iou: float) -> "Sweep":
+        """Match one class on all images. Predictions that a crowd took are left out."""
+        scores, right, objects = [], [], 0
+        for whole in images:
+            image = whole.of_class(label)
+            taken = match(image, iou)
+            counted = np.ones(len(taken), bool)
+            counted[taken != UNMATCHED] = ~image.crowds[taken[taken != UNMATCHED]]
+            scores.append(image.scores[counted])
+            right.append(taken[counted] != UNMATCHED)
+            objects += int(np.count_nonzero(~image.crowds))
+        return cls._ranked(scores, right, objects)
+
+    @classmethod
+    def together(cls, parts: "Sequence[Sweep]") -> "Sweep":
+        """All classes in one ranking, so that each object weighs the same."""
+        return cls._ranked(
+            [part.scores for part in parts],
+            [part.right for part in parts],
+            sum(part.objects for part in parts),
+        )
+
+    @classmethod
+    def _ranked(cls, scores: list[FloatArray], right: list[BoolArray], objects: int) -> "Sweep":
+        all_scores = np.concatenate([np.zeros(0), *scores])
+        order = np.argsort(-all_scores, kind="stable")
+        return cls(all_scores[order], np.concatenate([np.zeros(0, bool), *right])[order], objects)
+
+    def at(self, threshold: float) -> Counts:
+        """The counts when predictions below the threshold are dropped."""
+        kept = int(np.searchsorted(-self.scores, -threshold, side="right"))
+        right = int(np.count_nonzero(self.right[:kept]))
+        return Counts(right, kept - right, self.objects - right)
+
+    def best_threshold(self) -> float:
+        """The score with the highest F1; of equals the highest score. `UNDEFINED` when nothing is right."""
+        if not self.right.any():
+            return UNDEFINED
+        ends = np.flatnonzero(np.append(np.diff(self.scores) != 0, True))
+        right = np.cumsum(self.right)[ends]
+        f1 = 2 * right / (ends + 1 + self.objects)
+        return float(self.scores[ends[np.argmax(f1)]])
+
+    def precision_at_recalls(self) -> FloatArray:
+        """(101,) COCO's interpolated precision over `RECALLS`; its mean is AP at this IoU.
+
+        All `UNDEFINED` without objects.
+        """
+        if not self.objects:
+            return np.full(len(RECALLS), UNDEFINED)
+        right = np.cumsum(self.right)
+        precision = right / np.arange(1, len(right) + 1)
+        # From each recall on, the best precision that any later point still reaches.
+        envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
+        reached = np.searchsorted(right / self.objects, RECALLS, side="left")
+        values: FloatArray = envelope[reached]
+        return values
