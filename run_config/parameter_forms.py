@@ -1,0 +1,97 @@
+"""What is drawn from the parameters: the form's JSON for a template's annotation, and a page of the docs."""
+
+import json
+from collections.abc import Sequence
+
+from run_config.parameters import PARAMETERS, Parameter, Type, bounds
+
+FORM_VERSION = 1
+"""Raised when a reader of an older form would misread a newer one."""
+
+ANNOTATION = "detr-workflows/parameters"
+"""The annotation of a WorkflowTemplate that holds the form."""
+
+DOCUMENT_HEAD = """\
+# Parameters
+
+What a run can be told. `detr-workflows run-local -p name=value`, the Argo UI and the form in CVAT take the
+same names; `data-prep check` refuses what is wrong in the first seconds of a run. The table is written by
+`detr-workflows parameters --markdown` from `run_config/parameters.py`, and a test fails when they differ.
+
+The classes come from the data set, so there is no `cvat-num-classes`. Everything that a model's preset
+sets (queries, schedules, augmentation, …) can be changed with `overrides`.
+
+"""
+
+TABLE_HEAD = ("| parameter | value | default | who sees it | what it does |", "|---|---|---|---|---|")
+
+
+def form_json(parameters: Sequence[Parameter] = PARAMETERS) -> str:
+    """The form as one line of JSON: {"version": 1, "parameters": [{name, title, help, type, …}]}.
+
+    Keys without a value are left out; numbers that bound a value are `minimum` and `maximum`,
+    `exclusiveMinimum` where the bound itself is refused, as in JSON Schema.
+    """
+    fields = [_field(parameter) for parameter in parameters]
+    return json.dumps(
+        {"version": FORM_VERSION, "parameters": fields}, ensure_ascii=False, separators=(",", ":")
+    )
+
+
+def _field(parameter: Parameter) -> dict[str, object]:
+    lowest = "exclusiveMinimum" if parameter.above_minimum else "minimum"
+    entries: dict[str, object] = {
+        "name": parameter.name,
+        "title": parameter.title,
+        "help": parameter.help,
+        "group": parameter.group,
+        "type": parameter.type.value,
+        "visibility": parameter.visibility.value,
+        "required": parameter.required,
+        "default": parameter.default,
+        "role": parameter.role.value if parameter.role else None,
+        lowest: parameter.minimum,
+        "maximum": parameter.maximum,
+        "choices": list(parameter.choices) or None,
+    }
+    return {key: value for key, value in entries.items() if value is not None}
+
+
+def markdown(parameters: Sequence[Parameter] = PARAMETERS) -> str:
+    """The text of docs/parameters.md: a table for each group."""
+    parts = []
+    for group in dict.fromkeys(parameter.group for parameter in parameters):
+        rows = [_row(parameter) for parameter in parameters if parameter.group == group]
+        parts.append("\n".join((f"## {group}", "", *TABLE_HEAD, *rows, "")))
+    return DOCUMENT_HEAD + "\n".join(parts)
+
+
+def _row(parameter: Parameter) -> str:
+    match parameter.type:
+        case Type.CHOICE:
+            value = ", ".join(f"`{choice}`" for choice in parameter.choices)
+            value += ", or a `.yaml` file" if parameter.file_suffixes else ""
+        case Type.INTEGER | Type.NUMBER:
+            value = f"{parameter.type.value}, {bounds(parameter)}"
+        case Type.LOCATION:
+            value = "URL or key"
+        case Type.LOCATIONS:
+            value = "URLs or keys, one a line"
+        case _:
+            value = parameter.type.value
+    default = (
+        "required"
+        if parameter.default is None
+        else f"`{parameter.default}`"
+        if parameter.default
+        else "empty"
+    )
+    text = parameter.help.replace("\n- ", "<br>").removeprefix("- ").replace("\n", " ").replace("|", "\\|")
+    cells = (
+        f"`{parameter.name}`",
+        value,
+        default,
+        parameter.visibility.value,
+        f"**{parameter.title}.** {text}",
+    )
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,382 @@
+"""The parameters a person sets: the only place where one is defined.
+
+From this table come the template's parameters, the form that a button draws, the checks in the
+containers and the table in the docs. Argo hands every value over as a string and enforces neither
+types nor choices, so `parse` does.
+"""
+
+import difflib
+import math
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from run_config.errors import ConfigError
+from run_config.locations import key_below_store, resolve
+
+Value = str | int | float | None
+"""A parsed value; None where an optional parameter was left empty."""
+
+
+class Type(StrEnum):
+    """What a value is. `location` is a URL or a key below the store; `locations` several, one a line."""
+
+    TEXT = "text"
+    INTEGER = "integer"
+    NUMBER = "number"
+    CHOICE = "choice"
+    LOCATION = "location"
+    LOCATIONS = "locations"
+    KEY = "key"
+
+
+class Visibility(StrEnum):
+    """Who is asked: everybody, those who open the expert part of a form, or nobody."""
+
+    ANNOTATOR = "annotator"
+    EXPERT = "expert"
+    HIDDEN = "hidden"
+
+
+class Role(StrEnum):
+    """What a launcher fills in by itself, whatever the parameter is called."""
+
+    DATASET = "dataset"
+    TEST_DATASET = "test-dataset"
+    OUTPUT = "output"
+    FINETUNE_CHECKPOINT = "finetune-checkpoint"
+    STORE = "store"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """One parameter. `default` None: it must be given; empty: it may be left out."""
+
+    name: str
+    title: str
+    help: str
+    """Markdown."""
+    group: str
+    type: Type
+    default: str | None = ""
+    visibility: Visibility = Visibility.ANNOTATOR
+    role: Role | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    above_minimum: bool = False
+    """The minimum itself is not allowed."""
+    choices: tuple[str, ...] = ()
+    file_suffixes: tuple[str, ...] = ()
+    """A choice may also be the path of a file with one of these endings."""
+
+    @property
+    def required(self) -> bool:
+        """Whether an empty value is refused."""
+        return self.default is None or self.default != ""
+
+
+PARAMETERS: tuple[Parameter, ...] = (
+    Parameter(
+        name="cvat-annotation-path",
+        title="Dataset",
+        help="CVAT export in **COCO 1.0** format: a zip, or a folder with `images/` and `annotations/`. "
+        "An `s3://` or `file://` URL, or a key below the store. Several are merged: one a line.",
+        group="Data",
+        type=Type.LOCATIONS,
+        default=None,
+        role=Role.DATASET,
+    ),
+    Parameter(
+        name="cvat-test-path",
+        title="Test dataset",
+        help="Held-back export on which the finished model is measured, in the same forms as the dataset. "
+        "Empty: the validation part is the only measure.",
+        group="Data",
+        type=Type.LOCATIONS,
+        role=Role.TEST_DATASET,
+    ),
+    Parameter(
+        name="val-fraction",
+        title="Validation part",
+        help="Part of the images that is kept out of training to choose the best weights. "
+        "Not used where the export brings its own validation part.",
+        group="Data",
+        type=Type.NUMBER,
+        default="0.15",
+        visibility=Visibility.EXPERT,
+        minimum=0,
+        maximum=0.9,
+    ),
+    Parameter(
+        name="model",
+        title="Model",
+        help="- `detr-r50`: DETR with ResNet-50, as published\n"
+        "- `detr-r50-dc5`, `detr-r101-dc5`: a finer last stage; better on small objects, twice the time\n"
+        "- `detr-r101`: the larger backbone\n"
+        "- `detr-r18`: the lightest of the published kind\n"
+        "- `tiny`: learns from nothing in minutes, on a CPU too; small pictures",
+        group="Model",
+        type=Type.CHOICE,
+        default="detr-r50",
+        choices=("detr-r50", "detr-r50-dc5", "detr-r101", "detr-r101-dc5", "detr-r18", "tiny"),
+        file_suffixes=(".yaml", ".yml"),
+    ),
+    Parameter(
+        name="cvat-finetune-checkpoint",
+        title="Start from",
+        help="`model/` folder of an earlier run, or a public DETR checkpoint of the same architecture: an "
+        "`s3://` or `file://` URL, or a key below the store. Empty: start without it.",
+        group="Model",
+        type=Type.LOCATION,
+        role=Role.FINETUNE_CHECKPOINT,
+    ),
+    Parameter(
+        name="epochs",
+        title="Epochs",
+        help="How often every image is seen. Empty: the model's own. Not together with minutes.",
+        group="Schedule",
+        type=Type.INTEGER,
+        minimum=1,
+        maximum=10_000,
+    ),
+    Parameter(
+        name="minutes",
+        title="Minutes",
+        help="Time for training, instead of epochs. Empty: the model's own schedule.",
+        group="Schedule",
+        type=Type.NUMBER,
+        minimum=0,
+        above_minimum=True,
+        maximum=10_080,
+    ),
+    Parameter(
+        name="batch-size",
+        title="Batch size",
+        help="Images a step takes through the model at once. Empty: the model's own.",
+        group="Schedule",
+        type=Type.INTEGER,
+        minimum=1,
+        maximum=1024,
+    ),
+    Parameter(
+        name="learning-rate",
+        title="Learning rate",
+        help="Peak rate of everything but the backbone. Empty: the model's own.",
+        group="Schedule",
+        type=Type.NUMBER,
+        visibility=Visibility.EXPERT,
+        minimum=0,
+        above_minimum=True,
+        maximum=1,
+    ),
+    Parameter(
+        name="seed",
+        title="Seed",
+        help="Fixes the split, the first weights, the order and the augmentation.",
+        group="Schedule",
+        type=Type.INTEGER,
+        default="42",
+        visibility=Visibility.EXPERT,
+        minimum=0,
+        maximum=2**31 - 1,
+    ),
+    Parameter(
+        name="overrides",
+        title="Configuration overrides",
+        help="`key=value` pairs of the job's configuration, separated by blanks or lines, such as "
+        "`model.queries=300 data.max_size=800`. Quote a value that has blanks.",
+        group="Expert",
+        type=Type.TEXT,
+        visibility=Visibility.EXPERT,
+    ),
+    Parameter(
+        name="device",
+        title="Device",
+        help="`cuda` stops when there is no GPU, so that nobody pays for hours on a CPU by mistake; "
+        "`auto` takes what there is.",
+        group="Expert",
+        type=Type.CHOICE,
+        default="cuda",
+        visibility=Visibility.EXPERT,
+        choices=("cuda", "auto", "cpu"),
+    ),
+    Parameter(
+        name="cvat-output-path",
+        title="Output prefix",
+        help="Prefix below the store; the run lies in a folder of its own under it.",
+        group="Expert",
+        type=Type.KEY,
+        default="workflow-data/output",
+        visibility=Visibility.EXPERT,
+        role=Role.OUTPUT,
+    ),
+    Parameter(
+        name="store",
+        title="Store",
+        help="Root of everything that runs read and write: `s3://bucket/prefix` or `file:///folder`.",
+        group="Expert",
+        type=Type.LOCATION,
+        default=None,
+        visibility=Visibility.HIDDEN,
+        role=Role.STORE,
+    ),
+)
+
+BY_NAME: Mapping[str, Parameter] = {parameter.name: parameter for parameter in PARAMETERS}
+
+
+def parse(texts: Mapping[str, str]) -> dict[str, Value]:
+    """Check what was given, fill in the defaults and give every parameter its typed value.
+
+    Raises ConfigError with one sentence a mistake, a line each.
+    """
+    mistakes = [_unknown(name) for name in texts if name not in BY_NAME]
+    values: dict[str, Value] = {}
+    for parameter in PARAMETERS:
+        try:
+            values[parameter.name] = parse_value(
+                parameter, texts.get(parameter.name, parameter.default or "")
+            )
+        except ConfigError as error:
+            mistakes.append(str(error))
+    if values.get("epochs") is not None and values.get("minutes") is not None:
+        mistakes.append(
+            "epochs and minutes: both say how long to train; set one of them and leave the other empty."
+        )
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    return values
+
+
+def parse_value(parameter: Parameter, text: str) -> Value:
+    """One value from its text; None where an optional one is empty.
+
+    Raises ConfigError: a sentence that names the parameter.
+    """
+    text = text.replace("\r\n", "\n").strip()
+    if "{{" in text:
+        # Argo would take it for a tag and put something else in its place.
+        raise ConfigError(f"{parameter.name}: a value must not contain '{{{{'.")
+    if any(not character.isprintable() and character not in "\n\t" for character in text):
+        raise ConfigError(f"{parameter.name}: {_short(text)} has a control character; type it again.")
+    if not text:
+        if parameter.required:
+            raise ConfigError(f"{parameter.name} is missing: {_expected(parameter)}.")
+        return None
+    match parameter.type:
+        case Type.INTEGER | Type.NUMBER:
+            return _number(parameter, text)
+        case Type.CHOICE:
+            return _choice(parameter, text)
+        case Type.TEXT:
+            return text
+        case Type.LOCATIONS:
+            return "\n".join(_location(parameter, line) for line in lines(text))
+        case _ if "\n" in text:
+            raise ConfigError(f"{parameter.name}: {_short(text)} has more than one line; give one.")
+        case _:
+            return _location(parameter, text)
+
+
+def lines(value: Value) -> tuple[str, ...]:
+    """The entries of a `locations` value, blank lines left out."""
+    return tuple(line.strip() for line in str(value or "").splitlines() if line.strip())
+
+
+def split_overrides(text: str) -> tuple[str, ...]:
+    """`key=value` pairs from text with blanks and lines between them; quotes keep blanks together.
+
+    Raises ConfigError: a quote that is not closed, or a word that is not key=value.
+    """
+    try:
+        words = tuple(shlex.split(text))
+    except ValueError as error:
+        raise ConfigError(f"overrides: {_short(text)} has a quote that is not closed.") from error
+    for word in words:
+        if not re.match(r"[A-Za-z_][\w.]*=", word):
+            raise ConfigError(f"overrides: {_short(word)} is not of the form key=value.")
+    return words
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, BY_NAME, 1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(BY_NAME)}."
+    return f"{_short(name)} is not a parameter; {hint}"
+
+
+def _number(parameter: Parameter, text: str) -> int | float:
+    wanted = f"{parameter.name} must be {_expected(parameter)}, not {_short(text)}."
+    value: int | float
+    if parameter.type is Type.INTEGER:
+        # Nothing longer can be within bounds, and Python refuses to read thousands of digits.
+        if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+            raise ConfigError(wanted)
+        value = int(text)
+    else:
+        if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text):
+            raise ConfigError(wanted)
+        value = float(text)
+    too_small = parameter.minimum is not None and (
+        value < parameter.minimum or (parameter.above_minimum and value == parameter.minimum)
+    )
+    too_large = parameter.maximum is not None and value > parameter.maximum
+    if too_small or too_large or not math.isfinite(value):
+        raise ConfigError(wanted)
+    return value
+
+
+def _choice(parameter: Parameter, text: str) -> str:
+    if text in parameter.choices or text.endswith(parameter.file_suffixes or ("\0",)):
+        return text
+    near = difflib.get_close_matches(text, parameter.choices, 1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise ConfigError(f"{parameter.name} must be {_expected(parameter)}, not {_short(text)}.{hint}")
+
+
+def _location(parameter: Parameter, text: str) -> str:
+    """A URL, path or key that could be read; the store without a slash at its end."""
+    if parameter.role is Role.STORE and "://" not in text:
+        raise ConfigError(f"{parameter.name} must be {_expected(parameter)}, not {_short(text)}.")
+    if parameter.type is Type.KEY and text.endswith("/"):
+        # Steps join it with the run's name by a slash, which is all that a template can do.
+        raise ConfigError(f"{parameter.name}: {_short(text)} must not end with a slash.")
+    try:
+        if parameter.type is Type.KEY:
+            return key_below_store(text)
+        url = resolve(text, "file:///store")
+    except ConfigError as error:
+        raise ConfigError(f"{parameter.name}: {error}.") from error
+    return url if parameter.role is Role.STORE else text
+
+
+def _expected(parameter: Parameter) -> str:
+    """What the parameter takes, to stand in a sentence."""
+    match parameter.type:
+        case Type.CHOICE:
+            also = " or a .yaml file" if parameter.file_suffixes else ""
+            return f"one of {', '.join(parameter.choices)}{also}"
+        case Type.INTEGER | Type.NUMBER:
+            return f"{'a whole number' if parameter.type is Type.INTEGER else 'a number'} {bounds(parameter)}"
+        case Type.KEY:
+            return "a prefix below the store"
+        case Type.TEXT:
+            return "text"
+        case _ if parameter.role is Role.STORE:
+            return "s3://bucket/prefix or file:///folder"
+        case _:
+            return "an s3:// or file:// URL, or a key below the store"
+
+
+def bounds(parameter: Parameter) -> str:
+    """The bounds of a number in words, such as `from 1 to 1024`; empty where it has none."""
+    if parameter.minimum is None or parameter.maximum is None:
+        return ""
+    start = "above" if parameter.above_minimum else "from"
+    joint = "and at most" if parameter.above_minimum else "to"
+    return f"{start} {parameter.minimum:.15g} {joint} {parameter.maximum:.15g}"
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 80 else text[:77] + "...")

@@ -1,0 +1,206 @@
+"""What a person may set, and what is said when it is wrong."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from run_config.errors import ConfigError
+from run_config.locations import key_below_store, local_path, resolve, store_url
+from run_config.parameter_forms import form_json, markdown
+from run_config.parameters import (
+    BY_NAME,
+    PARAMETERS,
+    Role,
+    Type,
+    Visibility,
+    lines,
+    parse,
+    parse_value,
+    split_overrides,
+)
+from run_config.presets import preset_names
+
+GIVEN = {"cvat-annotation-path": "annotation-dump/cells", "store": "s3://bucket/project"}
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_defaults_fill_in_what_is_not_given():
+    values = parse(GIVEN)
+    assert list(values) == [parameter.name for parameter in PARAMETERS]
+    assert values["model"] == "detr-r50"
+    assert values["device"] == "cuda"
+    assert values["val-fraction"] == 0.15
+    assert values["seed"] == 42
+    assert values["epochs"] is None
+    assert values["cvat-output-path"] == "workflow-data/output"
+
+
+def test_every_default_passes_its_own_check():
+    for parameter in PARAMETERS:
+        if parameter.default is not None:
+            parse_value(parameter, parameter.default)
+
+
+def test_the_models_on_offer_are_the_presets():
+    assert sorted(BY_NAME["model"].choices) == list(preset_names())
+
+
+def test_each_role_belongs_to_one_parameter():
+    roles = [parameter.role for parameter in PARAMETERS if parameter.role]
+    assert sorted(roles) == sorted(Role)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("epochs", "ten", "epochs must be a whole number from 1 to 10000, not 'ten'."),
+        ("epochs", "0", "epochs must be a whole number from 1 to 10000, not '0'."),
+        ("epochs", "1_000", "epochs must be a whole number from 1 to 10000, not '1_000'."),
+        ("epochs", "2.5", "epochs must be a whole number from 1 to 10000, not '2.5'."),
+        ("epochs", "\u0661", "epochs must be a whole number from 1 to 10000, not '\u0661'."),
+        ("epochs", "9" * 5000, "epochs must be a whole number from 1 to 10000, not '999"),
+        ("batch-size", "-1", "batch-size must be a whole number from 1 to 1024, not '-1'."),
+        ("minutes", "0", "minutes must be a number above 0 and at most 10080, not '0'."),
+        ("minutes", "nan", "minutes must be a number above 0 and at most 10080, not 'nan'."),
+        ("learning-rate", "1e999", "learning-rate must be a number above 0 and at most 1, not '1e999'."),
+        ("val-fraction", "0.95", "val-fraction must be a number from 0 to 0.9, not '0.95'."),
+        ("val-fraction", "", "val-fraction is missing: a number from 0 to 0.9."),
+        ("model", "detr-50", "Did you mean detr-r50?"),
+        ("model", "yolo", "model must be one of detr-r50, detr-r50-dc5"),
+        ("device", "gpu", "device must be one of cuda, auto, cpu, not 'gpu'."),
+        ("device", "box.yaml", "device must be one of cuda, auto, cpu, not 'box.yaml'."),
+        ("cvat-annotation-path", " ", "cvat-annotation-path is missing: an s3:// or file:// URL, or a key"),
+        ("cvat-annotation-path", "a\n../b", "cvat-annotation-path: '../b' must be a key below the store"),
+        ("cvat-annotation-path", "gs://b/x", "cvat-annotation-path: 'gs://b/x': the scheme must be one of"),
+        ("cvat-finetune-checkpoint", "a\nb", "cvat-finetune-checkpoint: 'a\\nb' has more than one line"),
+        ("cvat-output-path", "/abs", "cvat-output-path: '/abs' must be a key below the store"),
+        ("cvat-output-path", "a/../b", "cvat-output-path: 'a/../b' must be a key below the store"),
+        ("cvat-output-path", "a/", "cvat-output-path: 'a/' must not end with a slash."),
+        ("cvat-output-path", "{{workflow.name}}", "cvat-output-path: a value must not contain '{{'."),
+        ("overrides", "seed=1\x00", "overrides: 'seed=1\\x00' has a control character"),
+        ("store", "bucket", "store must be s3://bucket/prefix or file:///folder, not 'bucket'."),
+        ("store", "s3://", "store: 's3://' names no bucket"),
+    ],
+)
+def test_a_wrong_value_gets_one_sentence_that_names_the_parameter(name: str, text: str, said: str):
+    with pytest.raises(ConfigError) as caught:
+        parse(GIVEN | {name: text})
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 250
+
+
+def test_every_mistake_is_said_at_once():
+    with pytest.raises(ConfigError) as caught:
+        parse({"store": "s3://bucket", "epochs": "many", "modle": "tiny"})
+    assert str(caught.value).splitlines() == [
+        "'modle' is not a parameter; did you mean model?",
+        "cvat-annotation-path is missing: an s3:// or file:// URL, or a key below the store.",
+        "epochs must be a whole number from 1 to 10000, not 'many'.",
+    ]
+
+
+def test_two_lengths_of_training_contradict_each_other():
+    with pytest.raises(ConfigError, match=r"epochs and minutes: both say how long to train"):
+        parse(GIVEN | {"epochs": "3", "minutes": "10"})
+
+
+def test_several_datasets_come_one_a_line():
+    values = parse(GIVEN | {"cvat-annotation-path": " s3://a/one.zip\r\n\r\n  dumps/two \n"})
+    assert lines(values["cvat-annotation-path"]) == ("s3://a/one.zip", "dumps/two")
+
+
+def test_a_model_may_be_a_configuration_file():
+    assert parse(GIVEN | {"model": "/configs/mine.yaml"})["model"] == "/configs/mine.yaml"
+
+
+def test_overrides_keep_quoted_blanks_together():
+    assert split_overrides("model.queries=300\n data.min_sizes='[192, 224]' ") == (
+        "model.queries=300",
+        "data.min_sizes=[192, 224]",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("a='1", "a quote that is not closed"), ("queries 300", "not of the form")]
+)
+def test_overrides_that_cannot_be_read_are_refused(text: str, said: str):
+    with pytest.raises(ConfigError, match=said):
+        split_overrides(text)
+
+
+@given(st.sampled_from(PARAMETERS), st.text(max_size=60))
+def test_any_text_is_either_taken_or_refused_in_one_sentence(parameter, text: str):
+    said = parameter.name
+    try:
+        value = parse_value(parameter, text)
+    except ConfigError as error:
+        said, value = str(error), None
+    assert said.startswith(parameter.name)
+    assert "\n" not in said
+    assert value is None or str(value) == str(value).strip() != ""
+
+
+@given(st.sampled_from([p for p in PARAMETERS if p.type in (Type.INTEGER, Type.NUMBER)]), st.data())
+def test_numbers_within_their_bounds_are_taken_as_they_are(parameter, data):
+    low, high = parameter.minimum, parameter.maximum
+    if parameter.type is Type.INTEGER:
+        number = data.draw(st.integers(int(low), int(high)))
+    else:
+        number = data.draw(st.floats(low, high, exclude_min=parameter.above_minimum))
+    assert parse_value(parameter, repr(number)) == number
+
+
+def test_locations_are_urls_paths_or_keys_below_the_store():
+    store = "s3://bucket/project"
+    assert resolve("s3://other/export.zip", store) == "s3://other/export.zip"
+    assert resolve("/data/my export.zip", store) == "file:///data/my%20export.zip"
+    assert resolve("annotation-dump/cells/", store) == "s3://bucket/project/annotation-dump/cells"
+    assert local_path("file:///data/my%20export.zip") == Path("/data/my export.zip")
+    assert local_path(store) is None
+
+
+def test_a_plain_path_names_a_store_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert store_url("runs/my store/") == (tmp_path / "runs" / "my store").as_uri()
+    assert store_url("s3://bucket/") == "s3://bucket"
+
+
+@given(st.text(alphabet="ab./", min_size=1, max_size=12))
+def test_a_key_never_leaves_the_store(text: str):
+    try:
+        key = key_below_store(text)
+    except ConfigError:
+        return
+    assert not {"", ".", ".."} & set(key.split("/"))
+
+
+def test_the_form_holds_what_the_table_holds():
+    form = json.loads(form_json())
+    assert form["version"] == 1
+    assert [field["name"] for field in form["parameters"]] == list(BY_NAME)
+    store = form["parameters"][-1]
+    assert store["visibility"] == Visibility.HIDDEN
+    assert store["required"]
+    assert "default" not in store
+    minutes = next(field for field in form["parameters"] if field["name"] == "minutes")
+    assert minutes["exclusiveMinimum"] == 0
+    assert minutes["maximum"] == 10_080
+
+
+def test_the_docs_hold_the_table():
+    text = (DOCS / "parameters.md").read_text(encoding="utf-8")
+    assert text == markdown(), "run: detr-workflows parameters --markdown > docs/parameters.md"
+
+
+def test_the_parameters_import_without_heavy_libraries():
+    code = (
+        "import sys, run_config.parameters\n"
+        "print([m for m in ('pydantic', 'yaml', 'typer', 'numpy', 'torch') if m in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
