@@ -7,7 +7,7 @@ into the convolution before it: conv(x, w * scale) + shift. Gradients reach w th
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name that every PyTorch reader knows
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from run_config.job import DetrModel
@@ -56,8 +56,9 @@ class FrozenBatchNorm(nn.Module):
         return scale[:, None, None, None], self.bias - self.running_mean * scale
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
-        state_dict.pop(f"{prefix}num_batches_tracked", None)  # trained batch norms have it, frozen ones do not
-        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[arg-type]  # passed on as it came
+        # a batch norm that was trained has it, a frozen one does not
+        state_dict.pop(f"{prefix}num_batches_tracked", None)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class _Folded(NamedTuple):
@@ -178,16 +179,15 @@ def _stage(
 
 
 class Backbone(nn.Module):
-    """A ResNet under the published name, `body`, with what the paper freezes frozen."""
+    """A ResNet under the published name, `body`; the stem and the first stage never train."""
 
-    def __init__(self, config: DetrModel, *, train: bool) -> None:
+    def __init__(self, config: DetrModel) -> None:
         super().__init__()
         self.body = ResNet(config.backbone, dilation=config.dilation)
         for name, parameter in self.body.named_parameters():
-            parameter.requires_grad_(train and name.startswith(("layer2", "layer3", "layer4")))
+            parameter.requires_grad_(name.startswith(("layer2", "layer3", "layer4")))
 
     def forward(self, images: Tensor) -> Tensor:
         """See ResNet."""
         features: Tensor = self.body(images)
         return features
-

@@ -1,11 +1,11 @@
 """DETR as published (arXiv 2005.12872), state-dict keys included: a public checkpoint loads strictly."""
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name that every PyTorch reader knows
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_job.detections import Outputs
-from detr_job.models.backbone import Backbone
+from detr_job.models.backbone import Backbone, ResNet
 from detr_job.models.position_encoding import LearnedPositionEncoding, SinePositionEncoding
 from detr_job.models.transformer import Transformer
 from run_config.job import DetrModel
@@ -28,11 +28,11 @@ class BoxHead(nn.Module):
 class Detr(nn.Module):
     """Backbone, transformer and two heads shared by all decoder layers."""
 
-    def __init__(self, config: DetrModel, num_classes: int, *, train_backbone: bool = True) -> None:
+    def __init__(self, config: DetrModel, num_classes: int) -> None:
         super().__init__()
         dim = config.hidden_dim
         encodings = {"sine": SinePositionEncoding, "learned": LearnedPositionEncoding}
-        body = Backbone(config, train=train_backbone)
+        body = Backbone(config)
         # the published name of the learned encoding is `backbone.1`
         self.backbone = nn.ModuleList((body, encodings[config.position_embedding](dim)))
         self.input_proj = nn.Conv2d(body.body.channels, dim, kernel_size=1)
@@ -40,6 +40,13 @@ class Detr(nn.Module):
         self.class_embed = nn.Linear(dim, num_classes + 1)
         self.bbox_embed = BoxHead(dim)
         self.query_embed = nn.Embedding(config.queries, dim)
+
+    @property
+    def body(self) -> ResNet:
+        """The trunk, whose parameters are those named `backbone.0.body`."""
+        backbone = self.backbone[0]
+        assert isinstance(backbone, Backbone)
+        return backbone.body
 
     def forward(self, images: Tensor, padding_mask: Tensor | None = None) -> Outputs:
         """Predictions of every decoder layer: logits (L, B, Q, num_classes + 1), the last "no object".
@@ -63,10 +70,10 @@ class Detr(nn.Module):
             return Outputs(self.class_embed(hs), self.bbox_embed(hs).sigmoid())
 
 
-def build_detr(config: DetrModel, num_classes: int, *, train_backbone: bool = True) -> Detr:
-    """A randomly initialised DETR. `train_backbone` False (a backbone rate of 0) freezes all of the backbone.
+def build_detr(config: DetrModel, num_classes: int) -> Detr:
+    """A randomly initialised DETR.
 
     `config.backbone_weights` is not read here: a model that is about to be filled from a checkpoint
     has no use for them. See `detr_job.models.imagenet_weights`.
     """
-    return Detr(config, num_classes, train_backbone=train_backbone)
+    return Detr(config, num_classes)

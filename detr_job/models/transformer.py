@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name that every PyTorch reader knows
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from run_config.job import DetrModel
@@ -39,13 +39,16 @@ class Attention(nn.Module):
         out = F.scaled_dot_product_attention(
             q, k, self._split(v), attend, dropout_p=self.dropout if self.training else 0.0
         )
-        return F.linear(out.transpose(1, 2).flatten(2), self.out_proj.weight, self.out_proj.bias)
+        mixed: Tensor = self.out_proj(out.transpose(1, 2).flatten(2))
+        return mixed
 
     def weights(self, query: Tensor, key: Tensor, attend: Tensor | None = None) -> Tensor:
         """(B, heads, Q, N): how much each query looks at each key; rows sum to 1."""
         q, k = self._queries_and_keys(query, key)
-        logits = q @ k.transpose(-1, -2) * (q.shape[-1] ** -0.5)
-        return (logits if attend is None else logits.masked_fill(~attend, -torch.inf)).softmax(-1)
+        logits: Tensor = q @ k.transpose(-1, -2) * (q.shape[-1] ** -0.5)
+        if attend is not None:
+            logits = logits.masked_fill(~attend, -torch.inf)
+        return logits.softmax(-1)
 
     def _queries_and_keys(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         dim = query.shape[-1]
@@ -59,7 +62,7 @@ class Attention(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, N, dim) to (B, heads, N, dim / heads)."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return x.view(*x.shape[:-1], self.heads, -1).transpose(1, 2)
 
 
 @contextmanager
