@@ -21,9 +21,8 @@ class Image(msgspec.Struct, frozen=True, gc=False):
     """One image of the split. Sizes are in pixels, after the orientation was applied."""
 
     id: int
-    width: int = 0
-    height: int = 0
-    file_name: str = ""
+    width: int
+    height: int
 
 
 class Category(msgspec.Struct, frozen=True, gc=False):

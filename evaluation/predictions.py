@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from evaluation.errors import PredictionsError
-from evaluation.ground_truth import Box, usable_box
+from evaluation.ground_truth import Box, GroundTruth, usable_box
 
 FORMAT = 1
 
@@ -119,8 +119,7 @@ def read_predictions(
     *,
     set_id: str | None = None,
     split: str | None = None,
-    classes: Sequence[str] | None = None,
-    image_ids: set[int] | None = None,
+    truth: GroundTruth | None = None,
     name: str | None = None,
 ) -> PredictionsFile:
     """Read and check a predictions file.
@@ -129,8 +128,7 @@ def read_predictions(
         source: The file, or its bytes.
         set_id: The prepared set it must belong to.
         split: The split it must belong to.
-        classes: The class names it must have, in order.
-        image_ids: The images of the split: each must be listed, and no other.
+        truth: That split's annotations: images, their sizes and the classes must be the same.
         name: How messages call it; the path where not given.
 
     Raises:
@@ -150,7 +148,9 @@ def read_predictions(
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise PredictionsError(f"{name} is not a predictions file: {error}") from error
     _check(content, name)
-    _check_belongs(content, name, set_id=set_id, split=split, classes=classes, image_ids=image_ids)
+    _check_belongs(content, name, set_id=set_id, split=split)
+    if truth is not None:
+        _check_fits(content, name, truth)
     return content
 
 
@@ -170,33 +170,36 @@ def _check(content: PredictionsFile, name: str) -> None:
     checked_predictions(content.predictions, image_ids, set(range(len(content.classes))), name)
 
 
-def _check_belongs(
-    content: PredictionsFile,
-    name: str,
-    *,
-    set_id: str | None,
-    split: str | None,
-    classes: Sequence[str] | None,
-    image_ids: set[int] | None,
-) -> None:
-    """What must hold for the set that it is evaluated against."""
+def _check_belongs(content: PredictionsFile, name: str, *, set_id: str | None, split: str | None) -> None:
+    """Predictions of another set would be measured against the wrong boxes without a complaint."""
     if set_id is not None and content.set_id != set_id:
         raise PredictionsError(
             f"{name} was made on the prepared set {content.set_id}, not on {set_id}: name the set of that run"
         )
     if split is not None and content.split != split:
         raise PredictionsError(f"{name} is for the split {content.split!r}, not {split!r}")
-    if classes is not None and tuple(classes) != content.classes:
+
+
+def _check_fits(content: PredictionsFile, name: str, truth: GroundTruth) -> None:
+    """Same classes in the same order, same images, same sizes."""
+    if truth.class_names() != content.classes:
         raise PredictionsError(
-            f"{name} has the classes {list(content.classes)}, the prepared set {list(classes)}: "
+            f"{name} has the classes {list(content.classes)}, the prepared set {list(truth.class_names())}: "
             "they must be the same, in the same order"
         )
-    if image_ids is not None:
-        predicted = {image.image_id for image in content.images}
-        if unknown := sorted(predicted - image_ids):
-            raise PredictionsError(f"{name} lists image {unknown[0]}, which the split does not have")
-        if missing := sorted(image_ids - predicted):
+    wanted = {image.id: (image.width, image.height) for image in truth.images}
+    for image in content.images:
+        if image.image_id not in wanted:
+            raise PredictionsError(f"{name} lists image {image.image_id}, which the split does not have")
+        if wanted[image.image_id] != (image.width, image.height):
+            width, height = wanted[image.image_id]
             raise PredictionsError(
-                f"{name} lacks {len(missing)} of {len(image_ids)} images of the split (first: {missing[0]}): "
-                "predict on the whole split"
+                f"{name} has image {image.image_id} as {image.width}x{image.height} pixels, the set as "
+                f"{width}x{height}: boxes must be in pixels of the image as the set has it"
             )
+    missing = sorted(set(wanted) - {image.image_id for image in content.images})
+    if missing:
+        raise PredictionsError(
+            f"{name} lacks {len(missing)} of {len(wanted)} images of the split (first: {missing[0]}): "
+            "predict on the whole split"
+        )
