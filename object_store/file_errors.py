@@ -1,0 +1,38 @@
+"""Turn the operating system's errors into sentences about the file and what to check."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from object_store.errors import AccessDenied, StoreError, StoreUnavailable
+
+_PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENETUNREACH, errno.EAGAIN}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_IN_THE_WAY = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY}
+
+
+@contextmanager
+def file_errors(place: Path) -> Iterator[None]:
+    """Raise a `StoreError` for an `OSError`; `place` stands in where the error names no file."""
+    try:
+        yield
+    except OSError as error:
+        raise explain(error, place) from error
+
+
+def explain(error: OSError, place: Path) -> StoreError:
+    """Say what an `OSError` means for the person who meets it."""
+    path = error.filename2 or error.filename or place
+    reason = error.strerror or str(error)
+    if error.errno in _FULL:
+        return StoreError(f"{path}: {reason}: free some space or choose another folder")
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return AccessDenied(f"{path}: {reason}: check the owner and the permissions of it and its folder")
+    if error.errno in _PASSING:
+        return StoreUnavailable(f"{path}: {reason}: check that the disk or network share is well")
+    if error.errno in _IN_THE_WAY:
+        return StoreError(f"{path}: {reason}: in a folder the same name cannot be both a file and a folder; rename one")
+    if error.errno == errno.ENAMETOOLONG:
+        return StoreError(f"{path}: {reason}: file systems hold at most 255 bytes between two slashes")
+    return StoreError(f"{path}: {reason}")

@@ -1,0 +1,203 @@
+"""The interface of a store, and what all stores share: the loops over many objects.
+
+A kind of store fills in single objects (`_download`, `_upload`, ...); running many of them at once, the
+check of keys and the rules for folders stand here, so that they are the same for every kind.
+"""
+
+import functools
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Self
+
+from object_store.errors import InvalidKey, NoSuchKey, StoreError
+from object_store.file_errors import file_errors
+from object_store.file_tree import walk_files
+from object_store.keys import check_key, check_prefix, join, path_below
+from object_store.parallel import Task, run_all
+from object_store.partial_file import PartialFile
+
+Progress = Callable[[int], None]
+"""Called with the number of bytes just moved, from worker threads, never two at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One object as the store lists it. `etag` has no quotes; it changes when the content is replaced."""
+
+    key: str
+    size_bytes: int
+    etag: str | None
+    last_modified: datetime
+
+
+class ObjectStore(ABC):
+    """All objects below one URL. Keys are relative to it: `a/b.txt`, no `..`, no empty parts.
+
+    Prefixes are folders: `runs/1` means what lies below `runs/1/`, and never `runs/10/...`.
+    Every method may raise `StoreError`; `StoreUnavailable` comes after the retries.
+    """
+
+    workers: int  # objects or ranges moved at once
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """The canonical URL, without a trailing slash."""
+
+    @abstractmethod
+    def child(self, prefix: str) -> Self:
+        """Return the store rooted below this one at `prefix`, on the same connection."""
+
+    @abstractmethod
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Yield all objects below the prefix, sorted by key; keys are relative to this store's root."""
+
+    @abstractmethod
+    def head(self, key: str) -> ObjectInfo:
+        """Describe one object; `NoSuchKey` if it is not there."""
+
+    def exists(self, key: str) -> bool:
+        """Whether there is an object of this name."""
+        try:
+            self.head(key)
+        except NoSuchKey:
+            return False
+        return True
+
+    @abstractmethod
+    def get_bytes(self, key: str, *, start: int = 0, end: int | None = None) -> bytes:
+        """Read bytes `start` to `end` (exclusive) into memory; as a slice, beyond the end is empty."""
+
+    def get_file(self, key: str, path: Path | str, *, progress: Progress | None = None) -> None:
+        """Copy one object to a local file, large ones in parallel ranges.
+
+        The file appears, or replaces an older one, only when complete and verified.
+        """
+        path = Path(path)
+        check_key(key)
+        with file_errors(path):
+            self._download_all([(key, path)], progress)
+
+    def get_many(
+        self, keys: Iterable[str | ObjectInfo], folder: Path | str, *, progress: Progress | None = None
+    ) -> None:
+        """Copy objects to `folder/key`, many at once.
+
+        With `ObjectInfo`s from `list()` an object that was replaced since is an error (`ObjectChanged`),
+        and a file that is already there with the listed size and MD5 is kept. After an error, files that
+        were finished remain, all of them complete.
+        """
+        folder = Path(folder)
+
+        def places() -> Iterator[tuple[str | ObjectInfo, Path]]:
+            for wanted in keys:
+                yield wanted, path_below(folder, wanted.key if isinstance(wanted, ObjectInfo) else wanted)
+
+        with file_errors(folder):
+            self._download_all(places(), progress)
+
+    @abstractmethod
+    def put_bytes(self, key: str, data: bytes, *, if_absent: bool = False) -> ObjectInfo:
+        """Write one object. With `if_absent`, `AlreadyExists` is raised if it is there.
+
+        Of several writers with `if_absent` at the same time, exactly one succeeds.
+        """
+
+    def put_file(self, path: Path | str, key: str, *, progress: Progress | None = None) -> None:
+        """Copy a local file to the store, large ones in parallel parts."""
+        path = Path(path)
+        with file_errors(path):
+            self._upload(path, check_key(key), one_at_a_time(progress))
+
+    def put_folder(self, folder: Path | str, prefix: str, *, progress: Progress | None = None) -> None:
+        """Copy all files below a local folder to `prefix/<path in the folder>`, many at once.
+
+        Links are followed; our own unfinished files and empty folders are left out.
+        """
+        folder = Path(folder)
+        prefix = check_prefix(prefix)
+        report = one_at_a_time(progress)
+        large: list[tuple[Path, str]] = []
+
+        def small_ones() -> Iterator[Task]:
+            for file in walk_files(folder):
+                path, key = folder / file.key, check_key(join(prefix, file.key))
+                if file.status.st_size > self._largest_single_upload():
+                    large.append((path, key))
+                else:
+                    yield functools.partial(self._upload_as_task, path, key, report)
+
+        with file_errors(folder):
+            if not folder.is_dir():
+                raise StoreError(f"{folder} is not a folder: nothing to copy to {self.url}")
+            run_all(small_ones(), self.workers)
+            # Large files are parallel in themselves; one after the other keeps the memory bounded.
+            for path, key in large:
+                self._upload(path, key, report)
+
+    @abstractmethod
+    def delete(self, keys: str | Iterable[str]) -> None:
+        """Remove objects; those that are not there are no error."""
+
+    def delete_prefix(self, prefix: str) -> int:
+        """Remove everything below a prefix and return how many objects that were."""
+        prefix = check_prefix(prefix)
+        if not prefix:
+            raise InvalidKey(f"delete_prefix needs a prefix: nothing was deleted in {self.url}")
+        return self._delete_below(prefix)
+
+    def _download_all(self, places: Iterable[tuple[str | ObjectInfo, Path]], progress: Progress | None) -> None:
+        """Run the downloads; after an error or Ctrl-C no hidden file remains."""
+        report = one_at_a_time(progress)
+        unfinished: set[PartialFile] = set()
+
+        def task(wanted: str | ObjectInfo, path: Path) -> Task:
+            return functools.partial(self._download, wanted, path, report, unfinished)
+
+        try:
+            run_all((task(wanted, path) for wanted, path in places), self.workers)
+        finally:
+            for file in unfinished:
+                file.discard()
+
+    @abstractmethod
+    def _download(
+        self, wanted: str | ObjectInfo, path: Path, progress: Progress, unfinished: set[PartialFile]
+    ) -> Iterable[Task]:
+        """Copy one object to a file, or return the tasks that do it; the key is checked.
+
+        A file that several tasks write is in `unfinished` until it is finished.
+        """
+
+    @abstractmethod
+    def _upload(self, path: Path, key: str, progress: Progress) -> None:
+        """Copy one file to the store and verify it; the key is checked."""
+
+    @abstractmethod
+    def _delete_below(self, prefix: str) -> int:
+        """Remove what lies below a checked prefix."""
+
+    def _largest_single_upload(self) -> int:
+        """Files above this many bytes are uploaded in parallel parts, one file at a time."""
+        return 1 << 62
+
+    def _upload_as_task(self, path: Path, key: str, progress: Progress) -> Iterable[Task]:
+        self._upload(path, key, progress)
+        return ()
+
+
+def one_at_a_time(progress: Progress | None) -> Progress:
+    """Wrap a callback so that worker threads call it in turn."""
+    if progress is None:
+        return lambda _: None
+    lock = threading.Lock()
+
+    def report(size_bytes: int) -> None:
+        with lock:
+            progress(size_bytes)
+
+    return report

@@ -1,0 +1,230 @@
+"""One bucket's connection: endpoint, region and credentials as boto3 finds them, bytes through obstore.
+
+boto3 decides everything that the `AWS_*` variables and `~/.aws` can say, so that this program reaches
+what `aws s3 ls` reaches. It also lists, because obstore's listing fails as a whole on a key with two
+slashes in a row. obstore moves the bytes: boto3 is bound by the interpreter.
+"""
+
+import functools
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import boto3
+import botocore.credentials
+import botocore.exceptions
+import obstore.exceptions
+from botocore.config import Config
+from obstore.store import S3Store as ObstoreS3
+
+from object_store.errors import NoCredentials, StoreError
+from object_store.s3_errors import explain_boto, explain_credentials, explain_obstore
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from obstore.store import ClientConfig, RetryConfig, S3Credential
+
+# botocore renews credentials when less than 10 minutes are left, and fails if it cannot. obstore asks
+# again when less than 5 are left of what we state. So what is used has at least 6 minutes to live.
+CREDENTIALS_TTL = timedelta(minutes=9)
+
+CONNECT_TIMEOUT = timedelta(seconds=10)
+# A download that gives no byte for so long is broken off and repeated.
+STALLED_AFTER = timedelta(seconds=60)
+# One part of an upload (16 MiB, 8 at once) must be through in this time: about 0.2 MiB/s in all.
+UPLOAD_REQUEST_TIMEOUT = timedelta(minutes=10)
+
+_AWS_HOST = re.compile(r"s3[.-](?:[a-z0-9-]+\.)*amazonaws\.com(?:\.cn)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where requests for a bucket go. `endpoint` holds the bucket's name in the virtual-host style."""
+
+    endpoint: str
+    virtual_host: bool
+
+
+def address_of(endpoint_url: str, bucket: str) -> Address:
+    """Choose virtual-host style for AWS itself and path style for every other server.
+
+    A bucket with a dot in its name does not match AWS's certificate, so it takes path style too.
+    """
+    parts = urlsplit(endpoint_url)
+    if parts.hostname and _AWS_HOST.fullmatch(parts.hostname) and "." not in bucket:
+        return Address(f"{parts.scheme}://{bucket}.{parts.netloc}", virtual_host=True)
+    return Address(endpoint_url.rstrip("/"), virtual_host=False)
+
+
+class S3Connection:
+    """Made at once, connected at the first use; shared by a store and its children."""
+
+    def __init__(self, bucket: str, *, retry_for_s: float) -> None:
+        self.bucket = bucket
+        # An ETag of 32 hex digits is the content's MD5 unless the bucket encrypts with a managed key.
+        self.etag_is_md5 = True
+        self._retry_for_s = retry_for_s
+        self._lock = threading.Lock()
+        self._clients: _Clients | None = None
+        self._credentials_error: Exception | None = None
+
+    @property
+    def client(self) -> "S3Client":
+        """boto3's client, for listing and for questions about the bucket."""
+        return self._connect().client
+
+    @property
+    def reader(self) -> ObstoreS3:
+        """obstore's client for downloads: any length of time, but no stalls."""
+        return self._connect().reader
+
+    @property
+    def writer(self) -> ObstoreS3:
+        """obstore's client for everything else."""
+        return self._connect().writer
+
+    @property
+    def endpoint(self) -> str:
+        """The URL of the server."""
+        return self.client.meta.endpoint_url
+
+    @property
+    def region(self) -> str:
+        """The region that requests are signed for."""
+        return self.client.meta.region_name
+
+    def region_of_bucket(self) -> str | None:
+        """Ask the server in which region the bucket lies; None if it does not say."""
+        try:
+            headers = self.client.head_bucket(Bucket=self.bucket)["ResponseMetadata"]["HTTPHeaders"]
+        except botocore.exceptions.ClientError as error:
+            headers = error.response["ResponseMetadata"]["HTTPHeaders"]
+        except botocore.exceptions.BotoCoreError:
+            return None  # this only sharpens the message of an error that is on its way
+        return headers.get("x-amz-bucket-region")
+
+    @contextmanager
+    def errors(self, url: str) -> Iterator[None]:
+        """Raise a `StoreError` that names `url` for whatever obstore or boto3 raises."""
+        try:
+            yield
+        except StoreError:
+            raise
+        except FileNotFoundError as error:
+            if error.errno is not None:
+                raise  # a local file; obstore's own has no number
+            raise explain_obstore(error, url, self) from error
+        except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+            raise explain_boto(error, url, self) from error
+        except obstore.exceptions.BaseError as error:
+            if self._credentials_error is not None:
+                raise explain_credentials(self._credentials_error, url) from error
+            raise explain_obstore(error, url, self) from error
+
+    def encrypts(self, full_key: str) -> bool:
+        """Whether an object is encrypted in a way that makes its ETag something else than an MD5."""
+        found = self.client.head_object(Bucket=self.bucket, Key=full_key)
+        managed = str(found.get("ServerSideEncryption", "")).startswith("aws:kms")
+        return managed or "SSECustomerAlgorithm" in found
+
+    def _connect(self) -> "_Clients":
+        """Find endpoint, region and credentials at the first use, in one thread only."""
+        with self._lock:
+            if self._clients is None:
+                # botocore reads AWS_DEFAULT_REGION; every other SDK reads AWS_REGION first.
+                session = boto3.Session(region_name=os.environ.get("AWS_REGION") or None)
+                client = self._make_client(session)
+                credentials = session.get_credentials()
+                if credentials is None:
+                    raise botocore.exceptions.NoCredentialsError
+                make = functools.partial(self._make_obstore, client, credentials)
+                # A total is stated because obstore's default of 30 s would break off long downloads.
+                reader = make({"timeout": "24h", "read_timeout": STALLED_AFTER})
+                self._clients = _Clients(client, reader, make({"timeout": UPLOAD_REQUEST_TIMEOUT}))
+            return self._clients
+
+    def _make_client(self, session: boto3.Session) -> "S3Client":
+        return session.client(
+            "s3",
+            region_name=session.region_name or "us-east-1",
+            config=Config(
+                connect_timeout=CONNECT_TIMEOUT.total_seconds(),
+                read_timeout=STALLED_AFTER.total_seconds(),
+                retries={"mode": "standard", "total_max_attempts": self._attempts()},
+                # "auto" is path style wherever an endpoint is set, as in `address_of`.
+                s3={"addressing_style": "auto"},
+                # Newer checksums than MD5 are unknown to many private stores.
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            ),
+        )
+
+    def _attempts(self) -> int:
+        """How many attempts fit into the time, when the pauses double from 1 s."""
+        return max(1, min(8, int(self._retry_for_s).bit_length()))
+
+    def _make_obstore(
+        self,
+        client: "S3Client",
+        credentials: botocore.credentials.Credentials,
+        options: "ClientConfig",
+    ) -> ObstoreS3:
+        address = address_of(client.meta.endpoint_url, self.bucket)
+        options["connect_timeout"] = CONNECT_TIMEOUT
+        if address.endpoint.startswith("http://"):
+            options["allow_http"] = True
+        elif bundle := os.environ.get("AWS_CA_BUNDLE"):
+            options["root_certificate"] = Path(bundle).read_bytes()
+        retries: RetryConfig = {
+            "max_retries": 100 if self._retry_for_s else 0,
+            "retry_timeout": timedelta(seconds=self._retry_for_s),
+            "backoff": {
+                "init_backoff": timedelta(milliseconds=100),
+                "max_backoff": timedelta(seconds=10),
+                "base": 2,
+            },
+        }
+        return ObstoreS3(
+            self.bucket,
+            # Both names are set, because obstore prefers the variable AWS_ENDPOINT_URL_S3 to `endpoint`.
+            endpoint=address.endpoint,
+            aws_endpoint_url_s3=address.endpoint,
+            region=client.meta.region_name,
+            virtual_hosted_style_request=address.virtual_host,
+            client_options=options,
+            retry_config=retries,
+            credential_provider=functools.partial(self._current_credentials, credentials),
+        )
+
+    def _current_credentials(self, credentials: botocore.credentials.Credentials) -> "S3Credential":
+        """Give obstore what boto3 holds now; boto3 renews it when it is about to expire."""
+        try:
+            frozen = credentials.get_frozen_credentials()
+        except Exception as error:
+            self._credentials_error = error
+            raise
+        self._credentials_error = None
+        if frozen.access_key is None or frozen.secret_key is None:
+            raise NoCredentials("the source of credentials gave an empty key")
+        return {
+            "access_key_id": frozen.access_key,
+            "secret_access_key": frozen.secret_key,
+            "token": frozen.token,
+            "expires_at": datetime.now(UTC) + CREDENTIALS_TTL,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Clients:
+    """What the first use of a connection makes."""
+
+    client: "S3Client"
+    reader: ObstoreS3
+    writer: ObstoreS3

@@ -1,0 +1,207 @@
+"""Turn what an S3 server, obstore or boto3 say into one sentence about what to check.
+
+obstore puts the status and the body of the answer into the text of its errors and nowhere else, so they
+are read from there; boto3 gives them as fields. From then on both take the same path.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Protocol
+
+import botocore.exceptions
+from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+from object_store.errors import (
+    AccessDenied,
+    AlreadyExists,
+    ClockSkew,
+    NoCredentials,
+    NoSuchBucket,
+    NoSuchKey,
+    ObjectChanged,
+    StoreError,
+    StoreUnavailable,
+    WrongCredentials,
+    WrongRegion,
+)
+
+_PASSING_STATUS = {408, 425, 429}
+_PASSING_CODES = {"RequestTimeout", "SlowDown", "Throttling", "ServiceUnavailable", "InternalError"}
+_KEY_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch"}
+_TOKEN_CODES = {"ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
+_CLOCK_CODES = {"RequestTimeTooSkewed", "RequestExpired"}
+_REGION_CODES = {"PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed"}
+_BUCKET_CODES = {"NoSuchBucket", "InvalidBucketName"}
+
+_CREDENTIAL_ERRORS = (
+    botocore.exceptions.NoCredentialsError,
+    botocore.exceptions.PartialCredentialsError,
+    botocore.exceptions.CredentialRetrievalError,
+    botocore.exceptions.ProfileNotFound,
+    botocore.exceptions.InvalidConfigError,
+    botocore.exceptions.ConfigParseError,
+    botocore.exceptions.SSOError,
+    botocore.exceptions.TokenRetrievalError,
+    botocore.exceptions.MetadataRetrievalError,
+)
+
+
+class Place(Protocol):
+    """What an error message says about the connection."""
+
+    @property
+    def bucket(self) -> str:
+        """The bucket's name."""
+
+    @property
+    def endpoint(self) -> str:
+        """The URL of the server."""
+
+    @property
+    def region(self) -> str:
+        """The region that requests are signed for."""
+
+    def region_of_bucket(self) -> str | None:
+        """The region that the server names for the bucket, if it does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is known of a failed request: HTTP status (0: no answer), S3's code and message."""
+
+    status: int
+    code: str = ""
+    message: str = ""
+    region: str | None = None
+
+
+def answer_in(text: str) -> Answer:
+    """Read status, code and message out of the text of an obstore error."""
+
+    def find(pattern: str) -> str:
+        match = re.search(pattern, text, re.DOTALL)
+        return match[1].strip() if match else ""
+
+    if "redirect without LOCATION" in text:
+        return Answer(301, "PermanentRedirect")
+    status = int(find(r"status code: (\d{3})") or 0)
+    # A bulk delete answers 200 and names its failures one by one.
+    code = find(r"<Code>([^<]*)</Code>") or find(r"\(code: (\w+)\)")
+    message = find(r"<Message>([^<]*)</Message>")
+    return Answer(status, code, message, find(r"<Region>([^<]*)</Region>") or None)
+
+
+def explain_obstore(error: Exception, url: str, place: Place) -> StoreError:
+    """Say what an obstore exception means."""
+    text = str(error)
+    answer = answer_in(text)
+    if isinstance(error, AlreadyExistsError) and answer.code != "ConditionalRequestConflict":
+        return AlreadyExists(f"{url} exists")
+    if isinstance(error, PreconditionError):
+        return ObjectChanged(f"{url} was replaced while it was read: start again")
+    if answer.status or answer.code:
+        return explain_answer(answer, url, place)
+    short = text.partition("\n")[0]
+    if "HTTP error" in short or "HttpError" in text:
+        # The lines after the first hold the chain of causes, of which the innermost is of use.
+        causes = re.findall(r'"((?:tcp|dns|tls|operation|invalid peer|connection)[^"]*)"', text)
+        cause = causes[-1] if causes else short.rpartition(" - ")[2]
+        return unreachable(url, place, cause)
+    return StoreError(f"{url}: {short}")
+
+
+def explain_boto(error: Exception, url: str, place: Place) -> StoreError:
+    """Say what a boto3 exception means."""
+    if isinstance(error, botocore.exceptions.ClientError):
+        fields = error.response.get("Error", {})
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        code = fields.get("Code", "")
+        region = fields.get("Region")
+        return explain_answer(
+            Answer(status, code, fields.get("Message", ""), str(region) if region else None), url, place
+        )
+    if isinstance(error, _CREDENTIAL_ERRORS):
+        return no_credentials(error, url)
+    if isinstance(error, botocore.exceptions.HTTPClientError | botocore.exceptions.ConnectionError):
+        return unreachable(url, place, str(error))
+    return StoreError(f"{url}: {error}")
+
+
+def explain_credentials(error: Exception, url: str) -> StoreError:
+    """Say why credentials could not be renewed; a fault of the network passes, others do not."""
+    if isinstance(error, botocore.exceptions.HTTPClientError | botocore.exceptions.ConnectionError):
+        return StoreUnavailable(f"{url}: the credentials could not be renewed ({error}): check the network")
+    return no_credentials(error, url)
+
+
+def explain_answer(answer: Answer, url: str, place: Place) -> StoreError:  # noqa: PLR0911 a table of answers
+    """Say what an S3 server's refusal means."""
+    code = answer.code
+    if code in _CLOCK_CODES:
+        return ClockSkew(
+            f"{url}: {place.endpoint} says that this machine's clock is wrong ({code}): "
+            "set the clock (timedatectl, chrony) and try again"
+        )
+    if code in _KEY_CODES:
+        wrong = "access key" if code == "InvalidAccessKeyId" else "secret access key"
+        return WrongCredentials(
+            f"{url}: {place.endpoint} refuses the {wrong} ({code}): check AWS_ACCESS_KEY_ID, "
+            "AWS_SECRET_ACCESS_KEY or AWS_PROFILE, and that they belong to this endpoint"
+        )
+    if code in _TOKEN_CODES:
+        return WrongCredentials(
+            f"{url}: {place.endpoint} refuses the session token ({code}): renew the credentials, "
+            "or unset AWS_SESSION_TOKEN if the keys are permanent ones"
+        )
+    if code in _REGION_CODES or answer.status == 301:
+        return _wrong_region(answer.region or place.region_of_bucket(), url, place)
+    if code in _BUCKET_CODES:
+        return NoSuchBucket(
+            f"{url}: there is no bucket {place.bucket!r} at {place.endpoint} ({code}): "
+            "check its name and AWS_ENDPOINT_URL"
+        )
+    if code == "PreconditionFailed" or answer.status == 412:
+        return ObjectChanged(f"{url} was replaced while it was read: start again")
+    if answer.status == 404 or code == "NoSuchKey":
+        return NoSuchKey(f"{url} does not exist: check the spelling and the bucket")
+    if code in _PASSING_CODES or answer.status >= 500 or answer.status in _PASSING_STATUS:
+        return StoreUnavailable(
+            f"{url}: {place.endpoint} answers {answer.status} {code} after all retries: "
+            "the store is overloaded or being repaired; try again later"
+        )
+    if code == "ConditionalRequestConflict":
+        return StoreUnavailable(f"{url} is being written by another process: try again")
+    if answer.status in {401, 403} or code == "AccessDenied":
+        return AccessDenied(
+            f"{url}: access denied by {place.endpoint} ({code or answer.status}): check that the credentials "
+            f"may list, read and write bucket {place.bucket!r} at this prefix; without the right to list, "
+            "a missing object looks the same"
+        )
+    said = f": {answer.message}" if answer.message else ""
+    return StoreError(f"{url}: {place.endpoint} answers {answer.status} {code}{said}")
+
+
+def unreachable(url: str, place: Place, cause: str) -> StoreUnavailable:
+    """Say that no server answered."""
+    return StoreUnavailable(
+        f"{url}: no answer from {place.endpoint} ({cause}): check AWS_ENDPOINT_URL, the network, "
+        "the proxy settings and that the server runs"
+    )
+
+
+def no_credentials(error: Exception | None, url: str) -> StoreError:
+    """Say that credentials were not found, or could not be fetched or renewed."""
+    cause = f" ({error})" if error else ""
+    return NoCredentials(
+        f"{url}: no credentials{cause}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, "
+        "or give the pod a service account with a role"
+    )
+
+
+def _wrong_region(actual: str | None, url: str, place: Place) -> WrongRegion:
+    advice = f"set AWS_REGION={actual}" if actual else "set AWS_REGION to the region of the bucket"
+    where = f"lies in region {actual}" if actual else "lies in another region"
+    return WrongRegion(
+        f"{url}: bucket {place.bucket!r} {where}, but requests go to {place.endpoint} "
+        f"in region {place.region}: {advice}"
+    )

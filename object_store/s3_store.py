@@ -1,0 +1,161 @@
+"""`s3://`: a bucket, or a prefix of one, as a store.
+
+Memory: a download holds at most 16 ranges of 8 MiB (128 MiB), an upload 16 small files of up to 8 MiB or
+one large file's 9 parts of 16 MiB (144 MiB). `get_bytes` and `put_bytes` hold the object itself.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Self
+
+import obstore
+import obstore.exceptions
+
+from object_store.errors import AlreadyExists, Corrupted, StoreError
+from object_store.interface import ObjectInfo, ObjectStore, Progress
+from object_store.keys import check_key, check_prefix, is_leftover, join
+from object_store.parallel import Task
+from object_store.partial_file import PartialFile
+from object_store.s3_connection import S3Connection
+from object_store.s3_download import Download, read_range
+from object_store.s3_upload import SINGLE_UPLOAD_BYTES, put_with_patience, upload_file
+
+DELETE_BATCH = 1000  # the most that one request may name
+
+
+class S3Store(ObjectStore):
+    """All keys below `s3://bucket/prefix`."""
+
+    workers = 16
+
+    def __init__(self, connection: S3Connection, prefix: str) -> None:
+        """`prefix` is checked and has no trailing slash; "" stands for the whole bucket."""
+        self._connection = connection
+        self._prefix = prefix
+
+    @property
+    def url(self) -> str:
+        """`s3://bucket/prefix`."""
+        return f"s3://{join(self._connection.bucket, self._prefix)}"
+
+    def child(self, prefix: str) -> Self:
+        """Return the store rooted below this one."""
+        return type(self)(self._connection, join(self._prefix, check_prefix(prefix)))
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Yield the objects below the prefix, in the server's order, which S3 defines as sorted.
+
+        Left out are the empty "folders" that consoles make (keys that end with a slash) and our own
+        unfinished files. Keys that this module refuses elsewhere are listed as they are.
+        """
+        start = len(self._prefix) + 1 if self._prefix else 0
+        for info in self._list_full(join(self._prefix, check_prefix(prefix))):
+            if not info.key.endswith("/") and not is_leftover(info.key):
+                yield ObjectInfo(info.key[start:], info.size_bytes, info.etag, info.last_modified)
+
+    def head(self, key: str) -> ObjectInfo:
+        """Describe one object."""
+        full, url = self._locate(key)
+        with self._connection.errors(url):
+            try:
+                meta = obstore.head(self._connection.reader, full)
+            except (FileNotFoundError, obstore.exceptions.BaseError):
+                # The answer to HEAD has no body, so it cannot say what is wrong; GET's can.
+                meta = obstore.get(self._connection.reader, full).meta
+            etag = (meta["e_tag"] or "").strip('"') or None
+            return ObjectInfo(key, meta["size"], etag, meta["last_modified"])
+
+    def get_bytes(self, key: str, *, start: int = 0, end: int | None = None) -> bytes:
+        """Read a part of an object, or all of it, verified where the ETag is its MD5."""
+        if start < 0 or (end is not None and end < start):
+            raise ValueError(f"not a range of bytes: {start} to {end}")
+        full, url = self._locate(key)
+        if start == 0 and end is None:
+            return Download(self._connection, full, url).read_all()
+        if end == start:
+            self.head(key)  # an empty range of a missing object is an error all the same
+            return b""
+        return read_range(self._connection, full, url, start, end)
+
+    def put_bytes(self, key: str, data: bytes, *, if_absent: bool = False) -> ObjectInfo:
+        """Write one object and verify it.
+
+        `if_absent` rests on the server's `If-None-Match`. Servers that ignore it (old ones) get a look
+        before the write, so that only writers at the same moment can pass each other.
+        """
+        full, url = self._locate(key)
+        if if_absent and self.exists(key):
+            raise AlreadyExists(f"{url} exists")
+        etag = put_with_patience(self._connection, full, url, data, if_absent=if_absent)
+        found = self.head(key)
+        if found.etag == etag and found.size_bytes != len(data):
+            raise Corrupted(f"{url} has {found.size_bytes} bytes after writing {len(data)}: write it again")
+        # If another writer has replaced it since, this describes what was written here.
+        return ObjectInfo(key, len(data), etag, found.last_modified)
+
+    def delete(self, keys: str | Iterable[str]) -> None:
+        """Remove objects, a thousand with each request."""
+        wanted = iter([keys] if isinstance(keys, str) else keys)
+        while batch := [self._locate(key)[0] for key in islice(wanted, DELETE_BATCH)]:
+            with self._connection.errors(self.url):
+                obstore.delete(self._connection.writer, batch)
+
+    def _delete_below(self, prefix: str) -> int:
+        count = 0
+        found = self._list_full(join(self._prefix, prefix))
+        while batch := [info.key for info in islice(found, DELETE_BATCH)]:
+            with self._connection.errors(f"{self.url}/{prefix}"):
+                usual = [key for key in batch if _obstore_can_name(key)]
+                if usual:
+                    obstore.delete(self._connection.writer, usual)
+                for key in set(batch).difference(usual):
+                    self._connection.client.delete_object(Bucket=self._connection.bucket, Key=key)
+            count += sum(1 for key in batch if not key.endswith("/"))
+        return count
+
+    def _list_full(self, prefix: str) -> Iterator[ObjectInfo]:
+        """List with full keys, exactly as the server has them."""
+        bucket, folder = self._connection.bucket, f"{prefix}/" if prefix else ""
+        with self._connection.errors(f"s3://{join(bucket, prefix)}"):
+            pages = self._connection.client.get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=bucket, Prefix=folder):
+                for entry in page.get("Contents", []):
+                    etag = entry.get("ETag", "").strip('"') or None
+                    yield ObjectInfo(entry["Key"], entry["Size"], etag, entry["LastModified"])
+
+    def _download(
+        self, wanted: str | ObjectInfo, path: Path, progress: Progress, unfinished: set[PartialFile]
+    ) -> Iterable[Task]:
+        info = wanted if isinstance(wanted, ObjectInfo) else None
+        full, url = self._locate(info.key if info else str(wanted))
+        return Download(self._connection, full, url, info).to_file(path, progress, unfinished)
+
+    def _upload(self, path: Path, key: str, progress: Progress) -> None:
+        full, url = self._locate(key)
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            raise StoreError(f"{path} does not exist: nothing to copy to {url}") from None
+        etag = upload_file(self._connection, path, full, url, progress)
+        if etag is None:
+            return  # verified by its checksum
+        found = self.head(key)
+        if found.etag == etag and found.size_bytes != status.st_size:
+            raise Corrupted(f"{url} has {found.size_bytes} bytes, {path} has {status.st_size}: write it again")
+
+    def _largest_single_upload(self) -> int:
+        return SINGLE_UPLOAD_BYTES
+
+    def _locate(self, key: str) -> tuple[str, str]:
+        """Return the key in the bucket and the URL for messages."""
+        return join(self._prefix, check_key(key)), f"{self.url}/{key}"
+
+
+def _obstore_can_name(key: str) -> bool:
+    """Whether obstore sends this key as it is; it refuses or mends keys with odd segments."""
+    try:
+        check_key(key)
+    except StoreError:
+        return False
+    return True
