@@ -75,11 +75,11 @@ class Example(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Change(msgspec.Struct, frozen=True):
-    """One line of the loss report: what was mended, dropped or noticed, how often, and the first few cases."""
+    """One line of the loss report: what was mended or dropped, how often, and the first few cases."""
 
     reason: str
     action: str
-    """`mended`, `dropped` or `kept`."""
+    """`mended` or `dropped`."""
     sentence: str
     count: int
     examples: tuple[Example, ...] = ()
@@ -117,7 +117,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The names in id order, 0…C−1."""
+        """The names in id order."""
         return tuple(one.name for one in self.classes)
 
     def files(self, splits: tuple[str, ...]) -> list[FileRecord]:
@@ -133,9 +133,7 @@ class _Version(msgspec.Struct):
 def set_prefix(set_id: str) -> str:
     """Where a set lies in the store. SetError for anything that no set could be called."""
     if not _SET_ID.fullmatch(set_id):
-        raise SetError(
-            f"{set_id!r} is not the id of a prepared set: `data-prep prepare` prints it, 16 hexadecimal digits"
-        )
+        raise SetError(f"{set_id!r} is not the id of a prepared set: `data-prep prepare` prints it, 16 hex digits")
     return f"datasets/{set_id}"
 
 
@@ -155,6 +153,4 @@ def decode_manifest(data: bytes, where: str) -> Manifest:
             )
         return msgspec.json.decode(data, type=Manifest)
     except msgspec.DecodeError as error:
-        raise SetError(
-            f"the manifest of the prepared set {where} is damaged ({error}): prepare it again"
-        ) from error
+        raise SetError(f"the manifest of the prepared set {where} is damaged ({error}): prepare it again") from error

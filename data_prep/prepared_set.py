@@ -13,7 +13,7 @@ import tempfile
 import threading
 import weakref
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
@@ -23,7 +23,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from data_prep.errors import ImageError, SetError
 from data_prep.manifest import (
@@ -35,7 +35,7 @@ from data_prep.manifest import (
     decode_manifest,
     set_prefix,
 )
-from object_store import ObjectStore
+from object_store import ObjectStore, Progress
 
 __all__ = [
     "SPLITS",
@@ -48,8 +48,6 @@ __all__ = [
     "Split",
     "decode_image",
 ]
-
-Progress = Callable[[int], None]
 
 # Formats that Pillow decodes itself; others (EPS, for one) start foreign programs.
 IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "MPO", "WEBP", "TIFF", "JPEG2000", "AVIF")
@@ -78,15 +76,21 @@ def decode_image(data: bytes) -> Image.Image:
     and the colours beneath it stay. Of several frames the first is taken. At most 178,956,970 pixels,
     Pillow's own limit against decompression bombs. ImageError says what is wrong with the file.
     """
+    return decode_with_orientation(data)[0]
+
+
+def decode_with_orientation(data: bytes) -> tuple[Image.Image, int]:
+    """What `decode_image` gives, and the EXIF orientation (1…8) that was applied."""
     try:
         with Image.open(io.BytesIO(data), formats=_known_formats()) as image:
-            if image.getexif().get(ORIENTATION_TAG, 1) != 1:
+            orientation = image.getexif().get(ORIENTATION_TAG, 1)
+            if orientation not in range(2, 9):
+                orientation = 1
+            else:
                 ImageOps.exif_transpose(image, in_place=True)
-            return _to_rgb(image)
-    except Image.UnidentifiedImageError as error:
-        raise ImageError(
-            "the file is not an image that can be read: is it JPEG, PNG, TIFF, WebP or BMP?"
-        ) from error
+            return _to_rgb(image), orientation
+    except UnidentifiedImageError as error:
+        raise ImageError("the file is not an image that can be read: is it JPEG, PNG, TIFF, WebP or BMP?") from error
     except Image.DecompressionBombError as error:
         raise ImageError("the image has more than 178,956,970 pixels: make it smaller, or cut it") from error
     except DECODE_FAULTS as error:
@@ -125,7 +129,7 @@ class ImageRecord:
     boxes: NDArray[np.float32]
     """(n, 4)"""
     labels: NDArray[np.int64]
-    """(n,), 0…C−1"""
+    """(n,), from 0"""
     annotation_ids: NDArray[np.int64]
     """(n,), the ids in the set's annotation file"""
 
@@ -159,9 +163,8 @@ class ImageRecords(Sequence[ImageRecord]):
         self.file_names = [image.file_name for image in coco.images]
         self._images = np.array([(i.id, i.width, i.height) for i in coco.images], np.int64).reshape(-1, 3)
         self._starts = np.searchsorted(owners, np.arange(len(coco.images) + 1))
-        self._boxes = np.array([box.bbox for box in boxes], np.float64).reshape(-1, 4)
-        self._boxes[:, 2:] += self._boxes[:, :2]
-        self._boxes = self._boxes.astype(np.float32)
+        xywh = np.array([box.bbox for box in boxes], np.float64).reshape(-1, 4)
+        self._boxes = np.hstack([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]]).astype(np.float32)
         self._labels = np.array([box.category_id for box in boxes], np.int64)
         self._ids = np.array([box.id for box in boxes], np.int64)
 
@@ -207,9 +210,7 @@ class Split:
         shards = [shard for shard in manifest.shards if shard.split == name]
         self._shard_paths = [root / shard.key for shard in shards]
         places = {m.file_name: (s, m) for s, shard in enumerate(shards) for m in shard.images}
-        self._places: list[tuple[int, int, int]] = [
-            self._place(places, record.file_name) for record in self.images
-        ]
+        self._places: list[tuple[int, int, int]] = [self._place(places, record.file_name) for record in self.images]
         self._open_files()
 
     def __len__(self) -> int:
@@ -222,7 +223,7 @@ class Split:
         if len(data) != size_bytes:
             raise SetError(
                 f"{self._shard_paths[shard]} is too short: image {self.images[index].file_name!r} of split "
-                f"{self.name} of the prepared set {self.set_id} cannot be read; delete the copy and pull it again"
+                f"{self.name} of the prepared set {self.set_id} cannot be read; delete it and pull again"
             )
         return data
 
@@ -294,9 +295,7 @@ class LocalSet:
     def split(self, name: str) -> Split:
         """A split that was pulled; one without images when the set has none under that name."""
         if name not in self._splits:
-            raise SetError(
-                f"split {name!r} of the prepared set {self.id} was not pulled: only {self._splits}"
-            )
+            raise SetError(f"split {name!r} of the prepared set {self.id} was not pulled: only {self._splits}")
         return Split(name, self.id, self.root, self.manifest)
 
 
@@ -316,14 +315,12 @@ class PreparedSet:
         folder = store.child(set_prefix(set_id))
         if not folder.exists(MANIFEST_KEY):
             raise SetError(
-                f"there is no prepared set {set_id} in {store.url} (no {folder.url}/{MANIFEST_KEY}): check the "
-                "id and the store, or run `data-prep prepare` again"
+                f"there is no prepared set {set_id} in {store.url} (no {MANIFEST_KEY} in its folder): check "
+                "the id and the store, or run `data-prep prepare` again"
             )
         return cls(folder, decode_manifest(folder.get_bytes(MANIFEST_KEY), folder.url))
 
-    def pull(
-        self, folder: Path, splits: Sequence[str] = SPLITS, *, progress: Progress | None = None
-    ) -> LocalSet:
+    def pull(self, folder: Path, splits: Sequence[str] = SPLITS, *, progress: Progress | None = None) -> LocalSet:
         """Bring annotations and shards of the splits to `folder/<id>/`, verified by their sha256.
 
         What is there and verified stays. A `file://` store is read in place: nothing is copied, only
@@ -353,8 +350,8 @@ class PreparedSet:
     def _verify(self, path: Path, file: FileRecord) -> None:
         if not _is_intact(path, file):
             raise SetError(
-                f"{file.key} of the prepared set {self.id} in {self._store.url} is damaged: its content is not "
-                "the one in the manifest; delete the set's folder from the store and prepare it again"
+                f"{file.key} of the prepared set {self.id} in {self._store.url} is damaged: its content is "
+                "not what the manifest says; delete the set's folder from the store and prepare it again"
             )
 
 
@@ -383,9 +380,7 @@ class _Verified:
     def add(self, path: Path, file: FileRecord) -> None:
         """Note that the file was found right."""
         self._known[file.key] = self._entry(path, file)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=self._path.parent, prefix=".verified-", delete=False
-        ) as note:
+        with tempfile.NamedTemporaryFile("w", dir=self._path.parent, prefix=".verified-", delete=False) as note:
             json.dump(self._known, note)
         Path(note.name).replace(self._path)
 

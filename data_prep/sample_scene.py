@@ -83,9 +83,7 @@ def draw_scene(rng: np.random.Generator) -> Scene:
     return Scene(_photographed(canvas, light, rng), parts)
 
 
-def _lay_parts(
-    canvas: Field, placed: list[_Placed], table: str, light: Light, rng: np.random.Generator
-) -> None:
+def _lay_parts(canvas: Field, placed: list[_Placed], table: str, light: Light, rng: np.random.Generator) -> None:
     """Put parts down one after the other, each on top of those before it."""
     materials = _materials_that_show(table, rng)
     smallest, largest = HALF_LENGTH_PX
@@ -111,9 +109,7 @@ def _lay_parts(
 def _materials_that_show(table: str, rng: np.random.Generator) -> list[str]:
     ground = np.array(TABLES[table].colour)
     clear = [
-        name
-        for name, colour in MATERIALS.items()
-        if float(np.linalg.norm(np.array(colour) - ground)) >= LEAST_CONTRAST
+        name for name, colour in MATERIALS.items() if float(np.linalg.norm(np.array(colour) - ground)) >= LEAST_CONTRAST
     ]
     return [str(name) for name in rng.choice(clear, min(MATERIALS_PER_IMAGE, len(clear)), replace=False)]
 
@@ -180,9 +176,7 @@ def _throw_shadow(canvas: Field, sprite: Sprite, corner: tuple[int, int], light:
     contact = image.filter(ImageFilter.GaussianBlur(2.0))
     for shadow, strength, (dx, dy) in ((blurred, 0.42, shift), (contact, 0.28, (0, 0))):
         field = np.asarray(shadow, np.float32) * np.float32(strength / 255)
-        rows, columns, sub_rows, sub_columns = _windows(
-            corner[0] - pad + dx, corner[1] - pad + dy, field.shape[0]
-        )
+        rows, columns, sub_rows, sub_columns = _windows(corner[0] - pad + dx, corner[1] - pad + dy, field.shape[0])
         canvas[rows, columns] *= 1.0 - field[sub_rows, sub_columns, None]
 
 

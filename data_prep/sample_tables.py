@@ -63,9 +63,7 @@ def wood(height: int, width: int, rng: np.random.Generator) -> Field:
     rows = np.arange(height, dtype=np.float32)[:, None] / np.float32(rng.uniform(9, 16))
     rings = np.abs((rows + bend * 1.6) % 1.0 - 0.5) * 2.0
     joint = _rules(height, rng.uniform(90, 150), rng)[:, None]
-    grain: Field = (0.06 * rings + 0.03 * noise(rng, height, width, 1.2, 20) - 0.25 * joint).astype(
-        np.float32
-    )
+    grain: Field = (0.06 * rings + 0.03 * noise(rng, height, width, 1.2, 20) - 0.25 * joint).astype(np.float32)
     return grain
 
 

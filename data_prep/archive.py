@@ -1,0 +1,121 @@
+"""Read a zip that somebody else packed: nothing is unpacked to disk, and no entry is believed.
+
+Refused with a sentence: encrypted, cut off or repeated entries, links, paths that leave the archive,
+and bombs (far more content than the archive's size explains).
+"""
+
+import stat
+import threading
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from data_prep.errors import SourceError
+
+MAX_ENTRIES = 2_000_000
+# A picture packs at most a few times; JSON some fifty times. Small archives may do as they like.
+MAX_RATIO = 100
+RATIO_MATTERS_FROM_BYTES = 1 << 30
+_ENCRYPTED = 0x1
+_READ_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError)
+
+
+class ZipExport:
+    """The files of one zip by their path inside it. Reading is safe from several threads."""
+
+    def __init__(self, path: Path, shown_name: str) -> None:
+        self._shown_name = shown_name
+        self._lock = threading.Lock()
+        with self._explained():
+            self._zip = zipfile.ZipFile(path)
+        try:
+            self._entries = self._check_entries(path.stat().st_size)
+        except BaseException:
+            self._zip.close()
+            raise
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Path inside the archive → declared size in bytes."""
+        return {name: entry.file_size for name, entry in self._entries.items()}
+
+    def read(self, name: str, limit: int) -> bytes:
+        """The content of an entry, at most `limit` bytes."""
+        entry = self._entries[name]
+        if entry.file_size > limit:
+            raise too_large(f"{name!r} in {self._shown_name}", entry.file_size, limit)
+        with self._explained(name), self._zip.open(entry) as opened:
+            # The declared size may lie as well: one byte more is asked for than may be there.
+            data = opened.read(limit + 1)
+        if len(data) > limit:
+            raise too_large(f"{name!r} in {self._shown_name}", len(data), limit)
+        return data
+
+    def close(self) -> None:
+        """Close the archive."""
+        self._zip.close()
+
+    def _check_entries(self, archive_bytes: int) -> dict[str, zipfile.ZipInfo]:
+        entries: dict[str, zipfile.ZipInfo] = {}
+        infos = self._zip.infolist()
+        if len(infos) > MAX_ENTRIES:
+            raise SourceError(f"{self._shown_name} has {len(infos)} entries, more than {MAX_ENTRIES}: split the export")
+        for entry in infos:
+            name = safe_path(entry.filename, self._shown_name)
+            mode = entry.external_attr >> 16
+            if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise SourceError(
+                    f"{self._shown_name} holds a link or device instead of a file at {entry.filename!r}: "
+                    "pack the files themselves"
+                )
+            if entry.is_dir():
+                continue
+            if entry.flag_bits & _ENCRYPTED:
+                raise SourceError(
+                    f"{self._shown_name} is encrypted (entry {entry.filename!r}): pack it without a password"
+                )
+            if name in entries:
+                raise SourceError(
+                    f"{self._shown_name} holds two files called {name!r}: it is unclear which one is meant, "
+                    "export the task again"
+                )
+            entries[name] = entry
+        total = sum(entry.file_size for entry in entries.values())
+        if total > RATIO_MATTERS_FROM_BYTES and total > MAX_RATIO * archive_bytes:
+            raise SourceError(
+                f"{self._shown_name} would unpack to {total >> 20} MiB from {archive_bytes >> 20} MiB: "
+                "that is not an export of pictures"
+            )
+        return entries
+
+    @contextmanager
+    def _explained(self, name: str = "") -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise SourceError(f"there is no file {self._shown_name}: check the path") from error
+        except _READ_FAULTS as error:
+            at = f" (entry {name!r})" if name else ""
+            raise SourceError(
+                f"{self._shown_name} is not a readable zip{at}: {error}; it may be cut off, download or export it again"
+            ) from error
+
+
+def safe_path(name: str, where: str) -> str:
+    """A relative path with forward slashes that stays below its root; SourceError otherwise."""
+    cleaned = name.replace("\\", "/")
+    parts = PurePosixPath(cleaned).parts
+    drive = len(cleaned) > 1 and cleaned[1] == ":"
+    if cleaned.startswith("/") or drive or ".." in parts or "\0" in cleaned:
+        raise SourceError(
+            f"{where} names a file outside itself: {name!r}; such paths are not followed, use an export as "
+            "CVAT writes it"
+        )
+    return "/".join(parts)
+
+
+def too_large(what: str, size_bytes: int, limit: int) -> SourceError:
+    """The error for a file that is larger than such a file can honestly be."""
+    return SourceError(f"{what} has {size_bytes >> 20} MiB, more than the {limit >> 20} MiB that are read")

@@ -1,0 +1,229 @@
+"""Read one `instances_<subset>.json` as CVAT and others write it, without trusting a single value in it.
+
+Whole-file faults are refused with a sentence; what concerns one annotation is left to
+`data_prep.mending`. Large files stay small in memory: masks and attributes are not unpacked.
+"""
+
+import json
+import math
+import unicodedata
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from data_prep.errors import AnnotationError
+from data_prep.losses import LossReport, Reason
+
+NO_SEGMENTATION = msgspec.Raw(b"[]")
+NO_ATTRIBUTES = msgspec.Raw(b"{}")
+
+
+class RawAnnotation(msgspec.Struct):
+    """An annotation as it stands in the file; any value may be of any type."""
+
+    id: Any = None
+    image_id: Any = None
+    category_id: Any = None
+    bbox: Any = None
+    area: Any = None
+    iscrowd: Any = 0
+    segmentation: msgspec.Raw = NO_SEGMENTATION
+    attributes: msgspec.Raw = NO_ATTRIBUTES
+
+
+class _RawImage(msgspec.Struct):
+    id: Any = None
+    file_name: Any = None
+    width: Any = None
+    height: Any = None
+
+
+class _RawCategory(msgspec.Struct):
+    id: Any = None
+    name: Any = None
+
+
+class _RawCoco(msgspec.Struct):
+    images: list[_RawImage]
+    annotations: list[RawAnnotation]
+    categories: list[_RawCategory]
+
+
+@dataclass(frozen=True, slots=True)
+class ListedImage:
+    """An image as the annotation file lists it; sizes are None where the file has none."""
+
+    id: int
+    file_name: str
+    width: int | None
+    height: int | None
+
+
+@dataclass
+class CocoFile:
+    """One annotation file: ids are numbers, names are clean, annotations still as they were written."""
+
+    subset: str
+    images: list[ListedImage]
+    categories: dict[int, str]
+    annotations: dict[int, list[RawAnnotation]] = field(default_factory=lambda: defaultdict(list))
+    """By image id."""
+
+
+def read_whole_number(value: Any) -> tuple[int | None, bool]:
+    """The value as an int, None if it is none; and whether it was written as text."""
+    match value:
+        case bool():
+            return None, False
+        case int():
+            return value, False
+        case float() if value.is_integer():
+            return int(value), False
+        case str():
+            try:
+                return int(value.strip()), True
+            except ValueError:
+                return None, True
+    return None, False
+
+
+def read_number(value: Any) -> tuple[float | None, bool]:
+    """The value as a finite float, None if it is none; and whether it was written as text."""
+    is_text = isinstance(value, str)
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None, False
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None, is_text
+    return (number if math.isfinite(number) else None), is_text
+
+
+def parse_coco(data: bytes, subset: str, where: str, losses: LossReport) -> CocoFile:
+    """Read an annotation file. `where` names source and file in errors (AnnotationError)."""
+    raw = _decode(data, where)
+    coco = CocoFile(subset, _images(raw, where, losses), _categories(raw, where, losses))
+    _group_annotations(raw, coco, where, losses)
+    return coco
+
+
+def _decode(data: bytes, where: str) -> _RawCoco:
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    try:
+        try:
+            return msgspec.json.decode(data, type=_RawCoco)
+        except msgspec.DecodeError:
+            # Python's reader also takes NaN and Infinity, which some tools write; they become null here.
+            lenient = msgspec.json.encode(json.loads(data))
+            return msgspec.json.decode(lenient, type=_RawCoco)
+    except RecursionError as error:
+        raise AnnotationError(f"{where}: the JSON is nested too deeply to be an annotation file") from error
+    except msgspec.ValidationError as error:
+        raise AnnotationError(
+            f"{where} is not a COCO annotation file ({error}): export the task again as 'COCO 1.0'"
+        ) from error
+    except (ValueError, OverflowError) as error:
+        raise AnnotationError(
+            f"{where} is not readable as JSON ({error}): the file may be cut off, export the task again"
+        ) from error
+
+
+def _images(raw: _RawCoco, where: str, losses: LossReport) -> list[ListedImage]:
+    images: list[ListedImage] = []
+    names_by_id: dict[int, str] = {}
+    ids_by_name: dict[str, int] = {}
+    for position, one in enumerate(raw.images, start=1):
+        if not isinstance(one.file_name, str) or not one.file_name.strip():
+            raise AnnotationError(
+                f"{where}: image number {position} (id {one.id!r}) has no file_name: export the task again"
+            )
+        image_id, was_text = read_whole_number(one.id)
+        if image_id is None:
+            raise AnnotationError(f"{where}: image {one.file_name!r} has the id {one.id!r}: ids must be whole numbers")
+        if image_id in names_by_id:
+            raise AnnotationError(
+                f"{where}: images {names_by_id[image_id]!r} and {one.file_name!r} share the id {image_id}, so "
+                "their boxes are mixed. CVAT does this to names that differ only in the extension: rename one "
+                "of them in the task and export again"
+            )
+        if one.file_name in ids_by_name:
+            raise AnnotationError(
+                f"{where}: image {one.file_name!r} is listed twice, with the ids {ids_by_name[one.file_name]} "
+                f"and {image_id}: remove one of them"
+            )
+        names_by_id[image_id] = one.file_name
+        ids_by_name[one.file_name] = image_id
+        width, width_was_text = read_whole_number(one.width)
+        height, height_was_text = read_whole_number(one.height)
+        if was_text or width_was_text or height_was_text:
+            losses.add(Reason.TEXT_NUMBER, one.file_name, detail="image id or size")
+        has_size = width is not None and height is not None and width > 0 and height > 0
+        images.append(ListedImage(image_id, one.file_name, width if has_size else None, height if has_size else None))
+    if not images:
+        raise AnnotationError(f"{where} lists no images: export a task that has some")
+    return images
+
+
+def _categories(raw: _RawCoco, where: str, losses: LossReport) -> dict[int, str]:
+    names: dict[int, str] = {}
+    for one in raw.categories:
+        category_id, was_text = read_whole_number(one.id)
+        if category_id is None:
+            raise AnnotationError(f"{where}: category {one.name!r} has the id {one.id!r}: ids must be whole numbers")
+        name = clean_class_name(one.name) if isinstance(one.name, str) else ""
+        if not name:
+            raise AnnotationError(
+                f"{where}: the category with id {category_id} has no name: give the label a name in CVAT"
+            )
+        if names.get(category_id, name) != name:
+            raise AnnotationError(
+                f"{where}: categories {names[category_id]!r} and {name!r} share the id {category_id}: give each its own"
+            )
+        if name in names.values():
+            losses.add(Reason.CATEGORY_MERGED, where, detail=f"{one.name!r} (id {category_id})")
+        if was_text:
+            losses.add(Reason.TEXT_NUMBER, where, detail=f"id of category {name!r}")
+        names[category_id] = name
+    if not names:
+        raise AnnotationError(f"{where} has no categories: give the task labels in CVAT and export again")
+    return names
+
+
+def clean_class_name(name: str) -> str:
+    """The name by which classes of several sources are merged: trimmed, composed Unicode."""
+    return unicodedata.normalize("NFC", name).strip()
+
+
+def _group_annotations(raw: _RawCoco, coco: CocoFile, where: str, losses: LossReport) -> None:
+    """Hand each annotation to its image; those of unknown images or categories are dropped and counted."""
+    known = {image.id: image.file_name for image in coco.images}
+    seen: set[int] = set()
+    before = losses.count(Reason.UNKNOWN_IMAGE, Reason.UNKNOWN_CATEGORY)
+    for one in raw.annotations:
+        image_id, image_was_text = read_whole_number(one.image_id)
+        category_id, category_was_text = read_whole_number(one.category_id)
+        annotation_id, id_was_text = read_whole_number(one.id)
+        if image_id is None or image_id not in known:
+            losses.add(Reason.UNKNOWN_IMAGE, f"image id {one.image_id!r}", one.id)
+            continue
+        if category_id not in coco.categories:
+            losses.add(Reason.UNKNOWN_CATEGORY, known[image_id], one.id, f"category id {one.category_id!r}")
+            continue
+        if annotation_id is not None:
+            if annotation_id in seen:
+                losses.add(Reason.ANNOTATION_ID_REPEATED, known[image_id], annotation_id)
+            seen.add(annotation_id)
+        if image_was_text or category_was_text or id_was_text:
+            losses.add(Reason.TEXT_NUMBER, known[image_id], one.id, "annotation ids")
+        one.category_id = category_id
+        coco.annotations[image_id].append(one)
+    lost = losses.count(Reason.UNKNOWN_IMAGE, Reason.UNKNOWN_CATEGORY) - before
+    if lost * 10 > len(raw.annotations):
+        example = (losses.examples(Reason.UNKNOWN_IMAGE) + losses.examples(Reason.UNKNOWN_CATEGORY))[-1]
+        raise AnnotationError(
+            f"{where}: {lost} of {len(raw.annotations)} annotations belong to images or categories that the "
+            f"file does not list (annotation {example.annotation_id or 'without id'}: "
+            f"{example.detail or example.file}): two exports may have been mixed, export the task again"
+        )

@@ -1,0 +1,221 @@
+"""All sources together: one class list, unique names, a split for each image; what a set is made of.
+
+Nothing here depends on where a source lay or in which order its files came: names and order follow
+from content, so the same data always make the same set.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import PurePosixPath
+
+import msgspec
+
+from data_prep.errors import SourceError
+from data_prep.export_reader import Export, ExportImage
+from data_prep.losses import LossReport, Reason
+from data_prep.manifest import SPLITS, ClassName, Counts, Options, SplitMethod
+from data_prep.mending import Box
+from data_prep.splitting import Item, hold_back
+
+_VIDEO_FRAME = re.compile(r"frame_\d{6,}")
+# CVAT's subset names, in lower case → our splits. Others take part in training.
+_SUBSET_SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "testing": "test"}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class SetImage:
+    """An image of the set: its file, its unique name and its boxes in their final order."""
+
+    split: str
+    file_name: str
+    source: ExportImage
+    boxes: tuple[Box, ...]
+    digest: str
+    """Over everything that the set will hold of it."""
+
+    @property
+    def width(self) -> int:
+        """Pixels, after the orientation."""
+        return self.source.checked.width
+
+    @property
+    def height(self) -> int:
+        """Pixels, after the orientation."""
+        return self.source.checked.height
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What will be written; images are sorted by split, then name."""
+
+    classes: tuple[ClassName, ...]
+    images: tuple[SetImage, ...]
+    split_method: SplitMethod
+    losses: LossReport
+
+    def split(self, name: str) -> list[SetImage]:
+        """The images of one split."""
+        return [image for image in self.images if image.split == name]
+
+    def counts(self) -> dict[str, Counts]:
+        """What each split holds."""
+        found: dict[str, Counts] = {}
+        for name in SPLITS:
+            images = self.split(name)
+            per_class = Counter(box.class_name for image in images for box in image.boxes)
+            found[name] = Counts(
+                images=len(images),
+                boxes=per_class.total(),
+                images_without_boxes=sum(not image.boxes for image in images),
+                boxes_per_class=tuple(per_class[one.name] for one in self.classes),
+            )
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """An image whose split is given, or `None` when it is yet to be chosen."""
+
+    split: str | None
+    source: ExportImage
+    export: str
+    """Stands for the export it came from: a digest of that export's images."""
+    boxes: tuple[Box, ...]
+    digest: str
+
+
+def build_dataset(
+    pool: Sequence[Export],
+    val: Sequence[Export],
+    test: Sequence[Export],
+    options: Options,
+    losses: LossReport,
+) -> Dataset:
+    """Merge the exports and split what is not split. SourceError when nothing can be trained on."""
+    placed = _drop_repeated(_place(pool, val, test, options), losses)
+    if not any(image.boxes for image in placed):
+        raise SourceError(
+            "no image has a box: draw boxes in CVAT and export again (points, polylines and tags are not exported)"
+        )
+    given_val = bool(val) or any(image.split == "val" for image in placed)
+    images, method = _split(placed, given_val, options)
+    images = _name(images, losses)
+    if not any(image.split == "train" and image.boxes for image in images):
+        raise SourceError(
+            "no image with boxes is left for training: all belong to val or test; give more sources, or use "
+            "--ignore-subsets to mix the subsets"
+        )
+    ordered = sorted(images, key=lambda image: (SPLITS.index(image.split), image.file_name))
+    return Dataset(_classes([*pool, *val, *test]), tuple(ordered), method, losses)
+
+
+def _classes(exports: Iterable[Export]) -> tuple[ClassName, ...]:
+    ids: dict[str, set[int]] = defaultdict(set)
+    for export in exports:
+        for name, source_ids in export.categories.items():
+            ids[name] |= source_ids
+    return tuple(ClassName(name, tuple(sorted(ids[name]))) for name in sorted(ids))
+
+
+def _place(pool: Sequence[Export], val: Sequence[Export], test: Sequence[Export], options: Options) -> list[_Placed]:
+    placed: list[_Placed] = []
+    roles: list[tuple[str | None, Export]] = [(None, e) for e in pool]
+    roles += [("val", e) for e in val] + [("test", e) for e in test]
+    for role, export in roles:
+        own: list[_Placed] = []
+        for image in export.images:
+            split = role
+            if role is None and options.use_subsets:
+                split = _SUBSET_SPLITS.get(image.subset.lower())
+            boxes = tuple(sorted(image.boxes, key=_box_key))
+            own.append(_Placed(split, image, "", boxes, _digest(split, image, boxes)))
+        identity = sha256("".join(sorted(image.digest for image in own)).encode()).hexdigest()
+        placed += [replace(image, export=identity) for image in own]
+    # "Train" alone says nothing about the rest: only beside a named val or test is it a split.
+    named = {image.split for image in placed}
+    if "train" in named and "val" not in named and not val:
+        placed = [replace(image, split=None) if image.split == "train" else image for image in placed]
+    return placed
+
+
+def _box_key(box: Box) -> tuple[str, tuple[float, ...], float, bytes, bytes]:
+    return (box.class_name, box.bbox, box.area, bytes(box.segmentation), bytes(box.attributes))
+
+
+def _digest(split: str | None, image: ExportImage, boxes: tuple[Box, ...]) -> str:
+    """Over the image's bytes, name, size and boxes, and the split it was given."""
+    content = [
+        split or "",
+        image.file_name,
+        image.checked.sha256,
+        image.checked.width,
+        image.checked.height,
+        [[b.class_name, b.bbox, b.area, b.segmentation, b.attributes] for b in boxes],
+    ]
+    return sha256(msgspec.json.encode(content)).hexdigest()
+
+
+def _drop_repeated(placed: list[_Placed], losses: LossReport) -> list[_Placed]:
+    """Keep one of the images that are the same in everything: overlapping exports are common."""
+    unique: dict[str, _Placed] = {}
+    for image in sorted(placed, key=lambda image: (image.digest, image.export)):
+        if image.digest in unique:
+            losses.add(Reason.IMAGE_REPEATED, image.source.file_name)
+        else:
+            unique[image.digest] = image
+    return list(unique.values())
+
+
+def _split(placed: list[_Placed], given_val: bool, options: Options) -> tuple[list[SetImage], SplitMethod]:
+    open_ones = [image for image in placed if image.split is None]
+    if given_val:
+        chosen: frozenset[int] = frozenset()
+        method = SplitMethod("given", "The validation images were given.")
+    else:
+        held = hold_back([_item(image) for image in open_ones], options.val_fraction, options.seed)
+        chosen, method = held.indices, SplitMethod(held.method, held.sentence)
+    images = [
+        SetImage("val" if index in chosen else "train", "", image.source, image.boxes, image.digest)
+        for index, image in enumerate(open_ones)
+    ]
+    images += [
+        SetImage(image.split, "", image.source, image.boxes, image.digest)
+        for image in placed
+        if image.split is not None
+    ]
+    return images, method
+
+
+def _item(image: _Placed) -> Item:
+    source = image.source
+    path = PurePosixPath(source.file_name)
+    folder = f"{source.subset}/{path.parent}" if path.parent.name else ""
+    home = (image.export, source.subset)
+    ties: set[tuple[object, ...]] = {("file", source.checked.sha256)}
+    ties |= {("track", *home, track) for track in source.tracks}
+    if _VIDEO_FRAME.fullmatch(path.stem):
+        ties.add(("video", *home, str(path.parent)))
+    return Item(
+        f"{image.export}/{source.subset}/{source.file_name}",
+        image.digest,
+        frozenset(box.class_name for box in image.boxes),
+        frozenset(ties),
+        folder,
+    )
+
+
+def _name(images: list[SetImage], losses: LossReport) -> list[SetImage]:
+    """Give each image a name of its own; those that share one get a part of their digest."""
+    taken = Counter(image.source.file_name for image in images)
+    named: list[SetImage] = []
+    for image in images:
+        name = image.source.file_name
+        if taken[name] > 1:
+            path = PurePosixPath(name)
+            name = str(path.with_name(f"{path.stem}~{image.digest[:12]}{path.suffix}"))
+            losses.add(Reason.NAME_TAKEN, image.source.file_name, detail=f"now {name}")
+        named.append(replace(image, file_name=name))
+    return named

@@ -1,0 +1,192 @@
+"""Read one source whole: its annotation files, a check of each image, and the boxes that come of it."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from data_prep.coco_file import CocoFile, ListedImage, parse_coco
+from data_prep.errors import AnnotationError, ImageError, SourceError
+from data_prep.export_layout import ImageFinder, find_annotation_files
+from data_prep.image_check import MAX_IMAGE_BYTES, CheckedImage, check_image, map_in_threads
+from data_prep.losses import LossReport, Reason
+from data_prep.mending import Box, Canvas, mend, read_attributes
+from data_prep.sources import ExportFiles
+
+MAX_ANNOTATIONS_BYTES = 4 << 30
+_BROKEN = (Reason.IMAGE_MISSING, Reason.IMAGE_DAMAGED, Reason.IMAGE_SIZE)
+
+
+class Watcher(Protocol):
+    """Is told how the check of the images goes on."""
+
+    def stage(self, title: str, total: int, unit: str) -> None:
+        """A new piece of work starts; `unit` is `bytes` or `images`."""
+
+    def advance(self, done: int) -> None:
+        """So much more of it is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportImage:
+    """An image of an export that can be trained on."""
+
+    files: ExportFiles
+    path: str
+    """Where the file lies in `files`."""
+    file_name: str
+    """Its relative name, as the annotation file has it."""
+    subset: str
+    checked: CheckedImage
+    boxes: tuple[Box, ...]
+    tracks: frozenset[str]
+    """The video tracks that have a box on it; comparable within one export."""
+
+    def read(self) -> bytes:
+        """The bytes of the file."""
+        return self.files.read(self.path, MAX_IMAGE_BYTES)
+
+
+@dataclass(frozen=True)
+class Export:
+    """One source, read and mended."""
+
+    name: str
+    images: tuple[ExportImage, ...]
+    categories: dict[str, frozenset[int]]
+    """Class name → the ids it had."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """An image as listed, with its file."""
+
+    listed: ListedImage
+    coco: CocoFile
+    name: str
+    path: str
+
+
+def read_export(files: ExportFiles, where: str, losses: LossReport, watcher: Watcher | None = None) -> Export:
+    """Read and check a source. `where` is its name for people; `watcher` is told each checked image.
+
+    SourceError, AnnotationError: a sentence about what cannot be mended.
+    """
+    sizes = files.sizes
+    root, annotation_files = find_annotation_files(sizes, where)
+    finder = ImageFinder(sizes, root)
+    cocos = [
+        parse_coco(files.read(one.path, MAX_ANNOTATIONS_BYTES), one.subset, f"{where}: {one.path}", losses)
+        for one in annotation_files
+    ]
+    listed = sum(len(coco.images) for coco in cocos)
+    own_losses = LossReport()
+    found = [one for coco in cocos for one in _find_images(coco, finder, where, own_losses)]
+    if not found:
+        raise SourceError(_explain_no_images(where, finder.has_images, cocos[0].images[0].file_name))
+    for path in finder.unlisted:
+        own_losses.add(Reason.IMAGE_UNLISTED, path)
+
+    def check(one: _Found) -> CheckedImage | ImageError:
+        try:
+            return check_image(files.read(one.path, MAX_IMAGE_BYTES))
+        except ImageError as error:
+            return error
+
+    if watcher is not None:
+        watcher.stage(f"checking {where}", len(found), "images")
+    images: list[ExportImage] = []
+    for one, checked in zip(found, map_in_threads(check, found), strict=True):
+        image = _build(one, checked, files, own_losses)
+        if image is not None:
+            images.append(image)
+        if watcher is not None:
+            watcher.advance(1)
+    _refuse_mostly_broken(where, listed, own_losses)
+    losses.merge([own_losses])
+    categories: dict[str, frozenset[int]] = {}
+    for coco in cocos:
+        for category_id, name in coco.categories.items():
+            categories[name] = categories.get(name, frozenset()) | {category_id}
+    return Export(where, tuple(images), categories)
+
+
+def _find_images(coco: CocoFile, finder: ImageFinder, where: str, losses: LossReport) -> list[_Found]:
+    found: list[_Found] = []
+    owners: dict[str, str] = {}
+    for listed in coco.images:
+        name, path = finder.find(listed.file_name, coco.subset, where)
+        if path is None:
+            losses.add(Reason.IMAGE_MISSING, listed.file_name)
+            continue
+        if path in owners:
+            raise AnnotationError(
+                f"{where}: the images {owners[path]!r} and {listed.file_name!r} are the same file {path!r}: "
+                "export the task again"
+            )
+        if not path.endswith(name):
+            losses.add(Reason.NAME_CASE, listed.file_name, detail=path)
+        owners[path] = listed.file_name
+        found.append(_Found(listed, coco, name, path))
+    return found
+
+
+def _build(
+    one: _Found, checked: CheckedImage | ImageError, files: ExportFiles, losses: LossReport
+) -> ExportImage | None:
+    """The image with its boxes on the turned picture; None when file and boxes do not belong together."""
+    file_name = one.listed.file_name
+    if isinstance(checked, ImageError):
+        losses.add(Reason.IMAGE_DAMAGED, file_name, detail=str(checked))
+        return None
+    declared = (one.listed.width, one.listed.height)
+    turn = 1
+    if declared[0] is None or declared[1] is None:
+        losses.add(Reason.SIZE_UNKNOWN, file_name, detail=f"{checked.width}x{checked.height}")
+    elif declared != (checked.width, checked.height):
+        if declared != checked.stored_size:
+            detail = f"listed as {declared[0]}x{declared[1]}, the file has {checked.width}x{checked.height}"
+            losses.add(Reason.IMAGE_SIZE, file_name, detail=detail)
+            return None
+        # CVAT draws on the turned picture; whoever lists the stored size drew on the unturned one.
+        turn = checked.orientation
+    canvas = Canvas(file_name, checked.width, checked.height, turn)
+    raw = one.coco.annotations.get(one.listed.id, [])
+    mended = (mend(r, one.coco.categories[r.category_id], canvas, losses) for r in raw)
+    boxes = tuple(box for box in mended if box is not None)
+    tracks = [read_attributes(r.attributes).track_id for r in raw]
+    return ExportImage(
+        files,
+        one.path,
+        one.name,
+        one.coco.subset,
+        checked,
+        boxes,
+        frozenset(str(track) for track in tracks if track is not None),
+    )
+
+
+def _explain_no_images(where: str, has_images: bool, example: str) -> str:
+    if has_images:
+        return (
+            f"{where}: none of the listed images is in the export (the first is {example!r}): images and "
+            "annotations do not belong together, export the task again with 'Save images'"
+        )
+    return (
+        f"{where} was exported without images: export the task again with 'Save images' switched on "
+        "(save_images=true in the API)"
+    )
+
+
+def _refuse_mostly_broken(where: str, listed: int, losses: LossReport) -> None:
+    """A few broken files are left out; more than a tenth means that the export itself is broken."""
+    broken = losses.count(*_BROKEN)
+    if broken * 10 <= listed:
+        return
+    parts: list[str] = []
+    for reason, words in zip(_BROKEN, ("missing", "not decodable", "of another size than listed"), strict=True):
+        if losses.count(reason):
+            example = losses.examples(reason)[0]
+            detail = f": {example.detail}" if example.detail else ""
+            parts.append(f"{losses.count(reason)} {words} (for one {example.file!r}{detail})")
+    raise SourceError(
+        f"{where}: {broken} of {listed} images cannot be used, {'; '.join(parts)}: export the task again with images"
+    )

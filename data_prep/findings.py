@@ -1,0 +1,157 @@
+"""What a person should know before training on a data set: short warnings, computed from what will be written."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep.dataset import Dataset, SetImage
+from data_prep.losses import Reason
+from data_prep.manifest import SPLITS, Counts
+
+FEW_BOXES_PER_CLASS = 50
+FEW_BOXES = 100
+FEW_VAL_IMAGES = 20
+QUERIES = 100
+"""DETR looks for at most so many objects on an image, unless it is told otherwise."""
+ALIKE_BITS = 10
+"""Of 256: pictures whose difference hashes are this close look the same to a person."""
+_MAX_COMPARISONS = 400_000_000
+
+
+def find_warnings(dataset: Dataset) -> tuple[str, ...]:
+    """The warnings, most important first."""
+    counts = dataset.counts()
+    return tuple(
+        [
+            *_about_losses(dataset),
+            *_about_leaks(dataset),
+            *_about_size(counts),
+            *_about_classes(dataset, counts),
+            *_about_crowding(dataset),
+        ]
+    )
+
+
+def _about_losses(dataset: Dataset) -> Iterable[str]:
+    images = dataset.losses.count(Reason.IMAGE_MISSING, Reason.IMAGE_DAMAGED, Reason.IMAGE_SIZE)
+    if images:
+        yield f"{plural(images, 'image')} could not be used: see what was changed."
+    boxes = dataset.losses.count(
+        Reason.BOX_NOT_A_NUMBER,
+        Reason.BOX_EMPTY,
+        Reason.BOX_OUTSIDE,
+        Reason.UNKNOWN_IMAGE,
+        Reason.UNKNOWN_CATEGORY,
+    )
+    if boxes:
+        yield f"{plural(boxes, 'annotation')} could not be used: see what was changed."
+
+
+def _about_leaks(dataset: Dataset) -> Iterable[str]:
+    """Images that training and a held-back split have in common."""
+    train = dataset.split("train")
+    train_files = {image.source.checked.sha256 for image in train}
+    for name in ("val", "test"):
+        held = dataset.split(name)
+        same = [image for image in held if image.source.checked.sha256 in train_files]
+        if same:
+            yield (
+                f"{plural(len(same), 'image')} of {name} {are(len(same))} also in train, byte for byte (for "
+                f"one {same[0].file_name}): results on {name} will look too good."
+            )
+        rest = [image for image in held if image.source.checked.sha256 not in train_files]
+        pairs = find_alike(rest, train)
+        if pairs:
+            first, twin = pairs[0]
+            yield (
+                f"{plural(len(pairs), 'image')} of {name} {'looks' if len(pairs) == 1 else 'look'} almost like one "
+                f"in train (for one {first.file_name} and {twin.file_name}): results on {name} may look too good."
+            )
+
+
+def find_alike(images: list[SetImage], others: list[SetImage]) -> list[tuple[SetImage, SetImage]]:
+    """For each image the other one that looks the same, where there is one."""
+    images = [image for image in images if image.source.checked.look]
+    others = [image for image in others if image.source.checked.look]
+    if not images or not others or len(images) * len(others) > _MAX_COMPARISONS:
+        return []
+    other_looks = _looks(others)
+    pairs: list[tuple[SetImage, SetImage]] = []
+    for image, look in zip(images, _looks(images), strict=True):
+        distances = np.bitwise_count(other_looks ^ look).sum(axis=1)
+        nearest = int(distances.argmin())
+        if distances[nearest] <= ALIKE_BITS:
+            pairs.append((image, others[nearest]))
+    return pairs
+
+
+def _looks(images: list[SetImage]) -> NDArray[np.uint64]:
+    """(n, 4)"""
+    return np.frombuffer(b"".join(image.source.checked.look for image in images), np.uint64).reshape(-1, 4)
+
+
+def _about_size(counts: dict[str, Counts]) -> Iterable[str]:
+    boxes = sum(counts[name].boxes for name in SPLITS)
+    if boxes < FEW_BOXES:
+        yield f"There are only {plural(boxes, 'box', 'boxes')} in all: expect little before there are some hundreds."
+    if not counts["val"].images:
+        yield "There are no validation images: the best weights cannot be told from the last ones."
+    elif counts["val"].images < FEW_VAL_IMAGES:
+        yield (
+            f"Validation has only {plural(counts['val'].images, 'image')}: its numbers will jump from one "
+            "evaluation to the next."
+        )
+    if not counts["test"].images:
+        yield "There is no test set: results on validation are optimistic, as the best weights are chosen by them."
+
+
+def _about_classes(dataset: Dataset, counts: dict[str, Counts]) -> Iterable[str]:
+    absent: dict[str, list[str]] = defaultdict(list)
+    few: list[str] = []
+    for label, one in enumerate(dataset.classes):
+        if not any(counts[name].boxes_per_class[label] for name in SPLITS):
+            absent["the whole set"].append(one.name)
+            continue
+        absent_in = [n for n in SPLITS if counts[n].images and not counts[n].boxes_per_class[label]]
+        for name in absent_in:
+            absent[name].append(one.name)
+        if 0 < counts["train"].boxes_per_class[label] < FEW_BOXES_PER_CLASS:
+            few.append(f"{one.name} ({counts['train'].boxes_per_class[label]})")
+    for name, classes in absent.items():
+        yield f"No boxes in {name}: {_listed(classes)}."
+    if few:
+        yield f"Fewer than {FEW_BOXES_PER_CLASS} boxes to learn from: {_listed(few)}."
+    folded: dict[str, list[str]] = defaultdict(list)
+    for one in dataset.classes:
+        folded[one.name.casefold()].append(one.name)
+    for names in folded.values():
+        if len(names) > 1:
+            yield f"Classes that differ only in case are kept apart: {_listed(names)}."
+
+
+def _about_crowding(dataset: Dataset) -> Iterable[str]:
+    crowded = [image for image in dataset.images if len(image.boxes) > QUERIES]
+    if crowded:
+        worst = max(crowded, key=lambda image: len(image.boxes))
+        yield (
+            f"{plural(len(crowded), 'image')} {'has' if len(crowded) == 1 else 'have'} more than {QUERIES} boxes (up "
+            f"to {len(worst.boxes)} on {worst.file_name}): DETR's {QUERIES} queries cannot find them all, raise the "
+            "number of queries."
+        )
+
+
+def _listed(names: list[str], shown: int = 8) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    """`1 image`, `2,000 images`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def are(count: int) -> str:
+    """`is` or `are`."""
+    return "is" if count == 1 else "are"

@@ -1,0 +1,156 @@
+"""From sources to a prepared set: read, check, split, write once; or find that it was done before."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+
+from data_prep.dataset import Dataset, build_dataset
+from data_prep.errors import SetError
+from data_prep.export_reader import Export, read_export
+from data_prep.findings import find_warnings
+from data_prep.losses import LossReport
+from data_prep.manifest import FORMAT_VERSION, Manifest, Options
+from data_prep.prepared_set import PreparedSet
+from data_prep.set_writer import set_id, write_set
+from data_prep.sources import Source, find_source
+from object_store import NoSuchKey, ObjectStore
+
+# Goes up when the same sources would give another set than before: pointers of older code lead nowhere then.
+RULES_VERSION = 1
+DEFAULT_VAL_FRACTION = 0.15
+DEFAULT_SHARD_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asked for: sources to split, and sources whose split is given."""
+
+    pool: tuple[str, ...]
+    val: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    options: Options = Options(DEFAULT_VAL_FRACTION, 0, use_subsets=True, shard_bytes=DEFAULT_SHARD_BYTES)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A request whose sources were located, not yet read."""
+
+    pool: tuple[Source, ...]
+    val: tuple[Source, ...]
+    test: tuple[Source, ...]
+    options: Options
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """All of them."""
+        return self.pool + self.val + self.test
+
+    @property
+    def pointer_key(self) -> str:
+        """Where the store notes which set these sources, as they are now, were made into."""
+        files = [
+            sorted((file.key, file.size_bytes, file.etag) for source in sources for file in source.files)
+            for sources in (self.pool, self.val, self.test)
+        ]
+        content = msgspec.json.encode([FORMAT_VERSION, RULES_VERSION, self.options, files])
+        return f"datasets/by-source/{sha256(content).hexdigest()[:32]}"
+
+
+def locate(request: Request) -> Found:
+    """Find every source; SourceError names the one that is not there."""
+    return Found(
+        tuple(map(find_source, request.pool)),
+        tuple(map(find_source, request.val)),
+        tuple(map(find_source, request.test)),
+        request.options,
+    )
+
+
+class Events:
+    """What a caller may show while it waits; does nothing by itself."""
+
+    def stage(self, title: str, total: int, unit: str) -> None:
+        """A new piece of work starts; `unit` is `bytes` or `images`."""
+
+    def advance(self, done: int) -> None:
+        """So much more of it is done."""
+
+
+@contextmanager
+def read_dataset(found: Found, events: Events) -> Iterator[tuple[Dataset, Path]]:
+    """Read, check and split the sources; yields the data set and a scratch folder while files are open."""
+    losses = LossReport()
+    with tempfile.TemporaryDirectory(prefix="data-prep-") as scratch, ExitStack() as opened:
+
+        def read_all(sources: Sequence[Source]) -> list[Export]:
+            return [_read_one(source, Path(scratch), opened, losses, events) for source in sources]
+
+        pool, val, test = read_all(found.pool), read_all(found.val), read_all(found.test)
+        yield build_dataset(pool, val, test, found.options, losses), Path(scratch)
+
+
+def _read_one(source: Source, scratch: Path, opened: ExitStack, losses: LossReport, events: Events) -> Export:
+    if source.local is None:
+        events.stage(f"fetching {source.name}", source.size_bytes, "bytes")
+    files = opened.enter_context(source.open(scratch, events.advance))
+    return read_export(files, source.name, losses, events)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A set that lies complete in the store."""
+
+    manifest: Manifest
+    was_there: bool
+    """True when nothing had to be written."""
+
+
+def prepare(
+    request: Request,
+    store: ObjectStore,
+    draw_report: Callable[[Dataset, Manifest], bytes],
+    events: Events | None = None,
+) -> Prepared:
+    """Make the prepared set of a request in the store, or find it there."""
+    events = events or Events()
+    found = locate(request)
+    known = _look_up(store, found)
+    if known is not None:
+        return Prepared(known, was_there=True)
+    with read_dataset(found, events) as (dataset, scratch):
+        own_id = set_id(dataset, found.options)
+        existing = _open_if_there(store, own_id)
+        if existing is None:
+            total = sum(image.source.checked.size_bytes for image in dataset.images)
+            events.stage(f"storing {own_id}", total, "bytes")
+            manifest = write_set(
+                store,
+                dataset,
+                found.options,
+                find_warnings(dataset),
+                lambda manifest: draw_report(dataset, manifest),
+                scratch,
+                events.advance,
+            )
+    store.put_bytes(found.pointer_key, own_id.encode())
+    return Prepared(existing or manifest, was_there=existing is not None)
+
+
+def _look_up(store: ObjectStore, found: Found) -> Manifest | None:
+    try:
+        own_id = store.get_bytes(found.pointer_key).decode()
+    except NoSuchKey:
+        return None
+    return _open_if_there(store, own_id)
+
+
+def _open_if_there(store: ObjectStore, own_id: str) -> Manifest | None:
+    try:
+        return PreparedSet.open(store, own_id).manifest
+    except SetError:
+        return None

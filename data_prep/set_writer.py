@@ -1,0 +1,184 @@
+"""Write a prepared set to a store: shards and annotations, then the report, and the manifest last.
+
+All files are a function of the set's content, so two writers of the same set write the same bytes and
+do each other no harm; a writer that dies leaves no manifest, and so no set.
+"""
+
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from data_prep.dataset import Dataset, SetImage
+from data_prep.errors import SourceError
+from data_prep.image_check import map_in_threads
+from data_prep.manifest import (
+    FORMAT_VERSION,
+    MANIFEST_KEY,
+    REPORT_KEY,
+    SPLITS,
+    FileRecord,
+    Manifest,
+    Member,
+    Options,
+    Shard,
+    encode_manifest,
+    set_prefix,
+)
+from object_store import AlreadyExists, ObjectStore, Progress
+
+_BLOCK = tarfile.BLOCKSIZE
+
+
+def set_id(dataset: Dataset, options: Options) -> str:
+    """The set's id: a digest of format, options, classes, and of the sorted digests of all images."""
+    digest = sha256()
+    digest.update(msgspec.json.encode([FORMAT_VERSION, options, [one.name for one in dataset.classes]]))
+    for image in sorted(dataset.images, key=lambda image: (image.split, image.digest)):
+        digest.update(f"\n{image.split} {image.digest}".encode())
+    return digest.hexdigest()[:16]
+
+
+def write_set(
+    store: ObjectStore,
+    dataset: Dataset,
+    options: Options,
+    warnings: tuple[str, ...],
+    draw_report: Callable[[Manifest], bytes],
+    scratch: Path,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Write everything; `store` is the root that holds `datasets/`. Returns the manifest just written.
+
+    `scratch` holds one shard at a time. `progress` is told the bytes of images that are stored.
+    """
+    own_id = set_id(dataset, options)
+    folder = store.child(set_prefix(own_id))
+    annotations: dict[str, FileRecord] = {}
+    for split in SPLITS:
+        data = _annotations(dataset, split)
+        key = f"annotations/{split}.json"
+        folder.put_bytes(key, data)
+        annotations[split] = FileRecord(key, len(data), sha256(data).hexdigest())
+    shards: list[Shard] = []
+    for number, (split, images) in enumerate(_fill_shards(dataset, options.shard_bytes)):
+        shards.append(_write_shard(folder, f"images/shard-{number:05}.tar", split, images, scratch))
+        if progress is not None:
+            progress(sum(image.source.checked.size_bytes for image in images))
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        id=own_id,
+        options=options,
+        classes=dataset.classes,
+        split_method=dataset.split_method,
+        counts=dataset.counts(),
+        annotations=annotations,
+        shards=tuple(shards),
+        changes=dataset.losses.changes(),
+        warnings=warnings,
+    )
+    folder.put_bytes(REPORT_KEY, draw_report(manifest))
+    # Somebody else may have finished the same set meanwhile: theirs stands, and says the same.
+    try:
+        folder.put_bytes(MANIFEST_KEY, encode_manifest(manifest), if_absent=True)
+    except AlreadyExists:
+        return manifest
+    return manifest
+
+
+def _annotations(dataset: Dataset, split: str) -> bytes:
+    """COCO JSON of one split; image and annotation ids count through all splits, in order."""
+    label = {one.name: index for index, one in enumerate(dataset.classes)}
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
+    annotation_id = 0
+    for image_id, image in enumerate(dataset.images, start=1):
+        if image.split != split:
+            annotation_id += len(image.boxes)
+            continue
+        images.append({"id": image_id, "file_name": image.file_name, "width": image.width, "height": image.height})
+        for box in image.boxes:
+            annotation_id += 1
+            annotations.append(
+                {
+                    "id": annotation_id,
+                    "image_id": image_id,
+                    "category_id": label[box.class_name],
+                    "bbox": box.bbox,
+                    "area": box.area,
+                    "iscrowd": 0,
+                    "segmentation": box.segmentation,
+                    "attributes": box.attributes,
+                }
+            )
+    categories = [{"id": index, "name": name, "supercategory": ""} for name, index in label.items()]
+    return msgspec.json.encode({"categories": categories, "images": images, "annotations": annotations})
+
+
+def _fill_shards(dataset: Dataset, shard_bytes: int) -> Iterator[tuple[str, list[SetImage]]]:
+    """Consecutive images of one split, as many as fit; a shard never holds two splits."""
+    for split in SPLITS:
+        batch: list[SetImage] = []
+        size_bytes = 0
+        for image in dataset.split(split):
+            if batch and size_bytes + image.source.checked.size_bytes > shard_bytes:
+                yield split, batch
+                batch, size_bytes = [], 0
+            batch.append(image)
+            size_bytes += image.source.checked.size_bytes
+        if batch:
+            yield split, batch
+
+
+def _write_shard(folder: ObjectStore, key: str, split: str, images: list[SetImage], scratch: Path) -> Shard:
+    with tempfile.TemporaryDirectory(dir=scratch) as temporary:
+        path = Path(temporary, "shard.tar")
+        with path.open("wb") as tar:
+            writer = _HashingWriter(tar)
+            members = tuple(_write_members(writer, images))
+            writer.write(bytes(2 * _BLOCK))
+        folder.put_file(path, key)
+    return Shard(key, split, writer.position, writer.sha256.hexdigest(), members)
+
+
+def _write_members(tar: "_HashingWriter", images: list[SetImage]) -> Iterator[Member]:
+    """A plain tar (POSIX), with nothing in the headers but names and sizes."""
+    for image, data in zip(images, _read_ahead(images), strict=True):
+        header = tarfile.TarInfo(image.file_name)
+        header.size = len(data)
+        tar.write(header.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict"))
+        yield Member(image.file_name, tar.position, len(data))
+        tar.write(data)
+        tar.write(bytes(-len(data) % _BLOCK))
+
+
+def _read_ahead(images: Iterable[SetImage]) -> Iterator[bytes]:
+    return map_in_threads(_read_unchanged, images)
+
+
+def _read_unchanged(image: SetImage) -> bytes:
+    data = image.source.read()
+    if sha256(data).hexdigest() != image.source.checked.sha256:
+        raise SourceError(
+            f"{image.source.file_name!r} changed while it was being prepared: wait until the export is complete "
+            "and run the command again"
+        )
+    return data
+
+
+class _HashingWriter:
+    """Counts and hashes what goes into the shard, so that it is not read a second time."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.sha256 = sha256()
+        self.position = 0
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+        self.sha256.update(data)
+        self.position += len(data)

@@ -1,0 +1,153 @@
+"""Find and open what a person names as a source: a zip, a folder, or either of them in a bucket.
+
+Every source ends up as an `ExportFiles`: paths and sizes, and a way to read one file's bytes. A
+`Source` knows its files' sizes and ETags, which tell whether it is still the one seen earlier.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
+
+from data_prep.archive import ZipExport, safe_path, too_large
+from data_prep.errors import SourceError
+from object_store import NoSuchKey, ObjectInfo, Progress, open_store
+
+
+class ExportFiles(Protocol):
+    """The files of a source; `read` may be called from several threads."""
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Path → size in bytes."""
+
+    def read(self, name: str, limit: int) -> bytes:
+        """A file's content; SourceError when it is larger than `limit`."""
+
+    def close(self) -> None:
+        """Let go of what is open."""
+
+
+class FolderExport:
+    """The files below a local folder. Links that lead out of it are refused."""
+
+    def __init__(self, folder: Path, shown_name: str) -> None:
+        self._folder = folder.resolve()
+        self._shown_name = shown_name
+        self.sizes = dict(self._walk())
+
+    def read(self, name: str, limit: int) -> bytes:
+        """The content of a file, at most `limit` bytes."""
+        with (self._folder / name).open("rb") as opened:
+            data = opened.read(limit + 1)
+        if len(data) > limit:
+            raise too_large(f"{name!r} in {self._shown_name}", self.sizes[name], limit)
+        return data
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _walk(self) -> Iterator[tuple[str, int]]:
+        for root, _, names in os.walk(self._folder):
+            for file_name in names:
+                path = Path(root, file_name)
+                name = path.relative_to(self._folder).as_posix()
+                if path.is_symlink() and not path.resolve().is_relative_to(self._folder):
+                    raise SourceError(
+                        f"{name!r} in {self._shown_name} is a link that leads out of the folder: copy the file "
+                        "itself there"
+                    )
+                if path.is_file():
+                    yield safe_path(name, self._shown_name), path.stat().st_size
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file of a source and what tells it apart unread: its full key, size, and ETag (or time, locally)."""
+
+    key: str
+    size_bytes: int
+    etag: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source as it was named, found and not yet read."""
+
+    name: str
+    files: tuple[SourceFile, ...]
+    local: Path | None
+    """The zip or folder on this machine; None when it has to be fetched."""
+    is_zip: bool
+
+    @property
+    def size_bytes(self) -> int:
+        """How much there is to read."""
+        return sum(file.size_bytes for file in self.files)
+
+    @contextmanager
+    def open(self, scratch: Path, progress: Progress | None = None) -> Iterator[ExportFiles]:
+        """The source's files; what lies in a bucket is first fetched below `scratch`."""
+        local = self.local or self._fetch(scratch, progress)
+        files: ExportFiles = ZipExport(local, self.name) if local.is_file() else FolderExport(local, self.name)
+        try:
+            yield files
+        finally:
+            files.close()
+
+    def _fetch(self, scratch: Path, progress: Progress | None) -> Path:
+        folder = Path(tempfile.mkdtemp(dir=scratch))
+        if self.is_zip:
+            parent, _, key = self.name.rpartition("/")
+            open_store(parent).get_file(key, folder / "export.zip", progress=progress)
+            return folder / "export.zip"
+        # Listed again: an object that was replaced meanwhile is an error of the store's, not mixed data.
+        open_store(self.name).get_many(open_store(self.name).list(), folder, progress=progress)
+        return folder
+
+
+def find_source(name: str) -> Source:
+    """Locate a source: a local path, `file://…` or `s3://…`; a zip or an unpacked export."""
+    parts = urlsplit(name)
+    if parts.scheme == "file":
+        return _find_local(name, Path(unquote(parts.path)))
+    if parts.scheme and len(parts.scheme) > 1:
+        return _find_remote(name.rstrip("/"))
+    return _find_local(name, Path(name).expanduser())
+
+
+def _find_local(name: str, path: Path) -> Source:
+    if not path.exists():
+        raise SourceError(f"there is no file or folder {name}: check the path")
+    path = path.resolve()
+    if path.is_file():
+        return Source(name, (_local_file(path),), path, is_zip=True)
+    files = sorted(one for one in path.rglob("*") if one.is_file())
+    return Source(name, tuple(_local_file(one) for one in files), path, is_zip=False)
+
+
+def _local_file(path: Path) -> SourceFile:
+    status = path.stat()
+    return SourceFile(str(path), status.st_size, f"{status.st_mtime_ns}-{status.st_ino}")
+
+
+def _find_remote(url: str) -> Source:
+    parent, _, key = url.rpartition("/")
+    if key.lower().endswith(".zip"):
+        try:
+            info = open_store(parent).head(key)
+        except NoSuchKey as error:
+            raise SourceError(f"there is no object {url}: check the key, and that the export has finished") from error
+        return Source(url, (_remote_file(parent, info),), None, is_zip=True)
+    files = tuple(_remote_file(url, info) for info in open_store(url).list())
+    if not files:
+        raise SourceError(f"there is nothing below {url}: check bucket and prefix")
+    return Source(url, files, None, is_zip=False)
+
+
+def _remote_file(parent: str, info: ObjectInfo) -> SourceFile:
+    return SourceFile(f"{parent}/{info.key}", info.size_bytes, info.etag or "")
