@@ -24,9 +24,9 @@ def iou_and_giou(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     tiny = torch.finfo(first.dtype).tiny
     size_first = (first[..., 2:] - first[..., :2]).clamp(min=0)
     size_second = (second[..., 2:] - second[..., :2]).clamp(min=0)
-    overlap = (
-        torch.minimum(first[..., 2:], second[..., 2:]) - torch.maximum(first[..., :2], second[..., :2])
-    ).clamp(min=0)
+    overlap = (torch.minimum(first[..., 2:], second[..., 2:]) - torch.maximum(first[..., :2], second[..., :2])).clamp(
+        min=0
+    )
     hull = torch.maximum(first[..., 2:], second[..., 2:]) - torch.minimum(first[..., :2], second[..., :2])
     intersection = overlap[..., 0] * overlap[..., 1]
     union = size_first[..., 0] * size_first[..., 1] + size_second[..., 0] * size_second[..., 1] - intersection

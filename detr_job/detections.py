@@ -30,9 +30,7 @@ class Targets:
 
     def to(self, device: torch.device) -> "Targets":
         """The same targets on another device; the copy does not wait for the device."""
-        return Targets(
-            self.labels.to(device, non_blocking=True), self.boxes.to(device, non_blocking=True), self.counts
-        )
+        return Targets(self.labels.to(device, non_blocking=True), self.boxes.to(device, non_blocking=True), self.counts)
 
     def __len__(self) -> int:
         return sum(self.counts)

@@ -5,3 +5,15 @@ class JobError(Exception):
     """The input or a parameter is wrong: the message says what, where and what to do."""
 
     exit_code = 2
+
+
+class Interrupted(JobError):
+    """The process was asked to stop; what it did is saved, and a restart goes on from there."""
+
+    exit_code = 75
+
+
+class StoreLeftBehind(JobError):
+    """Training ended, but the store could not be reached to take the rest."""
+
+    exit_code = 75

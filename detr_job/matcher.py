@@ -66,9 +66,7 @@ def match(
     by_label = class_cost.gather(-1, labels[None, :, None].expand(layers, batch, queries, most))
     # A broadcast difference beats torch.cdist(p=1) and gives the same bits.
     distance = (predicted[..., :, None, :] - boxes[None, :, None]).abs().sum(-1)
-    _, giou = iou_and_giou(
-        cxcywh_to_xyxy(predicted)[..., :, None, :], cxcywh_to_xyxy(boxes)[None, :, None]
-    )
+    _, giou = iou_and_giou(cxcywh_to_xyxy(predicted)[..., :, None, :], cxcywh_to_xyxy(boxes)[None, :, None])
     cost = cost_bbox * distance + cost_class * by_label - cost_giou * giou
     host = cost.nan_to_num(NEVER, NEVER, NEVER).cpu().numpy()
     pairs = torch.from_numpy(_assign(host, targets.counts)).to(outputs.logits.device, non_blocking=True)

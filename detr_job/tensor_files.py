@@ -14,8 +14,10 @@ from detr_job.errors import JobError
 WRAPPERS = ("model", "state_dict")  # where training checkpoints keep the weights
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, name: str = "") -> dict[str, Tensor]:
     """The tensors of a `.safetensors` file or a PyTorch checkpoint, by name, on the host.
+
+    `name` is what messages call the file, where it is not its path.
 
     A checkpoint with optimiser and arguments beside the weights (`{"model": …}`, as DETR's own) gives
     its weights alone. Raises JobError when the file is missing, broken, or holds code.
@@ -29,12 +31,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
         reason = str(error).splitlines()[0]
         raise JobError(
-            f"{path}: not a file of weights that can be read safely ({reason}); "
+            f"{name or path}: not a file of weights that can be read safely ({reason}); "
             "give a .safetensors file, or a .pth file that holds tensors only"
         ) from error
     for wrapper in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise JobError(f"{path}: holds no state dict; give a file with named tensors")
+        raise JobError(f"{name or path}: holds no state dict; give a file with named tensors")
     return {str(name): value for name, value in content.items()}

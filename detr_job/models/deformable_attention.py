@@ -61,7 +61,8 @@ class DeformableAttention(nn.Module):
         weights = weights.softmax(-1).view(batch, queries, self.heads, self.levels, self.points)
         centre, size = boxes[..., None, None, None, :2], boxes[..., None, None, None, 2:]
         places = centre + offsets * (size * (0.5 / self.points))
-        return self.output_proj(_sample(value, shapes, places, weights))
+        read: Tensor = self.output_proj(_sample(value, shapes, places, weights))
+        return read
 
 
 def _sample(value: Tensor, shapes: list[tuple[int, int]], places: Tensor, weights: Tensor) -> Tensor:
@@ -74,12 +75,10 @@ def _sample(value: Tensor, shapes: list[tuple[int, int]], places: Tensor, weight
     grid = (2 * places - 1).permute(0, 2, 3, 1, 4, 5).flatten(0, 1)  # (B*M, L, Q, P, 2)
     samples = []
     for level, (tokens, (height, wide)) in enumerate(
-        zip(value.split([h * w for h, w in shapes], dim=1), shapes, strict=True)
+        zip(torch.split(value, [h * w for h, w in shapes], dim=1), shapes, strict=True)
     ):
         plane = tokens.permute(0, 2, 3, 1).reshape(batch * heads, width, height, wide)
-        samples.append(
-            F.grid_sample(plane, grid[:, level], mode="bilinear", padding_mode="zeros", align_corners=False)
-        )
+        samples.append(F.grid_sample(plane, grid[:, level], mode="bilinear", padding_mode="zeros", align_corners=False))
     stacked = torch.stack(samples, dim=-2).flatten(-2)  # (B*M, D/M, Q, L*P)
     by_head = weights.permute(0, 2, 1, 3, 4).reshape(batch * heads, 1, queries, len(shapes) * points)
     read = (stacked * by_head).sum(-1)

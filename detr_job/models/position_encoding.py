@@ -24,9 +24,7 @@ class SinePositionEncoding(nn.Module):
         """(B, H, W, dim), rows first, then columns; padding_mask: (B, H, W), True is padding."""
         if padding_mask is None:
             rows = self._waves(torch.arange(1, height + 1, dtype=torch.float32, device=device), float(height))
-            columns = self._waves(
-                torch.arange(1, width + 1, dtype=torch.float32, device=device), float(width)
-            )
+            columns = self._waves(torch.arange(1, width + 1, dtype=torch.float32, device=device), float(width))
             shape = (1, height, width, self.features)
             return torch.cat((rows[None, :, None].expand(shape), columns[None, None].expand(shape)), dim=-1)
         inside = ~padding_mask

@@ -50,7 +50,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C', H/stride, W/stride)."""
-        return F.relu(self.conv2(self.conv1(x)) + self.shortcut(x), inplace=True)
+        total: Tensor = self.conv2(self.conv1(x)) + self.shortcut(x)
+        return F.relu(total, inplace=True)
 
 
 class Backbone(nn.Module):
@@ -59,7 +60,8 @@ class Backbone(nn.Module):
     def __init__(self, config: TinyModel) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            ConvNorm(3, config.stem_channels, 3, 2), ConvNorm(config.stem_channels, config.stem_channels, 3, 2)
+            ConvNorm(3, config.stem_channels, 3, 2),
+            ConvNorm(config.stem_channels, config.stem_channels, 3, 2),
         )
         stages = []
         channels = config.stem_channels
@@ -94,7 +96,8 @@ class EncoderLayer(nn.Module):
         place = tokens + position
         read = self.self_attn(place, place, tokens, key_padding_mask=mask, need_weights=False)[0]
         tokens = self.norm1(tokens + self.dropout(read))
-        return self.norm2(tokens + self.dropout(self.linear2(F.relu(self.linear1(tokens)))))
+        changed: Tensor = self.norm2(tokens + self.dropout(self.linear2(F.relu(self.linear1(tokens)))))
+        return changed
 
 
 class Fusion(nn.Module):
@@ -158,22 +161,31 @@ class DecoderLayer(nn.Module):
         dim = config.hidden_dim
         self.self_attn = nn.MultiheadAttention(dim, config.heads, config.dropout, batch_first=True)
         self.cross_attn = DeformableAttention(dim, config.heads, LEVELS, config.points)
-        self.linear1, self.linear2 = nn.Linear(dim, config.feedforward_dim), nn.Linear(config.feedforward_dim, dim)
+        self.linear1, self.linear2 = (
+            nn.Linear(dim, config.feedforward_dim),
+            nn.Linear(config.feedforward_dim, dim),
+        )
         self.norm1, self.norm2, self.norm3 = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.dropout = nn.Dropout(config.dropout)
         self.class_embed = class_head(dim, num_classes)
         self.bbox_embed = BoxHead(dim)
 
     def forward(
-        self, tgt: Tensor, query_pos: Tensor, canvas_boxes: Tensor, memory: Tensor,
-        shapes: list[tuple[int, int]], mask: Tensor | None,
+        self,
+        tgt: Tensor,
+        query_pos: Tensor,
+        canvas_boxes: Tensor,
+        memory: Tensor,
+        shapes: list[tuple[int, int]],
+        mask: Tensor | None,
     ) -> Tensor:
         """tgt, query_pos: (B, Q, D); returns the new tgt."""
         place = tgt + query_pos
         tgt = self.norm1(tgt + self.dropout(self.self_attn(place, place, tgt, need_weights=False)[0]))
         read = self.cross_attn(tgt + query_pos, canvas_boxes, memory, shapes, mask)
         tgt = self.norm2(tgt + self.dropout(read))
-        return self.norm3(tgt + self.dropout(self.linear2(F.relu(self.linear1(tgt)))))
+        changed: Tensor = self.norm3(tgt + self.dropout(self.linear2(F.relu(self.linear1(tgt)))))
+        return changed
 
 
 class Tiny(nn.Module):
@@ -209,6 +221,7 @@ class Tiny(nn.Module):
         logits, boxes = [scores], [reference.sigmoid()]
         tgt, reference = tokens.detach(), reference.detach()
         for layer in self.decoder:
+            assert isinstance(layer, DecoderLayer)
             box = reference.sigmoid()
             canvas = box if valid is None else box * valid
             tgt = layer(tgt, self.query_pos(box), canvas, memory, shapes, mask)

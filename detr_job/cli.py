@@ -1,0 +1,134 @@
+"""The command line `detr-job`: train, evaluate, predict.
+
+detr-job train --store file:///data/store --set ID --output-prefix output --run first --model tiny --device auto
+detr-job evaluate --model file:///data/store/output/first/model --store file:///data/store --set ID
+detr-job predict --model runs/store/output/first/model photo.jpg
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from run_config import command_line
+
+app = typer.Typer(
+    name="detr-job",
+    help="Train a detection transformer on a prepared set, measure it, and use it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Device = Annotated[str, typer.Option(help="auto, cuda or cpu. cuda without a GPU is an error.")]
+Out = Annotated[
+    Path, typer.Option(envvar="OUT", help="Folder for model/, checkpoint/ and predictions/; a step's $OUT.")
+]
+
+
+@app.command()
+def train(
+    store: Annotated[str, typer.Option(help="Root of the store: s3://bucket/prefix or file:///folder.")],
+    set_id: Annotated[str, typer.Option("--set", help="Id of the prepared set, as data-prep prepare printed it.")],
+    output_prefix: Annotated[str, typer.Option(help="Prefix below the store under which runs lie.")],
+    run: Annotated[str, typer.Option(help="Name of this run. The same name goes on where it was.")],
+    out: Out,
+    model: Annotated[str, typer.Option(help="Preset, or path of a YAML file with the configuration.")] = "detr-r50",
+    finetune: Annotated[
+        str, typer.Option(help="model/ folder or .pth to start from: a URL, or a key below the store.")
+    ] = "",
+    epochs: Annotated[str, typer.Option(help="Length of the run; empty: the preset's.")] = "",
+    minutes: Annotated[str, typer.Option(help="Length of the run in wall time, instead of epochs.")] = "",
+    batch_size: Annotated[str, typer.Option(help="Images a step; empty: the preset's.")] = "",
+    learning_rate: Annotated[str, typer.Option(help="Peak rate of all but the backbone; empty: the preset's.")] = "",
+    seed: Annotated[str, typer.Option(help="Empty: the preset's.")] = "",
+    device: Device = "cuda",
+    overrides: Annotated[
+        str, typer.Option(help="Any key of the configuration: 'optimizer.lr=2e-4 model.queries=300'.")
+    ] = "",
+    workflow_uid: Annotated[str, typer.Option(help="Of the Argo workflow; guards the run's folder.")] = "",
+    parameters_json: Annotated[str, typer.Option(help="What the user set, recorded in run.json.")] = "",
+) -> None:
+    """Train, keep checkpoints in the store, and leave the best weights and their predictions.
+
+    A run that was stopped or lost goes on from its newest checkpoint when the same command runs again.
+    """
+    from detr_job.training_job import TrainRequest
+    from detr_job.training_job import train as run_training
+
+    run_training(
+        TrainRequest(
+            store=store,
+            set_id=set_id,
+            output_prefix=output_prefix,
+            run=run,
+            out=out,
+            model=model,
+            finetune=finetune,
+            epochs=epochs,
+            minutes=minutes,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            seed=seed,
+            device=device,
+            overrides=overrides,
+            workflow_uid=workflow_uid,
+            parameters=parameters_json,
+        )
+    )
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Option(help="model/ folder of a run: path or URL.")],
+    store: Annotated[str, typer.Option(help="Root of the store that holds the prepared set.")],
+    set_id: Annotated[str, typer.Option("--set", help="Id of the prepared set.")],
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    out: Annotated[Path | None, typer.Option(help="Also write predictions/<split>.json here.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images of equal shape predicted at once.")] = 4,
+    device: Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="The numbers as JSON on stdout.")] = False,
+) -> None:
+    """Measure any model on a split of any prepared set with the same classes."""
+    from detr_job.measuring import measure
+
+    result = measure(model, store, set_id, split, out, batch_size, device)
+    if as_json:
+        print(json.dumps(result.to_dict()))
+        return
+    for name, value in result.numbers().items():
+        print(f"{name:<10} {value:.3f}" if value >= 0 else f"{name:<10} -")
+    for each in result.classes:
+        print(f"  {each.name}: AP {each.ap:.3f}, AP50 {each.ap50:.3f}, {each.ground_truths} boxes")
+
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    model: Annotated[str, typer.Option(help="model/ folder of a run: path or URL.")],
+    out: Annotated[Path, typer.Option(help="Folder for predictions.json and the drawn pictures.")] = Path(
+        "predictions"
+    ),
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="Lowest score that is shown.")] = 0.5,
+    device: Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="The detections as JSON on stdout; no pictures.")] = False,
+) -> None:
+    """Find objects in images: JSON, and pictures with the boxes drawn."""
+    from detr_job.predicting import predict_files
+
+    if as_json:
+        json.dump(predict_files(model, images, None, threshold, device), sys.stdout, indent=1, ensure_ascii=False)
+        print()
+        return
+    found = predict_files(model, images, out, threshold, device)
+    for entry in found:
+        print(f"{entry['image']}: {len(entry['detections'])} objects")
+    print(f"{os.fspath(out)}: predictions.json and {len(found)} pictures")
+
+
+def main() -> NoReturn:
+    """Entry point."""
+    command_line.run(app)

@@ -1,0 +1,142 @@
+"""Start from other weights: an earlier run's `model/` folder, or a public checkpoint of the same architecture.
+
+Heads are made new where the classes differ, and the rows of classes with the same name are kept. What
+was taken, made new and ignored is reported. This is not how a run is resumed.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from detr_job.coco_classes import COCO_CLASSES
+from detr_job.errors import JobError
+from detr_job.family import Family
+from detr_job.model_folder import CONFIG, read_info, read_weights
+from detr_job.tensor_files import read_tensors
+from object_store import ObjectStore, open_store
+
+SEGMENTATION_PREFIX = "detr."
+WHOLE_FILES = (".pth", ".pt", ".safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Weights and, where it is known, the class of each row of their heads."""
+
+    url: str
+    weights: dict[str, Tensor]
+    classes: tuple[str | None, ...] | None
+
+
+@dataclass(slots=True)
+class Taken:
+    """What happened to each tensor, for people."""
+
+    same: list[str] = field(default_factory=list)
+    rows: dict[str, int] = field(default_factory=dict)
+    fresh: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    kept_classes: tuple[str, ...] = ()
+
+    def sentences(self, source: str) -> list[str]:
+        """One line each for taken, made new and ignored."""
+        lines = [f"fine-tuning from {source}: {len(self.same)} tensors taken as they are"]
+        if self.rows:
+            kept = ", ".join(self.kept_classes) if self.kept_classes else "none"
+            lines.append(f"  heads re-made for the classes of this set: {', '.join(self.rows)}; rows kept: {kept}")
+        if self.fresh:
+            lines.append(f"  made new: {', '.join(self.fresh)}")
+        if self.ignored:
+            shown = ", ".join(self.ignored[:8]) + (
+                f" and {len(self.ignored) - 8} more" if len(self.ignored) > 8 else ""
+            )
+            lines.append(f"  in the source and ignored: {shown}")
+        return lines
+
+
+def read_source(url: str) -> Source:
+    """Read the weights. JobError, or the store's error, when there is nothing usable at this place."""
+    if url.endswith(WHOLE_FILES):
+        weights = _only_tensors(url)
+        return Source(url, weights, _coco_rows(weights))
+    store = _model_folder(url)
+    info = read_info(store)
+    return Source(url, read_weights(store), info.classes)
+
+
+def _model_folder(url: str) -> ObjectStore:
+    """The folder itself, or the `model/` of a run's folder."""
+    store = open_store(url)
+    for candidate in (store, store.child("model")):
+        if candidate.exists(CONFIG):
+            return candidate
+    raise JobError(
+        f"cvat-finetune-checkpoint: there is no {CONFIG} at {url}. It must be the model/ folder of an earlier run, "
+        "or a .pth or .safetensors file of a public DETR checkpoint"
+    )
+
+
+def _only_tensors(url: str) -> dict[str, Tensor]:
+    """The state dict of a file in a store; of a segmentation model, its detection part."""
+    folder, _, name = url.rpartition("/")
+    store = open_store(folder or ".")
+    with tempfile.TemporaryDirectory() as local:
+        path = Path(local) / name
+        store.get_file(name, path)
+        content = read_tensors(path, name=url)
+    prefix = SEGMENTATION_PREFIX if f"{SEGMENTATION_PREFIX}class_embed.bias" in content else ""
+    return {key.removeprefix(prefix): value for key, value in content.items()}
+
+
+def _coco_rows(weights: dict[str, Tensor]) -> tuple[str | None, ...] | None:
+    """Public checkpoints have one row for each of COCO's 91 ids and one for "no object"."""
+    head = weights.get("class_embed.bias")
+    return COCO_CLASSES if head is not None and head.shape[0] == len(COCO_CLASSES) + 1 else None
+
+
+def load_weights(family: Family, source: Source, classes: Sequence[str]) -> Taken:
+    """Fill a fresh network. JobError when the source is of another architecture."""
+    state = family.network.state_dict()
+    taken = Taken(ignored=sorted(set(source.weights) - set(state)))
+    same_classes = source.classes is not None and tuple(source.classes) == tuple(classes)
+    filled: dict[str, Tensor] = {}
+    wrong: list[str] = []
+    for name, fresh in state.items():
+        given = source.weights.get(name)
+        if given is None:
+            taken.fresh.append(name)
+        elif name in family.class_heads and not same_classes:
+            filled[name], taken.rows[name] = _head(fresh, given, source.classes, classes)
+        elif given.shape != fresh.shape:
+            wrong.append(f"{name} is {tuple(given.shape)} there and {tuple(fresh.shape)} here")
+        else:
+            filled[name] = given
+            taken.same.append(name)
+    if wrong or len(taken.same) < len(state) // 2:
+        what = "; ".join(wrong[:3]) or f"only {len(taken.same)} of {len(state)} tensors have the same name"
+        raise JobError(
+            f"cvat-finetune-checkpoint: {source.url} is of another architecture: {what}. Choose the model it was "
+            "trained as, and the same number of queries and layers"
+        )
+    family.network.load_state_dict(filled, strict=False)
+    if taken.rows and source.classes is not None:
+        taken.kept_classes = tuple(name for name in classes if name in source.classes)
+    return taken
+
+
+def _head(fresh: Tensor, given: Tensor, old: tuple[str | None, ...] | None, new: Sequence[str]) -> tuple[Tensor, int]:
+    """Fresh rows, but those of classes with the same name, and of "no object", from the source."""
+    head, kept = fresh.clone(), 0
+    if given.shape[1:] != fresh.shape[1:]:
+        return head, kept
+    if old is not None:
+        for row, name in enumerate(new):
+            if name in old and old.index(name) < given.shape[0]:
+                head[row] = given[old.index(name)]
+                kept += 1
+    if fresh.shape[0] == len(new) + 1:
+        head[-1] = given[-1]
+    return head, kept

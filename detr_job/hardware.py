@@ -1,0 +1,100 @@
+"""Which device a job runs on, in which precision, and how to call it in a report."""
+
+import os
+import platform
+from contextlib import AbstractContextManager
+
+import torch
+
+from detr_job.errors import JobError
+from run_config.job import Training
+
+
+def choose_device(name: str) -> torch.device:
+    """`cuda`, `cpu` or `auto`. A GPU that was asked for and is not there is an error, never a slow run."""
+    if name not in ("auto", "cuda", "cpu"):
+        raise JobError(f"device: {name!r} is not one of auto, cuda, cpu")
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise JobError(
+            "device: cuda was asked for and PyTorch sees no GPU here. Choose a node pool with GPUs, check that the "
+            "container requests one, or set device to auto or cpu"
+        )
+    device = torch.device("cuda", 0)
+    major, minor = torch.cuda.get_device_capability(device)
+    built_for = torch.cuda.get_arch_list()
+    if built_for and not any(_runs(arch, major, minor) for arch in built_for):
+        raise JobError(
+            f"device: {torch.cuda.get_device_name(device)} has compute capability {major}.{minor}, which this build "
+            f"of PyTorch {torch.__version__} does not support ({', '.join(built_for)}): choose another node pool"
+        )
+    return device
+
+
+def _runs(arch: str, major: int, minor: int) -> bool:
+    """Machine code runs on the same major version from its minor on; PTX on anything newer."""
+    kind, _, digits = arch.partition("_")
+    number = "".join(character for character in digits if character.isdigit())
+    built = divmod(int(number), 10)
+    if kind == "compute":
+        return (major, minor) >= built
+    return major == built[0] and minor >= built[1]
+
+
+def use_bf16(settings: Training, device: torch.device) -> bool:
+    """Whether convolutions and matrix products run in bf16."""
+    if settings.precision == "fp32":
+        return False
+    if device.type == "cuda":
+        has = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        has = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # no public name yet
+    if settings.precision == "bf16" and not has:
+        raise JobError(f"training.precision: {hardware_name(device)} has no bf16; set it to auto or fp32")
+    return bool(has)
+
+
+def autocast(device: torch.device, *, bf16: bool) -> AbstractContextManager[object]:
+    """The region in which the network runs; losses and matching leave it."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+
+
+def prepare(device: torch.device) -> None:
+    """Settings of the whole process, before the first tensor."""
+    if device.type == "cpu":
+        # Some scatter operations on the CPU add in the order in which threads arrive. Interrupted and
+        # undisturbed runs are to agree bit for bit.
+        torch.use_deterministic_algorithms(mode=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # set by a module property
+    else:
+        torch.backends.cudnn.benchmark = False  # shapes change from batch to batch
+        torch.set_float32_matmul_precision("high")
+
+
+def hardware_name(device: torch.device) -> str:
+    """`NVIDIA H100 80GB HBM3`, or the processor and how many threads of it are used."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_processor()}, {torch.get_num_threads()} threads"
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:  # noqa: PTH123 - not a path of ours
+            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def memory_gib(device: torch.device) -> float:
+    """The most that was in use at once: of the GPU, or of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    try:
+        import resource
+    except ImportError:
+        return 0.0
+    scale = 1 if os.uname().sysname == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 2**30

@@ -1,0 +1,47 @@
+"""`detr-job evaluate`: a model from its folder on a split of a prepared set."""
+
+from pathlib import Path
+
+from data_prep.prepared_set import SPLITS, PreparedSet
+from detr_job import hardware
+from detr_job.data import EvaluationSamples
+from detr_job.errors import JobError
+from detr_job.model_folder import load_model
+from detr_job.prediction import predict_split
+from detr_job.training_job import working_folder
+from evaluation.coco import CocoResult, evaluate_boxes
+from evaluation.predictions import write_predictions
+from object_store import open_store
+
+
+def measure(
+    model_url: str,
+    store_url: str,
+    set_id: str,
+    split_name: str,
+    out: Path | None,
+    batch_size: int,
+    device_name: str,
+) -> CocoResult:
+    """The COCO numbers. JobError when the classes of model and set differ, or the split is empty."""
+    if split_name not in SPLITS:
+        raise JobError(f"--split: {split_name!r} is not one of {', '.join(SPLITS)}")
+    device = hardware.choose_device(device_name)
+    model = load_model(open_store(model_url), device)
+    prepared = PreparedSet.open(open_store(store_url), set_id)
+    if model.info.classes != prepared.class_names:
+        raise JobError(
+            f"the model knows the classes {', '.join(model.info.classes)}, the set {set_id} has "
+            f"{', '.join(prepared.class_names)}: measure it on a set with the same classes"
+        )
+    with working_folder() as folder:
+        split = prepared.pull(folder, [split_name]).split(split_name)
+        if not len(split):
+            raise JobError(f"the prepared set {set_id} has no images in {split_name}: choose another --split")
+        samples = EvaluationSamples(split, model.config.data)
+        bf16 = hardware.use_bf16(model.config.training, device)
+        seen = predict_split(model.family.network, model.family, samples, batch_size, device, bf16=bf16)
+        if out is not None:
+            content = seen.file(set_id, split_name, model.description, model.info.classes)
+            write_predictions(out / "predictions" / f"{split_name}.json", content)
+        return evaluate_boxes(split.annotations_path, seen.predictions)

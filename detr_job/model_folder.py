@@ -1,0 +1,136 @@
+"""The `model/` folder: the best weights with all that is needed to use them, and nothing that could run.
+
+model.safetensors   weights
+config.json         format, classes in the order of the logits, the model's configuration, preprocessing
+README.md           the model card
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save_file
+from torch import Tensor
+
+from detr_job.data import MEAN, STD
+from detr_job.errors import JobError
+from detr_job.family import Family, build_family
+from object_store import ObjectStore
+from run_config.job import JobConfig
+
+FORMAT = 1
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+
+
+class Preprocessing(msgspec.Struct, frozen=True):
+    """What an image goes through: short side to `eval_size`, long side at most `max_size`, then mean and std."""
+
+    eval_size: int
+    max_size: int
+    mean: tuple[float, float, float] = MEAN
+    std: tuple[float, float, float] = STD
+
+
+class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Content of config.json."""
+
+    format: int = FORMAT
+    classes: tuple[str, ...]
+    preset: str
+    job: dict[str, Any]
+    """The whole JobConfig it was trained with."""
+    preprocessing: Preprocessing
+    prepared_set: str
+    metrics: dict[str, float]
+    """AP and AP50 on the validation split, when it was chosen."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedModel:
+    """A model that can predict."""
+
+    description: str
+    config: JobConfig
+    info: ModelConfig
+    family: Family
+
+
+def write_model(folder: Path, weights: Mapping[str, Tensor], info: ModelConfig) -> None:
+    """Write the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(dict(weights), folder / WEIGHTS)
+    (folder / CONFIG).write_bytes(msgspec.json.format(msgspec.json.encode(info), indent=2))
+    (folder / CARD).write_text(model_card(info), encoding="utf-8")
+
+
+def read_info(store: ObjectStore) -> ModelConfig:
+    """config.json of a folder. JobError when it is none."""
+    where = f"{store.url}/{CONFIG}"
+    try:
+        info = msgspec.json.decode(store.get_bytes(CONFIG), type=ModelConfig)
+    except msgspec.DecodeError as error:
+        raise JobError(f"{where} is not a model's configuration: {error}") from error
+    if info.format != FORMAT:
+        raise JobError(f"{where} has format {info.format}, this version reads {FORMAT}: use the version that wrote it")
+    return info
+
+
+def read_weights(store: ObjectStore) -> dict[str, Tensor]:
+    """The weights of a folder. JobError when the file is damaged."""
+    try:
+        return load_safetensors(store.get_bytes(WEIGHTS))
+    except (SafetensorError, ValueError) as error:
+        raise JobError(f"{store.url}/{WEIGHTS} is damaged: {error}") from error
+
+
+def load_model(store: ObjectStore, device: torch.device) -> TrainedModel:
+    """A model from its folder, ready to predict on a device. JobError when the folder is not whole."""
+    info = read_info(store)
+    try:
+        config = JobConfig.model_validate(info.job)
+    except ValidationError as error:
+        raise JobError(f"{store.url}/{CONFIG} has a configuration that this version does not know: {error}") from error
+    family = build_family(config, len(info.classes))
+    try:
+        family.network.load_state_dict(read_weights(store))
+    except RuntimeError as error:
+        raise JobError(f"{store.url}: weights and configuration do not belong together: {error}") from error
+    family.network.to(device).to(memory_format=torch.channels_last).eval()
+    return TrainedModel(f"{info.preset} from {store.url}", config, info, family)
+
+
+def model_card(info: ModelConfig) -> str:
+    """What a person needs to know about the model, in Markdown."""
+    model = info.job["model"]
+    size = info.preprocessing
+    rows = "\n".join(f"| {index} | {_cell(name)} |" for index, name in enumerate(info.classes))
+    numbers = ", ".join(f"{name.upper()} {value:.3f}" for name, value in info.metrics.items()) or "not measured"
+    return f"""# {_cell(info.preset)}: a detector of {len(info.classes)} classes
+
+Trained by detr-workflows on the prepared set `{info.prepared_set}`. On its validation split: {numbers}.
+
+| index | class |
+|---|---|
+{rows}
+
+- Family `{model["family"]}`; the whole configuration is in `{CONFIG}`.
+- Input: RGB, orientation applied, short side {size.eval_size} pixels, long side at most {size.max_size},
+  scaled to 0…1, then minus mean {list(size.mean)} over deviation {list(size.std)}.
+- Output: boxes as centre and size, parts of the image.
+
+Use it:
+
+    detr-job predict --model THIS_FOLDER IMAGE...
+"""
+
+
+def _cell(text: str) -> str:
+    """A name that cannot leave its table cell."""
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))

@@ -1,0 +1,46 @@
+"""AdamW with few parameter groups, and the learning rate over the run."""
+
+import math
+
+import torch
+from torch import nn
+
+from run_config.job import Optimizer, Schedule
+
+
+def build_optimizer(network: nn.Module, settings: Optimizer) -> torch.optim.AdamW:
+    """One group for each pair of rate and decay, not one a tensor: the step is a few fused kernels."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            rate = settings.lr_backbone if "backbone" in name else settings.lr
+            decay = settings.weight_decay if settings.decay_vectors or parameter.ndim > 1 else 0.0
+            groups.setdefault((rate, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": decay}
+            for (rate, decay), parameters in groups.items()
+        ],
+        betas=settings.betas,
+        fused=True,
+    )
+
+
+def rate_factor(schedule: Schedule, progress: float) -> float:
+    """What the base rates are multiplied by at `progress`, 0 at the first step and 1 after the last."""
+    if progress < schedule.warmup:
+        # The first step of a run must not be lost to a rate of 0.
+        return max(progress / schedule.warmup, 0.01)
+    if schedule.kind == "cosine":
+        done = (progress - schedule.warmup) / (1 - schedule.warmup)
+        return schedule.final_lr + (1 - schedule.final_lr) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+    if schedule.kind == "step":
+        # Half a step of tolerance: 200 of 300 epochs is 2/3 of the run in other digits.
+        return schedule.drop_factor ** sum(progress >= point - 1e-9 for point in schedule.drop_at)
+    return 1.0
+
+
+def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Every group's rate is its base rate times the factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor

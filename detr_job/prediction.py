@@ -1,0 +1,91 @@
+"""Predictions of a network on a split, image by image in the set's order."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from detr_job.data import EvaluationSamples, evaluation_loader, normalised
+from detr_job.detections import Outputs
+from detr_job.family import Family
+from detr_job.hardware import autocast
+from evaluation.predictions import PredictedImage, Prediction, PredictionsFile
+
+DIGITS = 3  # of a pixel: finer than any annotation
+COLLAPSED = 1e-3  # of the image's side
+
+
+@dataclass(frozen=True, slots=True)
+class SplitPredictions:
+    """What a network sees in a split. `spread`: how much a query's box differs from image to image, 0…1."""
+
+    images: tuple[PredictedImage, ...]
+    predictions: tuple[Prediction, ...]
+    spread: float
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether every query answers the same for every image, the disease of DETRs that do not learn."""
+        return len(self.images) > 1 and self.spread < COLLAPSED
+
+    def file(self, set_id: str, split: str, model: str, classes: tuple[str, ...]) -> PredictionsFile:
+        """The predictions file of the contract."""
+        return PredictionsFile(
+            set_id=set_id,
+            split=split,
+            model=model,
+            classes=classes,
+            images=self.images,
+            predictions=self.predictions,
+        )
+
+
+@torch.no_grad()
+def predict_split(
+    network: nn.Module,
+    family: Family,
+    samples: EvaluationSamples,
+    batch_size: int,
+    device: torch.device,
+    *,
+    bf16: bool,
+) -> SplitPredictions:
+    """Run the network on every image. Images of equal shape share a batch, so nothing is padded."""
+    was_training = network.training
+    network.eval()
+    records = samples.split.images
+    found: dict[int, list[Prediction]] = {}
+    corners: list[Tensor] = []
+    for batch in evaluation_loader(samples, batch_size, device):
+        moved = batch.to(device)
+        with autocast(device, bf16=bf16):
+            outputs: Outputs = network(normalised(moved), moved.padding_mask)
+        sizes = torch.tensor([(records[i].height, records[i].width) for i in batch.indices], dtype=torch.float32)
+        corners.append(outputs.boxes[-1].float())
+        for index, detections in zip(batch.indices, family.detections(outputs, sizes), strict=True):
+            image_id = records[index].image_id
+            rows = torch.cat((detections.boxes, detections.scores[:, None]), dim=1).cpu()
+            found[index] = [
+                Prediction(image_id, label, _xywh(x1, y1, x2, y2), score)
+                for (x1, y1, x2, y2, score), label in zip(rows.tolist(), detections.labels.tolist(), strict=True)
+            ]
+    network.train(was_training)
+    images = tuple(PredictedImage(record.image_id, record.width, record.height) for record in records)
+    predictions = tuple(prediction for index in range(len(records)) for prediction in found[index])
+    return SplitPredictions(images, predictions, _spread(corners))
+
+
+def _xywh(x1: float, y1: float, x2: float, y2: float) -> tuple[float, float, float, float]:
+    return (
+        round(x1, DIGITS),
+        round(y1, DIGITS),
+        round(max(x2 - x1, 0.0), DIGITS),
+        round(max(y2 - y1, 0.0), DIGITS),
+    )
+
+
+def _spread(boxes: list[Tensor]) -> float:
+    """Mean over queries and coordinates of the deviation between images; 0 for fewer than two images."""
+    most = min((each.shape[1] for each in boxes), default=0)
+    together = torch.cat([each[:, :most] for each in boxes]) if boxes else torch.zeros(0)
+    return float(together.std(dim=0).mean()) if together.shape[0] > 1 else 0.0

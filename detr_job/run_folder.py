@@ -1,0 +1,136 @@
+"""What a run writes about itself while it trains: run.json and metrics.jsonl."""
+
+import json
+import os
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from detr_job.errors import JobError
+from object_store import NoSuchKey, ObjectStore
+
+RUN, METRICS = "run.json", "metrics.jsonl"
+# What may differ between two starts of one run without changing what is trained.
+_MAY_DIFFER = frozenset({"data.workers", "evaluation.batch_size", "checkpoints.keep", "training.log_interval"})
+
+
+def code_version() -> str:
+    """The installed version, and the commit where the image names it."""
+    try:
+        installed = version("detr-workflows")
+    except PackageNotFoundError:
+        installed = "unknown"
+    revision = os.environ.get("CODE_REVISION", "")
+    return f"{installed}+{revision}" if revision else installed
+
+
+def describe_run(
+    *,
+    run: str,
+    uid: str,
+    parameters: dict[str, Any],
+    config: dict[str, Any],
+    preset: str,
+    set_id: str,
+    classes: tuple[str, ...],
+    hardware: str,
+    precision: str,
+    model_parameters: int,
+) -> dict[str, Any]:
+    """Lineage: all that is needed to know where a model came from, and to make it again."""
+    return {
+        "format": 1,
+        "run": run,
+        "workflow_uid": uid,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "parameters": parameters,
+        "model": preset,
+        "config": config,
+        "seed": config["training"]["seed"],
+        "prepared_set": set_id,
+        "classes": list(classes),
+        "code_version": code_version(),
+        "image_digest": os.environ.get("IMAGE_DIGEST", ""),
+        "hardware": hardware,
+        "precision": precision,
+        "torch_version": torch.__version__,
+        "model_parameters": model_parameters,
+        "restarts": 0,
+    }
+
+
+def open_run(store: ObjectStore, description: dict[str, Any]) -> dict[str, Any]:
+    """Start or take up a run: write run.json and return it.
+
+    JobError when the folder belongs to another workflow, or was started with other settings: training
+    into it would mix two runs.
+    """
+    try:
+        before = json.loads(store.get_bytes(RUN))
+    except NoSuchKey:
+        before = None
+    except ValueError as error:
+        raise JobError(f"{store.url}/{RUN} is damaged: {error}; choose another run name") from error
+    if before is not None:
+        _same_run(store.url, before, description)
+        description = {**description, "started": before["started"], "restarts": before.get("restarts", 0) + 1}
+    store.put_bytes(RUN, json.dumps(description, indent=2, ensure_ascii=False).encode())
+    return description
+
+
+def _same_run(url: str, before: dict[str, Any], now: dict[str, Any]) -> None:
+    if before.get("workflow_uid") != now["workflow_uid"]:
+        raise JobError(
+            f"{url} belongs to another workflow (uid {before.get('workflow_uid') or 'none'}, this is "
+            f"{now['workflow_uid'] or 'none'}): choose another run name or output prefix"
+        )
+    if before.get("prepared_set") != now["prepared_set"]:
+        raise JobError(
+            f"{url} was started on the prepared set {before.get('prepared_set')}, not on {now['prepared_set']}: "
+            "choose another run name"
+        )
+    old, new = _flat(before.get("config", {})), _flat(now["config"])
+    changed = [
+        key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key) and key not in _MAY_DIFFER
+    ]
+    if changed:
+        what = ", ".join(f"{key} {old.get(key)!r} -> {new.get(key)!r}" for key in changed[:4])
+        raise JobError(f"{url} was started with other settings ({what}): choose another run name")
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return flat
+
+
+class Metrics:
+    """metrics.jsonl, one object a line. After a restart it is cut back to the checkpoint's step."""
+
+    def __init__(self, store: ObjectStore, step: int) -> None:
+        self._lines: list[str] = []
+        if step == 0:
+            return
+        try:
+            text = store.get_bytes(METRICS).decode(errors="replace")
+        except NoSuchKey:
+            return
+        self._lines = [line for line in text.splitlines() if _step_of(line) <= step]
+
+    def add(self, step: int, epoch: float, split: str, values: dict[str, float]) -> None:
+        """Append a line."""
+        self._lines.append(json.dumps({"step": step, "epoch": round(epoch, 3), "split": split, **values}))
+
+    def content(self) -> bytes:
+        """The whole file."""
+        return ("\n".join(self._lines) + "\n").encode() if self._lines else b""
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")

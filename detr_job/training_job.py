@@ -1,0 +1,283 @@
+"""`detr-job train` from its options to what a run leaves behind."""
+
+import dataclasses
+import json
+import logging
+import os
+import shlex
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data_prep.prepared_set import LocalSet, PreparedSet
+from detr_job import hardware, model_folder
+from detr_job.checkpoint import Checkpoint
+from detr_job.data import EvaluationSamples
+from detr_job.errors import JobError
+from detr_job.family import Family, build_family
+from detr_job.finetune import load_weights, read_source
+from detr_job.model_folder import ModelConfig, Preprocessing
+from detr_job.models.detr import Detr
+from detr_job.models.imagenet_weights import load_imagenet_weights
+from detr_job.progress import ProgressReport, SayHandler
+from detr_job.run_folder import describe_run, open_run
+from detr_job.stop_request import StopRequest
+from detr_job.trainer import SAVE_AT_END_S, Trainer
+from detr_job.uploads import Uploads
+from evaluation.predictions import write_predictions
+from object_store import ObjectStore, open_store
+from run_config.job import DetrModel, JobConfig
+from run_config.presets import load_job_config
+
+FROM_SCRATCH_IMAGES = 10_000
+PREDICTED_SPLITS = ("val", "test")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TrainRequest:
+    """The options of `detr-job train`; empty strings are what was not given."""
+
+    store: str
+    set_id: str
+    output_prefix: str
+    run: str
+    model: str
+    workflow_uid: str = ""
+    finetune: str = ""
+    epochs: str = ""
+    minutes: str = ""
+    batch_size: str = ""
+    learning_rate: str = ""
+    seed: str = ""
+    device: str = "cuda"
+    overrides: str = ""
+    parameters: str = ""
+    out: Path
+
+
+def job_config(request: TrainRequest) -> JobConfig:
+    """The preset or file, under the options, under the overrides."""
+    options = {
+        "schedule.epochs": request.epochs,
+        "schedule.minutes": request.minutes,
+        "data.batch_size": request.batch_size,
+        "optimizer.lr": request.learning_rate,
+        "training.seed": request.seed,
+    }
+    if request.epochs and request.minutes:
+        raise JobError("epochs and minutes are both set: a run has one length, choose one")
+    given = [f"{key}={value}" for key, value in options.items() if value]
+    try:
+        overrides = shlex.split(request.overrides)
+    except ValueError as error:
+        raise JobError(f"overrides: {error} in {request.overrides!r}: quote each key=value as in a shell") from error
+    return load_job_config(request.model, [*given, *overrides])
+
+
+def train(request: TrainRequest) -> None:
+    """Train, predict the validation and test splits, and write what the run leaves to `out`."""
+    config = job_config(request)
+    device = hardware.choose_device(request.device)
+    hardware.prepare(device)
+    stop = StopRequest()
+    stop.install()
+    store = open_store(request.store)
+    run = store.child(f"{request.output_prefix.strip('/')}/{request.run}")
+    prepared = PreparedSet.open(store, request.set_id)
+    with working_folder() as folder:
+        local = prepared.pull(folder)
+        _check_data(local)
+        torch.manual_seed(config.training.seed)
+        family = build_family(config, len(local.class_names))
+        _open_run(request, config, local, family, device, run)
+        uploads = Uploads()
+        try:
+            trainer = Trainer(config, family, local, run, device, uploads, stop)
+            report = ProgressReport(0)
+            _announce(report, config, request, local, family, device, bf16=trainer.bf16)
+            with _warnings_shown(report):
+                trainer.resume(report.say)
+                if trainer.progress.step == 0:
+                    _initialise(config, request, family, local, report, store)
+                    trainer.restart_average()
+                trainer.train()
+                last = trainer.state()
+                trainer.load_best()
+                _leave_behind(request, config, local, trainer, last)
+                uploads.finish(SAVE_AT_END_S)
+        finally:
+            uploads.close()
+
+
+@contextmanager
+def working_folder() -> Iterator[Path]:
+    """Where data is pulled to: DETR_JOB_CACHE, where it stays, or a folder that goes with the process."""
+    kept = os.environ.get("DETR_JOB_CACHE")
+    if kept:
+        Path(kept).mkdir(parents=True, exist_ok=True)
+        yield Path(kept)
+    else:
+        with tempfile.TemporaryDirectory(prefix="detr-job-") as folder:
+            yield Path(folder)
+
+
+@contextmanager
+def _warnings_shown(report: ProgressReport) -> Iterator[None]:
+    """Warnings of the libraries appear where people look."""
+    handler = SayHandler(report)
+    logger = logging.getLogger("detr_job")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def _check_data(local: LocalSet) -> None:
+    train_split = local.split("train")
+    if not len(train_split):
+        raise JobError(f"the prepared set {local.id} has no training images: prepare it with a train part")
+    if not any(len(record.labels) for record in train_split.images):
+        raise JobError(f"the prepared set {local.id} has no boxes in its training part: label some images first")
+    if not len(local.class_names):
+        raise JobError(f"the prepared set {local.id} has no classes")
+
+
+def _open_run(
+    request: TrainRequest,
+    config: JobConfig,
+    local: LocalSet,
+    family: Family,
+    device: torch.device,
+    run: ObjectStore,
+) -> dict[str, Any]:
+    """Write run.json at once: permissions and a name in use are found before anything is computed."""
+    try:
+        parameters = json.loads(request.parameters) if request.parameters else {}
+    except ValueError as error:
+        raise JobError(f"--parameters-json is not JSON: {error}") from error
+    if isinstance(parameters, list):  # the form in which Argo gives all parameters of a workflow
+        parameters = {entry["name"]: entry.get("value", "") for entry in parameters}
+    return open_run(
+        run,
+        describe_run(
+            run=request.run,
+            uid=request.workflow_uid,
+            parameters=parameters,
+            config=config.model_dump(mode="json"),
+            preset=Path(request.model).stem,
+            set_id=local.id,
+            classes=local.class_names,
+            hardware=hardware.hardware_name(device),
+            precision="bf16" if hardware.use_bf16(config.training, device) else "fp32",
+            model_parameters=sum(parameter.numel() for parameter in family.network.parameters()),
+        ),
+    )
+
+
+def _announce(
+    report: ProgressReport,
+    config: JobConfig,
+    request: TrainRequest,
+    local: LocalSet,
+    family: Family,
+    device: torch.device,
+    *,
+    bf16: bool,
+) -> None:
+    """What is about to happen, and what will probably go wrong with it."""
+    train_split = local.split("train")
+    count = sum(parameter.numel() for parameter in family.network.parameters())
+    report.say(
+        f"{Path(request.model).stem}: {count / 1e6:.1f} M parameters, {len(local.class_names)} classes, "
+        f"{len(train_split)} training and {len(local.split('val'))} validation images, on "
+        f"{hardware.hardware_name(device)}, {'bf16' if bf16 else 'fp32'}"
+    )
+    for warning in _warnings(config, request, local):
+        report.say(f"warning: {warning}")
+
+
+def _warnings(config: JobConfig, request: TrainRequest, local: LocalSet) -> Iterator[str]:
+    train_split = local.split("train")
+    batch_size, queries = config.data.batch_size, config.model.queries
+    if len(train_split) < batch_size:
+        yield (
+            f"{len(train_split)} training images are fewer than the batch size {batch_size}: "
+            f"batches have {len(train_split)} images"
+        )
+    crowded = [record for record in train_split.images if len(record.labels) > queries]
+    if crowded:
+        most = max(crowded, key=lambda record: len(record.labels))
+        yield (
+            f"{len(crowded)} training images have more boxes than the model has queries ({queries}), most of all "
+            f"{most.file_name} with {len(most.labels)}: what exceeds them is not learned. Set "
+            f"model.queries={len(most.labels) + 20} or more"
+        )
+    if not len(local.split("val")):
+        yield "the set has no validation part: the last weights are taken, not the best"
+    scratch = isinstance(config.model, DetrModel) and not request.finetune
+    if scratch and len(train_split) < FROM_SCRATCH_IMAGES:
+        start = "a random transformer" if config.model.backbone_weights else "random weights"  # type: ignore[union-attr]  # a DetrModel here
+        yield (
+            f"DETR from {start} needs more than {FROM_SCRATCH_IMAGES} images and hundreds of epochs to learn anything, "
+            f"and this set has {len(train_split)}: start from a checkpoint (cvat-finetune-checkpoint), or choose tiny"
+        )
+
+
+def _initialise(
+    config: JobConfig,
+    request: TrainRequest,
+    family: Family,
+    local: LocalSet,
+    report: ProgressReport,
+    store: ObjectStore,
+) -> None:
+    """The first weights of a run."""
+    if request.finetune:
+        url = request.finetune if "://" in request.finetune else f"{store.url}/{request.finetune.strip('/')}"
+        source = read_source(url)
+        for line in load_weights(family, source, local.class_names).sentences(source.url):
+            report.say(line)
+    elif isinstance(config.model, DetrModel) and config.model.backbone_weights:
+        url = config.model.backbone_weights
+        folder, _, name = url.rpartition("/")
+        with tempfile.TemporaryDirectory() as local_folder:
+            path = Path(local_folder) / name
+            open_store(folder or ".").get_file(name, path)
+            assert isinstance(family.network, Detr)
+            load_imagenet_weights(family.network, path)
+        report.say(f"backbone from {url}")
+
+
+def _leave_behind(
+    request: TrainRequest, config: JobConfig, local: LocalSet, trainer: Trainer, state: Checkpoint
+) -> None:
+    """Best weights, last state and predictions, for whoever uploads `out`."""
+    preset = Path(request.model).stem
+    progress = trainer.progress
+    metrics = {"val_ap": progress.best_ap} if progress.best_step else {}
+    info = ModelConfig(
+        classes=local.class_names,
+        preset=preset,
+        job=config.model_dump(mode="json"),
+        preprocessing=Preprocessing(config.data.eval_size, config.data.max_size),
+        prepared_set=local.id,
+        metrics=metrics,
+    )
+    last = request.out / "checkpoint"
+    last.mkdir(parents=True, exist_ok=True)
+    for name, data in state.files().items():
+        (last / name).write_bytes(data)
+    weights = {name: tensor.cpu().contiguous() for name, tensor in trainer.network.state_dict().items()}
+    model_folder.write_model(request.out / "model", weights, info)
+    description = f"{preset}, step {progress.best_step or progress.step}"
+    for name in PREDICTED_SPLITS:
+        split = local.split(name)
+        if len(split):
+            seen = trainer.predict(EvaluationSamples(split, config.data), trainer.network)
+            path = request.out / "predictions" / f"{name}.json"
+            write_predictions(path, seen.file(local.id, name, description, local.class_names))
