@@ -1,0 +1,1 @@
+"""One script for each claim about speed or memory, against a named baseline, in one run."""
