@@ -111,7 +111,8 @@ class ObjectStore(ABC):
         """Copy a local file to the store, large ones in parallel parts."""
         path = Path(path)
         with file_errors(path):
-            self._upload(path, check_key(key), one_at_a_time(progress))
+            task = functools.partial(self._upload_as_task, path, check_key(key), one_at_a_time(progress))
+            run_all([task], 1)
 
     def put_folder(self, folder: Path | str, prefix: str, *, progress: Progress | None = None) -> None:
         """Copy all files below a local folder to `prefix/<path in the folder>`, many at once.
@@ -136,8 +137,7 @@ class ObjectStore(ABC):
                 raise StoreError(f"{folder} is not a folder: nothing to copy to {self.url}")
             run_all(small_ones(), self.workers)
             # Large files are parallel in themselves; one after the other keeps the memory bounded.
-            for path, key in large:
-                self._upload(path, key, report)
+            run_all((functools.partial(self._upload_as_task, path, key, report) for path, key in large), 1)
 
     @abstractmethod
     def delete(self, keys: str | Iterable[str]) -> None:

@@ -16,9 +16,9 @@ from object_store.errors import AlreadyExists, InvalidKey, NoSuchKey, ObjectChan
 from object_store.file_errors import file_errors
 from object_store.file_tree import walk_files
 from object_store.interface import ObjectInfo, ObjectStore, Progress
-from object_store.keys import check_key, check_prefix, join
+from object_store.keys import PARTIAL_NAME, check_key, check_prefix, join
 from object_store.parallel import Task
-from object_store.partial_file import PartialFile, remove_leftovers
+from object_store.partial_file import LEFTOVER_AGE_S, PartialFile, remove_leftovers
 
 CHUNK_BYTES = 1 << 20
 
@@ -97,10 +97,12 @@ class LocalStore(ObjectStore):
         count = 0
         with file_errors(folder):
             for parent, _, names in os.walk(folder, topdown=False):
-                remove_leftovers(Path(parent), older_than_s=-1)
                 below = Path(parent)
+                remove_leftovers(below, older_than_s=LEFTOVER_AGE_S)
                 links = [entry.name for entry in os.scandir(parent) if entry.is_symlink() and entry.is_dir()]
                 for name in {*names, *links}:
+                    if PARTIAL_NAME.fullmatch(name):
+                        continue  # somebody is writing; the object appears after this deletion, as in S3
                     # Another process may be deleting the same folder, or have finished its file.
                     with contextlib.suppress(FileNotFoundError):
                         (below / name).unlink()

@@ -19,6 +19,7 @@ from object_store.parallel import Task
 from object_store.partial_file import PartialFile
 from object_store.s3_connection import S3Connection
 from object_store.s3_download import Download, read_range
+from object_store.s3_errors import answer_in
 from object_store.s3_upload import SINGLE_UPLOAD_BYTES, put_with_patience, upload_file
 
 DELETE_BATCH = 1000  # the most that one request may name
@@ -60,8 +61,10 @@ class S3Store(ObjectStore):
         with self._connection.errors(url):
             try:
                 meta = obstore.head(self._connection.reader, full)
-            except (FileNotFoundError, obstore.exceptions.BaseError):
+            except (FileNotFoundError, obstore.exceptions.BaseError) as error:
                 # The answer to HEAD has no body, so it cannot say what is wrong; GET's can.
+                if answer_in(str(error)).status not in {400, 403, 404}:
+                    raise
                 meta = obstore.get(self._connection.reader, full).meta
             etag = (meta["e_tag"] or "").strip('"') or None
             return ObjectInfo(key, meta["size"], etag, meta["last_modified"])
