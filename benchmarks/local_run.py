@@ -1,0 +1,42 @@
+"""The whole job as a person runs it on a laptop: what the two benchmarks of its results share."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class Result:
+    """The last lines of a run."""
+
+    ap: float
+    ap50: float
+    seconds: float
+
+
+def local_run(store: Path, *, parameters: Mapping[str, str], sample: Path | None = None) -> Result:
+    """`detr-workflows run-local detr-train`; with `sample`, on the drawn sample, which is made first if need be."""
+    start = time.monotonic()
+    given = dict(parameters)
+    if sample is not None:
+        subprocess.run([BIN / "data-prep", "make-sample", sample], check=True, stdout=subprocess.DEVNULL)
+        given["cvat-annotation-path"] = str(sample / "sample_trainval.zip")
+        given["cvat-test-path"] = str(sample / "sample_test.zip")
+    arguments = [argument for name, value in given.items() if value for argument in ("-p", f"{name}={value}")]
+    command = [BIN / "detr-workflows", "run-local", "--store", store, "--scratch", store / "scratch", *arguments]
+    done = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE)
+    numbers = {name: float(value) for name, value in re.findall(r"^(AP|AP50) ([\d.]+)$", done.stdout, re.MULTILINE)}
+    return Result(numbers["AP"], numbers["AP50"], time.monotonic() - start)
+
+
+def machine() -> str:
+    """The processor and how many of it."""
+    names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) or ["unknown processor"]
+    return f"{names[0]}, {os.cpu_count()} cores"
