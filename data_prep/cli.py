@@ -1,10 +1,15 @@
 """The command line `data-prep`: from CVAT exports to prepared sets."""
 
-from typing import Annotated, NoReturn
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from run_config.command_line import run
+
+if TYPE_CHECKING:
+    from data_prep.prepare import Request
 
 app = typer.Typer(
     name="data-prep",
@@ -52,11 +57,6 @@ def _data_prep() -> None:
     """Keeps the verbs as sub-commands, however few there are."""
 
 
-def _given(sources: list[str] | None) -> tuple[str, ...]:
-    """Workflow templates pass an empty text for what was not given."""
-    return tuple(source for source in sources or () if source.strip())
-
-
 @app.command("prepare")
 def prepare_command(
     sources: Sources,
@@ -68,20 +68,112 @@ def prepare_command(
     ignore_subsets: IgnoreSubsets = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check exports, split them and write a prepared set; prints the set's id."""
-    from data_prep.manifest import Options
-    from data_prep.prepare import DEFAULT_SHARD_BYTES, Request, prepare
+    """Check exports, split them and write a prepared set to the store; the answer is the set's id.
+
+    The same data and options give the same id, and are not written or even read again. Inside a
+    workflow ($OUT is set) the id is also written to $OUT/outputs/prepared-set.
+    """
+    from data_prep import summary
+    from data_prep.manifest import REPORT_KEY, set_prefix
+    from data_prep.prepare import prepare
+    from data_prep.progress import Display
     from data_prep.report import draw_report
     from object_store import open_store
 
-    options = Options(val_fraction, seed, not ignore_subsets, DEFAULT_SHARD_BYTES)
-    request = Request(_given(sources), _given(val), _given(test), options)
-    done = prepare(request, open_store(store), draw_report)
-    print(done.manifest.id)
+    root = open_store(store)
+    request = _request(sources, val, test, val_fraction, seed, ignore_subsets)
+    with Display() as display:
+        done = prepare(request, root, draw_report, display)
+    manifest = done.manifest
+    report = f"{root.url}/{set_prefix(manifest.id)}/{REPORT_KEY}"
+    _hand_on("prepared-set", manifest.id)
+    if as_json:
+        print(summary.as_json(manifest, store=root.url, was_there=done.was_there, report=report))
+        return
+    print(f"prepared set {manifest.id}{' (was there already)' if done.was_there else ''}")
+    print(*summary.as_lines(manifest), f"  report: {report}", sep="\n")
+
+
+@app.command("inspect")
+def inspect_command(
+    sources: Sources,
+    report: Annotated[
+        Path | None, typer.Option("--report", "-o", help="Write the report page (HTML) to this file.")
+    ] = None,
+    val: Val = None,
+    test: Test = None,
+    val_fraction: ValFraction = 0.15,
+    seed: Seed = 0,
+    ignore_subsets: IgnoreSubsets = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check exports as `prepare` does and say what would come of them; writes nothing but the report."""
+    from data_prep import summary
+    from data_prep.errors import DataPrepError
+    from data_prep.prepare import inspect
+    from data_prep.progress import Display
+    from data_prep.report import draw_report
+
+    with Display() as display:
+        manifest, page = inspect(_request(sources, val, test, val_fraction, seed, ignore_subsets), draw_report, display)
+    if report is not None:
+        try:
+            report.write_bytes(page)
+        except OSError as error:
+            raise DataPrepError(f"the report {report} cannot be written: {error.strerror}; check the folder") from error
+    if as_json:
+        print(summary.as_json(manifest, report=None if report is None else str(report)))
+        return
+    print(f"would become the prepared set {manifest.id}")
+    print(*summary.as_lines(manifest), *([f"  report: {report}"] if report is not None else []), sep="\n")
+
+
+@app.command("rewrite-paths")
+def rewrite_paths_command(
+    annotations: Annotated[Path, typer.Argument(metavar="IN", help="A COCO annotation file.")],
+    image_dir: Annotated[str, typer.Option("--image-dir", help="The folder that file names shall be below.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the new file goes; may be IN itself.")],
+) -> None:
+    """Put another folder before every file_name of a COCO annotation file; nothing else changes."""
+    from data_prep.rewrite_paths import rewrite_paths
+
+    print(f"{output}: {rewrite_paths(annotations, image_dir, output):,} images")
+
+
+def _request(
+    sources: list[str],
+    val: list[str] | None,
+    test: list[str] | None,
+    val_fraction: float,
+    seed: int,
+    ignore_subsets: bool,
+) -> "Request":
+    from data_prep.errors import DataPrepError
+    from data_prep.manifest import Options
+    from data_prep.prepare import Request
+
+    pool = _given(sources)
+    if not pool:
+        raise DataPrepError("no source is given: name at least one export")
+    return Request(pool, _given(val), _given(test), Options(val_fraction, seed, not ignore_subsets))
+
+
+def _given(sources: list[str] | None) -> tuple[str, ...]:
+    """Workflow templates pass an empty text for what was not given."""
+    return tuple(source for source in sources or () if source.strip())
+
+
+def _hand_on(name: str, value: str) -> None:
+    """Leave an output parameter for the next step of a workflow."""
+    out = os.environ.get("OUT")
+    if out:
+        path = Path(out, "outputs", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(value)
 
 
 def main() -> NoReturn:
-    """The entry point."""
+    """Run `data-prep`; ends the process with the contract's exit code."""
     run(app)
 
 

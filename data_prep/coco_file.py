@@ -72,7 +72,7 @@ class CocoFile:
     """By image id."""
 
 
-def read_whole_number(value: Any) -> tuple[int | None, bool]:
+def read_whole_number(value: object) -> tuple[int | None, bool]:
     """The value as an int, None if it is none; and whether it was written as text."""
     match value:
         case bool():
@@ -89,7 +89,7 @@ def read_whole_number(value: Any) -> tuple[int | None, bool]:
     return None, False
 
 
-def read_number(value: Any) -> tuple[float | None, bool]:
+def read_number(value: object) -> tuple[float | None, bool]:
     """The value as a finite float, None if it is none; and whether it was written as text."""
     is_text = isinstance(value, str)
     if isinstance(value, bool) or not isinstance(value, int | float | str):

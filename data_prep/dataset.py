@@ -22,7 +22,15 @@ from data_prep.splitting import Item, hold_back
 
 _VIDEO_FRAME = re.compile(r"frame_\d{6,}")
 # CVAT's subset names, in lower case → our splits. Others take part in training.
-_SUBSET_SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "testing": "test"}  # fmt: skip
+_SUBSET_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
 
 
 @dataclass(frozen=True, slots=True)

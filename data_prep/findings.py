@@ -23,14 +23,12 @@ _MAX_COMPARISONS = 400_000_000
 def find_warnings(dataset: Dataset) -> tuple[str, ...]:
     """The warnings, most important first."""
     counts = dataset.counts()
-    return tuple(
-        [
-            *_about_losses(dataset),
-            *_about_leaks(dataset),
-            *_about_size(counts),
-            *_about_classes(dataset, counts),
-            *_about_crowding(dataset),
-        ]
+    return (
+        *_about_losses(dataset),
+        *_about_leaks(dataset),
+        *_about_size(counts),
+        *_about_classes(dataset, counts),
+        *_about_crowding(dataset),
     )
 
 

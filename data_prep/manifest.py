@@ -88,10 +88,14 @@ class Change(msgspec.Struct, frozen=True):
 class Options(msgspec.Struct, frozen=True):
     """The options that the set's id depends on."""
 
-    val_fraction: float
-    seed: int
-    use_subsets: bool
-    shard_bytes: int
+    val_fraction: float = 0.15
+    """How much is held back for validation when none is given."""
+    seed: int = 0
+    """Chooses what is held back."""
+    use_subsets: bool = True
+    """Whether CVAT subsets called train, val or test decide the split of their images."""
+    shard_bytes: int = 256 << 20
+    """A shard takes images until it would be larger; a single larger image has a shard of its own."""
 
 
 class SplitMethod(msgspec.Struct, frozen=True):

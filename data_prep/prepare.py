@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
@@ -12,18 +12,17 @@ import msgspec
 from data_prep.dataset import Dataset, build_dataset
 from data_prep.errors import SetError
 from data_prep.export_reader import Export, read_export
-from data_prep.findings import find_warnings
 from data_prep.losses import LossReport
 from data_prep.manifest import FORMAT_VERSION, Manifest, Options
 from data_prep.prepared_set import PreparedSet
-from data_prep.set_writer import set_id, write_set
+from data_prep.set_writer import describe, set_id, write_set
 from data_prep.sources import Source, find_source
 from object_store import NoSuchKey, ObjectStore
 
 # Goes up when the same sources would give another set than before: pointers of older code lead nowhere then.
 RULES_VERSION = 1
-DEFAULT_VAL_FRACTION = 0.15
-DEFAULT_SHARD_BYTES = 256 << 20
+
+DrawReport = Callable[[Dataset, Manifest], bytes]
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Request:
     pool: tuple[str, ...]
     val: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
-    options: Options = Options(DEFAULT_VAL_FRACTION, 0, use_subsets=True, shard_bytes=DEFAULT_SHARD_BYTES)
+    options: Options = field(default_factory=Options)
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ class Prepared:
 def prepare(
     request: Request,
     store: ObjectStore,
-    draw_report: Callable[[Dataset, Manifest], bytes],
+    draw_report: DrawReport,
     events: Events | None = None,
 ) -> Prepared:
     """Make the prepared set of a request in the store, or find it there."""
@@ -132,13 +131,20 @@ def prepare(
                 store,
                 dataset,
                 found.options,
-                find_warnings(dataset),
                 lambda manifest: draw_report(dataset, manifest),
                 scratch,
                 events.advance,
             )
     store.put_bytes(found.pointer_key, own_id.encode())
     return Prepared(existing or manifest, was_there=existing is not None)
+
+
+def inspect(request: Request, draw_report: DrawReport, events: Events | None = None) -> tuple[Manifest, bytes]:
+    """The same checks without a store: what the set would be, and its report page."""
+    found = locate(request)
+    with read_dataset(found, events or Events()) as (dataset, _):
+        manifest = describe(dataset, found.options)
+        return manifest, draw_report(dataset, manifest)
 
 
 def _look_up(store: ObjectStore, found: Found) -> Manifest | None:

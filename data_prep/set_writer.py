@@ -15,6 +15,7 @@ import msgspec
 
 from data_prep.dataset import Dataset, SetImage
 from data_prep.errors import SourceError
+from data_prep.findings import find_warnings
 from data_prep.image_check import map_in_threads
 from data_prep.manifest import (
     FORMAT_VERSION,
@@ -43,11 +44,26 @@ def set_id(dataset: Dataset, options: Options) -> str:
     return digest.hexdigest()[:16]
 
 
+def describe(dataset: Dataset, options: Options) -> Manifest:
+    """The manifest without the files."""
+    return Manifest(
+        format_version=FORMAT_VERSION,
+        id=set_id(dataset, options),
+        options=options,
+        classes=dataset.classes,
+        split_method=dataset.split_method,
+        counts=dataset.counts(),
+        annotations={},
+        shards=(),
+        changes=dataset.losses.changes(),
+        warnings=find_warnings(dataset),
+    )
+
+
 def write_set(
     store: ObjectStore,
     dataset: Dataset,
     options: Options,
-    warnings: tuple[str, ...],
     draw_report: Callable[[Manifest], bytes],
     scratch: Path,
     progress: Progress | None = None,
@@ -56,8 +72,8 @@ def write_set(
 
     `scratch` holds one shard at a time. `progress` is told the bytes of images that are stored.
     """
-    own_id = set_id(dataset, options)
-    folder = store.child(set_prefix(own_id))
+    description = describe(dataset, options)
+    folder = store.child(set_prefix(description.id))
     annotations: dict[str, FileRecord] = {}
     for split in SPLITS:
         data = _annotations(dataset, split)
@@ -69,18 +85,7 @@ def write_set(
         shards.append(_write_shard(folder, f"images/shard-{number:05}.tar", split, images, scratch))
         if progress is not None:
             progress(sum(image.source.checked.size_bytes for image in images))
-    manifest = Manifest(
-        format_version=FORMAT_VERSION,
-        id=own_id,
-        options=options,
-        classes=dataset.classes,
-        split_method=dataset.split_method,
-        counts=dataset.counts(),
-        annotations=annotations,
-        shards=tuple(shards),
-        changes=dataset.losses.changes(),
-        warnings=warnings,
-    )
+    manifest = msgspec.structs.replace(description, annotations=annotations, shards=tuple(shards))
     folder.put_bytes(REPORT_KEY, draw_report(manifest))
     # Somebody else may have finished the same set meanwhile: theirs stands, and says the same.
     try:
