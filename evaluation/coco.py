@@ -141,8 +141,8 @@ def _accumulate(truth: GroundTruth, predictions: Sequence[Prediction]) -> tuple[
         return np.full((10, 101, classes, 4, 3), UNDEFINED), np.full((10, classes, 4, 3), UNDEFINED)
 
     # Imported here: the command line's --help and the predictions file do not need the engine.
-    from faster_coco_eval import COCO  # noqa: PLC0415  # heavy, see above
-    from faster_coco_eval.core.faster_eval_api import COCOeval_faster  # noqa: PLC0415  # heavy, see above
+    from faster_coco_eval import COCO  # heavy, see above
+    from faster_coco_eval.core.faster_eval_api import COCOeval_faster  # heavy, see above
 
     images = [{"id": image.id, "width": image.width, "height": image.height} for image in truth.images]
     categories = [{"id": category.id, "name": category.name} for category in truth.categories]

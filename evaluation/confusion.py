@@ -41,9 +41,7 @@ class ImageOutcome:
 
     def count(self, outcome: Outcome) -> int:
         """How many on this image; misclassified pairs count once."""
-        return (
-            self.truth_outcomes.count(outcome) if outcome is Outcome.MISSED else self.outcomes.count(outcome)
-        )
+        return self.truth_outcomes.count(outcome) if outcome is Outcome.MISSED else self.outcomes.count(outcome)
 
     @property
     def errors(self) -> int:

@@ -69,9 +69,7 @@ class ImageBoxes:
 
 def boxes_by_image(truth: GroundTruth, predictions: Sequence[Prediction]) -> Iterator[ImageBoxes]:
     """One `ImageBoxes` per image of the split, also for empty ones, by rising image id."""
-    label_of = {
-        category_id: label for label, category_id in enumerate(sorted(c.id for c in truth.categories))
-    }
+    label_of = {category_id: label for label, category_id in enumerate(sorted(c.id for c in truth.categories))}
     wanted: dict[int, list[int]] = {image.id: [] for image in truth.images}
     found: dict[int, list[int]] = {image.id: [] for image in truth.images}
     for index, annotation in enumerate(truth.annotations):

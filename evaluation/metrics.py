@@ -157,8 +157,7 @@ def measure(splits: Mapping[str, SplitInput], *, run: str, set_id: str, model: s
     matched = {name: _match(content) for name, content in splits.items()}
     point = _operating_point({name: matched[name].together for name in ("val", "test") if name in matched})
     outcomes = {
-        name: [judge(image, point.threshold, IOU) for image in content.images]
-        for name, content in matched.items()
+        name: [judge(image, point.threshold, IOU) for image in content.images] for name, content in matched.items()
     }
     metrics = Metrics(
         run=run,
@@ -168,10 +167,7 @@ def measure(splits: Mapping[str, SplitInput], *, run: str, set_id: str, model: s
         headline=headline,
         thresholds=_rounded(_THRESHOLDS),
         operating_point=point,
-        splits={
-            name: _split_metrics(splits[name], matched[name], outcomes[name], point.threshold)
-            for name in splits
-        },
+        splits={name: _split_metrics(splits[name], matched[name], outcomes[name], point.threshold) for name in splits},
     )
     return Measured(metrics, outcomes)
 
@@ -179,9 +175,7 @@ def measure(splits: Mapping[str, SplitInput], *, run: str, set_id: str, model: s
 def _match(content: SplitInput) -> _Matched:
     images = list(boxes_by_image(content.truth, content.predictions))
     classes = [Sweep.of_class(images, label, IOU) for label in range(len(content.truth.categories))]
-    return _Matched(
-        evaluate_boxes(content.truth, content.predictions), images, classes, Sweep.together(classes)
-    )
+    return _Matched(evaluate_boxes(content.truth, content.predictions), images, classes, Sweep.together(classes))
 
 
 def _operating_point(sweeps: Mapping[str, Sweep]) -> OperatingPoint:
@@ -228,9 +222,7 @@ def _split_metrics(
 def _rates(sweep: Sweep, threshold: float) -> Rates:
     """At a threshold; where no threshold is best, all shares are what no prediction at all gives."""
     counts = sweep.at(np.inf if threshold == UNDEFINED else threshold)
-    return Rates(
-        threshold, counts.precision, counts.recall, counts.f1, counts.right, counts.wrong, counts.missed
-    )
+    return Rates(threshold, counts.precision, counts.recall, counts.f1, counts.right, counts.wrong, counts.missed)
 
 
 def _curve(sweep: Sweep, precision_at_recall: FloatArray) -> Curve:

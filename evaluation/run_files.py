@@ -89,9 +89,7 @@ def parse_run(data: bytes, name: str) -> Mapping[str, Any]:
     try:
         content = json.loads(data)
     except ValueError as error:
-        raise RunError(
-            f"{name} is not JSON ({error}): it is written by the training job, restore it"
-        ) from error
+        raise RunError(f"{name} is not JSON ({error}): it is written by the training job, restore it") from error
     if not isinstance(content, dict):
         raise RunError(f"{name} holds no mapping: it is written by the training job, restore it")
     return content

@@ -58,9 +58,7 @@ def assert_same_as_pycocotools(coco: Coco, predictions: Predictions) -> CocoResu
 
 # Coarse numbers make touching, equal and degenerate boxes and tied scores likely.
 side = st.sampled_from([0.0, 1.0, 8.0, 31.0, 32.0, 33.0, 64.0, 96.0, 97.0, 200.0])
-box = st.tuples(
-    st.integers(0, 5).map(lambda n: n * 10.0), st.integers(0, 5).map(lambda n: n * 10.0), side, side
-)
+box = st.tuples(st.integers(0, 5).map(lambda n: n * 10.0), st.integers(0, 5).map(lambda n: n * 10.0), side, side)
 
 
 @st.composite
@@ -177,11 +175,7 @@ def test_a_file_its_content_and_the_parsed_record_give_the_same(tmp_path: Any) -
     path = tmp_path / "val.json"
     path.write_text(json.dumps({"info": {}, **coco}))
     truth = GroundTruth.read(path)
-    assert (
-        evaluate_boxes(path, predictions)
-        == evaluate_boxes(coco, predictions)
-        == evaluate_boxes(truth, predictions)
-    )
+    assert evaluate_boxes(path, predictions) == evaluate_boxes(coco, predictions) == evaluate_boxes(truth, predictions)
 
 
 def test_per_class_results_can_be_left_out() -> None:

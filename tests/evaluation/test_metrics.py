@@ -38,9 +38,7 @@ def plain_iou(a: list[float], b: list[float], crowd: int) -> float:
     return both / (own if crowd else own + b[2] * b[3] - both)
 
 
-def plain_match(
-    wanted: Predictions, found: Predictions
-) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
+def plain_match(wanted: Predictions, found: Predictions) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
     """(prediction, object or None) by falling score: best free object first, crowds last and for ever."""
     pairs, used = [], set()
     for prediction in sorted(found, key=lambda p: -p["score"]):
@@ -58,9 +56,7 @@ def plain_match(
     return pairs
 
 
-def plain_counts(
-    coco: Coco, predictions: Predictions, category: int, threshold: float
-) -> tuple[int, int, int]:
+def plain_counts(coco: Coco, predictions: Predictions, category: int, threshold: float) -> tuple[int, int, int]:
     """right, wrong, missed of one class, matched anew for this one threshold."""
     right = wrong = 0
     objects = [a for a in coco["annotations"] if a["category_id"] == category]
@@ -80,23 +76,17 @@ def plain_counts(
 @given(cases())
 def test_counts_at_every_threshold_are_those_of_a_fresh_match(case: tuple[Coco, Predictions]) -> None:
     coco, predictions = case
-    for category, sweep in zip(
-        sorted(c["id"] for c in coco["categories"]), sweeps(coco, predictions), strict=True
-    ):
+    for category, sweep in zip(sorted(c["id"] for c in coco["categories"]), sweeps(coco, predictions), strict=True):
         for threshold in (0.0, 0.25, 0.3, 0.5, 0.5000001, 1.0):
             counts = sweep.at(threshold)
-            assert (counts.right, counts.wrong, counts.missed) == plain_counts(
-                coco, predictions, category, threshold
-            )
+            assert (counts.right, counts.wrong, counts.missed) == plain_counts(coco, predictions, category, threshold)
 
 
 @settings(max_examples=60, deadline=None)
 @given(cases())
 def test_the_mean_of_the_precision_curve_is_the_ap50_of_coco(case: tuple[Coco, Predictions]) -> None:
     coco, predictions = case
-    for sweep, result in zip(
-        sweeps(coco, predictions), evaluate_boxes(coco, predictions).classes, strict=True
-    ):
+    for sweep, result in zip(sweeps(coco, predictions), evaluate_boxes(coco, predictions).classes, strict=True):
         assert sweep.precision_at_recalls().mean() == pytest.approx(result.ap50, abs=1e-12)
 
 
@@ -104,9 +94,7 @@ def test_the_mean_of_the_precision_curve_is_the_ap50_of_coco(case: tuple[Coco, P
 @given(cases())
 def test_no_other_threshold_has_a_better_f1(case: tuple[Coco, Predictions]) -> None:
     coco, predictions = case
-    for category, sweep in zip(
-        sorted(c["id"] for c in coco["categories"]), sweeps(coco, predictions), strict=True
-    ):
+    for category, sweep in zip(sorted(c["id"] for c in coco["categories"]), sweeps(coco, predictions), strict=True):
         f1 = {}
         for threshold in {p["score"] for p in predictions}:
             right, wrong, missed = plain_counts(coco, predictions, category, threshold)
@@ -116,9 +104,7 @@ def test_no_other_threshold_has_a_better_f1(case: tuple[Coco, Predictions]) -> N
             assert sweep.best_threshold() == UNDEFINED
         else:
             assert f1[sweep.best_threshold()] == pytest.approx(best)
-            higher = [
-                t for t, value in f1.items() if math.isclose(value, best) and t > sweep.best_threshold()
-            ]
+            higher = [t for t, value in f1.items() if math.isclose(value, best) and t > sweep.best_threshold()]
             # A higher threshold with the same F1 keeps the same predictions of this class.
             assert all(sweep.at(t) == sweep.at(sweep.best_threshold()) for t in higher)
 
@@ -192,9 +178,7 @@ def test_the_operating_threshold_is_chosen_on_val_and_used_on_test() -> None:
 
 
 def test_without_a_test_split_the_validation_split_is_the_headline() -> None:
-    metrics = measure(
-        {"val": split(*random_coco(4, images=5, classes=3))}, run="r", set_id="s", model="m"
-    ).metrics
+    metrics = measure({"val": split(*random_coco(4, images=5, classes=3))}, run="r", set_id="s", model="m").metrics
     assert (metrics.headline, list(metrics.splits), metrics.operating_point.chosen_on) == (
         "val",
         ["val"],
@@ -219,9 +203,7 @@ def test_empty_cases_give_defined_json(case: str) -> None:
     assert msgspec.json.decode(text, type=Metrics) == metrics
     test = metrics.splits["test"]
     assert test.coco["ap"] == (0.0 if case == "no predictions" else UNDEFINED)
-    assert test.at_threshold.precision == (
-        0.0 if case == "no objects" and test.at_threshold.wrong else UNDEFINED
-    )
+    assert test.at_threshold.precision == (0.0 if case == "no objects" and test.at_threshold.wrong else UNDEFINED)
 
 
 def test_sizes_are_cut_at_the_borders_of_coco() -> None:

@@ -71,9 +71,7 @@ def test_content_that_could_not_be_read_is_not_written_and_the_old_file_stays(tm
     assert json.loads(path.read_text()) == document()
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_rubbish(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "test.json"
     path.write_text("old")
 

@@ -1,0 +1,179 @@
+"""The pictures of the report: which images are shown, and ground truth and prediction drawn as rectangles.
+
+Each image is embedded once, as a small JPEG; the rectangles lie above it as vectors in the pixels of the
+original, so that they stay sharp at any size.
+"""
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from data_prep.prepared_set import Split
+from evaluation.confusion import ImageOutcome, Outcome
+from evaluation.matching import UNMATCHED
+
+WORST, BEST = 12, 4
+BYTES_FOR_ALL = 3_000_000
+"""For all JPEGs together; base64 adds a third, which leaves the page below 5 MB."""
+LONG_SIDE = 960
+LABEL_ALL_UP_TO = 10
+"""Images with more boxes carry names only on those that went wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rectangle:
+    """One box in pixels of the original image. `label` may be empty, `title` says everything."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    outcome: Outcome
+    label: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One image of the gallery; sizes in pixels of the original."""
+
+    number: int
+    file_name: str
+    width: int
+    height: int
+    jpeg_base64: str
+    truth: tuple[Rectangle, ...]
+    predictions: tuple[Rectangle, ...]
+    correct: int
+    wrong: tuple[str, ...]
+    """What went wrong, one sentence per kind; empty when nothing did."""
+
+
+def choose(
+    outcomes: Sequence[ImageOutcome], worst: int = WORST, best: int = BEST
+) -> tuple[list[ImageOutcome], list[ImageOutcome]]:
+    """The images with the most errors, and of the rest those with the most right and the fewest wrong.
+
+    Among equally many errors the larger share of the image's boxes comes first. An image without a
+    correct box is no example of success, so there may be fewer than `best`.
+    """
+
+    def share(image: ImageOutcome) -> float:
+        return image.errors / max(1, image.errors + image.count(Outcome.CORRECT))
+
+    wrong = [image for image in outcomes if image.errors]
+    wrong.sort(key=lambda image: (-image.errors, -share(image), image.boxes.image_id))
+    shown = {image.boxes.image_id for image in wrong[:worst]}
+    good = [image for image in outcomes if image.count(Outcome.CORRECT) and image.boxes.image_id not in shown]
+    good.sort(key=lambda image: (share(image), -image.count(Outcome.CORRECT), image.boxes.image_id))
+    return wrong[:worst], good[:best]
+
+
+def pictures(split: Split, outcomes: Sequence[ImageOutcome], classes: Sequence[str], first: int) -> list[Picture]:
+    """Draw the chosen images, numbered from `first`. Raises ImageError when a file cannot be decoded."""
+    places = {record.image_id: place for place, record in enumerate(split.images)}
+    limit = BYTES_FOR_ALL // (WORST + BEST)
+    drawn = []
+    for number, outcome in enumerate(outcomes, start=first):
+        place = places[outcome.boxes.image_id]
+        record = split.images[place]
+        drawn.append(
+            Picture(
+                number,
+                record.file_name,
+                record.width,
+                record.height,
+                base64.b64encode(small_jpeg(split.decode(place), limit)).decode(),
+                _truth_rectangles(outcome, classes),
+                _prediction_rectangles(outcome, classes),
+                outcome.count(Outcome.CORRECT),
+                what_went_wrong(outcome, classes),
+            )
+        )
+    return drawn
+
+
+def small_jpeg(image: Image.Image, limit_bytes: int) -> bytes:
+    """A JPEG below the limit: first at lower quality, then at half the size."""
+    image = image.copy()
+    image.thumbnail((LONG_SIDE, LONG_SIDE))
+    while True:
+        for quality in (82, 72, 60, 45):
+            buffer = io.BytesIO()
+            image.save(buffer, "JPEG", quality=quality, optimize=True)
+            if buffer.tell() <= limit_bytes or max(image.size) <= 64:
+                return buffer.getvalue()
+        image = image.resize((max(1, image.width // 2), max(1, image.height // 2)))
+
+
+def what_went_wrong(image: ImageOutcome, classes: Sequence[str]) -> tuple[str, ...]:
+    """For example ("missed 2 RBC, 1 WBC", "misclassified 1 WBC as RBC", "false 3 RBC")."""
+    boxes = image.boxes
+    missed = Counter(
+        classes[label]
+        for label, outcome in zip(boxes.truth_labels, image.truth_outcomes, strict=True)
+        if outcome is Outcome.MISSED
+    )
+    mistaken: Counter[str] = Counter()
+    false: Counter[str] = Counter()
+    for index, outcome in enumerate(image.outcomes):
+        name = classes[boxes.labels[index]]
+        if outcome is Outcome.FALSE:
+            false[name] += 1
+        elif outcome is Outcome.MISCLASSIFIED:
+            mistaken[f"{classes[boxes.truth_labels[image.taken[index]]]} as {name}"] += 1
+    kinds = (("missed", missed), ("misclassified", mistaken), ("false", false))
+    return tuple(
+        f"{kind} {', '.join(f'{count} {name}' for name, count in counted.most_common())}"
+        for kind, counted in kinds
+        if counted
+    )
+
+
+def _truth_rectangles(image: ImageOutcome, classes: Sequence[str]) -> tuple[Rectangle, ...]:
+    boxes = image.boxes
+    label_all = len(boxes.truth_labels) <= LABEL_ALL_UP_TO
+    rectangles = []
+    for box, label, outcome in zip(boxes.truth_boxes, boxes.truth_labels, image.truth_outcomes, strict=True):
+        name = classes[label]
+        says = {Outcome.CORRECT: "found", Outcome.IGNORED: "crowd, not counted"}.get(outcome, str(outcome))
+        labelled = label_all or outcome in {Outcome.MISSED, Outcome.MISCLASSIFIED}
+        rectangles.append(_rectangle(box.tolist(), outcome, _short(name) if labelled else "", f"{name}: {says}"))
+    return _errors_on_top(rectangles)
+
+
+def _prediction_rectangles(image: ImageOutcome, classes: Sequence[str]) -> tuple[Rectangle, ...]:
+    boxes = image.boxes
+    label_all = len(boxes.labels) <= LABEL_ALL_UP_TO
+    rectangles = []
+    for index, outcome in enumerate(image.outcomes):
+        name, score = classes[boxes.labels[index]], f"{boxes.scores[index]:.2f}"
+        says = str(outcome)
+        if outcome is Outcome.MISCLASSIFIED:
+            says = f"in truth {classes[boxes.truth_labels[image.taken[index]]]}"
+        elif outcome is Outcome.FALSE and image.taken[index] == UNMATCHED:
+            says = "false, nothing there or found already"
+        labelled = label_all or outcome in {Outcome.FALSE, Outcome.MISCLASSIFIED}
+        label = f"{_short(name)} {score}" if labelled else ""
+        rectangles.append(_rectangle(boxes.boxes[index].tolist(), outcome, label, f"{name} {score}: {says}"))
+    return _errors_on_top(rectangles)
+
+
+def _rectangle(box: list[float], outcome: Outcome, label: str, title: str) -> Rectangle:
+    x, y, width, height = (round(value, 1) for value in box)
+    return Rectangle(x, y, width, height, outcome, label, title)
+
+
+def _errors_on_top(rectangles: list[Rectangle]) -> tuple[Rectangle, ...]:
+    """Drawn last, so that no correct box hides them."""
+    calm = {Outcome.CORRECT, Outcome.IGNORED}
+    return tuple(sorted(rectangles, key=lambda rectangle: rectangle.outcome not in calm))
+
+
+def _short(name: str) -> str:
+    """Names end where they would cover the picture."""
+    return name if len(name) <= 16 else name[:15] + "…"

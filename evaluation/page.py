@@ -1,0 +1,281 @@
+"""The report as one HTML page: no script, no request, every label escaped by the template engine.
+
+It opens from a bucket, in a mail, or in Argo's viewer. All texts that explain numbers live in the template;
+this module prepares values.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from evaluation.charts import COLOURS, GREY, Chart, Series, line_chart
+from evaluation.gallery import Picture
+from evaluation.metrics import Metrics, SplitMetrics
+from evaluation.run_files import MetricsLog
+
+MAX_CONFUSION_CLASSES = 24
+UNDEFINED_SIGN = "\N{EN DASH}"
+LOSS_NAMES = {
+    "loss": "total",
+    "loss_ce": "class (cross-entropy)",
+    "loss_bbox": "box (L1)",
+    "loss_giou": "overlap (GIoU)",
+}
+AP_NAMES = {"ap": "AP", "ap50": "AP50", "ap75": "AP75"}
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """The confusion matrix as far as it is shown: names without background, rows and columns with it."""
+
+    names: tuple[str, ...]
+    rows: tuple[tuple[int, ...], ...]
+    left_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class PageInput:
+    """Everything on the page."""
+
+    metrics: Metrics
+    log: MetricsLog
+    run: Mapping[str, Any]
+    run_url: str
+    worst: Sequence[Picture]
+    best: Sequence[Picture]
+
+
+def render(content: PageInput) -> str:
+    """The page as HTML text."""
+    environment = Environment(
+        loader=PackageLoader("evaluation"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "share": share,
+        "percent": percent,
+        "of_hundred": of_hundred,
+        "count": lambda value: f"{value:,}",
+        "short": short,
+    }
+    metrics = content.metrics
+    split = metrics.splits[metrics.headline]
+    return environment.get_template("report.html.j2").render(
+        metrics=metrics,
+        split=split,
+        run_url=content.run_url,
+        worst=content.worst,
+        best=content.best,
+        confusion=confusion_view(metrics.classes, split.confusion),
+        threshold_charts=threshold_charts(metrics, split),
+        training_charts=training_charts(content.log),
+        unreadable_lines=content.log.unreadable,
+        glance=at_a_glance(content),
+        facts=[(fact_title(name), value) for name, value in flat(content.run) if "." not in name and name != "format"],
+        details=run_details(content.run),
+        class_colours=class_colours(split),
+    )
+
+
+def share(value: float) -> str:
+    """A number in 0...1 with three digits, a dash where it is undefined."""
+    return UNDEFINED_SIGN if value < 0 else f"{value:.3f}"
+
+
+def short(name: str, length: int = 24) -> str:
+    """A name that keeps a table narrow; the whole stands in the class table's tooltip."""
+    return name if len(name) <= length else name[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def percent(value: float) -> str:
+    """A number in 0...1 in per cent, a dash where it is undefined."""
+    return UNDEFINED_SIGN if value < 0 else f"{100 * value:.1f} %"
+
+
+def of_hundred(value: float) -> str:
+    """A share for a sentence: "93 of 100"; never "100 of 100" or "0 of 100" for what is only nearly so."""
+    rounded = round(100 * value)
+    if rounded == 100 and value < 1:
+        return "more than 99 of 100"
+    if rounded == 0 and value > 0:
+        return "less than 1 of 100"
+    return f"{rounded} of 100"
+
+
+def class_colours(split: SplitMetrics) -> list[str]:
+    """One colour per class: the most frequent get their own, the rest share grey."""
+    order = sorted(range(len(split.classes)), key=lambda label: -split.classes[label].ground_truths)
+    colours = [GREY] * len(split.classes)
+    for label, colour in zip(order, COLOURS, strict=False):
+        colours[label] = colour
+    return colours
+
+
+def confusion_view(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> Confusion:
+    """All classes, or those that take part in the most errors where a table of all would be unreadable."""
+    background = len(classes)
+    errors = [
+        sum(matrix[label]) + sum(row[label] for row in matrix) - 2 * matrix[label][label] for label in range(background)
+    ]
+    worst = sorted(range(background), key=lambda label: -errors[label])[:MAX_CONFUSION_CLASSES]
+    shown = [*sorted(worst), background]
+    return Confusion(
+        tuple(classes[label] for label in shown[:-1]),
+        tuple(tuple(matrix[row][column] for column in shown) for row in shown),
+        background - len(worst),
+    )
+
+
+def threshold_charts(metrics: Metrics, split: SplitMetrics) -> list[Chart]:
+    """Precision over recall, F1 over threshold, and precision and recall over threshold."""
+    colours = class_colours(split)
+    recalls = [n / 100 for n in range(101)]
+    by_class = [
+        (entry.name, entry.curve, colour)
+        for entry, colour in zip(split.classes, colours, strict=True)
+        if entry.ground_truths
+    ]
+    # Grey lines first, the coloured above them, and the mean above all.
+    by_class.sort(key=lambda entry: entry[2] != GREY)
+    mean = Series("all classes", _defined(recalls, split.curve.precision_at_recall), "#111827", thick=True)
+    f1 = Series("all classes", _defined(metrics.thresholds, split.curve.f1), "#111827", thick=True)
+    unit = (0.0, 1.0)
+    charts = [
+        line_chart(
+            "Precision over recall",
+            [Series(name, _defined(recalls, curve.precision_at_recall), c) for name, curve, c in by_class] + [mean],
+            x_label="recall: share of objects found",
+            y_label="precision",
+            x_range=unit,
+            y_range=unit,
+        ),
+        line_chart(
+            "F1 over score threshold",
+            [Series(name, _defined(metrics.thresholds, curve.f1), c) for name, curve, c in by_class] + [f1],
+            x_label="score threshold",
+            y_label="F1",
+            x_range=unit,
+            y_range=unit,
+            marker=metrics.operating_point.threshold,
+        ),
+        line_chart(
+            "Precision and recall over threshold",
+            [
+                Series("precision", _defined(metrics.thresholds, split.curve.precision), COLOURS[0]),
+                Series("recall", _defined(metrics.thresholds, split.curve.recall), COLOURS[1]),
+            ],
+            x_label="score threshold",
+            y_label="share",
+            x_range=unit,
+            y_range=unit,
+            marker=metrics.operating_point.threshold,
+        ),
+    ]
+    return [chart for chart in charts if chart is not None]
+
+
+def training_charts(log: MetricsLog) -> list[Chart]:
+    """Loss and its parts, AP on the validation split, and the learning rates, over steps."""
+    # loss_ce_0 to loss_ce_4 are the same parts after earlier decoder layers.
+    losses = [name for name in log.names(("train",)) if name.startswith("loss") and not name[-1].isdigit()]
+    losses.sort(key=lambda name: name == "loss")
+    rates = [name for name in log.names(("train",)) if name == "lr" or name.startswith("lr_")]
+    charts = [
+        line_chart(
+            "Loss while training",
+            [
+                Series(
+                    LOSS_NAMES.get(name, name),
+                    log.series(name, ("train",)),
+                    "#111827" if name == "loss" else colour,
+                    thick=name == "loss",
+                )
+                for name, colour in zip(losses, _cycled(), strict=False)
+            ],
+            x_label="step",
+            y_label="loss",
+        ),
+        line_chart(
+            "Accuracy on the validation images",
+            [
+                Series(title, _positive(log.series(name, ("val",))), colour)
+                for (name, title), colour in zip(AP_NAMES.items(), COLOURS, strict=False)
+            ],
+            x_label="step",
+            y_label="AP",
+            y_range=(0.0, 1.0),
+        ),
+        line_chart(
+            "Learning rate",
+            [
+                Series(name, log.series(name, ("train",)), colour)
+                for name, colour in zip(rates, _cycled(), strict=False)
+            ],
+            x_label="step",
+            y_label="rate",
+        ),
+    ]
+    return [chart for chart in charts if chart is not None]
+
+
+def at_a_glance(content: PageInput) -> list[tuple[str, str]]:
+    """The few facts of the page's head: those that are known."""
+    run, log = content.run, content.log
+    losses = log.series("loss", ("train",))
+    speeds = sorted(value for _, value in log.series("images_per_s", ("train",)))
+    steps = f"{losses[-1][0]:,.0f}" if losses else ""
+    facts = [
+        ("Model", content.metrics.model),
+        ("Prepared set", content.metrics.set_id),
+        ("Hardware", str(run.get("hardware") or "")),
+        ("Steps", steps),
+        ("Median speed", f"{speeds[len(speeds) // 2]:,.1f} images/s" if speeds else ""),
+        ("Started", str(run.get("started") or "").replace("T", " ").replace("+00:00", " UTC")),
+        ("Version", str(run.get("code_version") or "")),
+    ]
+    return [(title, value) for title, value in facts if value]
+
+
+def run_details(run: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The mappings in run.json, such as parameters and configuration, as a table each."""
+    tables = [(fact_title(key), list(flat(value))) for key, value in run.items() if isinstance(value, Mapping)]
+    return [(title, lines) for title, lines in tables if lines]
+
+
+def fact_title(name: str) -> str:
+    """ "prepared_set" as people write it."""
+    return name.replace("_", " ").capitalize()
+
+
+def flat(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    """run.json as lines for a table: nested names joined by a dot, empty values left out."""
+    for key, value in content.items():
+        name = f"{above}{key}"
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{name}.")
+        elif isinstance(value, list) and not any(isinstance(entry, Mapping | list) for entry in value):
+            if value:
+                yield name, ", ".join(str(entry) for entry in value)
+        elif isinstance(value, list):
+            yield from flat({str(place): entry for place, entry in enumerate(value, start=1)}, f"{name}.")
+        elif value is not None and value != "":
+            yield name, f"{value:,}" if type(value) is int else str(value)
+
+
+def _cycled() -> Iterator[str]:
+    while True:
+        yield from COLOURS
+
+
+def _defined(xs: Sequence[float], ys: Sequence[float]) -> list[tuple[float, float]]:
+    """Points whose value is defined."""
+    return [(x, y) for x, y in zip(xs, ys, strict=True) if y >= 0]
+
+
+def _positive(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    return [(x, y) for x, y in points if y >= 0]
