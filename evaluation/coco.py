@@ -1,6 +1,6 @@
 """The COCO detection metrics of boxes: the 12 numbers and the same per class.
 
-The definition is pycocotools'; the engine is faster-coco-eval, about ten times as fast and equal to the
+The definition is pycocotools'; the engine is faster-coco-eval, several times as fast and equal to the
 last printed digit. A number without any ground truth to measure it on (no small object in the split, a
 class that does not occur) is `UNDEFINED`, that is -1 as everywhere in COCO: never NaN, never None.
 """
