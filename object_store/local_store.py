@@ -174,7 +174,8 @@ def _copy(source: BinaryIO, name: str, target: Path, progress: Progress) -> None
     before = os.fstat(source.fileno())
     with PartialFile(target) as partial:
         offset = 0
-        while chunk := source.read(CHUNK_BYTES):
+        # A file that grows as fast as it is read must not be read for ever.
+        while offset <= before.st_size and (chunk := source.read(CHUNK_BYTES)):
             partial.write(chunk, offset)
             offset += len(chunk)
             progress(len(chunk))

@@ -81,7 +81,8 @@ def _upload_parts(connection: S3Connection, file: BinaryIO, full_key: str, url: 
 
     def parts() -> Iterator[bytes]:
         sent = 0
-        while part := file.read(part_bytes):
+        # A file that grows as fast as it is read must not be read for ever.
+        while sent <= before.st_size and (part := file.read(part_bytes)):
             digest.add(part)
             yield part
             # obstore asks for the next part when there is room for it: this one is on its way.

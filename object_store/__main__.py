@@ -1,0 +1,40 @@
+"""`python -m object_store`: the two things that a process which may not import this package needs of it.
+
+python -m object_store put-folder FOLDER URL     copy all files below a folder to a prefix
+python -m object_store exists URL KEY…           print those of the keys that are there, one a line
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from object_store import StoreError, open_store
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; the exit code is 0, or the error's, after one line on stderr."""
+    parser = argparse.ArgumentParser(prog="python -m object_store", description="Copy to a store, ask a store.")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    put = verbs.add_parser("put-folder", help="copy all files below a folder to a prefix")
+    put.add_argument("folder")
+    put.add_argument("url")
+    exists = verbs.add_parser("exists", help="print those of the keys that are there, one a line")
+    exists.add_argument("url")
+    exists.add_argument("keys", nargs="+", metavar="KEY")
+    given = parser.parse_args(arguments)
+    try:
+        store = open_store(given.url)
+        if given.verb == "put-folder":
+            store.put_folder(given.folder, "")
+        else:
+            for key in given.keys:
+                if store.exists(key):
+                    sys.stdout.write(f"{key}\n")
+    except StoreError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
