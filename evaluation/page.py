@@ -19,7 +19,7 @@ MAX_CONFUSION_CLASSES = 24
 UNDEFINED_SIGN = "\N{EN DASH}"
 LOSS_NAMES = {
     "loss": "total",
-    "loss_ce": "class (cross-entropy)",
+    "loss_ce": "class",
     "loss_bbox": "box (L1)",
     "loss_giou": "overlap (GIoU)",
 }
