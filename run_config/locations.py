@@ -5,7 +5,7 @@ Only text is looked at: nothing is opened, so the rule is the same on a laptop a
 
 import os
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from run_config.errors import ConfigError
 
@@ -28,7 +28,8 @@ def resolve(text: str, store: str) -> str:
         return _checked_url(text)
     if text.startswith("/"):
         return Path(text).as_uri()
-    return f"{store.rstrip('/')}/{key_below_store(text)}"
+    key = key_below_store(text)
+    return f"{store.rstrip('/')}/{quote(key) if store.startswith('file://') else key}"
 
 
 def key_below_store(text: str) -> str:
@@ -37,9 +38,7 @@ def key_below_store(text: str) -> str:
     Raises ConfigError: a key that is empty, absolute, or has a part `.` or `..`.
     """
     if text.startswith("/") or "://" in text:
-        raise ConfigError(
-            f"{text!r} must be a key below the store, such as workflow-data/output, not an absolute path"
-        )
+        raise ConfigError(f"{text!r} must be a key below the store, such as workflow-data/output, not an absolute path")
     key = text.rstrip("/")
     parts = key.split("/")
     if not key or any(part in ("", ".", "..") for part in parts):
@@ -58,9 +57,7 @@ def _checked_url(text: str) -> str:
     if scheme not in SCHEMES:
         raise ConfigError(f"{text!r}: the scheme must be one of s3:// and file://, not {scheme}://")
     if scheme == "file" and not rest.startswith("/"):
-        raise ConfigError(
-            f"{text!r}: a file URL has three slashes and an absolute path, file:///data/export.zip"
-        )
+        raise ConfigError(f"{text!r}: a file URL has three slashes and an absolute path, file:///data/export.zip")
     if not rest.strip("/") and scheme == "s3":
         raise ConfigError(f"{text!r} names no bucket: s3://bucket/prefix")
     if ".." in PurePosixPath(unquote(rest)).parts:

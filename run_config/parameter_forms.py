@@ -33,9 +33,7 @@ def form_json(parameters: Sequence[Parameter] = PARAMETERS) -> str:
     `exclusiveMinimum` where the bound itself is refused, as in JSON Schema.
     """
     fields = [_field(parameter) for parameter in parameters]
-    return json.dumps(
-        {"version": FORM_VERSION, "parameters": fields}, ensure_ascii=False, separators=(",", ":")
-    )
+    return json.dumps({"version": FORM_VERSION, "parameters": fields}, ensure_ascii=False, separators=(",", ":"))
 
 
 def _field(parameter: Parameter) -> dict[str, object]:
@@ -79,13 +77,7 @@ def _row(parameter: Parameter) -> str:
             value = "URLs or keys, one a line"
         case _:
             value = parameter.type.value
-    default = (
-        "required"
-        if parameter.default is None
-        else f"`{parameter.default}`"
-        if parameter.default
-        else "empty"
-    )
+    default = "required" if parameter.default is None else f"`{parameter.default}`" if parameter.default else "empty"
     text = parameter.help.replace("\n- ", "<br>").removeprefix("- ").replace("\n", " ").replace("|", "\\|")
     cells = (
         f"`{parameter.name}`",

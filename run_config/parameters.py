@@ -9,7 +9,7 @@ import difflib
 import math
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -232,19 +232,15 @@ def parse(texts: Mapping[str, str]) -> dict[str, Value]:
 
     Raises ConfigError with one sentence a mistake, a line each.
     """
-    mistakes = [_unknown(name) for name in texts if name not in BY_NAME]
+    mistakes = [unknown_name(name, BY_NAME) for name in texts if name not in BY_NAME]
     values: dict[str, Value] = {}
     for parameter in PARAMETERS:
         try:
-            values[parameter.name] = parse_value(
-                parameter, texts.get(parameter.name, parameter.default or "")
-            )
+            values[parameter.name] = parse_value(parameter, texts.get(parameter.name, parameter.default or ""))
         except ConfigError as error:
             mistakes.append(str(error))
     if values.get("epochs") is not None and values.get("minutes") is not None:
-        mistakes.append(
-            "epochs and minutes: both say how long to train; set one of them and leave the other empty."
-        )
+        mistakes.append("epochs and minutes: both say how long to train; set one of them and leave the other empty.")
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return values
@@ -300,9 +296,11 @@ def split_overrides(text: str) -> tuple[str, ...]:
     return words
 
 
-def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name, BY_NAME, 1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(BY_NAME)}."
+def unknown_name(name: str, known: Iterable[str]) -> str:
+    """The sentence about a parameter that does not exist."""
+    known = tuple(known)
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}."
     return f"{_short(name)} is not a parameter; {hint}"
 
 

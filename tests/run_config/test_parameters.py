@@ -161,6 +161,7 @@ def test_locations_are_urls_paths_or_keys_below_the_store():
     assert resolve("s3://other/export.zip", store) == "s3://other/export.zip"
     assert resolve("/data/my export.zip", store) == "file:///data/my%20export.zip"
     assert resolve("annotation-dump/cells/", store) == "s3://bucket/project/annotation-dump/cells"
+    assert resolve("my cells", "file:///runs/store") == "file:///runs/store/my%20cells"
     assert local_path("file:///data/my%20export.zip") == Path("/data/my export.zip")
     assert local_path(store) is None
 

@@ -1,0 +1,53 @@
+"""What the local runner says to a person, before and after a run."""
+
+from collections.abc import Mapping, Sequence
+
+from run_config.locations import local_path
+from workflows.plan import Plan
+
+RESULTS_SHOWN = (
+    ("report and pictures", "report/index.html"),
+    ("model", "model/model.safetensors"),
+    ("predictions", "predictions/test.json"),
+)
+"""What a person looks for first, as far as the steps left it."""
+
+
+def head(name: str, url: str, plan: Plan, values: Mapping[str, str]) -> str:
+    """Which run this is, what was set for it, and where it will lie."""
+    lines = [name]
+    for key, text in values.items():
+        if text and text != plan.parameters[key]:
+            lines.append(f"  {key}: {' '.join(text.split())}")
+    return "\n".join((*lines, f"  lies in: {shown(url)}"))
+
+
+def summary(url: str, seconds: float, results: Mapping[str, str], files: Sequence[str]) -> str:
+    """`AP50 0.881`, the time, and where to look."""
+    lines = [f"{name.upper()} {_number(text)}" for name, text in results.items()]
+    lines.append(f"time: {duration(seconds)}")
+    lines += [f"{title}: {shown(f'{url}/{path}')}" for title, path in RESULTS_SHOWN if path in files]
+    return "\n".join(lines)
+
+
+def shown(url: str) -> str:
+    """A URL as a person can paste it: a path where it is on this machine."""
+    path = local_path(url)
+    return url if path is None else str(path)
+
+
+def duration(seconds: float) -> str:
+    """`12 s`, `3 min 05 s`, `2 h 10 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+def _number(text: str) -> str:
+    try:
+        return f"{float(text):.3f}"
+    except ValueError:
+        return text

@@ -1,0 +1,152 @@
+"""`detr-workflows`: render the Argo templates, run one on this machine, list the parameters."""
+
+import os
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from run_config.command_line import WRONG_INPUT, run
+from run_config.errors import ConfigError
+from run_config.locations import store_url
+from run_config.parameter_forms import form_json, markdown
+from run_config.parameters import BY_NAME, PARAMETERS, Role, Type
+from workflows.errors import StepError, TemplateError, WorkflowError
+
+RENDERED = Path(__file__).parent / "rendered"
+
+app = typer.Typer(
+    help="Templates for Argo Workflows: render them, or run one here as local processes.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def render(
+    output: Annotated[Path, typer.Option(help="Folder for the YAML files.")] = RENDERED,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail when a file differs.")] = False,
+) -> None:
+    """Write the templates as YAML."""
+    # Hera takes a second to import: the other verbs do without.
+    from workflows import rendering
+
+    if not check:
+        for path in rendering.write(output):
+            typer.echo(path)
+        return
+    difference = rendering.differences(output)
+    if difference:
+        typer.echo(difference, nl=False)
+        raise WorkflowError(f"the templates in {output} are not what the code says; run: detr-workflows render")
+
+
+@app.command("run-local")
+def run_local(
+    template: Annotated[
+        str, typer.Argument(help="A rendered template: a path to a .yaml file, or the name of one of ours.")
+    ] = "detr-train",
+    store: Annotated[
+        str | None, typer.Option(help="Where runs and data sets lie: file:///folder, a folder, or s3://bucket/prefix.")
+    ] = None,
+    parameter: Annotated[
+        list[str] | None, typer.Option("--parameter", "-p", help="name=value; see `detr-workflows parameters`.")
+    ] = None,
+    scratch: Annotated[
+        Path | None,
+        typer.Option(help="Folder for unfinished files; one run at a time goes on in each. [default: ~/.cache]"),
+    ] = None,
+) -> None:
+    """Run a template's steps here, one after the other; the same command again goes on after an interruption."""
+    from workflows.announcements import summary
+    from workflows.local_runner import run_local as run_plan
+    from workflows.plan import read_plan
+
+    given = _pairs(parameter or [])
+    if store is not None:
+        given["store"] = store
+    if "store" in given:
+        given["store"] = store_url(given["store"])
+    plan = read_plan(_template_text(template), template)
+    try:
+        finished = run_plan(plan, _absolute(given), (scratch or _default_scratch()).absolute(), _say)
+    except StepError as error:
+        if error.exit_code == WRONG_INPUT:
+            # The step's own sentence is the last line, and all there is to say.
+            raise typer.Exit(WRONG_INPUT) from error
+        raise
+    _say("\n" + summary(finished.url, finished.seconds, finished.results, finished.files))
+
+
+@app.command()
+def parameters(
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="The page of the docs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="What forms are drawn from.")] = False,
+) -> None:
+    """List what a run can be told."""
+    if as_json:
+        typer.echo(form_json())
+    elif as_markdown:
+        typer.echo(markdown(), nl=False)
+    else:
+        for known in PARAMETERS:
+            default = "required" if known.default is None else known.default or "empty"
+            typer.echo(f"{known.name} [{default}]\n    {' '.join(known.help.split())}")
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    given: dict[str, str] = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not separator:
+            raise ConfigError(f"-p {text!r} is not of the form name=value")
+        if name in given:
+            raise ConfigError(f"-p {name} is given twice")
+        given[name] = value
+    return given
+
+
+def _absolute(given: dict[str, str]) -> dict[str, str]:
+    """Local paths made absolute: a relative one means a key below the store everywhere but on a command line."""
+    values = dict(given)
+    for name, text in given.items():
+        known = BY_NAME.get(name)
+        if known is None or known.role is Role.STORE:
+            continue
+        if known.type in (Type.LOCATION, Type.LOCATIONS) or text.endswith(known.file_suffixes or ("\0",)):
+            values[name] = "\n".join(_absolute_path(line) for line in text.splitlines())
+    return values
+
+
+def _absolute_path(line: str) -> str:
+    text = os.path.expanduser(line.strip())  # noqa: PTH111 - a Path would spoil s3://
+    if "://" not in text and (text.startswith(".") or Path(text).exists()) and text:
+        return os.path.abspath(text)  # noqa: PTH100 - links are kept as they are
+    return text
+
+
+def _template_text(template: str) -> str:
+    path = Path(template)
+    if path.suffix not in (".yaml", ".yml"):
+        path = RENDERED / f"{template}.yaml"
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        ours = ", ".join(sorted(one.stem for one in RENDERED.glob("*.yaml")))
+        raise TemplateError(f"there is no template {template}; ours are {ours}, others go by their path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise TemplateError(f"{template} cannot be read: {error}") from error
+
+
+def _default_scratch() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "detr-workflows"
+
+
+def _say(text: str) -> None:
+    typer.echo(text)
+
+
+def main() -> NoReturn:
+    """Entry point of the `detr-workflows` command."""
+    run(app)

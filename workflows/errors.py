@@ -1,0 +1,31 @@
+"""The error family of workflows."""
+
+
+class WorkflowError(Exception):
+    """A template or a parameter is wrong; the message says where and what to do."""
+
+    exit_code = 2
+
+
+class TemplateError(WorkflowError):
+    """A template has something that the local runner does not know, or contradicts itself."""
+
+
+class RunningElsewhereError(WorkflowError):
+    """The same run is going on in another process."""
+
+
+class StepError(WorkflowError):
+    """A step failed: `exit_code` is its own where the contract gives that a meaning, else 1."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class InterruptedRunError(WorkflowError):
+    """A person or the machine stopped the run: `exit_code` is 130 after Ctrl-C, 143 after SIGTERM."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("interrupted; the same command goes on where it was")
+        self.exit_code = exit_code

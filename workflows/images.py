@@ -1,0 +1,11 @@
+"""The container images that the steps run in, by name and version."""
+
+from importlib.metadata import version
+
+VERSION = version("detr-workflows")
+
+CPU_STEPS = f"detr-workflows/cpu-steps:{VERSION}"
+"""data_prep and evaluation: no torch."""
+
+DETR_JOB = f"detr-workflows/detr-job:{VERSION}"
+"""detr_job, with torch."""

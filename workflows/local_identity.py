@@ -1,0 +1,116 @@
+"""What makes two local runs the same one: their name, their uid, and a lock while one is going on."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from run_config.locations import local_path, resolve
+from run_config.parameters import BY_NAME, Role, Type, lines
+from workflows.errors import RunningElsewhereError, WorkflowError
+
+
+def run_name(template: str, values: Mapping[str, str]) -> str:
+    """`detr-train-0f3a…`: the same parameters and the same local inputs give the same name.
+
+    Local files count by size and time of change: a new export at the same path is another run.
+    """
+    stamps = {name: _stamps(name, text, values.get("store", "")) for name, text in values.items()}
+    content = json.dumps([template, dict(values), stamps], sort_keys=True)
+    return f"{template}-{hashlib.sha256(content.encode()).hexdigest()[:10]}"
+
+
+def run_uid(run_url: str) -> str:
+    """The uid of the run that lies at this URL: the same for the command that goes on with it."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, run_url))
+
+
+@contextlib.contextmanager
+def only_one(folder: Path, name: str) -> Iterator["Lock"]:
+    """Hold the lock of a run inside the block.
+
+    Raises RunningElsewhereError when another process, or a step that it left behind, holds it.
+    """
+    path = folder / f"{name}.lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = _open_locked(path)
+    except BlockingIOError:
+        with contextlib.suppress(OSError):
+            owner = path.read_text()
+        raise RunningElsewhereError(
+            f"{name} is going on already (process {owner or 'unknown'}): wait for it, or stop it with Ctrl-C there"
+        ) from None
+    except OSError as error:
+        raise WorkflowError(f"cannot write below {folder}: {error.strerror}; choose another --scratch") from error
+    try:
+        lock = Lock(descriptor)
+        lock.owned_by(os.getpid())
+        yield lock
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+class Lock:
+    """A held lock. Processes that inherit `descriptor` hold it too, and go on holding it."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def owned_by(self, process: int) -> None:
+        """Write down which process to name to whoever finds the lock taken."""
+        os.truncate(self.descriptor, 0)
+        os.pwrite(self.descriptor, str(process).encode(), 0)
+
+
+def _open_locked(path: Path) -> int:
+    """Open and lock the file that has this name now: the one before us may just have removed its own."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_named(descriptor, path):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _is_named(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _stamps(name: str, text: str, store: str) -> list[str]:
+    """The local inputs that a parameter names, each as its size and time of change."""
+    parameter = BY_NAME.get(name)
+    if parameter is None or parameter.role is Role.STORE or not text:
+        return []
+    if parameter.type in (Type.LOCATION, Type.LOCATIONS):
+        paths = [local_path(resolve(line, store)) for line in lines(text)]
+    elif parameter.file_suffixes and text.endswith(parameter.file_suffixes):
+        paths = [Path(text)]
+    else:
+        return []
+    return [_stamp(path) for path in paths if path is not None]
+
+
+def _stamp(path: Path) -> str:
+    files = [path]
+    if path.is_dir():
+        files = [Path(folder) / name for folder, _, names in os.walk(path) for name in names]
+    count, size_bytes, newest_ns = 0, 0, 0
+    for file in files:
+        with contextlib.suppress(OSError):
+            status = file.stat()
+            count, size_bytes = count + 1, size_bytes + status.st_size
+            newest_ns = max(newest_ns, status.st_mtime_ns)
+    return f"{count} files, {size_bytes} bytes, {newest_ns}"

@@ -1,0 +1,222 @@
+"""Runs a rendered template on this machine: each container's command line as a process, in order.
+
+No retries and no pods: Argo is the engine, this is for laptops and tests. What a step leaves in its
+$OUT goes to the run's folder in the store, as Argo's output artifacts do.
+"""
+
+import json
+import os
+import shutil
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from run_config.errors import ConfigError
+from run_config.locations import resolve
+from run_config.parameters import BY_NAME, PARAMETERS, Role, parse_value, unknown_name
+from workflows.announcements import duration, head
+from workflows.errors import StepError, TemplateError, WorkflowError
+from workflows.local_identity import Lock, only_one, run_name, run_uid
+from workflows.local_process import Foreground
+from workflows.plan import OutputFile, Plan, Step
+from workflows.tags import PARAMETERS_JSON, fill
+
+FINISHED = "finished.json"
+"""Written last into a run's folder: without it, the same command goes on with the run."""
+
+MOST_RUNS_ALIKE = 1000
+
+_NAMES = {parameter.role: parameter.name for parameter in PARAMETERS}
+STORE, OUTPUT = _NAMES[Role.STORE], _NAMES[Role.OUTPUT]
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedRun:
+    """What came of a run. `results` are the template's own outputs, `files` what the steps left."""
+
+    name: str
+    url: str
+    seconds: float
+    results: Mapping[str, str]
+    files: tuple[str, ...]
+
+
+def run_local(plan: Plan, given: Mapping[str, str], scratch: Path, say: Say) -> FinishedRun:
+    """Run a template to its end; call it again with the same parameters to go on after an interruption.
+
+    Signals are handled meanwhile, so this is for the main thread. Raises ConfigError and TemplateError
+    before anything starts, StepError with the exit code of a step that failed, InterruptedRunError, and
+    RunningElsewhereError when the same run is going on in another process.
+    """
+    values = complete_values(plan, given)
+    programs = {step.command[0]: _program(step) for step in plan.steps}
+    base = run_name(plan.name, values)
+    foreground = Foreground()
+    with only_one(scratch, base) as lock, foreground.taking_signals():
+        run = _Run(plan, values, base, programs, foreground, lock, say)
+        work = Path(tempfile.mkdtemp(prefix=f"{base}-", dir=scratch))
+        try:
+            return run.to_the_end(work)
+        finally:
+            shutil.rmtree(work)
+
+
+def complete_values(plan: Plan, given: Mapping[str, str]) -> dict[str, str]:
+    """The value of every parameter of the template, checked as far as text alone can be.
+
+    Raises ConfigError with one sentence a mistake.
+    """
+    for name in (STORE, OUTPUT):
+        if name not in plan.parameters:
+            raise TemplateError(f"the template {plan.name} has no parameter {name}, which says where a run lies")
+    mistakes = [unknown_name(name, plan.parameters) for name in given if name not in plan.parameters]
+    values: dict[str, str] = {}
+    for name, default in plan.parameters.items():
+        text = given.get(name, default)
+        try:
+            if name in BY_NAME:
+                value = parse_value(BY_NAME[name], text or "")
+                text = value if isinstance(value, str) else (text or "").strip()
+            elif text is None:
+                raise ConfigError(f"{name} is missing.")  # noqa: TRY301 - collected with the others
+            values[name] = text
+        except ConfigError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    return values
+
+
+class _Run:
+    """One call of run_local, with its lock held."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        values: Mapping[str, str],
+        base: str,
+        programs: Mapping[str, Path],
+        foreground: Foreground,
+        lock: Lock,
+        say: Say,
+    ) -> None:
+        self._plan, self._values, self._base = plan, values, base
+        self._programs, self._foreground, self._lock, self._say = programs, foreground, lock, say
+        self._folder = resolve(values[OUTPUT], values[STORE])
+        self._tags: dict[str, str] = {}
+        self._files: list[str] = []
+
+    def to_the_end(self, work: Path) -> FinishedRun:
+        """Every step, then the mark that the run is finished."""
+        began = time.monotonic()
+        name = self._unfinished_name(work)
+        url = f"{self._folder}/{name}"
+        self._say(head(name, url, self._plan, self._values))
+        self._tags = {f"workflow.parameters.{key}": text for key, text in self._values.items()}
+        self._tags[PARAMETERS_JSON] = json.dumps([{"name": k, "value": v} for k, v in self._values.items()])
+        self._tags |= {"workflow.name": name, "workflow.uid": run_uid(url)}
+        for number, step in enumerate(self._plan.steps, 1):
+            self._say(f"\n[{number}/{len(self._plan.steps)}] {step.name}")
+            step_began = time.monotonic()
+            self._run_step(step, work / step.name, url)
+            self._say(f"{step.name}: {duration(time.monotonic() - step_began)}")
+        results = {key: fill(text, self._tags) for key, text in self._plan.results.items()}
+        self._mark_finished(work / "mark", url, results)
+        return FinishedRun(name, url, time.monotonic() - began, results, tuple(sorted(self._files)))
+
+    def _unfinished_name(self, work: Path) -> str:
+        """The run's name, with a suffix when runs of that name are finished."""
+        answer = work / "finished"
+        for start in range(1, MOST_RUNS_ALIKE, 10):
+            names = [self._base if n == 1 else f"{self._base}-{n}" for n in range(start, start + 10)]
+            keys = [f"{name}/{FINISHED}" for name in names]
+            with answer.open("wb") as stdout:
+                self._store_process(["exists", self._folder, *keys], stdout=stdout)
+            finished = answer.read_text().splitlines()
+            for name, key in zip(names, keys, strict=True):
+                if key not in finished:
+                    return name
+        raise WorkflowError(f"there are {MOST_RUNS_ALIKE} finished runs named {self._base}; change a parameter")
+
+    def _run_step(self, step: Step, out: Path, url: str) -> None:
+        """One process, its outputs, and the upload of what it left."""
+        tags = self._tags | {f"inputs.parameters.{key}": fill(text, self._tags) for key, text in step.inputs.items()}
+        (out / "outputs").mkdir(parents=True)
+        program, *arguments = step.command
+        env = os.environ | {key: fill(text, tags) for key, text in step.env.items()}
+        if step.out_mount is not None:
+            env["OUT"] = str(out)
+        command = [str(self._programs[program]), *(fill(text, tags) for text in arguments)]
+        _raise_for(step.name, self._process(command, env))
+        for output in step.outputs:
+            self._tags[f"tasks.{step.name}.outputs.parameters.{output.name}"] = _read_output(step, output, out)
+        shutil.rmtree(out / "outputs")
+        left = [path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()]
+        if left:
+            self._store_process(["put-folder", str(out), url])
+        self._files.extend(left)
+        shutil.rmtree(out)
+
+    def _mark_finished(self, folder: Path, url: str, results: Mapping[str, str]) -> None:
+        folder.mkdir()
+        mark = {"template": self._plan.name, "parameters": dict(self._values), "results": dict(results)}
+        (folder / FINISHED).write_text(json.dumps(mark, indent=2) + "\n", encoding="utf-8")
+        self._store_process(["put-folder", str(folder), url])
+
+    def _process(self, command: Sequence[str], env: Mapping[str, str], stdout: IO[bytes] | None = None) -> int:
+        return self._foreground.run(
+            command, env, keep_open=[self._lock.descriptor], stdout=stdout, started=self._lock.owned_by
+        )
+
+    def _store_process(self, arguments: Sequence[str], stdout: IO[bytes] | None = None) -> None:
+        """Ask the store something; the process says itself what is wrong when it fails."""
+        code = self._process([sys.executable, "-m", "object_store", *arguments], os.environ, stdout)
+        if code:
+            raise StepError("the store could not be used, see above", code)
+
+
+def _program(step: Step) -> Path:
+    """The program that stands for a container's command: the one installed beside this Python."""
+    name = step.command[0]
+    if name == "python":
+        return Path(sys.executable)
+    for folder in (Path(sys.executable).parent, Path(sysconfig.get_path("scripts"))):
+        if "/" not in name and (folder / name).is_file():
+            return folder / name
+    raise TemplateError(
+        f"step {step.name}: its program {name} is not installed beside {sys.executable}; the local runner "
+        "knows python and the programs that were installed with it"
+    )
+
+
+def _read_output(step: Step, output: OutputFile, out: Path) -> str:
+    """An output parameter as Argo reads it: one line break at its end does not count."""
+    path = out / output.path
+    if path.is_file():
+        return path.read_text(encoding="utf-8").removesuffix("\n")
+    if output.default is None:
+        raise StepError(f"step {step.name} ended well but left no $OUT/{output.path}: a bug of the step", 1)
+    return output.default
+
+
+def _raise_for(step: str, code: int) -> None:
+    """A step's exit code as the contract has it."""
+    match code:
+        case 0:
+            return
+        case 2:
+            message = f"step {step} refused its input; its last line says why"
+        case 75 | 143:
+            message = f"step {step} met a fault that passes: the same command again goes on where it was"
+        case 137:
+            message = f"step {step} was killed, most likely for lack of memory: a smaller batch-size needs less"
+        case _:
+            message = f"step {step} failed with exit code {code}; what it printed above says where"
+    raise StepError(message, code)

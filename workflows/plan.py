@@ -1,0 +1,192 @@
+"""A template made ready to run: its steps in order, with every reference checked before anything starts."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from workflows.errors import TemplateError
+from workflows.manifest import Arguments, Container, OutputParameter, Task, Template, parse_manifest
+from workflows.tags import PARAMETERS_JSON, tags
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """An output parameter of a step: a file below $OUT, and what stands in when it is not there."""
+
+    name: str
+    path: PurePosixPath
+    default: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One container of the graph. Texts still have their tags."""
+
+    name: str
+    command: tuple[str, ...]
+    env: Mapping[str, str]
+    inputs: Mapping[str, str]
+    outputs: tuple[OutputFile, ...]
+    out_mount: str | None
+    """Where the template mounts the step's own folder, $OUT."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A whole template. `parameters`: name → default, None where a value must be given."""
+
+    name: str
+    parameters: Mapping[str, str | None]
+    steps: tuple[Step, ...]
+    results: Mapping[str, str]
+
+
+def read_plan(text: str, where: str) -> Plan:
+    """Read a rendered template.
+
+    Raises TemplateError: anything that the local runner does not know, by name.
+    """
+    manifest = parse_manifest(text, where)
+    spec = manifest.spec
+    templates = {template.name: template for template in spec.templates}
+    main = templates.get(spec.entrypoint)
+    if main is None or main.dag is None:
+        raise TemplateError(f"{where}: the entrypoint {spec.entrypoint} must be a DAG among spec.templates")
+    if main.inputs.parameters:
+        raise TemplateError(f"{where}: the local runner does not know inputs of the entrypoint {main.name}")
+    workflow = {f"workflow.parameters.{parameter.name}" for parameter in spec.arguments.parameters}
+    workflow |= {"workflow.name", "workflow.uid", PARAMETERS_JSON}
+    steps: dict[str, Step] = {}
+    outputs: dict[str, set[str]] = {}
+    above = _ancestors(main.dag.tasks, where)
+    for task in _in_order(main.dag.tasks, above, where):
+        reachable = workflow.union(*(outputs[name] for name in above[task.name]))
+        steps[task.name] = _step(task, templates.get(task.template), workflow, reachable, where)
+        outputs[task.name] = {
+            f"tasks.{task.name}.outputs.parameters.{output.name}" for output in steps[task.name].outputs
+        }
+    results = {output.name: _result(output, f"{where}: outputs of {main.name}") for output in main.outputs.parameters}
+    _check_tags(results.values(), workflow.union(*outputs.values()), f"{where}: outputs of {main.name}")
+    return Plan(
+        manifest.metadata.name,
+        {parameter.name: _default(parameter.value, parameter.default) for parameter in spec.arguments.parameters},
+        tuple(steps.values()),
+        results,
+    )
+
+
+def _step(task: Task, template: Template | None, workflow: set[str], reachable: set[str], where: str) -> Step:
+    where = f"{where}: task {task.name}"
+    if template is None or template.container is None:
+        raise TemplateError(f"{where}: the template {task.template} must be a container among spec.templates")
+    inputs = _inputs(task.arguments, template.inputs, where)
+    _check_tags(inputs.values(), reachable, where)
+    container = template.container
+    mount = _out_mount(template, container, where)
+    command = (*container.command, *container.args)
+    env = {variable.name: variable.value for variable in container.env}
+    known = workflow | {f"inputs.parameters.{name}" for name in inputs}
+    _check_tags((*command, *env.values()), known, where)
+    if mount and any(mount in text for text in command):
+        raise TemplateError(f"{where}: an argument names {mount}, which is another folder here; use $OUT")
+    outputs = tuple(_output_file(output, mount, where) for output in template.outputs.parameters)
+    return Step(task.name, command, env, inputs, outputs, mount)
+
+
+def _inputs(arguments: Arguments, inputs: Arguments, where: str) -> dict[str, str]:
+    """Name → text of a template's inputs, as the task fills them."""
+    given = {argument.name: argument.value for argument in arguments.parameters}
+    declared = {parameter.name: _default(parameter.value, parameter.default) for parameter in inputs.parameters}
+    unknown = sorted(given.keys() - declared.keys())
+    if unknown:
+        raise TemplateError(f"{where}: the template has no input {', '.join(unknown)}")
+    texts: dict[str, str] = {}
+    for name, default in declared.items():
+        text = _default(given.get(name), default)
+        if text is None:
+            raise TemplateError(f"{where}: the input {name} has no value")
+        texts[name] = text
+    return texts
+
+
+def _default(value: str | None, default: str | None) -> str | None:
+    return value if value is not None else default
+
+
+def _out_mount(template: Template, container: Container, where: str) -> str | None:
+    """Where the container sees its own folder; there can be one."""
+    volumes = {volume.name for volume in template.volumes}
+    unknown = [mount.name for mount in container.volume_mounts if mount.name not in volumes]
+    if unknown:
+        raise TemplateError(f"{where}: the volume {unknown[0]} is not one of the template's own")
+    if len(container.volume_mounts) > 1:
+        raise TemplateError(f"{where}: the local runner knows one volume of a step, the folder $OUT")
+    if not container.volume_mounts:
+        return None
+    mount = container.volume_mounts[0].mount_path
+    if not any(variable.name == "OUT" and variable.value == mount for variable in container.env):
+        raise TemplateError(f"{where}: the volume at {mount} must be what the variable OUT names")
+    return mount
+
+
+def _output_file(output: OutputParameter, mount: str | None, where: str) -> OutputFile:
+    source = output.value_from
+    path = PurePosixPath(source.path or "")
+    if source.path is None or mount is None or not path.is_relative_to(mount) or ".." in path.parts:
+        raise TemplateError(f"{where}: the output {output.name} must come from a file below $OUT (valueFrom.path)")
+    return OutputFile(output.name, path.relative_to(mount), source.default)
+
+
+def _result(output: OutputParameter, where: str) -> str:
+    if output.value_from.parameter is None or output.value_from.path is not None:
+        raise TemplateError(f"{where}: {output.name} must come from a task's output (valueFrom.parameter)")
+    return output.value_from.parameter
+
+
+def _check_tags(texts: Iterable[str], known: set[str], where: str) -> None:
+    for text in texts:
+        try:
+            unknown = [name for name in tags(text) if name not in known]
+        except TemplateError as error:
+            raise TemplateError(f"{where}: {error}") from error
+        if unknown:
+            raise TemplateError(f"{where}: nothing gives {{{{{unknown[0]}}}}} a value here")
+
+
+def _ancestors(tasks: Sequence[Task], where: str) -> dict[str, set[str]]:
+    """Task → every task that it waits for, directly or through others."""
+    direct = {task.name: _depends(task, where) for task in tasks}
+    if len(direct) != len(tasks):
+        raise TemplateError(f"{where}: two tasks have the same name")
+    for name, parents in direct.items():
+        for parent in sorted(parents - direct.keys()):
+            raise TemplateError(f"{where}: task {name} depends on {parent}, which is not a task")
+    above: dict[str, set[str]] = {}
+    for name, parents in direct.items():
+        waiting, found = list(parents), set[str]()
+        while waiting:
+            parent = waiting.pop()
+            if parent not in found:
+                found.add(parent)
+                waiting.extend(direct[parent])
+        above[name] = found
+    return above
+
+
+def _depends(task: Task, where: str) -> set[str]:
+    names = [name.strip() for name in task.depends.split("&&")] if task.depends.strip() else []
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z0-9][-\w]*", name):
+            raise TemplateError(
+                f"{where}: task {task.name}: the local runner knows depends as names joined by &&, not {task.depends!r}"
+            )
+    return {*names, *task.dependencies}
+
+
+def _in_order(tasks: Sequence[Task], above: Mapping[str, set[str]], where: str) -> list[Task]:
+    """The tasks so that each comes after those it waits for, else as they stand in the template."""
+    for task in tasks:
+        if task.name in above[task.name]:
+            raise TemplateError(f"{where}: task {task.name} waits for itself")
+    return sorted(tasks, key=lambda task: len(above[task.name]))
