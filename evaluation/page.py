@@ -164,7 +164,7 @@ def threshold_charts(metrics: Metrics, split: SplitMetrics) -> list[Chart]:
             marker=metrics.operating_point.threshold,
         ),
         line_chart(
-            "Precision and recall over threshold",
+            "Precision and recall",
             [
                 Series("precision", _defined(metrics.thresholds, split.curve.precision), COLOURS[0]),
                 Series("recall", _defined(metrics.thresholds, split.curve.recall), COLOURS[1]),
