@@ -81,7 +81,7 @@ def prepare_command(
     from object_store import open_store
 
     root = open_store(store)
-    request = _request(sources, val, test, val_fraction, seed, ignore_subsets)
+    request = _request(sources, val, test, val_fraction, seed, ignore_subsets, root.url)
     with Display() as display:
         done = prepare(request, root, draw_report, display)
     manifest = done.manifest
@@ -128,6 +128,29 @@ def inspect_command(
     print(*summary.as_lines(manifest), *([f"  report: {report}"] if report is not None else []), sep="\n")
 
 
+@app.command("check")
+def check_command(
+    run: Annotated[str, typer.Option("--run", help="Name of the run.")],
+    workflow_uid: Annotated[
+        str, typer.Option("--workflow-uid", help="Of the Argo workflow; another one's folder is refused.")
+    ] = "",
+    parameters_json: Annotated[
+        str,
+        typer.Option("--parameters-json", help="All parameters, as Argo's {{workflow.parameters.json}} gives them."),
+    ] = "[]",
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--parameter", "-p", help="One parameter, name=value; see `detr-workflows parameters`."),
+    ] = None,
+) -> None:
+    """Check in seconds what a run was told: parameters, sources, checkpoint, and that the store can be written."""
+    from data_prep.check import check, texts_from_json
+    from run_config.parameters import pairs
+
+    findings = check(texts_from_json(parameters_json) | pairs(parameter or ()), run, workflow_uid)
+    print(*findings, sep="\n")
+
+
 @app.command("rewrite-paths")
 def rewrite_paths_command(
     annotations: Annotated[Path, typer.Argument(metavar="IN", help="A COCO annotation file.")],
@@ -147,20 +170,17 @@ def _request(
     val_fraction: float,
     seed: int,
     ignore_subsets: bool,
+    store: str | None = None,
 ) -> "Request":
     from data_prep.errors import DataPrepError
     from data_prep.manifest import Options
     from data_prep.prepare import Request
+    from data_prep.source_names import source_places
 
-    pool = _given(sources)
+    pool, held_out, tested = (source_places(texts or (), store) for texts in (sources, val, test))
     if not pool:
         raise DataPrepError("no source is given: name at least one export")
-    return Request(pool, _given(val), _given(test), Options(val_fraction, seed, not ignore_subsets))
-
-
-def _given(sources: list[str] | None) -> tuple[str, ...]:
-    """Workflow templates pass an empty text for what was not given."""
-    return tuple(source for source in sources or () if source.strip())
+    return Request(pool, held_out, tested, Options(val_fraction, seed, not ignore_subsets))
 
 
 def _hand_on(name: str, value: str) -> None:

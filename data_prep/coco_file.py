@@ -105,7 +105,9 @@ def parse_coco(data: bytes, subset: str, where: str, losses: LossReport) -> Coco
     """Read an annotation file. `where` names source and file in errors (AnnotationError)."""
     raw = _decode(data, where)
     coco = CocoFile(subset, _images(raw, where, losses), _categories(raw, where, losses))
-    _group_annotations(raw, coco, where, losses)
+    own_losses = LossReport()
+    _group_annotations(raw, coco, where, own_losses)
+    losses.merge([own_losses])
     return coco
 
 
@@ -200,7 +202,6 @@ def _group_annotations(raw: _RawCoco, coco: CocoFile, where: str, losses: LossRe
     """Hand each annotation to its image; those of unknown images or categories are dropped and counted."""
     known = {image.id: image.file_name for image in coco.images}
     seen: set[int] = set()
-    before = losses.count(Reason.UNKNOWN_IMAGE, Reason.UNKNOWN_CATEGORY)
     for one in raw.annotations:
         image_id, image_was_text = read_whole_number(one.image_id)
         category_id, category_was_text = read_whole_number(one.category_id)
@@ -219,9 +220,9 @@ def _group_annotations(raw: _RawCoco, coco: CocoFile, where: str, losses: LossRe
             losses.add(Reason.TEXT_NUMBER, known[image_id], one.id, "annotation ids")
         one.category_id = category_id
         coco.annotations[image_id].append(one)
-    lost = losses.count(Reason.UNKNOWN_IMAGE, Reason.UNKNOWN_CATEGORY) - before
+    lost = losses.count(Reason.UNKNOWN_IMAGE, Reason.UNKNOWN_CATEGORY)
     if lost * 10 > len(raw.annotations):
-        example = (losses.examples(Reason.UNKNOWN_IMAGE) + losses.examples(Reason.UNKNOWN_CATEGORY))[-1]
+        example = (losses.examples(Reason.UNKNOWN_IMAGE) + losses.examples(Reason.UNKNOWN_CATEGORY))[0]
         raise AnnotationError(
             f"{where}: {lost} of {len(raw.annotations)} annotations belong to images or categories that the "
             f"file does not list (annotation {example.annotation_id or 'without id'}: "

@@ -49,6 +49,8 @@ def _about_losses(dataset: Dataset) -> Iterable[str]:
 
 def _about_leaks(dataset: Dataset) -> Iterable[str]:
     """Images that training and a held-back split have in common."""
+    if dataset.split_method.val == "block":
+        yield dataset.split_method.sentence
     train = dataset.split("train")
     train_files = {image.source.checked.sha256 for image in train}
     for name in ("val", "test"):

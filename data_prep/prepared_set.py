@@ -62,6 +62,8 @@ DECODE_FAULTS = (
     IndexError,
     KeyError,
     TypeError,
+    RuntimeError,
+    MemoryError,
     struct.error,
     zlib.error,
     Image.DecompressionBombError,

@@ -72,12 +72,7 @@ def test_a_fifth_is_held_back_and_no_picture_is_on_both_sides(sample: Any) -> No
     assert (len(trainval["images"]), len(test["images"])) == (48, 12)
     names = [image["file_name"] for image in trainval["images"] + test["images"]]
     assert len(set(names)) == 60
-    crcs = [
-        entry.CRC
-        for z in (trainval_zip, test_zip)
-        for entry in z.infolist()
-        if entry.filename.endswith("jpg")
-    ]
+    crcs = [entry.CRC for z in (trainval_zip, test_zip) for entry in z.infolist() if entry.filename.endswith("jpg")]
     assert len(set(crcs)) == 60
 
 
@@ -213,9 +208,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("angle", [0.0, 0.7, 2.4])
 def test_the_box_of_a_part_is_its_outline(label: str, angle: float) -> None:
     light = Light.from_angles(-2.0, 0.9)
-    sprite = draw_part(
-        label, "zinc", half_length_px=40.0, angle=angle, light=light, rng=np.random.default_rng(0)
-    )
+    sprite = draw_part(label, "zinc", half_length_px=40.0, angle=angle, light=light, rng=np.random.default_rng(0))
     seen = sprite.coverage > 0.5
     rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
     outline = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
@@ -262,9 +255,5 @@ def test_every_table_leaves_materials_that_show(kind: str) -> None:
     surface = draw_table(kind, 80, 100, np.random.default_rng(0))
     assert surface.shape == (80, 100, 3)
     ground = surface.mean(axis=(0, 1))
-    clear = [
-        name
-        for name, colour in MATERIALS.items()
-        if np.linalg.norm(np.array(colour) - ground) >= LEAST_CONTRAST
-    ]
+    clear = [name for name, colour in MATERIALS.items() if np.linalg.norm(np.array(colour) - ground) >= LEAST_CONTRAST]
     assert len(clear) >= 3

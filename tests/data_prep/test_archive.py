@@ -1,0 +1,170 @@
+"""Zips are read without believing them: each trick and each fault ends in a sentence."""
+
+import io
+import stat
+import struct
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from data_prep import archive
+from data_prep.archive import ZipExport, safe_path
+from data_prep.errors import SourceError
+from tests.data_prep.export_builder import simple_export, write_zip
+
+
+def open_zip(path: Path) -> ZipExport:
+    return ZipExport(path, "the.zip")
+
+
+def zip_with(path: Path, *entries: tuple[zipfile.ZipInfo | str, bytes], method: int = zipfile.ZIP_STORED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as file:
+        for name, data in entries:
+            file.writestr(name, data)
+    return path
+
+
+def patch(path: Path, old: bytes, new: bytes, *, last: bool = False) -> None:
+    """Overwrite bytes of an archive in place."""
+    data = path.read_bytes()
+    assert len(old) == len(new)
+    assert old in data
+    at = data.rindex(old) if last else data.index(old)
+    path.write_bytes(data[:at] + new + data[at + len(old) :])
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/x", "..\\x", "C:/x", "a\\..\\..\\x"])
+def test_entries_that_lead_out_of_the_archive_are_refused(name: str, tmp_path: Path):
+    with pytest.raises(SourceError, match="names a file outside itself"):
+        open_zip(zip_with(tmp_path / "slip.zip", ("images/ok.png", b"1"), (name, b"2")))
+
+
+def test_links_are_refused(tmp_path: Path):
+    link = zipfile.ZipInfo("images/default/x.png")
+    link.create_system = 3
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with pytest.raises(SourceError, match=r"a link or device instead of a file at 'images/default/x.png'"):
+        open_zip(zip_with(tmp_path / "link.zip", (link, b"/etc/passwd")))
+
+
+def test_encrypted_entries_are_refused(tmp_path: Path):
+    path = zip_with(tmp_path / "secret.zip", ("images/x.png", b"12345"))
+    data = bytearray(path.read_bytes())
+    for signature, flags_at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(signature) + flags_at] |= 1
+    path.write_bytes(data)
+    with pytest.raises(SourceError, match=r"is encrypted \(entry 'images/x.png'\)"):
+        open_zip(path)
+
+
+def test_two_entries_of_the_same_name_are_refused(tmp_path: Path):
+    path = zip_with(tmp_path / "twice.zip", ("a/1.png", b"one"), ("a/2.png", b"two"))
+    for last in (False, True):
+        patch(path, b"a/2.png", b"a/1.png", last=last)
+    with pytest.raises(SourceError, match=r"two files called 'a/1.png'"):
+        open_zip(path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
+def test_a_zip_that_is_cut_off_is_refused(share: float, tmp_path: Path):
+    path = write_zip(tmp_path / "whole.zip", simple_export())
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(SourceError, match=r"the.zip is not a readable zip.*cut off"):
+        open_zip(path)
+
+
+def test_a_file_that_is_no_zip_is_refused(tmp_path: Path):
+    path = tmp_path / "notes.zip"
+    path.write_text("not a zip at all")
+    with pytest.raises(SourceError, match="is not a readable zip"):
+        open_zip(path)
+
+
+def test_damaged_content_is_found_by_its_checksum(tmp_path: Path):
+    path = zip_with(tmp_path / "damaged.zip", ("x.png", b"content of the image"))
+    patch(path, b"content", b"CONTENT")
+    export = open_zip(path)
+    with pytest.raises(SourceError, match=r"not a readable zip \(entry 'x.png'\): Bad CRC-32"):
+        export.read("x.png", 1000)
+    export.close()
+
+
+def test_a_bomb_is_refused_by_its_declared_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(archive, "RATIO_MATTERS_FROM_BYTES", 1 << 20)
+    path = zip_with(tmp_path / "bomb.zip", ("x.bin", bytes(8 << 20)), method=zipfile.ZIP_DEFLATED)
+    with pytest.raises(SourceError, match=r"would unpack to 8 MiB from 0 MiB"):
+        open_zip(path)
+
+
+def test_a_bomb_that_hides_its_size_stops_at_the_limit(tmp_path: Path):
+    path = zip_with(tmp_path / "bomb.zip", ("x.bin", bytes(8 << 20)), method=zipfile.ZIP_DEFLATED)
+    for last in (False, True):
+        patch(path, struct.pack("<L", 8 << 20), struct.pack("<L", 100), last=last)
+    export = open_zip(path)
+    with pytest.raises(SourceError):
+        export.read("x.bin", 1000)
+    export.close()
+
+
+def test_an_entry_larger_than_its_kind_may_be_is_refused(tmp_path: Path):
+    export = open_zip(zip_with(tmp_path / "large.zip", ("x.png", bytes(3 << 20))))
+    with pytest.raises(SourceError, match=r"'x.png' in the.zip has 3 MiB, more than the 1 MiB"):
+        export.read("x.png", 1 << 20)
+    export.close()
+
+
+def test_too_many_entries_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(archive, "MAX_ENTRIES", 5)
+    with pytest.raises(SourceError, match="has 13 entries, more than 5"):
+        open_zip(write_zip(tmp_path / "many.zip", simple_export()))
+
+
+def test_an_unknown_compression_is_named(tmp_path: Path):
+    path = zip_with(tmp_path / "odd.zip", ("x.png", b"data"))
+    data = bytearray(path.read_bytes())
+    for signature, method_at in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        data[data.index(signature) + method_at] = 77
+    path.write_bytes(data)
+    export = open_zip(path)
+    with pytest.raises(SourceError, match=r"compression method is not supported"):
+        export.read("x.png", 1000)
+    export.close()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.data())
+def test_any_damage_ends_in_a_sentence_or_in_the_right_bytes(tmp_path: Path, data: st.DataObject):
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("annotations/instances_default.json", b'{"images": []}' * 20)
+        file.writestr("images/default/x.png", bytes(range(256)))
+    content = bytearray(whole.getvalue())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path / "damaged.zip"
+    path.write_bytes(content)
+    try:
+        export = open_zip(path)
+    except SourceError:
+        return
+    try:
+        for name in export.sizes:
+            assert len(export.read(name, 10_000)) <= 10_000
+    except SourceError:
+        pass
+    finally:
+        export.close()
+
+
+@given(st.text(min_size=1, max_size=40))
+def test_a_safe_path_stays_below_its_root(name: str):
+    try:
+        cleaned = safe_path(name, "somewhere")
+    except SourceError:
+        return
+    assert not cleaned.startswith("/")
+    assert ".." not in cleaned.split("/")
+    assert "\\" not in cleaned
