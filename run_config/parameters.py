@@ -281,6 +281,22 @@ def lines(value: Value) -> tuple[str, ...]:
     return tuple(line.strip() for line in str(value or "").splitlines() if line.strip())
 
 
+def pairs(texts: Iterable[str]) -> dict[str, str]:
+    """Name → text of `name=value` options.
+
+    Raises ConfigError: another form, or a name that is given twice.
+    """
+    given: dict[str, str] = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not separator:
+            raise ConfigError(f"-p {_short(text)} is not of the form name=value.")
+        if name in given:
+            raise ConfigError(f"-p {name} is given twice.")
+        given[name] = value
+    return given
+
+
 def split_overrides(text: str) -> tuple[str, ...]:
     """`key=value` pairs from text with blanks and lines between them; quotes keep blanks together.
 

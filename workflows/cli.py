@@ -7,10 +7,9 @@ from typing import Annotated, NoReturn
 import typer
 
 from run_config.command_line import WRONG_INPUT, run
-from run_config.errors import ConfigError
 from run_config.locations import store_url
 from run_config.parameter_forms import form_json, markdown
-from run_config.parameters import BY_NAME, PARAMETERS, Role, Type
+from run_config.parameters import BY_NAME, PARAMETERS, Role, Type, pairs
 from workflows.errors import StepError, TemplateError, WorkflowError
 
 RENDERED = Path(__file__).parent / "rendered"
@@ -63,7 +62,7 @@ def run_local(
     from workflows.local_runner import run_local as run_plan
     from workflows.plan import read_plan
 
-    given = _pairs(parameter or [])
+    given = pairs(parameter or [])
     if store is not None:
         given["store"] = store
     if "store" in given:
@@ -93,18 +92,6 @@ def parameters(
         for known in PARAMETERS:
             default = "required" if known.default is None else known.default or "empty"
             typer.echo(f"{known.name} [{default}]\n    {' '.join(known.help.split())}")
-
-
-def _pairs(texts: list[str]) -> dict[str, str]:
-    given: dict[str, str] = {}
-    for text in texts:
-        name, separator, value = text.partition("=")
-        if not separator:
-            raise ConfigError(f"-p {text!r} is not of the form name=value")
-        if name in given:
-            raise ConfigError(f"-p {name} is given twice")
-        given[name] = value
-    return given
 
 
 def _absolute(given: dict[str, str]) -> dict[str, str]:

@@ -97,6 +97,8 @@ train = Container(
         f"--seed={given('seed')}",
         f"--device={given('device')}",
         f"--overrides={given('overrides')}",
+        # For the record in run.json.
+        "--parameters-json={{workflow.parameters.json}}",
     ],
     env=[out_env],
     volumes=[out_volume],
