@@ -3,11 +3,13 @@
     checkpoints/step-00001200/{model.safetensors, ema.safetensors, trainer.pt, manifest.json}
 
 The manifest is written last and deleted first, and holds the size and SHA-256 of the other files, so a
-folder without one, or with other bytes than it names, is never taken for a checkpoint.
+folder without one, or with other bytes than it names, is never taken for a checkpoint. Only one process
+writes a run, one checkpoint after the other.
 """
 
 import hashlib
 import io
+import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,16 +17,22 @@ from typing import Any
 
 import msgspec
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from detr_job.errors import JobError
-from object_store import ObjectStore, StoreError
+from object_store import Corrupted, NoSuchKey, ObjectStore
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-_MANIFEST_KEY = re.compile(r"checkpoints/step-(\d{8,})/manifest\.json")
+WEIGHTS, AVERAGE, TRAINER = "model.safetensors", "ema.safetensors", "trainer.pt"
+_KEY = re.compile(r"checkpoints/step-(\d{8,})/(.+)")
+
+
+class DamagedCheckpoint(JobError):
+    """Something of this checkpoint is missing or has other bytes than were written."""
 
 
 class File(msgspec.Struct, frozen=True):
@@ -34,10 +42,15 @@ class File(msgspec.Struct, frozen=True):
     sha256: str
 
 
-class Manifest(msgspec.Struct, frozen=True):
-    """What makes a checkpoint complete."""
+class AnyManifest(msgspec.Struct, frozen=True):
+    """What every format has."""
 
     format: int
+
+
+class Manifest(AnyManifest, frozen=True):
+    """What makes a checkpoint complete."""
+
     step: int
     best_step: int
     files: dict[str, File]
@@ -45,10 +58,15 @@ class Manifest(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a run stands. `elapsed_s` counts training over all restarts; `best_ap` is -1 before any."""
+    """Where a run stands.
+
+    elapsed_s: over all restarts. evaluated_step: of the last evaluation; where it is behind `step`
+    and one is due, the run was stopped before it. best_ap: -1 before any.
+    """
 
     step: int = 0
     elapsed_s: float = 0.0
+    evaluated_step: int = 0
     best_step: int = 0
     best_ap: float = -1.0
     evaluations_since_best: int = 0
@@ -71,9 +89,9 @@ class Checkpoint:
             "optimizer": self.optimizer,
         }
         torch.save(state, trainer)
-        files = {"model.safetensors": save_safetensors(dict(self.model)), "trainer.pt": trainer.getvalue()}
+        files = {WEIGHTS: save_safetensors(dict(self.model)), TRAINER: trainer.getvalue()}
         if self.ema is not None:
-            files["ema.safetensors"] = save_safetensors(dict(self.ema))
+            files[AVERAGE] = save_safetensors(dict(self.ema))
         return files
 
     def weights(self) -> Mapping[str, Tensor]:
@@ -97,8 +115,8 @@ def folder(step: int) -> str:
     return f"checkpoints/step-{step:08d}"
 
 
-def write(run: ObjectStore, checkpoint: Checkpoint, keep: int) -> None:
-    """Put a checkpoint into the run's folder, then remove those that are neither new nor best."""
+def write(run: ObjectStore, checkpoint: Checkpoint) -> None:
+    """Put a checkpoint into the run's folder. Again with the same state, it stays whole all the while."""
     progress = checkpoint.progress
     files = checkpoint.files()
     for name, data in files.items():
@@ -110,66 +128,94 @@ def write(run: ObjectStore, checkpoint: Checkpoint, keep: int) -> None:
         {name: File(len(data), hashlib.sha256(data).hexdigest()) for name, data in files.items()},
     )
     run.put_bytes(f"{folder(progress.step)}/{MANIFEST}", msgspec.json.encode(manifest))
-    _prune(run, progress, keep)
 
 
-def _prune(run: ObjectStore, progress: Progress, keep: int) -> None:
-    """Delete all but the newest and the best; steps beyond this one belong to a history cut off."""
-    steps = complete_steps(run)
-    wanted = {step for step in steps if step <= progress.step}
-    kept = set(sorted(wanted)[-keep:]) | {progress.best_step}
-    for step in steps:
+def prune(run: ObjectStore, progress: Progress, keep: int) -> None:
+    """Delete all but the newest `keep` and the best, after the one of `progress` was written.
+
+    What lies beyond it was damaged when the run went on from an older one; what has no manifest is
+    left from a process that was killed.
+    """
+    complete, incomplete = steps(run)
+    wanted = [step for step in complete if step <= progress.step]
+    kept = {*wanted[-keep:], progress.best_step}
+    for step in complete:
         if step not in kept:
             run.delete([f"{folder(step)}/{MANIFEST}"])
-            run.delete_prefix(f"{folder(step)}/")
+            run.delete_prefix(folder(step))
+    for step in incomplete:
+        run.delete_prefix(folder(step))
 
 
-def complete_steps(run: ObjectStore) -> list[int]:
-    """The steps that have a manifest, in order."""
-    found = (_MANIFEST_KEY.fullmatch(info.key) for info in run.list("checkpoints/"))
-    return sorted(int(match[1]) for match in found if match)
+def steps(run: ObjectStore) -> tuple[list[int], list[int]]:
+    """The steps that have a manifest, and those that have only other files; each in order."""
+    names: dict[int, set[str]] = {}
+    for info in run.list("checkpoints"):
+        match = _KEY.fullmatch(info.key)
+        if match:
+            names.setdefault(int(match[1]), set()).add(match[2])
+    complete = sorted(step for step, found in names.items() if MANIFEST in found)
+    return complete, sorted(names.keys() - set(complete))
 
 
 def newest(run: ObjectStore) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that is whole, and a sentence for each that is not."""
-    complaints: list[str] = []
-    for step in reversed(complete_steps(run)):
+    """The newest checkpoint that is whole, and a sentence for each newer one that is not.
+
+    JobError when one was written by another version: to start anew would in time delete it.
+    """
+    complete, incomplete = steps(run)
+    complaints: list[tuple[int, str]] = [
+        (step, f"{run.url}/{folder(step)} was never completed and is not used") for step in incomplete
+    ]
+    found: Checkpoint | None = None
+    for step in reversed(complete):
         try:
-            return read(run, step), complaints
-        except JobError as error:
-            complaints.append(str(error))
-    return None, complaints
+            found = read(run, step)
+            break
+        except DamagedCheckpoint as error:
+            complaints.append((step, f"{error}; it is not used"))
+    after = found.progress.step if found is not None else 0
+    return found, [sentence for step, sentence in sorted(complaints, reverse=True) if step > after]
 
 
 def read(run: ObjectStore, step: int) -> Checkpoint:
-    """A checkpoint of this run. JobError when a file of it is missing or has other bytes than were written."""
+    """A checkpoint of this run. DamagedCheckpoint when it is not what was written."""
     where = f"{run.url}/{folder(step)}"
-    try:
-        manifest = msgspec.json.decode(run.get_bytes(f"{folder(step)}/{MANIFEST}"), type=Manifest)
-    except msgspec.DecodeError as error:
-        raise JobError(f"{where}/{MANIFEST} is damaged: {error}") from error
-    if manifest.format != FORMAT:
-        raise JobError(
-            f"{where} has format {manifest.format}, this version reads {FORMAT}: use the version that wrote it"
-        )
+    manifest = _read_manifest(run, step)
     files: dict[str, bytes] = {}
     for name, file in manifest.files.items():
         try:
             data = run.get_bytes(f"{folder(step)}/{name}")
-        except StoreError as error:
-            if error.exit_code != JobError.exit_code:
-                raise
-            raise JobError(f"{where}/{name} cannot be read: {error}") from error
+        except (NoSuchKey, Corrupted) as error:
+            raise DamagedCheckpoint(f"{where}/{name} cannot be read: {error}") from error
         if len(data) != file.size_bytes or hashlib.sha256(data).hexdigest() != file.sha256:
-            raise JobError(
-                f"{where}/{name} has other bytes than were written; an older checkpoint is used if there is one"
-            )
+            raise DamagedCheckpoint(f"{where}/{name} has other bytes than were written")
         files[name] = data
-    state = torch.load(io.BytesIO(files["trainer.pt"]), weights_only=True, map_location="cpu")
-    ema = files.get("ema.safetensors")
-    return Checkpoint(
-        Progress(**state["progress"]),
-        load_safetensors(files["model.safetensors"]),
-        None if ema is None else load_safetensors(ema),
-        state["optimizer"],
-    )
+    try:
+        state = torch.load(io.BytesIO(files[TRAINER]), weights_only=True, map_location="cpu")
+        return Checkpoint(
+            Progress(**state["progress"]),
+            load_safetensors(files[WEIGHTS]),
+            load_safetensors(files[AVERAGE]) if AVERAGE in files else None,
+            state["optimizer"],
+        )
+    except (KeyError, TypeError, RuntimeError, pickle.UnpicklingError, SafetensorError) as error:
+        raise DamagedCheckpoint(f"{where} does not hold a training state: {type(error).__name__} {error}") from error
+
+
+def _read_manifest(run: ObjectStore, step: int) -> Manifest:
+    where = f"{run.url}/{folder(step)}/{MANIFEST}"
+    try:
+        content = run.get_bytes(f"{folder(step)}/{MANIFEST}")
+        written = msgspec.json.decode(content, type=AnyManifest).format
+        if written != FORMAT:
+            raise JobError(
+                f"{where} has format {written}, this version reads {FORMAT}: use the version that wrote it, "
+                "or choose another run name"
+            )
+        manifest = msgspec.json.decode(content, type=Manifest)
+    except (NoSuchKey, Corrupted, msgspec.DecodeError) as error:
+        raise DamagedCheckpoint(f"{where} cannot be read: {error}") from error
+    if manifest.step != step:
+        raise DamagedCheckpoint(f"{where} is of step {manifest.step}")
+    return manifest

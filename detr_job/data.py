@@ -5,6 +5,7 @@ neither the number of workers nor a restart changes what the model sees.
 """
 
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -212,7 +213,7 @@ def training_loader(samples: TrainingSamples, batches: EpochBatches, device: tor
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         pin_memory=device.type == "cuda",
-        worker_init_fn=_one_thread,
+        worker_init_fn=_start_worker,
     )
 
 
@@ -225,11 +226,15 @@ def evaluation_loader(samples: EvaluationSamples, batch_size: int, device: torch
         collate_fn=collate,
         num_workers=workers,
         pin_memory=device.type == "cuda",
-        worker_init_fn=_one_thread,
+        worker_init_fn=_start_worker,
     )
 
 
-def _one_thread(worker: int) -> None:
-    """Workers share the machine: one thread each."""
+def _start_worker(worker: int) -> None:
+    """Workers share the machine: one thread each. Ctrl-C and Argo signal all processes of a job at once; only
+    the one that trains answers, and it needs its workers to the end of the step.
+    """
     del worker
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

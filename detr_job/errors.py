@@ -7,6 +7,10 @@ class JobError(Exception):
     exit_code = 2
 
 
+class NotFinite(JobError):
+    """The loss or its gradient is not a number any more."""
+
+
 class Interrupted(JobError):
     """The process was asked to stop; what it did is saved, and a restart goes on from there."""
 

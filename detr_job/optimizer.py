@@ -1,6 +1,7 @@
 """AdamW with few parameter groups, and the learning rate over the run."""
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,6 +25,19 @@ def build_optimizer(network: nn.Module, settings: Optimizer) -> torch.optim.Adam
         betas=settings.betas,
         fused=True,
     )
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load a state dict, each tensor in the memory layout of its parameter.
+
+    The fused kernel walks parameter and state side by side in memory; it does not look at strides,
+    and a checkpoint holds everything in the plain layout.
+    """
+    optimizer.load_state_dict(state)
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def rate_factor(schedule: Schedule, progress: float) -> float:

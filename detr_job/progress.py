@@ -1,5 +1,6 @@
 """What people and machines see while a run trains: a bar in a terminal, lines in a log, Argo's progress file."""
 
+import contextlib
 import logging
 import os
 import sys
@@ -12,12 +13,16 @@ ARGO_SCALE = 100
 
 
 class ProgressReport:
-    """One report for each interval. `total` is in steps, or in seconds for a run under a time budget."""
+    """One for the whole job: `say` at any time, a bar and Argo's file between `begin` and `end`."""
 
-    def __init__(self, total: float) -> None:
-        self.total = total
+    def __init__(self) -> None:
         self.console = Console(stderr=True)
         self.bar: Progress | None = None
+        argo = os.environ.get("ARGO_PROGRESS_FILE")
+        self.argo_file = Path(argo) if argo else None
+
+    def begin(self, done: float) -> None:
+        """Training starts, or goes on with this part of it done (0…1)."""
         if self.console.is_terminal:
             self.bar = Progress(
                 TextColumn("train"),
@@ -28,10 +33,10 @@ class ProgressReport:
                 console=self.console,
                 transient=True,
             )
-            self._task = self.bar.add_task("train", total=total, numbers="")
+            self._task = self.bar.add_task("train", total=1.0, numbers="")
+            self.bar.update(self._task, completed=done)
             self.bar.start()
-        argo = os.environ.get("ARGO_PROGRESS_FILE")
-        self.argo_file = Path(argo) if argo else None
+        self._tell_argo(done)
 
     def update(self, done: float, line: str, short: str) -> None:
         """`line` goes to a log, `short` beside the bar."""
@@ -39,10 +44,13 @@ class ProgressReport:
             self.bar.update(self._task, completed=done, numbers=short)
         else:
             self.say(line)
-        if self.argo_file is not None:
-            # Argo reads N/M and shows it at the node; it must never say that all is done before the end.
-            part = min(int(ARGO_SCALE * done / self.total), ARGO_SCALE - 1) if self.total else 0
-            self.argo_file.write_text(f"{part}/{ARGO_SCALE}\n", encoding="ascii")
+        self._tell_argo(done)
+
+    def end(self) -> None:
+        """Remove the bar."""
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
 
     def say(self, line: str) -> None:
         """A line that stays, above the bar."""
@@ -51,10 +59,13 @@ class ProgressReport:
         else:
             print(line, file=sys.stderr, flush=True)
 
-    def close(self) -> None:
-        """Remove the bar."""
-        if self.bar is not None:
-            self.bar.stop()
+    def _tell_argo(self, done: float) -> None:
+        """Argo reads N/M and shows it at the node. It must never say that all is done: predictions follow."""
+        if self.argo_file is not None:
+            part = min(int(ARGO_SCALE * done), ARGO_SCALE - 1)
+            # A picture for people: a full disk must not end the training that it is about.
+            with contextlib.suppress(OSError):
+                self.argo_file.write_text(f"{part}/{ARGO_SCALE}\n", encoding="ascii")
 
 
 class SayHandler(logging.Handler):

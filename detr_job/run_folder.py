@@ -11,6 +11,7 @@ import torch
 from detr_job.errors import JobError
 from object_store import NoSuchKey, ObjectStore
 
+FORMAT = 1
 RUN, METRICS = "run.json", "metrics.jsonl"
 # What may differ between two starts of one run without changing what is trained.
 _MAY_DIFFER = frozenset({"data.workers", "evaluation.batch_size", "checkpoints.keep", "training.log_interval"})
@@ -33,6 +34,7 @@ def describe_run(
     parameters: dict[str, Any],
     config: dict[str, Any],
     preset: str,
+    finetune: str,
     set_id: str,
     classes: tuple[str, ...],
     hardware: str,
@@ -41,12 +43,13 @@ def describe_run(
 ) -> dict[str, Any]:
     """Lineage: all that is needed to know where a model came from, and to make it again."""
     return {
-        "format": 1,
+        "format": FORMAT,
         "run": run,
         "workflow_uid": uid,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "parameters": parameters,
         "model": preset,
+        "finetune": finetune,
         "config": config,
         "seed": config["training"]["seed"],
         "prepared_set": set_id,
@@ -67,17 +70,29 @@ def open_run(store: ObjectStore, description: dict[str, Any]) -> dict[str, Any]:
     JobError when the folder belongs to another workflow, or was started with other settings: training
     into it would mix two runs.
     """
+    before = _read(store)
+    if before is not None:
+        _same_run(store.url, before, description)
+        started = before.get("started", description["started"])
+        description = {**description, "started": started, "restarts": int(before.get("restarts", 0)) + 1}
+    # Of two that start at the same moment under one name, the store lets one through.
+    content = json.dumps(description, indent=2, ensure_ascii=False).encode()
+    store.put_bytes(RUN, content, if_absent=before is None)
+    return description
+
+
+def _read(store: ObjectStore) -> dict[str, Any] | None:
     try:
         before = json.loads(store.get_bytes(RUN))
     except NoSuchKey:
-        before = None
+        return None
     except ValueError as error:
         raise JobError(f"{store.url}/{RUN} is damaged: {error}; choose another run name") from error
-    if before is not None:
-        _same_run(store.url, before, description)
-        description = {**description, "started": before["started"], "restarts": before.get("restarts", 0) + 1}
-    store.put_bytes(RUN, json.dumps(description, indent=2, ensure_ascii=False).encode())
-    return description
+    if not isinstance(before, dict) or before.get("format") != FORMAT:
+        raise JobError(
+            f"{store.url}/{RUN} is not of format {FORMAT}, which this version writes: choose another run name"
+        )
+    return before
 
 
 def _same_run(url: str, before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -90,6 +105,11 @@ def _same_run(url: str, before: dict[str, Any], now: dict[str, Any]) -> None:
         raise JobError(
             f"{url} was started on the prepared set {before.get('prepared_set')}, not on {now['prepared_set']}: "
             "choose another run name"
+        )
+    if before.get("finetune", "") != now["finetune"]:
+        raise JobError(
+            f"{url} was started from {before.get('finetune') or 'fresh weights'}, not from "
+            f"{now['finetune'] or 'fresh weights'}: choose another run name"
         )
     old, new = _flat(before.get("config", {})), _flat(now["config"])
     changed = [
@@ -108,9 +128,10 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 class Metrics:
-    """metrics.jsonl, one object a line. After a restart it is cut back to the checkpoint's step."""
+    """metrics.jsonl, one object a line. After a restart it is cut back to where the checkpoint stands."""
 
-    def __init__(self, store: ObjectStore, step: int) -> None:
+    def __init__(self, store: ObjectStore, step: int = 0, evaluated_step: int = 0) -> None:
+        """Keep what the store has up to `step`, evaluations up to `evaluated_step`."""
         self._lines: list[str] = []
         if step == 0:
             return
@@ -118,19 +139,24 @@ class Metrics:
             text = store.get_bytes(METRICS).decode(errors="replace")
         except NoSuchKey:
             return
-        self._lines = [line for line in text.splitlines() if _step_of(line) <= step]
+        for line in text.splitlines():
+            split, at = _place_of(line)
+            if at <= (step if split == "train" else evaluated_step):
+                self._lines.append(line)
 
     def add(self, step: int, epoch: float, split: str, values: dict[str, float]) -> None:
         """Append a line."""
         self._lines.append(json.dumps({"step": step, "epoch": round(epoch, 3), "split": split, **values}))
 
     def content(self) -> bytes:
-        """The whole file."""
-        return ("\n".join(self._lines) + "\n").encode() if self._lines else b""
+        """The whole file; another thread may be adding to it."""
+        return "".join(f"{line}\n" for line in self._lines.copy()).encode()
 
 
-def _step_of(line: str) -> float:
+def _place_of(line: str) -> tuple[str, float]:
+    """Split and step of a line; after all steps, where it is damaged."""
     try:
-        return float(json.loads(line)["step"])
+        entry = json.loads(line)
+        return str(entry["split"]), float(entry["step"])
     except (ValueError, KeyError, TypeError):
-        return float("inf")
+        return "", float("inf")

@@ -1,8 +1,20 @@
-"""SIGTERM and Ctrl-C ask the loop to stop after the step; a second Ctrl-C does not ask."""
+"""SIGTERM and Ctrl-C ask the job to stop; a second Ctrl-C does not ask.
 
+A step and its saving are finished first: the loop looks at the request between them. Work that a
+restart does again without loss (reading data, evaluating, predicting) is broken off at once.
+"""
+
+import os
 import signal
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
+
+
+class StopNow(BaseException):
+    """Breaks off what runs `at_once`. Not an Exception, so that nothing on its way takes it for a fault."""
 
 
 class StopRequest:
@@ -10,16 +22,46 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        self._at_once = False
 
-    def install(self) -> None:
-        """Handle the signals from here on; only the main thread may."""
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._ask)
-            signal.signal(signal.SIGINT, self._ask)
+    @property
+    def name(self) -> str:
+        """`SIGTERM`."""
+        return "nobody" if self.signal is None else self.signal.name
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Handle the signals within; only the main thread may, any other goes on without."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """What runs within is broken off by StopNow; it is not begun when the request is there already."""
+        try:
+            self._at_once = True
+            if self:
+                raise StopNow
+            yield
+        finally:
+            self._at_once = False
 
     def _ask(self, number: int, _: FrameType | None) -> None:
         self.signal = signal.Signals(number)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        if self._at_once:
+            self._at_once = False
+            raise StopNow
+        if number == signal.SIGINT and sys.stderr is not None:
+            # Not print: the signal may have come in the middle of one.
+            os.write(2, b"\nfinishing this step and saving; Ctrl-C again leaves at once\n")
 
     def __bool__(self) -> bool:
         return self.signal is not None

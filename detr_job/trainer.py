@@ -1,20 +1,20 @@
 """The training loop, in the order of time.
 
-Each step: set the rates, forward and backward over the batches of the step, clip, update, average.
-Between steps, when due: log, evaluate, save. The state is taken and restored as a whole; with that and
-with randomness that derives from (seed, epoch, sample) and (seed, step), an interrupted run continues
-as if it had not been.
+A turn of the loop: evaluate and save when due; set the rates, forward and backward over the batches of
+the step, clip, update, average; log. The state is taken and restored as a whole; with that and with
+randomness that derives from (seed, epoch, sample) and (seed, step), an interrupted run continues as if
+it had not been.
 """
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from data_prep.prepared_set import LocalSet
+from data_prep.prepared_set import LocalSet, Split
 from detr_job import checkpoint as checkpoints
 from detr_job.checkpoint import Checkpoint, Progress, host_copy
 from detr_job.data import (
@@ -26,22 +26,20 @@ from detr_job.data import (
     training_loader,
 )
 from detr_job.ema import MovingAverage
-from detr_job.errors import Interrupted, JobError
+from detr_job.errors import Interrupted, NotFinite
 from detr_job.family import Family
 from detr_job.hardware import autocast, memory_gib, use_bf16
-from detr_job.optimizer import build_optimizer, rate_factor, set_rates
+from detr_job.optimizer import build_optimizer, rate_factor, restore_optimizer, set_rates
 from detr_job.prediction import SplitPredictions, predict_split
 from detr_job.progress import ProgressReport, duration
 from detr_job.run_folder import METRICS, Metrics
-from detr_job.stop_request import StopRequest
-from detr_job.uploads import Uploads
-from evaluation.coco import CocoResult, evaluate_boxes
+from detr_job.step_record import StepRecord
+from detr_job.stop_request import StopNow, StopRequest
+from detr_job.uploads import ON_STOP_S, Uploads, store_patience_s
+from evaluation.coco import evaluate_boxes
 from evaluation.ground_truth import GroundTruth
 from object_store import ObjectStore
 from run_config.job import JobConfig
-
-SAVE_ON_STOP_S = 10 * 60
-SAVE_AT_END_S = 30 * 60
 
 
 @dataclass(slots=True)
@@ -51,24 +49,7 @@ class Interval:
     steps: int = 0
     images: int = 0
     waited_s: float = 0.0
-    started_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class StepRecord:
-    """A step's numbers, still on their way from the device."""
-
-    step: int
-    images: tuple[str, ...]
-    names: tuple[str, ...]
-    values: Tensor
-    arrived: torch.cuda.Event | None
-
-    def numbers(self) -> dict[str, float]:
-        """Name to value; waits until they are here."""
-        if self.arrived is not None:
-            self.arrived.synchronize()
-        return dict(zip(self.names, self.values.tolist(), strict=True))
+    started_s: float = field(default_factory=time.monotonic)
 
 
 class Trainer:
@@ -93,10 +74,17 @@ class Trainer:
         self.ema = MovingAverage(self.network, decay) if decay else None
         self.train_split, self.val_split = local.split("train"), local.split("val")
         self.val_samples = EvaluationSamples(self.val_split, config.data)
-        self.val_truth = GroundTruth.read(self.val_split.annotations_path) if len(self.val_split) else None
+        self.val_truth = GroundTruth.read(self.val_split.annotations_path) if has_boxes(self.val_split) else None
         self.progress = Progress()
-        self.metrics = Metrics(run, 0)
-        self.best_weights: dict[str, Tensor] | None = None
+        self.metrics = Metrics(run)
+        self.best_weights: Mapping[str, Tensor] | None = None
+        self._best: Checkpoint | None = None
+        self._saved_step = 0
+        self._began_s = time.monotonic()
+        # A number is looked at one step later, when it has long arrived: looking at once would make the
+        # host wait for the device.
+        self._unseen: deque[StepRecord] = deque()
+        self._collapse_was_said = False
         batches = EpochBatches(self.train_split, config.data.batch_size, config.training.seed)
         self.steps_per_epoch = max(1, batches.batches_per_epoch // config.data.accumulate)
         self.total_steps = self._total_steps()
@@ -129,16 +117,30 @@ class Trainer:
         if found is None:
             return
         self.progress = found.progress
+        self._saved_step = found.progress.step
         self.network.load_state_dict(found.model)
         if self.ema is not None and found.ema is not None:
             self.ema.network.load_state_dict(found.ema)
-        self.optimizer.load_state_dict(found.optimizer)
-        self.metrics = Metrics(self.run, found.progress.step)
-        best = found.progress.best_step
-        if best:
-            weights = found if best == found.progress.step else checkpoints.read(self.run, best)
-            self.best_weights = dict(weights.weights())
-        say(f"going on from step {found.progress.step} (the newest checkpoint of this run)")
+        restore_optimizer(self.optimizer, found.optimizer)
+        self.metrics = Metrics(self.run, found.progress.step, found.progress.evaluated_step)
+        self._find_best(found, say)
+        if self.complete():
+            say(f"training is complete (step {found.progress.step}): only the predictions are made again")
+        else:
+            say(f"going on from step {found.progress.step} (the newest checkpoint of this run)")
+
+    def _find_best(self, newest: Checkpoint, say: Callable[[str], None]) -> None:
+        """The best weights so far, which may lie in an older checkpoint."""
+        best = newest.progress.best_step
+        if not best:
+            return
+        try:
+            source = newest if best == newest.progress.step else checkpoints.read(self.run, best)
+        except checkpoints.DamagedCheckpoint as error:
+            say(f"warning: the best weights are lost, the best of what follows is taken: {error}")
+            self.progress = replace(self.progress, best_step=0, best_ap=-1.0)
+        else:
+            self.best_weights = source.weights()
 
     def restart_average(self) -> None:
         """Begin the moving average at the network's present weights, after they were loaded."""
@@ -146,69 +148,82 @@ class Trainer:
             self.ema = MovingAverage(self.network, self.ema.decay)
 
     def save(self) -> None:
-        """Hand the state to the uploads; training does not wait."""
-        state, keep = self.state(), self.config.checkpoints.keep
-        self.uploads.put("checkpoint", lambda: checkpoints.write(self.run, state, keep))
+        """Hand the state to the uploads; training does not wait. Nothing is saved after a loss that broke."""
+        self._look_at_all()
+        state = self.state()
+        self._saved_step = state.progress.step
+        # A checkpoint that still waits is replaced by a newer one; the best must not be lost by that.
+        if state.progress.best_step == state.progress.step:
+            self._best = state
+            states = [state]
+        else:
+            self._best = self._best if self.uploads.waiting("checkpoint") else None
+            states = [state] if self._best is None else [self._best, state]
+        self.uploads.put("checkpoint", self._upload(states))
+
+    def _upload(self, states: list[Checkpoint]) -> Callable[[], None]:
+        """Metrics first: what a checkpoint comes after must not be missing from them after a restart."""
+        last, keep = states[-1].progress, self.config.checkpoints.keep
+
+        def upload() -> None:
+            self._put_metrics()
+            while states:
+                checkpoints.write(self.run, states[0])
+                del states[0]  # after a fault of the store, go on here
+            checkpoints.prune(self.run, last, keep)
+
+        return upload
 
     def send_metrics(self) -> None:
         """Hand the metrics file to the uploads."""
-        content = self.metrics.content()
-        self.uploads.put("metrics", lambda: _put_metrics(self.run, content))
+        self.uploads.put("metrics", self._put_metrics)
+
+    def _put_metrics(self) -> None:
+        self.run.put_bytes(METRICS, self.metrics.content())
 
     # The loop -------------------------------------------------------------------------------------
 
-    def train(self) -> None:
+    def train(self, report: ProgressReport) -> None:
         """Train to the end of the schedule, or until somebody asks to stop (Interrupted)."""
-        report = ProgressReport(self._length())
+        self._began_s = time.monotonic() - self.progress.elapsed_s
+        report.begin(self.fraction_done())
         try:
-            self._train(report)
-        finally:
-            report.close()
-
-    def _train(self, report: ProgressReport) -> None:
-        settings = self.config
-        start, elapsed_before = time.monotonic(), self.progress.elapsed_s
-        batches = self._batches()
-        interval = Interval(started_s=start)
-        pending: deque[StepRecord] = deque()
-        record: StepRecord | None = None
-        saved_step = self.progress.step
-        self.network.train()
-        while not self._finished() and not self.stop:
-            step = self.progress.step
-            set_rates(self.optimizer, rate_factor(settings.schedule, self.fraction_done()))
-            # Dropout must not depend on how often the run was interrupted.
-            torch.manual_seed((settings.training.seed << 32) + step)
-            record = self._step(batches, step + 1, interval)
-            elapsed = elapsed_before + time.monotonic() - start
-            self.progress = replace(self.progress, step=step + 1, elapsed_s=elapsed)
-            # A number is looked at one step later, when it has long arrived: looking at once would
-            # make the host wait for the device.
-            pending.append(record)
-            if len(pending) > 1:
-                self._check_finite(pending.popleft())
-            if self._due(settings.training.log_interval):
-                self._log(report, record, interval)
-                interval = Interval(started_s=time.monotonic())
-            better = False
-            if self._due(self.evaluation_interval) or self._finished():
-                self._check_finite(record)
-                pending.clear()
-                better = self._evaluate(report)
-                interval.started_s = time.monotonic()
-            if better or self._due(self.checkpoint_interval) or self._finished():
-                self._check_finite(record)
-                pending.clear()
-                self.save()
-                saved_step = self.progress.step
-        if record is not None:
-            self._check_finite(record)
-        if self.stop and not self._finished():
-            if saved_step != self.progress.step:
-                self.save()
+            self._loop(report)
+        except StopNow:
+            pass  # the request is looked at below, as everywhere
+        except NotFinite:
             self.send_metrics()
+            raise
+        finally:
+            report.end()
+        if self.stop and not self.complete():
             self._stop(report)
         self.send_metrics()
+
+    def _loop(self, report: ProgressReport) -> None:
+        batches: Iterator[Batch] | None = None
+        interval = Interval()
+        self.network.train()
+        while not self.stop:
+            better = self._evaluation_due() and self._evaluate(report, interval)
+            if better or self._checkpoint_due():
+                self.save()
+            if self._at_end():
+                return
+            if batches is None:
+                with self.stop.at_once():
+                    batches = self._batches()
+            step = self.progress.step
+            set_rates(self.optimizer, rate_factor(self.config.schedule, self.fraction_done()))
+            # Dropout must not depend on how often the run was interrupted.
+            torch.manual_seed((self.config.training.seed << 32) + step)
+            self._unseen.append(self._step(batches, step + 1, interval))
+            self.progress = replace(self.progress, step=step + 1, elapsed_s=self._elapsed_s())
+            if len(self._unseen) > 1:
+                self._unseen.popleft().check()
+            if self._due(self.config.training.log_interval) or self._at_end():
+                self._log(report, interval)
+                interval = Interval()
 
     def _step(self, batches: Iterator[Batch], number: int, interval: Interval) -> StepRecord:
         """One update of the weights from `accumulate` batches."""
@@ -230,27 +245,19 @@ class Trainer:
             names = ("loss", *losses.terms)
             values = torch.stack([value.float() for value in (losses.total.detach(), *losses.terms.values())])
             sums = values / accumulate if sums is None else sums + values / accumulate
+        assert sums is not None
         if clip:
             norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), clip, foreach=True)
-            names = (*names, "grad_norm")
-            sums = torch.cat((sums, norm.detach().float().reshape(1))) if sums is not None else norm
+        else:  # looked at all the same: a gradient that is not finite would break the weights unseen
+            gradients = [each.grad for each in self.network.parameters() if each.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+        names, sums = (*names, "grad_norm"), torch.cat((sums, norm.detach().float().reshape(1)))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema is not None:
             self.ema.update(self.network, number - 1)
         interval.steps += 1
-        assert sums is not None
-        return self._record(number, tuple(images), names, sums)
-
-    def _record(self, number: int, images: tuple[str, ...], names: tuple[str, ...], values: Tensor) -> StepRecord:
-        """Start the numbers' way to the host without waiting for them."""
-        if self.device.type != "cuda":
-            return StepRecord(number, images, names, values, None)
-        host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-        host.copy_(values, non_blocking=True)
-        arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        arrived.record()
-        return StepRecord(number, images, names, host, arrived)
+        return StepRecord.of(number, tuple(images), names, sums)
 
     def _batches(self) -> Iterator[Batch]:
         """Training batches from where the run stands."""
@@ -268,37 +275,42 @@ class Trainer:
         assert self.config.schedule.minutes is not None
         return min(self.progress.elapsed_s / (60 * self.config.schedule.minutes), 1.0)
 
-    def _length(self) -> float:
-        return float(self.total_steps or 60 * (self.config.schedule.minutes or 0))
+    def _elapsed_s(self) -> float:
+        return time.monotonic() - self._began_s
 
-    def _finished(self) -> bool:
+    def _at_end(self) -> bool:
+        """Whether no further step is taken."""
         patience = self.config.evaluation.patience
         return self.fraction_done() >= 1 or 0 < patience <= self.progress.evaluations_since_best
+
+    def complete(self) -> bool:
+        """Whether all is done: steps, evaluation, checkpoint."""
+        return self._at_end() and not self._evaluation_due() and self._saved_step == self.progress.step
 
     def _due(self, interval: int) -> bool:
         return self.progress.step % interval == 0
 
+    def _evaluation_due(self) -> bool:
+        if self.val_truth is None or self.progress.evaluated_step == self.progress.step:
+            return False
+        return self._due(self.evaluation_interval) or self._at_end()
+
+    def _checkpoint_due(self) -> bool:
+        if self._saved_step == self.progress.step:
+            return False
+        return self._due(self.checkpoint_interval) or self._at_end()
+
     # Reports ---------------------------------------------------------------------------------------
 
-    def _check_finite(self, record: StepRecord) -> None:
-        """Stop on a loss that is not a number, with what broke; nothing after it was saved."""
-        numbers = record.numbers()
-        broken = {name: value for name, value in numbers.items() if not abs(value) < float("inf")}
-        if not broken:
-            return
-        terms = ", ".join(
-            f"{name} = {value}" for name, value in numbers.items() if "_" not in name[5:] or name in broken
-        )
-        raise JobError(
-            f"the loss is not finite at step {record.step} ({terms}). The images of this step: "
-            f"{', '.join(record.images)}. Look at their boxes in the data report; a lower optimizer.lr, "
-            "optimizer.clip_norm=0.1 or training.precision=fp32 may help. Checkpoints before this step are whole"
-        )
+    def _look_at_all(self) -> None:
+        """NotFinite when a step so far broke."""
+        while self._unseen:
+            self._unseen.popleft().check()
 
-    def _log(self, report: ProgressReport, record: StepRecord, interval: Interval) -> None:
+    def _log(self, report: ProgressReport, interval: Interval) -> None:
         """A line of metrics; the numbers of this step, the speed of the interval."""
-        numbers = record.numbers()
-        self._check_finite(record)
+        numbers = self._unseen[-1].numbers()
+        self._look_at_all()
         seconds = max(time.monotonic() - interval.started_s, 1e-9)
         step, epoch = self.progress.step, self.progress.step / self.steps_per_epoch
         rate = max(group["lr"] for group in self.optimizer.param_groups)
@@ -318,43 +330,59 @@ class Trainer:
             f"loss {numbers['loss']:.3f}  lr {rate:.2e}  {speed['images_per_s']:.1f} images/s  "
             f"data {speed['data_s']:.3f} s/step  memory {speed['memory_gib']:.1f} GiB  ETA {duration(eta)}"
         )
-        report.update(done * report.total, line, f"loss {numbers['loss']:.2f}  {speed['images_per_s']:.0f} images/s")
+        report.update(done, line, f"loss {numbers['loss']:.2f}  {speed['images_per_s']:.0f} images/s")
 
     def _remaining_s(self, step_s: float, done: float) -> float:
         if self.total_steps is not None:
             return (self.total_steps - self.progress.step) * step_s
         return (1 - done) * 60 * (self.config.schedule.minutes or 0)
 
-    def _evaluate(self, report: ProgressReport) -> bool:
-        """Measure the weights on the validation split; whether they are the best so far."""
-        if self.val_truth is None:
-            return False
+    def _evaluate(self, report: ProgressReport, interval: Interval) -> bool:
+        """Measure the weights on the validation split; whether they are the best so far and to be saved."""
+        assert self.val_truth is not None
+        self._look_at_all()
+        started_s = time.monotonic()
         network = self.network if self.ema is None else self.ema.network
-        seen = self.predict(self.val_samples, network)
-        result = evaluate_boxes(self.val_truth, seen.predictions, per_class=False)
-        self.metrics.add(self.progress.step, self.progress.step / self.steps_per_epoch, "val", result.numbers())
-        return self._judge(report, seen, result)
+        with self.stop.at_once():
+            seen = self.predict(self.val_samples, network)
+            result = evaluate_boxes(self.val_truth, seen.predictions, per_class=False)
+        interval.started_s += time.monotonic() - started_s
+        step = self.progress.step
+        self.metrics.add(step, step / self.steps_per_epoch, "val", result.numbers())
+        better = self._judge(result.ap)
+        report.say(f"step {step}: val AP {result.ap:.3f}, AP50 {result.ap50:.3f}" + (" (best)" if better else ""))
+        self._say_collapse(report, seen)
+        if not better and self._at_end() and self.fraction_done() < 1:
+            since = self.progress.evaluations_since_best
+            report.say(f"stopping early: {since} evaluations without a better AP than {self.progress.best_ap:.3f}")
+        # Evaluated again after a stop, the weights are in the store already.
+        return better and self._saved_step != step
 
-    def _judge(self, report: ProgressReport, seen: SplitPredictions, result: CocoResult) -> bool:
-        progress, settings = self.progress, self.config.evaluation
-        better = result.ap > progress.best_ap + (settings.min_delta if progress.best_step else 0.0)
-        report.say(
-            f"step {progress.step}: val AP {result.ap:.3f}, AP50 {result.ap50:.3f}" + (" (best)" if better else "")
+    def _judge(self, ap: float) -> bool:
+        """Note an evaluation in the progress; whether it is the best so far."""
+        before = self.progress
+        better = ap > before.best_ap + (self.config.evaluation.min_delta if before.best_step else 0.0)
+        self.progress = replace(
+            before,
+            elapsed_s=self._elapsed_s(),
+            evaluated_step=before.step,
+            evaluations_since_best=0 if better else before.evaluations_since_best + 1,
+            best_step=before.step if better else before.best_step,
+            best_ap=ap if better else before.best_ap,
         )
-        if seen.collapsed:
+        if better:
+            self.best_weights = host_copy((self.network if self.ema is None else self.ema.network).state_dict())
+        return better
+
+    def _say_collapse(self, report: ProgressReport, seen: SplitPredictions) -> None:
+        """Once, not at every evaluation."""
+        if seen.collapsed and not self._collapse_was_said:
             report.say(
                 "warning: every query gives the same box for every image: the model has not begun to look at the "
                 "pictures. From random weights this takes DETR very long; start from a checkpoint "
                 "(cvat-finetune-checkpoint), train longer, or choose model=tiny"
             )
-        since = 0 if better else progress.evaluations_since_best + 1
-        self.progress = replace(progress, evaluations_since_best=since)
-        if better:
-            self.progress = replace(self.progress, best_step=progress.step, best_ap=result.ap)
-            self.best_weights = host_copy((self.network if self.ema is None else self.ema.network).state_dict())
-        if settings.patience and since >= settings.patience:
-            report.say(f"stopping early: {since} evaluations without a better AP than {self.progress.best_ap:.3f}")
-        return better
+        self._collapse_was_said = seen.collapsed
 
     def predict(self, samples: EvaluationSamples, network: torch.nn.Module) -> SplitPredictions:
         """Predictions of a network on a split."""
@@ -362,20 +390,22 @@ class Trainer:
         return predict_split(network, self.family, samples, batch_size, self.device, bf16=self.bf16)
 
     def _stop(self, report: ProgressReport) -> None:
-        """Wait for the upload of what was saved, then leave."""
-        assert self.stop.signal is not None
-        report.say(f"{self.stop.signal.name}: saving step {self.progress.step}")
-        self.uploads.finish(SAVE_ON_STOP_S)
-        raise Interrupted(
-            f"stopped by {self.stop.signal.name} after step {self.progress.step}, which is saved; "
-            "run the same again to go on from there"
-        )
+        """Save, wait until that is in the store, and leave."""
+        step = self.progress.step
+        if self._saved_step != step:
+            report.say(f"{self.stop.name}: saving step {step}")
+            self.save()
+        self.send_metrics()
+        self.uploads.finish(store_patience_s(ON_STOP_S))
+        where = f"after step {step}, which is saved" if step else "before the first step"
+        raise Interrupted(f"stopped by {self.stop.name} {where}; run the same again to go on from there")
 
     def load_best(self) -> None:
         """Put the best weights into the network: by validation AP, or the last where nothing was validated."""
         last = self.network if self.ema is None else self.ema.network
-        self.network.load_state_dict(self.best_weights or last.state_dict())
+        self.network.load_state_dict(last.state_dict() if self.best_weights is None else self.best_weights)
 
 
-def _put_metrics(run: ObjectStore, content: bytes) -> None:
-    run.put_bytes(METRICS, content)
+def has_boxes(split: Split) -> bool:
+    """Whether anything can be measured on a split."""
+    return any(len(record.labels) for record in split.images)

@@ -7,7 +7,7 @@ import os
 import shlex
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,18 @@ import torch
 
 from data_prep.prepared_set import LocalSet, PreparedSet
 from detr_job import hardware, model_folder
-from detr_job.checkpoint import Checkpoint
 from detr_job.data import EvaluationSamples
-from detr_job.errors import JobError
+from detr_job.errors import Interrupted, JobError, NotFinite, StoreLeftBehind
 from detr_job.family import Family, build_family
 from detr_job.finetune import load_weights, read_source
 from detr_job.model_folder import ModelConfig, Preprocessing
 from detr_job.models.detr import Detr
 from detr_job.models.imagenet_weights import load_imagenet_weights
-from detr_job.progress import ProgressReport, SayHandler
+from detr_job.progress import ProgressReport, SayHandler, duration
 from detr_job.run_folder import describe_run, open_run
-from detr_job.stop_request import StopRequest
-from detr_job.trainer import SAVE_AT_END_S, Trainer
-from detr_job.uploads import Uploads
+from detr_job.stop_request import StopNow, StopRequest
+from detr_job.trainer import Trainer, has_boxes
+from detr_job.uploads import AT_END_S, ON_ERROR_S, ON_STOP_S, Uploads, store_patience_s
 from evaluation.predictions import write_predictions
 from object_store import ObjectStore, open_store
 from run_config.job import DetrModel, JobConfig
@@ -83,34 +82,61 @@ def train(request: TrainRequest) -> None:
     config = job_config(request)
     device = hardware.choose_device(request.device)
     hardware.prepare(device)
-    stop = StopRequest()
-    stop.install()
-    store = open_store(request.store)
-    run = store.child(f"{request.output_prefix.strip('/')}/{request.run}")
-    prepared = PreparedSet.open(store, request.set_id)
-    with working_folder() as folder:
-        local = prepared.pull(folder)
-        _check_data(local)
-        torch.manual_seed(config.training.seed)
-        family = build_family(config, len(local.class_names))
-        _open_run(request, config, local, family, device, run)
-        uploads = Uploads()
+    stop, uploads, report = StopRequest(), Uploads(), ProgressReport()
+    with stop.installed(), working_folder() as folder, _warnings_shown(report):
         try:
-            trainer = Trainer(config, family, local, run, device, uploads, stop)
-            report = ProgressReport(0)
-            _announce(report, config, request, local, family, device, bf16=trainer.bf16)
-            with _warnings_shown(report):
-                trainer.resume(report.say)
-                if trainer.progress.step == 0:
-                    _initialise(config, request, family, local, report, store)
-                    trainer.restart_average()
-                trainer.train()
-                last = trainer.state()
-                trainer.load_best()
-                _leave_behind(request, config, local, trainer, last)
-                uploads.finish(SAVE_AT_END_S)
+            with stop.at_once():
+                job = _prepare(request, config, device, folder, uploads, stop, report)
+            job.trainer.train(report)
+            _leave_behind(job, report)
+            uploads.finish(store_patience_s(AT_END_S))
+        except StopNow:
+            uploads.finish(store_patience_s(ON_STOP_S))
+            raise Interrupted(f"stopped by {stop.name}; run the same again to go on from there") from None
+        except NotFinite:
+            # The checkpoints and metrics before it may still be on their way.
+            with suppress(StoreLeftBehind):
+                uploads.finish(store_patience_s(ON_ERROR_S))
+            raise
         finally:
             uploads.close()
+    report.say(_farewell(job))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Job:
+    """What is ready to train."""
+
+    request: TrainRequest
+    config: JobConfig
+    local: LocalSet
+    trainer: Trainer
+
+
+def _prepare(
+    request: TrainRequest,
+    config: JobConfig,
+    device: torch.device,
+    folder: Path,
+    uploads: Uploads,
+    stop: StopRequest,
+    report: ProgressReport,
+) -> _Job:
+    """Data, model, the run's folder, and the weights: those of the newest checkpoint or the first ones."""
+    store = open_store(request.store)
+    run = store.child(f"{request.output_prefix.strip('/')}/{request.run}")
+    local = PreparedSet.open(store, request.set_id).pull(folder)
+    _check_data(local)
+    torch.manual_seed(config.training.seed)
+    family = build_family(config, len(local.class_names))
+    _open_run(request, config, local, family, device, run)
+    trainer = Trainer(config, family, local, run, device, uploads, stop)
+    _announce(report, config, request, local, family, device, bf16=trainer.bf16)
+    trainer.resume(report.say)
+    if trainer.progress.step == 0:
+        _initialise(config, request, family, local, report, store)
+        trainer.restart_average()
+    return _Job(request, config, local, trainer)
 
 
 @contextmanager
@@ -156,20 +182,15 @@ def _open_run(
     run: ObjectStore,
 ) -> dict[str, Any]:
     """Write run.json at once: permissions and a name in use are found before anything is computed."""
-    try:
-        parameters = json.loads(request.parameters) if request.parameters else {}
-    except ValueError as error:
-        raise JobError(f"--parameters-json is not JSON: {error}") from error
-    if isinstance(parameters, list):  # the form in which Argo gives all parameters of a workflow
-        parameters = {entry["name"]: entry.get("value", "") for entry in parameters}
     return open_run(
         run,
         describe_run(
             run=request.run,
             uid=request.workflow_uid,
-            parameters=parameters,
+            parameters=_parameters(request.parameters),
             config=config.model_dump(mode="json"),
             preset=Path(request.model).stem,
+            finetune=request.finetune,
             set_id=local.id,
             classes=local.class_names,
             hardware=hardware.hardware_name(device),
@@ -177,6 +198,17 @@ def _open_run(
             model_parameters=sum(parameter.numel() for parameter in family.network.parameters()),
         ),
     )
+
+
+def _parameters(text: str) -> dict[str, Any]:
+    """--parameters-json: an object, or the list of names and values that Argo gives."""
+    try:
+        given = json.loads(text or "{}")
+        return given if isinstance(given, dict) else {entry["name"]: entry.get("value", "") for entry in given}
+    except ValueError as error:
+        raise JobError(f"--parameters-json is not JSON: {error}") from error
+    except (TypeError, KeyError, AttributeError) as error:
+        raise JobError("--parameters-json is neither an object nor a list of {name, value}") from error
 
 
 def _announce(
@@ -209,6 +241,11 @@ def _warnings(config: JobConfig, request: TrainRequest, local: LocalSet) -> Iter
             f"{len(train_split)} training images are fewer than the batch size {batch_size}: "
             f"batches have {len(train_split)} images"
         )
+    elif len(train_split) < batch_size * config.data.accumulate:
+        yield (
+            f"{len(train_split)} training images are fewer than data.batch_size x data.accumulate "
+            f"({batch_size} x {config.data.accumulate}): a step takes some of them twice, and counts as an epoch"
+        )
     crowded = [record for record in train_split.images if len(record.labels) > queries]
     if crowded:
         most = max(crowded, key=lambda record: len(record.labels))
@@ -219,6 +256,8 @@ def _warnings(config: JobConfig, request: TrainRequest, local: LocalSet) -> Iter
         )
     if not len(local.split("val")):
         yield "the set has no validation part: the last weights are taken, not the best"
+    elif not has_boxes(local.split("val")):
+        yield "the validation part has no boxes, nothing can be measured: the last weights are taken, not the best"
     scratch = isinstance(config.model, DetrModel) and not request.finetune
     if scratch and len(train_split) < FROM_SCRATCH_IMAGES:
         start = "a random transformer" if config.model.backbone_weights else "random weights"  # type: ignore[union-attr]  # a DetrModel here
@@ -253,31 +292,40 @@ def _initialise(
         report.say(f"backbone from {url}")
 
 
-def _leave_behind(
-    request: TrainRequest, config: JobConfig, local: LocalSet, trainer: Trainer, state: Checkpoint
-) -> None:
+def _leave_behind(job: _Job, report: ProgressReport) -> None:
     """Best weights, last state and predictions, for whoever uploads `out`."""
-    preset = Path(request.model).stem
-    progress = trainer.progress
-    metrics = {"val_ap": progress.best_ap} if progress.best_step else {}
+    request, config, local, trainer = job.request, job.config, job.local, job.trainer
+    progress, preset = trainer.progress, Path(request.model).stem
+    last = request.out / "checkpoint"
+    last.mkdir(parents=True, exist_ok=True)
+    for name, data in trainer.state().files().items():
+        (last / name).write_bytes(data)
+    trainer.load_best()
     info = ModelConfig(
         classes=local.class_names,
         preset=preset,
         job=config.model_dump(mode="json"),
         preprocessing=Preprocessing(config.data.eval_size, config.data.max_size),
         prepared_set=local.id,
-        metrics=metrics,
+        metrics={"val_ap": progress.best_ap} if progress.best_step else {},
     )
-    last = request.out / "checkpoint"
-    last.mkdir(parents=True, exist_ok=True)
-    for name, data in state.files().items():
-        (last / name).write_bytes(data)
     weights = {name: tensor.cpu().contiguous() for name, tensor in trainer.network.state_dict().items()}
     model_folder.write_model(request.out / "model", weights, info)
     description = f"{preset}, step {progress.best_step or progress.step}"
     for name in PREDICTED_SPLITS:
         split = local.split(name)
         if len(split):
-            seen = trainer.predict(EvaluationSamples(split, config.data), trainer.network)
+            report.say(f"predicting {name}: {len(split)} images")
+            with trainer.stop.at_once():
+                seen = trainer.predict(EvaluationSamples(split, config.data), trainer.network)
             path = request.out / "predictions" / f"{name}.json"
             write_predictions(path, seen.file(local.id, name, description, local.class_names))
+
+
+def _farewell(job: _Job) -> str:
+    progress = job.trainer.progress
+    best = f"best val AP {progress.best_ap:.3f} at step {progress.best_step}" if progress.best_step else "last weights"
+    return (
+        f"done: {progress.step} steps in {duration(progress.elapsed_s)}, {best}; "
+        f"model and predictions are in {job.request.out}"
+    )

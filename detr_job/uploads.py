@@ -5,27 +5,43 @@ replaces one that still waits. Only `finish` insists.
 """
 
 import logging
+import os
 import threading
 from collections.abc import Callable
 
-from detr_job.errors import StoreLeftBehind
+from detr_job.errors import JobError, StoreLeftBehind
 from object_store import StoreError
 
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
+# How long an unreachable store is waited for: when the process was asked to stop, when training has
+# ended, and when it broke.
+ON_STOP_S, AT_END_S, ON_ERROR_S = 10 * 60.0, 30 * 60.0, 60.0
+
+
+def store_patience_s(default_s: float) -> float:
+    """`default_s`, or DETR_JOB_STORE_PATIENCE_S where that is set and shorter."""
+    text = os.environ.get("DETR_JOB_STORE_PATIENCE_S", "")
+    if not text:
+        return default_s
+    try:
+        return min(float(text), default_s)
+    except ValueError:
+        raise JobError(f"DETR_JOB_STORE_PATIENCE_S must be a number of seconds, not {text!r}") from None
 
 
 class Uploads:
     """One thread that runs jobs in the order they came; a job of the same name replaces one that waits.
 
-    A job must be safe to run again from its start: after a fault of the store it is.
+    A job must be safe to run again after a fault of the store.
     """
 
     def __init__(self) -> None:
         self._jobs: dict[str, Callable[[], None]] = {}
         self._changed = threading.Condition()
-        self._busy = False
+        self._running: str | None = None
+        self._insisting = False
         self._closed = False
         self._fault: StoreError | None = None
         self._broken: BaseException | None = None
@@ -40,14 +56,21 @@ class Uploads:
             self._jobs[name] = job
             self._changed.notify_all()
 
+    def waiting(self, name: str) -> bool:
+        """Whether a job of this name waits or runs: what it is to write may not be in the store."""
+        with self._changed:
+            return name in self._jobs or self._running == name
+
     def finish(self, timeout_s: float) -> None:
         """Wait until everything is in the store. StoreLeftBehind when it is not after `timeout_s`."""
         with self._changed:
+            self._insisting = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._broken or not (self._jobs or self._busy), timeout_s)
+            self._changed.wait_for(lambda: self._broken or not self._unfinished(), timeout_s)
+            self._insisting = False
             if self._broken is not None:
                 raise self._broken
-            if self._jobs or self._busy:
+            if self._unfinished():
                 raise StoreLeftBehind(
                     f"the store did not take the last of this run within {timeout_s:.0f} s; run it again to go on "
                     f"from what is there: {self._fault or 'it is slower than the run'}"
@@ -59,6 +82,11 @@ class Uploads:
             self._closed = True
             self._jobs.clear()
             self._changed.notify_all()
+        # One that hangs on a dead store is left to the end of the process.
+        self._thread.join(1.0)
+
+    def _unfinished(self) -> bool:
+        return bool(self._jobs) or self._running is not None
 
     def _work(self) -> None:
         pause = FIRST_PAUSE_S
@@ -69,27 +97,35 @@ class Uploads:
                     return
                 name = next(iter(self._jobs))
                 job = self._jobs.pop(name)
-                self._busy = True
+                self._running = name
             try:
                 job()
-                pause = FIRST_PAUSE_S
-                self._settled(fault=None)
             except StoreError as error:
                 log.warning("the store is away, training goes on and the upload is tried again: %s", error)
-                with self._changed:
-                    self._jobs.setdefault(name, job)
-                    self._changed.wait_for(lambda: self._closed, pause)
+                self._try_again(name, job, error, pause)
                 pause = min(2 * pause, LONGEST_PAUSE_S)
-                self._settled(fault=error)
             except BaseException as error:  # noqa: BLE001 - our bug: it must surface in training, not die here
                 with self._changed:
-                    self._broken = error
-                    self._busy = False
+                    self._broken, self._running = error, None
                     self._changed.notify_all()
                 return
+            else:
+                self._done()
+                pause = FIRST_PAUSE_S
 
-    def _settled(self, fault: StoreError | None) -> None:
+    def _done(self) -> None:
         with self._changed:
-            self._busy = False
-            self._fault = fault
+            if self._fault is not None:
+                log.warning("the store is back")
+            self._running = self._fault = None
+            self._changed.notify_all()
+
+    def _try_again(self, name: str, job: Callable[[], None], error: StoreError, pause_s: float) -> None:
+        """Put a job back, unless a newer one replaced it, and wait; only a second, when somebody insists."""
+        with self._changed:
+            self._fault = error
+            self._jobs.setdefault(name, job)
+            self._changed.wait_for(lambda: self._closed or self._insisting, pause_s - FIRST_PAUSE_S)
+            self._changed.wait_for(lambda: self._closed, FIRST_PAUSE_S)
+            self._running = None
             self._changed.notify_all()
