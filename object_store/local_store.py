@@ -45,7 +45,7 @@ class LocalStore(ObjectStore):
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Yield the files below the prefix, sorted by key."""
         prefix = check_prefix(prefix)
-        folder = self._inside(prefix) if prefix else self.root
+        folder = self._inside(prefix)
         with file_errors(folder):
             for file in walk_files(folder, self._boundary):
                 yield _info(join(prefix, file.key), file.status)

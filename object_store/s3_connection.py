@@ -115,8 +115,8 @@ class S3Connection:
         """Raise a `StoreError` that names `url` for whatever obstore or boto3 raises."""
         try:
             yield
-        except StoreError:
-            raise
+        except _BadSetting as error:
+            raise StoreError(f"{url}: {error}") from error
         except FileNotFoundError as error:
             if error.errno is not None:
                 raise  # a local file; obstore's own has no number
@@ -138,9 +138,13 @@ class S3Connection:
         """Find endpoint, region and credentials at the first use, in one thread only."""
         with self._lock:
             if self._clients is None:
+                self._check_settings()
                 # botocore reads AWS_DEFAULT_REGION; every other SDK reads AWS_REGION first.
                 session = boto3.Session(region_name=os.environ.get("AWS_REGION") or None)
-                client = self._make_client(session)
+                try:
+                    client = self._make_client(session)
+                except ValueError as error:
+                    raise _BadSetting(f"{error}: check AWS_ENDPOINT_URL, http://host:port") from error
                 credentials = session.get_credentials()
                 if credentials is None:
                     raise botocore.exceptions.NoCredentialsError
@@ -149,6 +153,12 @@ class S3Connection:
                 reader = make({"timeout": "24h", "read_timeout": STALLED_AFTER})
                 self._clients = _Clients(client, reader, make({"timeout": UPLOAD_REQUEST_TIMEOUT}))
             return self._clients
+
+    def _check_settings(self) -> None:
+        """Look at the files that the variables name, of which neither library gives a clear account."""
+        bundle = os.environ.get("AWS_CA_BUNDLE")
+        if bundle and not Path(bundle).is_file():
+            raise _BadSetting(f"there is no file {bundle}: check AWS_CA_BUNDLE")
 
     def _make_client(self, session: boto3.Session) -> "S3Client":
         return session.client(
@@ -219,6 +229,10 @@ class S3Connection:
             "token": frozen.token,
             "expires_at": datetime.now(UTC) + CREDENTIALS_TTL,
         }
+
+
+class _BadSetting(Exception):
+    """A variable that cannot be right; `errors` adds the URL."""
 
 
 @dataclass(frozen=True, slots=True)

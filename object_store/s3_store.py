@@ -22,6 +22,7 @@ from object_store.s3_download import Download, read_range
 from object_store.s3_errors import answer_in
 from object_store.s3_upload import SINGLE_UPLOAD_BYTES, put_with_patience, upload_file
 
+LIST_PAGE = 1000  # the most that one answer holds
 DELETE_BATCH = 1000  # the most that one request may name
 
 
@@ -63,7 +64,7 @@ class S3Store(ObjectStore):
                 meta = obstore.head(self._connection.reader, full)
             except (FileNotFoundError, obstore.exceptions.BaseError) as error:
                 # The answer to HEAD has no body, so it cannot say what is wrong; GET's can.
-                if answer_in(str(error)).status not in {400, 403, 404}:
+                if answer_in(str(error)).status not in range(400, 500):
                     raise
                 meta = obstore.get(self._connection.reader, full).meta
             etag = (meta["e_tag"] or "").strip('"') or None
@@ -122,7 +123,7 @@ class S3Store(ObjectStore):
         bucket, folder = self._connection.bucket, f"{prefix}/" if prefix else ""
         with self._connection.errors(f"s3://{join(bucket, prefix)}"):
             pages = self._connection.client.get_paginator("list_objects_v2")
-            for page in pages.paginate(Bucket=bucket, Prefix=folder):
+            for page in pages.paginate(Bucket=bucket, Prefix=folder, PaginationConfig={"PageSize": LIST_PAGE}):
                 for entry in page.get("Contents", []):
                     etag = entry.get("ETag", "").strip('"') or None
                     yield ObjectInfo(entry["Key"], entry["Size"], etag, entry["LastModified"])

@@ -66,7 +66,7 @@ def _put_once(connection: S3Connection, full_key: str, data: bytes, *, if_absent
         return _bare(obstore.put(connection.writer, full_key, data, mode=mode, use_multipart=False)["e_tag"])
     except obstore.exceptions.AlreadyExistsError as error:
         # Where the answer to our own successful request was lost, its repetition meets our own object.
-        if re.search(r"retries: [1-9]", str(error)):
+        if re.search(r"\bretries: [1-9]", str(error)):
             found = _bare(obstore.head(connection.reader, full_key)["e_tag"])
             if found == md5_of([data]):
                 return found

@@ -49,16 +49,23 @@ def no_aws(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
+@pytest.fixture(scope="session")
+def s3_client(s3_server: str):
+    """boto3's client for the S3 server, whatever the environment says."""
+    keys = {"aws_access_key_id": "tester", "aws_secret_access_key": "secret"}
+    client = boto3.Session(region_name="us-east-1", **keys).client("s3", endpoint_url=s3_server)
+    yield client
+    client.close()
+
+
 @pytest.fixture
-def s3(s3_server: str, no_aws: pytest.MonkeyPatch):
+def s3(s3_server: str, s3_client, no_aws: pytest.MonkeyPatch):
     """boto3's client for the S3 server, which the AWS_* variables name from here on."""
     no_aws.setenv("AWS_ENDPOINT_URL", s3_server)
     no_aws.setenv("AWS_REGION", "us-east-1")
     no_aws.setenv("AWS_ACCESS_KEY_ID", "tester")
     no_aws.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    client = boto3.client("s3", region_name="us-east-1")
-    yield client
-    client.close()
+    return s3_client
 
 
 @pytest.fixture
@@ -69,8 +76,12 @@ def bucket(s3) -> str:
 
 
 @pytest.fixture
-def answering_server() -> Iterator[AnsweringServer]:
+def answering_server(no_aws: pytest.MonkeyPatch) -> Iterator[AnsweringServer]:
+    """A server that answers what the test says, named by the AWS_* variables."""
     with AnsweringServer() as server:
+        no_aws.setenv("AWS_ENDPOINT_URL", server.url)
+        no_aws.setenv("AWS_ACCESS_KEY_ID", "tester")
+        no_aws.setenv("AWS_SECRET_ACCESS_KEY", "secret")
         yield server
 
 
