@@ -7,6 +7,7 @@ Anything without the attribute is our bug and keeps its traceback.
 
 import contextlib
 import os
+import select
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -16,6 +17,7 @@ import typer
 WRONG_INPUT = 2
 PASSING_FAULT = 75
 INTERRUPTED = 130
+READER_GONE = 141  # as a shell calls SIGPIPE
 
 TERMINATION_LOG = Path("/dev/termination-log")
 
@@ -27,15 +29,19 @@ def run(app: typer.Typer) -> NoReturn:
     """
     command = typer.main.get_command(app)
     try:
-        code = command.main(standalone_mode=False)
-    except KeyboardInterrupt:
+        with command.make_context(_program(), sys.argv[1:]) as context:
+            command.invoke(context)
+        sys.stdout.flush()
+    except typer.Exit as done:
+        sys.exit(done.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
         fail("interrupted; the same command goes on where it was", INTERRUPTED)
-    except typer.Abort:
-        fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
-        # The reader of a pipe has gone (`| head`): nothing is left to say, and nobody to say it to.
+        if not _reader_has_gone():
+            raise
+        # `| head`: nothing is left to say, and nobody to say it to. Not 0: the work may not be done.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        sys.exit(READER_GONE)
     except Exception as error:
         if type(error).__module__.startswith(("click", "typer")):
             _fail_with_usage(error)
@@ -43,22 +49,41 @@ def run(app: typer.Typer) -> NoReturn:
         if not isinstance(code, int):
             raise
         fail(str(error), code)
-    sys.exit(code if isinstance(code, int) else 0)
+    sys.exit(0)
+
+
+def _program() -> str:
+    """How the person called it."""
+    called = Path(sys.argv[0])
+    return f"python -m {called.parent.name}" if called.name == "__main__.py" else called.name
+
+
+def _reader_has_gone() -> bool:
+    """Whether it is our own output that nobody reads, and not some other pipe that broke."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return bool(poll.poll(0))
 
 
 def _fail_with_usage(error: Exception) -> NoReturn:
     """A wrong option: the message, and where help is."""
     context = getattr(error, "ctx", None)
-    hint = f" (see `{context.command_path} --help`)" if context is not None else ""
     message = error.format_message() if hasattr(error, "format_message") else str(error)
-    fail(message.replace("\n", " ") + hint, getattr(error, "exit_code", WRONG_INPUT))
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(message)  # the help itself; where it is printed in colours, it already was
+        message = "a command is missing"
+    hint = f" (see `{context.command_path} --help`)" if context is not None else ""
+    fail(message + hint, getattr(error, "exit_code", WRONG_INPUT))
 
 
 def fail(message: str, code: int) -> NoReturn:
-    """Print the sentence, leave it where Kubernetes picks it up, and exit."""
+    """Print the sentence in one line, leave it where Kubernetes picks it up, and exit."""
+    message = " ".join(message.splitlines())
+    with contextlib.suppress(BrokenPipeError):  # what was printed before, in its order
+        sys.stdout.flush()
     print(f"error: {message}", file=sys.stderr, flush=True)
     # Outside a container there is no such file; inside it is a mount that the kubelet made for us.
     if TERMINATION_LOG.exists():
         with contextlib.suppress(OSError):
-            TERMINATION_LOG.write_text(message[:4000])
+            TERMINATION_LOG.write_text(message[:1000], encoding="utf-8")  # the kubelet reads 4096 bytes
     sys.exit(code)

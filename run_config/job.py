@@ -7,11 +7,17 @@ them. Sizes are pixels, intervals optimiser steps, fractions 0…1 of the whole 
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0, le=1e4)]
 Rate = Annotated[float, Field(ge=0, le=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Pixels = Annotated[int, Field(gt=0, le=16384)]
+
+LEARNED_CELLS = 50
+"""Rows and columns for which the published learned position encoding has vectors."""
 
 
 class Section(BaseModel):
@@ -19,31 +25,53 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _true_is_no_number(cls, values: object) -> object:
+        """YAML reads `on` as true, and Python takes true for 1; a text without content is read as nothing."""
+        if not isinstance(values, dict):
+            return values
+        for name, field in cls.model_fields.items():
+            value = values.get(name)
+            items = value if isinstance(value, list | tuple) else (value,)
+            if field.annotation is not bool and any(isinstance(item, bool) for item in items):
+                raise PydanticCustomError("true_for_a_number", "{name} takes no true or false", {"name": name})
+        empty = {name for name, field in cls.model_fields.items() if field.annotation is str}
+        return {key: "" if value is None and key in empty else value for key, value in values.items()}
+
 
 class DetrModel(Section):
     """DETR as published (arXiv 2005.12872)."""
 
-    family: Literal["detr"] = "detr"
-    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
+    family: Literal["detr"] = Field("detr", description="Kind of model.")
+    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = Field(
+        "resnet50", description="The convolutional network that makes the features."
+    )
     dilation: bool = Field(False, description="DC5: the last stage keeps stride 16 and dilates instead.")
     backbone_weights: str = Field(
         "", description="URL or path of torchvision ImageNet weights for the backbone; empty: random."
     )
-    position_embedding: Literal["sine", "learned"] = "sine"
-    hidden_dim: Positive = 256
-    heads: Positive = 8
-    encoder_layers: Annotated[int, Field(ge=0)] = 6
-    decoder_layers: Positive = 6
-    feedforward_dim: Positive = 2048
-    dropout: Fraction = 0.1
-    pre_norm: bool = False
-    queries: Positive = 100
+    position_embedding: Literal["sine", "learned"] = Field(
+        "sine", description="How tokens know their place. The learned one ends at 50 x 50 cells."
+    )
+    hidden_dim: Positive = Field(256, description="Width of tokens and queries.")
+    heads: Positive = Field(8, description="Attention heads.")
+    encoder_layers: Annotated[int, Field(ge=0)] = Field(6, description="Transformer layers over the image.")
+    decoder_layers: Positive = Field(6, description="Transformer layers over the queries.")
+    feedforward_dim: Positive = Field(2048, description="Inner width of the feed-forward parts.")
+    dropout: Fraction = Field(0.1, description="Part of the activations set to 0 in training.")
+    pre_norm: bool = Field(False, description="Normalise before attention and feed-forward, not after.")
+    queries: Positive = Field(
+        100, description="The most boxes an image can get. Public checkpoints have 100; change it only from scratch."
+    )
     aux_loss: bool = Field(True, description="A loss on every decoder layer, not on the last alone.")
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> "DetrModel":
         if self.hidden_dim % (2 * self.heads):
             raise ValueError(f"hidden_dim {self.hidden_dim} must be a multiple of 2 x heads ({self.heads})")
+        if self.hidden_dim % 4:
+            raise ValueError(f"hidden_dim {self.hidden_dim} must be a multiple of 4: sine and cosine of x and y")
         if self.dilation and self.backbone in ("resnet18", "resnet34"):
             raise ValueError("dilation needs a backbone with bottleneck blocks: resnet50 or resnet101")
         return self
@@ -52,26 +80,26 @@ class DetrModel(Section):
 class TinyModel(Section):
     """A small deformable DETR that learns from random initialisation: strides 8, 16 and 32."""
 
-    family: Literal["tiny"] = "tiny"
-    stem_channels: Positive = 48
+    family: Literal["tiny"] = Field("tiny", description="Kind of model.")
+    stem_channels: Positive = Field(48, description="Channels of the two stem convolutions.")
     stage_channels: tuple[Positive, Positive, Positive, Positive] = Field(
         (48, 96, 192, 192), description="Channels of the stages at strides 4, 8, 16 and 32."
     )
-    stage_blocks: tuple[Positive, Positive, Positive, Positive] = (1, 2, 2, 1)
-    hidden_dim: Positive = 128
-    heads: Positive = 4
+    stage_blocks: tuple[Positive, Positive, Positive, Positive] = Field(
+        (1, 2, 2, 1), description="Residual blocks of these stages."
+    )
+    hidden_dim: Positive = Field(128, description="Width of tokens and queries.")
+    heads: Positive = Field(4, description="Attention heads.")
     points: Positive = Field(4, description="Sampling points of each head on each level.")
     encoder_layers: Annotated[int, Field(ge=0)] = Field(1, description="Attention layers on stride 32.")
-    decoder_layers: Positive = 3
-    feedforward_dim: Positive = 512
-    queries: Positive = Field(
-        60, description="Tokens taken from the encoder: the most boxes an image can get."
-    )
+    decoder_layers: Positive = Field(3, description="Deformable layers, each of which refines the boxes.")
+    feedforward_dim: Positive = Field(512, description="Inner width of the feed-forward parts.")
+    queries: Positive = Field(60, description="Tokens taken from the encoder: the most boxes an image can get.")
     prior_box: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.07,
         description="Side of the prior box on the finest level, as a part of the image; doubles by level.",
     )
-    dropout: Fraction = 0.0
+    dropout: Fraction = Field(0.0, description="Part of the activations set to 0 in training.")
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> "TinyModel":
@@ -85,11 +113,11 @@ class Loss(Section):
 
     classification: Weight = Field(1.0, description="Cross entropy (detr) or varifocal loss (tiny).")
     bbox: Weight = Field(5.0, description="L1 distance of cxcywh boxes in 0…1.")
-    giou: Weight = 2.0
+    giou: Weight = Field(2.0, description="1 - generalised IoU.")
     no_object: Fraction = Field(0.1, description="Weight of the no-object class in the cross entropy (detr).")
-    cost_class: Weight = 1.0
-    cost_bbox: Weight = 5.0
-    cost_giou: Weight = 2.0
+    cost_class: Weight = Field(1.0, description="Weight of the class in matching: -probability, or focal cost (tiny).")
+    cost_bbox: Weight = Field(5.0, description="Weight of the L1 distance in matching.")
+    cost_giou: Weight = Field(2.0, description="Weight of -GIoU in matching.")
 
 
 class Augmentation(Section):
@@ -105,9 +133,9 @@ class Augmentation(Section):
     crop: Fraction = Field(0.5, description="Probability of a random crop (published).")
     scale: tuple[float, float] = Field((0.75, 1.35), description="Range of the random zoom (affine).")
     aspect: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="Largest change of aspect (affine).")
-    brightness: Fraction = 0.0
-    contrast: Fraction = 0.0
-    saturation: Fraction = 0.0
+    brightness: Fraction = Field(0.0, description="Largest change of brightness (affine).")
+    contrast: Fraction = Field(0.0, description="Largest change of contrast (affine).")
+    saturation: Fraction = Field(0.0, description="Largest change of saturation (affine).")
     min_visible: Fraction = Field(
         0.3, description="A box is dropped when less than this part of it stays in the picture (affine)."
     )
@@ -125,44 +153,44 @@ class Data(Section):
 
     batch_size: Positive = Field(2, description="Images a step takes through the model at once.")
     accumulate: Positive = Field(1, description="Batches whose gradients make one optimiser step.")
-    workers: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = "auto"
+    workers: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = Field(
+        "auto", description="Processes that decode and augment; auto: beside a GPU one a core, up to 8; else none."
+    )
     cache: bool = Field(False, description="Keep images, decoded and resized, in memory (small sets).")
-    min_sizes: tuple[Positive, ...] = Field(
+    min_sizes: tuple[Pixels, ...] = Field(
         (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800),
         min_length=1,
         description="Short sides that training draws from.",
     )
-    max_size: Positive = Field(1333, description="Bound of the long side.")
-    eval_size: Positive = Field(800, description="Short side in evaluation and prediction.")
+    max_size: Pixels = Field(1333, description="Bound of the long side.")
+    eval_size: Pixels = Field(800, description="Short side in evaluation and prediction.")
     augmentation: Augmentation = Augmentation()
 
 
 class Optimizer(Section):
     """AdamW with one learning rate for the backbone and one for the rest."""
 
-    lr: Annotated[float, Field(gt=0, le=1)] = 1e-4
-    lr_backbone: Rate = Field(1e-5, description="0 freezes the backbone.")
-    weight_decay: Rate = 1e-4
+    lr: Annotated[float, Field(gt=0, le=1)] = Field(1e-4, description="Peak rate of all but the backbone.")
+    lr_backbone: Rate = Field(1e-5, description="Peak rate of the backbone; 0 freezes it.")
+    weight_decay: Rate = Field(1e-4, description="Decay of AdamW.")
     decay_vectors: bool = Field(True, description="Decay biases, norms and embeddings too, as DETR does.")
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
-    clip_norm: Annotated[float, Field(ge=0)] = Field(
-        0.1, description="Bound of the gradient's norm; 0: none."
-    )
+    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="Memory of AdamW's two averages.")
+    clip_norm: Annotated[float, Field(ge=0)] = Field(0.1, description="Bound of the gradient's norm; 0: none.")
 
 
 class Schedule(Section):
     """How long, and how the rates change. Exactly one of epochs, steps and minutes is set."""
 
-    epochs: Positive | None = Field(None, description="300 when no length is set at all.")
-    steps: Positive | None = None
+    epochs: Positive | None = Field(None, description="Length in passes over the images; 300 where no length is set.")
+    steps: Positive | None = Field(None, description="Length in optimiser steps.")
     minutes: Annotated[float, Field(gt=0)] | None = Field(
         None, description="Wall time of training. Runs under it do not repeat bit for bit."
     )
-    kind: Literal["step", "cosine", "constant"] = "step"
+    kind: Literal["step", "cosine", "constant"] = Field("step", description="How the rates fall.")
     drop_at: tuple[Fraction, ...] = Field(
-        (2 / 3,), description="Where step schedules multiply by drop_factor."
+        (2 / 3,), description="Parts of the run after which a step schedule multiplies the rates by drop_factor."
     )
-    drop_factor: Fraction = 0.1
+    drop_factor: Fraction = Field(0.1, description="What a drop multiplies the rates by.")
     warmup: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Part of the run that warms up.")
     final_lr: Fraction = Field(0.01, description="Where cosine ends, as a part of the rate.")
 
@@ -183,7 +211,9 @@ class Schedule(Section):
 class Training(Section):
     """Everything else that changes the weights."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(
+        42, description="Fixes the first weights, the order, the augmentation and the dropout."
+    )
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="auto: bf16 where the hardware has it. Losses and matching are fp32 always."
     )
@@ -223,3 +253,23 @@ class JobConfig(Section):
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
     checkpoints: Checkpoints = Checkpoints()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published_family(cls, values: object) -> object:
+        """A file without a base may leave the family out."""
+        if isinstance(values, dict) and isinstance(values.get("model"), dict) and "family" not in values["model"]:
+            return {**values, "model": {"family": "detr", **values["model"]}}
+        return values
+
+    @model_validator(mode="after")
+    def _places_for_every_cell(self) -> "JobConfig":
+        model = self.model
+        if isinstance(model, DetrModel) and model.position_embedding == "learned":
+            stride = 16 if model.dilation else 32
+            if self.data.max_size > LEARNED_CELLS * stride:
+                raise ValueError(
+                    f"model.position_embedding: learned encodings end at {LEARNED_CELLS} x {LEARNED_CELLS} cells of "
+                    f"{stride} pixels; set data.max_size to {LEARNED_CELLS * stride} or less, or use sine"
+                )
+        return self

@@ -5,18 +5,19 @@ nearest known one.
 """
 
 import difflib
-import types
-import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from run_config.complaints import sentences
 from run_config.errors import ConfigError
-from run_config.job import JobConfig, TinyModel
+from run_config.job import JobConfig
+from run_config.reference import keys
+from run_config.yaml_text import read_yaml
 
 MAX_FILE_BYTES = 1_000_000
 LENGTHS = ("epochs", "steps", "minutes")
@@ -41,70 +42,78 @@ def load_job_config(name: str, overrides: Sequence[str] = ()) -> JobConfig:
         key, separator, text = override.partition("=")
         if not separator or not key.strip():
             raise ConfigError(f"override {override!r} is not of the form key=value, e.g. optimizer.lr=0.0002")
-        tree = _merge(tree, _nested(key.strip(), _parse(key.strip(), text)))
-    return _validated(tree, name)
+        tree = _merge(tree, _nested(key.strip(), read_yaml(text, f"{key.strip()}={text}")))
+    return checked(tree, name)
 
 
 def config_keys() -> tuple[str, ...]:
     """Every key that a file or an override may set, dotted."""
-    keys = dict.fromkeys(_leaves(JobConfig, ""))
-    keys.update(dict.fromkeys(f"model.{field}" for field in TinyModel.model_fields))
-    return tuple(keys)
+    return tuple(dict.fromkeys(key.name for key in keys()))
 
 
-def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
+def _read(name: str, seen: tuple[Path, ...], where: str = "") -> dict[str, Any]:
     """The file's tree laid over its bases."""
-    source = resources.files("run_config") / "presets" / f"{name}.yaml"
     if name in preset_names():
-        text, where, folder = source.read_text(), f"preset {name}", None
+        text, place, folder = _preset(name).read_text(encoding="utf-8"), f"preset {name}", None
     else:
         path = Path(name)
         if path.suffix not in (".yaml", ".yml"):
-            near = difflib.get_close_matches(name, preset_names(), 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ConfigError(
-                f"there is no preset {name!r}{hint} (presets: {', '.join(preset_names())}; or a .yaml file)"
-            )
-        if not path.is_file():
-            raise ConfigError(f"configuration file {name} does not exist")
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ConfigError(f"configuration file {name} is larger than {MAX_FILE_BYTES} bytes")
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"configuration file {name} cannot be read: {error}") from error
-        where, folder = f"file {name}", path.parent
-    if where in seen:
-        raise ConfigError(f"{where} is its own base: {' -> '.join((*seen, where))}")
-    try:
-        tree = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+            raise ConfigError(f"{where}there is no preset {name!r}{_hint(name)}")
+        text, place, folder = _file_text(path, where), f"file {name}", path.parent
+        if path.resolve() in seen:
+            raise ConfigError(f"{where}file {name} is its own base: {' -> '.join(map(str, (*seen, path.resolve())))}")
+        seen = (*seen, path.resolve())
+    tree = read_yaml(text, place)
+    if tree is None:
+        tree = {}
     if not isinstance(tree, dict):
-        raise ConfigError(f"{where} must hold keys and values, not a {type(tree).__name__}")
+        raise ConfigError(f"{place} must hold keys and values, not a {type(tree).__name__}")
     base = tree.pop("base", None)
     if base is None:
         return tree
     if not isinstance(base, str):
-        raise ConfigError(f"{where}: base must be the name of a preset or a file")
-    if folder is not None and base not in preset_names():
+        raise ConfigError(f"{place}: base must be the name of a preset or a file")
+    if folder is not None and base not in preset_names() and Path(base).suffix in (".yaml", ".yml"):
         base = str(folder / base)
-    return _merge(_read(base, (*seen, where)), tree)
+    return _merge(_read(base, seen, f"{place}: base: "), tree)
+
+
+def _preset(name: str) -> Traversable:
+    return resources.files("run_config") / "presets" / f"{name}.yaml"
+
+
+def _hint(name: str) -> str:
+    near = difflib.get_close_matches(name, preset_names(), 1)
+    meant = f"; did you mean {near[0]}?" if near else ""
+    return f"{meant} (presets: {', '.join(preset_names())}; or a .yaml file)"
+
+
+def _file_text(path: Path, where: str) -> str:
+    if not path.is_file():
+        raise ConfigError(f"{where}configuration file {path} does not exist")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise ConfigError(f"{where}configuration file {path} is larger than {MAX_FILE_BYTES} bytes")
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{where}configuration file {path} cannot be read: {error}") from error
 
 
 def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`above` over `below`, mapping by mapping; another length of the run replaces the one below."""
+    """`above` over `below`, section by section. A section without content changes nothing."""
     merged = dict(below)
-    if any(above.get(key) is not None for key in LENGTHS):
-        for key in LENGTHS:
-            merged[key] = None
     for key, value in above.items():
         old = merged.get(key)
-        if isinstance(value, Mapping) and isinstance(old, dict):
-            replaced = key == "model" and value.get("family", old.get("family")) != old.get("family")
-            merged[key] = dict(value) if replaced else _merge(old, value)
-        else:
+        if isinstance(old, dict) and value is None:
+            continue
+        if not isinstance(value, Mapping) or not isinstance(old, dict):
             merged[key] = value
+        elif key == "model" and value.get("family", old.get("family")) != old.get("family"):
+            merged[key] = dict(value)  # the keys of another family mean nothing here
+        elif key == "schedule" and any(value.get(length) is not None for length in LENGTHS):
+            merged[key] = _merge(old | dict.fromkeys(LENGTHS), value)  # one length replaces another
+        else:
+            merged[key] = _merge(old, value)
     return merged
 
 
@@ -119,52 +128,11 @@ def _nested(key: str, value: Any) -> dict[str, Any]:  # noqa: ANN401 - a YAML va
     return tree
 
 
-def _parse(key: str, text: str) -> Any:  # noqa: ANN401 - a YAML value
-    """A value as YAML reads it, but 1e-4 is a number."""
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{key}: {text!r} is not a value: {' '.join(str(error).split())}") from error
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
-def _validated(tree: dict[str, Any], name: str) -> JobConfig:
+def checked(tree: Mapping[str, Any], where: str) -> JobConfig:
+    """The typed configuration of a tree. ConfigError, beginning with `where`, names each wrong key."""
     try:
         return JobConfig.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"{name}: " + "; ".join(_sentences(error))) from error
-
-
-def _sentences(error: ValidationError) -> Iterator[str]:
-    """One sentence a mistake, without pydantic's type names and addresses."""
-    for item in error.errors(include_url=False):
-        key = ".".join(str(part) for part in item["loc"] if part not in ("detr", "tiny", "constrained-int"))
-        if item["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(key, config_keys(), 1, cutoff=0.5)
-            yield f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else "")
-        else:
-            message = item["msg"].removeprefix("Value error, ")
-            given = "" if isinstance(item["input"], dict) else f", not {str(item['input'])[:80]!r}"
-            yield f"{key}: {message[0].lower()}{message[1:]}{given}" if key else message
-
-
-def _leaves(record: type[BaseModel], prefix: str) -> Iterator[str]:
-    for field, info in record.model_fields.items():
-        inner = next(
-            (t for t in _types(info.annotation) if isinstance(t, type) and issubclass(t, BaseModel)), None
-        )
-        if inner is None:
-            yield prefix + field
-        else:
-            yield from _leaves(inner, f"{prefix}{field}.")
-
-
-def _types(annotation: Any) -> tuple[Any, ...]:  # noqa: ANN401 - annotations have no common type
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return typing.get_args(annotation)
-    return (annotation,)
+        model = tree.get("model")
+        family = model.get("family", "detr") if isinstance(model, Mapping) else "detr"
+        raise ConfigError(f"{where}: " + "; ".join(sentences(error, family))) from error

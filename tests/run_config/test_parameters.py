@@ -126,9 +126,7 @@ def test_overrides_keep_quoted_blanks_together():
     )
 
 
-@pytest.mark.parametrize(
-    ("text", "said"), [("a='1", "a quote that is not closed"), ("queries 300", "not of the form")]
-)
+@pytest.mark.parametrize(("text", "said"), [("a='1", "a quote that is not closed"), ("queries 300", "not of the form")])
 def test_overrides_that_cannot_be_read_are_refused(text: str, said: str):
     with pytest.raises(ConfigError, match=said):
         split_overrides(text)

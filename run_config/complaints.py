@@ -1,0 +1,94 @@
+"""What is wrong with a configuration, in sentences that name keys and values and nothing of the library."""
+
+import difflib
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from run_config.reference import FAMILIES, Key, keys, shown
+
+SHOWN_CHARACTERS = 60
+
+# The end of "<key> must be …" for each of pydantic's kinds of error.
+_WANTED = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a whole number of fewer digits",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "text",
+    "tuple_type": "a list, such as [1, 2]",
+    "model_type": "a group of keys",
+    "model_attributes_type": "a group of keys",
+    "dict_type": "a group of keys",
+    "greater_than": "above {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "below {lt:g}",
+    "less_than_equal": "at most {le:g}",
+    "literal_error": "{expected}",
+    "union_tag_invalid": "{expected_tags}",
+    "missing": "a longer list",
+    "too_short": "a list of {min_length} or more",
+    "too_long": "a list of {max_length}",
+}
+
+
+def sentences(error: ValidationError, family: str) -> Iterator[str]:
+    """One a key; `family` is the kind of model that was meant."""
+    known = keys()
+    by_key: dict[str, list[ErrorDetails]] = {}
+    for item in error.errors(include_url=False):
+        by_key.setdefault(_name(item, known), []).append(item)
+    for name, items in by_key.items():
+        first = items[0]
+        if first["type"] == "extra_forbidden":
+            yield _unknown(name, family, known)
+            continue
+        wanted = [_WANTED[item["type"]].format(**item.get("ctx", {})) for item in items if item["type"] in _WANTED]
+        given = _short(first["input"])
+        if wanted:
+            yield f"{name or 'the file'} must be {' or '.join(dict.fromkeys(wanted))}, not {given}"
+        else:
+            message = first["msg"].removeprefix("Value error, ")
+            yield f"{name}: {message}" if name else message
+
+
+def _name(item: ErrorDetails, known: tuple[Key, ...]) -> str:
+    """The dotted key, without the library's marks for list items and alternatives."""
+    names = {key.name for key in known}
+    parts: list[str] = []
+    for part in item["loc"]:
+        if ".".join(parts) in names:
+            break
+        if parts != ["model"] or part not in FAMILIES:
+            parts.append(str(part))
+    if item["type"] == "union_tag_invalid":
+        parts.append("family")
+    return ".".join(parts)
+
+
+def _unknown(name: str, family: str, known: tuple[Key, ...]) -> str:
+    own = [key.name for key in known if key.family in ("", family)]
+    other = next((key.family for key in known if key.name == name and key.name not in own), "")
+    if other:
+        return f"{name} belongs to models of the family {other}, and this one is {family}"
+    last = name.rpartition(".")[2]
+    same_last = [each for each in own if each.rpartition(".")[2] == last]
+    by_last = {each.rpartition(".")[2]: each for each in own}
+    near = (
+        same_last
+        or difflib.get_close_matches(name, own, 1, cutoff=0.7)
+        or [by_last[each] for each in difflib.get_close_matches(last, by_last, 1, cutoff=0.6)]
+    )
+    return f"unknown key {name}" + (f"; did you mean {near[0]}?" if near else "; docs/configuration.md has them all")
+
+
+def _short(value: Any) -> str:  # noqa: ANN401 - whatever stood in the file
+    text = shown(value) if isinstance(value, bool) or value is None else repr(value)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"

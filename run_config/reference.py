@@ -1,0 +1,162 @@
+"""Every key of a job's configuration: for checks, and for the tables in docs/configuration.md.
+
+`python -m run_config.reference` prints what that document holds below its marker.
+"""
+
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import annotated_types
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from run_config.job import DetrModel, JobConfig, TinyModel
+
+FAMILIES: dict[str, type[BaseModel]] = {"detr": DetrModel, "tiny": TinyModel}
+MARKER = "<!-- From here on written by `python -m run_config.reference`. -->"
+TABLE_HEAD = ("| key | value | default | meaning |", "|---|---|---|---|")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key, dotted. family: the models that have it; empty where all do."""
+
+    name: str
+    family: str
+    value: str
+    """What may stand there, in words."""
+    default: object
+    meaning: str
+
+    @property
+    def section(self) -> str:
+        """The first part of the name; with the family where it matters."""
+        first = self.name.partition(".")[0]
+        return f"{first} (family {self.family})" if self.family else first
+
+
+def keys() -> tuple[Key, ...]:
+    """All keys in the order of the configuration, those of each family of models one after the other."""
+    found: list[Key] = []
+    defaults = JobConfig()
+    for section in JobConfig.model_fields:
+        if section == "model":
+            for family, record in FAMILIES.items():
+                found += _leaves(record(), "model.", family)
+        else:
+            found += _leaves(getattr(defaults, section), f"{section}.", "")
+    return tuple(found)
+
+
+def _leaves(record: BaseModel, prefix: str, family: str) -> Iterator[Key]:
+    for name, info in type(record).model_fields.items():
+        default = getattr(record, name)
+        if isinstance(default, BaseModel):
+            yield from _leaves(default, f"{prefix}{name}.", family)
+        else:
+            assert info.description, f"the key {prefix}{name} has no description"
+            yield Key(prefix + name, family, _kind(info.annotation, list(info.metadata)), default, info.description)
+
+
+# What may stand there -----------------------------------------------------------------------------
+
+
+def _kind(annotation: Any, metadata: list[Any]) -> str:  # noqa: ANN401 - annotations have no common type
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        inner, *more = arguments
+        fields = [constraint for field in more if isinstance(field, FieldInfo) for constraint in field.metadata]
+        return _kind(inner, [*metadata, *fields])
+    if origin is typing.Literal:
+        return ", ".join(f"`{choice}`" for choice in arguments)
+    if origin in (typing.Union, types.UnionType):
+        parts = [_kind(part, metadata) for part in arguments if part is not type(None)]
+        return " or ".join(parts) + (", or empty" if type(None) in arguments else "")
+    if origin is tuple:
+        if Ellipsis in arguments:
+            return f"list; each {_kind(arguments[0], [])}"
+        return f"list of {len(arguments)}; each {_kind(arguments[0], [])}"
+    words = {int: "whole number", float: "number", bool: "true or false", str: "text"}
+    return " ".join((words[annotation], _bounds(metadata))).strip()
+
+
+def _bounds(metadata: list[Any]) -> str:
+    words = {
+        annotated_types.Gt: ("above", "gt"),
+        annotated_types.Ge: ("from", "ge"),
+        annotated_types.Le: ("to", "le"),
+        annotated_types.Lt: ("below", "lt"),
+    }
+    found = [
+        f"{words[type(item)][0]} {getattr(item, words[type(item)][1]):g}" for item in metadata if type(item) in words
+    ]
+    return (" " if len(found) == 2 and found[1].startswith("to") else ", ").join(found)
+
+
+# The document -------------------------------------------------------------------------------------
+
+
+def markdown() -> str:
+    """The tables of docs/configuration.md: what each preset sets, then all keys."""
+    parts = [_presets()]
+    everything = keys()
+    for section in dict.fromkeys(key.section for key in everything):
+        rows = [
+            f"| `{key.name}` | {_cell(key.value)} | {_default(key)} | {_cell(key.meaning)} |"
+            for key in everything
+            if key.section == section
+        ]
+        parts.append("\n".join((f"## {section}", "", *TABLE_HEAD, *rows)))
+    return "\n\n".join(parts) + "\n"
+
+
+def _presets() -> str:
+    """What each preset sets against the defaults."""
+    from run_config.presets import load_job_config, preset_names  # presets needs the keys above
+
+    rows = []
+    for name in preset_names():
+        config = load_job_config(name)
+        changed = [
+            f"`{key.name}={shown(given)}`"
+            for key in keys()
+            if key.family in ("", config.model.family)
+            and (given := value_of(config, key.name)) != key.default
+            and key.name != "model.family"
+        ]
+        rows.append(f"| `{name}` | {config.model.family} | {' '.join(changed) or 'nothing: these are the defaults'} |")
+    return "\n".join(("## What the presets set", "", "| preset | family | set |", "|---|---|---|", *rows))
+
+
+def value_of(config: JobConfig, name: str) -> object:
+    """The value under a dotted key."""
+    value: Any = config
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def shown(value: object) -> str:
+    """A value as it is written in an override."""
+    if value is None or value == "":
+        return "empty"
+    if isinstance(value, tuple):
+        return f"[{','.join(shown(item) for item in value)}]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _default(key: Key) -> str:
+    return "empty" if key.default in (None, "") else f"`{shown(key.default)}`"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")

@@ -1,0 +1,53 @@
+"""YAML as people write a configuration: plain values, read without surprises.
+
+Against YAML as it is: a key given twice is refused, since the first would be lost without a word;
+anchors and aliases are refused, since a few lines of them stand for more than fits into memory;
+1e-4 is a number. Tags that make objects are unknown.
+"""
+
+import re
+from collections.abc import Hashable
+from typing import Any
+
+import yaml
+
+from run_config.errors import ConfigError
+
+_EXPONENT = re.compile(r"[-+]?(?:[0-9]+|[0-9]+\.[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with the rules above."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]  # types-pyyaml leaves it untyped
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            raise yaml.composer.ComposerError(None, None, "anchors and aliases are not read", event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key.start_mark)
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
+
+
+def read_yaml(text: str, where: str) -> Any:  # noqa: ANN401 - a YAML value
+    """The one document in `text`. ConfigError, beginning with `where`, when it is not readable YAML."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        place = f" in line {error.problem_mark.line + 1}" if error.problem_mark is not None else ""
+        raise ConfigError(f"{where} is not YAML that can be read: {error.problem}{place}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        # ValueError: a date or a number that looks like one and is none
+        raise ConfigError(f"{where} is not YAML that can be read: {' '.join(str(error).split())[:200]}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{where} is nested too deeply") from error
