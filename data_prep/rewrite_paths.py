@@ -4,6 +4,7 @@ Everything else survives as it was written, keys that nobody knows included: wha
 not even unpacked, which keeps a file of half a million annotations fast and small in memory.
 """
 
+import contextlib
 import json
 import os
 import secrets
@@ -17,6 +18,7 @@ from data_prep.archive import safe_path
 from data_prep.errors import AnnotationError
 
 _Images = list[dict[str, msgspec.Raw]]
+_Parsed = dict[str, Any]
 
 
 def rewrite_paths(source: Path, image_dir: str, target: Path) -> int:
@@ -45,23 +47,21 @@ def _split_up(data: bytes, source: Path) -> tuple[dict[str, msgspec.Raw], _Image
     try:
         try:
             members = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+            return members, msgspec.json.decode(members.get("images", b""), type=_Images)
         except msgspec.ValidationError:
             raise
         except msgspec.DecodeError:
             # NaN and Infinity are no JSON, but some tools write them, and they have to survive as well.
-            members = {key: msgspec.Raw(json.dumps(value).encode()) for key, value in _lenient(data).items()}
-        if "images" not in members:
-            raise AnnotationError(f"{source} has no list of images: it must be a COCO annotation file")
-        return members, msgspec.json.decode(members["images"], type=_Images)
+            parsed = msgspec.convert(json.loads(data), type=_Parsed)
+            return _as_raw(parsed), [_as_raw(image) for image in msgspec.convert(parsed["images"], type=list[_Parsed])]
+    except KeyError as error:
+        raise AnnotationError(f"{source} has no list of images: it must be a COCO annotation file") from error
     except (ValueError, RecursionError) as error:
         raise AnnotationError(f"{source} is not a COCO annotation file ({error}): export the task again") from error
 
 
-def _lenient(data: bytes) -> dict[str, Any]:
-    members = json.loads(data)
-    if not isinstance(members, dict):
-        raise ValueError("the top level is not an object")  # noqa: TRY004 - becomes the caller's sentence
-    return members
+def _as_raw(members: dict[str, Any]) -> dict[str, msgspec.Raw]:
+    return {key: msgspec.Raw(json.dumps(value).encode()) for key, value in members.items()}
 
 
 def _new_name(image: dict[str, msgspec.Raw], number: int, image_dir: str, source: Path) -> str:
@@ -114,4 +114,5 @@ def _write_whole(target: Path, pieces: Iterator[bytes]) -> None:
     except OSError as error:
         raise AnnotationError(f"{target} cannot be written: {error.strerror}; check the folder") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()

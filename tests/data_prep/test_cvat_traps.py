@@ -446,7 +446,7 @@ def test_images_without_a_listed_size_take_the_files(load: Load):
 
 
 def test_boxes_drawn_on_the_turned_image_stay_as_cvat_shows_them(load: Load):
-    # Stored 64×48, shown 48×64: CVAT lists and annotates what it shows.
+    # Stored 64x48, shown 48x64: CVAT lists and annotates what it shows.
     export = simple_export()
     listed = export.add("x.jpg", [("cat", 1, 2, 10, 20)], orientation=6)
     listed |= {"width": 48, "height": 64}

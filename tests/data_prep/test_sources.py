@@ -58,7 +58,8 @@ def test_a_missing_object_is_named(remote: ObjectStore):
         find_source(f"{remote.url}/missing")
 
 
-def test_a_missing_bucket_is_the_stores_sentence(s3, bucket: str):
+@pytest.mark.usefixtures("s3")
+def test_a_missing_bucket_is_the_stores_sentence():
     with pytest.raises(StoreError, match="no-such-bucket"):
         find_source("s3://no-such-bucket/x.zip")
 

@@ -1,0 +1,119 @@
+"""The command line: verbs, answers for people and programs, exit codes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data_prep.prepared_set import PreparedSet
+from object_store import ObjectStore
+from run_config.command_line import WRONG_INPUT
+from tests.data_prep.export_builder import simple_export, write_zip
+
+
+def data_prep(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    return subprocess.run(
+        [sys.executable, "-m", "data_prep.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | environment,
+    )
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_zip(tmp_path / "export.zip", simple_export())
+
+
+def test_prepare_answers_people_and_the_next_step(source: Path, tmp_path: Path, store: ObjectStore):
+    done = data_prep("prepare", source, "--test", "", "--store", store.url, OUT=str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    set_id = (tmp_path / "out/outputs/prepared-set").read_text()
+    assert done.stdout.splitlines()[0] == f"prepared set {set_id}"
+    assert "  train  10 images" in done.stdout
+    assert "warning: There is no test set" in done.stdout
+    assert f"report: {store.url}/datasets/{set_id}/report.html" in done.stdout
+    assert f"checking {source}: 12 images" in done.stderr
+    assert PreparedSet.open(store, set_id).id == set_id
+    again = data_prep("prepare", source, "--store", store.url)
+    assert again.stdout.splitlines()[0] == f"prepared set {set_id} (was there already)"
+    assert not again.stderr
+
+
+def test_prepare_answers_programs_in_json(source: Path, store: ObjectStore):
+    done = data_prep("prepare", source, "--store", store.url, "--json", "--seed", 3, "--val-fraction", 0.25)
+    answer = json.loads(done.stdout)
+    assert PreparedSet.open(store, answer["set"]).manifest.options.seed == 3
+    assert answer["store"] == store.url
+    assert answer["was_there"] is False
+    assert answer["classes"] == ["cat", "dog"]
+    assert answer["counts"]["val"]["images"] in range(2, 5)
+    assert answer["split"]["val"] == "image"
+    assert answer["changes"] == []
+    assert answer["warnings"]
+
+
+def test_inspect_says_the_same_and_writes_only_the_page(source: Path, tmp_path: Path, store: ObjectStore):
+    before = set(tmp_path.rglob("*"))
+    inspected = json.loads(data_prep("inspect", source, "--report", tmp_path / "page.html", "--json").stdout)
+    assert set(tmp_path.rglob("*")) - before == {tmp_path / "page.html"}
+    prepared = json.loads(data_prep("prepare", source, "--store", store.url, "--json").stdout)
+    page = store.get_bytes(f"datasets/{prepared['set']}/report.html")
+    assert (tmp_path / "page.html").read_bytes() == page
+    for key in ("set", "classes", "counts", "split", "changes", "warnings"):
+        assert inspected[key] == prepared[key]
+
+
+def test_rewrite_paths_counts_the_images(tmp_path: Path):
+    path = tmp_path / "instances_default.json"
+    path.write_text(json.dumps(simple_export(4).coco))
+    done = data_prep("rewrite-paths", path, "--image-dir", "/mnt/data", "-o", tmp_path / "out.json")
+    assert done.stdout == f"{tmp_path / 'out.json'}: 4 images\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("prepare", "nowhere.zip", "--store", "{store}"), "there is no file or folder nowhere.zip"),
+        (("prepare", "", "--store", "{store}"), "no source is given: name at least one export"),
+        (("prepare", "{source}", "--store", "ftp://x"), "only s3://bucket/prefix"),
+        (("prepare", "{source}"), "Missing option '--store'"),
+        (("prepare", "{source}", "--store", "{store}", "--val-fraction", "2"), "less than or equal to 0.9"),
+        (("inspect", "{source}", "-o", "/no/where/page.html"), "/no/where/page.html cannot be written: No such file"),
+        (("rewrite-paths", "no.json", "--image-dir", "d", "-o", "o.json"), "no.json cannot be read: No such file"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(
+    arguments: tuple[str, ...], sentence: str, source: Path, store: ObjectStore
+):
+    done = data_prep(*(one.format(source=source, store=store.url) for one in arguments))
+    assert done.returncode == WRONG_INPUT
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert sentence in last
+    assert "Traceback" not in done.stderr
+
+
+def test_help_lists_the_verbs_without_loading_the_heavy_parts():
+    code = (
+        "import sys, data_prep.cli; from typer.testing import CliRunner;"
+        "print(CliRunner().invoke(data_prep.cli.app, ['--help']).output);"
+        "print([m for m in ('numpy', 'PIL', 'boto3', 'jinja2', 'rich.progress') if m in sys.modules])"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    for verb in ("prepare", "inspect", "rewrite-paths"):
+        assert verb in output
+    assert output.splitlines()[-1] == "[]"
+
+
+def test_prepared_set_imports_no_plots_and_no_torch():
+    code = (
+        "import sys, data_prep.prepared_set;"
+        "print([m for m in ('torch', 'matplotlib', 'pycocotools', 'jinja2', 'boto3', 'obstore') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

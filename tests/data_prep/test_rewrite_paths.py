@@ -1,0 +1,100 @@
+"""Only `file_name` changes; everything else survives, and the file is whole at any moment."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from data_prep.errors import AnnotationError, SourceError
+from data_prep.rewrite_paths import rewrite_paths
+from tests.data_prep.export_builder import simple_export
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**25), 10**25) | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.dictionaries(st.text(), JSON, max_size=5), st.lists(st.dictionaries(st.text(), JSON, max_size=4), max_size=4))
+def test_everything_but_file_names_survives(tmp_path: Path, top: dict, images: list[dict]):
+    for number, image in enumerate(images):
+        image["file_name"] = f"{number}.jpg"
+    before = top | {"images": images}
+    (tmp_path / "in.json").write_text(json.dumps(before))
+    assert rewrite_paths(tmp_path / "in.json", "/mnt/data", tmp_path / "out.json") == len(images)
+    after = json.loads((tmp_path / "out.json").read_bytes())
+    for number, image in enumerate(after["images"]):
+        assert image["file_name"] == f"/mnt/data/{number}.jpg"
+        image["file_name"] = f"{number}.jpg"
+    assert after == before
+    assert list(after) == list(before)
+
+
+def rewritten(tmp_path: Path, names: list[str], image_dir: str = "/mnt/data/datasets/images") -> list[str]:
+    (tmp_path / "in.json").write_text(json.dumps({"images": [{"file_name": name} for name in names]}))
+    rewrite_paths(tmp_path / "in.json", image_dir, tmp_path / "out.json")
+    return [image["file_name"] for image in json.loads((tmp_path / "out.json").read_bytes())["images"]]
+
+
+def test_folders_are_kept_and_earlier_rewriting_is_undone(tmp_path: Path):
+    assert rewritten(tmp_path, ["a/x.jpg", "b/x.jpg", "/old/place/y.jpg"]) == [
+        "/mnt/data/datasets/images/a/x.jpg",
+        "/mnt/data/datasets/images/b/x.jpg",
+        "/mnt/data/datasets/images/y.jpg",
+    ]
+    assert rewritten(tmp_path, ["a/x.jpg"], "relative/dir/") == ["relative/dir/a/x.jpg"]
+
+
+def test_two_images_never_get_one_name(tmp_path: Path):
+    with pytest.raises(AnnotationError, match=r'"/p/x.jpg" and "/q/x.jpg" would both become .*x.jpg'):
+        rewritten(tmp_path, ["/p/x.jpg", "/q/x.jpg"])
+
+
+def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path: Path):
+    with pytest.raises(SourceError, match=r"image number 1 names a file outside itself: '../x.jpg'"):
+        rewritten(tmp_path, ["../x.jpg"])
+
+
+def test_a_file_may_be_rewritten_in_place(tmp_path: Path):
+    path = tmp_path / "instances_default.json"
+    path.write_text(json.dumps(simple_export(4).coco))
+    rewrite_paths(path, "/data", path)
+    assert json.loads(path.read_bytes())["images"][0]["file_name"] == "/data/000.png"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_nan_survives_though_it_is_no_json(tmp_path: Path):
+    (tmp_path / "in.json").write_text('{"images": [{"file_name": "x"}], "annotations": [{"bbox": [NaN, 1]}]}')
+    rewrite_paths(tmp_path / "in.json", "d", tmp_path / "out.json")
+    assert '"annotations":[{"bbox": [NaN, 1]}]' in (tmp_path / "out.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("{", "is not a COCO annotation file"),
+        ("[1]", "is not a COCO annotation file"),
+        ('{"images": 5}', "is not a COCO annotation file"),
+        ('{"image": []}', "has no list of images"),
+        ('{"images": [{"name": "x"}]}', "image number 1 has no file_name"),
+        ('{"images": [{"file_name": 7}]}', "image number 1 has no file_name"),
+        ('{"images": ' + "[" * 100_000, "is not a COCO annotation file"),
+    ],
+)
+def test_other_files_are_refused_and_nothing_is_written(content: str, sentence: str, tmp_path: Path):
+    (tmp_path / "in.json").write_text(content)
+    with pytest.raises(AnnotationError, match=sentence):
+        rewrite_paths(tmp_path / "in.json", "/data", tmp_path / "out.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.json"]
+
+
+def test_missing_files_and_folders_that_cannot_be_written_are_said(tmp_path: Path):
+    with pytest.raises(AnnotationError, match=r"nothing.json cannot be read: No such file"):
+        rewrite_paths(tmp_path / "nothing.json", "/data", tmp_path / "out.json")
+    (tmp_path / "in.json").write_text('{"images": []}')
+    with pytest.raises(AnnotationError, match=r"out.json cannot be written: File exists"):
+        rewrite_paths(tmp_path / "in.json", "/data", tmp_path / "in.json" / "out.json")
