@@ -11,15 +11,19 @@ from tests.object_store.answering_server import AnsweringServer, Reply, Request,
 SIZE = 320 << 20
 MOST_GROWTH_KB = 200 << 10  # 128 MiB of ranges or 144 MiB of parts, and the allocator's share
 
-MOVER = """
-import resource, sys
+MOVER = r"""
+import pathlib, re, sys
 from object_store import open_store
+
+def most_memory_kb():
+    return int(re.search(r"VmHWM:\s*(\d+)", pathlib.Path("/proc/self/status").read_text())[1])
+
 verb, url, path = sys.argv[1:]
 store = open_store(url)
 store.head("x")
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = most_memory_kb()
 store.get_file("x", path) if verb == "get" else store.put_file(path, "x")
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(most_memory_kb() - before)
 """
 
 
