@@ -29,19 +29,30 @@ class Sample:
 
 
 def resized_size(width: int, height: int, size: int, max_size: int | None) -> tuple[int, int]:
-    """(width, height) with the short side `size` and the long side at most `max_size`, as DETR rounds."""
+    """(width, height) with the short side `size` and the long side at most `max_size`, as DETR rounds.
+
+    Of a strip so thin that nothing would be left of its short side, one pixel is.
+    """
     short, long = min(width, height), max(width, height)
     if max_size is not None and long / short * size > max_size:
-        size = max(1, round(max_size * short / long))
+        size = round(max_size * short / long)
+        if size == 0:
+            return (1, max_size) if width < height else (max_size, 1)
     if width < height:
-        return size, max(1, int(size * height / width))
-    return max(1, int(size * width / height)), size
+        return size, int(size * height / width)
+    return int(size * width / height), size
 
 
 def resize(sample: Sample, size: int, max_size: int | None) -> Sample:
     """The sample with its short side `size`; bilinear with antialiasing."""
     height, width = sample.image.shape[-2:]
     new_width, new_height = resized_size(width, height, size, max_size)
+    return resized(sample, new_height, new_width)
+
+
+def resized(sample: Sample, new_height: int, new_width: int) -> Sample:
+    """The sample at exactly this size."""
+    height, width = sample.image.shape[-2:]
     if (new_width, new_height) == (width, height):
         return sample
     image = functional.resize(sample.image, [new_height, new_width], InterpolationMode.BILINEAR, antialias=True)
@@ -152,7 +163,14 @@ def _colour(image: Tensor, settings: Augmentation, rng: np.random.Generator) -> 
     if settings.brightness:
         image = functional.adjust_brightness(image, brightness)
     if settings.contrast:
-        image = functional.adjust_contrast(image, contrast)
+        image = _contrast(image, contrast)
     if settings.saturation:
         image = functional.adjust_saturation(image, saturation)
     return image
+
+
+def _contrast(image: Tensor, factor: float) -> Tensor:
+    """torchvision's adjust_contrast, but for the mean: a sum of floats depends on the number of threads."""
+    grey = functional.rgb_to_grayscale(image)
+    mean = int(grey.sum(dtype=torch.int64)) / grey.numel()
+    return image.to(torch.float32).mul_(factor).add_((1 - factor) * mean).clamp_(0, 255).to(torch.uint8)

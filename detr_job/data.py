@@ -4,6 +4,8 @@ A sample is a pure function of (seed, epoch, index), and the order of an epoch o
 neither the number of workers nor a restart changes what the model sees.
 """
 
+import functools
+import math
 import os
 import signal
 from collections.abc import Iterator, Sequence
@@ -18,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms.v2 import functional
 
 from data_prep.prepared_set import Split
-from detr_job.augmentation import Sample, augment, resize, resized_size
+from detr_job.augmentation import Sample, augment, resize, resized, resized_size
 from detr_job.boxes import xyxy_to_cxcywh
 from detr_job.detections import Targets
 from run_config.job import Data
@@ -27,6 +29,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as DETR 
 CACHE_LIMIT_BYTES = 4 << 30
 POOL_BATCHES = 16  # batches that are sorted by shape together
 MAX_WORKERS = 8
+ORDER_STREAM, SAMPLE_STREAM = 1, 2  # (seed, epoch) alone would be the same numbers as (seed, epoch, 0)
 
 Key = tuple[int, int]
 
@@ -62,12 +65,17 @@ def normalised(batch: Batch) -> Tensor:
     Done on the device: a quarter of the bytes cross the bus, and workers have less to do.
     """
     images = batch.images.to(torch.float32, memory_format=torch.channels_last).div_(255)
-    mean = torch.tensor(MEAN, device=images.device)[:, None, None]
-    deviation = torch.tensor(STD, device=images.device)[:, None, None]
+    mean, deviation = _mean_and_deviation(images.device)
     images = images.sub_(mean).div_(deviation)
     if batch.padding_mask is not None:
         images = images.masked_fill_(batch.padding_mask[:, None], 0)
     return images
+
+
+@functools.cache
+def _mean_and_deviation(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Kept on the device: to send them in every step would make the host wait."""
+    return torch.tensor(MEAN, device=device)[:, None, None], torch.tensor(STD, device=device)[:, None, None]
 
 
 def collate(samples: Sequence[tuple[int, Sample]]) -> Batch:
@@ -98,35 +106,67 @@ def read_sample(split: Split, index: int) -> Sample:
     return Sample(image, torch.from_numpy(record.boxes.copy()), torch.from_numpy(record.labels.copy()))
 
 
+class ReducedImages:
+    """The images of a split, decoded and reduced once, in one block of memory that worker processes share.
+
+    An image keeps its size where the reduced one would not be smaller.
+    """
+
+    def __init__(self, split: Split, size: int, max_size: int) -> None:
+        self.split = split
+        self.shapes: list[tuple[int, int]] = []
+        for record in split.images:
+            width, height = resized_size(record.width, record.height, size, max_size)
+            larger = width >= record.width or height >= record.height
+            self.shapes.append((record.height, record.width) if larger else (height, width))
+        self.ends = np.cumsum([3 * height * width for height, width in self.shapes]).tolist()
+        self.pixels = torch.zeros(0, dtype=torch.uint8)
+
+    @property
+    def size_bytes(self) -> int:
+        """What filling takes."""
+        return self.ends[-1] if self.ends else 0
+
+    def fill(self) -> None:
+        """Decode all images, with all processors."""
+        self.pixels = torch.empty(self.size_bytes, dtype=torch.uint8)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for _ in pool.map(self._fill, range(len(self.shapes))):
+                pass
+
+    def _fill(self, index: int) -> None:
+        self._image(index).copy_(resized(read_sample(self.split, index), *self.shapes[index]).image)
+
+    def _image(self, index: int) -> Tensor:
+        height, width = self.shapes[index]
+        end = self.ends[index]
+        return self.pixels[end - 3 * height * width : end].view(3, height, width)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The image itself, not a copy, with its boxes."""
+        record, image = self.split.images[index], self._image(index)
+        ratio = torch.tensor((image.shape[2] / record.width, image.shape[1] / record.height) * 2, dtype=torch.float32)
+        return Sample(image, torch.from_numpy(record.boxes) * ratio, torch.from_numpy(record.labels.copy()))
+
+
 class TrainingSamples(Dataset[tuple[int, Sample]]):
     """(epoch, index) to an augmented sample. With `cache`, images are decoded and reduced once."""
 
     def __init__(self, split: Split, data: Data, seed: int) -> None:
         self.split, self.data, self.seed = split, data, seed
-        self.cache: list[Sample] | None = self._filled_cache() if data.cache else None
-
-    def _filled_cache(self) -> list[Sample] | None:
-        size, max_size = self._cached_size()
-        total = 0
-        for record in self.split.images:
-            width, height = resized_size(record.width, record.height, size, max_size)
-            total += 3 * width * height
-        if total > CACHE_LIMIT_BYTES:
-            return None
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return list(pool.map(self._reduced, range(len(self.split))))
+        self.cache: ReducedImages | None = None
+        if data.cache:
+            reduced = ReducedImages(split, *self._cached_size())
+            if reduced.size_bytes <= CACHE_LIMIT_BYTES:
+                reduced.fill()
+                self.cache = reduced
 
     def _cached_size(self) -> tuple[int, int]:
         """Large enough for the strongest zoom."""
-        zoom = self.data.augmentation.scale[1] if self.data.augmentation.recipe == "affine" else 1.0
-        return int(max(self.data.min_sizes) * max(zoom, 1.0)), int(self.data.max_size * max(zoom, 1.0))
-
-    def _reduced(self, index: int) -> Sample:
-        sample = read_sample(self.split, index)
-        size, max_size = self._cached_size()
-        if min(sample.image.shape[1:]) <= size:
-            return sample
-        return resize(sample, size, max_size)
+        settings, zoom = self.data.augmentation, 1.0
+        if settings.recipe == "affine":
+            zoom = max(zoom, settings.scale[1] * (1 + settings.aspect) ** 0.5)
+        return math.ceil(max(self.data.min_sizes) * zoom), math.ceil(self.data.max_size * zoom)
 
     def __len__(self) -> int:
         return len(self.split)
@@ -134,7 +174,7 @@ class TrainingSamples(Dataset[tuple[int, Sample]]):
     def __getitem__(self, key: Key) -> tuple[int, Sample]:
         epoch, index = key
         sample = read_sample(self.split, index) if self.cache is None else self.cache[index]
-        return index, augment(sample, self.data, np.random.default_rng((self.seed, epoch, index)))
+        return index, augment(sample, self.data, np.random.default_rng((self.seed, SAMPLE_STREAM, epoch, index)))
 
 
 class EpochBatches(Sampler[list[Key]]):
@@ -157,7 +197,7 @@ class EpochBatches(Sampler[list[Key]]):
 
         What does not fill a batch waits for another epoch; it is drawn by chance.
         """
-        rng = np.random.default_rng((self.seed, epoch))
+        rng = np.random.default_rng((self.seed, ORDER_STREAM, epoch))
         order = rng.permutation(len(self.aspect))[: self.batches_per_epoch * self.batch_size]
         pool = POOL_BATCHES * self.batch_size
         for start in range(0, len(order), pool):
@@ -171,7 +211,8 @@ class EvaluationSamples(Dataset[tuple[int, Sample]]):
 
     def __init__(self, split: Split, data: Data) -> None:
         self.split, self.data = split, data
-        self.kept: dict[int, Sample] | None = {} if data.cache else None
+        small = data.cache and ReducedImages(split, data.eval_size, data.max_size).size_bytes <= CACHE_LIMIT_BYTES
+        self.kept: dict[int, Sample] | None = {} if small else None
 
     def __len__(self) -> int:
         return len(self.split)

@@ -1,10 +1,14 @@
 """Detections drawn on the image they were found in."""
 
 import colorsys
+from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
 from detr_job.inference import Found
+
+Rectangle = tuple[float, float, float, float]
+"""left, top, right, bottom"""
 
 
 def class_colour(index: int) -> tuple[int, int, int]:
@@ -13,22 +17,63 @@ def class_colour(index: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def draw_detections(image: Image.Image, found: list[Found], classes: tuple[str, ...]) -> Image.Image:
-    """A copy of the image with boxes, names and scores; line and text scale with the image."""
+def draw_detections(image: Image.Image, found: Sequence[Found], classes: Sequence[str]) -> Image.Image:
+    """A copy of the image with boxes, names and scores; line and text scale with the image.
+
+    The best detection gets the best place for its label; the boxes of the others do not cross it.
+    """
     picture = image.convert("RGB")
     canvas = ImageDraw.Draw(picture)
-    width = max(2, round(min(picture.size) / 200))
-    font = ImageFont.load_default(max(11.0, min(picture.size) / 35))
-    for detection in sorted(found, key=lambda each: each.score):
-        colour = class_colour(classes.index(detection.label))
-        x, y, box_width, box_height = detection.bbox
-        right, bottom = max(x, x + box_width), max(y, y + box_height)
-        canvas.rectangle((x, y, right, bottom), outline=colour, width=width)
-        text = f"{detection.label} {detection.score:.2f}"
-        left, top, text_right, text_bottom = canvas.textbbox((x, y), text, font=font)
-        height = text_bottom - top + 2 * width
-        above = y - height if y >= height else y
-        canvas.rectangle((x, above, x + text_right - left + 2 * width, above + height), fill=colour)
+    short = min(picture.size)
+    line = max(1, round(short / 250))
+    font = ImageFont.load_default(max(10.0, short / 38))
+    best_first = sorted(found, key=lambda each: -each.score)
+    for each in reversed(best_first):
+        canvas.rectangle(_corners(each), outline=class_colour(classes.index(each.label)), width=line)
+    taken: list[Rectangle] = []
+    labels = []
+    for each in best_first:
+        text = f"{each.label} {each.score:.2f}"
+        left, top, right, bottom = canvas.textbbox((0, 0), text, font=font)
+        place = _place(_corners(each), right - left + 4 * line, bottom - top + 4 * line, picture.size, taken)
+        taken.append(place)
+        labels.append((text, class_colour(classes.index(each.label)), place, (left, top)))
+    for text, colour, place, (left, top) in reversed(labels):
+        canvas.rectangle(place, fill=colour)
         dark = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] < 140
-        canvas.text((x + width, above + width - (top - y)), text, fill="white" if dark else "black", font=font)
+        start = (place[0] + 2 * line - left, place[1] + 2 * line - top)
+        canvas.text(start, text, fill="white" if dark else "black", font=font)
     return picture
+
+
+def _corners(found: Found) -> Rectangle:
+    x, y, width, height = found.bbox
+    return x, y, max(x, x + width), max(y, y + height)
+
+
+def _place(box: Rectangle, width: float, height: float, size: tuple[int, int], taken: Sequence[Rectangle]) -> Rectangle:
+    """Where a label goes: at a corner of its box, outside or inside, within the picture, over no other label.
+
+    Where every place is over another label, the one that hides least.
+    """
+    left, top, right, bottom = box
+    places = [
+        _inside((x, y, x + width, y + height), size)
+        for y in (top - height, bottom, top, bottom - height)
+        for x in (left, right - width)
+    ]
+    return min(places, key=lambda place: sum(_overlap(place, other) for other in taken))
+
+
+def _inside(place: Rectangle, size: tuple[int, int]) -> Rectangle:
+    """Moved into the picture; what is larger than it begins at the left and the top."""
+    left, top, right, bottom = place
+    x = max(0.0, min(left, size[0] - 1 - (right - left)))
+    y = max(0.0, min(top, size[1] - 1 - (bottom - top)))
+    return x, y, x + right - left, y + bottom - top
+
+
+def _overlap(first: Rectangle, second: Rectangle) -> float:
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    return max(width, 0.0) * max(height, 0.0)

@@ -5,7 +5,7 @@ was taken, made new and ignored is reported. This is not how a run is resumed.
 """
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,18 +43,20 @@ class Taken:
 
     def sentences(self, source: str) -> list[str]:
         """One line each for taken, made new and ignored."""
-        lines = [f"fine-tuning from {source}: {len(self.same)} tensors taken as they are"]
+        lines = [f"starting from {source}: {len(self.same)} tensors taken as they are"]
         if self.rows:
-            kept = ", ".join(self.kept_classes) if self.kept_classes else "none"
-            lines.append(f"  heads re-made for the classes of this set: {', '.join(self.rows)}; rows kept: {kept}")
+            kept = f"rows kept of {_listed(self.kept_classes)}" if self.kept_classes else "no class is known there"
+            lines.append(f"  heads made new for the classes of this set: {_listed(list(self.rows))}; {kept}")
         if self.fresh:
-            lines.append(f"  made new: {', '.join(self.fresh)}")
+            lines.append(f"  made new: {_listed(self.fresh)}")
         if self.ignored:
-            shown = ", ".join(self.ignored[:8]) + (
-                f" and {len(self.ignored) - 8} more" if len(self.ignored) > 8 else ""
-            )
-            lines.append(f"  in the source and ignored: {shown}")
+            lines.append(f"  in the source and ignored: {_listed(self.ignored)}")
         return lines
+
+
+def _listed(names: Sequence[str], most: int = 8) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def read_source(url: str) -> Source:
@@ -81,8 +83,8 @@ def _model_folder(url: str) -> ObjectStore:
 
 def _only_tensors(url: str) -> dict[str, Tensor]:
     """The state dict of a file in a store; of a segmentation model, its detection part."""
-    folder, _, name = url.rpartition("/")
-    store = open_store(folder or ".")
+    folder, slash, name = url.rpartition("/")
+    store = open_store(folder or slash or ".")
     with tempfile.TemporaryDirectory() as local:
         path = Path(local) / name
         store.get_file(name, path)
@@ -108,35 +110,63 @@ def load_weights(family: Family, source: Source, classes: Sequence[str]) -> Take
         given = source.weights.get(name)
         if given is None:
             taken.fresh.append(name)
-        elif name in family.class_heads and not same_classes:
-            filled[name], taken.rows[name] = _head(fresh, given, source.classes, classes)
+        elif name in family.class_heads and given.shape[1:] == fresh.shape[1:] and not same_classes:
+            no_object = fresh.shape[0] - len(classes)
+            if source.classes is not None and given.shape[0] != len(source.classes) + no_object:
+                wrong.append(f"{name} has {given.shape[0]} rows there for {len(source.classes)} classes")
+            else:
+                filled[name], taken.rows[name] = _head(fresh, given, source.classes or (), classes)
         elif given.shape != fresh.shape:
             wrong.append(f"{name} is {tuple(given.shape)} there and {tuple(fresh.shape)} here")
         else:
             filled[name] = given
             taken.same.append(name)
-    if wrong or len(taken.same) < len(state) // 2:
-        what = "; ".join(wrong[:3]) or f"only {len(taken.same)} of {len(state)} tensors have the same name"
+    wrong += [f"{name} is not there" for name in taken.fresh if not _may_be_missing(name, family)]
+    wrong += [f"{name} is not here" for name in taken.ignored if _belongs_to_us(name, state)]
+    if wrong:
+        what = "; ".join(wrong[:3]) + (f"; and {len(wrong) - 3} more such differences" if len(wrong) > 3 else "")
         raise JobError(
             f"cvat-finetune-checkpoint: {source.url} is of another architecture: {what}. Choose the model it was "
             "trained as, and the same number of queries and layers"
         )
     family.network.load_state_dict(filled, strict=False)
-    if taken.rows and source.classes is not None:
-        taken.kept_classes = tuple(name for name in classes if name in source.classes)
+    if taken.rows:
+        taken.kept_classes = tuple(name for name in classes if _row(name, source.classes or ()) is not None)
     return taken
 
 
-def _head(fresh: Tensor, given: Tensor, old: tuple[str | None, ...] | None, new: Sequence[str]) -> tuple[Tensor, int]:
+def _may_be_missing(name: str, family: Family) -> bool:
+    """Heads that somebody cut off before they published the rest, and counters that only batch norm has."""
+    return name in family.class_heads or name.endswith("num_batches_tracked")
+
+
+def _belongs_to_us(name: str, state: Mapping[str, Tensor]) -> bool:
+    """Whether a tensor that we do not know is of a part that we have: another depth, not another purpose."""
+    part = name.partition(".")[0]
+    counter = name.endswith(("num_batches_tracked", "total_params", "total_ops"))
+    return not counter and any(own.partition(".")[0] == part for own in state)
+
+
+def _row(name: str, classes: Sequence[str | None]) -> int | None:
+    """The row of a class; `Traffic_light` is found as `traffic light`."""
+    if name in classes:
+        return classes.index(name)
+    plain = [None if each is None else _plain(each) for each in classes]
+    return plain.index(_plain(name)) if _plain(name) in plain else None
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
+
+
+def _head(fresh: Tensor, given: Tensor, old: Sequence[str | None], new: Sequence[str]) -> tuple[Tensor, int]:
     """Fresh rows, but those of classes with the same name, and of "no object", from the source."""
     head, kept = fresh.clone(), 0
-    if given.shape[1:] != fresh.shape[1:]:
-        return head, kept
-    if old is not None:
-        for row, name in enumerate(new):
-            if name in old and old.index(name) < given.shape[0]:
-                head[row] = given[old.index(name)]
-                kept += 1
+    for row, name in enumerate(new):
+        old_row = _row(name, old)
+        if old_row is not None:
+            head[row] = given[old_row]
+            kept += 1
     if fresh.shape[0] == len(new) + 1:
         head[-1] = given[-1]
     return head, kept

@@ -36,21 +36,26 @@ def _runs(arch: str, major: int, minor: int) -> bool:
     """Machine code runs on the same major version from its minor on; PTX on anything newer."""
     kind, _, digits = arch.partition("_")
     number = "".join(character for character in digits if character.isdigit())
+    if not number:  # not NVIDIA's: `gfx90a`
+        return True
     built = divmod(int(number), 10)
     if kind == "compute":
         return (major, minor) >= built
     return major == built[0] and minor >= built[1]
 
 
-def use_bf16(settings: Training, device: torch.device) -> bool:
-    """Whether convolutions and matrix products run in bf16."""
+def use_bf16(settings: Training, device: torch.device, *, insist: bool = True) -> bool:
+    """Whether convolutions and matrix products run in bf16.
+
+    JobError when the settings want it and the device has none; who only uses a trained model does not insist.
+    """
     if settings.precision == "fp32":
         return False
     if device.type == "cuda":
         has = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
         has = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # no public name yet
-    if settings.precision == "bf16" and not has:
+    if settings.precision == "bf16" and insist and not has:
         raise JobError(f"training.precision: {hardware_name(device)} has no bf16; set it to auto or fp32")
     return bool(has)
 

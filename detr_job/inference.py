@@ -29,7 +29,7 @@ class Predictor:
         self.device = device
         self.model: TrainedModel = load_model(open_store(url), device)
         self.classes = self.model.info.classes
-        self.bf16 = use_bf16(self.model.config.training, device)
+        self.bf16 = use_bf16(self.model.config.training, device, insist=False)
 
     @torch.no_grad()
     def __call__(self, image: Image.Image, threshold: float) -> list[Found]:

@@ -39,7 +39,7 @@ def measure(
         if not len(split):
             raise JobError(f"the prepared set {set_id} has no images in {split_name}: choose another --split")
         samples = EvaluationSamples(split, model.config.data)
-        bf16 = hardware.use_bf16(model.config.training, device)
+        bf16 = hardware.use_bf16(model.config.training, device, insist=False)
         seen = predict_split(model.family.network, model.family, samples, batch_size, device, bf16=bf16)
         if out is not None:
             content = seen.file(set_id, split_name, model.description, model.info.classes)

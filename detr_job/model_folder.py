@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save_file
@@ -24,6 +23,7 @@ from detr_job.errors import JobError
 from detr_job.family import Family, build_family
 from object_store import ObjectStore
 from run_config.job import JobConfig
+from run_config.presets import checked
 
 FORMAT = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
@@ -52,6 +52,12 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     """AP and AP50 on the validation split, when it was chosen."""
 
 
+class _AnyFormat(msgspec.Struct):
+    """What every format has."""
+
+    format: int
+
+
 @dataclass(frozen=True, slots=True)
 class TrainedModel:
     """A model that can predict."""
@@ -65,7 +71,8 @@ class TrainedModel:
 def write_model(folder: Path, weights: Mapping[str, Tensor], info: ModelConfig) -> None:
     """Write the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(dict(weights), folder / WEIGHTS)
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    save_file(plain, folder / WEIGHTS)
     (folder / CONFIG).write_bytes(msgspec.json.format(msgspec.json.encode(info), indent=2))
     (folder / CARD).write_text(model_card(info), encoding="utf-8")
 
@@ -73,13 +80,14 @@ def write_model(folder: Path, weights: Mapping[str, Tensor], info: ModelConfig) 
 def read_info(store: ObjectStore) -> ModelConfig:
     """config.json of a folder. JobError when it is none."""
     where = f"{store.url}/{CONFIG}"
+    content = store.get_bytes(CONFIG)
     try:
-        info = msgspec.json.decode(store.get_bytes(CONFIG), type=ModelConfig)
-    except msgspec.DecodeError as error:
+        written = msgspec.json.decode(content, type=_AnyFormat).format
+        if written != FORMAT:
+            raise JobError(f"{where} has format {written}, this version reads {FORMAT}: use the version that wrote it")
+        return msgspec.json.decode(content, type=ModelConfig)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise JobError(f"{where} is not a model's configuration: {error}") from error
-    if info.format != FORMAT:
-        raise JobError(f"{where} has format {info.format}, this version reads {FORMAT}: use the version that wrote it")
-    return info
 
 
 def read_weights(store: ObjectStore) -> dict[str, Tensor]:
@@ -93,15 +101,14 @@ def read_weights(store: ObjectStore) -> dict[str, Tensor]:
 def load_model(store: ObjectStore, device: torch.device) -> TrainedModel:
     """A model from its folder, ready to predict on a device. JobError when the folder is not whole."""
     info = read_info(store)
-    try:
-        config = JobConfig.model_validate(info.job)
-    except ValidationError as error:
-        raise JobError(f"{store.url}/{CONFIG} has a configuration that this version does not know: {error}") from error
+    config = checked(info.job, f"{store.url}/{CONFIG}")
     family = build_family(config, len(info.classes))
     try:
         family.network.load_state_dict(read_weights(store))
     except RuntimeError as error:
-        raise JobError(f"{store.url}: weights and configuration do not belong together: {error}") from error
+        # The first line names the class, each other one a tensor.
+        reasons = " ".join(line.strip() for line in str(error).splitlines()[1:3])
+        raise JobError(f"{store.url}: {WEIGHTS} and {CONFIG} do not belong together: {reasons}") from error
     family.network.to(device).to(memory_format=torch.channels_last).eval()
     return TrainedModel(f"{info.preset} from {store.url}", config, info, family)
 

@@ -49,7 +49,7 @@ def rate_factor(schedule: Schedule, progress: float) -> float:
         done = (progress - schedule.warmup) / (1 - schedule.warmup)
         return schedule.final_lr + (1 - schedule.final_lr) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
     if schedule.kind == "step":
-        # Half a step of tolerance: 200 of 300 epochs is 2/3 of the run in other digits.
+        # 200 of 300 epochs is 2/3 of the run, in other last digits.
         return schedule.drop_factor ** sum(progress >= point - 1e-9 for point in schedule.drop_at)
     return 1.0
 

@@ -1,7 +1,7 @@
 """`detr-job predict`: a model on image files."""
 
-import dataclasses
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from detr_job.drawing import draw_detections
 from detr_job.errors import JobError
 from detr_job.inference import Predictor
 
+DRAWN = ".found.jpg"  # ends the names of drawn pictures
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 
 
@@ -19,9 +20,9 @@ def predict_files(
     model_url: str, paths: Sequence[Path], out: Path | None, threshold: float, device_name: str
 ) -> list[dict[str, Any]]:
     """One record an image: its path, size and detections. With `out`, also files and pictures there."""
-    files = _image_files(paths)
+    files = image_files(paths)
     predictor = Predictor(model_url, hardware.choose_device(device_name))
-    names = _picture_names(files)
+    names = picture_names(files)
     records = []
     for path, name in zip(files, names, strict=True):
         try:
@@ -31,10 +32,13 @@ def predict_files(
         found = predictor(image, threshold)
         records.append(
             {
-                "image": str(path),
+                "image": os.fsencode(path).decode("utf-8", "replace"),
                 "width": image.width,
                 "height": image.height,
-                "detections": [dataclasses.asdict(each) for each in found],
+                "detections": [
+                    {"label": each.label, "score": round(each.score, 4), "bbox": [round(side, 2) for side in each.bbox]}
+                    for each in found
+                ],
             }
         )
         if out is not None:
@@ -45,12 +49,12 @@ def predict_files(
     return records
 
 
-def _image_files(paths: Sequence[Path]) -> list[Path]:
-    """The files named, and the images in the folders named."""
+def image_files(paths: Sequence[Path]) -> list[Path]:
+    """The files named, and the images in the folders named, but not pictures that we drew."""
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(each for each in path.rglob("*") if each.suffix.lower() in SUFFIXES)
+            inside = sorted(each for each in path.rglob("*") if _is_image(each))
             if not inside:
                 raise JobError(f"{path} has no images ({', '.join(sorted(SUFFIXES))})")
             files += inside
@@ -61,12 +65,19 @@ def _image_files(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
-def _picture_names(files: Sequence[Path]) -> list[str]:
-    """A file name for each picture; equal names from different folders get a number."""
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.endswith(DRAWN) and path.is_file()
+
+
+def picture_names(files: Sequence[Path]) -> list[str]:
+    """A file name for each picture, which is nobody's photograph; equal names get a number."""
     names: list[str] = []
-    seen: dict[str, int] = {}
+    taken: set[str] = set()
     for path in files:
-        seen[path.stem] = seen.get(path.stem, 0) + 1
-        number = f"-{seen[path.stem]}" if seen[path.stem] > 1 else ""
-        names.append(f"{path.stem}{number}.jpg")
+        number, name = 1, path.stem
+        while name.lower() in taken:
+            number += 1
+            name = f"{path.stem}-{number}"
+        taken.add(name.lower())
+        names.append(name + DRAWN)
     return names

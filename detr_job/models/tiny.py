@@ -7,6 +7,7 @@ of levels from arXiv 2304.08069, the varifocal loss (criterion) from arXiv 2008.
 """
 
 import math
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -203,6 +204,13 @@ class Tiny(nn.Module):
         self.query_pos = nn.Sequential(nn.Linear(4, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim))
         self.decoder = nn.ModuleList(DecoderLayer(config, num_classes) for _ in range(config.decoder_layers))
 
+    def train(self, mode: bool = True) -> Self:
+        """As usual, but the statistics of a frozen backbone are frozen too."""
+        super().train(mode)
+        if not any(parameter.requires_grad for parameter in self.backbone.parameters()):
+            self.backbone.eval()
+        return self
+
     def forward(self, images: Tensor, padding_mask: Tensor | None = None) -> Outputs:
         """images: (B, 3, H, W); padding_mask: (B, H, W), True on padding, or None where there is none."""
         maps = self.fusion(self.backbone(images), padding_mask)
@@ -243,7 +251,7 @@ class Tiny(nn.Module):
         chosen = best.topk(min(self.queries, best.shape[1]), dim=1).indices[..., None]
         prior = prior_boxes(shapes, self.prior_box, memory.device).expand(memory.shape[0], -1, -1)
         if valid is not None:
-            prior = prior / valid
+            prior = torch.cat((prior[..., :2] / valid[..., :2], prior[..., 2:]), dim=-1)
         prior = torch.logit(prior.clamp(0.001, 0.999))
         tokens = tokens.gather(1, chosen.expand(-1, -1, tokens.shape[-1]))
         scores = scores.gather(1, chosen.expand(-1, -1, scores.shape[-1]))
@@ -266,7 +274,7 @@ def valid_ratio(padding_mask: Tensor) -> Tensor:
 
 
 def prior_boxes(shapes: list[tuple[int, int]], size: float, device: torch.device) -> Tensor:
-    """(1, T, 4) cxcywh boxes on the canvas: each cell's centre and its level's size."""
+    """(1, T, 4) cxcywh boxes: each cell's centre on the canvas, and its level's size as a part of the image."""
     levels = []
     for level, (height, width) in enumerate(shapes):
         y, x = torch.meshgrid(
