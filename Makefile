@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-6s %s\n", $$1, $$2}'
 
 $(STAMP): requirements/bootstrap.txt requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=/path/to/python3.12 ...")'
@@ -18,6 +18,21 @@ $(STAMP): requirements/bootstrap.txt requirements/dev.txt pyproject.toml
 	@touch $@
 
 setup: $(STAMP) ## install everything into .venv from the lock
+
+# Taken from the command line alone, and as they were typed: neither expanded by make nor put into the
+# shell's text, since a path may hold anything.
+RUN_WORDS := DATASET TEST CONFIG MINUTES ARGS
+$(foreach word,$(RUN_WORDS),$(eval override $(word) := $$(if $$(filter command,$$(origin $(word))),$$(value $(word)))))
+export $(RUN_WORDS)
+
+run: setup ## train on a sample, or on DATASET=export.zip [TEST=…] [CONFIG=preset or .yaml] [MINUTES=…] [ARGS="key=value …"]
+	@if [ -z "$$DATASET" ]; then \
+	  $(BIN)/data-prep make-sample runs/sample || exit; \
+	  DATASET=runs/sample/sample_trainval.zip TEST=$${TEST:-runs/sample/sample_test.zip}; \
+	fi; \
+	exec $(BIN)/detr-workflows run-local --store runs/store --scratch runs/scratch -p device=auto \
+	  -p "cvat-annotation-path=$$DATASET" -p "cvat-test-path=$$TEST" -p "model=$${CONFIG:-tiny}" \
+	  -p "minutes=$$MINUTES" -p "overrides=$$ARGS"
 
 test: setup ## run the tests
 	@$(BIN)/python -m pytest

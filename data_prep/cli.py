@@ -1,5 +1,6 @@
 """The command line `data-prep`: from CVAT exports to prepared sets."""
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -149,6 +150,34 @@ def check_command(
 
     findings = check(texts_from_json(parameters_json) | pairs(parameter or ()), run, workflow_uid)
     print(*findings, sep="\n")
+
+
+@app.command("make-sample")
+def make_sample_command(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the two zips go.")],
+    images: Annotated[int, typer.Option("--images", help="Pictures in all; a fifth of them is held back.")] = 400,
+    seed: Annotated[int, typer.Option("--seed", help="Another seed draws other pictures.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Draw a small CVAT export of machine parts, for a first run without data; what is there is reused."""
+    from data_prep.progress import Display
+    from data_prep.sample import make_sample
+
+    with Display() as display:
+        begun = False
+
+        def drawn(count: int) -> None:
+            nonlocal begun
+            if not begun:
+                display.stage("drawing sample pictures", images, "images")
+            begun = True
+            display.advance(count)
+
+        files = make_sample(folder, images=images, seed=seed, progress=drawn)
+    if as_json:
+        print(json.dumps({"trainval": str(files.trainval), "test": str(files.test), "reused": files.reused}))
+        return
+    print(f"{files.trainval} and {files.test}{' (were there already)' if files.reused else ''}")
 
 
 @app.command("rewrite-paths")
