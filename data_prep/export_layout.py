@@ -50,6 +50,13 @@ def find_annotation_files(sizes: dict[str, int], where: str) -> tuple[str, list[
     return next(iter(by_root.items()))
 
 
+def export_files(sizes: dict[str, int], where: str) -> list[str]:
+    """Of many files those that belong to the export: its annotation files, and all images below its root."""
+    root, annotation_files = find_annotation_files(sizes, where)
+    images = [path for path in _wanted(sizes) if path.startswith(root) and path.lower().endswith(_IMAGE_SUFFIXES)]
+    return [one.path for one in annotation_files] + images
+
+
 def _wanted(sizes: dict[str, int]) -> list[str]:
     """All paths but the shadow files that macOS packs beside the real ones."""
     return [path for path in sizes if "__MACOSX/" not in path and not path.rpartition("/")[2].startswith("._")]

@@ -86,14 +86,14 @@ def _refuse_same_names(images: _Images, names: list[str], source: Path) -> None:
         first_with[name] = index
 
 
-def _pieces(members: dict[str, msgspec.Raw], images: _Images) -> Iterator[bytes]:
+def _pieces(members: dict[str, msgspec.Raw], images: _Images) -> Iterator[bytes | memoryview]:
     encoder = msgspec.json.Encoder()
     separator = b"{"
     for key, value in members.items():
         yield separator + encoder.encode(key) + b":"
         separator = b","
         if key != "images":
-            yield bytes(value)
+            yield memoryview(value)
             continue
         yield b"["
         for index, image in enumerate(images):
@@ -102,7 +102,7 @@ def _pieces(members: dict[str, msgspec.Raw], images: _Images) -> Iterator[bytes]
     yield b"}\n"
 
 
-def _write_whole(target: Path, pieces: Iterator[bytes]) -> None:
+def _write_whole(target: Path, pieces: Iterator[bytes | memoryview]) -> None:
     partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from data_prep.archive import ZipExport, safe_path, too_large
 from data_prep.errors import SourceError
+from data_prep.export_layout import export_files
 from object_store import NoSuchKey, ObjectInfo, Progress, open_store
 
 
@@ -105,8 +106,11 @@ class Source:
             parent, _, key = self.name.rpartition("/")
             open_store(parent).get_file(key, folder / "export.zip", progress=progress)
             return folder / "export.zip"
+        store = open_store(self.name)
+        wanted = {file.key for file in self.files}
         # Listed again: an object that was replaced meanwhile is an error of the store's, not mixed data.
-        open_store(self.name).get_many(open_store(self.name).list(), folder, progress=progress)
+        infos = [info for info in store.list() if f"{self.name}/{info.key}" in wanted]
+        store.get_many(infos, folder, progress=progress)
         return folder
 
 
@@ -124,6 +128,8 @@ def _find_local(name: str, path: Path) -> Source:
     if not path.exists():
         raise SourceError(f"there is no file or folder {name}: check the path")
     path = path.resolve()
+    if path.suffix.lower() == ".json":
+        raise SourceError(f"{name} is an annotation file alone: name the export's zip or its folder with images")
     if path.is_file():
         return Source(name, (_local_file(path),), path, is_zip=True)
     files = sorted(one for one in path.rglob("*") if one.is_file())
@@ -143,9 +149,12 @@ def _find_remote(url: str) -> Source:
         except NoSuchKey as error:
             raise SourceError(f"there is no object {url}: check the key, and that the export has finished") from error
         return Source(url, (_remote_file(parent, info),), None, is_zip=True)
-    files = tuple(_remote_file(url, info) for info in open_store(url).list())
-    if not files:
+    infos = {info.key: info for info in open_store(url).list()}
+    if not infos:
         raise SourceError(f"there is nothing below {url}: check bucket and prefix")
+    sizes = {key: info.size_bytes for key, info in infos.items()}
+    # A prefix may hold more than the export (a whole bucket, even): only the export is fetched.
+    files = tuple(_remote_file(url, infos[key]) for key in export_files(sizes, url))
     return Source(url, files, None, is_zip=False)
 
 

@@ -28,6 +28,29 @@ def test_a_prefix_in_a_bucket_is_the_same_data_as_on_disk(tmp_path: Path, remote
     assert load(f"{remote.url}/2026-11-20/").id == load(simple_export()).id
 
 
+def test_of_a_prefix_only_the_export_is_fetched(tmp_path: Path, remote: ObjectStore):
+    remote.put_folder(write_folder(tmp_path / "unpacked", simple_export()), "dump")
+    remote.put_bytes("models/model.safetensors", bytes(1000))
+    source = find_source(remote.url)
+    fetched: list[int] = []
+    with source.open(tmp_path, fetched.append) as files:
+        assert len(files.sizes) == 13
+        assert "models/model.safetensors" not in files.sizes
+    assert sum(fetched) == source.size_bytes == sum(files.sizes.values())
+
+
+def test_a_prefix_without_an_export_is_refused_before_anything_is_fetched(remote: ObjectStore):
+    remote.put_bytes("2026/ds.zip", b"")
+    with pytest.raises(SourceError, match=r"holds no unpacked export, but '2026/ds.zip': name that zip"):
+        find_source(remote.url)
+
+
+def test_an_annotation_file_alone_is_no_source(tmp_path: Path):
+    (tmp_path / "instances_default.json").write_text("{}")
+    with pytest.raises(SourceError, match="is an annotation file alone: name the export's zip or its folder"):
+        find_source(str(tmp_path / "instances_default.json"))
+
+
 def test_a_set_can_be_written_to_a_bucket_and_read_back(
     tmp_path: Path, remote: ObjectStore, run_prepare: Prepare, load: Load
 ):
