@@ -47,7 +47,9 @@ def duration(seconds: float) -> str:
 
 
 def _number(text: str) -> str:
+    """Three digits; COCO's -1 stands for a number that there was nothing to measure on."""
     try:
-        return f"{float(text):.3f}"
+        number = float(text)
     except ValueError:
         return text
+    return f"{number:.3f}" if number >= 0 else "not measured"

@@ -27,7 +27,10 @@ class Foreground:
     @contextlib.contextmanager
     def taking_signals(self) -> Iterator[None]:
         """Handle SIGINT, SIGTERM and SIGHUP inside the block; main thread only."""
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            # Under nohup a run outlives its terminal.
+            numbers.append(signal.SIGHUP)
         before = {number: signal.signal(number, self._asked_to_stop) for number in numbers}
         try:
             yield
