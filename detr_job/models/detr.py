@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from detr_job.detections import Outputs
 from detr_job.models.backbone import Backbone, ResNet
+from detr_job.models.layers import Linear
 from detr_job.models.position_encoding import LearnedPositionEncoding, SinePositionEncoding
 from detr_job.models.transformer import Transformer
 from run_config.job import DetrModel
@@ -16,7 +17,7 @@ class BoxHead(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList((nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, 4)))
+        self.layers = nn.ModuleList((Linear(dim, dim), Linear(dim, dim), Linear(dim, 4)))
 
     def forward(self, hs: Tensor) -> Tensor:
         """(…, dim) to (…, 4)."""
@@ -37,7 +38,7 @@ class Detr(nn.Module):
         self.backbone = nn.ModuleList((body, encodings[config.position_embedding](dim)))
         self.input_proj = nn.Conv2d(body.body.channels, dim, kernel_size=1)
         self.transformer = Transformer(config)
-        self.class_embed = nn.Linear(dim, num_classes + 1)
+        self.class_embed = Linear(dim, num_classes + 1)
         self.bbox_embed = BoxHead(dim)
         self.query_embed = nn.Embedding(config.queries, dim)
 

@@ -1,8 +1,8 @@
 """DETR's transformer (arXiv 2005.12872, appendix A.3): encoder, decoder, post-norm or pre-norm.
 
 Batch first: (B, tokens, dim). Positions are added to queries and keys, never to values. Parameter
-names and packing are the published ones. Attention weights are never materialised by this code;
-`recorded_weights` computes them beside it, for pictures.
+names and packing are the published ones. Attention weights are not materialised, but where PyTorch
+itself knows no other way (dropout on a CPU); `recorded_weights` computes them for pictures.
 """
 
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detr_job.models.layers import Linear, dropout, linear
 from run_config.job import DetrModel
 
 
@@ -24,7 +25,7 @@ class Attention(nn.Module):
         self.dropout = dropout
         self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
-        self.out_proj = nn.Linear(dim, dim)
+        self.out_proj = Linear(dim, dim)
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, attend: Tensor | None = None) -> Tensor:
@@ -33,36 +34,46 @@ class Attention(nn.Module):
         attend: (B, 1, 1, N), False where a key is padding; None attends to all. `query is key` means
         self-attention, whose two projections become one product.
         """
-        q, k = self._queries_and_keys(query, key)
-        dim = query.shape[-1]
-        v = F.linear(value, self.in_proj_weight[2 * dim :], self.in_proj_bias[2 * dim :])
-        out = F.scaled_dot_product_attention(
-            q, k, self._split(v), attend, dropout_p=self.dropout if self.training else 0.0
-        )
+        q, k, v = self._project(query, key, value)
+        dropped = self.dropout if self.training else 0.0
+        if dropped and q.device.type == "cpu":
+            # PyTorch has no kernel for it here and would form the weights too, with a slower dropout
+            out = dropout(_attention_weights(q, k, attend), dropped, training=True) @ v
+        else:
+            out = F.scaled_dot_product_attention(q, k, v, attend, dropout_p=dropped)
         mixed: Tensor = self.out_proj(out.transpose(1, 2).flatten(2))
         return mixed
 
     def weights(self, query: Tensor, key: Tensor, attend: Tensor | None = None) -> Tensor:
         """(B, heads, Q, N): how much each query looks at each key; rows sum to 1."""
-        q, k = self._queries_and_keys(query, key)
-        logits: Tensor = q @ k.transpose(-1, -2) * (q.shape[-1] ** -0.5)
-        if attend is not None:
-            logits = logits.masked_fill(~attend, -torch.inf)
-        return logits.softmax(-1)
+        q, k, _ = self._project(query, key, key)
+        return _attention_weights(q, k, attend)
 
-    def _queries_and_keys(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-        dim = query.shape[-1]
-        weight, bias = self.in_proj_weight, self.in_proj_bias
+    def _project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, heads, tokens, dim / heads) of each."""
         if query is key:
-            q, k = F.linear(query, weight[: 2 * dim], bias[: 2 * dim]).chunk(2, dim=-1)
+            (weight, weight_v), (bias, bias_v) = self._parts(2, 1)
+            q, k = linear(query, weight, bias).chunk(2, dim=-1)
         else:
-            q = F.linear(query, weight[:dim], bias[:dim])
-            k = F.linear(key, weight[dim : 2 * dim], bias[dim : 2 * dim])
-        return self._split(q), self._split(k)
+            (weight_q, weight_k, weight_v), (bias_q, bias_k, bias_v) = self._parts(1, 1, 1)
+            q, k = linear(query, weight_q, bias_q), linear(key, weight_k, bias_k)
+        return self._split(q), self._split(k), self._split(linear(value, weight_v, bias_v))
+
+    def _parts(self, *thirds: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """The packed weight and bias in parts; one split, as its gradient is one concatenation."""
+        sizes = [third * self.out_proj.in_features for third in thirds]
+        return torch.split(self.in_proj_weight, sizes), torch.split(self.in_proj_bias, sizes)
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, N, dim) to (B, heads, N, dim / heads)."""
         return x.view(*x.shape[:-1], self.heads, -1).transpose(1, 2)
+
+
+def _attention_weights(q: Tensor, k: Tensor, attend: Tensor | None) -> Tensor:
+    logits: Tensor = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if attend is not None:
+        logits = logits.masked_fill(~attend, -torch.inf)
+    return logits.softmax(-1)
 
 
 @contextmanager
@@ -99,9 +110,9 @@ class _FeedForward(nn.Module):
     def __init__(self, config: DetrModel) -> None:
         super().__init__()
         self.pre_norm = config.pre_norm
-        self.linear1 = nn.Linear(config.hidden_dim, config.feedforward_dim)
-        self.linear2 = nn.Linear(config.feedforward_dim, config.hidden_dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.linear1 = Linear(config.hidden_dim, config.feedforward_dim)
+        self.linear2 = Linear(config.feedforward_dim, config.hidden_dim)
+        self.dropout = config.dropout
 
     def before(self, x: Tensor, norm: nn.Module) -> Tensor:
         """What goes into a sublayer."""
@@ -110,13 +121,14 @@ class _FeedForward(nn.Module):
 
     def after(self, x: Tensor, update: Tensor, norm: nn.Module) -> Tensor:
         """The residual sum, normalised here when the sublayer's input was not."""
-        total = x + self.dropout(update)
+        total = x + dropout(update, self.dropout, training=self.training)
         normed: Tensor = total if self.pre_norm else norm(total)
         return normed
 
     def feed_forward(self, x: Tensor, norm: nn.Module) -> Tensor:
         """(B, N, dim) to the same."""
-        hidden = self.dropout(F.relu(self.linear1(self.before(x, norm))))
+        hidden = F.relu(self.linear1(self.before(x, norm)))
+        hidden = dropout(hidden, self.dropout, training=self.training)
         return self.after(x, self.linear2(hidden), norm)
 
 

@@ -178,3 +178,15 @@ def test_a_copy_of_the_model_predicts_the_same():
     images, mask = padded_pair()
     expected = model(images, mask)
     assert torch.equal(copy.deepcopy(model)(images, mask).logits, expected.logits)
+
+
+def test_dropout_in_attention_keeps_the_mean_of_what_is_seen():
+    torch.manual_seed(0)
+    attention = Transformer(SMALL.model_copy(update={"dropout": 0.2})).encoder.layers[0].self_attn
+    query, value = torch.randn(1, 7, 32), torch.randn(1, 7, 32)
+    with torch.no_grad():
+        expected = attention.eval()(query, query, value)
+        drawn = torch.stack([attention.train()(query, query, value) for _ in range(1000)])
+    error = (drawn.mean(0) - expected) / (drawn.std(0) / 1000**0.5 + 1e-6)
+    assert drawn.std(0).min() > 0
+    assert error.abs().max() < 6  # standard errors
