@@ -57,18 +57,18 @@ def hold_back(items: Sequence[Item], fraction: float, seed: int) -> HeldBack:
     wanted = max(1, round(len(items) * fraction))
     singles = _choose(_group(items, [frozenset()] * len(items)), fraction, seed)
     tied = _choose(_group(items, [item.ties for item in items]), fraction, seed)
-    most = max(2 * wanted, len(singles) * 3 // 2)
-    folders = {item.folder for item in items}
-    if len(folders) > 1:
+    # Groups may make the share too small or too large; protecting classes may, too, but that is no fault of theirs.
+    least, most = min(wanted, len(singles)), max(2 * wanted, len(singles) * 3 // 2)
+
+    def fits(chosen: frozenset[int]) -> bool:
+        return bool(chosen) and 2 * len(chosen) >= least and len(chosen) <= most
+
+    if len({item.folder for item in items}) > 1:
         ties = [item.ties | {("folder", item.folder)} if item.folder else item.ties for item in items]
         by_folder = _choose(_group(items, ties), fraction, seed)
-        if (
-            wanted <= 2 * len(by_folder)
-            and len(by_folder) <= most
-            and _labels(items, by_folder) >= _labels(items, tied)
-        ):
+        if fits(by_folder) and _labels(items, by_folder) >= _labels(items, tied):
             return HeldBack(by_folder, "folder", "Images of one folder or video track were kept together.")
-    if wanted <= 2 * len(tied) and len(tied) <= most:
+    if fits(tied):
         return HeldBack(tied, "image", "Images were drawn one by one; identical ones and video tracks together.")
     return HeldBack(
         _choose_block(items, wanted, seed),

@@ -3,7 +3,7 @@
 from collections import defaultdict
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from data_prep.splitting import Item, hold_back
@@ -64,6 +64,7 @@ def test_no_class_leaves_training(items: list[Item], fraction: float, seed: int)
 
 
 @given(st.lists(st.sampled_from(["a", "b", "c", ""]), min_size=2, max_size=80), FRACTION, SEED)
+@example(["a", "a", "a", "b", "c", ""], 0.4375, 0)
 def test_each_class_with_two_images_and_empty_images_are_on_both_sides(names: list[str], fraction: float, seed: int):
     items = [item(n, {name} - {""}) for n, name in enumerate(names)]
     train, val = halves(items, hold_back(items, fraction, seed).indices)
