@@ -249,6 +249,21 @@ def test_a_finished_run_stays_and_the_next_one_gets_a_suffix(local: Local):
     assert {run.name for run in local.runs.iterdir()} == set(names)
 
 
+def test_a_run_may_lie_in_a_bucket(local: Local, s3: Any, bucket: str):
+    names = [local.run(one_step(), "--store", f"s3://{bucket}/project").stdout.splitlines()[0] for _ in range(2)]
+    assert names[1] == f"{names[0]}-2"
+    listed = {one["Key"] for one in s3.list_objects_v2(Bucket=bucket)["Contents"]}
+    assert listed == {f"project/runs/{name}/{file}" for name in names for file in ("model", "finished.json")}
+
+
+@pytest.mark.usefixtures("s3")
+def test_a_bucket_that_is_not_there_is_one_sentence(local: Local):
+    done = local.run(one_step(), "--store", "s3://no-such-bucket-of-ours")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "no-such-bucket-of-ours" in line
+
+
 def test_other_parameters_are_another_run(local: Local):
     first = local.run(one_step(), "-p", "word=a").stdout.splitlines()[0]
     second = local.run(one_step(), "-p", "word=b").stdout.splitlines()[0]
