@@ -7,6 +7,10 @@ the parts' MD5s and their number. With a managed encryption key (SSE-KMS, SSE-C)
 import hashlib
 import re
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Self
+
+HASHED_AT_ONCE = 2
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
@@ -25,20 +29,33 @@ def md5_of(chunks: Iterable[bytes | memoryview]) -> str:
 
 
 class PartsDigest:
-    """Computes the ETag of an upload in parts while the parts are read."""
+    """Computes the ETag of an upload in parts beside the upload; a context manager."""
 
     def __init__(self) -> None:
-        self._digests: list[bytes] = []
+        self._threads = ThreadPoolExecutor(HASHED_AT_ONCE, thread_name_prefix="object-store-md5")
+        self._digests: list[Future[bytes]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown(cancel_futures=True)
 
     def add(self, part: bytes) -> None:
-        """Take the next part."""
-        self._digests.append(hashlib.md5(part, usedforsecurity=False).digest())
+        """Take the next part; few wait here, so that memory stays bounded."""
+        if len(self._digests) >= HASHED_AT_ONCE:
+            self._digests[-HASHED_AT_ONCE].result()
+        self._digests.append(self._threads.submit(_md5_bytes, part))
 
     def contradicts(self, etag: str | None) -> bool:
         """Whether an ETag of the usual form for this number of parts states other bytes.
 
         Stores that form their ETags in another way are not judged.
         """
-        digest = hashlib.md5(b"".join(self._digests), usedforsecurity=False).hexdigest()
+        digest = md5_of(future.result() for future in self._digests)
         usual = re.fullmatch(r"([0-9a-f]{32})-(\d+)", etag or "")
         return bool(usual and int(usual[2]) == len(self._digests) and usual[1] != digest)
+
+
+def _md5_bytes(data: bytes) -> bytes:
+    return hashlib.md5(data, usedforsecurity=False).digest()

@@ -38,7 +38,7 @@ CREDENTIALS_TTL = timedelta(minutes=9)
 CONNECT_TIMEOUT = timedelta(seconds=10)
 # A download that gives no byte for so long is broken off and repeated.
 STALLED_AFTER = timedelta(seconds=60)
-# One part of an upload (16 MiB, 8 at once) must be through in this time: about 0.2 MiB/s in all.
+# One part of an upload (8 MiB, 8 at once) must be through in this time: about 0.1 MiB/s in all.
 UPLOAD_REQUEST_TIMEOUT = timedelta(minutes=10)
 
 _AWS_HOST = re.compile(r"s3[.-](?:[a-z0-9-]+\.)*amazonaws\.com(?:\.cn)?")

@@ -22,7 +22,7 @@ from object_store.s3_connection import S3Connection
 from object_store.s3_errors import answer_in
 
 SINGLE_UPLOAD_BYTES = 8 << 20
-PART_BYTES = 16 << 20
+PART_BYTES = 8 << 20
 PARTS_AT_ONCE = 8
 MOST_PARTS = 10_000  # S3's limit
 CONFLICT_ATTEMPTS = 6
@@ -77,9 +77,8 @@ def _upload_parts(connection: S3Connection, file: BinaryIO, full_key: str, url: 
     """Upload in parts of one size, so that the ETag can be computed here as well."""
     before = os.fstat(file.fileno())
     part_bytes = max(PART_BYTES, -(-before.st_size // MOST_PARTS))
-    digest = PartsDigest()
 
-    def parts() -> Iterator[bytes]:
+    def parts(digest: PartsDigest) -> Iterator[bytes]:
         sent = 0
         # A file that grows as fast as it is read must not be read for ever.
         while sent <= before.st_size and (part := file.read(part_bytes)):
@@ -91,18 +90,19 @@ def _upload_parts(connection: S3Connection, file: BinaryIO, full_key: str, url: 
         # An error here makes obstore abort the upload: nothing appears.
         _check_unchanged(file, before, sent, url)
 
-    with connection.errors(url):
-        result = obstore.put(
-            connection.writer,
-            full_key,
-            parts(),
-            use_multipart=True,
-            chunk_size=part_bytes,
-            max_concurrency=max(1, min(PARTS_AT_ONCE, PARTS_AT_ONCE * PART_BYTES // part_bytes)),
-        )
-    etag = _bare(result["e_tag"])
-    if connection.etag_is_md5 and digest.contradicts(etag):
-        _refuse_unless_encrypted(connection, full_key, url)
+    with PartsDigest() as digest:
+        with connection.errors(url):
+            result = obstore.put(
+                connection.writer,
+                full_key,
+                parts(digest),
+                use_multipart=True,
+                chunk_size=part_bytes,
+                max_concurrency=max(1, min(PARTS_AT_ONCE, PARTS_AT_ONCE * PART_BYTES // part_bytes)),
+            )
+        etag = _bare(result["e_tag"])
+        if connection.etag_is_md5 and digest.contradicts(etag):
+            _refuse_unless_encrypted(connection, full_key, url)
     return etag
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from object_store import ObjectStore, open_store
 
-SIZE = 17 << 20  # three ranges of a download, two parts of an upload
+SIZE = 17 << 20  # three ranges of a download, three parts of an upload
 CONTENTS = [random.Random(seed).randbytes(1 << 16) * (SIZE >> 16) for seed in (1, 2)]
 
 WRITER = """
