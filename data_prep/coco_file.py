@@ -163,8 +163,6 @@ def _images(raw: _RawCoco, where: str, losses: LossReport) -> list[ListedImage]:
             losses.add(Reason.TEXT_NUMBER, one.file_name, detail="image id or size")
         has_size = width is not None and height is not None and width > 0 and height > 0
         images.append(ListedImage(image_id, one.file_name, width if has_size else None, height if has_size else None))
-    if not images:
-        raise AnnotationError(f"{where} lists no images: export a task that has some")
     return images
 
 

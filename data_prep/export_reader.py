@@ -78,10 +78,14 @@ def read_export(files: ExportFiles, where: str, losses: LossReport, watcher: Wat
         for one in annotation_files
     ]
     listed = sum(len(coco.images) for coco in cocos)
+    if not listed:
+        raise SourceError(f"{where} lists no images: export a task that has some")
     own_losses = LossReport()
     found = [one for coco in cocos for one in _find_images(coco, finder, where, own_losses)]
     if not found:
-        raise SourceError(_explain_no_images(where, finder.has_images, cocos[0].images[0].file_name))
+        raise SourceError(
+            _explain_no_images(where, finder.has_images, own_losses.examples(Reason.IMAGE_MISSING)[0].file)
+        )
     for path in finder.unlisted:
         own_losses.add(Reason.IMAGE_UNLISTED, path)
 

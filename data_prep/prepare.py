@@ -149,7 +149,7 @@ def inspect(request: Request, draw_report: DrawReport, events: Events | None = N
 
 def _look_up(store: ObjectStore, found: Found) -> Manifest | None:
     try:
-        own_id = store.get_bytes(found.pointer_key).decode()
+        own_id = store.get_bytes(found.pointer_key).decode(errors="replace")
     except NoSuchKey:
         return None
     return _open_if_there(store, own_id)

@@ -10,7 +10,6 @@ import json
 import os
 import struct
 import tempfile
-import threading
 import weakref
 import zlib
 from collections.abc import Iterator, Sequence
@@ -256,22 +255,21 @@ class Split:
 
     def _open_files(self) -> None:
         self._descriptors: dict[int, int] = {}
-        self._lock = threading.Lock()
         # Reads are positional, so a fork may share the descriptors; they close with the object.
         weakref.finalize(self, _close_all, self._descriptors)
 
     def _descriptor(self, shard: int) -> int:
         descriptor = self._descriptors.get(shard)
         if descriptor is None:
-            with self._lock:
-                descriptor = self._descriptors.get(shard)
-                if descriptor is None:
-                    descriptor = os.open(self._shard_paths[shard], os.O_RDONLY | os.O_CLOEXEC)
-                    self._descriptors[shard] = descriptor
+            opened = os.open(self._shard_paths[shard], os.O_RDONLY | os.O_CLOEXEC)
+            # No lock, which a fork could copy while it is held: of two threads, one closes its own again.
+            descriptor = self._descriptors.setdefault(shard, opened)
+            if descriptor != opened:
+                os.close(opened)
         return descriptor
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in vars(self).items() if key not in ("_descriptors", "_lock")}
+        return {key: value for key, value in vars(self).items() if key != "_descriptors"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)

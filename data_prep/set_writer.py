@@ -14,7 +14,7 @@ from typing import BinaryIO
 import msgspec
 
 from data_prep.dataset import Dataset, SetImage
-from data_prep.errors import SourceError
+from data_prep.errors import SetError, SourceError
 from data_prep.findings import find_warnings
 from data_prep.image_check import map_in_threads
 from data_prep.manifest import (
@@ -30,6 +30,7 @@ from data_prep.manifest import (
     encode_manifest,
     set_prefix,
 )
+from data_prep.prepared_set import PreparedSet
 from object_store import AlreadyExists, ObjectStore, Progress
 
 _BLOCK = tarfile.BLOCKSIZE
@@ -87,12 +88,20 @@ def write_set(
             progress(sum(image.source.checked.size_bytes for image in images))
     manifest = msgspec.structs.replace(description, annotations=annotations, shards=tuple(shards))
     folder.put_bytes(REPORT_KEY, draw_report(manifest))
-    # Somebody else may have finished the same set meanwhile: theirs stands, and says the same.
-    try:
-        folder.put_bytes(MANIFEST_KEY, encode_manifest(manifest), if_absent=True)
-    except AlreadyExists:
-        return manifest
+    _put_manifest(store, folder, manifest)
     return manifest
+
+
+def _put_manifest(store: ObjectStore, folder: ObjectStore, manifest: Manifest) -> None:
+    """Make the set exist. Where somebody else did so meanwhile, theirs stands, and says the same."""
+    data = encode_manifest(manifest)
+    try:
+        folder.put_bytes(MANIFEST_KEY, data, if_absent=True)
+    except AlreadyExists:
+        try:
+            PreparedSet.open(store, manifest.id)
+        except SetError:  # damaged: this is how it is mended
+            folder.put_bytes(MANIFEST_KEY, data)
 
 
 def _annotations(dataset: Dataset, split: str) -> bytes:

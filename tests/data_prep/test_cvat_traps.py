@@ -381,6 +381,15 @@ def test_an_export_without_images_is_refused_with_what_to_tick(run_prepare: Prep
         run_prepare(export)
 
 
+def test_an_export_that_lists_no_images_is_refused(run_prepare: Prepare):
+    with pytest.raises(SourceError, match=r"lists no images: export a task that has some"):
+        run_prepare(Export())
+
+
+def test_an_empty_subset_beside_a_full_one_is_no_matter(tmp_path: Path, load: Load):
+    assert load(write_zip(tmp_path / "x.zip", simple_export(), Export(subset="rest"))).id == load(simple_export()).id
+
+
 # the layout
 
 

@@ -222,6 +222,13 @@ def test_what_was_pulled_is_not_fetched_again(remote_set: PreparedSet, tmp_path:
     assert sum(moved) == 2 * total
 
 
+def test_several_may_pull_into_one_folder_at_once(remote_set: PreparedSet, tmp_path: Path, export: Export):
+    with ThreadPoolExecutor(4) as pool:
+        pulled = list(pool.map(lambda _: remote_set.pull(tmp_path / "pulled"), range(4)))
+    for local in pulled:
+        assert read_all(local.split("train")) | read_all(local.split("val")) == export.pictures
+
+
 def test_a_damaged_copy_is_fetched_again(remote_set: PreparedSet, tmp_path: Path):
     local = remote_set.pull(tmp_path / "pulled")
     whole = read_all(local.split("train"))

@@ -1,6 +1,7 @@
 """One input, one set: whatever its order, however many write it, and whenever they are killed."""
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -147,10 +148,26 @@ def test_a_pointer_to_a_set_that_was_deleted_is_no_matter(tmp_path: Path, run_pr
     PreparedSet.open(store, own_id).pull(tmp_path / "pulled")
 
 
+@pytest.mark.parametrize("damage", [b"", b"{", b"\xff"])
+def test_a_damaged_manifest_or_pointer_is_mended(
+    damage: bytes, tmp_path: Path, run_prepare: Prepare, store: ObjectStore
+):
+    source = write_zip(tmp_path / "x.zip", simple_export())
+    first = run_prepare(source)
+    for info in list(store.list()):
+        if info.key.endswith("manifest.json") or "by-source" in info.key:
+            store.put_bytes(info.key, damage)
+    assert run_prepare(source).manifest == first.manifest
+    assert PreparedSet.open(store, first.manifest.id).manifest == first.manifest
+    assert run_prepare(source).was_there
+
+
 def test_killed_at_any_write_no_half_set_is_taken_for_whole(tmp_path: Path, run_prepare: Prepare):
     source = write_zip(tmp_path / "x.zip", simple_export(20))
     command = [sys.executable, "-c", KILLED_AT_EACH_WRITE, str(source), str(tmp_path / "killed")]
-    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    (tmp_path / "scratch").mkdir()  # a process that is killed cannot tidy up
+    environment = os.environ | {"TMPDIR": str(tmp_path / "scratch")}
+    lines = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout.splitlines()
     endings = [tuple(map(int, line.split())) for line in lines]
     assert [ending for _, ending in endings] == [signal.SIGKILL] * (len(endings) - 1) + [0]
     expected = run_prepare(source, into=open_store(tmp_path / "undisturbed"), shard_bytes=20_000).manifest
