@@ -30,6 +30,7 @@ from detr_job.uploads import AT_END_S, ON_ERROR_S, ON_STOP_S, Uploads, store_pat
 from evaluation.predictions import write_predictions
 from object_store import ObjectStore, open_store
 from run_config.job import DetrModel, JobConfig
+from run_config.locations import resolve
 from run_config.presets import load_job_config
 
 FROM_SCRATCH_IMAGES = 10_000
@@ -277,7 +278,7 @@ def _initialise(
 ) -> None:
     """The first weights of a run."""
     if request.finetune:
-        url = request.finetune if "://" in request.finetune else f"{store.url}/{request.finetune.strip('/')}"
+        url = resolve(request.finetune, store.url)
         source = read_source(url)
         for line in load_weights(family, source, local.class_names).sentences(source.url):
             report.say(line)
@@ -325,7 +326,6 @@ def _leave_behind(job: _Job, report: ProgressReport) -> None:
 def _farewell(job: _Job) -> str:
     progress = job.trainer.progress
     best = f"best val AP {progress.best_ap:.3f} at step {progress.best_step}" if progress.best_step else "last weights"
-    return (
-        f"done: {progress.step} steps in {duration(progress.elapsed_s)}, {best}; "
-        f"model and predictions are in {job.request.out}"
-    )
+    # A step's $OUT is emptied into the run's folder: a path below it would lead nowhere a moment later.
+    where = "" if "OUT" in os.environ else f"; model and predictions are in {job.request.out}"
+    return f"done: {progress.step} steps in {duration(progress.elapsed_s)}, {best}{where}"

@@ -1,6 +1,7 @@
 """`python -m evaluation report`: metrics and the report page of a run, from its files in the store."""
 
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -51,7 +52,8 @@ def report(
         return
     images = metrics.splits[metrics.headline].images
     typer.echo(f"AP {coco['ap']:.3f}  AP50 {coco['ap50']:.3f}  ({metrics.headline}, {images} images)")
-    typer.echo(f"report: {written.page_path}")
+    if "OUT" not in os.environ:  # a step's $OUT is emptied into the run's folder: the path would lead nowhere
+        typer.echo(f"report: {written.page_path}")
 
 
 def main() -> NoReturn:
