@@ -57,7 +57,8 @@ def resized(sample: Sample, new_height: int, new_width: int) -> Sample:
         return sample
     image = functional.resize(sample.image, [new_height, new_width], InterpolationMode.BILINEAR, antialias=True)
     ratio = torch.tensor((new_width / width, new_height / height) * 2, dtype=torch.float32)
-    return replace(sample, image=image, boxes=sample.boxes * ratio)
+    bound = torch.tensor((new_width, new_height) * 2, dtype=torch.float32)
+    return replace(sample, image=image, boxes=torch.minimum(sample.boxes * ratio, bound))  # 1/3 of 3 may be above 1
 
 
 def augment(sample: Sample, data: Data, rng: np.random.Generator) -> Sample:
