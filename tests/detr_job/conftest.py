@@ -1,0 +1,70 @@
+"""Fixtures of the training job's tests: a prepared set in a store, and a server of processes."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from object_store import open_store
+from tests.detr_job.job_server import Gate, JobServer
+from tests.detr_job.training_runs import Run, make_set
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tests run in parallel: a second thread in each would make all of them many times slower."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def job_server() -> Iterator[JobServer]:
+    server = JobServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder that is a store, and the id of the set in it."""
+    folder = tmp_path_factory.mktemp("prepared")
+    return folder / "store", make_set(folder, open_store(folder / "store"))
+
+
+@pytest.fixture(scope="session")
+def undisturbed(
+    job_server: JobServer, prepared: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Run], Run]:
+    """The same training as a run's, to its end and with nothing in its way; done once."""
+    done: dict[str, Run] = {}
+
+    def result(run: Run) -> Run:
+        # How often it saves must not matter; that it does not is what the tests compare.
+        options = {key: value for key, value in run.options.items() if not key.startswith("checkpoints.")}
+        name = repr((run.model, sorted(options.items())))
+        if name not in done:
+            folder = tmp_path_factory.mktemp("undisturbed")
+            reference = Run(job_server, folder, f"file://{prepared[0]}", run.set_id, folder.name, run.model, options)
+            reference.with_options({"checkpoints.interval": 1000}).ends()
+            done[name] = reference
+        return done[name]
+
+    return result
+
+
+@pytest.fixture
+def run(job_server: JobServer, prepared: tuple[Path, str], tmp_path: Path) -> Run:
+    """A small run of the tiny model in a store of its own, on the set that all tests share."""
+    store = tmp_path / "store"
+    shutil.copytree(prepared[0], store, copy_function=os.link)
+    return Run(job_server, tmp_path, f"file://{store}", prepared[1])
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    """Holds a job at every line of its log."""
+    gate = Gate(tmp_path / "gate")
+    yield gate
+    gate.close()

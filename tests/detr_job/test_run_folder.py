@@ -1,0 +1,159 @@
+"""run.json says where a model comes from and keeps runs apart; metrics.jsonl goes back with the checkpoint."""
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detr_job.errors import JobError
+from detr_job.run_folder import Metrics, describe_run, open_run
+from object_store import AlreadyExists, NoSuchKey, ObjectStore, StoreError, open_store
+from run_config.presets import load_job_config
+
+
+def description(**changes: Any) -> dict[str, Any]:
+    overrides = changes.pop("overrides", ())
+    given: dict[str, Any] = {
+        "run": "first",
+        "uid": "uid-1",
+        "parameters": {"epochs": "3"},
+        "config": load_job_config("tiny", overrides).model_dump(mode="json"),
+        "preset": "tiny",
+        "finetune": "",
+        "set_id": "abc",
+        "classes": ("gear", "nut"),
+        "hardware": "a processor",
+        "precision": "fp32",
+        "model_parameters": 12,
+    }
+    return describe_run(**(given | changes))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ObjectStore:
+    return open_store(tmp_path / "run")
+
+
+def test_run_json_names_everything_that_made_the_model(store: ObjectStore, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("IMAGE_DIGEST", "sha256:1234")
+    monkeypatch.setenv("CODE_REVISION", "abcdef")
+    open_run(store, description())
+    written = json.loads(store.get_bytes("run.json"))
+    assert written["format"] == 1
+    assert written["restarts"] == 0
+    assert written["workflow_uid"] == "uid-1"
+    assert written["parameters"] == {"epochs": "3"}
+    assert written["prepared_set"] == "abc"
+    assert written["classes"] == ["gear", "nut"]
+    assert written["seed"] == written["config"]["training"]["seed"]
+    assert written["image_digest"] == "sha256:1234"
+    assert written["code_version"].endswith("+abcdef")
+    assert written["hardware"] == "a processor"
+    assert written["finetune"] == ""
+    assert written["started"].endswith("+00:00")
+
+
+def test_restarts_are_counted_and_the_start_stays(store: ObjectStore):
+    first = open_run(store, description() | {"started": "2020-01-01T00:00:00+00:00"})
+    assert first["restarts"] == 0
+    for count in (1, 2):
+        again = open_run(store, description(hardware=f"machine {count}"))
+        assert again["restarts"] == count
+        assert again["started"] == "2020-01-01T00:00:00+00:00"
+        assert json.loads(store.get_bytes("run.json")) == again
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"uid": "uid-2"}, r"belongs to another workflow \(uid uid-1, this is uid-2\): choose another run name"),
+        ({"uid": ""}, r"belongs to another workflow \(uid uid-1, this is none\)"),
+        ({"set_id": "xyz"}, "was started on the prepared set abc, not on xyz: choose another run name"),
+        ({"finetune": "s3://b/model"}, "was started from fresh weights, not from s3://b/model: choose another"),
+        ({"overrides": ["optimizer.lr=0.5"]}, r"other settings \(optimizer.lr \S+ -> 0.5\): choose another run name"),
+        ({"overrides": ["data.min_sizes=[64]"]}, r"other settings \(data.min_sizes \[\d+\] -> \[64\]\)"),
+        ({"overrides": ["model={family: detr}"]}, "other settings"),
+    ],
+)
+def test_another_run_under_the_same_name_is_refused(store: ObjectStore, changes: dict[str, Any], sentence: str):
+    open_run(store, description())
+    before = store.get_bytes("run.json")
+    with pytest.raises(JobError, match=sentence) as error:
+        open_run(store, description(**changes))
+    assert error.value.exit_code == 2
+    assert store.get_bytes("run.json") == before
+
+
+@pytest.mark.parametrize("key", ["data.workers=3", "evaluation.batch_size=1", "checkpoints.keep=9"])
+def test_what_does_not_change_the_training_may_differ(store: ObjectStore, key: str):
+    open_run(store, description())
+    assert open_run(store, description(overrides=[key]))["restarts"] == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'"text"', b'{"format": 99}', b"\xff\xfe"])
+def test_a_run_json_of_another_kind_is_refused(store: ObjectStore, content: bytes):
+    store.put_bytes("run.json", content)
+    with pytest.raises(JobError, match="choose another run name"):
+        open_run(store, description())
+    assert store.get_bytes("run.json") == content
+
+
+def test_of_two_that_start_at_once_one_is_let_through(store: ObjectStore, monkeypatch: pytest.MonkeyPatch):
+    real, both = store.get_bytes, threading.Barrier(2)
+    answers: list[object] = []
+
+    def get_bytes(key: str) -> bytes:
+        try:
+            return real(key)
+        except NoSuchKey:
+            both.wait(30)  # until the other has seen that nobody was first, too
+            raise
+
+    def start(uid: str) -> None:
+        try:
+            answers.append(open_run(store, description(uid=uid)))
+        except StoreError as error:
+            answers.append(error)
+
+    monkeypatch.setattr(store, "get_bytes", get_bytes)
+    threads = [threading.Thread(target=start, args=(uid,)) for uid in ("one", "two")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(type(answer) for answer in answers if not isinstance(answer, dict)) == [AlreadyExists]
+    assert len(answers) == 2
+
+
+def stored(store: ObjectStore, *lines: str) -> None:
+    store.put_bytes("metrics.jsonl", "".join(f"{line}\n" for line in lines).encode())
+
+
+def test_metrics_are_cut_back_to_the_step_and_the_evaluation_of_the_checkpoint(store: ObjectStore):
+    metrics = Metrics(store)
+    for step in (2, 4, 6):
+        metrics.add(step, step / 10, "train", {"loss": 1.5})
+        metrics.add(step, step / 10, "val", {"ap": 0.5})
+    store.put_bytes("metrics.jsonl", metrics.content())
+    again = Metrics(store, 4, 2)
+    again.add(5, 0.5, "train", {"loss": 1.0})
+    lines = [json.loads(line) for line in again.content().decode().splitlines()]
+    assert [(line["step"], line["split"]) for line in lines] == [(2, "train"), (2, "val"), (4, "train"), (5, "train")]
+    assert lines[-1] == {"step": 5, "epoch": 0.5, "split": "train", "loss": 1.0}
+
+
+def test_damaged_lines_of_metrics_are_dropped(store: ObjectStore):
+    good = '{"step": 1, "epoch": 0.1, "split": "train", "loss": 1.0}'
+    stored(store, good, '{"step": 2, "spl', "[]", "", '{"split": "train"}', "7", good)
+    assert Metrics(store, 9, 9).content().decode().splitlines() == [good, good]
+
+
+def test_without_a_checkpoint_metrics_begin_anew(store: ObjectStore):
+    stored(store, '{"step": 1, "epoch": 0.1, "split": "train", "loss": 1.0}')
+    assert Metrics(store).content() == b""
+
+
+def test_metrics_that_were_never_stored_are_empty(store: ObjectStore):
+    assert Metrics(store, 5, 5).content() == b""
