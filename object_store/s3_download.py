@@ -77,22 +77,22 @@ class Download:
             progress(path.stat().st_size)
             return ()
         size = self._listed_size
+        first: GetResult | None = None
         if size is None or size <= RANGE_BYTES:
             with self._connection.errors(self._url):
-                result = self._request()
-                size = result.meta["size"]
+                first = self._request() if size is not None else self._first_range()
+            size = first.meta["size"]
             if size <= RANGE_BYTES:
-                self._small_to_file(result, path, progress)
+                self._small_to_file(first, path, progress)
                 return ()
-            # The body was not read: the ranges below fetch it, of this version only.
-            self._etag = _bare(result.meta["e_tag"])
+            self._etag = _bare(first.meta["e_tag"])
         parts = _Parts(self, path, size, progress, unfinished)
-        return [partial(parts.fetch, start) for start in range(0, size, RANGE_BYTES)]
+        return [partial(parts.fetch, start, first if start == 0 else None) for start in range(0, size, RANGE_BYTES)]
 
-    def range(self, start: int, end: int) -> memoryview:
-        """Return one range of the version that the first answer named."""
+    def range(self, start: int, end: int, answer: "GetResult | None") -> memoryview:
+        """Return one range of the version that the first answer named; `answer` if it is under way."""
         with self._connection.errors(self._url):
-            data = memoryview(self._request((start, end)).bytes())
+            data = memoryview((answer or self._request((start, end))).bytes())
         self._check_size(len(data), end - start)
         return data
 
@@ -114,6 +114,16 @@ class Download:
             partial_file.write(data, 0)
             partial_file.finish()
         progress(len(data))
+
+    def _first_range(self) -> "GetResult":
+        """Ask for the first range of an object of unknown size, which for most is all of it."""
+        try:
+            return self._request((0, RANGE_BYTES))
+        except obstore.exceptions.BaseError as error:
+            # An empty object has no first byte; and some servers give a small object whole.
+            if answer_in(str(error)).status != 416 and "non-partial" not in str(error):
+                raise
+            return self._request()
 
     def _request(self, range_: tuple[int, int] | None = None) -> "GetResult":
         options: GetOptions = {}
@@ -184,10 +194,10 @@ class _Parts:
         self._file: PartialFile | None = None
         self._lock = threading.Lock()
 
-    def fetch(self, start: int) -> Iterable[Task]:
+    def fetch(self, start: int, answer: "GetResult | None") -> Iterable[Task]:
         """Fetch the range that starts here; the last one to end finishes the file."""
         end = min(start + RANGE_BYTES, self._size)
-        data = self._download.range(start, end)
+        data = self._download.range(start, end, answer)
         with self._lock:
             if self._file is None:
                 self._file = PartialFile(self._path)

@@ -101,6 +101,8 @@ def explain_obstore(error: Exception, url: str, place: Place) -> StoreError:
         return ObjectChanged(f"{url} was replaced while it was read: start again")
     if answer.status or answer.code:
         return explain_answer(answer, url, place)
+    if untrusted := re.search(r"InvalidCertificate\(\s*(\w+)", text):
+        return _untrusted(url, place, untrusted[1])
     short = text.partition("\n")[0]
     if "HTTP error" in short or "HttpError" in text:
         # The lines after the first hold the chain of causes, of which the innermost is of use.
@@ -122,6 +124,8 @@ def explain_boto(error: Exception, url: str, place: Place) -> StoreError:
         )
     if isinstance(error, _CREDENTIAL_ERRORS):
         return no_credentials(error, url)
+    if isinstance(error, botocore.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return _untrusted(url, place, str(error).rpartition(": ")[2])
     if isinstance(error, botocore.exceptions.HTTPClientError | botocore.exceptions.ConnectionError):
         return unreachable(url, place, str(error))
     return StoreError(f"{url}: {error}")
@@ -195,6 +199,13 @@ def no_credentials(error: Exception | None, url: str) -> StoreError:
     return NoCredentials(
         f"{url}: no credentials{cause}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, "
         "or give the pod a service account with a role"
+    )
+
+
+def _untrusted(url: str, place: Place, reason: str) -> StoreError:
+    return StoreError(
+        f"{url}: the certificate of {place.endpoint} is not trusted ({reason}): set AWS_CA_BUNDLE to a file "
+        "with the certificates of the authority that signed it"
     )
 
 

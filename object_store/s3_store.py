@@ -1,7 +1,8 @@
 """`s3://`: a bucket, or a prefix of one, as a store.
 
 Memory: a download holds at most 16 ranges of 8 MiB (128 MiB), an upload 16 small files of up to 8 MiB or
-one large file's parts of 8 MiB: 8 under way, 3 being read and hashed (88 MiB). `get_bytes` and `put_bytes` hold
+one large file's parts of 8 MiB: 8 under way and one being read (72 MiB). `get_bytes` and `put_bytes` hold
+the object itself.
 """
 
 from collections.abc import Iterable, Iterator

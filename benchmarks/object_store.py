@@ -1,0 +1,173 @@
+"""Our store against boto3 on the same S3 server in the same run: many small objects, a few large ones.
+
+    .venv/bin/python -m benchmarks.object_store [--small 500] [--small-kb 100] [--large 4] [--large-mb 50]
+
+boto3 stands for what one would write by hand: 16 threads, s3transfer's defaults otherwise. Both sides move
+the same bytes; ours also verifies checksums and syncs each file, boto3's does not. The server is the one
+in AWS_ENDPOINT_URL; without it moto's is started here, which is slow itself and hides much of the
+difference. Rounds alternate and the best of each side counts. Prints one line per case.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import boto3
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+
+from object_store import open_store
+
+THREADS = 16
+SERVER = """
+import logging, sys
+from moto.server import ThreadedMotoServer
+logging.disable(logging.CRITICAL)
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+print("http://%s:%s" % server.get_host_and_port(), flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def s3_server() -> Iterator[str]:
+    """Use the server that the environment names, or start moto's; yield its name for the report."""
+    if "AWS_ENDPOINT_URL" in os.environ:
+        yield os.environ["AWS_ENDPOINT_URL"]
+        return
+    command = [sys.executable, "-c", SERVER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        os.environ["AWS_ENDPOINT_URL"] = process.stdout.readline().strip()
+        os.environ.setdefault("AWS_ACCESS_KEY_ID", "bench")
+        os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "bench")
+        yield "moto"
+        process.kill()
+
+
+class ByHand:
+    """The baseline: boto3 with a thread pool for many files, and its own parts for large ones."""
+
+    def __init__(self, bucket: str) -> None:
+        region = os.environ.get("AWS_REGION", "us-east-1")
+        self.client = boto3.client("s3", region_name=region, config=Config(max_pool_connections=THREADS))
+        self.bucket = bucket
+
+    def put_folder(self, folder: Path) -> None:
+        """Upload all files, 16 at once."""
+        config = TransferConfig(use_threads=False)
+        with ThreadPoolExecutor(THREADS) as pool:
+            for done in [
+                pool.submit(self.client.upload_file, str(path), self.bucket, f"boto3/{path.name}", Config=config)
+                for path in folder.iterdir()
+            ]:
+                done.result()
+
+    def get_folder(self, folder: Path) -> None:
+        """List and download all files, 16 at once."""
+        folder.mkdir()
+        config = TransferConfig(use_threads=False)
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix="boto3/")
+        with ThreadPoolExecutor(THREADS) as pool:
+            for done in [
+                pool.submit(
+                    self.client.download_file,
+                    self.bucket,
+                    entry["Key"],
+                    str(folder / Path(entry["Key"]).name),
+                    Config=config,
+                )
+                for page in pages
+                for entry in page.get("Contents", [])
+            ]:
+                done.result()
+
+    def put_large(self, folder: Path) -> None:
+        """Upload the files one after the other, 16 parts at once."""
+        for path in folder.iterdir():
+            config = TransferConfig(max_concurrency=THREADS)
+            self.client.upload_file(str(path), self.bucket, f"boto3-large/{path.name}", Config=config)
+
+    def get_large(self, names: list[str], folder: Path) -> None:
+        """Download the files one after the other, 16 ranges at once."""
+        folder.mkdir()
+        for name in names:
+            config = TransferConfig(max_concurrency=THREADS)
+            self.client.download_file(self.bucket, f"boto3-large/{name}", str(folder / name), Config=config)
+
+
+def make_files(folder: Path, count: int, size: int) -> Path:
+    """Write files of random bytes."""
+    folder.mkdir()
+    for number in range(count):
+        (folder / f"{number:05}").write_bytes(os.urandom(size))
+    return folder
+
+
+def seconds(work: Callable[[Path], object], scratch: Path) -> float:
+    """Time one call that may write into an empty folder."""
+    shutil.rmtree(scratch, ignore_errors=True)
+    start = time.perf_counter()
+    work(scratch)
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Run the four cases."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--small", type=int, default=500, help="number of small objects (default 500)")
+    parser.add_argument("--small-kb", type=int, default=100, help="size of a small object in kB (default 100)")
+    parser.add_argument("--large", type=int, default=4, help="number of large objects (default 4)")
+    parser.add_argument("--large-mb", type=int, default=50, help="size of a large object in MB (default 50)")
+    parser.add_argument("--rounds", type=int, default=2, help="the best of so many counts (default 2)")
+    options = parser.parse_args()
+    with s3_server() as server, tempfile.TemporaryDirectory() as temporary:
+        bucket = f"bench-{uuid.uuid4()}"
+        by_hand = ByHand(bucket)
+        by_hand.client.create_bucket(Bucket=bucket)
+        store = open_store(f"s3://{bucket}")
+        folder = Path(temporary)
+        small = make_files(folder / "small", options.small, options.small_kb * 1000)
+        large = make_files(folder / "large", options.large, options.large_mb * 1_000_000)
+        names = [path.name for path in large.iterdir()]
+        ours, ours_large = store.child("ours"), store.child("ours-large")
+
+        def put_large(_: Path) -> None:
+            for name in names:
+                ours_large.put_file(large / name, name)
+
+        def get_large(scratch: Path) -> None:
+            for name in names:
+                ours_large.get_file(name, scratch / name)
+
+        small_text = f"{options.small} x {options.small_kb} kB"
+        large_text = f"{options.large} x {options.large_mb} MB"
+        cases: list[tuple[str, Callable[[Path], object], Callable[[Path], object]]] = [
+            (f"put_folder {small_text}", lambda _: ours.put_folder(small, ""), lambda _: by_hand.put_folder(small)),
+            (f"get_many   {small_text}", lambda to: ours.get_many(ours.list(), to), by_hand.get_folder),
+            (f"put_file   {large_text}", put_large, lambda _: by_hand.put_large(large)),
+            (f"get_file   {large_text}", get_large, lambda to: by_hand.get_large(names, to)),
+        ]
+        for name, our_way, their_way in cases:
+            times = [
+                (seconds(our_way, folder / "out"), seconds(their_way, folder / "out")) for _ in range(options.rounds)
+            ]
+            us, boto = min(time for time, _ in times), min(time for _, time in times)
+            print(f"{name}: {us:.2f} s, boto3 with 16 threads {boto:.2f} s: {boto / us:.2f} x as fast ({server})")
+        for prefix in ["ours", "ours-large", "boto3", "boto3-large"]:
+            store.delete_prefix(prefix)
+        by_hand.client.delete_bucket(Bucket=bucket)
+
+
+if __name__ == "__main__":
+    main()
