@@ -27,6 +27,7 @@ def measure(
     if split_name not in SPLITS:
         raise JobError(f"--split: {split_name!r} is not one of {', '.join(SPLITS)}")
     device = hardware.choose_device(device_name)
+    hardware.prepare(device)
     model = load_model(open_store(model_url), device)
     prepared = PreparedSet.open(open_store(store_url), set_id)
     if model.info.classes != prepared.class_names:

@@ -107,7 +107,7 @@ def load_model(store: ObjectStore, device: torch.device) -> TrainedModel:
         family.network.load_state_dict(read_weights(store))
     except RuntimeError as error:
         # The first line names the class, each other one a tensor.
-        reasons = " ".join(line.strip() for line in str(error).splitlines()[1:3])
+        reasons = " ".join(line.strip() for line in str(error).splitlines()[1:3])[:300]
         raise JobError(f"{store.url}: {WEIGHTS} and {CONFIG} do not belong together: {reasons}") from error
     family.network.to(device).to(memory_format=torch.channels_last).eval()
     return TrainedModel(f"{info.preset} from {store.url}", config, info, family)

@@ -1,10 +1,13 @@
 """`detr-job predict`: a model on image files."""
 
+import io
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from data_prep.prepared_set import ImageError, decode_image
 from detr_job import hardware
@@ -13,6 +16,7 @@ from detr_job.errors import JobError
 from detr_job.inference import Predictor
 
 DRAWN = ".found.jpg"  # ends the names of drawn pictures
+STEM_BYTES = 200  # a file name has at most 255
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 
 
@@ -21,7 +25,9 @@ def predict_files(
 ) -> list[dict[str, Any]]:
     """One record an image: its path, size and detections. With `out`, also files and pictures there."""
     files = image_files(paths)
-    predictor = Predictor(model_url, hardware.choose_device(device_name))
+    device = hardware.choose_device(device_name)
+    hardware.prepare(device)
+    predictor = Predictor(model_url, device)
     names = picture_names(files)
     records = []
     for path, name in zip(files, names, strict=True):
@@ -42,11 +48,24 @@ def predict_files(
             }
         )
         if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
-            draw_detections(image, found, predictor.classes).save(out / name, quality=92)
+            _write(out / name, _jpeg(draw_detections(image, found, predictor.classes)))
     if out is not None:
-        (out / "predictions.json").write_text(json.dumps(records, indent=1, ensure_ascii=False), encoding="utf-8")
+        _write(out / "predictions.json", json.dumps(records, indent=1, ensure_ascii=False).encode())
     return records
+
+
+def _jpeg(picture: Image.Image) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=92)
+    return file.getvalue()
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        raise JobError(f"--out: {path} cannot be written: {error.strerror or error}") from error
 
 
 def image_files(paths: Sequence[Path]) -> list[Path]:
@@ -74,10 +93,11 @@ def picture_names(files: Sequence[Path]) -> list[str]:
     names: list[str] = []
     taken: set[str] = set()
     for path in files:
-        number, name = 1, path.stem
+        stem = os.fsencode(path.stem)[:STEM_BYTES].decode("utf-8", "ignore")
+        number, name = 1, stem
         while name.lower() in taken:
             number += 1
-            name = f"{path.stem}-{number}"
+            name = f"{stem}-{number}"
         taken.add(name.lower())
         names.append(name + DRAWN)
     return names

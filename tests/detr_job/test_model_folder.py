@@ -1,0 +1,154 @@
+"""The model/ folder: what is written is read back, and what is damaged is named."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+from safetensors import safe_open
+
+from detr_job.errors import JobError
+from detr_job.family import build_family
+from detr_job.model_folder import CARD, CONFIG, WEIGHTS, ModelConfig, Preprocessing, load_model, model_card, write_model
+from object_store import StoreError, open_store
+from run_config.errors import ConfigError
+from tests.detr_job.pictures import small_config
+
+CPU = torch.device("cpu")
+CLASSES = ("disc", "square")
+
+
+def info(family: str = "tiny", classes: tuple[str, ...] = CLASSES, **more: Any) -> ModelConfig:
+    config = small_config(family)
+    values: dict[str, Any] = {
+        "classes": classes,
+        "preset": family,
+        "job": config.model_dump(mode="json"),
+        "preprocessing": Preprocessing(config.data.eval_size, config.data.max_size),
+        "prepared_set": "0123abcd",
+        "metrics": {"val_ap": 0.512},
+    }
+    return ModelConfig(**{**values, **more})
+
+
+def written(folder: Path, family: str = "tiny") -> tuple[Path, torch.nn.Module]:
+    torch.manual_seed(1)
+    network = build_family(small_config(family), len(CLASSES)).network.to(memory_format=torch.channels_last)
+    write_model(folder, network.state_dict(), info(family))
+    return folder, network
+
+
+@pytest.mark.parametrize("family", ["tiny", "detr"])
+def test_a_model_that_was_written_is_read_back_and_predicts_the_same(tmp_path, family: str):
+    folder, network = written(tmp_path / "model", family)
+    assert sorted(path.name for path in folder.iterdir()) == sorted((WEIGHTS, CONFIG, CARD))
+    model = load_model(open_store(folder), CPU)
+    assert model.config == small_config(family)
+    assert model.info == info(family)
+    assert not model.family.network.training
+    images = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        before, after = network.eval()(images), model.family.network(images)
+    assert torch.equal(before.boxes, after.boxes)
+    assert torch.equal(before.logits, after.logits)
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        assert set(file.keys()) == set(network.state_dict())
+
+
+def edited(folder: Path, **changes: Any) -> None:
+    config = msgspec.json.decode((folder / CONFIG).read_bytes())
+    (folder / CONFIG).write_bytes(msgspec.json.encode(config | changes))
+
+
+def complaint(folder: Path) -> str:
+    with pytest.raises((JobError, StoreError, ConfigError)) as caught:
+        load_model(open_store(folder), CPU)
+    assert caught.value.exit_code == 2
+    said = str(caught.value)
+    assert "\n" not in said
+    assert "pydantic" not in said
+    assert len(said) < 800
+    return said
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"null", b'{"format": "1"}', b'{"format": 1}', b'{"classes": ["a"]}', b"\xff\xfe{}"]
+)
+def test_a_damaged_configuration_is_named(tmp_path, content: bytes):
+    folder, _ = written(tmp_path / "model")
+    (folder / CONFIG).write_bytes(content)
+    assert f"{CONFIG} is not a model's configuration: " in complaint(folder)
+
+
+def test_a_newer_format_is_said_before_anything_else(tmp_path):
+    folder, _ = written(tmp_path / "model")
+    (folder / CONFIG).write_bytes(b'{"format": 2, "labels": {}}')
+    assert "has format 2, this version reads 1" in complaint(folder)
+
+
+def test_a_configuration_with_unknown_keys_names_them(tmp_path):
+    folder, _ = written(tmp_path / "model")
+    job = small_config("tiny").model_dump(mode="json")
+    edited(folder, job=job | {"optimizer": {"lr": "fast", "momentum": 1}})
+    said = complaint(folder)
+    assert "optimizer.lr must be a number, not 'fast'" in said
+    assert "unknown key optimizer.momentum" in said
+    edited(folder, job={"model": 3})
+    assert "model must be a group of keys, not 3" in complaint(folder)
+
+
+def test_weights_of_other_classes_are_refused(tmp_path):
+    folder, _ = written(tmp_path / "model")
+    edited(folder, classes=["disc", "square", "triangle"])
+    assert f"{WEIGHTS} and {CONFIG} do not belong together: " in complaint(folder)
+
+
+def test_a_configuration_of_another_family_is_refused(tmp_path):
+    folder, _ = written(tmp_path / "model")
+    edited(folder, job=small_config("detr").model_dump(mode="json"))
+    assert "do not belong together: Missing key(s) in state_dict: " in complaint(folder)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, CONFIG])
+def test_a_missing_file_is_named(tmp_path, name: str):
+    folder, _ = written(tmp_path / "model")
+    (folder / name).unlink()
+    assert name in complaint(folder)
+
+
+def test_damaged_weights_are_named(tmp_path):
+    folder, _ = written(tmp_path / "model")
+    data = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(data[: len(data) // 2])
+    assert f"{WEIGHTS} is damaged: " in complaint(folder)
+
+
+HOSTILE = (
+    "a|b",
+    "**bold**",
+    "<script>alert(1)</script>",
+    "line\nbreak",
+    "[x](javascript:1)",
+    "`code`",
+    "\u202ertl",
+    "",
+)
+
+
+def test_class_names_cannot_leave_their_cell_of_the_card():
+    card = model_card(info(classes=HOSTILE))
+    rows = [line for line in card.splitlines() if line.startswith("| ")]
+    assert len(rows) == 1 + len(HOSTILE)
+    for index, row in enumerate(rows[1:]):
+        assert row.startswith(f"| {index} |")
+        assert row.replace("\\|", "").count("|") == 3
+    assert "<script" not in card.replace("\\<", "")
+    assert "\\*\\*bold\\*\\*" in card
+
+
+def test_the_card_says_what_one_needs_to_use_the_model():
+    card = model_card(info())
+    for part in ("# tiny: a detector of 2 classes", "`0123abcd`", "VAL_AP 0.512", "short side 64", "detr-job predict"):
+        assert part in card
+    assert "not measured" in model_card(info(metrics={}))

@@ -1,0 +1,274 @@
+"""`detr-job predict`: as real processes, on all that people call an image."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from detr_job.drawing import class_colour, draw_detections
+from detr_job.errors import JobError
+from detr_job.family import build_family
+from detr_job.inference import Found
+from detr_job.model_folder import ModelConfig, Preprocessing, write_model
+from detr_job.predicting import image_files, picture_names, predict_files
+from object_store import StoreError
+from tests.data_prep.export_builder import encode
+from tests.detr_job.job_server import JobServer
+from tests.detr_job.pictures import small_config
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """Random weights; scores are about 0.01 at first, so they are spread."""
+    folder = tmp_path_factory.mktemp("model")
+    config = small_config("tiny", **{"model.queries": 6})
+    torch.manual_seed(2)
+    network = build_family(config, 2).network
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if "class_embed.bias" in name:
+                parameter.uniform_(-1, 1)
+    info = ModelConfig(
+        classes=("Zelle", "<b>rot|\u00e9</b>"),
+        preset="tiny",
+        job=config.model_dump(mode="json"),
+        preprocessing=Preprocessing(config.data.eval_size, config.data.max_size),
+        prepared_set="set",
+        metrics={},
+    )
+    write_model(folder, network.state_dict(), info)
+    return folder
+
+
+def photograph(path: Path, size: tuple[int, int] = (120, 80), orientation: int = 1) -> Path:
+    rng = np.random.default_rng(len(path.name))
+    image = Image.fromarray(rng.integers(0, 256, (8, 12, 3), np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encode(image, path.suffix.lower(), orientation))
+    return path
+
+
+class Predict:
+    """Calls of the command in one folder."""
+
+    def __init__(self, server: JobServer, model: Path, folder: Path) -> None:
+        self.server, self.model, self.folder = server, model, folder
+
+    def __call__(self, *arguments: object) -> tuple[int, str]:
+        """Exit code and all that was printed."""
+        given = ["predict", "--model", str(self.model), "--device", "cpu", *map(str, arguments)]
+        job = self.server.start(given, self.folder / "log.txt")
+        return job.ends(), job.says()
+
+    def json(self, *paths: Path, threshold: float = 0.0) -> list[dict]:
+        """What `--json` prints, without the process."""
+        return predict_files(str(self.model), paths, None, threshold, "cpu")
+
+    def refused(self, *arguments: object) -> str:
+        code, said = self(*arguments)
+        assert code == 2, said
+        assert said.count("\n") == 1, said
+        assert said.startswith("error: ")
+        return said
+
+
+@pytest.fixture
+def predict(job_server: JobServer, model: Path, tmp_path: Path) -> Iterator[Predict]:
+    before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    yield Predict(job_server, model, tmp_path)
+    torch.use_deterministic_algorithms(before[0])
+    torch.utils.deterministic.fill_uninitialized_memory = before[1]
+
+
+def test_json_and_pictures_lie_in_the_folder_for_them(predict, tmp_path):
+    first, second = photograph(tmp_path / "a.jpg"), photograph(tmp_path / "sub" / "b.png", (64, 200))
+    out = tmp_path / "found"
+    code, said = predict(first, second, "--out", out, "--threshold", 0)
+    assert code == 0, said
+    assert sorted(path.name for path in out.iterdir()) == ["a.found.jpg", "b.found.jpg", "predictions.json"]
+    records = json.loads((out / "predictions.json").read_text(encoding="utf-8"))
+    assert [record["image"] for record in records] == [str(first), str(second)]
+    assert [(record["width"], record["height"]) for record in records] == [(120, 80), (64, 200)]
+    assert f"{first}: {len(records[0]['detections'])} objects" in said
+    for record, name in zip(records, ("a", "b"), strict=True):
+        with Image.open(out / f"{name}.found.jpg") as picture:
+            assert picture.size == (record["width"], record["height"])
+        scores = [each["score"] for each in record["detections"]]
+        assert scores == sorted(scores, reverse=True)
+        assert 6 <= len(scores) <= 12
+        for each in record["detections"]:
+            x, y, width, height = each["bbox"]
+            assert 0 <= x <= x + width <= record["width"] + 0.01
+            assert 0 <= y <= y + height <= record["height"] + 0.01
+            assert each["label"] in ("Zelle", "<b>rot|\u00e9</b>")
+            assert 0 <= each["score"] <= 1
+
+
+def test_json_is_all_that_is_printed_and_nothing_is_written(predict, tmp_path):
+    image = photograph(tmp_path / "a.png")
+    code, said = predict("--json", "--threshold", 0, image)
+    assert code == 0, said
+    assert json.loads(said) == predict.json(image)
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "log.txt"}
+
+
+def test_the_threshold_cuts(predict, tmp_path):
+    image = photograph(tmp_path / "a.png")
+    everything = predict.json(image)[0]["detections"]
+    middle = (everything[2]["score"] + everything[3]["score"]) / 2
+    assert predict.json(image, threshold=middle)[0]["detections"] == everything[:3]
+    assert predict.json(image, threshold=1)[0]["detections"] == []
+    assert "--threshold" in predict.refused("--threshold", 1.5, image)
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_the_orientation_of_a_photograph_is_honoured(predict, tmp_path, orientation: int):
+    turned = photograph(tmp_path / "turned.png", (120, 80), orientation)
+    with Image.open(turned) as image:
+        upright = image.transpose(
+            {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_270, 8: Image.Transpose.ROTATE_90}[orientation]
+        )
+        upright.save(tmp_path / "upright.png", exif=b"")
+    one, other = predict.json(turned, tmp_path / "upright.png")
+    assert (one["width"], one["height"]) == ((120, 80) if orientation == 3 else (80, 120))
+    assert one["detections"] == other["detections"]
+
+
+def test_grey_palette_alpha_and_16_bit_images_are_read(predict, tmp_path):
+    base = Image.open(photograph(tmp_path / "rgb.png"))
+    for mode in ("L", "P", "RGBA", "LA", "1", "CMYK"):
+        suffix = "tif" if mode == "CMYK" else "png"
+        base.convert(mode).save(tmp_path / f"{mode}.{suffix}")
+    Image.fromarray(np.asarray(base.convert("L")).astype(np.uint16) * 257).save(tmp_path / "16.png")
+    records = predict.json(tmp_path)
+    assert len(records) == 8
+    by_name = {Path(record["image"]).name: record["detections"] for record in records}
+    assert by_name["16.png"] == by_name["L.png"]
+    assert by_name["RGBA.png"] == by_name["rgb.png"]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (3000, 2)])
+def test_images_of_any_shape_are_predicted(predict, tmp_path, size: tuple[int, int]):
+    image = photograph(tmp_path / "odd.png", size)
+    predict_files(str(predict.model), [image], tmp_path / "out", 0.0, "cpu")
+    with Image.open(tmp_path / "out" / "odd.found.jpg") as picture:
+        assert picture.size == size
+
+
+def test_a_folder_gives_its_images_in_order(predict, tmp_path):
+    folder = tmp_path / "photos"
+    for name in ("b.JPG", "a.png", "deep/c.webp"):
+        photograph(folder / name)
+    (folder / "notes.txt").write_text("no image")
+    (folder / "folder.jpg").mkdir()
+    records = predict.json(folder)
+    assert [os.path.relpath(record["image"], folder) for record in records] == ["a.png", "b.JPG", "deep/c.webp"]
+
+
+def test_pictures_never_replace_photographs(predict, tmp_path):
+    folder = tmp_path / "photos"
+    files = [photograph(folder / name) for name in ("a.jpg", "a.png", "A.jpeg", "sub/a.jpg")]
+    before = [path.read_bytes() for path in files]
+    for _ in range(2):
+        records = predict_files(str(predict.model), [folder], folder, 0.0, "cpu")
+        assert len(records) == 4, "drawn pictures are no input"
+        assert [path.read_bytes() for path in files] == before
+        drawn = sorted(path.name for path in folder.glob("*.found.jpg"))
+        assert len(drawn) == len({name.lower() for name in drawn}) == 4
+
+
+def test_names_of_pictures_differ_and_fit():
+    names = picture_names(
+        [Path("a.jpg"), Path("x/a.png"), Path("a-2.jpg"), Path("A.jpg"), Path("\u00e9" * 125 + ".jpg")]
+    )
+    assert names[:3] == ["a.found.jpg", "a-2.found.jpg", "a-2-2.found.jpg"]
+    assert len({name.lower() for name in names}) == 5
+    assert all(len(name.encode()) < 255 for name in names)
+
+
+def test_a_wrong_image_is_named(predict, tmp_path):
+    assert f"{tmp_path}/none.jpg does not exist" in predict.refused(tmp_path / "none.jpg")
+    assert "Missing argument" in predict.refused()
+    (tmp_path / "text.jpg").write_text("this is no picture")
+    cut = photograph(tmp_path / "cut.png")
+    cut.write_bytes(cut.read_bytes()[:200])
+    for path in (tmp_path / "text.jpg", cut):
+        with pytest.raises(JobError, match=rf"{path.name} cannot be read as an image: "):
+            predict.json(path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(JobError, match=r"empty has no images \(\.bmp"):
+        predict.json(tmp_path / "empty")
+
+
+def test_a_wrong_model_or_place_is_named(predict, tmp_path):
+    image = photograph(tmp_path / "a.png")
+    (tmp_path / "file").write_text("x")
+    assert "error: --out: " in predict.refused("--out", tmp_path / "file", image)
+    with pytest.raises(StoreError, match=r"nothing/config\.json"):
+        predict_files(str(tmp_path / "nothing"), [image], None, 0.5, "cpu")
+    with pytest.raises(JobError, match="'tpu' is not one of auto, cuda, cpu"):
+        predict_files(str(predict.model), [image], None, 0.5, "tpu")
+
+
+def test_only_files_with_an_images_ending_are_found_in_folders(tmp_path):
+    photograph(tmp_path / "a.png")
+    photograph(tmp_path / "b.found.jpg")
+    assert image_files([tmp_path]) == [tmp_path / "a.png"]
+    assert image_files([tmp_path / "b.found.jpg"]) == [tmp_path / "b.found.jpg"], "who names a file means it"
+    with pytest.raises(JobError, match="does not exist"):
+        image_files([tmp_path / "c.png"])
+
+
+# Drawing ------------------------------------------------------------------------------------------
+
+
+def test_the_first_colours_are_far_apart():
+    colours = np.array([class_colour(index) for index in range(8)], int)
+    distance = np.abs(colours[:, None] - colours[None]).sum(-1) + 999 * np.eye(8, dtype=int)
+    assert distance.min() > 80
+
+
+@pytest.mark.parametrize(
+    "bbox",
+    [(0, 0, 200, 150), (150, 0, 50, 20), (180, 130, 20, 20), (-30, -30, 400, 400), (60, 60, 0, 0), (0, 140, 5, 10)],
+)
+def test_labels_stay_inside_the_picture(bbox: tuple[float, float, float, float]):
+    """The label's field, in the class's colour, is whole: as wide as in the middle of the picture."""
+    image = Image.new("RGB", (200, 150), (20, 20, 20))
+
+    def filled(box: tuple[float, float, float, float]) -> int:
+        picture = np.asarray(draw_detections(image, [Found("a name", 0.5, box)], ("a name",)))
+        rows = (np.abs(picture.astype(int) - class_colour(0)).sum(-1) < 30).sum(1)
+        return int(sorted(rows)[-6])
+
+    assert filled(bbox) >= filled((60, 60, 0, 0)) - 2
+
+
+def test_the_original_is_left_alone_and_grey_is_coloured():
+    image = Image.new("L", (100, 100), 50)
+    before = image.tobytes()
+    picture = draw_detections(image, [Found("x", 0.9, (10, 40, 50, 30))], ("x",))
+    assert image.tobytes() == before
+    assert picture.mode == "RGB"
+    assert len(set(picture.getpixel((10, 55)))) > 1
+
+
+def test_a_picture_without_detections_is_the_image():
+    image = Image.new("RGB", (30, 20), (1, 2, 3))
+    assert draw_detections(image, [], ("x",)).tobytes() == image.tobytes()
+
+
+def test_labels_give_way_to_each_other():
+    image = Image.new("RGB", (400, 300), (20, 20, 20))
+    both = [Found("first", 0.9, (100, 100, 120, 90)), Found("second", 0.8, (102, 101, 118, 92))]
+    picture = np.asarray(draw_detections(image, both, ("first", "second"))).astype(int)
+    for index, found in enumerate(both):
+        alone = np.asarray(draw_detections(image, [found], ("first", "second"))).astype(int)
+        wanted = (np.abs(alone - class_colour(index)).sum(-1) < 30).sum()
+        seen = (np.abs(picture - class_colour(index)).sum(-1) < 30).sum()
+        assert seen > 0.75 * wanted, f"{found.label} is covered"
