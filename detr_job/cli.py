@@ -100,9 +100,14 @@ def evaluate(
         print(json.dumps(result.to_dict()))
         return
     for name, value in result.numbers().items():
-        print(f"{name:<10} {value:.3f}" if value >= 0 else f"{name:<10} -")
+        print(f"{name:<10} {_digits(value)}")
     for each in result.classes:
-        print(f"  {each.name}: AP {each.ap:.3f}, AP50 {each.ap50:.3f}, {each.ground_truths} boxes")
+        print(f"  {each.name}: AP {_digits(each.ap)}, AP50 {_digits(each.ap50)}, {each.ground_truths} boxes")
+
+
+def _digits(value: float) -> str:
+    """COCO's -1 stands for what nothing in the split defines."""
+    return f"{value:.3f}" if value >= 0 else "-"
 
 
 @app.command()

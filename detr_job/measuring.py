@@ -44,5 +44,9 @@ def measure(
         seen = predict_split(model.family.network, model.family, samples, batch_size, device, bf16=bf16)
         if out is not None:
             content = seen.file(set_id, split_name, model.description, model.info.classes)
-            write_predictions(out / "predictions" / f"{split_name}.json", content)
+            path = out / "predictions" / f"{split_name}.json"
+            try:
+                write_predictions(path, content)
+            except OSError as error:
+                raise JobError(f"--out: {path} cannot be written: {error.strerror or error}") from error
         return evaluate_boxes(split.annotations_path, seen.predictions)
