@@ -32,7 +32,9 @@ def padded_targets(targets: Targets) -> tuple[Tensor, Tensor]:
     most = max(targets.counts, default=0)
     device = targets.boxes.device
     labels = torch.zeros(len(targets.counts), most, dtype=torch.int64, device=device)
-    boxes = torch.tensor((0.5, 0.5, 1.0, 1.0), device=device).expand(len(targets.counts), most, 4).clone()
+    # filled on the device: a tensor made of Python numbers would wait for it
+    boxes = torch.full((len(targets.counts), most, 4), 0.5, device=device)
+    boxes[..., 2:] = 1
     rows = np.repeat(np.arange(len(targets.counts)), targets.counts)
     columns = np.concatenate([np.arange(count) for count in targets.counts]) if rows.size else rows
     index = torch.from_numpy(np.stack((rows, columns))).to(device, non_blocking=True)
