@@ -48,7 +48,7 @@ class Evaluate:
     def __call__(self, model: Path | str, *arguments: object) -> tuple[int, str]:
         """Exit code and all that was printed."""
         places = ["--model", str(model), "--store", self.store, "--set", self.set_id, "--device", "cpu"]
-        job = self.server.start(["evaluate", *places, *map(str, arguments)], self.folder / "log.txt")
+        job = self.server.start(["evaluate", *places, *map(str, arguments)], self.folder / "log.txt", to_the_end=False)
         return job.ends(), job.says()
 
     def refused(self, model: Path | str, *arguments: object) -> str:
@@ -122,7 +122,9 @@ def test_a_finished_run_is_measured_as_it_measured_itself(run, tmp_path):
     run.ends()
     place = ["--model", str(run.out / "model"), "--store", run.store_url, "--set", run.set_id, "--device", "cpu"]
     for split in ("val", "test"):
-        job = run.server.start(["evaluate", *place, "--split", split, "--out", str(tmp_path)], tmp_path / "log.txt")
+        job = run.server.start(
+            ["evaluate", *place, "--split", split, "--out", str(tmp_path)], tmp_path / "log.txt", to_the_end=False
+        )
         assert job.ends() == 0, job.says()
         mine = read_predictions(tmp_path / "predictions" / f"{split}.json")
         theirs = read_predictions(run.out / "predictions" / f"{split}.json")

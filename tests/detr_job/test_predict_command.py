@@ -62,7 +62,7 @@ class Predict:
     def __call__(self, *arguments: object) -> tuple[int, str]:
         """Exit code and all that was printed."""
         given = ["predict", "--model", str(self.model), "--device", "cpu", *map(str, arguments)]
-        job = self.server.start(given, self.folder / "log.txt")
+        job = self.server.start(given, self.folder / "log.txt", to_the_end=False)
         return job.ends(), job.says()
 
     def json(self, *paths: Path, threshold: float = 0.0) -> list[dict]:
