@@ -1,10 +1,12 @@
 """Runs `detr-job` in real processes that do not each pay for importing torch.
 
 Started as a script, this is a process that has imported all the job needs, and forks for each job:
-one with its own process group, signals and exit, as if it had been started from a shell.
+one with its own process group and signals, as if it had been started from a shell. To take down the
+interpreter costs a second of its own, so a job does that only where a test asks for it.
 """
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -50,10 +52,17 @@ class JobServer:
         self._process.stdin.flush()
         return json.loads(self._process.stdout.readline())
 
-    def start(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> "Job":
+    def start(
+        self, arguments: Sequence[str], log: Path, environment: Mapping[str, str] | None = None, *, to_the_end: bool
+    ) -> "Job":
         """Start `detr-job` with these arguments; stdout and stderr go to `log`."""
         log.parent.mkdir(parents=True, exist_ok=True)
-        request = {"arguments": list(arguments), "log": str(log), "environment": dict(environment or {})}
+        request = {
+            "arguments": list(arguments),
+            "log": str(log),
+            "environment": dict(environment or {}),
+            "to_the_end": to_the_end,
+        }
         return Job(self, self.ask(start=request), log)
 
     def close(self) -> None:
@@ -185,7 +194,7 @@ def _serve() -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def _become(arguments: list[str], log: str, environment: dict[str, str]) -> None:
+def _become(arguments: list[str], log: str, environment: dict[str, str], *, to_the_end: bool) -> None:
     """Turn the fork into the job."""
     os.environ.update(environment)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
@@ -193,11 +202,21 @@ def _become(arguments: list[str], log: str, environment: dict[str, str]) -> None
     for source, target in ((nothing, 0), (file, 1), (file, 2)):
         os.dup2(source, target)
     sys.argv = ["detr-job", *arguments]
-    cli.main()
+    try:
+        cli.main()
+    except SystemExit as end:
+        if not to_the_end:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(int(end.code or 0))
+        gc.unfreeze()
+        raise
 
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
     from detr_job import cli, measuring, training_job  # noqa: F401 - what the forks find imported
 
+    gc.collect()
+    gc.freeze()  # or the first collection in each fork copies all that was imported
     _serve()

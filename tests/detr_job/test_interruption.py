@@ -126,7 +126,7 @@ def test_a_second_ctrl_c_leaves_at_once(run: Run, gate: Gate):
 
 
 def test_workers_survive_a_signal_to_all_processes_and_leave_with_the_job(run: Run, gate: Gate):
-    run = run.with_options(NO_CHECKPOINTS | {"data.workers": 2, "data.cache": "false"})
+    run = run.with_options(NO_CHECKPOINTS | {"data.workers": 2, "data.cache": "false"}, to_the_end=True)
     job = started_up_to(run, gate, 2)
     workers = processes_of(job.pid)
     assert len(workers) == 3

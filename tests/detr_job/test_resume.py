@@ -84,3 +84,13 @@ def test_a_finished_run_only_predicts_again(run: Run):
     assert "step 1/" not in says
     assert (run.out / "model" / "model.safetensors").read_bytes() == weights
     assert [line["step"] for line in run.metrics() if line["split"] == "train"] == [1, 2, 3]
+
+
+def test_metrics_are_in_the_store_before_the_checkpoint_that_comes_after_them(run: Run):
+    every = {"evaluation.interval": 4, "checkpoints.interval": 4, "checkpoints.keep": 1000}
+    job = run.with_options(every | {"training.log_interval": 1000, "schedule.steps": 4000}).start()
+    job.reaches(lambda: run.complete_steps() != [], "a checkpoint")
+    job.send(signal.SIGKILL)
+    assert job.ends() == -signal.SIGKILL
+    measured = [line["step"] for line in run.metrics() if line["split"] == "val"]
+    assert set(run.complete_steps()) <= set(measured)

@@ -68,6 +68,8 @@ class Run:
     options: Mapping[str, Any] = field(default_factory=lambda: TINY)
     more: tuple[str, ...] = ("--device", "cpu")
     environment: Mapping[str, str] = field(default_factory=dict)
+    to_the_end: bool = False
+    """Whether the interpreter is taken down as well, which takes a second."""
 
     def with_options(self, options: Mapping[str, Any] | None = None, /, **others: Any) -> "Run":
         """The same with other keys of the configuration, or other fields."""
@@ -82,7 +84,9 @@ class Run:
 
     def start(self) -> Job:
         """Start the process."""
-        return self.server.start(self.arguments(), self.folder / f"{self.name}.log", self.environment)
+        return self.server.start(
+            self.arguments(), self.folder / f"{self.name}.log", self.environment, to_the_end=self.to_the_end
+        )
 
     def ends(self) -> Job:
         """Run to the end, which must be good."""
