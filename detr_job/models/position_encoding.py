@@ -9,6 +9,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from detr_job.errors import JobError
+
 LEARNED_CELLS = 50
 
 
@@ -55,7 +57,7 @@ class LearnedPositionEncoding(nn.Module):
         """(1, H, W, dim), columns first, then rows; padding changes nothing."""
         del padding_mask, device  # the interface of the sine encoding
         if max(height, width) > LEARNED_CELLS:
-            raise ValueError(
+            raise JobError(
                 f"learned position encodings end at {LEARNED_CELLS} x {LEARNED_CELLS} cells, but the feature "
                 f"map has {height} x {width}: use smaller images or position_embedding: sine"
             )

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from detr_job.errors import JobError
 from detr_job.models.position_encoding import LearnedPositionEncoding, SinePositionEncoding
 
 CPU = torch.device("cpu")
@@ -41,5 +42,5 @@ def test_learned_encodings_are_columns_then_rows():
 
 
 def test_a_map_beyond_the_learned_encodings_is_refused_in_words():
-    with pytest.raises(ValueError, match="51 x 4: use smaller images"):
+    with pytest.raises(JobError, match="51 x 4: use smaller images"):
         LearnedPositionEncoding(8)(51, 4, None, CPU)
