@@ -130,7 +130,7 @@ class ReducedImages:
     def fill(self) -> None:
         """Decode all images, with all processors."""
         self.pixels = torch.empty(self.size_bytes, dtype=torch.uint8)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(processors()) as pool:
             for _ in pool.map(self._fill, range(len(self.shapes))):
                 pass
 
@@ -241,7 +241,14 @@ def worker_count(data: Data, device: torch.device) -> int:
     """`auto`: processes beside a GPU, none where the CPU itself is busy with training."""
     if data.workers != "auto":
         return data.workers
-    return min(MAX_WORKERS, os.cpu_count() or 1) if device.type == "cuda" else 0
+    return min(MAX_WORKERS, processors()) if device.type == "cuda" else 0
+
+
+def processors() -> int:
+    """Those that this process may use; of a container, not of its whole machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def training_loader(samples: TrainingSamples, batches: EpochBatches, device: torch.device) -> DataLoader[Batch]:

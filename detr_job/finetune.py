@@ -14,9 +14,9 @@ from torch import Tensor
 from detr_job.coco_classes import COCO_CLASSES
 from detr_job.errors import JobError
 from detr_job.family import Family
-from detr_job.model_folder import CONFIG, read_info, read_weights
+from detr_job.model_folder import find_model, read_info, read_weights
 from detr_job.tensor_files import read_tensors
-from object_store import ObjectStore, open_store
+from object_store import open_store
 
 SEGMENTATION_PREFIX = "detr."
 WHOLE_FILES = (".pth", ".pt", ".safetensors")
@@ -64,21 +64,14 @@ def read_source(url: str) -> Source:
     if url.endswith(WHOLE_FILES):
         weights = _only_tensors(url)
         return Source(url, weights, _coco_rows(weights))
-    store = _model_folder(url)
+    try:
+        store = find_model(url)
+    except JobError as error:
+        raise JobError(
+            f"cvat-finetune-checkpoint: {error}, or a .pth or .safetensors file of a public DETR checkpoint"
+        ) from error
     info = read_info(store)
     return Source(url, read_weights(store), info.classes)
-
-
-def _model_folder(url: str) -> ObjectStore:
-    """The folder itself, or the `model/` of a run's folder."""
-    store = open_store(url)
-    for candidate in (store, store.child("model")):
-        if candidate.exists(CONFIG):
-            return candidate
-    raise JobError(
-        f"cvat-finetune-checkpoint: there is no {CONFIG} at {url}. It must be the model/ folder of an earlier run, "
-        "or a .pth or .safetensors file of a public DETR checkpoint"
-    )
 
 
 def _only_tensors(url: str) -> dict[str, Tensor]:

@@ -10,7 +10,6 @@ from detr_job.augmentation import Sample, resize
 from detr_job.data import collate, normalised
 from detr_job.hardware import autocast, use_bf16
 from detr_job.model_folder import TrainedModel, load_model
-from object_store import open_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,7 @@ class Predictor:
 
     def __init__(self, url: str, device: torch.device) -> None:
         self.device = device
-        self.model: TrainedModel = load_model(open_store(url), device)
+        self.model: TrainedModel = load_model(url, device)
         self.classes = self.model.info.classes
         self.bf16 = use_bf16(self.model.config.training, device, insist=False)
 

@@ -28,7 +28,7 @@ def measure(
         raise JobError(f"--split: {split_name!r} is not one of {', '.join(SPLITS)}")
     device = hardware.choose_device(device_name)
     hardware.prepare(device)
-    model = load_model(open_store(model_url), device)
+    model = load_model(model_url, device)
     prepared = PreparedSet.open(open_store(store_url), set_id)
     if model.info.classes != prepared.class_names:
         raise JobError(

@@ -21,7 +21,7 @@ from torch import Tensor
 from detr_job.data import MEAN, STD
 from detr_job.errors import JobError
 from detr_job.family import Family, build_family
-from object_store import ObjectStore
+from object_store import ObjectStore, open_store
 from run_config.job import JobConfig
 from run_config.presets import checked
 
@@ -77,6 +77,17 @@ def write_model(folder: Path, weights: Mapping[str, Tensor], info: ModelConfig) 
     (folder / CARD).write_text(model_card(info), encoding="utf-8")
 
 
+def find_model(url: str) -> ObjectStore:
+    """The folder of a model: the one given, or `model/` in the folder of a run. JobError when neither is one."""
+    store = open_store(url)
+    for candidate in (store, store.child("model")):
+        if candidate.exists(CONFIG):
+            return candidate
+    raise JobError(
+        f"there is no model at {url} (no {CONFIG}): give the model/ folder of a run, or the folder of the run itself"
+    )
+
+
 def read_info(store: ObjectStore) -> ModelConfig:
     """config.json of a folder. JobError when it is none."""
     where = f"{store.url}/{CONFIG}"
@@ -98,8 +109,9 @@ def read_weights(store: ObjectStore) -> dict[str, Tensor]:
         raise JobError(f"{store.url}/{WEIGHTS} is damaged: {error}") from error
 
 
-def load_model(store: ObjectStore, device: torch.device) -> TrainedModel:
+def load_model(url: str, device: torch.device) -> TrainedModel:
     """A model from its folder, ready to predict on a device. JobError when the folder is not whole."""
+    store = find_model(url)
     info = read_info(store)
     config = checked(info.job, f"{store.url}/{CONFIG}")
     family = build_family(config, len(info.classes))

@@ -238,7 +238,9 @@ def test_a_wrong_path_is_an_error_and_never_a_start_from_scratch(tmp_path):
     for place in ("nothing", "nothing.pth", "nothing/", "model.safetensors"):
         assert "nothing" in complaint(tmp_path / place) or place == "model.safetensors"
     (tmp_path / "empty").mkdir()
-    assert "there is no config.json at" in complaint(tmp_path / "empty")
+    said = complaint(tmp_path / "empty")
+    assert said.startswith(f"cvat-finetune-checkpoint: there is no model at {tmp_path}/empty (no config.json): give")
+    assert said.endswith("or a .pth or .safetensors file of a public DETR checkpoint")
     (tmp_path / "file.txt").write_text("x")
     complaint(tmp_path / "file.txt")
     complaint("")

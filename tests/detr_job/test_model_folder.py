@@ -11,7 +11,7 @@ from safetensors import safe_open
 from detr_job.errors import JobError
 from detr_job.family import build_family
 from detr_job.model_folder import CARD, CONFIG, WEIGHTS, ModelConfig, Preprocessing, load_model, model_card, write_model
-from object_store import StoreError, open_store
+from object_store import StoreError
 from run_config.errors import ConfigError
 from tests.detr_job.pictures import small_config
 
@@ -43,7 +43,7 @@ def written(folder: Path, family: str = "tiny") -> tuple[Path, torch.nn.Module]:
 def test_a_model_that_was_written_is_read_back_and_predicts_the_same(tmp_path, family: str):
     folder, network = written(tmp_path / "model", family)
     assert sorted(path.name for path in folder.iterdir()) == sorted((WEIGHTS, CONFIG, CARD))
-    model = load_model(open_store(folder), CPU)
+    model = load_model(str(folder), CPU)
     assert model.config == small_config(family)
     assert model.info == info(family)
     assert not model.family.network.training
@@ -63,7 +63,7 @@ def edited(folder: Path, **changes: Any) -> None:
 
 def complaint(folder: Path) -> str:
     with pytest.raises((JobError, StoreError, ConfigError)) as caught:
-        load_model(open_store(folder), CPU)
+        load_model(str(folder), CPU)
     assert caught.value.exit_code == 2
     said = str(caught.value)
     assert "\n" not in said
@@ -122,6 +122,13 @@ def test_damaged_weights_are_named(tmp_path):
     data = (folder / WEIGHTS).read_bytes()
     (folder / WEIGHTS).write_bytes(data[: len(data) // 2])
     assert f"{WEIGHTS} is damaged: " in complaint(folder)
+
+
+def test_the_folder_of_a_run_will_do(tmp_path):
+    written(tmp_path / "run" / "model")
+    assert load_model(str(tmp_path / "run"), CPU).description.endswith("/run/model")
+    with pytest.raises(JobError, match=rf"there is no model at {tmp_path} \(no config\.json\): give the model/ folder"):
+        load_model(str(tmp_path), CPU)
 
 
 HOSTILE = (

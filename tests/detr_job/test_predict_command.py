@@ -16,7 +16,6 @@ from detr_job.family import build_family
 from detr_job.inference import Found
 from detr_job.model_folder import ModelConfig, Preprocessing, write_model
 from detr_job.predicting import image_files, picture_names, predict_files
-from object_store import StoreError
 from tests.data_prep.export_builder import encode
 from tests.detr_job.job_server import JobServer
 from tests.detr_job.pictures import small_config
@@ -209,7 +208,7 @@ def test_a_wrong_model_or_place_is_named(predict, tmp_path):
     image = photograph(tmp_path / "a.png")
     (tmp_path / "file").write_text("x")
     assert "error: --out: " in predict.refused("--out", tmp_path / "file", image)
-    with pytest.raises(StoreError, match=r"nothing/config\.json"):
+    with pytest.raises(JobError, match=r"there is no model at .*/nothing \(no config\.json\)"):
         predict_files(str(tmp_path / "nothing"), [image], None, 0.5, "cpu")
     with pytest.raises(JobError, match="'tpu' is not one of auto, cuda, cpu"):
         predict_files(str(predict.model), [image], None, 0.5, "tpu")
