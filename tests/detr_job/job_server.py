@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -197,6 +198,7 @@ def _serve() -> None:
 def _become(arguments: list[str], log: str, environment: dict[str, str], *, to_the_end: bool) -> None:
     """Turn the fork into the job."""
     os.environ.update(environment)
+    tempfile.tempdir = None  # it is remembered; look at the environment anew
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (file, 1), (file, 2)):

@@ -3,10 +3,10 @@
 import os
 import pty
 import re
+import select
 import signal
-import subprocess
-import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -99,21 +99,16 @@ def test_argo_sees_progress_that_is_never_complete_before_the_end(run: Run, gate
 
 def test_a_terminal_gets_a_bar_and_lines_above_it(run: Run):
     run = run.with_options({"schedule.steps": 6, "evaluation.interval": 3})
-    program = "import sys; from detr_job.cli import main; sys.argv[0] = 'detr-job'; main()"
     terminal, theirs = pty.openpty()
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, *run.arguments()], stdout=theirs, stderr=theirs, stdin=theirs, env=environment
-    )
-    os.close(theirs)
+    environment = {"TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
+    job = run.server.start(run.arguments(), Path(os.ttyname(theirs)), environment, to_the_end=False)
     shown = b""
-    try:
-        while chunk := os.read(terminal, 1 << 16):
-            shown += chunk
-    except OSError:
-        pass  # how Linux says that the other side has closed
-    assert process.wait() == 0, shown.decode()
+    while job.exit_code() is None or select.select([terminal], [], [], 0)[0]:
+        if select.select([terminal], [], [], 0.1)[0]:
+            shown += os.read(terminal, 1 << 16)
+    os.close(theirs)
     os.close(terminal)
+    assert job.exit_code() == 0, shown.decode()
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
     assert "train ━" in text
     assert re.search(r"100%", text)

@@ -41,7 +41,7 @@ DETR = SMALL_IMAGES | {
     "model.feedforward_dim": 64,
     "model.queries": 20,
     "data.batch_size": 2,
-    "schedule.steps": 5,
+    "schedule.steps": 4,
     "evaluation.interval": 3,
     "checkpoints.interval": 2,
     "training.log_interval": 1,
@@ -84,9 +84,10 @@ class Run:
 
     def start(self) -> Job:
         """Start the process."""
-        return self.server.start(
-            self.arguments(), self.folder / f"{self.name}.log", self.environment, to_the_end=self.to_the_end
-        )
+        log = self.folder / f"{self.name}.log"
+        # What a killed process leaves in the folder for temporary files goes with the test's.
+        environment = {"TMPDIR": str(self.folder), **self.environment}
+        return self.server.start(self.arguments(), log, environment, to_the_end=self.to_the_end)
 
     def ends(self) -> Job:
         """Run to the end, which must be good."""
