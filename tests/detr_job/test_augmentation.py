@@ -82,8 +82,8 @@ def test_a_size_keeps_the_shape_and_its_bounds(width: int, height: int, size: in
     if max_size is None or long < max_size:
         assert short <= size
     if max_size is not None:
-        # the short side is rounded, and the long one follows it
-        assert long <= max_size * (1 + 0.5 / short) + 1
+        # the short side is rounded by at most a half, and the long one follows it
+        assert long <= max_size * short / (short - 0.5) + 1
     elif width != height:
         assert short == size
     if short > 1:
