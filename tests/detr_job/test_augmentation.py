@@ -167,6 +167,16 @@ def test_the_affine_recipe_drops_boxes_of_which_too_little_shows(sample: Sample,
         assert touches or label in kept, "a box that lies wholly inside stays"
 
 
+def test_a_box_stays_when_enough_of_it_shows():
+    sample = rectangles([(0, 0, 10, 10)] * 4)
+    # of 100 square pixels, 29, 31, 100 and 0 lie in a picture of 50 x 40
+    boxes = torch.tensor([(47.1, 5, 57.1, 15), (5, 36.9, 15, 46.9), (0, 0, 10, 10), (50, 0, 60, 10)])
+    for least, kept in ((0.3, [1, 2]), (0.0, [0, 1, 2]), (0.32, [2]), (1.0, [2])):
+        changed = augmentation._kept(sample, boxes, 50, 40, min_visible=least)
+        assert changed.labels.tolist() == kept
+        assert len(changed.boxes) == len(kept)
+
+
 @often
 @given(pictures(), seeds())
 def test_boxes_follow_the_published_recipe(sample: Sample, seed: int):

@@ -287,7 +287,17 @@ def test_gradients_reach_every_parameter(network):
     assert without == []
 
 
-def test_boxes_are_refined_layer_by_layer_without_gradients_between(network):
+@pytest.mark.parametrize("layer", [0, 1])
+def test_boxes_are_refined_layer_by_layer_without_gradients_between(network, layer: int):
+    network.train()
+    outputs: Outputs = network(torch.randn(1, 3, 64, 96))
+    outputs.boxes[1 + layer].sum().backward()
+    reached = {name for name, each in network.named_parameters() if each.grad is not None and each.grad.any()}
+    heads = {name for name in reached if name.endswith("bbox_embed.0.weight")}
+    assert heads == {f"decoder.{layer}.bbox_embed.0.weight"}, "a box learns through its own layer alone"
+
+
+def test_the_selection_learns_from_its_own_loss_alone(network):
     network.train()
     outputs: Outputs = network(torch.randn(1, 3, 64, 96))
     outputs.boxes[1].sum().backward()

@@ -1,5 +1,6 @@
 """The loss of the tiny family, against the formulas written out one number at a time."""
 
+import itertools
 import math
 
 import pytest
@@ -84,14 +85,22 @@ def focal_cost(logit: float) -> float:
     return -0.25 * (1 - p) ** 2 * math.log(p + 1e-8) + 0.75 * p**2 * math.log(1 - p + 1e-8)
 
 
-def test_queries_are_matched_by_focal_cost():
-    logits = torch.tensor([[[[2.0, -1.0], [0.5, 3.0], [-4.0, 0.0]]]])
-    box = torch.tensor([0.5, 0.5, 0.2, 0.2])
-    outputs = Outputs(logits, box.expand(1, 1, 3, 4))
-    for label in (0, 1):
-        matches = VarifocalCriterion(LOSS).match(outputs, Targets(torch.tensor([label]), box[None], (1,)))
-        costs = [focal_cost(float(logits[0, 0, query, label])) for query in range(3)]
-        assert int(matches.query) == costs.index(min(costs))
+@pytest.mark.parametrize("seed", range(30))
+def test_queries_are_matched_by_focal_cost(seed: int):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(1, 1, 3, 2, generator=generator)
+    boxes = torch.tensor([0.5, 0.5, 0.2, 0.2])  # all equal: only the classes decide
+    outputs, targets = (
+        Outputs(logits, boxes.expand(1, 1, 3, 4)),
+        Targets(torch.tensor([0, 1]), boxes.expand(2, 4), (2,)),
+    )
+    matches = VarifocalCriterion(LOSS).match(outputs, targets)
+    chosen = dict(zip(matches.target[0].tolist(), matches.query[0].tolist(), strict=True))
+    costs = {
+        pair: sum(focal_cost(float(logits[0, 0, query, label])) for label, query in enumerate(pair))
+        for pair in itertools.permutations(range(3), 2)
+    }
+    assert costs[chosen[0], chosen[1]] == pytest.approx(min(costs.values()), abs=1e-6)
 
 
 def test_a_batch_without_boxes_still_teaches_that_there_is_nothing():
