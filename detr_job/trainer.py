@@ -35,6 +35,7 @@ from detr_job.progress import ProgressReport, duration
 from detr_job.run_folder import METRICS, Metrics
 from detr_job.step_record import StepRecord
 from detr_job.stop_request import StopNow, StopRequest
+from detr_job.thread_choice import thread_choice
 from detr_job.uploads import ON_STOP_S, Uploads, store_patience_s
 from evaluation.coco import evaluate_boxes
 from evaluation.ground_truth import GroundTruth
@@ -86,16 +87,17 @@ class Trainer:
         self._unseen: deque[StepRecord] = deque()
         self._collapse_was_said = False
         batches = EpochBatches(self.train_split, config.data.batch_size, config.training.seed)
-        self.steps_per_epoch = max(1, batches.batches_per_epoch // config.data.accumulate)
+        self.steps_per_epoch = batches.batches_per_epoch / config.data.accumulate
         self.total_steps = self._total_steps()
-        self.evaluation_interval = config.evaluation.interval or self.steps_per_epoch
-        self.checkpoint_interval = config.checkpoints.interval or self.steps_per_epoch
+        epoch_steps = max(1, round(self.steps_per_epoch))
+        self.evaluation_interval = config.evaluation.interval or epoch_steps
+        self.checkpoint_interval = config.checkpoints.interval or epoch_steps
 
     def _total_steps(self) -> int | None:
         """None under a time budget."""
         schedule = self.config.schedule
         if schedule.epochs is not None:
-            return schedule.epochs * self.steps_per_epoch
+            return max(1, round(schedule.epochs * self.steps_per_epoch))
         return schedule.steps
 
     # The state as a whole -----------------------------------------------------------------------
@@ -203,6 +205,7 @@ class Trainer:
     def _loop(self, report: ProgressReport) -> None:
         batches: Iterator[Batch] | None = None
         interval = Interval()
+        threads = thread_choice(self.device, time_budget=self.total_steps is None)
         self.network.train()
         while not self.stop:
             better = self._evaluation_due() and self._evaluate(report, interval)
@@ -213,12 +216,14 @@ class Trainer:
             if batches is None:
                 with self.stop.at_once():
                     batches = self._batches()
-            step = self.progress.step
+            step, started_s = self.progress.step, time.monotonic()
             set_rates(self.optimizer, rate_factor(self.config.schedule, self.fraction_done()))
             # Dropout must not depend on how often the run was interrupted.
             torch.manual_seed((self.config.training.seed << 32) + step)
             self._unseen.append(self._step(batches, step + 1, interval))
             self.progress = replace(self.progress, step=step + 1, elapsed_s=self._elapsed_s())
+            if threads is not None:
+                threads.step_took(time.monotonic() - started_s)
             if len(self._unseen) > 1:
                 self._unseen.popleft().check()
             if self._due(self.config.training.log_interval) or self._at_end():
@@ -320,6 +325,7 @@ class Trainer:
             "step_s": seconds / interval.steps,
             "data_s": interval.waited_s / interval.steps,
             "memory_gib": memory_gib(self.device),
+            "threads": torch.get_num_threads(),
         }
         self.metrics.add(step, epoch, "train", {name: float(f"{v:.6g}") for name, v in (numbers | speed).items()})
         self.send_metrics()
