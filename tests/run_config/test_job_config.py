@@ -54,7 +54,7 @@ def test_the_published_schedule_and_rates_are_the_default():
     assert (config.data.max_size, config.data.eval_size) == (1333, 800)
 
 
-# What issue 3 lists as turnable, each with a value other than its default
+# What people who train DETR turn, each with a value other than its default
 TURNED = {
     "optimizer.lr": ("3e-4", 3e-4),
     "optimizer.lr_backbone": ("0", 0),
@@ -274,9 +274,9 @@ def test_a_file_cannot_be_its_own_base(tmp_path, base: str):
 
 
 def test_a_base_is_found_beside_the_file_that_names_it(tmp_path, monkeypatch):
-    write(tmp_path, "shared/common.yaml", "base: tiny\ndata: {batch_size: 5}\n")
-    path = write(tmp_path, "runs/mine.yaml", "base: ../shared/common.yaml\n")
-    monkeypatch.chdir(tmp_path / "shared")
+    write(tmp_path, "other/common.yaml", "base: tiny\ndata: {batch_size: 5}\n")
+    path = write(tmp_path, "runs/mine.yaml", "base: ../other/common.yaml\n")
+    monkeypatch.chdir(tmp_path / "other")
     assert load_job_config(path).data.batch_size == 5
 
 
