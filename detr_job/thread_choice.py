@@ -15,13 +15,14 @@ import torch
 TRIAL_STEPS = 3
 FIRST_REST, LONGEST_REST = 100, 1600
 HOPELESS = 1.5  # times the best so far: one such step is enough
+SLOW, SLOW_STEPS = 2.0, 3  # so many steps in a row, so many times slower than usual, end a rest
 
 
 class ThreadChoice:
     """Told how long each step took, says how many threads the next one gets.
 
     A round tries every candidate for a few steps, then rests with the fastest; rests double as long as
-    the same one wins.
+    the same one wins, and end when steps become slow.
     """
 
     def __init__(self, most: int, apply: Callable[[int], None]) -> None:
@@ -31,11 +32,14 @@ class ThreadChoice:
         self._apply = apply
         self._rest = FIRST_REST
         self._resting = 0
+        self._slow = 0
+        self._usual_s = 0.0
         self.threads = most
         self._begin_round()
 
     def _begin_round(self) -> None:
         # The present winner first: what is slower than it is given up after one step.
+        self._resting = self._slow = 0
         self._waiting = sorted(self._candidates, key=lambda each: each != self.threads)
         self._seconds: dict[int, list[float]] = {}
         self._try(self._waiting.pop(0))
@@ -49,7 +53,8 @@ class ThreadChoice:
         """Call after each step, with its wall time."""
         if self._resting:
             self._resting -= 1
-            if not self._resting:
+            self._slow = self._slow + 1 if seconds > SLOW * self._usual_s else 0
+            if not self._resting or self._slow == SLOW_STEPS:
                 self._begin_round()
             return
         trial = self._seconds[self._trying]
@@ -68,6 +73,7 @@ class ThreadChoice:
         best = min(self._seconds, key=lambda threads: statistics.median(self._seconds[threads]))
         self._rest = min(2 * self._rest, LONGEST_REST) if best == self.threads else FIRST_REST
         self.threads, self._resting = best, self._rest
+        self._usual_s = statistics.median(self._seconds[best])
         self._apply(best)
 
 

@@ -52,6 +52,23 @@ def test_the_choice_follows_when_the_machine_becomes_quiet_again() -> None:
     assert machine.choice.threads == 2
 
 
+def test_a_program_that_starts_in_the_middle_is_noticed_at_once() -> None:
+    machine = Machine(2, {2: 0.11, 1: 0.17})
+    machine.run(3000)
+    machine.seconds[2] = 3.0
+    assert machine.run(20).count(2) <= 5
+    assert machine.choice.threads == 1
+
+
+def test_one_slow_step_changes_nothing() -> None:
+    machine = Machine(2, {2: 0.11, 1: 0.17})
+    machine.run(20)
+    machine.seconds[2] = 3.0
+    machine.run(1)
+    machine.seconds[2] = 0.11
+    assert machine.run(50).count(1) == 0
+
+
 def test_runs_that_promise_to_repeat_keep_their_threads() -> None:
     assert thread_choice(torch.device("cpu"), time_budget=False) is None
     assert thread_choice(torch.device("cuda"), time_budget=True) is None
