@@ -37,10 +37,11 @@ class ThreadChoice:
         self.threads = most
         self._begin_round()
 
-    def _begin_round(self) -> None:
-        # The present winner first: what is slower than it is given up after one step.
+    def _begin_round(self, *, slow: bool = False) -> None:
+        # The likely winner first, so that what is slower is given up after one step: the present one, or
+        # the fewest threads when the present one has become slow.
         self._resting = self._slow = 0
-        self._waiting = sorted(self._candidates, key=lambda each: each != self.threads)
+        self._waiting = sorted(self._candidates, key=lambda each: each if slow else each != self.threads)
         self._seconds: dict[int, list[float]] = {}
         self._try(self._waiting.pop(0))
 
@@ -55,7 +56,7 @@ class ThreadChoice:
             self._resting -= 1
             self._slow = self._slow + 1 if seconds > SLOW * self._usual_s else 0
             if not self._resting or self._slow == SLOW_STEPS:
-                self._begin_round()
+                self._begin_round(slow=self._slow == SLOW_STEPS)
             return
         trial = self._seconds[self._trying]
         trial.append(seconds)
