@@ -56,7 +56,7 @@ class Reason(Enum):
     NAME_TAKEN = (
         "image-name-taken",
         "mended",
-        "Different images had the same name in two sources or subsets and were renamed.",
+        "Images had the same name in two sources, subsets or splits and were renamed.",
     )
     BOX_NOT_A_NUMBER = (
         "box-not-a-number",

@@ -14,7 +14,7 @@ def as_lines(manifest: Manifest) -> Iterator[str]:
     for name in SPLITS:
         counts = manifest.counts[name]
         if counts.images:
-            empty = f", {counts.images_without_boxes:,} of them without" if counts.images_without_boxes else ""
+            empty = f", {counts.images_without_boxes:,} of them without boxes" if counts.images_without_boxes else ""
             images, boxes = plural(counts.images, "image"), plural(counts.boxes, "box", "boxes")
             yield f"  {name:<6} {images}{empty}, {boxes}"
     yield f"  {plural(len(manifest.classes), 'class', 'classes')}: {_shortened(manifest.class_names)}"

@@ -131,7 +131,8 @@ def predict(
     found = predict_files(model, images, out, threshold, device)
     for entry in found:
         print(f"{entry['image']}: {len(entry['detections'])} objects")
-    print(f"{os.fspath(out)}: predictions.json and {len(found)} pictures")
+    print(f"{os.fspath(out)}/: predictions.json and {len(found)} drawn pictures")
+    print(f"boxes with a score below {threshold} are left out (--threshold)")
 
 
 def main() -> NoReturn:

@@ -130,7 +130,10 @@ def model_card(info: ModelConfig) -> str:
     model = info.job["model"]
     size = info.preprocessing
     rows = "\n".join(f"| {index} | {_cell(name)} |" for index, name in enumerate(info.classes))
-    numbers = ", ".join(f"{name.upper()} {value:.3f}" for name, value in info.metrics.items()) or "not measured"
+    numbers = (
+        ", ".join(f"{name.removeprefix('val_').upper()} {value:.3f}" for name, value in info.metrics.items())
+        or "not measured"
+    )
     return f"""# {_cell(info.preset)}: a detector of {len(info.classes)} classes
 
 Trained by detr-workflows on the prepared set `{info.prepared_set}`. On its validation split: {numbers}.

@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from run_config.locations import local_path
 from workflows.plan import Plan
 
+WEIGHTS = "/model.safetensors"
+
 RESULTS_SHOWN = (
     ("report and pictures", "report/index.html"),
-    ("model", "model/model.safetensors"),
+    ("model", f"model{WEIGHTS}"),
     ("predictions", "predictions/test.json"),
 )
 """What a person looks for first, as far as the steps left it."""
@@ -26,7 +28,10 @@ def summary(url: str, seconds: float, results: Mapping[str, str], files: Sequenc
     """`AP50 0.881`, the time, and where to look."""
     lines = [f"{name.upper()} {_number(text)}" for name, text in results.items()]
     lines.append(f"time: {duration(seconds)}")
-    lines += [f"{title}: {shown(f'{url}/{path}')}" for title, path in RESULTS_SHOWN if path in files]
+    # The model is its folder, which is what every command that takes a model is given.
+    lines += [
+        f"{title}: {shown(f'{url}/{path.removesuffix(WEIGHTS)}')}" for title, path in RESULTS_SHOWN if path in files
+    ]
     return "\n".join(lines)
 
 

@@ -156,6 +156,6 @@ def test_class_names_cannot_leave_their_cell_of_the_card():
 
 def test_the_card_says_what_one_needs_to_use_the_model():
     card = model_card(info())
-    for part in ("# tiny: a detector of 2 classes", "`0123abcd`", "VAL_AP 0.512", "short side 64", "detr-job predict"):
+    for part in ("# tiny: a detector of 2 classes", "`0123abcd`", ": AP 0.512", "short side 64", "detr-job predict"):
         assert part in card
     assert "not measured" in model_card(info(metrics={}))

@@ -118,7 +118,7 @@ def test_an_export_becomes_a_model_with_its_numbers_and_pictures(laptop: Laptop)
     assert f"AP {float(results['ap']):.3f}" in lines
     assert f"AP50 {float(results['ap50']):.3f}" in lines
     assert f"report and pictures: {run}/report/index.html" in lines
-    assert f"model: {run}/model/model.safetensors" in lines
+    assert f"model: {run}/model" in lines
     assert "<html" in (run / "report" / "index.html").read_text()
 
 

@@ -22,5 +22,5 @@ def test_the_numbers_come_first_and_then_where_to_look():
         "NOTE fine",
         "time: 1 min 05 s",
         "report and pictures: /my runs/a/report/index.html",
-        "model: /my runs/a/model/model.safetensors",
+        "model: /my runs/a/model",
     ]
