@@ -4,7 +4,6 @@ import dataclasses
 import json
 import logging
 import os
-import shlex
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,6 +30,7 @@ from evaluation.predictions import write_predictions
 from object_store import ObjectStore, open_store
 from run_config.job import DetrModel, JobConfig
 from run_config.locations import resolve
+from run_config.parameters import split_overrides
 from run_config.presets import load_job_config
 
 FROM_SCRATCH_IMAGES = 10_000
@@ -71,11 +71,7 @@ def job_config(request: TrainRequest) -> JobConfig:
     if request.epochs and request.minutes:
         raise JobError("epochs and minutes are both set: a run has one length, choose one")
     given = [f"{key}={value}" for key, value in options.items() if value]
-    try:
-        overrides = shlex.split(request.overrides)
-    except ValueError as error:
-        raise JobError(f"overrides: {error} in {request.overrides!r}: quote each key=value as in a shell") from error
-    return load_job_config(request.model, [*given, *overrides])
+    return load_job_config(request.model, [*given, *split_overrides(request.overrides)])
 
 
 def train(request: TrainRequest) -> None:
