@@ -49,7 +49,7 @@ bench: setup ## measure every claim of docs/benchmarks.md (an hour; REAL_DATA=fo
 
 lock: ## renew requirements/*.txt from pyproject.toml (no addresses are written)
 	@cd requirements && for name in bootstrap cpu-steps detr-job dev; do \
-	  case $$name in bootstrap) source="bootstrap.in";; dev) source="../pyproject.toml --all-extras";; *) source="../pyproject.toml --extra $$name";; esac; \
+	  case $$name in bootstrap) source="bootstrap.in";; dev) source="../pyproject.toml --all-extras";; cpu-steps) source="../pyproject.toml --extra cpu-steps --extra client";; *) source="../pyproject.toml --extra $$name";; esac; \
 	  UV_NO_CONFIG=1 ../$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate $$source -o $$name.txt; \
 	done
 

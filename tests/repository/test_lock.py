@@ -10,7 +10,11 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
-LOCKS = {"cpu-steps": ["cpu-steps"], "detr-job": ["detr-job"], "dev": ["cpu-steps", "detr-job", "workflows", "dev"]}
+LOCKS = {
+    "cpu-steps": ["cpu-steps", "client"],
+    "detr-job": ["detr-job"],
+    "dev": ["cpu-steps", "client", "detr-job", "workflows", "dev"],
+}
 
 
 def locked(name: str) -> dict[str, list[Version]]:
