@@ -87,7 +87,9 @@ def evaluate(
     store: Annotated[str, typer.Option(help="Root of the store that holds the prepared set.")],
     set_id: Annotated[str, typer.Option("--set", help="Id of the prepared set.")],
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
-    out: Annotated[Path | None, typer.Option(help="Also write predictions/<split>.json here.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(envvar="OUT", help="Also write predictions/<split>.json here; a step's $OUT.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images of equal shape predicted at once.")] = 4,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="The numbers as JSON on stdout.")] = False,

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from run_config.parameters import PARAMETERS, Parameter, Type, bounds
+from run_config.parameters import PARAMETERS, TEMPLATES, Parameter, Type, bounds
 
 FORM_VERSION = 1
 """Raised when a reader of an older form would misread a newer one."""
@@ -14,8 +14,9 @@ ANNOTATION = "detr-workflows/parameters"
 DOCUMENT_HEAD = """\
 # Parameters
 
-What a run can be told. `detr-workflows run-local -p name=value`, the Argo UI and the form in CVAT take the
-same names; `data-prep check` refuses what is wrong in the first seconds of a run. The table is written by
+What a run of `detr-train` can be told, and at the end what `detr-prepare` and `detr-evaluate` take.
+`detr-workflows run-local -p name=value`, the Argo UI and the form in CVAT take the
+same names; `data-prep check` refuses what is wrong in the first seconds of a run. The tables are written by
 `detr-workflows parameters --markdown` from `run_config/parameters.py`, and a test fails when they differ.
 
 The classes come from the data set, so there is no `cvat-num-classes`. Everything that a model's preset
@@ -55,13 +56,16 @@ def _field(parameter: Parameter) -> dict[str, object]:
     return {key: value for key, value in entries.items() if value is not None}
 
 
-def markdown(parameters: Sequence[Parameter] = PARAMETERS) -> str:
-    """The text of docs/parameters.md: a table for each group."""
-    parts = []
-    for group in dict.fromkeys(parameter.group for parameter in parameters):
-        rows = [_row(parameter) for parameter in parameters if parameter.group == group]
-        parts.append("\n".join((f"## {group}", "", *TABLE_HEAD, *rows, "")))
+def markdown() -> str:
+    """The text of docs/parameters.md: a table for each group of a training run, and one for each other template."""
+    groups = dict.fromkeys(parameter.group for parameter in PARAMETERS)
+    parts = [_table(group, [one for one in PARAMETERS if one.group == group]) for group in groups]
+    parts.extend(_table(f"`{name}`", taken) for name, taken in TEMPLATES.items() if taken is not PARAMETERS)
     return DOCUMENT_HEAD + "\n".join(parts)
+
+
+def _table(title: str, parameters: Sequence[Parameter]) -> str:
+    return "\n".join((f"## {title}", "", *TABLE_HEAD, *map(_row, parameters), ""))
 
 
 def _row(parameter: Parameter) -> str:
@@ -75,6 +79,10 @@ def _row(parameter: Parameter) -> str:
             value = "URL or key"
         case Type.LOCATIONS:
             value = "URLs or keys, one a line"
+        case Type.NODE_POOL:
+            value = "name of a pool"
+        case Type.SET_ID:
+            value = "id"
         case _:
             value = parameter.type.value
     default = "required" if parameter.default is None else f"`{parameter.default}`" if parameter.default else "empty"

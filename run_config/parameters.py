@@ -9,19 +9,27 @@ import difflib
 import math
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from run_config.errors import ConfigError
 from run_config.locations import key_below_store, resolve
 
+POOL_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+"""What the chart lets a pool be called: it is also a key of a ConfigMap."""
+
+_SET_ID = re.compile(r"[0-9a-f]{16,64}")
+
 Value = str | int | float | None
 """A parsed value; None where an optional parameter was left empty."""
 
 
 class Type(StrEnum):
-    """What a value is. `location` is a URL or a key below the store; `locations` several, one a line."""
+    """What a value is. `location` is a URL or a key below the store; `locations` several, one a line.
+
+    The choices of a `node-pool` belong to the installation, see `installation.py`.
+    """
 
     TEXT = "text"
     INTEGER = "integer"
@@ -30,6 +38,8 @@ class Type(StrEnum):
     LOCATION = "location"
     LOCATIONS = "locations"
     KEY = "key"
+    NODE_POOL = "node-pool"
+    SET_ID = "set-id"
 
 
 class Visibility(StrEnum):
@@ -47,6 +57,8 @@ class Role(StrEnum):
     TEST_DATASET = "test-dataset"
     OUTPUT = "output"
     FINETUNE_CHECKPOINT = "finetune-checkpoint"
+    MODEL_FOLDER = "model-folder"
+    NODE_POOL = "node-pool"
     STORE = "store"
 
 
@@ -77,7 +89,7 @@ class Parameter:
         return self.default is None or self.default != ""
 
 
-PARAMETERS: tuple[Parameter, ...] = (
+_ALL: tuple[Parameter, ...] = (
     Parameter(
         name="cvat-annotation-path",
         title="Dataset",
@@ -96,6 +108,32 @@ PARAMETERS: tuple[Parameter, ...] = (
         group="Data",
         type=Type.LOCATIONS,
         role=Role.TEST_DATASET,
+    ),
+    Parameter(
+        name="trained-model",
+        title="Trained model",
+        help="`model/` folder of a finished run: an `s3://` or `file://` URL, or a key below the store.",
+        group="Data",
+        type=Type.LOCATION,
+        default=None,
+        role=Role.MODEL_FOLDER,
+    ),
+    Parameter(
+        name="prepared-set",
+        title="Prepared set",
+        help="Id of the set, as the step `prepare` of an earlier run or of `detr-prepare` gave it.",
+        group="Data",
+        type=Type.SET_ID,
+        default=None,
+    ),
+    Parameter(
+        name="split",
+        title="Part of the set",
+        help="Which part the model is measured on.",
+        group="Data",
+        type=Type.CHOICE,
+        default="test",
+        choices=("test", "val"),
     ),
     Parameter(
         name="val-fraction",
@@ -183,6 +221,26 @@ PARAMETERS: tuple[Parameter, ...] = (
         maximum=2**31 - 1,
     ),
     Parameter(
+        name="sys-node-pool",
+        title="Node pool",
+        help="Machines that the step with the GPU runs on. Empty only where the installation names no pools.",
+        group="Machine",
+        type=Type.NODE_POOL,
+        role=Role.NODE_POOL,
+    ),
+    Parameter(
+        name="gpu-count",
+        title="GPUs",
+        help="GPUs that the training pod asks for, at most what the pool allows. Training uses one; 0 is for "
+        "training on the CPU.",
+        group="Machine",
+        type=Type.INTEGER,
+        default="1",
+        visibility=Visibility.EXPERT,
+        minimum=0,
+        maximum=16,
+    ),
+    Parameter(
         name="overrides",
         title="Configuration overrides",
         help="`key=value` pairs of the job's configuration, separated by blanks or lines, such as "
@@ -224,17 +282,42 @@ PARAMETERS: tuple[Parameter, ...] = (
     ),
 )
 
-BY_NAME: Mapping[str, Parameter] = {parameter.name: parameter for parameter in PARAMETERS}
+BY_NAME: Mapping[str, Parameter] = {parameter.name: parameter for parameter in _ALL}
 
 
-def parse(texts: Mapping[str, str]) -> dict[str, Value]:
+def _without(*names: str) -> tuple[Parameter, ...]:
+    return tuple(parameter for parameter in _ALL if parameter.name not in names)
+
+
+def _only(*names: str) -> tuple[Parameter, ...]:
+    return tuple(parameter for parameter in _ALL if parameter.name in names)
+
+
+PARAMETERS: tuple[Parameter, ...] = _without("trained-model", "prepared-set", "split")
+"""What a training run takes."""
+
+TEMPLATES: Mapping[str, tuple[Parameter, ...]] = {
+    "detr-train": PARAMETERS,
+    "detr-prepare": _only(
+        "cvat-annotation-path", "cvat-test-path", "val-fraction", "seed", "cvat-output-path", "store"
+    ),
+    "detr-evaluate": _only(
+        "trained-model", "prepared-set", "split", "sys-node-pool", "gpu-count", "device",
+        "cvat-output-path", "store",
+    ),
+}  # fmt: skip
+"""Name of a workflow template → what it takes, in the order of the form."""
+
+
+def parse(texts: Mapping[str, str], parameters: Sequence[Parameter] = PARAMETERS) -> dict[str, Value]:
     """Check what was given, fill in the defaults and give every parameter its typed value.
 
     Raises ConfigError with one sentence a mistake, a line each.
     """
-    mistakes = [unknown_name(name, BY_NAME) for name in texts if name not in BY_NAME]
+    known = [parameter.name for parameter in parameters]
+    mistakes = [unknown_name(name, known) for name in texts if name not in known]
     values: dict[str, Value] = {}
-    for parameter in PARAMETERS:
+    for parameter in parameters:
         try:
             values[parameter.name] = parse_value(parameter, texts.get(parameter.name, parameter.default or ""))
         except ConfigError as error:
@@ -268,12 +351,10 @@ def parse_value(parameter: Parameter, text: str) -> Value:
             return _choice(parameter, text)
         case Type.TEXT:
             return text
-        case Type.LOCATIONS:
-            return "\n".join(_location(parameter, line) for line in lines(text))
-        case _ if "\n" in text:
-            raise ConfigError(f"{parameter.name}: {_short(text)} has more than one line; give one.")
+        case Type.NODE_POOL | Type.SET_ID:
+            return _name(parameter, text)
         case _:
-            return _location(parameter, text)
+            return _locations(parameter, text)
 
 
 def lines(value: Value) -> tuple[str, ...]:
@@ -349,6 +430,20 @@ def _choice(parameter: Parameter, text: str) -> str:
     raise ConfigError(f"{parameter.name} must be {_expected(parameter)}, not {_short(text)}.{hint}")
 
 
+def _name(parameter: Parameter, text: str) -> str:
+    if not (POOL_NAME if parameter.type is Type.NODE_POOL else _SET_ID).fullmatch(text):
+        raise ConfigError(f"{parameter.name} must be {_expected(parameter)}, not {_short(text)}.")
+    return text
+
+
+def _locations(parameter: Parameter, text: str) -> str:
+    if parameter.type is Type.LOCATIONS:
+        return "\n".join(_location(parameter, line) for line in lines(text))
+    if "\n" in text:
+        raise ConfigError(f"{parameter.name}: {_short(text)} has more than one line; give one.")
+    return _location(parameter, text)
+
+
 def _location(parameter: Parameter, text: str) -> str:
     """A URL, path or key that could be read; the store without a slash at its end."""
     if parameter.role is Role.STORE and "://" not in text:
@@ -365,22 +460,26 @@ def _location(parameter: Parameter, text: str) -> str:
     return url if parameter.role is Role.STORE else text
 
 
+_WANTED = {
+    Type.KEY: "a prefix below the store",
+    Type.TEXT: "text",
+    Type.NODE_POOL: "the name of a node pool (lower-case letters, digits and dashes)",
+    Type.SET_ID: "the id of a prepared set",
+}
+
+
 def _expected(parameter: Parameter) -> str:
     """What the parameter takes, to stand in a sentence."""
-    match parameter.type:
-        case Type.CHOICE:
-            also = " or a .yaml file" if parameter.file_suffixes else ""
-            return f"one of {', '.join(parameter.choices)}{also}"
-        case Type.INTEGER | Type.NUMBER:
-            return f"{'a whole number' if parameter.type is Type.INTEGER else 'a number'} {bounds(parameter)}"
-        case Type.KEY:
-            return "a prefix below the store"
-        case Type.TEXT:
-            return "text"
-        case _ if parameter.role is Role.STORE:
-            return "s3://bucket/prefix or file:///folder"
-        case _:
-            return "an s3:// or file:// URL, or a key below the store"
+    if parameter.type in _WANTED:
+        return _WANTED[parameter.type]
+    if parameter.type is Type.CHOICE:
+        also = " or a .yaml file" if parameter.file_suffixes else ""
+        return f"one of {', '.join(parameter.choices)}{also}"
+    if parameter.type in (Type.INTEGER, Type.NUMBER):
+        return f"{'a whole number' if parameter.type is Type.INTEGER else 'a number'} {bounds(parameter)}"
+    if parameter.role is Role.STORE:
+        return "s3://bucket/prefix or file:///folder"
+    return "an s3:// or file:// URL, or a key below the store"
 
 
 def bounds(parameter: Parameter) -> str:

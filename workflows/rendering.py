@@ -5,9 +5,11 @@ from pathlib import Path
 
 from hera.workflows import WorkflowTemplate
 
+from workflows.detr_evaluate import detr_evaluate
+from workflows.detr_prepare import detr_prepare
 from workflows.detr_train import detr_train
 
-TEMPLATES: tuple[WorkflowTemplate, ...] = (detr_train,)
+TEMPLATES: tuple[WorkflowTemplate, ...] = (detr_train, detr_prepare, detr_evaluate)
 
 RENDERED = Path(__file__).parent / "rendered"
 """Where the rendered templates lie in the tree and in the installed package."""

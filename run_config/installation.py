@@ -1,0 +1,144 @@
+"""What the platform engineer has set for everybody: node pools, and where runs may read and write.
+
+In a cluster it is one file, `settings.yaml` of the chart's ConfigMap, mounted into every step and named
+by DETR_WORKFLOWS_SETTINGS. No parameter can widen it. On a laptop there is none, and nothing is limited.
+"""
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic.alias_generators import to_camel
+
+from run_config.errors import ConfigError
+from run_config.locations import resolve
+from run_config.parameters import POOL_NAME
+
+VARIABLE = "DETR_WORKFLOWS_SETTINGS"
+"""Environment variable with the file's path."""
+
+LABEL_VALUE = r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?"
+QUALIFIED_NAME = r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+
+Name = Annotated[str, StringConstraints(pattern=f"^{POOL_NAME.pattern}$")]
+LabelValue = Annotated[str, StringConstraints(pattern=f"^{LABEL_VALUE}$")]
+QualifiedName = Annotated[str, StringConstraints(pattern=f"^{QUALIFIED_NAME}$")]
+
+
+class Part(BaseModel):
+    """A mapping of the file; keys as the chart's values have them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
+
+
+class NodePool(Part):
+    """Nodes that a run may ask for, chosen by the value of one label."""
+
+    name: Name
+    title: str = ""
+    label_value: LabelValue
+    gpu_resource: QualifiedName = "nvidia.com/gpu"
+    gpu_count: int = Field(default=1, ge=0, le=16)
+    """The most that one run may ask for; 0 where the nodes have none."""
+    limit: int | None = Field(default=None, ge=0)
+    """Training pods at a time; None: as many as the cluster takes."""
+    tolerations: tuple[Mapping[str, Any], ...] = ()
+
+
+class Installation(Part):
+    """The whole file."""
+
+    version: Literal[1] = 1
+    store: str
+    """The only store that runs may use."""
+    readable: tuple[str, ...] = ()
+    """Further prefixes, as URLs, that runs may read from."""
+    writable: tuple[str, ...] = ()
+    """Output prefixes below the store that runs may write to; empty: any."""
+    store_secret: str = ""
+    """Name of the secret with the store's keys; empty where credentials come from elsewhere."""
+    node_pool_label: QualifiedName = "node.kubernetes.io/instance-type"
+    node_pools: tuple[NodePool, ...] = ()
+
+    def pool(self, name: str) -> NodePool:
+        """The pool that a run asks for.
+
+        Raises ConfigError: there is none of that name.
+        """
+        for pool in self.node_pools:
+            if pool.name == name:
+                return pool
+        names = [pool.name for pool in self.node_pools]
+        if not name:
+            raise ConfigError(f"sys-node-pool is missing: one of {', '.join(names)}.")
+        near = difflib.get_close_matches(name, names, 1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"sys-node-pool must be one of {', '.join(names)}, not {name!r}.{hint}")
+
+    def require_store(self, store: str) -> None:
+        """Raise ConfigError unless `store` is the installation's own."""
+        if store.rstrip("/") != self.store.rstrip("/"):
+            raise ConfigError(f"store must be {self.store} here, not {store!r}; leave it as the form has it.")
+
+    def require_readable(self, parameter: str, text: str) -> None:
+        """Raise ConfigError when runs may not read from where `text`, a URL or key, points to."""
+        url = resolve(text, self.store)
+        if not any(_below(url, prefix) for prefix in (self.store, *self.readable)):
+            allowed = ", ".join((self.store, *self.readable))
+            raise ConfigError(
+                f"{parameter}: {url} may not be read here; allowed are {allowed}. "
+                "Put the file there, or ask who runs this installation to allow the prefix."
+            )
+
+    def require_writable(self, parameter: str, prefix: str) -> None:
+        """Raise ConfigError when runs may not write below `prefix`, a key below the store."""
+        if self.writable and not any(_below(prefix, allowed) for allowed in self.writable):
+            raise ConfigError(
+                f"{parameter}: {prefix!r} may not be written here; allowed are {', '.join(self.writable)} and what is "
+                "below them."
+            )
+
+
+def load_installation(environment: Mapping[str, str] = os.environ) -> Installation | None:
+    """The installation that this process is part of; None where it is part of none.
+
+    Raises ConfigError: the file that the environment names is not there or not right.
+    """
+    path = environment.get(VARIABLE)
+    if not path:
+        return None
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(
+            f"the installation's settings are missing ({path}): the ConfigMap of the chart is not in this namespace, "
+            "or has no key settings.yaml; install the chart detr-workflows here"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the installation's settings {path} cannot be read: {error}") from error
+    return parse_installation(text, path)
+
+
+def parse_installation(text: str, where: str) -> Installation:
+    """Read the file's text; `where` names it in messages.
+
+    Raises ConfigError: no YAML, or a value that is missing, wrong or unknown.
+    """
+    try:
+        return Installation.model_validate(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the document"
+        raise ConfigError(f"{where}: {place}: {first['msg']}") from error
+
+
+def _below(url: str, prefix: str) -> bool:
+    """Whether `url` is `prefix` or lies below it: whole parts of a path count."""
+    url, prefix = url.rstrip("/"), prefix.rstrip("/")
+    return url == prefix or url.startswith(f"{prefix}/")

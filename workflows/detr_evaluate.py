@@ -1,0 +1,28 @@
+"""The template `detr-evaluate`: a trained model is measured on a prepared set."""
+
+from hera.workflows import DAG, Task, WorkflowTemplate
+
+from workflows.detr_train import result
+from workflows.steps import RUN_PREFIX, check, evaluate, given, report
+from workflows.template import settings
+
+TITLE = "Evaluate a model"
+
+with (
+    WorkflowTemplate(
+        **settings(
+            "detr-evaluate",
+            TITLE,
+            "Measures the model of an earlier run on the val or test part of any prepared set with the same classes: "
+            "**check**, **evaluate**, **report**. Predictions, metrics and `report/index.html` lie in the store.",
+            f"{TITLE}: {given('split')}",
+            f"{given('trained-model')} → {RUN_PREFIX}",
+        )
+    ) as detr_evaluate,
+    DAG(name="main", outputs=[result("report", "ap"), result("report", "ap50")]),
+):
+    checked = Task(name="check", template=check("detr-evaluate"))
+    evaluated = Task(name="evaluate", template=evaluate)
+    reported = Task(name="report", template=report, arguments={"prepared-set": given("prepared-set")})
+    checked >> evaluated
+    evaluated >> reported

@@ -1,0 +1,26 @@
+"""The template `detr-prepare`: CVAT exports become a prepared set, and nothing is trained yet."""
+
+from hera.workflows import DAG, Task, WorkflowTemplate
+
+from workflows.detr_train import result
+from workflows.steps import check, given, prepare
+from workflows.template import settings
+
+TITLE = "Prepare a data set"
+
+with (
+    WorkflowTemplate(
+        **settings(
+            "detr-prepare",
+            TITLE,
+            "Checks a CVAT export in COCO 1.0 format, splits it and writes a prepared set with a report of what was "
+            "found. A training run on the same data and options uses it and prepares nothing.",
+            TITLE,
+            given("cvat-annotation-path"),
+        )
+    ) as detr_prepare,
+    DAG(name="main", outputs=[result("prepare", "prepared-set")]),
+):
+    checked = Task(name="check", template=check("detr-prepare"))
+    prepared = Task(name="prepare", template=prepare)
+    checked >> prepared

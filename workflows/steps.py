@@ -1,0 +1,294 @@
+"""The steps that workflows are made of, each a container with the command line that a person could type.
+
+Every value of a person reaches a container as one item of its argument list, never inside a shell's
+text and never as text of a pod's patch. What a step leaves below $OUT belongs to the run; files in
+$OUT/outputs are its parameters.
+"""
+
+from typing import Any
+
+from hera.workflows import (
+    Artifact,
+    Container,
+    EmptyDirVolume,
+    Env,
+    Gauge,
+    NoneArchiveStrategy,
+    Parameter,
+    Resources,
+    RetryPolicy,
+    RetryStrategy,
+    S3Artifact,
+)
+from hera.workflows import models as m
+
+from run_config import parameters
+from workflows import images, pods
+from workflows.pods import OUT
+
+
+def given(name: str) -> str:
+    """The tag that stands for a user's parameter; an unknown name fails here, not in the cluster."""
+    return f"{{{{workflow.parameters.{parameters.BY_NAME[name].name}}}}}"
+
+
+RUN_PREFIX = f"{given('cvat-output-path')}/{{{{workflow.name}}}}"
+"""Where the run lies, below the store."""
+
+
+def output(name: str) -> Parameter:
+    """An output parameter, which the step writes to $OUT/outputs."""
+    return Parameter(name=name, value_from=m.ValueFrom(path=f"{OUT}/outputs/{name}"))
+
+
+def left(name: str, path: str) -> Artifact:
+    """What a step leaves at $OUT/`path`: it goes to the same place in the run's folder, as it is.
+
+    Nothing is packed, so that a browser shows the report and the model is read in place. A folder's key
+    ends with a slash.
+    """
+    return S3Artifact(
+        name=name,
+        path=f"{OUT}/{path.rstrip('/')}",
+        key=f"{RUN_PREFIX}/{path}",
+        archive=NoneArchiveStrategy(),
+    )
+
+
+# Lost pods, evictions and passing faults (75) come again, wrong input (2) and our bugs never. Exit code -1
+# is a container that nobody saw end; 137 without OOMKilled is a killed node, process or pod.
+PASSING = (
+    "lastRetry.status == 'Error' || (asInt(lastRetry.exitCode) in [-1, 75, 137, 143] "
+    "&& !(lastRetry.message matches 'OOMKilled'))"
+)
+
+
+def retry(limit: int) -> RetryStrategy:
+    """New pods after faults that pass; no maxDuration, which would become the pod's deadline."""
+    return RetryStrategy(
+        limit=str(limit),
+        retry_policy=RetryPolicy.always,
+        expression=PASSING,
+        backoff=m.Backoff(duration="10s", factor=m.IntOrString(root="2"), cap="300s"),
+    )
+
+
+def volumes(shm: bool = False) -> dict[str, Any]:
+    """Everything that a step can write to, and the settings, which it cannot."""
+    mounts = [pods.settings_mount()]
+    writable = [EmptyDirVolume(name="out", mount_path=OUT), EmptyDirVolume(name="tmp", mount_path="/tmp")]  # noqa: S108
+    if shm:
+        # The loader's processes pass batches through it; a container's own has 64 MB.
+        writable.append(
+            EmptyDirVolume(name="shm", mount_path="/dev/shm", medium="Memory", size_limit=m.Quantity(root="2Gi"))
+        )  # noqa: S108
+    return {"volumes": [*writable, pods.settings_volume()], "volume_mounts": mounts}
+
+
+def environment(image: str) -> list[Any]:
+    """Variables of a step."""
+    return [Env(name="OUT", value=OUT), Env(name="IMAGE_DIGEST", value=image), *pods.environment()]
+
+
+def component(name: str) -> dict[str, str]:
+    """Labels that say which role a pod has; the chart sets resources and places by it."""
+    return {**pods.LABELS, "app.kubernetes.io/component": name}
+
+
+def logs(*, archived: bool) -> m.ArtifactLocation:
+    """Whether the log is kept in the artifact repository."""
+    return m.ArtifactLocation(archive_logs=archived)
+
+
+def resources(cpu: str, memory: str, storage: str) -> Resources:
+    """Requests, and limits where a pod must not take more: memory and disk."""
+    return Resources(
+        cpu_request=cpu,
+        memory_request=memory,
+        memory_limit=memory,
+        ephemeral_request=storage,
+        ephemeral_limit=storage,
+    )
+
+
+def gpu_patch(name_of_resource: str = "nvidia.com/gpu") -> str:
+    """Count of GPUs, and time to save before a pod is killed.
+
+    A patch is text, and a plain tag in it would let a parameter write any field of the pod. asInt lets
+    a number through and nothing else.
+    """
+    return (
+        "terminationGracePeriodSeconds: 120\n"
+        "containers:\n"
+        "- name: main\n"
+        "  resources:\n"
+        "    limits:\n"
+        f"      {name_of_resource}: \"{{{{=asInt(workflow.parameters['gpu-count'])}}}}\"\n"
+    )
+
+
+GPU_TOLERATION = m.Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")
+
+
+def check(template: str) -> Container:
+    """Seconds on any node, never retried: its sentence is the node's message.
+
+    It needs no artifact repository, whose missing secret would keep its pod waiting, and a deadline ends
+    whatever else does.
+    """
+    return Container(
+        name="check",
+        image=images.CPU_STEPS,
+        command=["data-prep"],
+        args=[
+            "check",
+            f"--template={template}",
+            "--run={{workflow.name}}",
+            "--workflow-uid={{workflow.uid}}",
+            "--parameters-json={{workflow.parameters.json}}",
+        ],
+        env=environment(images.CPU_STEPS),
+        **volumes(),
+        resources=resources("100m", "512Mi", "1Gi"),
+        security_context=pods.SECURITY,
+        labels=component("check"),
+        archive_location=logs(archived=False),
+        active_deadline_seconds="300",
+    )
+
+
+prepare = Container(
+    name="prepare",
+    image=images.CPU_STEPS,
+    command=["data-prep"],
+    args=[
+        "prepare",
+        f"--store={given('store')}",
+        f"--test={given('cvat-test-path')}",
+        f"--val-fraction={given('val-fraction')}",
+        f"--seed={given('seed')}",
+        "--",
+        given("cvat-annotation-path"),
+    ],
+    env=environment(images.CPU_STEPS),
+    **volumes(),
+    outputs=[output("prepared-set")],
+    resources=resources("1", "4Gi", "20Gi"),
+    security_context=pods.SECURITY,
+    labels=component("prepare"),
+    archive_location=logs(archived=True),
+    retry_strategy=retry(5),
+)
+
+train = Container(
+    name="train",
+    image=images.DETR_JOB,
+    command=["detr-job"],
+    inputs=[Parameter(name="prepared-set")],
+    args=[
+        "train",
+        f"--store={given('store')}",
+        "--set={{inputs.parameters.prepared-set}}",
+        f"--output-prefix={given('cvat-output-path')}",
+        "--run={{workflow.name}}",
+        "--workflow-uid={{workflow.uid}}",
+        f"--model={given('model')}",
+        f"--finetune={given('cvat-finetune-checkpoint')}",
+        f"--epochs={given('epochs')}",
+        f"--minutes={given('minutes')}",
+        f"--batch-size={given('batch-size')}",
+        f"--learning-rate={given('learning-rate')}",
+        f"--seed={given('seed')}",
+        f"--device={given('device')}",
+        f"--overrides={given('overrides')}",
+        # For the record in run.json.
+        "--parameters-json={{workflow.parameters.json}}",
+    ],
+    env=environment(images.DETR_JOB),
+    **volumes(shm=True),
+    outputs=[left("model", "model/"), left("checkpoint", "checkpoint/"), left("predictions", "predictions/")],
+    resources=resources("2", "12Gi", "40Gi"),
+    security_context=pods.SECURITY,
+    labels=component("train"),
+    archive_location=logs(archived=True),
+    retry_strategy=retry(10),
+    pod_spec_patch=gpu_patch(),
+    tolerations=[GPU_TOLERATION],
+)
+
+evaluate = Container(
+    name="evaluate",
+    image=images.DETR_JOB,
+    command=["detr-job"],
+    args=[
+        "evaluate",
+        f"--store={given('store')}",
+        f"--set={given('prepared-set')}",
+        f"--model={given('trained-model')}",
+        f"--split={given('split')}",
+        f"--device={given('device')}",
+    ],
+    env=environment(images.DETR_JOB),
+    **volumes(shm=True),
+    outputs=[left("predictions", "predictions/")],
+    resources=resources("2", "12Gi", "40Gi"),
+    security_context=pods.SECURITY,
+    labels=component("train"),
+    archive_location=logs(archived=True),
+    retry_strategy=retry(5),
+    pod_spec_patch=gpu_patch(),
+    tolerations=[GPU_TOLERATION],
+)
+
+report = Container(
+    name="report",
+    image=images.CPU_STEPS,
+    command=["python"],
+    inputs=[Parameter(name="prepared-set")],
+    args=[
+        "-m",
+        "evaluation",
+        "report",
+        f"--store={given('store')}",
+        "--set={{inputs.parameters.prepared-set}}",
+        f"--run-prefix={RUN_PREFIX}",
+    ],
+    env=environment(images.CPU_STEPS),
+    **volumes(),
+    outputs=[output("ap"), output("ap50"), left("metrics", "metrics.json"), left("report", "report/")],
+    resources=resources("500m", "4Gi", "20Gi"),
+    security_context=pods.SECURITY,
+    labels=component("report"),
+    archive_location=logs(archived=True),
+    retry_strategy=retry(5),
+    metrics=[
+        Gauge(
+            name="detr_workflows_ap",
+            help="AP (0.50 to 0.95) of the run that was measured last.",
+            value="{{outputs.parameters.ap}}",
+            realtime=False,
+        )
+    ],
+)
+
+tell = Container(
+    name="tell",
+    image=images.CPU_STEPS,
+    command=["detr-workflows"],
+    args=[
+        "outcome",
+        "--run={{workflow.name}}",
+        "--status={{workflow.status}}",
+        "--failures={{workflow.failures}}",
+        f"--output-prefix={given('cvat-output-path')}",
+        f"--store={given('store')}",
+    ],
+    env=[*environment(images.CPU_STEPS), pods.webhook_url()],
+    **volumes(),
+    outputs=[Parameter(name="message", value_from=m.ValueFrom(path=f"{OUT}/outputs/message", default=""))],
+    resources=resources("50m", "256Mi", "1Gi"),
+    security_context=pods.SECURITY,
+    labels=component("tell"),
+    archive_location=logs(archived=False),
+    active_deadline_seconds="300",
+)

@@ -1,0 +1,73 @@
+"""What the workflow templates have in common: their parameters, how they say what they are, their pods' rights."""
+
+from typing import Any
+
+from hera.workflows import Counter, Parameter
+from hera.workflows import Label as MetricLabel
+from hera.workflows import models as m
+
+from run_config import parameter_forms, parameters
+from workflows import pods, steps
+
+TEMPLATE_LABEL = "detr-workflows/template"
+"""On every workflow: which of our templates it came from."""
+
+A_MONTH_S = 30 * 24 * 3600
+
+
+def argument(parameter: parameters.Parameter) -> Parameter:
+    """A user's parameter as Argo knows it: strings, a list of choices, help as the tooltip."""
+    choices = list(parameter.choices) or None
+    description = f"**{parameter.title}.**\n\n{parameter.help}"
+    if parameter.default is None:
+        # A required one has no value at all: None would become the text "null".
+        return Parameter(name=parameter.name, description=description, enum=choices)
+    return Parameter(name=parameter.name, description=description, enum=choices, value=parameter.default)
+
+
+def settings(name: str, title: str, description: str, run_title: str, run_description: str) -> dict[str, Any]:
+    """Everything of the WorkflowTemplate called `name` but its graph.
+
+    `run_title` and `run_description` may have tags: they are what lists of workflows show of one run.
+    """
+    taken = parameters.TEMPLATES[name]
+    return {
+        "name": name,
+        "entrypoint": "main",
+        "labels": {"used-by": "cvat"},
+        "annotations": {
+            "workflows.argoproj.io/title": title,
+            "workflows.argoproj.io/description": description,
+            parameter_forms.ANNOTATION: parameter_forms.form_json(taken),
+        },
+        "arguments": [argument(parameter) for parameter in taken],
+        # Argo does not copy the template's labels and annotations to the workflows made from it.
+        "workflow_metadata": m.WorkflowMetadata(
+            labels={"used-by": "cvat", TEMPLATE_LABEL: name},
+            annotations={
+                "workflows.argoproj.io/title": run_title,
+                "workflows.argoproj.io/description": run_description,
+            },
+        ),
+        "pod_metadata": m.Metadata(labels=pods.LABELS),
+        "service_account_name": pods.NAME,
+        "automount_service_account_token": False,
+        "security_context": pods.POD_SECURITY,
+        "pod_spec_patch": pods.patch_of_every_pod(),
+        "artifact_repository_ref": m.ArtifactRepositoryRef(config_map=pods.NAME, key="artifacts"),
+        "on_exit": steps.tell,
+        "ttl_strategy": m.TTLStrategy(seconds_after_completion=A_MONTH_S),
+        # Pods of good runs go after a while; those of failed ones stay for whoever looks.
+        "pod_gc": m.PodGC(strategy="OnPodSuccess", delete_delay_duration="10m"),
+        "metrics": [
+            Counter(
+                name="detr_workflows_runs_total",
+                help="Finished runs, by template and how they ended.",
+                value="1",
+                labels=[
+                    MetricLabel(key="template", value=name),
+                    MetricLabel(key="status", value="{{workflow.status}}"),
+                ],
+            )
+        ],
+    }
