@@ -53,4 +53,32 @@ lock: ## renew requirements/*.txt from pyproject.toml (no addresses are written)
 	  UV_NO_CONFIG=1 ../$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate $$source -o $$name.txt; \
 	done
 
-.PHONY: help setup test lint lock run bench
+# The images. What a closed network needs (a mirror of the base image, an index, a proxy) comes from the command line and
+# is written nowhere: docs/images.md.
+IMAGES := cpu-steps detr-job
+VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' pyproject.toml)
+TAG ?= $(VERSION)
+REGISTRY ?=
+BASE_IMAGE ?=
+SOURCE ?=
+CREATED ?=
+BUILD_FLAGS ?=
+DOCKER ?= docker
+REVISION ?= $(shell git rev-parse HEAD 2>/dev/null)$(shell test -z "$$(git status --porcelain 2>/dev/null)" || echo -dirty)
+IMAGE_PREFIX := $(if $(REGISTRY),$(REGISTRY:/=)/)detr-workflows
+
+images: ## build the images [REGISTRY=…] [TAG=…] [BASE_IMAGE=…] [BUILD_FLAGS="--build-arg INDEX_URL=…"]
+	@set -e; for name in $(IMAGES); do \
+	  echo "== $(IMAGE_PREFIX)/$$name:$(TAG)"; \
+	  DOCKER_BUILDKIT=1 $(DOCKER) build --file images/$$name/Dockerfile --tag "$(IMAGE_PREFIX)/$$name:$(TAG)" \
+	    --build-arg "VERSION=$(VERSION)" --build-arg "CODE_REVISION=$(REVISION)" --build-arg "SOURCE=$(SOURCE)" \
+	    $(if $(BASE_IMAGE),--build-arg "BASE_IMAGE=$(BASE_IMAGE)") \
+	    $(if $(CREATED),--label "org.opencontainers.image.created=$(CREATED)") $(BUILD_FLAGS) .; \
+	done
+
+push: ## build the images and push them to REGISTRY=…
+	@test -n "$(REGISTRY)" || { echo "REGISTRY is not set: make push REGISTRY=registry.example.org/team" >&2; exit 2; }
+	@$(MAKE) --no-print-directory images
+	@set -e; for name in $(IMAGES); do $(DOCKER) push --quiet "$(IMAGE_PREFIX)/$$name:$(TAG)"; done
+
+.PHONY: help setup test lint lock run bench images push
