@@ -103,6 +103,8 @@ def patch_of_every_pod() -> str:
         },
     }
     patch = {
+        # The workflow's own field of that name wants a second service account with a token that never expires.
+        "automountServiceAccountToken": False,
         "initContainers": [{"name": "init", **container}],
         "containers": [{"name": "wait", **container}],
         "volumes": [token],

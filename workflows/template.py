@@ -51,7 +51,6 @@ def settings(name: str, title: str, description: str, run_title: str, run_descri
         ),
         "pod_metadata": m.Metadata(labels=pods.LABELS),
         "service_account_name": pods.NAME,
-        "automount_service_account_token": False,
         "security_context": pods.POD_SECURITY,
         "pod_spec_patch": pods.patch_of_every_pod(),
         "artifact_repository_ref": m.ArtifactRepositoryRef(config_map=pods.NAME, key="artifacts"),
