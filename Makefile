@@ -48,8 +48,8 @@ bench: setup ## measure every claim of docs/benchmarks.md (an hour; REAL_DATA=fo
 	@if [ -n "$$REAL_DATA" ]; then echo "== real_export"; $(BIN)/python -m benchmarks.real_export; else echo "REAL_DATA is not set: real_export is left out"; fi
 
 lock: ## renew requirements/*.txt from pyproject.toml (no addresses are written)
-	@cd requirements && for name in bootstrap cpu-steps detr-job dev; do \
-	  case $$name in bootstrap) source="bootstrap.in";; dev) source="../pyproject.toml --all-extras";; cpu-steps) source="../pyproject.toml --extra cpu-steps --extra client";; *) source="../pyproject.toml --extra $$name";; esac; \
+	@cd requirements && for name in bootstrap build cpu-steps detr-job dev; do \
+	  case $$name in bootstrap|build) source="$$name.in";; dev) source="../pyproject.toml --all-extras";; cpu-steps) source="../pyproject.toml --extra cpu-steps --extra client";; *) source="../pyproject.toml --extra $$name";; esac; \
 	  UV_NO_CONFIG=1 ../$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate $$source -o $$name.txt; \
 	done
 

@@ -79,7 +79,7 @@ def test_dependencies_lie_below_the_code_and_do_not_depend_on_it(image: str) -> 
     install = next(at for at, text in enumerate(words) if "pip sync" in text)
     code = next(at for at, text in enumerate(words) if text.startswith("COPY --from=code"))
     assert install < code
-    below = found["tools"] + found["final"][:install]
+    below = found["tools"] + found["lock"] + found["final"][:install]
     copied = [one.rest for one in below if one.word in {"ADD", "COPY"} and "--from" not in one.rest]
     assert copied == ["requirements/bootstrap.txt /tools/", f"requirements/{image}.txt /tools/requirements.txt"]
 

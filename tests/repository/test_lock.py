@@ -43,7 +43,7 @@ def test_the_lock_holds_what_pyproject_asks_for(name: str) -> None:
         assert all(requirement.specifier.contains(version) for version in found), f"{text}: run `make lock`"
 
 
-@pytest.mark.parametrize("name", [*LOCKS, "bootstrap"])
+@pytest.mark.parametrize("name", [*LOCKS, "bootstrap", "build"])
 def test_every_locked_package_has_hashes_and_no_address(name: str) -> None:
     text = (ROOT / "requirements" / f"{name}.txt").read_text()
     assert "://" not in text
