@@ -1,36 +1,31 @@
 """`data-prep check`: everything that can be known in seconds before a run costs hours.
 
-Parameters, configuration, sources, checkpoint, and whether the store takes what the run will write.
-Nothing of the data is read beyond names: `prepare` looks into it.
+Parameters, configuration, sources, models, what the installation allows, and whether the store takes
+what the run will write. Nothing of the data is read beyond names: `prepare` looks into it. Which checks
+apply follows from the parameters that a template has.
 """
 
 import contextlib
+import difflib
 import json
-import tempfile
-import uuid
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 
-from data_prep.errors import DataPrepError, SourceError
-from data_prep.export_layout import find_annotation_files
-from data_prep.source_names import source_places
-from data_prep.sources import find_source
-from object_store import NoSuchKey, ObjectStore, StoreError, StoreUnavailable, open_store
+from data_prep import check_places
+from data_prep.check_installation import machine, require_keys
+from data_prep.errors import CheckError, DataPrepError
+from object_store import StoreError, StoreUnavailable
 from run_config.errors import ConfigError
-from run_config.locations import resolve
-from run_config.parameters import Value, lines, parse, split_overrides
+from run_config.installation import Installation
+from run_config.job import DetrModel
+from run_config.parameters import TEMPLATES, Parameter, Value, lines, parse, split_overrides
 from run_config.presets import load_job_config
 
-PATIENCE_S = 10.0
-"""How long an unreachable store is asked again; a retry of the step comes cheaper."""
-
-RUN = "run.json"
-ZIP_BEGINS = b"PK\x03\x04"
-MODEL_CONFIG = ("config.json", "model/config.json")
-
-
-class CheckError(DataPrepError):
-    """What was given is wrong, or cannot be used: one sentence a line."""
+SOURCES = ("cvat-annotation-path", "cvat-test-path")
+CHECKPOINT = "cvat-finetune-checkpoint"
+MODEL = "trained-model"
+OUTPUT = "cvat-output-path"
+BACKBONE = "model.backbone_weights"
+"""A key of the job's configuration, which only `overrides` or a file can set."""
 
 
 def texts_from_json(content: str) -> dict[str, str]:
@@ -50,34 +45,57 @@ def texts_from_json(content: str) -> dict[str, str]:
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in tree.items()}
 
 
-def check(texts: Mapping[str, str], run: str, workflow_uid: str = "") -> list[str]:
+def check(
+    texts: Mapping[str, str],
+    run: str,
+    workflow_uid: str = "",
+    *,
+    template: str = "detr-train",
+    installation: Installation | None = None,
+) -> list[str]:
     """Check the parameters of the run called `run` and say what was found, a sentence each.
 
     Raises ConfigError for values that are wrong by themselves; CheckError for places that are, with one
     sentence each; StoreUnavailable when a store cannot be reached and nothing else is wrong.
     """
-    values = parse(texts)
+    values = parse(texts, _parameters(template))
     mistakes = _Mistakes()
-    findings = []
+    findings: list[str] = []
     with mistakes.collected():
-        findings.append(_configuration(values))
+        if "model" in values:
+            backbone = _backbone(values)
+            findings.append(f"model: {values['model']}")
+            if backbone and not values[CHECKPOINT]:
+                values[BACKBONE] = backbone
+    if installation is not None:
+        findings += _allowed(values, installation, mistakes)
     mistakes.stop_here()
-    store = open_store(str(values["store"]), retry_for_s=PATIENCE_S)
-    folder = f"{values['cvat-output-path']}/{run}"
-    with mistakes.collected("cvat-output-path"):
-        _writable(store, folder)
+    store = check_places.opened(str(values["store"]))
+    folder = f"{values[OUTPUT]}/{run}"
+    with mistakes.collected(OUTPUT):
+        check_places.try_to_write(store, folder)
         findings.append(f"output: {store.url}/{folder}")
-        _same_workflow(store, folder, workflow_uid)
+        check_places.require_same_workflow(store, folder, workflow_uid)
     mistakes.stop_here()
-    for name in ("cvat-annotation-path", "cvat-test-path"):
-        for line in lines(values[name]):
+    for name, look in _LOOKS.items():
+        for line in lines(values.get(name)):
             with mistakes.collected(name):
-                findings.append(f"{name}: {_source(line, store.url)}")
-    if values["cvat-finetune-checkpoint"]:
-        with mistakes.collected("cvat-finetune-checkpoint"):
-            findings.append(f"start from: {_checkpoint(str(values['cvat-finetune-checkpoint']), store.url)}")
+                findings.append(f"{name}: {look(line, store.url)}")
+    if "prepared-set" in values:
+        with mistakes.collected("prepared-set"):
+            found = check_places.prepared_set(store, str(values["prepared-set"]), str(values["split"]))
+            findings.append(f"prepared-set: {found}")
     mistakes.stop_here()
     return findings
+
+
+_LOOKS: Mapping[str, Callable[[str, str], str]] = {
+    **dict.fromkeys(SOURCES, check_places.source),
+    CHECKPOINT: check_places.checkpoint,
+    MODEL: check_places.model_folder,
+    BACKBONE: check_places.backbone,
+}
+"""What is read → how one of its lines is looked at, given the URL of the store."""
 
 
 class _Mistakes:
@@ -105,65 +123,33 @@ class _Mistakes:
             raise self._unavailable
 
 
-def _configuration(values: Mapping[str, Value]) -> str:
-    """The preset or file with the overrides, as the job will read them."""
-    model = str(values["model"])
-    load_job_config(model, split_overrides(str(values["overrides"] or "")))
-    return f"model: {model}"
+def _parameters(template: str) -> tuple[Parameter, ...]:
+    if template not in TEMPLATES:
+        near = difflib.get_close_matches(template, TEMPLATES, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(TEMPLATES)}."
+        raise ConfigError(f"--template: {template!r} is not a template; {hint}")
+    return TEMPLATES[template]
 
 
-def _writable(store: ObjectStore, folder: str) -> None:
-    """Put and delete a small object where the run will write."""
-    key = f"{folder}/check-{uuid.uuid4().hex}"
-    store.put_bytes(key, b"data-prep check was here")
-    store.delete(key)
+def _backbone(values: Mapping[str, Value]) -> str:
+    """Read the preset or file with the overrides, as the job will, and say where the backbone's weights lie."""
+    config = load_job_config(str(values["model"]), split_overrides(str(values["overrides"] or "")))
+    return config.model.backbone_weights if isinstance(config.model, DetrModel) else ""
 
 
-def _same_workflow(store: ObjectStore, folder: str, workflow_uid: str) -> None:
-    """A folder that another workflow has written to is not ours, though the name is the same."""
-    try:
-        content = store.get_bytes(f"{folder}/{RUN}")
-    except NoSuchKey:
-        return
-    try:
-        other = json.loads(content).get("workflow_uid", "")
-    except (ValueError, AttributeError) as error:
-        raise CheckError(f"{store.url}/{folder}/{RUN} is damaged: choose another output prefix") from error
-    if other != workflow_uid:
-        raise CheckError(
-            f"{store.url}/{folder} belongs to another workflow (uid {other or 'none'}, this is "
-            f"{workflow_uid or 'none'}): choose another output prefix or name"
-        )
-
-
-def _source(line: str, store: str) -> str:
-    """An export that is there, can be read and looks like one."""
-    (place,) = source_places([line], store)
-    source = find_source(place)
-    if source.local is not None:
-        with source.open(Path(tempfile.gettempdir())) as files:
-            find_annotation_files(files.sizes, line)
-    elif source.is_zip:
-        _begins_as_zip(place)
-    else:
-        find_annotation_files({file.key.removeprefix(f"{place}/"): file.size_bytes for file in source.files}, line)
-    return f"{line}, {source.size_bytes / 1e6:,.1f} MB"
-
-
-def _begins_as_zip(url: str) -> None:
-    """Reading takes another permission than listing; four bytes show both that and the format."""
-    folder, _, key = url.rpartition("/")
-    if open_store(folder, retry_for_s=PATIENCE_S).get_bytes(key, start=0, end=len(ZIP_BEGINS)) != ZIP_BEGINS:
-        raise SourceError(f"{url} is not a zip: export the task again")
-
-
-def _checkpoint(text: str, store: str) -> str:
-    """A file of weights, or the `model/` folder of a run."""
-    url = resolve(text, store).rstrip("/")
-    folder, _, name = url.rpartition("/")
-    if open_store(folder, retry_for_s=PATIENCE_S).exists(name):
-        return url
-    inside = open_store(url, retry_for_s=PATIENCE_S)
-    if any(inside.exists(key) for key in MODEL_CONFIG):
-        return url
-    raise CheckError(f"there is no checkpoint at {url}: give the model/ folder of an earlier run, or a file of weights")
+def _allowed(values: dict[str, Value], installation: Installation, mistakes: _Mistakes) -> list[str]:
+    """Note what the installation does not allow; what may be read becomes a URL in `values`."""
+    findings: list[str] = []
+    with mistakes.collected():
+        require_keys(installation)
+    with mistakes.collected():
+        installation.require_store(str(values["store"]))
+    with mistakes.collected():
+        installation.require_writable(OUTPUT, str(values[OUTPUT]))
+    for name in [one for one in _LOOKS if one in values]:
+        with mistakes.collected():
+            values[name] = "\n".join(installation.require_readable(name, line) for line in lines(values[name]))
+    if "sys-node-pool" in values:
+        with mistakes.collected():
+            findings += machine(values, installation)
+    return findings

@@ -80,9 +80,19 @@ def prepare_command(
     from data_prep.progress import Display
     from data_prep.report import draw_report
     from object_store import open_store
+    from run_config.installation import permitted
 
+    allowed = permitted(
+        store,
+        {
+            "cvat-annotation-path": "\n".join(sources),
+            "--val": "\n".join(val or ()),
+            "cvat-test-path": "\n".join(test or ()),
+        },
+    )
     root = open_store(store)
-    request = _request(sources, val, test, val_fraction, seed, ignore_subsets, root.url)
+    pool, held_out, tested = ([text] for text in allowed.values())
+    request = _request(pool, held_out, tested, val_fraction, seed, ignore_subsets, root.url)
     with Display() as display:
         done = prepare(request, root, draw_report, display)
     manifest = done.manifest
@@ -132,6 +142,9 @@ def inspect_command(
 @app.command("check")
 def check_command(
     run: Annotated[str, typer.Option("--run", help="Name of the run.")],
+    template: Annotated[
+        str, typer.Option("--template", help="Whose parameters they are: detr-train, detr-prepare or detr-evaluate.")
+    ] = "detr-train",
     workflow_uid: Annotated[
         str, typer.Option("--workflow-uid", help="Of the Argo workflow; another one's folder is refused.")
     ] = "",
@@ -144,11 +157,16 @@ def check_command(
         typer.Option("--parameter", "-p", help="One parameter, name=value; see `detr-workflows parameters`."),
     ] = None,
 ) -> None:
-    """Check in seconds what a run was told: parameters, sources, checkpoint, and that the store can be written."""
+    """Check in seconds what a run was told: parameters, sources, models, and that the store can be written.
+
+    In a cluster also what the installation allows: the node pool, its GPUs, the places that are read and written.
+    """
     from data_prep.check import check, texts_from_json
+    from run_config.installation import load_installation
     from run_config.parameters import pairs
 
-    findings = check(texts_from_json(parameters_json) | pairs(parameter or ()), run, workflow_uid)
+    texts = texts_from_json(parameters_json) | pairs(parameter or ())
+    findings = check(texts, run, workflow_uid, template=template, installation=load_installation())
     print(*findings, sep="\n")
 
 

@@ -21,3 +21,7 @@ class ImageError(DataPrepError):
 
 class SetError(DataPrepError):
     """A prepared set is not there, is damaged, or was written by a newer version."""
+
+
+class CheckError(DataPrepError):
+    """What a run was told is wrong, or cannot be used: one sentence a line."""

@@ -12,6 +12,8 @@ from detr_job.training_job import working_folder
 from evaluation.coco import CocoResult, evaluate_boxes
 from evaluation.predictions import write_predictions
 from object_store import open_store
+from run_config.installation import permitted
+from run_config.locations import resolve
 
 
 def measure(
@@ -26,9 +28,10 @@ def measure(
     """The COCO numbers. JobError when the classes of model and set differ, or the split is empty."""
     if split_name not in SPLITS:
         raise JobError(f"--split: {split_name!r} is not one of {', '.join(SPLITS)}")
+    model_url = permitted(store_url, {"trained-model": model_url})["trained-model"]
     device = hardware.choose_device(device_name)
     hardware.prepare(device)
-    model = load_model(model_url, device)
+    model = load_model(_model_place(model_url, store_url), device)
     prepared = PreparedSet.open(open_store(store_url), set_id)
     if model.info.classes != prepared.class_names:
         raise JobError(
@@ -50,3 +53,10 @@ def measure(
             except OSError as error:
                 raise JobError(f"--out: {path} cannot be written: {error.strerror or error}") from error
         return evaluate_boxes(split.annotations_path, seen.predictions)
+
+
+def _model_place(text: str, store_url: str) -> str:
+    """A URL, or a path on this machine where there is one, else a key below the store."""
+    if "://" in text or text.startswith(("/", ".", "~")) or Path(text).exists():
+        return text
+    return resolve(text, open_store(store_url).url)

@@ -28,6 +28,7 @@ from detr_job.trainer import Trainer, has_boxes
 from detr_job.uploads import AT_END_S, ON_ERROR_S, ON_STOP_S, Uploads, store_patience_s
 from evaluation.predictions import write_predictions
 from object_store import ObjectStore, open_store
+from run_config.installation import permitted
 from run_config.job import DetrModel, JobConfig
 from run_config.locations import resolve
 from run_config.parameters import split_overrides
@@ -76,7 +77,7 @@ def job_config(request: TrainRequest) -> JobConfig:
 
 def train(request: TrainRequest) -> None:
     """Train, predict the validation and test splits, and write what the run leaves to `out`."""
-    config = job_config(request)
+    request, config = _permitted(request, job_config(request))
     device = hardware.choose_device(request.device)
     hardware.prepare(device)
     stop, uploads, report = StopRequest(), Uploads(), ProgressReport()
@@ -98,6 +99,17 @@ def train(request: TrainRequest) -> None:
         finally:
             uploads.close()
     report.say(_farewell(job))
+
+
+def _permitted(request: TrainRequest, config: JobConfig) -> tuple[TrainRequest, JobConfig]:
+    """Both with the places as the installation lets them be read, where there is one: `check` can be left out."""
+    backbone = config.model.backbone_weights if isinstance(config.model, DetrModel) else ""
+    reads = {"cvat-finetune-checkpoint": request.finetune, "model.backbone_weights": backbone}
+    finetune, weights = permitted(request.store, reads, {"cvat-output-path": request.output_prefix}).values()
+    if weights != backbone:
+        model = config.model.model_copy(update={"backbone_weights": weights})
+        config = config.model_copy(update={"model": model})
+    return dataclasses.replace(request, finetune=finetune), config
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -309,6 +321,7 @@ def _leave_behind(job: _Job, report: ProgressReport) -> None:
     weights = {name: tensor.cpu().contiguous() for name, tensor in trainer.network.state_dict().items()}
     model_folder.write_model(request.out / "model", weights, info)
     description = f"{preset}, step {progress.best_step or progress.step}"
+    (request.out / "predictions").mkdir(exist_ok=True)  # an artifact, also of a set with training images alone
     for name in PREDICTED_SPLITS:
         split = local.split(name)
         if len(split):

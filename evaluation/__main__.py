@@ -34,7 +34,9 @@ def report(
     # Imported here so that --help answers at once.
     from evaluation.report import write_report  # heavy, see above
     from object_store import open_store  # heavy, see above
+    from run_config.installation import permitted
 
+    permitted(store, {}, {"cvat-output-path": run_prefix})
     with tempfile.TemporaryDirectory(prefix="evaluation-") as scratch:
         written = write_report(open_store(store), set_id, run_prefix, out, Path(scratch))
     metrics = written.metrics

@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from pydantic.alias_generators import to_camel
 
 from run_config.errors import ConfigError
-from run_config.locations import resolve
-from run_config.parameters import POOL_NAME
+from run_config.locations import key_below_store, resolve
+from run_config.parameters import POOL_NAME, lines
 
 VARIABLE = "DETR_WORKFLOWS_SETTINGS"
 """Environment variable with the file's path."""
@@ -73,6 +73,8 @@ class Installation(Part):
             if pool.name == name:
                 return pool
         names = [pool.name for pool in self.node_pools]
+        if not names:
+            raise ConfigError(f"sys-node-pool: there are no node pools here; leave it empty, not {name!r}.")
         if not name:
             raise ConfigError(f"sys-node-pool is missing: one of {', '.join(names)}.")
         near = difflib.get_close_matches(name, names, 1)
@@ -84,23 +86,54 @@ class Installation(Part):
         if store.rstrip("/") != self.store.rstrip("/"):
             raise ConfigError(f"store must be {self.store} here, not {store!r}; leave it as the form has it.")
 
-    def require_readable(self, parameter: str, text: str) -> None:
-        """Raise ConfigError when runs may not read from where `text`, a URL or key, points to."""
-        url = resolve(text, self.store)
+    def require_readable(self, parameter: str, text: str) -> str:
+        """The URL of what `text`, a URL or key, points to.
+
+        Raises ConfigError: runs may not read there.
+        """
+        try:
+            url = resolve(text, self.store)
+        except ConfigError as error:
+            raise ConfigError(f"{parameter}: {error}") from error
         if not any(_below(url, prefix) for prefix in (self.store, *self.readable)):
             allowed = ", ".join((self.store, *self.readable))
             raise ConfigError(
                 f"{parameter}: {url} may not be read here; allowed are {allowed}. "
                 "Put the file there, or ask who runs this installation to allow the prefix."
             )
+        return url
 
     def require_writable(self, parameter: str, prefix: str) -> None:
         """Raise ConfigError when runs may not write below `prefix`, a key below the store."""
+        try:
+            prefix = key_below_store(prefix)
+        except ConfigError as error:
+            raise ConfigError(f"{parameter}: {error}") from error
         if self.writable and not any(_below(prefix, allowed) for allowed in self.writable):
             raise ConfigError(
                 f"{parameter}: {prefix!r} may not be written here; allowed are {', '.join(self.writable)} and what is "
                 "below them."
             )
+
+
+def permitted(store: str, reads: Mapping[str, str], writes: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What a command is about to read, when the installation allows it and what is written.
+
+    Each command asks for itself: whoever starts a workflow at another entrypoint leaves `check` out.
+    `reads` and `writes` are parameter → what it names: URLs or keys below the store, several one a line.
+    In an installation every place that is read comes back as a URL, so that no key is taken for a path
+    in the container. Elsewhere all comes back as it was given. Raises ConfigError: not allowed here.
+    """
+    installation = load_installation()
+    if installation is None:
+        return dict(reads)
+    installation.require_store(store)
+    for parameter, prefix in (writes or {}).items():
+        installation.require_writable(parameter, prefix)
+    return {
+        parameter: "\n".join(installation.require_readable(parameter, line) for line in lines(text))
+        for parameter, text in reads.items()
+    }
 
 
 def load_installation(environment: Mapping[str, str] = os.environ) -> Installation | None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from data_prep import check as check_module
-from data_prep.check import CheckError, check, texts_from_json
-from data_prep.errors import SourceError
+from data_prep import check_places
+from data_prep.check import check, texts_from_json
+from data_prep.errors import CheckError, SourceError
 from data_prep.source_names import source_places
 from object_store import ObjectStore, StoreUnavailable
 from run_config.errors import ConfigError
@@ -133,7 +133,7 @@ def test_sources_in_a_bucket_are_found_below_the_store_and_by_url(
 @pytest.mark.usefixtures("s3")
 def test_an_unreachable_store_is_a_fault_that_passes(texts: dict[str, str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    monkeypatch.setattr(check_module, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(check_places, "PATIENCE_S", 0.0)
     with pytest.raises(StoreUnavailable) as caught:
         check(texts | {"store": "s3://bucket"}, "run-1", UID)
     assert caught.value.exit_code == 75
