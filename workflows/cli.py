@@ -79,6 +79,30 @@ def run_local(
 
 
 @app.command()
+def outcome(
+    run_name: Annotated[str, typer.Option("--run", help="Name of the workflow.")],
+    status: Annotated[str, typer.Option(help="Succeeded, Failed or Error, as {{workflow.status}} has it.")],
+    output_prefix: Annotated[str, typer.Option(help="Prefix below the store under which the run lies.")],
+    store: Annotated[str, typer.Option(help="Root of the store.")],
+    failures: Annotated[str, typer.Option(help="JSON of the failed steps, as {{workflow.failures}} has it.")] = "",
+    template: Annotated[str, typer.Option(help="Name of the template, for the webhook.")] = "",
+) -> None:
+    """Say in one sentence how a workflow ended, also to the webhook in WEBHOOK_URL; the exit handler's step.
+
+    The sentence is left in $OUT/outputs/message, empty after a good run. Nothing here ends with an error.
+    """
+    from workflows import outcome as ending
+
+    message = ending.sentence(run_name, status, failures)
+    ending.leave_message(message)
+    typer.echo(f"{run_name}: {status}" + (f": {message}" if message else ""))
+    if os.environ.get("WEBHOOK_URL"):
+        place = f"{store.rstrip('/')}/{output_prefix.strip('/')}/{run_name}"
+        report = ending.report_json(run_name, template, status, message, place)
+        typer.echo(ending.post(os.environ["WEBHOOK_URL"], report))
+
+
+@app.command()
 def parameters(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="The page of the docs.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="What forms are drawn from.")] = False,

@@ -1,0 +1,217 @@
+"""How a run ended, in one sentence where people look: the exit handler's work.
+
+Argo leaves a workflow's own message empty and wraps a step's sentence in its words, or hides it behind
+that of a retry. Nothing here makes a run fail: it has ended.
+"""
+
+import json
+import os
+import re
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+SUCCEEDED = "Succeeded"
+WEBHOOK_VERSION = 1
+TRIES = 3
+TIMEOUT_S = 10.0
+PAUSE_S = 2.0
+
+# Argo's own words, which say nothing of the cause.
+_ARGO_ONLY = re.compile(
+    r"No more retries left|retryStrategy\.expression evaluated to false|child '.*' (failed|errored)"
+)
+_WRAPPED = re.compile(
+    r"(?:(?P<container>[\w-]+): )?(?P<reason>\w+) \(exit code (?P<code>-?\d+)\)(?:: (?P<text>.*))?", re.DOTALL
+)
+_ATTEMPT = re.compile(r"(?P<step>.+)\((?P<number>\d+)\)")
+_GO_ESCAPE = re.compile(r"\\(?:x(?P<x>[0-9a-f]{2})|U(?P<U>[0-9a-f]{8})|(?P<c>[av])|.)", re.DOTALL)
+
+MEMORY = {
+    "train": "give the role train more memory (resources in the chart's values), or choose a smaller batch-size",
+    "evaluate": "give the role train more memory (resources in the chart's values)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FailedNode:
+    """One entry of `{{workflow.failures}}`."""
+
+    name: str
+    message: str
+    finished: str
+
+    @property
+    def step(self) -> str:
+        """The step's name, for a retry's attempt too."""
+        match = _ATTEMPT.fullmatch(self.name)
+        return match["step"] if match else self.name
+
+    @property
+    def attempt(self) -> int:
+        """Number of the attempt, from 0; -1 for what is no attempt of a retry."""
+        match = _ATTEMPT.fullmatch(self.name)
+        return int(match["number"]) if match else -1
+
+
+def sentence(run: str, status: str, failures: str) -> str:
+    """What a person should know of a run that did not end well; empty when it did."""
+    if status == SUCCEEDED:
+        return ""
+    nodes = failed_nodes(failures)
+    # The whole graph is a node too, with the run's name; alone it is a step that was started without the graph.
+    ended = [node for node in nodes if node.attempt < 0 and node.name != run] or [
+        node for node in nodes if node.name == run
+    ]
+    if not ended:
+        return f"the workflow ended as {status}, and no step says why: look at the workflow in Argo"
+    first = min(ended, key=lambda node: node.finished)
+    attempts = sorted((node for node in nodes if node.step == first.step and node.attempt >= 0), key=_attempt)
+    told = [
+        node.message for node in (first, *reversed(attempts)) if node.message and not _ARGO_ONLY.match(node.message)
+    ]
+    # What a retry's own node says of its last attempt is that attempt's message, or nothing.
+    text = in_words(first.step, told[0]) if told else "it failed, and Argo says no more: look at its log"
+    tried = f" (after {len(attempts)} attempts)" if len(attempts) > 1 else ""
+    return f"{first.step}: {text}{tried}"
+
+
+def failed_nodes(failures: str) -> list[FailedNode]:
+    """The entries of `{{workflow.failures}}`; none where there are none, or it cannot be read."""
+    try:
+        tree = json.loads(failures)
+        if isinstance(tree, str):
+            # Argo quotes the JSON once more, as a text in Go.
+            tree = json.loads(tree)
+    except ValueError:
+        tree = _from_go(failures)
+    if not isinstance(tree, list):
+        return []
+    keys = ("displayName", "message", "finishedAt")
+    return [FailedNode(*(str(entry.get(key) or "") for key in keys)) for entry in tree if isinstance(entry, dict)]
+
+
+def in_words(step: str, message: str) -> str:
+    """A node's message without Argo's wrapping, and in words where it is a term."""
+    match = _WRAPPED.fullmatch(message)
+    if match is None:
+        return _cluster_in_words(message)
+    container, reason, code, text = match["container"], match["reason"], int(match["code"]), match["text"]
+    if reason == "OOMKilled":
+        if container in ("init", "wait"):
+            return f"Argo's container {container} was out of memory: raise its memory in the chart's values"
+        raised = MEMORY.get(step, f"give the role {step} more memory (resources in the chart's values)")
+        return f"out of memory: {raised}"
+    if text:
+        # Only the sentence matters where the step speaks for itself; what Argo's containers say needs their name.
+        return text.strip() if container in (None, "main") else f"Argo's container {container} failed: {text.strip()}"
+    if code in (137, 143):
+        return f"it was killed from outside (exit code {code}): run it again, it goes on where it was"
+    return f"it failed with exit code {code}; its log says where"
+
+
+def _cluster_in_words(message: str) -> str:
+    """What Kubernetes or Argo says of a pod as a whole."""
+    if re.search(r"deadline", message, re.IGNORECASE):
+        return (
+            f"it took longer than it may ({message}): see what its pod waited for, its image or its volumes, "
+            "and start the run again"
+        )
+    if message.startswith(("Unschedulable", "ImagePull", "ErrImagePull", "ContainerCreating", "PodInitializing")):
+        return f"its pod could not start: {message}"
+    if re.search(r"shutdown with strategy|Stopped with strategy", message):
+        return "the workflow was stopped by a person"
+    if message == "pod deleted":
+        return "its pod was deleted from outside: run it again, it goes on where it was"
+    return message
+
+
+def _attempt(node: FailedNode) -> int:
+    return node.attempt
+
+
+def _from_go(text: str) -> Any:  # noqa: ANN401 - any JSON
+    """A text that Go has quoted with escapes that JSON does not know; None when it is no such text."""
+
+    def as_json(match: re.Match[str]) -> str:
+        if match["c"]:
+            return {"a": "\\u0007", "v": "\\u000b"}[match["c"]]
+        code = match["x"] or match["U"]
+        return json.dumps(chr(int(code, 16)))[1:-1] if code and int(code, 16) < 0x110000 else match[0]
+
+    try:
+        return json.loads(json.loads(_GO_ESCAPE.sub(as_json, text)))
+    except (ValueError, TypeError):
+        return None
+
+
+def report_json(run: str, template: str, status: str, message: str, output: str) -> dict[str, Any]:
+    """What the webhook gets. Readers may rely on these keys; new ones may come."""
+    report = {
+        "version": WEBHOOK_VERSION,
+        "run": run,
+        "template": template,
+        "status": status,
+        "message": message,
+        "output": output,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+    }
+    return {key: value for key, value in report.items() if key != "template" or value}
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect would turn the POST into a GET, and may lead to another scheme or host."""
+
+    def redirect_request(self, *_: object, **__: object) -> None:
+        return None
+
+
+def post(url: str, report: Mapping[str, Any], *, pause_s: float = PAUSE_S) -> str:
+    """POST the report as JSON and say how that went, never with the URL: who has it may post.
+
+    Network faults and answers of 429 and from 500 on are tried again.
+    """
+    url = url.strip()
+    try:
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            return "the webhook was not told: its URL is not http:// or https://"
+        content = json.dumps(report, ensure_ascii=False).encode()
+        headers = {"Content-Type": "application/json; charset=utf-8", "User-Agent": "detr-workflows"}
+        request = urllib.request.Request(url, content, headers, method="POST")  # noqa: S310 - the scheme is looked at above
+    except ValueError:
+        return "the webhook was not told: its URL cannot be read"
+    opener = urllib.request.build_opener(_NoRedirect)
+    said = ""
+    for number in range(TRIES):
+        if number:
+            time.sleep(pause_s)
+        try:
+            with opener.open(request, timeout=TIMEOUT_S):
+                return "the webhook was told"
+        except urllib.error.HTTPError as error:
+            error.close()
+            said = f"it answered {error.code}"
+            if error.code < 500 and error.code != 429:
+                break
+        except (OSError, HTTPException, ValueError) as error:
+            # Only the kind: texts of these may hold the URL.
+            reason = error.reason if isinstance(error, urllib.error.URLError) else error
+            said = "no answer" if isinstance(reason, TimeoutError) else type(reason).__name__
+    return f"the webhook was not told: {said}"
+
+
+def leave_message(text: str, environment: Mapping[str, str] = os.environ) -> None:
+    """The output parameter `message` of the step, where there is a $OUT."""
+    out = environment.get("OUT")
+    if out:
+        path = Path(out, "outputs", "message")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
