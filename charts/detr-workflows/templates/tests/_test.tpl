@@ -1,0 +1,52 @@
+{{/* What both pods of the test have in common. */}}
+{{- define "detr-workflows.testPod" -}}
+restartPolicy: Never
+securityContext:
+  {{- toYaml .Values.pods.podSecurityContext | nindent 2 }}
+{{- with include "detr-workflows.pullSecrets" . | fromJsonArray }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.pods.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.pods.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.pods.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.pods.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .Values.pods.runtimeClassName }}
+runtimeClassName: {{ . }}
+{{- end }}
+{{- end -}}
+
+{{/* The store's address and keys for a container that is no step. */}}
+{{- define "detr-workflows.storeEnvironment" -}}
+{{- $environment := list -}}
+{{- with .Values.store.endpoint -}}
+{{- $environment = append $environment (dict "name" "AWS_ENDPOINT_URL" "value" .) -}}
+{{- end -}}
+{{- with .Values.store.region -}}
+{{- $environment = append $environment (dict "name" "AWS_REGION" "value" .) -}}
+{{- end -}}
+{{- with include "detr-workflows.storeSecret" . -}}
+{{- $keys := $.Values.store.secretKeys -}}
+{{- $secret := . -}}
+{{- range $name, $key := dict "AWS_ACCESS_KEY_ID" $keys.accessKeyId "AWS_SECRET_ACCESS_KEY" $keys.secretAccessKey "AWS_SESSION_TOKEN" $keys.sessionToken -}}
+{{- $environment = append $environment (dict "name" $name "valueFrom" (dict "secretKeyRef" (dict "name" $secret "key" $key "optional" (eq $name "AWS_SESSION_TOKEN")))) -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.store.caBundle -}}
+{{- if .configMap -}}
+{{- $environment = append $environment (dict "name" "AWS_CA_BUNDLE" "value" (printf "/etc/detr-workflows-ca/%s" .key)) -}}
+{{- end -}}
+{{- end -}}
+{{- concat $environment .Values.pods.extraEnv | toYaml -}}
+{{- end -}}
