@@ -10,6 +10,7 @@ from run_config.command_line import WRONG_INPUT, run
 from run_config.locations import store_url
 from run_config.parameter_forms import form_json, markdown
 from run_config.parameters import BY_NAME, PARAMETERS, Role, Type, pairs
+from workflows.cluster import cli as cluster
 from workflows.errors import StepError, TemplateError, WorkflowError
 
 RENDERED = Path(__file__).parent / "rendered"
@@ -116,6 +117,9 @@ def parameters(
         for known in PARAMETERS:
             default = "required" if known.default is None else known.default or "empty"
             typer.echo(f"{known.name} [{default}]\n    {' '.join(known.help.split())}")
+
+
+app.command()(cluster.submit)
 
 
 def _absolute(given: dict[str, str]) -> dict[str, str]:

@@ -1,0 +1,188 @@
+"""The verbs that talk to a cluster. Their libraries are imported inside: `--help` and the other verbs start fast."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from run_config.parameters import pairs
+from workflows.errors import StepError, WorkflowError
+
+if TYPE_CHECKING:
+    from run_config.installation import Installation
+    from workflows.cluster.argo_server import ArgoServer
+    from workflows.cluster.kubernetes import Kubernetes
+    from workflows.cluster.submission import Submitted
+
+Namespace = Annotated[
+    str | None, typer.Option("--namespace", "-n", help="Where the chart is installed. Default: the one of the context.")
+]
+Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig. Default: its current one.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, everything else on stderr.")]
+
+
+def submit(
+    template: Annotated[str, typer.Argument(help="A workflow template of the namespace.")],
+    parameter: Annotated[
+        list[str] | None, typer.Option("--parameter", "-p", help="name=value; see `detr-workflows parameters`.")
+    ] = None,
+    namespace: Namespace = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run. Default: TEMPLATE-xxxxx.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="key=value on the workflow.")] = None,
+    annotation: Annotated[list[str] | None, typer.Option(help="key=value on the workflow, any text.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the run to its end, and end as it does.")] = False,
+    timeout_s: Annotated[
+        float | None, typer.Option(min=0, help="Stop watching after so long; the run goes on. Exit code 75.")
+    ] = None,
+    context: Context = None,
+    server: Annotated[
+        str | None, typer.Option(help="Go through Argo's server at this URL instead of the Kubernetes API.")
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="Token for Argo's server. Default: the variable ARGO_TOKEN.")
+    ] = None,
+    ca_file: Annotated[Path | None, typer.Option(help="Certificate authority of Argo's server.")] = None,
+    insecure_skip_verify: Annotated[
+        bool, typer.Option("--insecure-skip-verify", help="Trust any certificate of Argo's server.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Start a run in a cluster."""
+    from workflows.cluster.submission import arguments, create, run_folder, tags, workflow
+    from workflows.cluster.templates import find_template
+
+    given = pairs(parameter or [])
+    labels, annotations = tags("--label", label or ()), tags("--annotation", annotation or ())
+    if timeout_s is not None and not watch:
+        raise WorkflowError("--timeout-s is for watching: give --watch too")
+    say = _to_stderr if as_json else typer.echo
+    api = _api(namespace, context, server, token_file, ca_file, verify=not insecure_skip_verify)
+    found = find_template(api, template)
+    texts = arguments(found, given, _installation(api, found.config_map) if found.ours else None)
+    body = workflow(found, texts, name, labels, annotations)
+    submitted = create(api, body, run_folder(found, texts, body["metadata"]["name"]))
+    _announce(submitted, say, watch=watch)
+    if watch:
+        _follow(api, submitted, say, timeout_s, as_json=as_json)
+    elif as_json:
+        typer.echo(json.dumps(_summary(submitted)))
+
+
+def _announce(submitted: "Submitted", say: Callable[[str], None], *, watch: bool) -> None:
+    where = f"{submitted.name} -n {submitted.namespace}"
+    say(f"{submitted.name} submitted to the namespace {submitted.namespace}")
+    if submitted.folder:
+        say(f"  lies in: {submitted.folder}")
+    if not watch:
+        say(f"  watch:   argo watch {where}")
+    say(f"  logs:    argo logs -f {where}")
+
+
+def _follow(
+    api: "Kubernetes | ArgoServer",
+    submitted: "Submitted",
+    say: Callable[[str], None],
+    timeout_s: float | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Watch, print the results and end with the run's exit."""
+    from datetime import datetime
+
+    from workflows.cluster.watching import Watch, results
+
+    def stamped(text: str) -> None:
+        say(f"{datetime.now().astimezone():%H:%M:%S}  {text}")
+
+    status = Watch(api, submitted.name, submitted.uid, stamped, timeout_s=timeout_s).to_the_end()
+    failure = None if status.phase == "Succeeded" else status.failure()
+    summary = {**_summary(submitted), "phase": status.phase, "results": dict(status.results)}
+    if failure is None:
+        for line in results(status.results):
+            say(line)
+        if submitted.folder:
+            say(f"lies in: {submitted.folder}")
+    else:
+        summary["failure"] = {"step": failure.step, "message": failure.sentence, "exitCode": failure.exit_code}
+    if as_json:
+        typer.echo(json.dumps(summary))
+    if failure is not None:
+        say(f"{failure.step or submitted.name} failed; argo logs {submitted.name} -n {submitted.namespace} has more")
+        raise StepError(failure.sentence, failure.exit_code)
+
+
+def _summary(submitted: "Submitted") -> dict[str, Any]:
+    return {
+        "name": submitted.name,
+        "namespace": submitted.namespace,
+        "uid": submitted.uid,
+        "folder": submitted.folder,
+    }
+
+
+def _api(
+    namespace: str | None,
+    context: str | None,
+    server: str | None,
+    token_file: Path | None,
+    ca_file: Path | None,
+    *,
+    verify: bool,
+) -> "Kubernetes | ArgoServer":
+    """The way to the cluster that the options choose."""
+    if server is None:
+        for option, value in (("--token-file", token_file), ("--ca-file", ca_file)):
+            if value is not None:
+                raise WorkflowError(f"{option} is for Argo's server: give --server too")
+        if not verify:
+            raise WorkflowError("--insecure-skip-verify is for Argo's server: give --server too")
+        return _kubernetes(namespace, context)
+    if context is not None:
+        raise WorkflowError("--context is for the Kubernetes API, --server for Argo's: give one of them")
+    _require_client()
+    from workflows.cluster.argo_server import ArgoServer
+
+    namespace = namespace or os.environ.get("ARGO_NAMESPACE")
+    if not namespace:
+        raise WorkflowError("--server needs --namespace: the one where the chart is installed")
+    if server.startswith("http://"):
+        _to_stderr("warning: --server is http://, so the token travels unencrypted")
+    return ArgoServer(server, namespace, token_file=token_file, ca_file=ca_file, verify=verify)
+
+
+def _kubernetes(namespace: str | None, context: str | None) -> "Kubernetes":
+    _require_client()
+    from workflows.cluster.kubeconfig import find_access
+    from workflows.cluster.kubernetes import Kubernetes
+
+    return Kubernetes(find_access(context), namespace)
+
+
+def _require_client() -> None:
+    """The libraries of this part are an extra."""
+    try:
+        import httpx  # noqa: F401
+        import lightkube  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise WorkflowError(
+            f"{error.name} is not installed here: pip install 'detr-workflows[client]', or use the image cpu-steps"
+        ) from error
+
+
+def _installation(api: "Kubernetes | ArgoServer", config_map: str) -> "Installation | None":
+    """The installation's settings, or None with a note where they are not seen."""
+    from workflows.cluster.errors import ForbiddenError, NotThereError
+    from workflows.cluster.templates import find_installation
+
+    try:
+        return find_installation(api, config_map)
+    except (ForbiddenError, NotThereError) as error:
+        _to_stderr(f"note: node pool and places are left to the step check ({error})")
+        return None
+
+
+def _to_stderr(text: str) -> None:
+    typer.echo(text, err=True)

@@ -1,0 +1,120 @@
+"""The Kubernetes API with the caller's own rights, its refusals in sentences."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import httpx2
+from lightkube import ApiError, Client
+from lightkube.core.exceptions import ConfigError
+from lightkube.generic_resource import GenericNamespacedResource, create_namespaced_resource
+from lightkube.resources.core_v1 import ConfigMap, Namespace
+
+from workflows.cluster.errors import (
+    AlreadyThereError,
+    ClusterError,
+    ForbiddenError,
+    NoAccessError,
+    NoSuchKindError,
+    NotThereError,
+    UnreachableError,
+)
+from workflows.cluster.kubeconfig import Access
+
+Workflow = create_namespaced_resource("argoproj.io", "v1alpha1", "Workflow", "workflows")
+WorkflowTemplate = create_namespaced_resource("argoproj.io", "v1alpha1", "WorkflowTemplate", "workflowtemplates")
+
+NO_ARGO = "this cluster has no Argo Workflows (its kinds are not defined); install it first, see docs/install.md"
+
+
+class Kubernetes:
+    """One namespace of a cluster."""
+
+    def __init__(self, access: Access, namespace: str | None) -> None:
+        self.access = access
+        self.namespace = namespace or access.namespace
+        with explained(f"reading {access.source}", access.server):
+            self.client = Client(config=access.config, namespace=self.namespace)
+
+    @property
+    def where(self) -> str:
+        """Which API this is, for messages."""
+        return self.access.server
+
+    def template(self, name: str) -> dict[str, Any]:
+        """The WorkflowTemplate `name`."""
+        return self._object(WorkflowTemplate, name, f"reading the workflow template {name}")
+
+    def template_names(self) -> list[str]:
+        """The templates of the namespace."""
+        with explained(f"listing the workflow templates of {self.namespace}", self.where):
+            return [item["metadata"]["name"] for item in self.client.list(WorkflowTemplate, namespace=self.namespace)]
+
+    def workflow(self, name: str) -> dict[str, Any]:
+        """The Workflow `name`."""
+        return self._object(Workflow, name, f"reading the workflow {name}")
+
+    def create(self, workflow: Mapping[str, Any]) -> dict[str, Any]:
+        """Create a Workflow and return it as the cluster has it."""
+        with explained("creating the workflow", self.where):
+            return dict(self.client.create(Workflow(**workflow), namespace=self.namespace))
+
+    def settings(self, config_map: str) -> Mapping[str, str]:
+        """The entries of the installation's ConfigMap."""
+        with explained(f"reading the ConfigMap {config_map}", self.where):
+            return self.client.get(ConfigMap, config_map, namespace=self.namespace).data or {}
+
+    def has_namespace(self) -> bool | None:
+        """Whether the namespace exists; None where the caller may not know."""
+        try:
+            with explained(f"reading the namespace {self.namespace}", self.where):
+                self.client.get(Namespace, self.namespace)
+        except NotThereError:
+            return False
+        except ForbiddenError:
+            return None
+        return True
+
+    def _object(self, kind: type[GenericNamespacedResource], name: str, doing: str) -> dict[str, Any]:
+        with explained(doing, self.where):
+            return dict(self.client.get(kind, name, namespace=self.namespace))
+
+
+@contextlib.contextmanager
+def explained(doing: str, where: str) -> Iterator[None]:
+    """Turn what goes wrong inside the block into one of our errors."""
+    try:
+        yield
+    except ApiError as error:
+        status = error.status
+        raise refusal(status.code or 0, status.message or status.reason or "", doing, where) from error
+    except httpx2.HTTPStatusError as error:
+        raise refusal(error.response.status_code, error.response.text, doing, where) from error
+    except httpx2.HTTPError as error:
+        raise unreachable(where, error) from error
+    except ConfigError as error:
+        raise NoAccessError(f"{doing}: {' '.join(str(error).split())}") from error
+    except (OSError, ValueError) as error:
+        # A certificate that is no certificate, a login program that is not installed or answers nonsense.
+        raise NoAccessError(f"the credentials for {where} cannot be used: {' '.join(str(error).split())}") from error
+
+
+def unreachable(where: str, error: Exception) -> UnreachableError | NoAccessError:
+    """Nobody answered; a certificate that does not fit will not fit later either."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if "CERTIFICATE_VERIFY_FAILED" in reason:
+        return NoAccessError(f"{where} has a certificate that is not trusted here ({reason}); name its CA")
+    return UnreachableError(f"{where} cannot be reached: {reason}; is the address right, and is it up?")
+
+
+def refusal(code: int, message: str, doing: str, where: str) -> ClusterError:
+    """The error for an answer with an HTTP status of 400 and more."""
+    message = " ".join(message.split())[:500]
+    if code == 401:
+        return NoAccessError(f"{where} does not accept the credentials; they are wrong or expired: log in again")
+    if code == 404 and ("could not find the requested resource" in message or "page not found" in message):
+        return NoSuchKindError(f"{doing}: {NO_ARGO}" if "workflow" in doing else f"{doing}: {message}")
+    if code == 429 or code >= 500:
+        return UnreachableError(f"{doing}: {where} says {code} {message}; try again in a while")
+    kind = {403: ForbiddenError, 404: NotThereError, 409: AlreadyThereError}.get(code, ClusterError)
+    return kind(f"{doing} was refused: {message}")

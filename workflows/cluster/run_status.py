@@ -1,0 +1,202 @@
+"""What the status of a Workflow says, put in the order and the words of its steps.
+
+A step with a retry strategy is two kinds of nodes: one of type Retry that knows little, and a pod for
+each attempt, which has the message and the exit code.
+"""
+
+import base64
+import gzip
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from run_config.command_line import PASSING_FAULT, WRONG_INPUT
+
+FINISHED = ("Succeeded", "Failed", "Error")
+BAD = ("Failed", "Error")
+
+# `main: Error (exit code 2): what the container left in its termination log`
+_OF_A_CONTAINER = re.compile(r"^(?:main: )?[A-Za-z]+ \(exit code (\d+)\)(?:: )?", re.DOTALL)
+_POD_WAS_LOST = re.compile(r"pod deleted|evict|node (was )?shut ?down|node shutdown|preempt|terminated in response to")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, frozen=True)
+
+
+class _Parameter(_Record):
+    name: str
+    value: str | None = None
+
+
+class _Outputs(_Record):
+    exit_code: str | None = Field(default=None, alias="exitCode")
+    parameters: tuple[_Parameter, ...] = ()
+
+
+class Node(_Record):
+    """A node of the graph, as far as it is read here."""
+
+    id: str
+    name: str = ""
+    display_name: str = ""
+    type: str = ""
+    phase: str = ""
+    message: str = ""
+    progress: str = ""
+    started_at: str | None = None
+    finished_at: str | None = None
+    children: tuple[str, ...] = ()
+    outputs: _Outputs = _Outputs()
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code of the container, where one was seen."""
+        if self.outputs.exit_code is not None and self.outputs.exit_code.isdigit():
+            return int(self.outputs.exit_code)
+        match = _OF_A_CONTAINER.match(self.message)
+        return int(match[1]) if match else None
+
+    @property
+    def sentence(self) -> str:
+        """The message without what Argo puts before the container's own words."""
+        own = _OF_A_CONTAINER.sub("", self.message, count=1).strip()
+        return " ".join((own or self.message).split())
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a person sees of a step: one attempt, or what a step waits for."""
+
+    key: str
+    label: str
+    phase: str
+    progress: str
+    message: str
+
+    def line(self) -> str:
+        """`train  Running 40/200`."""
+        words = f"{self.label}  {self.phase or 'Pending'}"
+        if self.progress:
+            words += f" {self.progress}"
+        return f"{words}: {self.message}" if self.message else words
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a run failed, and the exit code that stands for it."""
+
+    step: str
+    sentence: str
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """The status of one workflow."""
+
+    name: str
+    phase: str
+    message: str
+    nodes: Mapping[str, Node]
+    results: Mapping[str, str]
+    """Output parameters of the whole workflow."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more will happen."""
+        return self.phase in FINISHED
+
+    def steps(self) -> list[Step]:
+        """Every attempt of every step, in the order in which they began."""
+        retries = {child: node for node in self.nodes.values() if node.type == "Retry" for child in node.children}
+        shown = []
+        for node in sorted(self.nodes.values(), key=lambda one: (one.started_at or "9", one.id)):
+            if node.type == "Pod":
+                shown.append(_step(node, _label(node, retries.get(node.id), self.nodes)))
+            elif node.type == "Skipped" or (node.type == "Retry" and node.phase not in FINISHED and node.message):
+                shown.append(_step(node, _plain(node.display_name)))
+        return shown
+
+    def failure(self) -> Failure:
+        """The node that made the run fail: the first step whose last attempt failed."""
+        culprit = self._culprit()
+        if culprit is None:
+            return Failure("", " ".join((self.message or f"the workflow ended as {self.phase}").split()), 1)
+        step = _plain(culprit.display_name)
+        return Failure(step, culprit.sentence or f"{step} ended as {culprit.phase}", _meaning(culprit))
+
+    def _culprit(self) -> Node | None:
+        attempts = {child for node in self.nodes.values() if node.type == "Retry" for child in node.children}
+        candidates = []
+        for node in self.nodes.values():
+            if node.type == "Retry" and node.phase in BAD:
+                pods = [self.nodes[child] for child in node.children if child in self.nodes]
+                failed = [pod for pod in pods if pod.type == "Pod" and pod.phase in BAD]
+                candidates.append(max(failed, key=lambda pod: pod.started_at or "") if failed else node)
+            elif node.type == "Pod" and node.phase in BAD and node.id not in attempts:
+                candidates.append(node)
+        # A node of the graph that never became a pod, such as one whose template is wrong.
+        candidates = candidates or [node for node in self.nodes.values() if node.phase in BAD and node.message]
+        # The exit handler runs after everything; what it says is the reason only where nothing else failed.
+        of_the_run = [node for node in candidates if ".onExit" not in node.name]
+        return min(of_the_run or candidates, key=lambda node: node.finished_at or "9", default=None)
+
+
+def read_status(workflow: Mapping[str, Any]) -> RunStatus:
+    """The status of a Workflow as the API gives it."""
+    status = workflow.get("status") or {}
+    nodes = status.get("nodes") or {}
+    if not nodes and status.get("compressedNodes"):
+        # Argo packs the nodes of a large workflow; its server unpacks them, the Kubernetes API does not.
+        nodes = json.loads(gzip.decompress(base64.b64decode(status["compressedNodes"])))
+    read = {key: Node.model_validate(node) for key, node in nodes.items()}
+    name = workflow["metadata"]["name"]
+    outputs = status.get("outputs") or {}
+    if not outputs and name in nodes:
+        outputs = nodes[name].get("outputs") or {}
+    parameters = _Outputs.model_validate({"parameters": outputs.get("parameters") or ()}).parameters
+    return RunStatus(
+        name=name,
+        phase=status.get("phase") or "",
+        message=status.get("message") or "",
+        nodes=read,
+        results={one.name: one.value for one in parameters if one.value is not None},
+    )
+
+
+def _meaning(node: Node) -> int:
+    """What the failure is for the caller: 2 wrong input, 75 a fault that passes, else 1."""
+    if node.exit_code == WRONG_INPUT:
+        return WRONG_INPUT
+    passing = node.exit_code in (PASSING_FAULT, 143) or (node.exit_code == 137 and "OOMKilled" not in node.message)
+    lost = node.exit_code is None and _POD_WAS_LOST.search(node.message.lower())
+    return PASSING_FAULT if passing or lost else 1
+
+
+def _step(node: Node, label: str) -> Step:
+    done, _, total = node.progress.partition("/")
+    # Argo counts a pod as 0/1 until something writes its own progress.
+    progress = node.progress if total not in ("", "0", "1") and done.isdigit() else ""
+    # The exit code stays: here it is one of many lines, and the only one that has it.
+    return Step(node.id, label, node.phase, progress, " ".join(node.message.split()))
+
+
+def _label(node: Node, retry: Node | None, nodes: Mapping[str, Node]) -> str:
+    if retry is None:
+        return _plain(node.display_name)
+    pods = [child for child in retry.children if child in nodes and nodes[child].type == "Pod"]
+    attempt = pods.index(node.id) + 1
+    return _plain(retry.display_name) + (f" (attempt {attempt})" if attempt > 1 else "")
+
+
+def _plain(display_name: str) -> str:
+    """`train` for `train(0)`, `exit handler` for `detr-train-x7k2p.onExit`."""
+    if display_name.endswith(".onExit"):
+        return "exit handler"
+    return re.sub(r"\(\d+\)$", "", display_name)

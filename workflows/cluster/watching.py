@@ -1,0 +1,144 @@
+"""Following a run to its end: a line for each change, and the run's exit.
+
+It asks again and again and keeps no connection open, so that nothing is lost when the API restarts, a
+laptop sleeps or a proxy cuts long answers, and so that the right to read workflows is enough.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from workflows.cluster.errors import (
+    ClusterError,
+    NotThereError,
+    UnreachableError,
+    WatchEndedError,
+    WatchInterruptedError,
+)
+from workflows.cluster.run_status import RunStatus, Step, read_status
+
+SHORTEST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 5.0
+UNTOUCHED_AFTER_S = 30.0
+"""So long after its creation a workflow without a phase is one that no controller looks at."""
+
+
+class Source(Protocol):
+    """Where workflows are read: the Kubernetes API or Argo's server."""
+
+    namespace: str
+
+    def workflow(self, name: str) -> dict[str, Any]:
+        """The workflow of that name."""
+
+
+class Watch:
+    """One run, followed from `uid`'s first state to its last."""
+
+    def __init__(
+        self,
+        source: Source,
+        name: str,
+        uid: str,
+        say: Callable[[str], None],
+        *,
+        timeout_s: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._source = source
+        self._name = name
+        self._uid = uid
+        self._say = say
+        self._clock = clock
+        self._sleep = sleep
+        self._began = clock()
+        self._timeout_s = timeout_s
+        self._seen: dict[str, Step] = {}
+        self._phase = ""
+        self._lost = False
+        self._told_untouched = False
+
+    def to_the_end(self) -> RunStatus:
+        """Say every change, and return the last state.
+
+        Raises WatchEndedError: the time is over, or the run cannot be seen any more; WatchInterruptedError
+        after Ctrl-C. The run goes on in both cases.
+        """
+        try:
+            return self._follow()
+        except KeyboardInterrupt:
+            raise WatchInterruptedError(
+                f"no longer watching; {self._name} goes on. Look at it with {self._argo('get')}, "
+                f"stop it with {self._argo('stop')}"
+            ) from None
+
+    def _follow(self) -> RunStatus:
+        pause = SHORTEST_PAUSE_S
+        while True:
+            status = self._read()
+            if status is not None:
+                changed = self._tell(status)
+                if status.finished:
+                    return status
+                pause = SHORTEST_PAUSE_S if changed else min(pause * 1.5, LONGEST_PAUSE_S)
+            self._wait(pause)
+
+    def _read(self) -> RunStatus | None:
+        """The state now; None when nobody answers for the moment."""
+        try:
+            workflow = self._source.workflow(self._name)
+        except UnreachableError as error:
+            if not self._lost:
+                self._say(f"lost the connection, asking again ({error})")
+            self._lost = True
+            return None
+        except NotThereError as error:
+            raise WatchEndedError(f"{self._name} was deleted while it ran") from error
+        except ClusterError as error:
+            raise WatchEndedError(f"{self._name} cannot be seen any more, but goes on: {error}") from error
+        if workflow["metadata"].get("uid") != self._uid:
+            raise WatchEndedError(f"{self._name} was deleted, and another workflow has its name now")
+        if self._lost:
+            self._say("connected again")
+        self._lost = False
+        return read_status(workflow)
+
+    def _tell(self, status: RunStatus) -> bool:
+        """Say what is new; whether anything was."""
+        changed = False
+        for step in status.steps():
+            if self._seen.get(step.key) != step:
+                self._say(step.line())
+                self._seen[step.key] = step
+                changed = True
+        if status.phase != self._phase:
+            self._phase = status.phase
+            changed = True
+            if status.finished:
+                self._say(f"{self._name}  {status.phase}")
+        if not status.phase and not self._told_untouched and self._clock() - self._began > UNTOUCHED_AFTER_S:
+            self._told_untouched = True
+            self._say(
+                f"no controller has taken {self._name} up yet: does Argo's controller run, and does it watch "
+                f"the namespace {self._source.namespace}?"
+            )
+        return changed
+
+    def _wait(self, pause_s: float) -> None:
+        if self._timeout_s is not None:
+            left_s = self._timeout_s - (self._clock() - self._began)
+            if left_s <= 0:
+                raise WatchEndedError(
+                    f"{self._timeout_s:g} s are over; {self._name} goes on. Look at it with {self._argo('get')}"
+                )
+            pause_s = min(pause_s, left_s)
+        self._sleep(pause_s)
+
+    def _argo(self, verb: str) -> str:
+        return f"`argo {verb} {self._name} -n {self._source.namespace}`"
+
+
+def results(found: Mapping[str, str]) -> list[str]:
+    """`ap50: 0.881`, a line each."""
+    return [f"{name}: {' '.join(text.split())}" for name, text in found.items()]
