@@ -1,7 +1,7 @@
 """Runs a rendered template on this machine: each container's command line as a process, in order.
 
-No retries and no pods: Argo is the engine, this is for laptops and tests. What a step leaves in its
-$OUT goes to the run's folder in the store, as Argo's output artifacts do.
+No retries, no pods and no exit handler: Argo is the engine, this is for laptops and tests. What a step
+leaves in its $OUT goes to the run's folder in the store, as Argo's output artifacts do.
 """
 
 import json
@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO
 
 from run_config.errors import ConfigError
@@ -157,6 +157,9 @@ class _Run:
         _raise_for(step.name, self._process(command, env))
         for output in step.outputs:
             self._tags[f"tasks.{step.name}.outputs.parameters.{output.name}"] = _read_output(step, output, out)
+        for artifact in step.artifacts:
+            if not artifact.optional and not (out / artifact.path).exists():
+                raise _left_nothing(step, artifact.path)
         shutil.rmtree(out / "outputs")
         left = [path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()]
         if left:
@@ -202,8 +205,12 @@ def _read_output(step: Step, output: OutputFile, out: Path) -> str:
     if path.is_file():
         return path.read_text(encoding="utf-8").removesuffix("\n")
     if output.default is None:
-        raise StepError(f"step {step.name} ended well but left no $OUT/{output.path}: a bug of the step", 1)
+        raise _left_nothing(step, output.path)
     return output.default
+
+
+def _left_nothing(step: Step, path: PurePosixPath) -> StepError:
+    return StepError(f"step {step.name} ended well but left no $OUT/{path}: a bug of the step", 1)
 
 
 def _raise_for(step: str, code: int) -> None:

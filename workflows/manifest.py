@@ -1,16 +1,21 @@
 """The part of an Argo WorkflowTemplate that the local runner understands, as typed records.
 
-Whatever a record does not name is refused, so a template never runs here with half of its meaning.
+Whatever changes what a run computes is understood, or it is not named here and therefore refused: a
+template never runs here with half of its meaning. What only says where and how a pod runs in a cluster
+is named, with its type, in the classes that end in `InCluster`, and let pass.
 """
 
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.alias_generators import to_camel
 
 from workflows.errors import TemplateError
+
+Tree = Mapping[str, Any]
+"""A mapping that is let pass whatever it holds: nothing in it reaches a process."""
 
 
 class Part(BaseModel):
@@ -50,17 +55,60 @@ class OutputParameter(Part):
     value_from: ValueFrom
 
 
+class Nothing(Part):
+    """A mapping that is there and empty, `{}`."""
+
+
+class Archive(Part):
+    """How an artifact is packed: not at all, as the runner uploads files."""
+
+    none: Nothing
+
+
+class Key(Part):
+    """Where an artifact lies in the repository that the cluster has."""
+
+    key: str
+
+
+class OutputArtifact(Part):
+    """One entry of `outputs.artifacts`."""
+
+    name: str
+    path: str
+    s3: Key
+    archive: Archive
+    optional: bool = False
+
+
 class Outputs(Part):
     """`outputs`."""
 
     parameters: tuple[OutputParameter, ...] = ()
+    artifacts: tuple[OutputArtifact, ...] = ()
+
+
+class KeyOfObject(Part):
+    """A key of a secret or ConfigMap that need not be there: here it is not."""
+
+    name: str
+    key: str
+    optional: Literal[True]
+
+
+class ValueOfObject(Part):
+    """Where a variable's value comes from in a cluster."""
+
+    secret_key_ref: KeyOfObject | None = None
+    config_map_key_ref: KeyOfObject | None = None
 
 
 class EnvironmentVariable(Part):
-    """One entry of `env`."""
+    """One entry of `env`. With `value_from` the person's own variable stands."""
 
     name: str
     value: str = ""
+    value_from: ValueOfObject | None = None
 
 
 class VolumeMount(Part):
@@ -68,20 +116,44 @@ class VolumeMount(Part):
 
     name: str
     mount_path: str
+    read_only: bool = False
 
 
 class EmptyDir(Part):
-    """A fresh folder for each step."""
+    """A fresh folder for each step; where it lies and how large it may be is the cluster's."""
+
+    medium: str = ""
+    size_limit: str | None = None
+
+
+class ObjectVolume(Part):
+    """Files from a ConfigMap or secret that need not be there: here they are not."""
+
+    name: str | None = None
+    secret_name: str | None = None
+    optional: Literal[True]
+    items: tuple[Tree, ...] = ()
+    default_mode: int | None = None
 
 
 class Volume(Part):
     """One entry of a template's `volumes`."""
 
     name: str
-    empty_dir: EmptyDir
+    empty_dir: EmptyDir | None = None
+    config_map: ObjectVolume | None = None
+    secret: ObjectVolume | None = None
 
 
-class Container(Part):
+class ContainerInCluster(Part):
+    """What of a container only says how its pod runs."""
+
+    image_pull_policy: str | None = None
+    resources: Tree | None = None
+    security_context: Tree | None = None
+
+
+class Container(ContainerInCluster):
     """A process: its image stands for the programs that are installed beside this one."""
 
     image: str
@@ -107,7 +179,70 @@ class Dag(Part):
     tasks: tuple[Task, ...] = Field(min_length=1)
 
 
-class Template(Part):
+class PatchedContainer(Part):
+    """What a patch may say of a container: nothing that its process sees."""
+
+    name: str
+    resources: Tree | None = None
+    security_context: Tree | None = None
+    volume_mounts: tuple[Tree, ...] = ()
+
+
+class PodSpecPatch(Part):
+    """What a patch of a pod may hold: it is text, and could change any field."""
+
+    active_deadline_seconds: int | None = None
+    affinity: Tree | None = None
+    automount_service_account_token: bool | None = None
+    containers: tuple[PatchedContainer, ...] = ()
+    init_containers: tuple[PatchedContainer, ...] = ()
+    node_selector: Mapping[str, str] | None = None
+    priority_class_name: str | None = None
+    runtime_class_name: str | None = None
+    scheduler_name: str | None = None
+    security_context: Tree | None = None
+    termination_grace_period_seconds: int | None = None
+    tolerations: tuple[Tree, ...] = ()
+    topology_spread_constraints: tuple[Tree, ...] = ()
+    volumes: tuple[Tree, ...] = ()
+
+
+def _understood_patch(text: str | None) -> str | None:
+    """Let a patch pass that changes nothing of a process."""
+    if text:
+        try:
+            PodSpecPatch.model_validate(yaml.safe_load(text))
+        except yaml.YAMLError as error:
+            raise ValueError(f"it is not YAML: {' '.join(str(error).split())}") from error
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise ValueError(f"{'.'.join(map(str, first['loc']))}: the local runner does not know it") from error
+    return text
+
+
+class TemplateInCluster(Part):
+    """What of a template only says where and how its pods run, and how often they are tried."""
+
+    active_deadline_seconds: str | int | None = None
+    affinity: Tree | None = None
+    archive_location: Tree | None = None
+    automount_service_account_token: bool | None = None
+    metadata: Tree | None = None
+    metrics: Tree | None = None
+    node_selector: Mapping[str, str] | None = None
+    pod_spec_patch: str | None = None
+    priority_class_name: str | None = None
+    retry_strategy: Tree | None = None
+    scheduler_name: str | None = None
+    security_context: Tree | None = None
+    service_account_name: str | None = None
+    synchronization: Tree | None = None
+    tolerations: tuple[Tree, ...] = ()
+
+    _patch = field_validator("pod_spec_patch")(_understood_patch)
+
+
+class Template(TemplateInCluster):
     """A container, or the graph of them."""
 
     name: str
@@ -133,7 +268,34 @@ class WorkflowMetadata(Part):
     annotations: Mapping[str, str] = {}
 
 
-class Spec(Part):
+class SpecInCluster(Part):
+    """What of the body is for Argo and its pods alone; the exit handler is not run here."""
+
+    active_deadline_seconds: int | None = None
+    affinity: Tree | None = None
+    archive_logs: bool | None = None
+    artifact_repository_ref: Tree | None = None
+    automount_service_account_token: bool | None = None
+    executor: Tree | None = None
+    image_pull_secrets: tuple[Tree, ...] = ()
+    metrics: Tree | None = None
+    node_selector: Mapping[str, str] | None = None
+    on_exit: str | None = None
+    pod_gc: Tree | None = Field(default=None, alias="podGC")
+    pod_metadata: Tree | None = None
+    pod_priority_class_name: str | None = None
+    pod_spec_patch: str | None = None
+    scheduler_name: str | None = None
+    security_context: Tree | None = None
+    service_account_name: str | None = None
+    synchronization: Tree | None = None
+    tolerations: tuple[Tree, ...] = ()
+    ttl_strategy: Tree | None = None
+
+    _patch = field_validator("pod_spec_patch")(_understood_patch)
+
+
+class Spec(SpecInCluster):
     """The body."""
 
     entrypoint: str
@@ -168,7 +330,7 @@ def parse_manifest(text: str, where: str) -> WorkflowTemplate:
         if first["type"] == "extra_forbidden":
             raise TemplateError(
                 f"{where}: the local runner does not know {place}; it runs a DAG of containers with "
-                "parameters, output parameters and $OUT, and Argo runs everything else"
+                "parameters, outputs and $OUT, and Argo runs everything else"
             ) from error
         raise TemplateError(f"{where}: {place or 'the document'}: {first['msg']}") from error
 

@@ -6,8 +6,14 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from workflows.errors import TemplateError
-from workflows.manifest import Arguments, Container, OutputParameter, Task, Template, parse_manifest
+from workflows.manifest import Arguments, Container, OutputArtifact, OutputParameter, Task, Template, parse_manifest
 from workflows.tags import PARAMETERS_JSON, tags
+
+RUN_FOLDER = "{{workflow.parameters.cvat-output-path}}/{{workflow.name}}"
+"""Where artifacts go, below the store: the runner uploads what a step leaves to nowhere else."""
+
+SCRATCH = ("/tmp", "/dev/shm")  # noqa: S108 - where containers have them
+"""Folders that are there on every machine; steps of ours keep nothing in them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +26,27 @@ class OutputFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Artifact:
+    """A file or folder that a step leaves below $OUT; it goes to the same place in the run's folder."""
+
+    name: str
+    path: PurePosixPath
+    optional: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
-    """One container of the graph. Texts still have their tags."""
+    """One container of the graph. Texts still have their tags.
+
+    `env` holds what the template says itself: for what comes from the cluster the person's own stands.
+    """
 
     name: str
     command: tuple[str, ...]
     env: Mapping[str, str]
     inputs: Mapping[str, str]
     outputs: tuple[OutputFile, ...]
+    artifacts: tuple[Artifact, ...]
     out_mount: str | None
     """Where the template mounts the step's own folder, $OUT."""
 
@@ -83,15 +102,22 @@ def _step(task: Task, template: Template | None, workflow: set[str], reachable: 
     inputs = _inputs(task.arguments, template.inputs, where)
     _check_tags(inputs.values(), reachable, where)
     container = template.container
-    mount = _out_mount(template, container, where)
+    mounts = _mounts(template, container, where)
+    mount = _out_mount(container, mounts, where)
     command = (*container.command, *container.args)
-    env = {variable.name: variable.value for variable in container.env}
+    env = {
+        variable.name: variable.value
+        for variable in container.env
+        if variable.value_from is None and (variable.value == mount or not _within(variable.value, mounts))
+    }
     known = workflow | {f"inputs.parameters.{name}" for name in inputs}
     _check_tags((*command, *env.values()), known, where)
-    if mount and any(mount in text for text in command):
-        raise TemplateError(f"{where}: an argument names {mount}, which is another folder here; use $OUT")
+    for path in mounts:
+        if any(re.search(rf"(?<![\w.-]){re.escape(path)}(?![\w.-])", text) for text in command):
+            raise TemplateError(f"{where}: an argument names {path}, which is another folder here; use $OUT")
     outputs = tuple(_output_file(output, mount, where) for output in template.outputs.parameters)
-    return Step(task.name, command, env, inputs, outputs, mount)
+    artifacts = tuple(_artifact(artifact, mount, where) for artifact in template.outputs.artifacts)
+    return Step(task.name, command, env, inputs, outputs, artifacts, mount)
 
 
 def _inputs(arguments: Arguments, inputs: Arguments, where: str) -> dict[str, str]:
@@ -114,20 +140,35 @@ def _default(value: str | None, default: str | None) -> str | None:
     return value if value is not None else default
 
 
-def _out_mount(template: Template, container: Container, where: str) -> str | None:
-    """Where the container sees its own folder; there can be one."""
-    volumes = {volume.name for volume in template.volumes}
-    unknown = [mount.name for mount in container.volume_mounts if mount.name not in volumes]
-    if unknown:
-        raise TemplateError(f"{where}: the volume {unknown[0]} is not one of the template's own")
-    if len(container.volume_mounts) > 1:
-        raise TemplateError(f"{where}: the local runner knows one volume of a step, the folder $OUT")
-    if not container.volume_mounts:
-        return None
-    mount = container.volume_mounts[0].mount_path
-    if not any(variable.name == "OUT" and variable.value == mount for variable in container.env):
-        raise TemplateError(f"{where}: the volume at {mount} must be what the variable OUT names")
-    return mount
+def _mounts(template: Template, container: Container, where: str) -> dict[str, bool]:
+    """Path → whether it is a fresh folder that can be written, for everything that the container mounts."""
+    volumes = {volume.name: volume for volume in template.volumes}
+    mounts: dict[str, bool] = {}
+    for mount in container.volume_mounts:
+        volume = volumes.get(mount.name)
+        if volume is None:
+            raise TemplateError(f"{where}: the volume {mount.name} is not one of the template's own")
+        kinds = [kind for kind in (volume.empty_dir, volume.config_map, volume.secret) if kind is not None]
+        if len(kinds) != 1:
+            raise TemplateError(f"{where}: the volume {mount.name} must be one of emptyDir, configMap and secret")
+        mounts[mount.mount_path.rstrip("/")] = volume.empty_dir is not None
+    return mounts
+
+
+def _out_mount(container: Container, mounts: Mapping[str, bool], where: str) -> str | None:
+    """Where the container sees its own folder, $OUT. Other fresh folders are scratch, or refused."""
+    named = [variable.value for variable in container.env if variable.name == "OUT"]
+    for path, fresh in mounts.items():
+        if fresh and path not in (*named, *SCRATCH):
+            raise TemplateError(
+                f"{where}: the volume at {path} must be what the variable OUT names, or {' or '.join(SCRATCH)}"
+            )
+    return next((path for path, fresh in mounts.items() if fresh and path in named), None)
+
+
+def _within(value: str, paths: Iterable[str]) -> bool:
+    """Whether a value is one of the paths, or lies below it."""
+    return any(value == path or value.startswith(f"{path}/") for path in paths)
 
 
 def _output_file(output: OutputParameter, mount: str | None, where: str) -> OutputFile:
@@ -136,6 +177,17 @@ def _output_file(output: OutputParameter, mount: str | None, where: str) -> Outp
     if source.path is None or mount is None or not path.is_relative_to(mount) or ".." in path.parts:
         raise TemplateError(f"{where}: the output {output.name} must come from a file below $OUT (valueFrom.path)")
     return OutputFile(output.name, path.relative_to(mount), source.default)
+
+
+def _artifact(artifact: OutputArtifact, mount: str | None, where: str) -> Artifact:
+    path = PurePosixPath(artifact.path)
+    if mount is None or not path.is_relative_to(mount) or ".." in path.parts or path == PurePosixPath(mount):
+        raise TemplateError(f"{where}: the artifact {artifact.name} must lie below $OUT")
+    relative = path.relative_to(mount)
+    key = f"{RUN_FOLDER}/{relative}"
+    if artifact.s3.key.removesuffix("/") != key or relative.parts[0] == "outputs":
+        raise TemplateError(f"{where}: the artifact {artifact.name} must have the key {key}, where the runner puts it")
+    return Artifact(artifact.name, relative, artifact.optional)
 
 
 def _result(output: OutputParameter, where: str) -> str:
