@@ -1,5 +1,6 @@
 """What the local runner says to a person, before and after a run."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 from run_config.locations import local_path
@@ -52,9 +53,11 @@ def duration(seconds: float) -> str:
 
 
 def _number(text: str) -> str:
-    """Three digits; COCO's -1 stands for a number that there was nothing to measure on."""
-    try:
-        number = float(text)
-    except ValueError:
+    """Three digits; COCO's -1 stands for a number that there was nothing to measure on.
+
+    An id of digits alone stays as it is: no AP has two of them before the point.
+    """
+    if not re.fullmatch(r"-?\d(\.\d*)?(e-?\d+)?", text):
         return text
+    number = float(text)
     return f"{number:.3f}" if number >= 0 else "not measured"

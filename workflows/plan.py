@@ -103,6 +103,10 @@ def _step(task: Task, template: Template | None, workflow: set[str], reachable: 
     _check_tags(inputs.values(), reachable, where)
     container = template.container
     mounts = _mounts(template, container, where)
+    for variable in container.env:
+        source = variable.value_from
+        if source is not None and (source.secret_key_ref is None) == (source.config_map_key_ref is None):
+            raise TemplateError(f"{where}: the variable {variable.name} must come from one secret or ConfigMap")
     mount = _out_mount(container, mounts, where)
     command = (*container.command, *container.args)
     env = {
