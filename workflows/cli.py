@@ -122,6 +122,7 @@ def parameters(
 
 
 app.command()(cluster.submit)
+app.command()(cluster.pools)
 
 
 def _absolute(given: dict[str, str]) -> dict[str, str]:

@@ -71,6 +71,30 @@ def submit(
         typer.echo(json.dumps(_summary(submitted)))
 
 
+def pools(namespace: Namespace = None, context: Context = None, as_json: AsJson = False) -> None:
+    """List the node pools: nodes, free GPUs, runs."""
+    cluster = _kubernetes(namespace, context)
+    from dataclasses import asdict
+
+    from workflows.cluster.pools import pool_states, table
+    from workflows.cluster.templates import find_config_map, find_installation
+
+    config_map = find_config_map(cluster)
+    installation = find_installation(cluster, config_map)
+    states = pool_states(cluster, installation, cluster.settings(config_map))
+    if as_json:
+        typer.echo(json.dumps({"namespace": cluster.namespace, "nodePools": [_camel(asdict(one)) for one in states]}))
+    elif states:
+        typer.echo("\n".join(table(states)))
+    else:
+        typer.echo(f"the installation in {cluster.namespace} names no node pools: training goes to any node with a GPU")
+
+
+def _camel(record: dict[str, Any]) -> dict[str, Any]:
+    """Keys as everything else in a cluster has them."""
+    return {name.partition("_")[0] + name.partition("_")[2].title().replace("_", ""): record[name] for name in record}
+
+
 def _announce(submitted: "Submitted", say: Callable[[str], None], *, watch: bool) -> None:
     where = f"{submitted.name} -n {submitted.namespace}"
     say(f"{submitted.name} submitted to the namespace {submitted.namespace}")

@@ -2,11 +2,12 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 from lightkube import ApiError, Client
 from lightkube.core.exceptions import ConfigError
+from lightkube.core.resource import NamespacedResource, Resource
 from lightkube.generic_resource import GenericNamespacedResource, create_namespaced_resource
 from lightkube.resources.core_v1 import ConfigMap, Namespace
 
@@ -23,6 +24,8 @@ from workflows.cluster.kubeconfig import Access
 
 Workflow = create_namespaced_resource("argoproj.io", "v1alpha1", "Workflow", "workflows")
 WorkflowTemplate = create_namespaced_resource("argoproj.io", "v1alpha1", "WorkflowTemplate", "workflowtemplates")
+
+Kind = TypeVar("Kind", bound=Resource)
 
 NO_ARGO = "this cluster has no Argo Workflows (its kinds are not defined); install it first, see docs/install.md"
 
@@ -75,6 +78,31 @@ class Kubernetes:
             return None
         return True
 
+    def listed(
+        self, kind: type[Kind], *, everywhere: bool = False, labels: Mapping[str, str] | None = None
+    ) -> list[Kind]:
+        """All objects of a kind: of the namespace, of the cluster where they belong to none, or `everywhere`."""
+        client: Any = self.client
+        place = {"namespace": "*" if everywhere else self.namespace} if issubclass(kind, NamespacedResource) else {}
+        with explained(f"listing {kind.__name__} objects", self.where):
+            return list(client.list(kind, labels=labels, **place))
+
+    def read(self, kind: type[Kind], name: str) -> Kind:
+        """One object."""
+        client: Any = self.client
+        place = {"namespace": self.namespace} if issubclass(kind, NamespacedResource) else {}
+        with explained(f"reading {kind.__name__} {name}", self.where):
+            found: Kind = client.get(kind, name, **place)
+            return found
+
+    def ask(self, review: Kind) -> Kind:
+        """Put a question to the API: an object that is created and not kept."""
+        client: Any = self.client
+        place = {"namespace": self.namespace} if isinstance(review, NamespacedResource) else {}
+        with explained(f"asking by a {type(review).__name__}", self.where):
+            answer: Kind = client.create(review, **place)
+            return answer
+
     def _object(self, kind: type[GenericNamespacedResource], name: str, doing: str) -> dict[str, Any]:
         with explained(doing, self.where):
             return dict(self.client.get(kind, name, namespace=self.namespace))
@@ -116,5 +144,6 @@ def refusal(code: int, message: str, doing: str, where: str) -> ClusterError:
         return NoSuchKindError(f"{doing}: {NO_ARGO}" if "workflow" in doing else f"{doing}: {message}")
     if code == 429 or code >= 500:
         return UnreachableError(f"{doing}: {where} says {code} {message}; try again in a while")
-    kind = {403: ForbiddenError, 404: NotThereError, 409: AlreadyThereError}.get(code, ClusterError)
-    return kind(f"{doing} was refused: {message}")
+    if code in (404, 409):
+        return (NotThereError if code == 404 else AlreadyThereError)(f"{doing}: {message}")
+    return (ForbiddenError if code == 403 else ClusterError)(f"{doing} was refused: {message}")

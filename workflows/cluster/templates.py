@@ -78,14 +78,32 @@ def read_template(tree: Mapping[str, Any]) -> Template:
             choices=tuple(map(str, one.get("enum") or ())),
             from_cluster=default is None and one.get("valueFrom") is not None,
         )
-    repository = spec.get("artifactRepositoryRef") or {}
     return Template(
         name=metadata["name"],
         arguments=arguments,
-        # The chart names everything after its release; the template carries the name.
-        config_map=repository.get("configMap") or CONFIG_MAP,
+        config_map=_settings_config_map(spec),
         ours=metadata["name"] in TEMPLATES and ANNOTATION in (metadata.get("annotations") or {}),
     )
+
+
+def _settings_config_map(spec: Mapping[str, Any]) -> str:
+    """The ConfigMap that the steps mount their settings from: the chart names it after its release."""
+    for part in (spec, *(spec.get("templates") or ())):
+        for volume in part.get("volumes") or ():
+            source = volume.get("configMap") or {}
+            if any(item.get("key") == SETTINGS_KEY for item in source.get("items") or ()):
+                return str(source["name"])
+    return CONFIG_MAP
+
+
+def find_config_map(api: Api) -> str:
+    """The installation's ConfigMap, by one of our templates; its default name where there is none."""
+    for name in TEMPLATES:
+        try:
+            return read_template(api.template(name)).config_map
+        except (NotThereError, ForbiddenError):
+            continue
+    return CONFIG_MAP
 
 
 def find_template(api: Api, name: str) -> Template:
@@ -99,10 +117,14 @@ def find_template(api: Api, name: str) -> Template:
         raise
     except NotThereError as error:
         if api.has_namespace() is False:
-            raise NotThereError(
-                f"there is no namespace {api.namespace} in {api.where}; give the installation's with --namespace"
-            ) from error
+            raise _no_namespace(api) from error
         raise NotThereError(f"there is no workflow template {name} in {api.namespace}; {_others(api, name)}") from error
+
+
+def _no_namespace(api: Api) -> NotThereError:
+    return NotThereError(
+        f"there is no namespace {api.namespace} in {api.where}; give the installation's with --namespace"
+    )
 
 
 def _others(api: Api, name: str) -> str:
@@ -123,7 +145,15 @@ def find_installation(api: Api, config_map: str) -> Installation:
 
     Raises ForbiddenError, NotThereError; ConfigError when the settings are not right.
     """
-    entries = api.settings(config_map)
+    try:
+        entries = api.settings(config_map)
+    except NotThereError as error:
+        if api.has_namespace() is False:
+            raise _no_namespace(api) from error
+        raise NotThereError(
+            f"the chart is not installed in {api.namespace}: it has no ConfigMap {config_map}; install it there, or "
+            "give another namespace with --namespace"
+        ) from error
     where = f"ConfigMap {config_map}, {SETTINGS_KEY}"
     if SETTINGS_KEY not in entries:
         raise NotThereError(f"the ConfigMap {config_map} has no key {SETTINGS_KEY}; install the chart again")
