@@ -27,21 +27,54 @@ app = typer.Typer(
 
 @app.command()
 def render(
-    output: Annotated[Path, typer.Option(help="Folder for the YAML files.")] = RENDERED,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for the YAML files. [default: where the tree keeps them]")
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail when a file differs.")] = False,
+    settings: Annotated[
+        Path | None,
+        typer.Option(
+            help="settings.yaml of an installation: everything to `kubectl apply` without Helm goes to --output."
+        ),
+    ] = None,
+    namespace: Annotated[str, typer.Option(help="With --settings: namespace of all objects; needed.")] = "",
+    registry: Annotated[str, typer.Option(help="With --settings: registry of the images.")] = "",
+    image_tag: Annotated[str, typer.Option(help="With --settings: tag of the images. [default: this version]")] = "",
+    s3_endpoint: Annotated[str, typer.Option(help="With --settings: URL of an S3 server that is not AWS.")] = "",
+    s3_region: Annotated[str, typer.Option(help="With --settings: region of the store.")] = "",
 ) -> None:
-    """Write the templates as YAML."""
-    # Hera takes a second to import: the other verbs do without.
-    from workflows import rendering
+    """Write the templates as YAML: as the tree keeps them, or for one installation."""
+    if settings is not None:
+        from workflows import plain
 
-    if not check:
-        for path in rendering.write(output):
-            typer.echo(path)
-        return
-    difference = rendering.differences(output)
+        if output is None or not namespace or check:
+            raise WorkflowError(
+                "--settings needs --output, the folder that the files go to, and --namespace, where the objects go; "
+                "there is no --check for it"
+            )
+        place = plain.Place(
+            namespace=namespace, registry=registry, image_tag=image_tag, s3_endpoint=s3_endpoint, s3_region=s3_region
+        )
+        paths = plain.write(output, RENDERED, plain.read_settings(settings), place)
+    elif namespace or registry or image_tag or s3_endpoint or s3_region:
+        raise WorkflowError("where an installation lies goes with --settings, the file with its settings")
+    else:
+        # Hera takes a second to import: the other verbs do without.
+        from workflows import rendering
+
+        files = rendering.in_tree() if output is None else rendering.in_folder(output)
+        if check:
+            _compare(rendering.differences(files), str(output or "the tree"))
+            return
+        paths = rendering.write(files)
+    for path in paths:
+        typer.echo(path)
+
+
+def _compare(difference: str, where: str) -> None:
     if difference:
         typer.echo(difference, nl=False)
-        raise WorkflowError(f"the templates in {output} are not what the code says; run: detr-workflows render")
+        raise WorkflowError(f"the files in {where} are not what the code says; run: detr-workflows render")
 
 
 @app.command("run-local")

@@ -1,10 +1,15 @@
-"""The templates as YAML files, and whether the files in the tree are what the code says."""
+"""The templates as YAML files, and whether the files in the tree are what the code says.
+
+The chart has the same files, which it changes by its values, and a schema of those values.
+"""
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
 
 from hera.workflows import WorkflowTemplate
 
+from workflows import chart_schema
 from workflows.detr_evaluate import detr_evaluate
 from workflows.detr_prepare import detr_prepare
 from workflows.detr_train import detr_train
@@ -14,6 +19,9 @@ TEMPLATES: tuple[WorkflowTemplate, ...] = (detr_train, detr_prepare, detr_evalua
 RENDERED = Path(__file__).parent / "rendered"
 """Where the rendered templates lie in the tree and in the installed package."""
 
+CHART = Path(__file__).parents[1] / "charts" / "detr-workflows"
+"""The chart in the tree; an installed package has none."""
+
 HEADER = "# Rendered by `detr-workflows render` from workflows/{module}.py. Do not edit.\n"
 
 
@@ -22,21 +30,32 @@ def rendered() -> dict[str, str]:
     return {f"{template.name}.yaml": _text(template) for template in TEMPLATES}
 
 
-def write(folder: Path) -> list[Path]:
-    """Write all templates into `folder` and say where."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for name, text in rendered().items():
-        (folder / name).write_text(text, encoding="utf-8")
-        paths.append(folder / name)
-    return paths
+def in_folder(folder: Path) -> dict[Path, str]:
+    """Path → text of every template below `folder`."""
+    return {folder / name: text for name, text in rendered().items()}
 
 
-def differences(folder: Path) -> str:
-    """A unified diff from the files in `folder` to what the code says; empty when they agree."""
+def in_tree() -> dict[Path, str]:
+    """Path → text of all files that the tree keeps of the templates and their parameters."""
+    files = in_folder(RENDERED)
+    if CHART.is_dir():
+        files |= in_folder(CHART / "files" / "workflows")
+        files[CHART / "values.schema.json"] = chart_schema.text()
+    return files
+
+
+def write(files: Mapping[Path, str]) -> list[Path]:
+    """Write files and say which."""
+    for path, text in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return list(files)
+
+
+def differences(files: Mapping[Path, str]) -> str:
+    """A unified diff from what lies at the paths to what should; empty when they agree."""
     parts: list[str] = []
-    for name, text in rendered().items():
-        path = folder / name
+    for path, text in files.items():
         old = path.read_text(encoding="utf-8") if path.is_file() else ""
         lines = difflib.unified_diff(
             old.splitlines(keepends=True), text.splitlines(keepends=True), str(path), "rendered now"

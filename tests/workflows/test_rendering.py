@@ -28,7 +28,7 @@ def containers(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def test_rendering_again_gives_no_difference():
-    assert rendering.differences(rendering.RENDERED) == "", "run: detr-workflows render"
+    assert rendering.differences(rendering.in_tree()) == "", "run: detr-workflows render"
 
 
 def test_render_check_fails_on_an_edited_file_and_mends_nothing(tmp_path: Path):

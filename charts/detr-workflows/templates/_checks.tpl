@@ -34,11 +34,4 @@
 {{- if and $values.test.pool (not (has $values.test.pool $names)) -}}
 {{- fail (printf "\n\ntest.pool: there is no pool %s; nodePools has %s." $values.test.pool (join ", " $names | default "none")) -}}
 {{- end -}}
-{{- range $name, $image := $values.images -}}
-{{- if kindIs "map" $image -}}
-{{- if and $image.digest (not (regexMatch "^sha256:[0-9a-f]{64}$" $image.digest)) -}}
-{{- fail (printf "\n\nimages.%s.digest must be sha256: and 64 hexadecimal digits, not %s." $name $image.digest) -}}
-{{- end -}}
-{{- end -}}
-{{- end -}}
 {{- end -}}

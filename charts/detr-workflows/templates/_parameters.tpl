@@ -91,7 +91,7 @@ in the form that the annotation holds. {context, manifest}; the manifest is chan
 {{- $number := float64 . -}}
 {{- $low := or (and (hasKey $field "minimum") (lt $number (float64 $field.minimum))) (and (hasKey $field "exclusiveMinimum") (le $number (float64 $field.exclusiveMinimum))) -}}
 {{- if or $low (and (hasKey $field "maximum") (gt $number (float64 $field.maximum))) -}}
-{{- $from := hasKey $field "minimum" | ternary (printf "from %v" $field.minimum) (printf "above %v" $field.exclusiveMinimum) -}}
+{{- $from := hasKey $field "minimum" | ternary (printf "at least %v" $field.minimum) (printf "above %v" $field.exclusiveMinimum) -}}
 {{- fail (printf "\n\nparameters.%s: %s is out of bounds; it must be %s and at most %v." $name . $from $field.maximum) -}}
 {{- end -}}
 {{- end -}}
