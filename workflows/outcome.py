@@ -147,7 +147,7 @@ def _from_go(text: str) -> Any:  # noqa: ANN401 - any JSON
         return json.dumps(chr(int(code, 16)))[1:-1] if code and int(code, 16) < 0x110000 else match[0]
 
     try:
-        return json.loads(json.loads(_GO_ESCAPE.sub(as_json, text)))
+        return json.loads(json.loads(_GO_ESCAPE.sub(as_json, text)), strict=False)
     except (ValueError, TypeError):
         return None
 
