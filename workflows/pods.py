@@ -83,7 +83,7 @@ def patch_of_every_pod() -> str:
     service account, short-lived, seen by Argo's executor and not by `main`.
     """
     container = {
-        "securityContext": SECURITY.dict(by_alias=True, exclude_none=True),
+        "securityContext": SECURITY.model_dump(by_alias=True, exclude_none=True),
         "resources": {
             "requests": {"cpu": "10m", "memory": "64Mi"},
             "limits": {"cpu": "1", "memory": "512Mi"},
