@@ -156,6 +156,7 @@ def parameters(
 
 app.command()(cluster.submit)
 app.command()(cluster.pools)
+app.command()(cluster.preflight)
 
 
 def _absolute(given: dict[str, str]) -> dict[str, str]:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from run_config.command_line import WRONG_INPUT
 from run_config.parameters import pairs
+from workflows.cluster.errors import NoAccessError
 from workflows.errors import StepError, WorkflowError
 
 if TYPE_CHECKING:
@@ -88,6 +90,38 @@ def pools(namespace: Namespace = None, context: Context = None, as_json: AsJson 
         typer.echo("\n".join(table(states)))
     else:
         typer.echo(f"the installation in {cluster.namespace} names no node pools: training goes to any node with a GPU")
+
+
+def preflight(namespace: Namespace = None, context: Context = None, as_json: AsJson = False) -> None:
+    """Say whether a run could work here, and what to mend. Exit code 2 when it could not."""
+    from workflows.cluster.findings import Finding, Mark, fail, verdict
+
+    findings: list[Finding] = []
+
+    def note(finding: Finding) -> None:
+        findings.append(finding)
+        if not as_json:
+            typer.echo("\n".join(finding.lines()))
+
+    where = namespace or ""
+    try:
+        cluster = _kubernetes(namespace, context)
+    except NoAccessError as error:
+        note(fail("API", str(error), "get a kubeconfig with which `kubectl get namespaces` answers"))
+    else:
+        from workflows.cluster.preflight import preflight as look_at
+
+        where = cluster.namespace
+        for finding in look_at(cluster):
+            note(finding)
+    works = not any(finding.mark is Mark.FAIL for finding in findings)
+    if as_json:
+        records = [finding.record() for finding in findings]
+        typer.echo(json.dumps({"namespace": where, "works": works, "findings": records}, ensure_ascii=False))
+    else:
+        typer.echo(verdict(findings))
+    if not works:
+        raise typer.Exit(WRONG_INPUT)
 
 
 def _camel(record: dict[str, Any]) -> dict[str, Any]:

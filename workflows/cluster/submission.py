@@ -59,15 +59,16 @@ def arguments(template: Template, given: Mapping[str, str], installation: Instal
     texts |= {name: text.replace("\r\n", "\n").strip() for name, text in given.items() if name in template.arguments}
     if template.ours and installation and "store" in template.arguments and not texts.get("store"):
         texts["store"] = installation.store
+    mistakes += _invalid(template, texts)
     if mistakes:
         raise ConfigError("\n".join(mistakes))
-    _require_valid(template, texts)
     if template.ours and installation is not None:
         _require_allowed(texts, installation)
     return texts
 
 
-def _require_valid(template: Template, texts: Mapping[str, str]) -> None:
+def _invalid(template: Template, texts: Mapping[str, str]) -> list[str]:
+    """What a value is by itself, or is not."""
     mistakes: list[str] = []
     known = [one for one in TEMPLATES[template.name] if one.name in template.arguments] if template.ours else []
     try:
@@ -79,8 +80,7 @@ def _require_valid(template: Template, texts: Mapping[str, str]) -> None:
         # Of ours only the choices: the chart's may be fewer than all, as those of the node pools.
         if not any(line.startswith((f"{argument.name} ", f"{argument.name}:")) for line in mistakes):
             mistakes += _mistakes(argument, texts.get(argument.name), may_be_empty=argument.name in checked)
-    if mistakes:
-        raise ConfigError("\n".join(mistakes))
+    return mistakes
 
 
 def _mistakes(argument: Argument, text: str | None, *, may_be_empty: bool) -> list[str]:

@@ -1,0 +1,130 @@
+"""Preflight: what the chart and Argo left in the cluster."""
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import yaml
+
+from run_config.parameter_forms import ANNOTATION, FORM_VERSION
+from run_config.parameters import TEMPLATES
+from workflows.cluster.errors import NotThereError
+from workflows.cluster.findings import Finding, fail, ok, unknown, warn
+from workflows.cluster.kubernetes import Workflow
+from workflows.cluster.scene import Scene
+from workflows.cluster.templates import SETTINGS_KEY
+
+INSTALL = "install the chart detr-workflows in this namespace, see docs/install.md"
+UPGRADE = "upgrade the chart (`helm upgrade`) or this command, so that both are of one version"
+UNTOUCHED_AFTER = timedelta(seconds=60)
+
+
+def templates(scene: Scene) -> Iterator[Finding]:
+    """Our templates, and whether they take what this command knows."""
+    for name, parameters in TEMPLATES.items():
+        tree = scene.trees.get(name)
+        subject = f"template {name}"
+        if tree is None:
+            yield fail(subject, f"is not in {scene.namespace}", INSTALL)
+            continue
+        version = _form_version(tree)
+        if version is None:
+            yield fail(subject, "is not ours, or was changed: it has no form", INSTALL)
+        elif version != FORM_VERSION:
+            yield fail(subject, f"has a form of version {version}, this command knows {FORM_VERSION}", UPGRADE)
+        else:
+            ours, theirs = {one.name for one in parameters}, set(scene.templates[name].arguments)
+            other = sorted(ours ^ theirs)
+            if other:
+                yield warn(subject, f"is of another version: {', '.join(other)} is known to one side only", UPGRADE)
+            else:
+                yield ok(subject, "takes what this command knows")
+
+
+def _form_version(tree: Mapping[str, Any]) -> object:
+    text = (tree["metadata"].get("annotations") or {}).get(ANNOTATION)
+    try:
+        form = json.loads(text or "null")
+    except ValueError:
+        return None
+    return form.get("version") if isinstance(form, dict) else None
+
+
+def controller(scene: Scene) -> Iterator[Finding]:
+    """Whether Argo's controller looks at this namespace: seen by what became of the workflows in it."""
+    workflows = scene.cluster.listed(Workflow)
+    untouched = [one for one in workflows if not (one.get("status") or {}).get("phase") and _age(one) > UNTOUCHED_AFTER]
+    if untouched:
+        names = ", ".join(sorted(str(one["metadata"]["name"]) for one in untouched)[:3])
+        yield fail(
+            "controller",
+            f"nobody has taken up {names}",
+            "start Argo's controller, or let it watch this namespace (`--managed-namespace`, instance id)",
+        )
+    elif any((one.get("status") or {}).get("phase") for one in workflows):
+        yield ok("controller", "takes up the workflows of this namespace")
+    else:
+        yield unknown("controller", "no workflow has run here yet", "`helm test`, or a first run, will show it")
+
+
+def _age(workflow: Mapping[str, Any]) -> timedelta:
+    created = datetime.fromisoformat(workflow["metadata"]["creationTimestamp"])
+    return datetime.now(UTC) - created
+
+
+def settings(scene: Scene) -> Iterator[Finding]:
+    """The ConfigMap with what the platform engineer has set."""
+    subject = f"ConfigMap {scene.config_map}"
+    if isinstance(scene.entries_error, NotThereError):
+        yield fail(subject, f"is not in {scene.namespace}", INSTALL)
+    elif scene.entries_error is not None:
+        yield unknown(subject, str(scene.entries_error), "the step check reads it; ask for the right to get it")
+    elif scene.entries is not None and SETTINGS_KEY not in scene.entries:
+        yield fail(subject, f"has no key {SETTINGS_KEY}", INSTALL)
+    elif scene.installation is None:
+        yield fail(subject, scene.settings_error, "mend the chart's values and run `helm upgrade`")
+    else:
+        yield ok(subject, f"is valid; runs write to {scene.installation.store}")
+
+
+def artifacts(scene: Scene) -> Iterator[Finding]:
+    """Argo's artifact repository that the templates point to."""
+    for config_map, key in sorted({_repository(tree) for tree in scene.trees.values()}):
+        subject = f"artifact repository {config_map}/{key}"
+        if not config_map:
+            yield warn("artifact repository", "is the controller's, unseen from here", "`argo logs` after a first run")
+            continue
+        try:
+            entries = scene.cluster.settings(config_map)
+        except NotThereError:
+            yield fail(subject, "the ConfigMap is not there", INSTALL)
+            continue
+        if key not in entries:
+            yield fail(subject, f"the ConfigMap has no key {key}", INSTALL)
+            continue
+        bucket = _bucket(entries[key])
+        if bucket is None:
+            yield fail(subject, "names no bucket", "mend the chart's values store.* and run `helm upgrade`")
+        elif scene.installation and bucket != scene.installation.store.removeprefix("s3://").partition("/")[0]:
+            yield fail(
+                subject,
+                f"is the bucket {bucket}, runs write to {scene.installation.store}",
+                "let both be one bucket, or the report will not find the model",
+            )
+        else:
+            yield ok(subject, f"is the bucket {bucket}")
+
+
+def _repository(tree: Mapping[str, Any]) -> tuple[str, str]:
+    reference = (tree.get("spec") or {}).get("artifactRepositoryRef") or {}
+    return reference.get("configMap") or "", reference.get("key") or "artifacts"
+
+
+def _bucket(text: str) -> str | None:
+    try:
+        tree = yaml.safe_load(text)
+        bucket = tree["s3"]["bucket"]
+    except (yaml.YAMLError, KeyError, TypeError):
+        return None
+    return str(bucket) if bucket else None

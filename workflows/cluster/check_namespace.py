@@ -1,0 +1,259 @@
+"""Preflight: whether the namespace and the nodes would take our pods."""
+
+import re
+from collections.abc import Iterator
+from decimal import Decimal
+
+from lightkube.resources.core_v1 import LimitRange, Namespace, Pod, ResourceQuota, Secret, ServiceAccount
+from lightkube.utils.quantity import parse_quantity
+
+from workflows.cluster.errors import ForbiddenError, NotThereError
+from workflows.cluster.findings import Finding, fail, ok, unknown, warn
+from workflows.cluster.pod_needs import PodNeeds
+from workflows.cluster.pools import PoolState, pool_states
+from workflows.cluster.scene import Scene
+
+IMAGE = re.compile(
+    r"(?P<name>[a-z0-9]+([._-]+[a-z0-9]+)*(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*)"
+    r"(:(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?(@(?P<digest>sha256:[0-9a-f]{64}))?"
+)
+PULL_PROBLEMS = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull")
+OURS = {"app.kubernetes.io/part-of": "detr-workflows"}
+LEVEL = "pod-security.kubernetes.io/enforce"
+
+
+def images(scene: Scene) -> Iterator[Finding]:
+    """References, pull secrets, and pods of ours that could not get an image. Nothing is pulled."""
+    for image in sorted({image for needs in scene.needs.values() for image in needs.images}):
+        match = IMAGE.fullmatch(image)
+        if match is None:
+            yield fail(f"image {image}", "is not a reference", "mend image.* in the chart's values")
+        elif not match["digest"] and match["tag"] in (None, "latest"):
+            yield warn(f"image {image}", "has no fixed tag, so nodes may run different ones", "set a tag or a digest")
+        else:
+            yield ok(f"image {image}", "is well-formed")
+    yield from _pull_secrets(scene)
+    yield from _failed_pulls(scene)
+
+
+def _pull_secrets(scene: Scene) -> Iterator[Finding]:
+    names = {name for needs in scene.needs.values() for name in needs.pull_secrets}
+    for account in {needs.service_account for needs in scene.needs.values()}:
+        try:
+            names |= {one.name or "" for one in scene.cluster.read(ServiceAccount, account).imagePullSecrets or ()}
+        except (ForbiddenError, NotThereError):
+            continue  # said where the account is looked at
+    for name in sorted(names - {""}):
+        subject = f"pull secret {name}"
+        try:
+            kind = scene.cluster.read(Secret, name).type
+        except NotThereError:
+            yield fail(subject, f"is not in {scene.namespace}", f"kubectl create secret docker-registry {name} …")
+        except ForbiddenError:
+            yield unknown(subject, "you may not read it", "a first run shows whether images are pulled")
+        else:
+            if kind in ("kubernetes.io/dockerconfigjson", "kubernetes.io/dockercfg"):
+                yield ok(subject, "is there")
+            else:
+                yield fail(subject, f"is of type {kind}", "make it with `kubectl create secret docker-registry`")
+
+
+def _failed_pulls(scene: Scene) -> Iterator[Finding]:
+    try:
+        pods = scene.cluster.listed(Pod, labels=OURS)
+    except ForbiddenError:
+        yield unknown("image pulls", "you may not list pods", "`argo get` shows a step that waits for its image")
+        return
+    stuck: dict[str, list[str]] = {}
+    for pod in pods:
+        statuses = [*((pod.status and pod.status.containerStatuses) or ())]
+        statuses += [*((pod.status and pod.status.initContainerStatuses) or ())]
+        for status in statuses:
+            waiting = status.state.waiting if status.state else None
+            if waiting is not None and waiting.reason in PULL_PROBLEMS:
+                name = (pod.metadata.name if pod.metadata else None) or ""
+                stuck.setdefault(f"{status.image}: {waiting.reason}", []).append(name)
+    for what, names in sorted(stuck.items()):
+        yield fail(
+            "image pulls",
+            f"{', '.join(sorted(set(names))[:3])} cannot get {what}",
+            "push the image, or mend registry, tag and pull secret",
+        )
+    if not stuck:
+        yield ok("image pulls", "no pod of ours waits for an image")
+
+
+def pools(scene: Scene) -> Iterator[Finding]:
+    """The node pools: nodes, GPUs, taints."""
+    if scene.installation is None or scene.entries is None:
+        yield unknown("pools", "the settings are not to be seen", "see the line about the ConfigMap")
+        return
+    states = pool_states(scene.cluster, scene.installation, scene.entries)
+    if not states:
+        yield warn(
+            "pools",
+            "the installation names none: training goes to any node with a GPU",
+            "name them in nodePools of the chart's values, so that people can choose",
+        )
+    for state in states:
+        yield _pool(state)
+
+
+def _pool(state: PoolState) -> Finding:
+    subject = f"pool {state.name}"
+    if state.nodes is None or state.gpus is None:
+        return unknown(subject, "you may not list nodes", "ask who runs the cluster, or start a short run there")
+    if state.nodes == 0:
+        return warn(
+            subject,
+            f"no node has the label {state.label}",
+            "fine where nodes come on demand; else mend the label's value, see `kubectl get nodes --show-labels`",
+        )
+    problem = None
+    if state.nodes_ready == 0:
+        problem = fail(
+            subject, f"none of its {state.nodes} nodes is ready for pods", "`kubectl describe node` says why"
+        )
+    elif state.not_tolerated:
+        problem = fail(
+            subject,
+            f"training pods do not tolerate {', '.join(state.not_tolerated)}",
+            "add tolerations to the pool in the chart's values",
+        )
+    return problem or _gpus(subject, state, state.gpus)
+
+
+def _gpus(subject: str, state: PoolState, gpus: int) -> Finding:
+    """Of a pool whose nodes take our pods."""
+    nodes = f"{state.nodes_ready} of {state.nodes} nodes ready"
+    if state.gpu_count == 0:
+        return ok(subject, f"{nodes}, no GPUs asked for")
+    if gpus == 0:
+        return fail(
+            subject, f"{nodes}, none has {state.gpu_resource}", "install the device plugin, or mend gpuResource"
+        )
+    if state.largest_free is None:
+        return unknown(
+            subject, f"{nodes}, {gpus} GPUs, free ones not seen", "you may not list the pods of all namespaces"
+        )
+    if state.largest_free == 0:
+        return warn(subject, f"{nodes}, all {gpus} GPUs are taken", "a run will wait until one is free")
+    return ok(subject, f"{nodes}, {state.gpus_free} of {gpus} GPUs free")
+
+
+def quotas(scene: Scene) -> Iterator[Finding]:
+    """What is left of the namespace's quotas against the pods of the templates."""
+    found = scene.cluster.listed(ResourceQuota)
+    if not found:
+        yield ok("quota", "none")
+    for quota in found:
+        name = (quota.metadata.name if quota.metadata else None) or ""
+        subject = f"quota {name}"
+        if quota.spec and (quota.spec.scopes or quota.spec.scopeSelector):
+            yield unknown(subject, "holds for some pods only", "compare it with the templates' resources")
+            continue
+        problems = list(_quota_problems(scene, quota, subject))
+        yield from problems or [ok(subject, "leaves room for every step")]
+
+
+def _quota_problems(scene: Scene, quota: ResourceQuota, subject: str) -> Iterator[Finding]:
+    hard = (quota.status.hard if quota.status else None) or (quota.spec.hard if quota.spec else None) or {}
+    used = (quota.status.used if quota.status else None) or {}
+    for key, text in hard.items():
+        limit, taken = parse_quantity(text) or Decimal(0), parse_quantity(used.get(key, "0")) or Decimal(0)
+        if key in ("pods", "count/pods"):
+            needs = {"a step": Decimal(1)}
+        else:
+            kind, _, resource = key.rpartition(".") if "/" not in key else key.partition(".")
+            kind = kind or "requests"
+            if kind not in ("requests", "limits") or resource == "storage" or key.startswith("count/"):
+                continue
+            needs = {pod.step: pod.total(kind, resource) for pod in _pods(scene)}
+            bare = _without(scene, kind, resource)
+            if bare and resource in ("cpu", "memory"):
+                yield warn(
+                    subject,
+                    f"counts {key}, which {bare} does not set",
+                    "give the step that value in the chart, or the namespace a LimitRange with a default",
+                )
+        step, most = max(needs.items(), key=lambda item: item[1], default=("", Decimal(0)))
+        if most > limit:
+            yield fail(subject, f"{step} needs {key} {_shown(most)}, the whole quota is {text}", "raise the quota")
+        elif most > limit - taken:
+            yield warn(
+                subject,
+                f"{step} needs {key} {_shown(most)}, {_shown(limit - taken)} of {text} is left",
+                "a run will wait until others end, or raise the quota",
+            )
+
+
+def _pods(scene: Scene) -> list[PodNeeds]:
+    return [pod for needs in scene.needs.values() for pod in needs.pods]
+
+
+def _without(scene: Scene, kind: str, resource: str) -> str:
+    """A container that says nothing about what a quota counts: the API refuses its pod."""
+    for pod in _pods(scene):
+        for one in pod.containers:
+            if resource not in one.limits and (kind == "limits" or resource not in one.requests):
+                return f"{pod.step}/{one.name}"
+    return ""
+
+
+def _shown(number: Decimal) -> str:
+    """A quantity as people write it."""
+    for power, unit in ((30, "Gi"), (20, "Mi")):
+        if number >= 2**power and number % 2**20 == 0:
+            return f"{float(number) / 2**power:.4g}{unit}"
+    return f"{number.normalize():f}"
+
+
+def limit_ranges(scene: Scene) -> Iterator[Finding]:
+    """Bounds that the namespace sets for a container or a pod."""
+    found = scene.cluster.listed(LimitRange)
+    problems: list[Finding] = []
+    for one in found:
+        name = (one.metadata.name if one.metadata else None) or ""
+        for item in (one.spec.limits if one.spec else None) or ():
+            if item.type not in ("Container", "Pod"):
+                continue
+            for bound, texts in (("max", item.max or {}), ("min", item.min or {})):
+                for resource, text in texts.items():
+                    problems += _outside(scene, f"limit range {name}", item.type, bound, resource, text)
+    yield from problems or [ok("limit ranges", "none" if not found else "every container is within them")]
+
+
+def _outside(scene: Scene, subject: str, kind: str, bound: str, resource: str, text: str) -> Iterator[Finding]:
+    """The first of our pods that a bound would refuse."""
+    wanted = parse_quantity(text) or Decimal(0)
+    for pod in _pods(scene):
+        values: list[tuple[str, Decimal]]
+        side = "limits" if bound == "max" else "requests"
+        if kind == "Pod":
+            values = [(pod.step, pod.total(side, resource))]
+        else:
+            values = [(f"{pod.step}/{one.name}", pod.value(one, side, resource)) for one in pod.containers]
+        for place, value in values:
+            # What a container does not say it gets from the range's own default, which is within it.
+            if value and (value > wanted if bound == "max" else value < wanted):
+                yield fail(
+                    subject,
+                    f"{place} asks for {resource} {_shown(value)}, the {bound}imum is {text}",
+                    "change the range, or the step's resources in the chart's values",
+                )
+                return
+
+
+def pod_security(scene: Scene) -> Iterator[Finding]:
+    """The level that the namespace enforces, against what our pods say."""
+    namespace = scene.cluster.read(Namespace, scene.namespace)
+    level = ((namespace.metadata.labels if namespace.metadata else None) or {}).get(LEVEL, "privileged")
+    problems = sorted({f"{pod.step}: {problem}" for pod in _pods(scene) for problem in pod.unrestricted})
+    if level == "restricted" and problems:
+        yield fail(
+            "pod security",
+            f"the namespace enforces restricted, but {'; '.join(problems[:3])}",
+            "keep the chart's security contexts and its patch for Argo's containers",
+        )
+    else:
+        yield ok("pod security", f"the namespace enforces {level}, which our pods keep to")

@@ -1,0 +1,52 @@
+"""Preflight: whether the store answers, with the caller's own credentials.
+
+The pods have others, so what is seen here is a hint; the step `check` knows.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+from workflows.cluster.findings import Finding, ok, unknown, warn
+from workflows.cluster.scene import Scene
+
+PATIENCE_S = 60
+_OWN = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
+_FILES = (("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"), ("AWS_CONFIG_FILE", "~/.aws/config"))
+_TELLS = "the step check says it for the pods, with their credentials"
+
+
+def store(scene: Scene) -> Iterator[Finding]:
+    """Ask for an object that need not be there."""
+    if scene.installation is None or scene.entries is None:
+        yield unknown("store", "the settings are not to be seen", _TELLS)
+        return
+    url = scene.installation.store
+    subject = f"store {url}"
+    if not _has_credentials():
+        yield unknown(subject, "you have no credentials of your own for it here", _TELLS)
+        return
+    environment = dict(os.environ)
+    for variable, key in (("AWS_ENDPOINT_URL", "s3-endpoint"), ("AWS_REGION", "s3-region")):
+        if scene.entries.get(key):
+            environment.setdefault(variable, scene.entries[key])
+    command = [sys.executable, "-m", "object_store", "exists", url, "detr-workflows-preflight"]
+    try:
+        done = subprocess.run(  # noqa: S603 - an argument list, the store from the installation's settings
+            command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        yield warn(subject, f"gave no answer within {PATIENCE_S} s", "is it reachable from here? " + _TELLS)
+        return
+    if done.returncode == 0:
+        yield ok(subject, "answers, with your own credentials")
+        return
+    sentence = (done.stderr.strip().splitlines() or ["it gave no reason"])[-1].removeprefix("error: ")
+    yield warn(subject, f"with your own credentials: {sentence}", _TELLS)
+
+
+def _has_credentials() -> bool:
+    if any(os.environ.get(name) for name in _OWN):
+        return True
+    return any(os.path.exists(os.path.expanduser(os.environ.get(name) or path)) for name, path in _FILES)  # noqa: PTH110, PTH111

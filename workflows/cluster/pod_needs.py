@@ -1,0 +1,166 @@
+"""What the pods of a WorkflowTemplate will ask of the namespace: images, resources, secrets, rights.
+
+Read from the template alone. A value that only a run decides, such as a number of GPUs, counts as one.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import yaml
+from lightkube.utils.quantity import parse_quantity
+
+EXECUTORS = ("init", "wait")
+"""Argo's own containers in every pod."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerNeeds:
+    """One container."""
+
+    name: str
+    image: str
+    requests: Mapping[str, Decimal]
+    limits: Mapping[str, Decimal]
+    first: bool = False
+    """It runs before the others, not beside them."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodNeeds:
+    """The pod of one step."""
+
+    step: str
+    containers: tuple[ContainerNeeds, ...]
+    unrestricted: tuple[str, ...]
+    """What Pod Security `restricted` would refuse it for."""
+
+    def total(self, kind: str, resource: str) -> Decimal:
+        """What the pod counts for: all that run side by side, or the hungriest of those before them."""
+        beside = [self.value(one, kind, resource) for one in self.containers if not one.first]
+        before = [self.value(one, kind, resource) for one in self.containers if one.first]
+        return max(sum(beside, Decimal(0)), max(before, default=Decimal(0)))
+
+    @staticmethod
+    def value(container: ContainerNeeds, kind: str, resource: str) -> Decimal:
+        """One number of one container: without a request its limit is its request."""
+        if kind == "requests":
+            return container.requests.get(resource, container.limits.get(resource, Decimal(0)))
+        return container.limits.get(resource, Decimal(0))
+
+
+@dataclass(frozen=True, slots=True)
+class SecretNeeds:
+    """A secret, and the keys that are read from it."""
+
+    name: str
+    keys: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateNeeds:
+    """Everything of one WorkflowTemplate."""
+
+    name: str
+    service_account: str
+    pull_secrets: tuple[str, ...]
+    pods: tuple[PodNeeds, ...]
+    secrets: tuple[SecretNeeds, ...]
+    tolerations: tuple[Mapping[str, Any], ...]
+
+    @property
+    def images(self) -> set[str]:
+        """Of our own containers."""
+        return {one.image for pod in self.pods for one in pod.containers if one.image}
+
+
+def needs_of(tree: Mapping[str, Any]) -> TemplateNeeds:
+    """What the pods of a WorkflowTemplate, as the API gives it, will need."""
+    spec = tree.get("spec") or {}
+    steps = [one for one in spec.get("templates") or () if one.get("container") or one.get("script")]
+    secrets: dict[str, SecretNeeds] = {}
+    for step in steps:
+        for reference in _secret_references(step):
+            secrets.setdefault(reference["name"], SecretNeeds(reference["name"])).keys.add(reference["key"])
+    return TemplateNeeds(
+        name=tree["metadata"]["name"],
+        service_account=spec.get("serviceAccountName") or "default",
+        pull_secrets=tuple(one["name"] for one in spec.get("imagePullSecrets") or ()),
+        pods=tuple(_pod(step, spec) for step in steps),
+        secrets=tuple(secrets.values()),
+        tolerations=tuple(
+            toleration for part in (spec, *steps) for toleration in part.get("tolerations") or () if toleration
+        ),
+    )
+
+
+def _pod(step: Mapping[str, Any], spec: Mapping[str, Any]) -> PodNeeds:
+    main = step.get("container") or step["script"]
+    patches = [_patch(spec), _patch(step)]
+    containers = [_container({**main, "name": "main"}, patches, "containers")]
+    containers += [_container({"name": "wait"}, patches, "containers")]
+    containers += [_container({"name": "init"}, patches, "initContainers", first=True)]
+    return PodNeeds(step["name"], tuple(containers), tuple(_unrestricted(step, spec, main, patches)))
+
+
+def _patch(part: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The patch of a pod; an unreadable one fails when the run starts, which is not seen here."""
+    try:
+        tree = yaml.safe_load(part.get("podSpecPatch") or "{}")
+    except yaml.YAMLError:
+        return {}
+    return tree if isinstance(tree, dict) else {}
+
+
+def _patched(name: str, patches: Sequence[Mapping[str, Any]], group: str) -> Iterator[Mapping[str, Any]]:
+    for patch in patches:
+        yield from (one for one in patch.get(group) or () if one.get("name") == name)
+
+
+def _container(
+    base: Mapping[str, Any], patches: Sequence[Mapping[str, Any]], group: str, *, first: bool = False
+) -> ContainerNeeds:
+    resources: dict[str, dict[str, Decimal]] = {"requests": {}, "limits": {}}
+    for layer in (base, *_patched(base["name"], patches, group)):
+        for kind, values in (layer.get("resources") or {}).items():
+            if kind in resources:
+                resources[kind] |= {name: _quantity(text) for name, text in values.items()}
+    return ContainerNeeds(base["name"], base.get("image") or "", resources["requests"], resources["limits"], first)
+
+
+def _quantity(text: Any) -> Decimal:  # noqa: ANN401 - what YAML gives
+    try:
+        return parse_quantity(str(text)) or Decimal(0)
+    except ValueError:
+        return Decimal(1)  # `{{=asInt(…)}}`
+
+
+def _secret_references(step: Mapping[str, Any]) -> Iterator[Mapping[str, str]]:
+    main = step.get("container") or step.get("script") or {}
+    for variable in main.get("env") or ():
+        reference = (variable.get("valueFrom") or {}).get("secretKeyRef")
+        if reference:
+            yield reference
+
+
+def _unrestricted(
+    step: Mapping[str, Any], spec: Mapping[str, Any], main: Mapping[str, Any], patches: Sequence[Mapping[str, Any]]
+) -> Iterator[str]:
+    """What the Pod Security level `restricted` asks for and the pod does not say."""
+    pod = step.get("securityContext") or spec.get("securityContext") or {}
+    contexts = {"main": [main.get("securityContext") or {}]}
+    contexts["main"] += [one.get("securityContext") or {} for one in _patched("main", patches, "containers")]
+    contexts["wait"] = [one.get("securityContext") or {} for one in _patched("wait", patches, "containers")]
+    contexts["init"] = [one.get("securityContext") or {} for one in _patched("init", patches, "initContainers")]
+    for name, layers in contexts.items():
+        merged = {key: value for layer in layers for key, value in layer.items()}
+        if merged.get("allowPrivilegeEscalation") is not False:
+            yield f"{name} allows privilege escalation"
+        if "ALL" not in ((merged.get("capabilities") or {}).get("drop") or ()):
+            yield f"{name} keeps capabilities"
+        if not (merged.get("runAsNonRoot") or pod.get("runAsNonRoot")):
+            yield f"{name} may run as root"
+        profile = merged.get("seccompProfile") or pod.get("seccompProfile") or {}
+        if profile.get("type") not in ("RuntimeDefault", "Localhost"):
+            yield f"{name} has no seccomp profile"

@@ -1,0 +1,66 @@
+"""Whether a run could work in a namespace, seen with the caller's own rights, and what to mend.
+
+Nothing is changed and no pod is started. What the caller may not see is `unknown`, never `ok`.
+"""
+
+from collections.abc import Callable, Iterator
+
+from workflows.cluster import check_installation, check_namespace, check_rights, check_store
+from workflows.cluster.errors import ClusterError, ForbiddenError, NoSuchKindError
+from workflows.cluster.findings import Finding, fail, ok, unknown
+from workflows.cluster.kubernetes import Kubernetes
+from workflows.cluster.scene import Scene, look
+
+CHECKS: tuple[tuple[str, Callable[[Scene], Iterator[Finding]]], ...] = (
+    ("your rights", check_rights.caller),
+    ("templates", check_installation.templates),
+    ("controller", check_installation.controller),
+    ("settings", check_installation.settings),
+    ("artifacts", check_installation.artifacts),
+    ("service account", check_rights.service_accounts),
+    ("secrets", check_rights.secrets),
+    ("images", check_namespace.images),
+    ("pools", check_namespace.pools),
+    ("quota", check_namespace.quotas),
+    ("limits", check_namespace.limit_ranges),
+    ("pod security", check_namespace.pod_security),
+    ("store", check_store.store),
+)
+
+
+def preflight(cluster: Kubernetes) -> Iterator[Finding]:
+    """Every finding, as soon as it is known. Without an API, a namespace or Argo the rest is not looked at."""
+    # Who may not read the namespace is answered too, so this shows that there is an API and a login.
+    try:
+        there = cluster.has_namespace()
+    except ClusterError as error:
+        yield fail("API", str(error), "mend the way to the cluster: `kubectl get namespaces` must answer")
+        return
+    yield ok("API", f"{cluster.where} answers ({cluster.access.source})")
+    if there is False:
+        yield fail(
+            "namespace", f"there is no namespace {cluster.namespace}", "give the installation's with --namespace"
+        )
+        return
+    try:
+        scene = look(cluster)
+    except NoSuchKindError:
+        yield fail(
+            "Argo", "the cluster does not know Argo's kinds", "install Argo Workflows, controller and definitions"
+        )
+        return
+    except ClusterError as error:
+        yield unknown("Argo", str(error), "ask for the chart's role for clients (rbac.clientSubjects)")
+        return
+    yield ok("Argo", "its kinds are defined")
+    for subject, check in CHECKS:
+        yield from _seen(subject, check, scene)
+
+
+def _seen(subject: str, check: Callable[[Scene], Iterator[Finding]], scene: Scene) -> Iterator[Finding]:
+    try:
+        yield from check(scene)
+    except ForbiddenError as error:
+        yield unknown(subject, str(error), "ask somebody who may look to run this too")
+    except ClusterError as error:
+        yield unknown(subject, str(error), "run this again")

@@ -1,0 +1,68 @@
+"""What `preflight` looks at: the installation in a namespace, read once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from run_config.errors import ConfigError
+from run_config.installation import Installation, parse_installation
+from run_config.parameters import TEMPLATES
+from workflows.cluster.errors import ForbiddenError, NotThereError
+from workflows.cluster.kubernetes import Kubernetes, WorkflowTemplate
+from workflows.cluster.pod_needs import TemplateNeeds, needs_of
+from workflows.cluster.templates import CONFIG_MAP, SETTINGS_KEY, Template, read_template
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A namespace and what the chart left in it."""
+
+    cluster: Kubernetes
+    trees: Mapping[str, Mapping[str, Any]]
+    """Our templates that are there, as the API gives them."""
+    templates: Mapping[str, Template]
+    needs: Mapping[str, TemplateNeeds]
+    config_map: str
+    entries: Mapping[str, str] | None
+    """Of the ConfigMap; None where it is not there or not to be seen."""
+    entries_error: NotThereError | ForbiddenError | None
+    installation: Installation | None
+    settings_error: str
+
+    @property
+    def namespace(self) -> str:
+        """The namespace that was asked about."""
+        return self.cluster.namespace
+
+
+def look(cluster: Kubernetes) -> Scene:
+    """Read what is there.
+
+    Raises NoSuchKindError without Argo; ForbiddenError when the caller may not list templates.
+    """
+    trees = {tree["metadata"]["name"]: tree for tree in cluster.listed(WorkflowTemplate)}
+    trees = {name: trees[name] for name in TEMPLATES if name in trees}
+    templates = {name: read_template(tree) for name, tree in trees.items()}
+    config_map = next((template.config_map for template in templates.values()), CONFIG_MAP)
+    entries, entries_error = None, None
+    try:
+        entries = cluster.settings(config_map)
+    except (NotThereError, ForbiddenError) as error:
+        entries_error = error
+    installation, settings_error = None, ""
+    if entries is not None:
+        try:
+            installation = parse_installation(entries.get(SETTINGS_KEY, ""), f"ConfigMap {config_map}, {SETTINGS_KEY}")
+        except ConfigError as error:
+            settings_error = str(error)
+    return Scene(
+        cluster=cluster,
+        trees=trees,
+        templates=templates,
+        needs={name: needs_of(tree) for name, tree in trees.items()},
+        config_map=config_map,
+        entries=entries,
+        entries_error=entries_error,
+        installation=installation,
+        settings_error=settings_error,
+    )
