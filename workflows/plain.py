@@ -224,7 +224,7 @@ def _artifact_repository(installation: Installation, place: Place) -> Mapping:
     if installation.store_secret:
         repository["accessKeySecret"] = {"name": installation.store_secret, "key": "access-key-id"}
         repository["secretKeySecret"] = {"name": installation.store_secret, "key": "secret-access-key"}
-    return {"archiveLogs": True, "s3": repository}
+    return {"s3": repository}
 
 
 def _object(api_version: str, kind: str, name: str, place: Place, **rest: object) -> Mapping:

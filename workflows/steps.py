@@ -56,10 +56,11 @@ def left(name: str, path: str) -> Artifact:
 
 
 # Lost pods, evictions and passing faults (75) come again, wrong input (2) and our bugs never. Exit code -1
-# is a container that nobody saw end; 137 without OOMKilled is a killed node, process or pod.
+# is a container that nobody saw end; 137 without OOMKilled is a killed node, process or pod. A patch that
+# Argo cannot apply is a wrong parameter that came past `check`.
 PASSING = (
-    "lastRetry.status == 'Error' || (asInt(lastRetry.exitCode) in [-1, 75, 137, 143] "
-    "&& !(lastRetry.message matches 'OOMKilled'))"
+    "(lastRetry.status == 'Error' && !(lastRetry.message matches 'PodSpecPatch')) "
+    "|| (asInt(lastRetry.exitCode) in [-1, 75, 137, 143] && !(lastRetry.message matches 'OOMKilled'))"
 )
 
 
