@@ -202,6 +202,54 @@ def test_a_step_that_leaves_no_output_is_a_bug_of_the_step(local: Local):
     assert "left no $OUT/outputs/word" in done.stderr
 
 
+def leaving(code: str, *, optional: bool) -> dict[str, Any]:
+    """One step with the artifact `model`."""
+    tree = template([task("train")], {"train": container(LEAVE + code)})
+    tree["spec"]["templates"][1]["outputs"]["artifacts"] = [
+        {
+            "name": "model",
+            "path": "/mnt/out/model",
+            "archive": {"none": {}},
+            "s3": {"key": "{{workflow.parameters.cvat-output-path}}/{{workflow.name}}/model/"},
+            "optional": optional,
+        }
+    ]
+    return tree
+
+
+def test_an_artifact_lies_in_the_run_under_its_key(local: Local):
+    done = local.run(leaving("(out / 'model').mkdir(); (out / 'model' / 'a').write_text('x')", optional=False))
+    assert done.returncode == 0, done.stderr
+    assert (only_run(local) / "model" / "a").read_text() == "x"
+
+
+def test_an_artifact_that_a_good_step_did_not_leave_is_a_bug_of_the_step_unless_it_may_be_missing(local: Local):
+    done = local.run(leaving("pass", optional=False))
+    assert done.returncode == 1
+    assert "step train ended well but left no $OUT/model: a bug of the step" in done.stderr
+    assert local.run(leaving("pass", optional=True)).returncode == 0
+
+
+def test_a_persons_own_variables_stand_for_those_of_the_cluster(local: Local, monkeypatch: pytest.MonkeyPatch):
+    names = ["KEY_OF_STORE", "SETTINGS", "REGION"]
+    code = f"import json; {LEAVE}(out / 'seen').write_text(json.dumps([os.environ.get(n) for n in {names}]))"
+    tree = template([task("look")], {"look": container(code)})
+    look = tree["spec"]["templates"][1]
+    look["volumes"].append({"name": "settings", "configMap": {"name": "small", "optional": True}})
+    look["container"]["volumeMounts"].append({"name": "settings", "mountPath": "/etc/small"})
+    look["container"]["env"] += [
+        {"name": "KEY_OF_STORE", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b", "optional": True}}},
+        {"name": "SETTINGS", "value": "/etc/small/settings.yaml"},
+        {"name": "REGION", "valueFrom": {"configMapKeyRef": {"name": "a", "key": "b", "optional": True}}},
+    ]
+    monkeypatch.setenv("KEY_OF_STORE", "mine")
+    monkeypatch.setenv("SETTINGS", "/home/mine.yaml")
+    monkeypatch.delenv("REGION", raising=False)
+    done = local.run(tree)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((only_run(local) / "seen").read_text()) == ["mine", "/home/mine.yaml", None]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -223,7 +271,10 @@ def test_wrong_parameters_start_nothing(local: Local, options: list[str], said: 
 def test_a_template_that_is_not_there_is_said_in_one_sentence():
     done = subprocess.run([COMMAND, "run-local", "detr-tain"], check=False, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr == "error: there is no template detr-tain; ours are detr-train, others go by their path\n"
+    assert done.stderr == (
+        "error: there is no template detr-tain; ours are detr-evaluate, detr-prepare, "
+        "detr-train, others go by their path\n"
+    )
 
 
 def test_a_program_that_is_not_installed_is_found_before_anything_starts(local: Local):

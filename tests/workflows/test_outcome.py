@@ -35,10 +35,10 @@ def said(*nodes: dict[str, str]) -> str:
 # Seen on Argo 3.7.4 as {{workflow.failures}} in an argument.
 SEEN = (
     r'"[{\"displayName\":\"oom\",\"message\":\"\",\"templateName\":\"main\",\"phase\":\"Failed\",\"podName\":\"oom\",'
-    r'\"finishedAt\":\"2026-11-21T11:28:33Z\"},{\"displayName\":\"train(0)\",\"message\":\"main: OOMKilled (exit code '
-    r'137)\",\"templateName\":\"train\",\"phase\":\"Failed\",\"podName\":\"oom-train-3682050965\",\"finishedAt\":\"'
-    r'2026-11-21T11:28:31Z\"},{\"displayName\":\"train\",\"message\":\"retryStrategy.expression evaluated to false\",\"'
-    r'templateName\":\"train\",\"phase\":\"Failed\",\"podName\":\"oom-train-4215655574\",\"finishedAt\":\"'
+    r"\"finishedAt\":\"2026-11-21T11:28:33Z\"},{\"displayName\":\"train(0)\",\"message\":\"main: OOMKilled (exit code "
+    r"137)\",\"templateName\":\"train\",\"phase\":\"Failed\",\"podName\":\"oom-train-3682050965\",\"finishedAt\":\""
+    r"2026-11-21T11:28:31Z\"},{\"displayName\":\"train\",\"message\":\"retryStrategy.expression evaluated to false\",\""
+    r"templateName\":\"train\",\"phase\":\"Failed\",\"podName\":\"oom-train-4215655574\",\"finishedAt\":\""
     r'2026-11-21T11:28:33Z\"}]"'
 )
 
@@ -112,7 +112,7 @@ def test_without_failures_there_is_nothing_to_read(text: str):
 # Seen likewise: Go escapes in its own way what it does not print.
 SEEN_ODD = (
     r'"[{\"displayName\":\"odd\",\"message\":\"\",\"finishedAt\":\"2026-11-21T11:30:24Z\"},{\"displayName\":\"check\",'
-    r'\"message\":\"main: Error (exit code 2): epochs: \\\"ten\\\" → \\\\back \u200b \x7f \U000e0001 \\n two\",'
+    r"\"message\":\"main: Error (exit code 2): epochs: \\\"ten\\\" → \\\\back \u200b \x7f \U000e0001 \\n two\","
     r'\"finishedAt\":\"2026-11-21T11:30:21Z\"}]"'
 )
 

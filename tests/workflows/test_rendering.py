@@ -11,16 +11,29 @@ import pytest
 import yaml
 
 from run_config.parameter_forms import ANNOTATION, form_json
-from run_config.parameters import BY_NAME, PARAMETERS
+from run_config.parameters import BY_NAME, TEMPLATES
 from workflows import images, rendering
 from workflows.plan import read_plan
 
 COMMAND = Path(sys.executable).parent / "detr-workflows"
 
 
-@pytest.fixture(scope="module")
-def detr_train() -> dict[str, Any]:
-    return yaml.safe_load(rendering.rendered()["detr-train.yaml"])
+TAG = re.compile(r"\{\{(.+?)\}\}")
+STEPS = {
+    "detr-train": ["check", "prepare", "train", "report"],
+    "detr-prepare": ["check", "prepare"],
+    "detr-evaluate": ["check", "evaluate", "report"],
+}
+
+
+@pytest.fixture(scope="module", params=list(TEMPLATES))
+def manifest(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Each of our templates."""
+    return yaml.safe_load(rendering.rendered()[f"{request.param}.yaml"])
+
+
+def name_of(manifest: dict[str, Any]) -> str:
+    return manifest["metadata"]["name"]
 
 
 def containers(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -44,15 +57,26 @@ def test_render_check_fails_on_an_edited_file_and_mends_nothing(tmp_path: Path):
     assert path.read_text() == edited
 
 
-def test_the_local_runner_understands_every_template_of_ours():
-    for path in rendering.RENDERED.glob("*.yaml"):
-        plan = read_plan(path.read_text(encoding="utf-8"), path.name)
-        assert [step.name for step in plan.steps] == ["check", "prepare", "train", "report"]
+def test_there_is_a_file_for_each_template():
+    assert {path.stem for path in rendering.RENDERED.glob("*.yaml")} == set(TEMPLATES) == set(STEPS)
 
 
-def test_every_parameter_reaches_argo_in_its_order_with_its_default_and_choices(detr_train: dict[str, Any]):
-    rendered = detr_train["spec"]["arguments"]["parameters"]
-    assert [one["name"] for one in rendered] == [parameter.name for parameter in PARAMETERS]
+def test_the_local_runner_understands_every_template_of_ours(manifest: dict[str, Any]):
+    plan = read_plan(yaml.safe_dump(manifest), "ours")
+    assert [step.name for step in plan.steps] == STEPS[name_of(manifest)]
+
+
+def test_check_comes_first_with_the_parameters_of_its_template(manifest: dict[str, Any]):
+    check = containers(manifest)["check"]
+    assert f"--template={name_of(manifest)}" in check["args"]
+    assert "--parameters-json={{workflow.parameters.json}}" in check["args"]
+    (template,) = [one for one in manifest["spec"]["templates"] if one["name"] == "check"]
+    assert "retryStrategy" not in template
+
+
+def test_every_parameter_reaches_argo_in_its_order_with_its_default_and_choices(manifest: dict[str, Any]):
+    rendered = manifest["spec"]["arguments"]["parameters"]
+    assert [one["name"] for one in rendered] == [parameter.name for parameter in TEMPLATES[name_of(manifest)]]
     for one in rendered:
         parameter = BY_NAME[one["name"]]
         assert one.get("value") == parameter.default
@@ -60,34 +84,51 @@ def test_every_parameter_reaches_argo_in_its_order_with_its_default_and_choices(
         assert parameter.help in one["description"]
 
 
-def test_argo_gets_nothing_but_strings(detr_train: dict[str, Any]):
-    for one in detr_train["spec"]["arguments"]["parameters"]:
+def test_argo_gets_nothing_but_strings(manifest: dict[str, Any]):
+    for one in manifest["spec"]["arguments"]["parameters"]:
         assert all(isinstance(one[key], str) for key in one if key != "enum")
         assert all(isinstance(choice, str) for choice in one.get("enum", []))
         assert re.fullmatch(r"[-a-zA-Z0-9_]+", one["name"])
 
 
-def test_the_form_lies_on_the_template(detr_train: dict[str, Any]):
-    metadata = detr_train["metadata"]
-    assert metadata["annotations"][ANNOTATION] == form_json()
+def test_the_form_lies_on_the_template(manifest: dict[str, Any]):
+    metadata = manifest["metadata"]
+    assert metadata["annotations"][ANNOTATION] == form_json(TEMPLATES[name_of(manifest)])
     assert json.loads(metadata["annotations"][ANNOTATION])["version"] == 1
     assert metadata["labels"]["used-by"] == "cvat"
 
 
-def test_no_value_of_a_person_is_part_of_a_shells_text(detr_train: dict[str, Any]):
-    for name, container in containers(detr_train).items():
-        assert container["command"][0] in {"data-prep", "detr-job", "python"}, name
+def test_no_value_of_a_person_is_part_of_a_shells_text(manifest: dict[str, Any]):
+    for name, container in containers(manifest).items():
+        assert container["command"][0] in {"data-prep", "detr-job", "detr-workflows", "python"}, name
         assert "-c" not in container["args"], name
 
 
-def test_every_parameter_is_used(detr_train: dict[str, Any]):
-    used = set(re.findall(r"\{\{workflow\.parameters\.([\w-]+)\}\}", json.dumps(list(containers(detr_train).values()))))
-    assert used - {"json"} == {parameter.name for parameter in PARAMETERS}
+def test_no_value_of_a_person_is_taken_for_an_option(manifest: dict[str, Any]):
+    for name, container in containers(manifest).items():
+        args = container["args"]
+        after_options = args.index("--") if "--" in args else len(args)
+        for argument in args[:after_options]:
+            assert "{{" not in argument or re.match(r"--[a-z-]+=", argument), (name, argument)
 
 
-def test_images_carry_the_version_of_the_project(detr_train: dict[str, Any]):
+def test_what_a_person_types_reaches_a_pods_patch_as_a_number_alone(manifest: dict[str, Any]):
+    patches = [part.get("podSpecPatch", "") for part in (manifest["spec"], *manifest["spec"]["templates"])]
+    in_patches = {tag for patch in patches for tag in TAG.findall(patch)}
+    asked = {"gpu-count"} & {parameter.name for parameter in TEMPLATES[name_of(manifest)]}
+    assert in_patches == {f"=asInt(workflow.parameters['{name}'])" for name in asked}
+
+
+def test_every_parameter_is_used(manifest: dict[str, Any]):
+    text = json.dumps([containers(manifest), [one.get("podSpecPatch", "") for one in manifest["spec"]["templates"]]])
+    used = set(re.findall(r"workflow\.parameters(?:\.|\[')([\w-]+)", text))
+    # The pool is the chart's to place by; here it reaches `check` among all parameters.
+    assert used - {"json"} == {parameter.name for parameter in TEMPLATES[name_of(manifest)]} - {"sys-node-pool"}
+
+
+def test_images_carry_the_version_of_the_project(manifest: dict[str, Any]):
     project = (Path(__file__).parents[2] / "pyproject.toml").read_text()
     version = re.search(r'^version = "(.+)"$', project, re.MULTILINE)
     assert version is not None
     assert version[1] == images.VERSION
-    assert {one["image"] for one in containers(detr_train).values()} == {images.CPU_STEPS, images.DETR_JOB}
+    assert {one["image"] for one in containers(manifest).values()} <= {images.CPU_STEPS, images.DETR_JOB}
