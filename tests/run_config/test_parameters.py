@@ -15,6 +15,8 @@ from run_config.parameter_forms import form_json, markdown
 from run_config.parameters import (
     BY_NAME,
     PARAMETERS,
+    TEMPLATES,
+    Parameter,
     Role,
     Type,
     Visibility,
@@ -41,7 +43,7 @@ def test_defaults_fill_in_what_is_not_given():
 
 
 def test_every_default_passes_its_own_check():
-    for parameter in PARAMETERS:
+    for parameter in BY_NAME.values():
         if parameter.default is not None:
             parse_value(parameter, parameter.default)
 
@@ -51,8 +53,27 @@ def test_the_models_on_offer_are_the_presets():
 
 
 def test_each_role_belongs_to_one_parameter():
-    roles = [parameter.role for parameter in PARAMETERS if parameter.role]
+    roles = [parameter.role for parameter in BY_NAME.values() if parameter.role]
     assert sorted(roles) == sorted(Role)
+
+
+def test_each_template_takes_known_parameters_and_says_where_its_runs_lie():
+    assert TEMPLATES["detr-train"] == PARAMETERS
+    for name, taken in TEMPLATES.items():
+        assert {Role.STORE, Role.OUTPUT} <= {parameter.role for parameter in taken}, name
+        assert [one for one in BY_NAME.values() if one in taken] == list(taken), name
+    assert {one.name for taken in TEMPLATES.values() for one in taken} == set(BY_NAME)
+
+
+def test_a_template_takes_its_own_parameters_alone():
+    values = parse(
+        {"trained-model": "runs/a/model", "prepared-set": "0123456789abcdef", "store": "s3://bucket"},
+        TEMPLATES["detr-evaluate"],
+    )
+    assert values["split"] == "test"
+    assert values["gpu-count"] == 1
+    with pytest.raises(ConfigError, match="'epochs' is not a parameter"):
+        parse({"epochs": "3"}, TEMPLATES["detr-evaluate"])
 
 
 @pytest.mark.parametrize(
@@ -95,6 +116,37 @@ def test_a_wrong_value_gets_one_sentence_that_names_the_parameter(name: str, tex
     assert len(str(caught.value)) < 250
 
 
+def refused(parameter: Parameter, text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_value(parameter, text)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["GPU", "gpu_a", "-gpu", "gpu-", "a b", "a" * 64, "gpu\n- x", "{a: b}", "gpu'"])
+def test_a_pool_is_named_as_the_chart_lets_it(text: str):
+    assert "sys-node-pool must be the name of a node pool" in refused(BY_NAME["sys-node-pool"], text)
+    assert parse_value(BY_NAME["sys-node-pool"], "gpu-a") == "gpu-a"
+
+
+@pytest.mark.parametrize("text", ["17", "-1", "1.5", "one", "1\nhostNetwork: true"])
+def test_the_count_of_gpus_is_a_number(text: str):
+    assert "gpu-count must be a whole number from 0 to 16" in refused(BY_NAME["gpu-count"], text)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("prepared-set", "latest", "prepared-set must be the id of a prepared set, not 'latest'."),
+        ("prepared-set", "", "prepared-set is missing: the id of a prepared set."),
+        ("split", "train", "split must be one of test, val, not 'train'."),
+        ("trained-model", "", "trained-model is missing: an s3:// or file:// URL, or a key below the store."),
+        ("trained-model", "a\nb", "trained-model: 'a\\nb' has more than one line; give one."),
+    ],
+)
+def test_a_wrong_value_of_evaluate_names_its_parameter(name: str, text: str, said: str):
+    assert refused(BY_NAME[name], text) == said
+
+
 def test_every_mistake_is_said_at_once():
     with pytest.raises(ConfigError) as caught:
         parse({"store": "s3://bucket", "epochs": "many", "modle": "tiny"})
@@ -132,7 +184,7 @@ def test_overrides_that_cannot_be_read_are_refused(text: str, said: str):
         split_overrides(text)
 
 
-@given(st.sampled_from(PARAMETERS), st.text(max_size=60))
+@given(st.sampled_from(list(BY_NAME.values())), st.text(max_size=60))
 def test_any_text_is_either_taken_or_refused_in_one_sentence(parameter, text: str):
     said = parameter.name
     try:
@@ -144,7 +196,7 @@ def test_any_text_is_either_taken_or_refused_in_one_sentence(parameter, text: st
     assert value is None or str(value) == str(value).strip() != ""
 
 
-@given(st.sampled_from([p for p in PARAMETERS if p.type in (Type.INTEGER, Type.NUMBER)]), st.data())
+@given(st.sampled_from([p for p in BY_NAME.values() if p.type in (Type.INTEGER, Type.NUMBER)]), st.data())
 def test_numbers_within_their_bounds_are_taken_as_they_are(parameter, data):
     low, high = parameter.minimum, parameter.maximum
     if parameter.type is Type.INTEGER:
@@ -180,9 +232,12 @@ def test_a_key_never_leaves_the_store(text: str):
 
 
 def test_the_form_holds_what_the_table_holds():
+    for taken in TEMPLATES.values():
+        fields = json.loads(form_json(taken))["parameters"]
+        assert [field["name"] for field in fields] == [parameter.name for parameter in taken]
     form = json.loads(form_json())
     assert form["version"] == 1
-    assert [field["name"] for field in form["parameters"]] == list(BY_NAME)
+    assert [field["name"] for field in form["parameters"]] == [parameter.name for parameter in PARAMETERS]
     store = form["parameters"][-1]
     assert store["visibility"] == Visibility.HIDDEN
     assert store["required"]
