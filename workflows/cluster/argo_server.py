@@ -4,7 +4,7 @@ import os
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -36,6 +36,12 @@ class ArgoServer:
         self._token_file = token_file
         self._environment = environment
         self._client = httpx.Client(verify=_trust(ca_file, verify), timeout=TIMEOUT_S, headers=self._login())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._client.close()
 
     @property
     def where(self) -> str:

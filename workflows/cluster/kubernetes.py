@@ -2,9 +2,10 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx2
+import msgspec
 from lightkube import ApiError, Client
 from lightkube.core.exceptions import ConfigError
 from lightkube.core.resource import NamespacedResource, Resource
@@ -38,6 +39,12 @@ class Kubernetes:
         self.namespace = namespace or access.namespace
         with explained(f"reading {access.source}", access.server):
             self.client = Client(config=access.config, namespace=self.namespace)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.client.close()
 
     @property
     def where(self) -> str:
@@ -122,6 +129,8 @@ def explained(doing: str, where: str) -> Iterator[None]:
         raise unreachable(where, error) from error
     except ConfigError as error:
         raise NoAccessError(f"{doing}: {' '.join(str(error).split())}") from error
+    except msgspec.MsgspecError as error:
+        raise ClusterError(f"{doing}: {where} answered with something that is not Kubernetes' API ({error})") from error
     except (OSError, ValueError) as error:
         # A certificate that is no certificate, a login program that is not installed or answers nonsense.
         raise NoAccessError(f"the credentials for {where} cannot be used: {' '.join(str(error).split())}") from error

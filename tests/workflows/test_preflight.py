@@ -1,0 +1,305 @@
+"""`detr-workflows preflight`: each thing that keeps runs from working is found, with what mends it."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+import yaml
+
+from tests.workflows.cluster_commands import Command, Ended, api, command
+from tests.workflows.fake_kubernetes import FakeKubernetes, Json
+from tests.workflows.test_pools import SETTINGS, node
+from workflows.cli import RENDERED
+
+__all__ = ["api", "command"]
+
+
+@pytest.fixture
+def sound(api: FakeKubernetes, monkeypatch: pytest.MonkeyPatch) -> FakeKubernetes:
+    """An installation that could work."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    for path in RENDERED.glob("*.yaml"):
+        api.add("workflowtemplates", path.stem, yaml.safe_load(path.read_text()))
+    artifacts = "s3: {bucket: lab, endpoint: s3.amazonaws.com}"
+    settings = f"{SETTINGS}storeSecret: detr-workflows-store\n"
+    api.add("configmaps", "detr-workflows", {"data": {"settings.yaml": settings, "artifacts": artifacts}})
+    api.add("serviceaccounts", "detr-workflows")
+    api.add("secrets", "detr-workflows-store", {"data": {"access-key-id": "YQ==", "secret-access-key": "Yg=="}})
+    api.add("workflows", "old", {"status": {"phase": "Succeeded"}})
+    api.add("nodes", "a", node("s", 4))
+    api.add("nodes", "d", node("m", 7, resource="nvidia.com/mig-1g.10gb"))
+    api.objects["namespaces"]["ml"]["metadata"]["labels"] = {"pod-security.kubernetes.io/enforce": "restricted"}
+    api.allowed = lambda question: question.get("resourceAttributes", {}).get("resource") != "secrets"
+    return api
+
+
+def found(ended: Ended) -> dict[str, Json]:
+    return {finding["subject"]: finding for finding in json.loads(ended.out)["findings"]}
+
+
+def marked(ended: Ended, mark: str) -> list[str]:
+    return [subject for subject, finding in found(ended).items() if finding["mark"] == mark]
+
+
+@pytest.mark.usefixtures("sound")
+def test_a_sound_installation_has_no_complaint(command: Command):
+    ended = command("preflight", "--json")
+    assert (ended.code, json.loads(ended.out)["works"]) == (0, True)
+    assert (marked(ended, "fail"), marked(ended, "warn")) == ([], [])
+    # The one thing that cannot be seen from here.
+    assert marked(ended, "unknown") == ["store s3://lab/team"]
+
+
+@pytest.mark.usefixtures("sound")
+def test_people_get_a_line_each_and_the_verdict_at_the_end(command: Command):
+    lines = command("preflight").out.splitlines()
+    assert lines[0].startswith("ok      API: http://127.0.0.1")
+    assert lines[-1].startswith("a run can work, as far as this can be seen (")
+
+
+def test_every_complaint_has_an_action(api: FakeKubernetes, command: Command):
+    api.objects["configmaps"].clear()
+    ended = command("preflight", "--json")
+    assert ended.code == 2
+    complaints = [one for one in found(ended).values() if one["mark"] != "ok"]
+    assert complaints
+    assert all(one["action"] for one in complaints)
+
+
+def without_template(api: FakeKubernetes) -> None:
+    del api.objects["workflowtemplates"]["detr-prepare"]
+
+
+def other_form(api: FakeKubernetes) -> None:
+    metadata = api.objects["workflowtemplates"]["detr-train"]["metadata"]
+    metadata["annotations"]["detr-workflows/parameters"] = '{"version": 99}'
+
+
+def other_parameters(api: FakeKubernetes) -> None:
+    api.objects["workflowtemplates"]["detr-train"]["spec"]["arguments"]["parameters"].append({"name": "newer"})
+
+
+def nobody_takes_up(api: FakeKubernetes) -> None:
+    api.add("workflows", "left")
+
+
+def broken_settings(api: FakeKubernetes) -> None:
+    api.objects["configmaps"]["detr-workflows"]["data"]["settings.yaml"] = "store: s3://lab\nstroe: x"
+
+
+def no_settings(api: FakeKubernetes) -> None:
+    del api.objects["configmaps"]["detr-workflows"]["data"]["settings.yaml"]
+
+
+def no_artifacts(api: FakeKubernetes) -> None:
+    del api.objects["configmaps"]["detr-workflows"]["data"]["artifacts"]
+
+
+def other_bucket(api: FakeKubernetes) -> None:
+    api.objects["configmaps"]["detr-workflows"]["data"]["artifacts"] = "s3: {bucket: elsewhere}"
+
+
+def no_account(api: FakeKubernetes) -> None:
+    api.objects["serviceaccounts"].clear()
+
+
+def powerless_account(api: FakeKubernetes) -> None:
+    api.allowed = lambda question: "user" not in question
+
+
+def mighty_account(api: FakeKubernetes) -> None:
+    api.allowed = lambda question: True  # noqa: ARG005 - whatever is asked
+
+
+def powerless_caller(api: FakeKubernetes) -> None:
+    api.allowed = lambda question: question["resourceAttributes"]["verb"] != "create" or "user" in question
+
+
+def no_secret(api: FakeKubernetes) -> None:
+    api.objects["secrets"].clear()
+
+
+def empty_secret(api: FakeKubernetes) -> None:
+    api.objects["secrets"]["detr-workflows-store"]["data"]["secret-access-key"] = ""
+
+
+def no_pull_secret(api: FakeKubernetes) -> None:
+    api.objects["serviceaccounts"]["detr-workflows"]["imagePullSecrets"] = [{"name": "registry"}]
+
+
+def odd_image(api: FakeKubernetes) -> None:
+    steps = api.objects["workflowtemplates"]["detr-prepare"]["spec"]["templates"]
+    next(step for step in steps if "container" in step)["container"]["image"] = "Registry/UP:x"
+
+
+def image_is_not_there(api: FakeKubernetes) -> None:
+    state = {"waiting": {"reason": "ImagePullBackOff"}}
+    status = {"name": "main", "image": "r/detr-job:9", "imageID": "", "ready": False, "restartCount": 0, "state": state}
+    api.add("pods", "stuck", {"spec": {"containers": []}, "status": {"containerStatuses": [status]}})
+
+
+def no_nodes(api: FakeKubernetes) -> None:
+    del api.objects["nodes"]["d"]
+
+
+def tainted(api: FakeKubernetes) -> None:
+    api.add("nodes", "a", node("s", 4, taints=[{"key": "team", "value": "x", "effect": "NoSchedule"}]))
+
+
+def no_gpus(api: FakeKubernetes) -> None:
+    api.add("nodes", "a", node("s"))
+
+
+def unready(api: FakeKubernetes) -> None:
+    api.add("nodes", "a", node("s", 4, ready="Unknown"))
+
+
+def quota_without_gpus(api: FakeKubernetes) -> None:
+    api.add("resourcequotas", "q", {"status": {"hard": {"requests.nvidia.com/gpu": "0"}}})
+
+
+def quota_that_is_used_up(api: FakeKubernetes) -> None:
+    api.add("resourcequotas", "q", {"status": {"hard": {"pods": "3"}, "used": {"pods": "3"}}})
+
+
+def quota_that_counts_cpu_limits(api: FakeKubernetes) -> None:
+    api.add("resourcequotas", "q", {"status": {"hard": {"limits.cpu": "1000"}}})
+
+
+def small_range(api: FakeKubernetes) -> None:
+    api.add("limitranges", "r", {"spec": {"limits": [{"type": "Container", "max": {"memory": "100Mi"}}]}})
+
+
+def unpatched(api: FakeKubernetes) -> None:
+    api.objects["workflowtemplates"]["detr-train"]["spec"]["podSpecPatch"] = ""
+
+
+@pytest.mark.parametrize(
+    ("damage", "mark", "subject", "words"),
+    [
+        (without_template, "fail", "template detr-prepare", "is not in ml"),
+        (other_form, "fail", "template detr-train", "form of version 99"),
+        (other_parameters, "warn", "template detr-train", "newer is known to one side only"),
+        (nobody_takes_up, "fail", "controller", "nobody has taken up left"),
+        (broken_settings, "fail", "ConfigMap detr-workflows", "stroe"),
+        (no_settings, "fail", "ConfigMap detr-workflows", "has no key settings.yaml"),
+        (no_artifacts, "fail", "artifact repository detr-workflows/artifacts", "has no key artifacts"),
+        (other_bucket, "fail", "artifact repository detr-workflows/artifacts", "elsewhere"),
+        (no_account, "fail", "service account detr-workflows", "is not in ml"),
+        (powerless_account, "fail", "service account detr-workflows", "may not report"),
+        (mighty_account, "warn", "service account detr-workflows", "may list secrets"),
+        (powerless_caller, "fail", "your rights", "you may not create workflows"),
+        (no_secret, "fail", "secret detr-workflows-store", "is not in ml"),
+        (empty_secret, "fail", "secret detr-workflows-store", "has nothing under secret-access-key"),
+        (no_pull_secret, "fail", "pull secret registry", "is not in ml"),
+        (odd_image, "fail", "image Registry/UP:x", "is not a reference"),
+        (image_is_not_there, "fail", "image pulls", "stuck cannot get r/detr-job:9: ImagePullBackOff"),
+        (no_nodes, "warn", "pool mig", "no node has the label pool=m"),
+        (tainted, "fail", "pool small", "do not tolerate team=x:NoSchedule"),
+        (no_gpus, "fail", "pool small", "none has nvidia.com/gpu"),
+        (unready, "fail", "pool small", "none of its 1 nodes is ready"),
+        (quota_without_gpus, "fail", "quota q", "train needs requests.nvidia.com/gpu 1, the whole quota is 0"),
+        (quota_that_is_used_up, "warn", "quota q", "needs pods 1, 0 of 3 is left"),
+        (quota_that_counts_cpu_limits, "warn", "quota q", "which"),
+        (small_range, "fail", "limit range r", "the maximum is 100Mi"),
+        (unpatched, "fail", "pod security", "enforces restricted"),
+    ],
+)
+def test_what_is_wrong_is_found(
+    sound: FakeKubernetes,
+    command: Command,
+    damage: Callable[[FakeKubernetes], None],
+    mark: str,
+    subject: str,
+    words: str,
+):
+    damage(sound)
+    ended = command("preflight", "--json")
+    finding = found(ended)[subject]
+    assert (finding["mark"], words in finding["text"]) == (mark, True), finding
+    assert ended.code == (2 if mark == "fail" else 0)
+
+
+@pytest.mark.parametrize(
+    ("verb", "kind", "subject"),
+    [
+        ("get", "secrets", "secret detr-workflows-store"),
+        ("list", "nodes", "pool small"),
+        ("list", "resourcequotas", "quota"),
+        ("list", "limitranges", "limits"),
+        ("list", "workflows", "controller"),
+        ("get", "namespaces", "pod security"),
+        ("list", "pods", "image pulls"),
+    ],
+)
+def test_what_may_not_be_seen_is_unknown_and_no_failure(
+    sound: FakeKubernetes, command: Command, verb: str, kind: str, subject: str
+):
+    sound.refused[verb, kind] = (403, f"{kind} is forbidden")
+    ended = command("preflight", "--json")
+    assert (ended.code, found(ended)[subject]["mark"]) == (0, "unknown")
+
+
+def test_rights_are_read_from_the_roles_where_the_api_may_not_be_asked(
+    sound: FakeKubernetes, command: Command, monkeypatch: pytest.MonkeyPatch
+):
+    ask = sound.answer
+
+    def refusing(method: str, path: str, body: Json | None) -> tuple[int, Json]:
+        if "localsubjectaccessreviews" in path:
+            return 403, {"kind": "Status", "code": 403, "message": "forbidden"}
+        return ask(method, path, body)
+
+    monkeypatch.setattr(sound, "answer", refusing)
+    subject = "service account detr-workflows"
+    assert found(command("preflight", "--json"))[subject]["mark"] == "fail"
+    rule = {"apiGroups": ["argoproj.io"], "resources": ["workflowtaskresults"], "verbs": ["create", "patch"]}
+    sound.add("roles", "r", {"rules": [rule]})
+    binding = {
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"},
+        "subjects": [{"kind": "ServiceAccount", "name": "detr-workflows"}],
+    }
+    sound.add("rolebindings", "b", binding)
+    assert found(command("preflight", "--json"))[subject]["mark"] == "ok"
+    sound.refused["list", "roles"] = (403, "roles is forbidden")
+    assert found(command("preflight", "--json"))[subject]["mark"] == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("refusal", "subject"),
+    [((401, "Unauthorized"), "API"), ((500, "etcd is away"), "API")],
+)
+def test_without_a_way_in_nothing_else_is_looked_at(
+    sound: FakeKubernetes, command: Command, refusal: tuple[int, str], subject: str
+):
+    sound.refused["get", "namespaces"] = refusal
+    ended = command("preflight", "--json")
+    assert (ended.code, list(found(ended))) == (2, [subject])
+
+
+def test_without_a_kubeconfig_that_is_the_finding(command: Command, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("KUBECONFIG", "/nowhere")
+    ended = command("preflight", "--json")
+    assert (ended.code, found(ended)["API"]["mark"]) == (2, "fail")
+
+
+def test_the_store_is_asked_with_the_callers_credentials(
+    sound: FakeKubernetes, command: Command, bucket: str, monkeypatch: pytest.MonkeyPatch
+):
+    settings = SETTINGS.replace("s3://lab/team", f"s3://{bucket}/team")
+    sound.objects["configmaps"]["detr-workflows"]["data"]["settings.yaml"] = settings
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tester")
+    assert found(command("preflight", "--json"))[f"store s3://{bucket}/team"]["mark"] == "ok"
+    settings = SETTINGS.replace("s3://lab/team", "s3://no-such-bucket-here/team")
+    sound.objects["configmaps"]["detr-workflows"]["data"]["settings.yaml"] = settings
+    finding = found(command("preflight", "--json"))["store s3://no-such-bucket-here/team"]
+    assert (finding["mark"], "no-such-bucket-here" in finding["text"]) == ("warn", True)
+
+
+def test_no_secret_is_looked_for_where_credentials_come_from_elsewhere(sound: FakeKubernetes, command: Command):
+    no_secret(sound)
+    sound.objects["configmaps"]["detr-workflows"]["data"]["settings.yaml"] = SETTINGS
+    assert found(command("preflight", "--json"))["secret detr-workflows-store"]["mark"] == "ok"
