@@ -10,9 +10,9 @@ from data_prep.prepare import Prepared, Request, prepare
 from data_prep.prepared_set import LocalSet, PreparedSet
 from object_store import ObjectStore, open_store
 from tests.data_prep.export_builder import Export, write_zip
-from tests.object_store.conftest import bucket, no_aws, s3, s3_client, s3_server
+from tests.object_store.conftest import answering_server, bucket, no_aws, s3, s3_client, s3_server
 
-__all__ = ["bucket", "no_aws", "s3", "s3_client", "s3_server"]
+__all__ = ["answering_server", "bucket", "no_aws", "s3", "s3_client", "s3_server"]
 
 Prepare = Callable[..., Prepared]
 Load = Callable[..., LocalSet]

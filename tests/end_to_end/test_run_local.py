@@ -42,11 +42,19 @@ class Laptop:
             "device": "cpu",
             "overrides": SMALL + overrides,
         }
-        pairs = [option for name, value in (given | (changes or {})).items() for option in ("-p", f"{name}={value}")]
-        return [str(COMMAND), "run-local", "--store", "store", "--scratch", "scratch", *pairs]
+        return self.command_of("detr-train", given | (changes or {}))
+
+    def command_of(self, template: str, given: dict[str, str]) -> list[str]:
+        pairs = [option for name, value in given.items() for option in ("-p", f"{name}={value}")]
+        return [str(COMMAND), "run-local", template, "--store", "store", "--scratch", "scratch", *pairs]
 
     def run(self, overrides: str, changes: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        command = self.command(overrides, changes)
+        return self.run_command(self.command(overrides, changes))
+
+    def run_of(self, template: str, given: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        return self.run_command(self.command_of(template, given))
+
+    def run_command(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             command, check=False, capture_output=True, text=True, timeout=PATIENCE_S, cwd=self.folder, env=one_thread()
         )
@@ -59,8 +67,8 @@ class Laptop:
         self._started.append(process)
         return process
 
-    def runs(self) -> list[Path]:
-        return sorted((self.store / "workflow-data" / "output").iterdir())
+    def runs(self, template: str = "detr-train") -> list[Path]:
+        return sorted((self.store / "workflow-data" / "output").glob(f"{template}-*"))
 
     def stop_all(self) -> None:
         for process in self._started:
@@ -112,7 +120,8 @@ def test_an_export_becomes_a_model_with_its_numbers_and_pictures(laptop: Laptop)
 
     metrics = json.loads((run / "metrics.json").read_text())
     results = json.loads((run / "finished.json").read_text())["results"]
-    assert set(results) == {"ap", "ap50"}
+    assert set(results) == {"ap", "ap50", "prepared-set"}
+    assert results["prepared-set"] == lineage["prepared_set"]
     assert float(results["ap50"]) == pytest.approx(metrics["splits"]["test"]["coco"]["ap50"], abs=1e-6)
     lines = done.stdout.splitlines()
     assert f"AP {float(results['ap']):.3f}" in lines
@@ -120,6 +129,47 @@ def test_an_export_becomes_a_model_with_its_numbers_and_pictures(laptop: Laptop)
     assert f"report and pictures: {run}/report/index.html" in lines
     assert f"model: {run}/model" in lines
     assert "<html" in (run / "report" / "index.html").read_text()
+
+
+def results_of(run: Path) -> dict[str, str]:
+    return json.loads((run / "finished.json").read_text())["results"]
+
+
+def test_a_set_is_prepared_once_and_a_trained_model_is_measured_on_it(laptop: Laptop):
+    prepared = laptop.run_of("detr-prepare", {"cvat-annotation-path": "my export.zip", "cvat-test-path": "test.zip"})
+    assert prepared.returncode == 0, prepared.stderr
+    (run,) = laptop.runs("detr-prepare")
+    set_id = results_of(run)["prepared-set"]
+    assert f"PREPARED-SET {set_id}" in prepared.stdout.splitlines()
+
+    trained = laptop.run("schedule.steps=4")
+    assert trained.returncode == 0, trained.stderr
+    assert f"prepared set {set_id} (was there already)" in trained.stdout
+    (train_run,) = laptop.runs()
+
+    given = {"prepared-set": set_id, "device": "cpu"}
+    for model in (f"workflow-data/output/{train_run.name}/model", f"store/workflow-data/output/{train_run.name}/model"):
+        done = laptop.run_of("detr-evaluate", given | {"trained-model": model})
+        assert done.returncode == 0, done.stderr
+    first, second = laptop.runs("detr-evaluate")
+    assert results_of(first) == results_of(second)
+    assert results_of(first)["ap"] == results_of(train_run)["ap"]
+    assert [path.name for path in (first / "predictions").iterdir()] == ["test.json"]
+    assert "<html" in (first / "report" / "index.html").read_text()
+
+    val = laptop.run_of("detr-evaluate", given | {"trained-model": str(train_run / "model"), "split": "val"})
+    assert val.returncode == 0, val.stderr
+    measured = {run.name for run in laptop.runs("detr-evaluate")} - {first.name, second.name}
+    assert [path.name for path in (first.parent / measured.pop() / "predictions").iterdir()] == ["val.json"]
+
+
+def test_a_model_or_set_that_is_not_there_is_one_sentence(laptop: Laptop):
+    given = {"trained-model": "runs/a/model", "prepared-set": "0" * 16, "device": "cpu"}
+    done = laptop.run_of("detr-evaluate", given)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "trained-model: there is no model at file://" in line
+    assert "prepared-set: there is no prepared set 0000000000000000 in " in line
 
 
 def test_ctrl_c_in_the_middle_and_the_same_command_goes_on(laptop: Laptop):
