@@ -92,12 +92,15 @@ def evaluate(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images of equal shape predicted at once.")] = 4,
     device: Device = "auto",
+    output_prefix: Annotated[
+        str, typer.Option(help="Of a workflow: where its artifacts go below the store, refused where not allowed.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="The numbers as JSON on stdout.")] = False,
 ) -> None:
     """Measure any model on a split of any prepared set with the same classes."""
     from detr_job.measuring import measure
 
-    result = measure(model, store, set_id, split, out, batch_size, device)
+    result = measure(model, store, set_id, split, out, batch_size, device, output_prefix)
     if as_json:
         print(json.dumps(result.to_dict()))
         return

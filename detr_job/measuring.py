@@ -24,11 +24,13 @@ def measure(
     out: Path | None,
     batch_size: int,
     device_name: str,
+    output_prefix: str = "",
 ) -> CocoResult:
     """The COCO numbers. JobError when the classes of model and set differ, or the split is empty."""
     if split_name not in SPLITS:
         raise JobError(f"--split: {split_name!r} is not one of {', '.join(SPLITS)}")
-    model_url = permitted(store_url, {"trained-model": model_url})["trained-model"]
+    writes = {"cvat-output-path": output_prefix} if output_prefix else {}
+    model_url = permitted(store_url, {"trained-model": model_url}, writes)["trained-model"]
     device = hardware.choose_device(device_name)
     hardware.prepare(device)
     model = load_model(_model_place(model_url, store_url), device)

@@ -51,16 +51,18 @@ def test_train_refuses_what_is_not_allowed(inside: dict[str, str], changes: dict
 
 
 @pytest.mark.parametrize(
-    ("store", "model", "said"),
+    ("changes", "said"),
     [
-        ("s3://another", "runs/a/model", "store must be s3://bucket/project here"),
-        ("s3://bucket/project", "s3://secrets/model", "trained-model: s3://secrets/model may not be read here"),
-        ("s3://bucket/project", "/", "trained-model: file:/// may not be read here"),
+        ({"store": "s3://another"}, "store must be s3://bucket/project here"),
+        ({"model": "s3://secrets/model"}, "trained-model: s3://secrets/model may not be read here"),
+        ({"model": "/"}, "trained-model: file:/// may not be read here"),
+        ({"output-prefix": "datasets"}, "cvat-output-path: 'datasets' may not be written here"),
     ],
 )
-def test_evaluate_refuses_what_is_not_allowed(inside: dict[str, str], store: str, model: str, said: str):
-    options = [f"--store={store}", f"--set={SET}", f"--model={model}", "--device=cpu"]
-    assert refused([BIN / "detr-job", "evaluate", *options], inside).startswith(said)
+def test_evaluate_refuses_what_is_not_allowed(inside: dict[str, str], changes: dict[str, str], said: str):
+    options = {"store": "s3://bucket/project", "set": SET, "model": "runs/a/model", "device": "cpu"} | changes
+    command = [BIN / "detr-job", "evaluate", *(f"--{name}={value}" for name, value in options.items())]
+    assert refused(command, inside).startswith(said)
 
 
 @pytest.mark.parametrize(
