@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from run_config.installation import LABEL_VALUE, QUALIFIED_NAME
-from run_config.parameters import BY_NAME, POOL_NAME, Parameter, Role, Type
+from run_config.parameters import BY_NAME, POOL_NAME, TEMPLATES, Parameter, Role, Type
 
 Schema = dict[str, Any]
 
@@ -78,11 +78,9 @@ def schema() -> Schema:
                 device={"enum": list(BY_NAME["device"].choices)},
                 images={"type": "integer", "minimum": 10, "maximum": 1000},
                 timeoutSeconds=POSITIVE,
-                parameters={
-                    "type": "object",
-                    "propertyNames": {"enum": [one.name for one in BY_NAME.values() if one.role is not Role.STORE]},
-                    "additionalProperties": STRING,
-                },
+                parameters=_closed(
+                    **{one.name: STRING for one in TEMPLATES["detr-train"] if one.role is not Role.STORE}
+                ),
                 resources=_resources(),
             ),
             extraObjects={"type": "array", "items": {"type": ["object", "string"]}},

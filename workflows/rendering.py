@@ -1,6 +1,6 @@
 """The templates as YAML files, and whether the files in the tree are what the code says.
 
-The chart has the same files, which it changes by its values, and a schema of those values.
+The chart has the same files, which it changes by its values, a schema of those values and a table of them.
 """
 
 import difflib
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hera.workflows import WorkflowTemplate
 
-from workflows import chart_schema
+from workflows import chart_schema, chart_values
 from workflows.detr_evaluate import detr_evaluate
 from workflows.detr_prepare import detr_prepare
 from workflows.detr_train import detr_train
@@ -41,6 +41,8 @@ def in_tree() -> dict[Path, str]:
     if CHART.is_dir():
         files |= in_folder(CHART / "files" / "workflows")
         files[CHART / "values.schema.json"] = chart_schema.text()
+        readme, values = CHART / "README.md", CHART / "values.yaml"
+        files[readme] = chart_values.with_table(readme.read_text("utf-8"), values.read_text("utf-8"))
     return files
 
 

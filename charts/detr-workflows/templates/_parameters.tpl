@@ -22,6 +22,8 @@ in the form that the annotation holds. {context, manifest}; the manifest is chan
 {{- else if and (eq $name "sys-node-pool") $values.nodePools -}}
 {{- $given = include "detr-workflows.poolParameter" $context | fromJson -}}
 {{- $_ := set $argument "description" (printf "%s\n\n%s" $argument.description $given.titles) -}}
+{{- else if and (eq $name "sys-node-pool") (or $given.default $given.enum) -}}
+{{- fail (printf "\n\nparameters.sys-node-pool: nodePools is empty, so there is no pool %s." ($given.default | default (join ", " $given.enum))) -}}
 {{- else if and (eq $name "gpu-count") $values.nodePools -}}
 {{- $most := 0 -}}
 {{- range $values.nodePools -}}

@@ -1,0 +1,145 @@
+"""What the chart says about itself is what it does: schema, table, examples, notes."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from run_config.parameters import BY_NAME, TEMPLATES
+from tests.charts.chart import CHART, KUBERNETES, helm, rendered
+from workflows import chart_schema, chart_values
+from workflows.images import VERSION
+
+VALUES_TEXT = (CHART / "values.yaml").read_text()
+VALUES = yaml.safe_load(VALUES_TEXT)
+EXAMPLES = sorted((CHART / "ci").glob("*-values.yaml"))
+
+
+def leaves(tree: dict[str, Any], path: str = "") -> list[str]:
+    """Paths of all values, where an empty mapping is one."""
+    found = []
+    for key, value in tree.items():
+        here = f"{path}.{key}" if path else key
+        found += leaves(value, here) if isinstance(value, dict) and value else [here]
+    return found
+
+
+def test_every_value_is_described_in_the_line_above_it():
+    paths = [value.path for value in chart_values.described(VALUES_TEXT)]
+    undescribed = [
+        leaf for leaf in leaves(VALUES) if not any(leaf == path or leaf.startswith(f"{path}.") for path in paths)
+    ]
+    assert undescribed == []
+    assert len(paths) == len(set(paths))
+
+
+def test_the_readmes_table_is_that_of_the_values():
+    readme = (CHART / "README.md").read_text()
+    assert readme == chart_values.with_table(readme, VALUES_TEXT), "run: detr-workflows render"
+    assert '| `store.bucket` | `""` | Bucket of everything that runs read and write. Required. |' in readme
+
+
+def test_the_schema_is_what_the_code_says():
+    assert (CHART / "values.schema.json").read_text() == chart_schema.text(), "run: detr-workflows render"
+
+
+def test_the_schema_knows_every_value_and_values_know_every_key_of_the_schema():
+    def keys(schema: dict[str, Any], path: str = "") -> set[str]:
+        found = set()
+        for key, below in schema.get("properties", {}).items():
+            here = f"{path}.{key}" if path else key
+            found |= keys(below, here) or {here}
+        return found
+
+    known = keys(chart_schema.schema())
+    for leaf in leaves(VALUES):
+        assert any(leaf == one or leaf.startswith(f"{one}.") or one.startswith(f"{leaf}.") for one in known), leaf
+    optional = re.compile(r"parameters\.|test\.parameters\.|workflow\.ttl\.|roles\.\w+\.|\S*\.(requests|limits)")
+    for one in known:
+        assert optional.match(one) or any(leaf == one or leaf.startswith(f"{one}.") for leaf in leaves(VALUES)), one
+
+
+def test_the_schema_has_every_parameter_but_the_store():
+    assert set(chart_schema.schema()["properties"]["parameters"]["properties"]) == set(BY_NAME) - {"store"}
+
+
+def test_the_chart_takes_every_default_of_a_parameter():
+    defaults = {one.name: one.default for one in BY_NAME.values() if one.default and one.name != "store"}
+    release = rendered({"parameters": {name: {"default": default} for name, default in defaults.items()}})
+    for name, default in defaults.items():
+        template = next(one for one, taken in TEMPLATES.items() if BY_NAME[name] in taken)
+        assert release.parameter(name, template)["value"] == default
+
+
+def test_the_version_is_that_of_the_images():
+    about = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert about["appVersion"] == VERSION
+    assert about["apiVersion"] == "v2"
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_every_example_installs(path: Path):
+    values = yaml.safe_load(path.read_text())
+    release = rendered(values)
+    assert len(release.templates) == 3
+    assert release.settings["store"].startswith(f"s3://{values['store']['bucket']}")
+
+
+def test_helm_finds_nothing_to_complain_about():
+    command = [helm(), "lint", str(CHART), "--strict", "--kube-version", KUBERNETES]
+    for path in EXAMPLES:
+        result = subprocess.run(
+            [*command, "--set", "argo.required=false", "--values", path],
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert "[ERROR]" not in result.stdout
+        assert "[WARNING]" not in result.stdout
+
+
+def test_a_packed_chart_has_the_templates_in_it(tmp_path: Path):
+    subprocess.run([helm(), "package", CHART, "--destination", tmp_path], check=True, capture_output=True, timeout=60)
+    (packed,) = tmp_path.glob("*.tgz")
+    command = [helm(), "template", "release", packed, "--kube-version", KUBERNETES]
+    command += ["--set", "store.bucket=parts", "--set", "argo.required=false"]
+    result = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    assert result.stdout.count("kind: WorkflowTemplate") == 3
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Callable[[dict[str, Any]], str]:
+    """The notes for some values. Helm shows them only in a cluster; a copy of the chart has them as YAML."""
+    copied = shutil.copytree(CHART, tmp_path / "chart")
+    (copied / "templates" / "NOTES.txt").rename(copied / "files" / "notes.txt")
+    (copied / "templates" / "notes.yaml").write_text('notes: {{ tpl (.Files.Get "files/notes.txt") . | toJson }}')
+
+    def of(values: dict[str, Any]) -> str:
+        command = [helm(), "template", "release", copied, "--namespace", "ns", "--kube-version", KUBERNETES]
+        command += ["--show-only", "templates/notes.yaml", "--values", "-"]
+        given = json.dumps({"argo": {"required": False}, **values})
+        result = subprocess.run(command, input=given, capture_output=True, text=True, check=True, timeout=60)
+        return yaml.safe_load(result.stdout)["notes"]
+
+    return of
+
+
+def test_the_notes_begin_with_what_to_do_next(notes: Callable[[dict[str, Any]], str]):
+    text = notes({"nodePools": [{"name": "t4", "labelValue": "x"}], "store": {"bucket": "parts", "prefix": "team"}})
+    assert "helm test release --namespace ns" in text
+    assert "argo submit --from workflowtemplate/detr-train --namespace ns --watch" in text
+    assert "-p cvat-annotation-path=exports/parts.zip -p sys-node-pool=t4" in text
+    assert "s3://parts/team/exports/parts.zip" in text
+    assert "WARNING" not in text
+
+
+def test_the_notes_warn_of_keys_in_values_and_do_not_show_them(notes: Callable[[dict[str, Any]], str]):
+    keys = {"accessKeyId": "AKIATRIAL", "secretAccessKey": "very-secret"}
+    text = notes({"store": {"bucket": "parts", "trialCredentials": keys}})
+    assert "WARNING: secrets came from values." in text
+    assert "very-secret" not in text

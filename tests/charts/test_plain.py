@@ -1,0 +1,143 @@
+"""`detr-workflows render --settings`: plain YAML for those without Helm is what the chart would install."""
+
+import copy
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from run_config.parameters import TEMPLATES
+from tests.charts.chart import POOLS, Release, rendered
+
+COMMAND = Path(sys.executable).parent / "detr-workflows"
+SETTINGS: dict[str, dict[str, Any]] = {
+    "pools": {
+        "version": 1,
+        "store": "s3://parts/team/a",
+        "readable": ["s3://public/exports"],
+        "writable": ["workflow-data"],
+        "storeSecret": "keys",
+        "nodePoolLabel": "karpenter.sh/nodepool",
+        "nodePools": POOLS,
+    },
+    "without limits": {"version": 1, "store": "s3://parts", "storeSecret": "keys", "nodePools": POOLS[1:]},
+    "without GPUs": {
+        "version": 1,
+        "store": "s3://parts",
+        "nodePools": [{"name": "cpu", "labelValue": "cpu", "gpuCount": 0}],
+    },
+    "without pools or keys": {"version": 1, "store": "s3://parts/a"},
+}
+
+
+def render(settings: dict[str, Any], folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    path = folder / "settings.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    command = [COMMAND, "render", "--settings", path, "--output", folder / "out", "--namespace", "ns", *more]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+@cache
+def plain(name: str) -> Release:
+    options = ("--registry", "r.example.org/team", "--image-tag", "7", "--s3-region", "eu-1")
+    with tempfile.TemporaryDirectory() as folder:
+        result = render(SETTINGS[name], Path(folder), *options, "--s3-endpoint", "https://s3.example.org")
+        assert result.returncode == 0, result.stderr
+        texts = [Path(line).read_text() for line in result.stdout.splitlines()]
+    return Release("---\n".join(texts))
+
+
+def by_helm(name: str) -> Release:
+    settings = SETTINGS[name]
+    bucket, _, prefix = settings["store"].removeprefix("s3://").partition("/")
+    image = {"tag": "7"}
+    return rendered(
+        {
+            "images": {"registry": "r.example.org/team", "cpuSteps": image, "detrJob": image},
+            "store": {
+                "bucket": bucket,
+                "prefix": prefix,
+                "endpoint": "https://s3.example.org",
+                "region": "eu-1",
+                "readable": settings.get("readable", []),
+                "writable": settings.get("writable", []),
+                "existingSecret": settings.get("storeSecret", ""),
+            },
+            "nodePoolLabel": settings.get("nodePoolLabel", "node.kubernetes.io/instance-type"),
+            "nodePools": settings.get("nodePools", []),
+            # The plain templates name the secret and do without it.
+            "webhook": {"existingSecret": "detr-workflows-webhook"},
+        }
+    )
+
+
+def comparable(template: dict[str, Any]) -> dict[str, Any]:
+    """A template's spec and form, with patches read: the two write the same in other words."""
+    spec = copy.deepcopy(template["spec"])
+    spec["podSpecPatch"] = yaml.safe_load(spec["podSpecPatch"])
+    for step in spec["templates"]:
+        step.get("container", {}).pop("imagePullPolicy", None)
+        if "podSpecPatch" in step:
+            step["podSpecPatch"] = yaml.safe_load(step["podSpecPatch"])
+        if step["name"] == "evaluate":
+            # The chart has one value for everything that holds a GPU.
+            step["retryStrategy"].pop("limit")
+    form = yaml.safe_load(template["metadata"]["annotations"]["detr-workflows/parameters"])
+    return {"spec": spec, "form": form, "namespace": template["metadata"]["namespace"]}
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_templates_are_those_of_the_chart(template: str, settings: str):
+    mine, charts = plain(settings), by_helm(settings)
+    assert comparable(mine.template(template)) == comparable(charts.template(template))
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_steps_and_argo_read_the_same_settings(settings: str, installation: Any):
+    mine, charts = plain(settings), by_helm(settings)
+    assert installation(mine) == installation(charts)
+    assert mine.artifacts == charts.artifacts
+    rest = [{k: v for k, v in one.config.items() if k not in ("settings.yaml", "artifacts")} for one in (mine, charts)]
+    assert rest[0] == rest[1]
+
+
+def test_accounts_and_roles_are_those_of_the_chart():
+    mine, charts = plain("pools"), by_helm("pools")
+    for name in ("detr-workflows", "detr-workflows-client"):
+        for kind, part in (("Role", "rules"), ("RoleBinding", "subjects"), ("RoleBinding", "roleRef")):
+            assert mine.of(kind, name)[part] == charts.of(kind, name)[part]
+        assert mine.of("ServiceAccount", name)["automountServiceAccountToken"] is False
+    assert {one["metadata"]["namespace"] for one in mine.objects} == {"ns"}
+
+
+REFUSED: list[tuple[dict[str, Any], tuple[str, ...], str]] = [
+    ({"store": "file:///data"}, (), "store must be s3://bucket/prefix in a cluster, not file:///data"),
+    ({"store": "s3://parts", "nodePool": []}, (), "settings.yaml: nodePool: Extra inputs are not permitted"),
+    ({"store": "s3://parts"}, ("--s3-endpoint", "s3.example.org"), "--s3-endpoint must be a URL such as"),
+    ({"store": "s3://parts"}, ("--check",), "--settings needs --output"),
+    ({"store": "s3://parts"}, ("--namespace", ""), "and --namespace, where the objects go"),
+]
+
+
+@pytest.mark.parametrize(("settings", "options", "sentence"), REFUSED, ids=[one for *_, one in REFUSED])
+def test_what_could_not_work_is_refused_in_one_line(
+    settings: dict[str, Any], options: tuple[str, ...], sentence: str, tmp_path: Path
+):
+    result = render(settings, tmp_path, *options)
+    assert result.returncode == 2
+    assert sentence in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_settings_that_are_not_there_are_named(tmp_path: Path):
+    command = [COMMAND, "render", "--settings", tmp_path / "no.yaml", "--output", tmp_path, "--namespace", "ns"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert result.returncode == 2
+    assert f"--settings {tmp_path / 'no.yaml'} cannot be read: No such file or directory" in result.stderr
