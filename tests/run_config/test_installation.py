@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from run_config import installation as module
 from run_config.errors import ConfigError
@@ -33,6 +34,13 @@ def test_the_file_is_read_as_the_chart_writes_it(ours: Installation):
     gpu, cpu = ours.node_pools
     assert (gpu.name, gpu.label_value, gpu.gpu_count, gpu.limit) == ("gpu-a", "g5.xlarge", 4, 2)
     assert (cpu.gpu_resource, cpu.gpu_count, cpu.limit) == ("nvidia.com/gpu", 0, None)
+
+
+def test_the_example_of_the_docs_is_one():
+    page = (Path(__file__).parents[2] / "docs" / "contracts.md").read_text(encoding="utf-8")
+    example = page.split("```yaml\n")[1].split("```")[0]
+    assert parse_installation(example, "docs").pool("gpu-a").limit == 4
+    assert set(yaml.safe_load(example)) == {str(field.alias) for field in Installation.model_fields.values()}
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 """What the local runner reads of a template, and what it refuses by name."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.workflows.templates import container, task, template, text
 from workflows.errors import TemplateError
+from workflows.manifest import ContainerInCluster, SpecInCluster, TemplateInCluster
 from workflows.plan import RUN_FOLDER, read_plan
 
 
@@ -135,6 +137,14 @@ def test_what_only_places_a_pod_changes_nothing(where: str, name: str):
     place = {"of a template": part(tree, "first"), "of a container": container_of(tree), "of the body": tree["spec"]}
     place[where][name] = IN_CLUSTER[where][name]
     assert read_plan(text(tree), "small.yaml") == before
+
+
+def test_the_docs_list_what_is_let_pass():
+    page = (Path(__file__).parents[2] / "docs" / "contracts.md").read_text(encoding="utf-8")
+    classes = {"`spec`": SpecInCluster, "a template": TemplateInCluster, "a container": ContainerInCluster}
+    for where, of_place in classes.items():
+        names = sorted(str(field.alias) for field in of_place.model_fields.values())
+        assert f"| {where} | {', '.join(f'`{name}`' for name in names)} |" in page
 
 
 @pytest.mark.parametrize("level", ["the body", "a template"])
