@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 
 from data_prep import check_places
-from data_prep.check_installation import machine, require_keys
+from data_prep.check_installation import machine, naming_the_secret, require_keys
 from data_prep.errors import CheckError, DataPrepError
 from object_store import StoreError, StoreUnavailable
 from run_config.errors import ConfigError
@@ -72,7 +72,7 @@ def check(
     mistakes.stop_here()
     store = check_places.opened(str(values["store"]))
     folder = f"{values[OUTPUT]}/{run}"
-    with mistakes.collected(OUTPUT):
+    with mistakes.collected(OUTPUT), naming_the_secret(installation):
         check_places.try_to_write(store, folder)
         findings.append(f"output: {store.url}/{folder}")
         check_places.require_same_workflow(store, folder, workflow_uid)

@@ -1,9 +1,11 @@
 """What a run asks of the installation that it is part of: keys of the store, a node pool, GPUs."""
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from data_prep.errors import CheckError
+from object_store import WrongCredentials
 from run_config.errors import ConfigError
 from run_config.installation import Installation, NodePool
 from run_config.parameters import Value
@@ -26,6 +28,17 @@ def require_keys(installation: Installation, environment: Mapping[str, str] = os
             f"the secret {secret} with the store's keys is missing in this namespace, or has no {absent}: "
             f"create it with `kubectl create secret generic {secret} {literals}`"
         )
+
+
+@contextlib.contextmanager
+def naming_the_secret(installation: Installation | None) -> Iterator[None]:
+    """Say of keys that the store refuses where they come from: nobody has typed them into this container."""
+    try:
+        yield
+    except WrongCredentials as error:
+        if installation is None or not installation.store_secret:
+            raise
+        raise CheckError(f"{error}. They come from the secret {installation.store_secret}: mend it there") from error
 
 
 def machine(values: Mapping[str, Value], installation: Installation) -> list[str]:

@@ -272,16 +272,20 @@ def test_the_command_reads_the_installations_settings(texts: dict[str, str], our
     assert "the ConfigMap of the chart is not in this namespace" in gone.stderr
 
 
-def test_wrong_keys_are_a_sentence_within_seconds(texts: dict[str, str], answering_server: AnsweringServer):
+def test_wrong_keys_are_a_sentence_within_seconds(
+    texts: dict[str, str], ours: Installation, answering_server: AnsweringServer, tmp_path: Path
+):
     answering_server.answer = lambda _: s3_error(403, "InvalidAccessKeyId")
     given = json.dumps(texts)
     command = [COMMAND, "check", "--run=run-1", f"--parameters-json={given}"]
     began = time.monotonic()
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    inside = settings(tmp_path / "settings.yaml", ours)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=inside)
     assert time.monotonic() - began < 10
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert "refuses the access key (InvalidAccessKeyId): check AWS_ACCESS_KEY_ID" in line
+    assert line.endswith("They come from the secret the-keys: mend it there")
 
 
 @pytest.mark.parametrize(
