@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -110,6 +112,7 @@ def test_the_store_comes_from_the_installation(ours: FakeKubernetes, command: Co
         (["cvat-output-path=elsewhere"], "cvat-output-path: 'elsewhere' may not be written here"),
         (["cvat-test-path=/data/a.zip"], "aws s3 cp /data/a.zip s3://lab/team/uploads/a.zip"),
         (["cvat-test-path=file:///data/a.zip"], "is a path of this machine, which a cluster cannot see"),
+        (["cvat-test-path=/data/my set.zip"], "aws s3 cp '/data/my set.zip' 's3://lab/team/uploads/my set.zip'"),
         (["store=file:///data"], "store: 'file:///data' is a folder of this machine"),
         (["model=mine.yaml"], "model: 'mine.yaml' is a file of this machine"),
     ],
@@ -287,6 +290,18 @@ def test_settings_that_may_not_be_read_are_left_to_the_run(ours: FakeKubernetes,
     ended = command("submit", "detr-train", *options)
     assert ended.code == 0
     assert "left to the step check" in ended.err
+
+
+def test_help_loads_nothing_of_the_cluster():
+    code = (
+        "import sys; from workflows import cli; sys.argv = ['detr-workflows', 'submit', '--help']\n"
+        "try: cli.main()\n"
+        "except SystemExit: pass\n"
+        "print([name for name in ('lightkube', 'httpx', 'httpx2', 'hera', 'yaml', 'rich') if name in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "--watch" in said
+    assert said.splitlines()[-1] == "[]"
 
 
 # -- Argo's server

@@ -6,8 +6,10 @@ were submitted.
 
 import contextlib
 import difflib
+import os
 import re
 import secrets
+import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -164,17 +166,17 @@ def _is_local(line: str) -> bool:
 def _upload_first(parameter: Parameter, line: str, store: str) -> str:
     if parameter.role is Role.STORE:
         return f"{parameter.name}: {line!r} is a folder of this machine, which a cluster cannot see; give s3://bucket/prefix."
-    path = line.removeprefix("file://")
+    path = os.path.expanduser(line.removeprefix("file://"))  # noqa: PTH111 - as it was typed but for the ~
     bucket = store if store.startswith("s3://") else "s3://bucket/prefix"
     target = f"{bucket}/uploads/{Path(path).name or 'export'}"
-    folder = Path(path).expanduser().is_dir()
-    command = f"python -m object_store put-folder {path} {target}" if folder else f"aws s3 cp {path} {target}"
+    copy = "python -m object_store put-folder" if Path(path).is_dir() else "aws s3 cp"
+    command = f"{copy} {shlex.quote(path)} {shlex.quote(target)}"
     hint = ""
     if not line.startswith(_LOCAL) and line not in (".", ".."):
         hint = f" If you mean the key below the store: {bucket}/{line}."
     return (
         f"{parameter.name}: {line!r} is a path of this machine, which a cluster cannot see. Upload it: {command}, "
-        f"then give -p {parameter.name}={target}.{hint}"
+        f"then give -p {shlex.quote(f'{parameter.name}={target}')}.{hint}"
     )
 
 
