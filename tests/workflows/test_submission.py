@@ -63,6 +63,12 @@ def test_every_parameter_is_submitted_defaults_too(foreign: FakeKubernetes, comm
     assert submitted(foreign) == {"answer": "42", "fate": "good", "must": "it = this, or that", "none": ""}
 
 
+def test_defaults_that_are_no_strings_are_submitted_as_argo_reads_them(api: FakeKubernetes, command: Command):
+    api.add("workflowtemplates", "typed", spec(count={"value": 3, "enum": [3, 4]}, fast={"value": True}))
+    assert command("submit", "typed").code == 0
+    assert submitted(api) == {"count": "3", "fast": "true"}
+
+
 def test_the_workflow_refers_to_the_template_and_changes_nothing_of_it(foreign: FakeKubernetes, command: Command):
     assert command("submit", "sums", "-p", "must=x").code == 0
     (workflow,) = foreign.created

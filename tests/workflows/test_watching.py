@@ -112,6 +112,11 @@ def test_a_step_without_progress_of_its_own_shows_none():
     assert lines[0] == "check  Succeeded"
 
 
+def test_what_was_left_out_is_said_without_a_reason():
+    omitted = {**pod("train", "Omitted", "omitted: depends condition not met"), "type": "Skipped"}
+    assert follow(workflow("Failed", omitted))[1][0] == "train  Omitted"
+
+
 def test_attempts_are_counted_and_waiting_says_for_what():
     lost = pod("train(0)", "Error", "pod deleted", second=2)
     _, lines = follow(

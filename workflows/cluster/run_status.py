@@ -184,7 +184,8 @@ def _step(node: Node, label: str) -> Step:
     # Argo counts a pod as 0/1 until something writes its own progress.
     progress = node.progress if total not in ("", "0", "1") and done.isdigit() else ""
     # The exit code stays: here it is one of many lines, and the only one that has it.
-    return Step(node.id, label, node.phase, progress, " ".join(node.message.split()))
+    message = "" if node.phase in ("Omitted", "Skipped") else " ".join(node.message.split())
+    return Step(node.id, label, node.phase, progress, message)
 
 
 def _label(node: Node, retry: Node | None, nodes: Mapping[str, Node]) -> str:

@@ -1,6 +1,7 @@
 """What a WorkflowTemplate in the cluster takes, and what its installation allows."""
 
 import difflib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -74,8 +75,8 @@ def read_template(tree: Mapping[str, Any]) -> Template:
         default = one.get("value", one.get("default"))
         arguments[one["name"]] = Argument(
             name=one["name"],
-            default=None if default is None else str(default),
-            choices=tuple(map(str, one.get("enum") or ())),
+            default=None if default is None else _text(default),
+            choices=tuple(map(_text, one.get("enum") or ())),
             from_cluster=default is None and one.get("valueFrom") is not None,
         )
     return Template(
@@ -84,6 +85,11 @@ def read_template(tree: Mapping[str, Any]) -> Template:
         config_map=_settings_config_map(spec),
         ours=metadata["name"] in TEMPLATES and ANNOTATION in (metadata.get("annotations") or {}),
     )
+
+
+def _text(value: object) -> str:
+    """A value as Argo takes it: where its definitions are the short ones, a number or a boolean may stand there."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _settings_config_map(spec: Mapping[str, Any]) -> str:
