@@ -1,12 +1,16 @@
 """For the tests of the command line: a template that ends as it is told, and people with fewer rights."""
 
+import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -121,9 +125,89 @@ def client_kubeconfig(lab: Installation, client_token: str, tmp_path_factory: py
     return kubeconfig(lab, client_token, tmp_path_factory.mktemp("client") / "config")
 
 
+class Proxy:
+    """A way to the API that can be cut."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._to = (host, port)
+        self._open: list[socket.socket] = []
+        self._copying: list[threading.Thread] = []
+        self.port = 0
+        self.start()
+
+    def start(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self.port = self._listener.getsockname()[1]
+        self._accepting = threading.Thread(target=self._accept, args=(self._listener,))
+        self._accepting.start()
+
+    def cut(self) -> None:
+        """Close everything that is open, and let nobody in."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._accepting.join()
+        self._listener.close()
+        for one in self._open:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        for thread in self._copying:
+            thread.join()
+        for one in self._open:
+            one.close()
+        self._open.clear()
+        self._copying.clear()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection(self._to)
+            self._open += [client, server]
+            for source, target in ((client, server), (server, client)):
+                thread = threading.Thread(target=self._copy, args=(source, target))
+                self._copying.append(thread)
+                thread.start()
+
+    @staticmethod
+    def _copy(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while content := source.recv(65536):
+                target.sendall(content)
+        for one in (source, target):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def through_a_proxy(lab: Installation, path: Path) -> Iterator[Proxy]:
+    """A proxy before the API, and at `path` a kubeconfig that goes through it."""
+    tree = _administrator(lab)
+    server = urlsplit(tree["clusters"][0]["cluster"]["server"])
+    assert server.hostname is not None
+    proxy = Proxy(server.hostname, server.port or 443)
+    # The certificate is for another address.
+    tree["clusters"][0]["cluster"] = {
+        "server": f"https://127.0.0.1:{proxy.port}",
+        "insecure-skip-tls-verify": True,
+    }
+    path.write_text(json.dumps(tree))
+    path.chmod(0o600)
+    try:
+        yield proxy
+    finally:
+        proxy.cut()
+
+
+def _administrator(lab: Installation) -> Json:
+    tree: Json = json.loads(lab.cluster.kubectl("config", "view", "--raw", "--minify", "--flatten", "-o", "json"))
+    return tree
+
+
 def kubeconfig(lab: Installation, token: str, path: Path) -> Path:
     """The cluster with another login."""
-    tree = json.loads(lab.cluster.kubectl("config", "view", "--raw", "--minify", "--flatten", "-o", "json"))
+    tree = _administrator(lab)
     tree["users"] = [{"name": "client", "user": {"token": token}}]
     context = tree["contexts"][0]["context"]
     tree["contexts"][0]["context"] = {"cluster": context["cluster"], "user": "client", "namespace": lab.namespace}

@@ -17,6 +17,7 @@ from tests.cluster.command_line_fixtures import (
     detr_workflows,
     kubeconfig,
     lab,
+    through_a_proxy,
 )
 
 __all__ = ["client_kubeconfig", "client_token", "lab"]
@@ -55,7 +56,7 @@ def test_the_end_of_the_run_is_the_end_of_the_command(lab: Installation, fate: s
 
 
 def test_a_time_limit_leaves_the_run_alone(lab: Installation):
-    ended = detr_workflows(*submit(lab, "--watch", "--timeout-s", 3, "--name", "long", seconds=20))
+    ended = detr_workflows(*submit(lab, "--watch", "--timeout-s", 3, "--name", "long", seconds=10))
     assert ended.code == 75
     assert "3 s are over; long goes on" in ended.last
     assert phase(lab.finished("long")) == "Succeeded"
@@ -63,7 +64,7 @@ def test_a_time_limit_leaves_the_run_alone(lab: Installation):
 
 def test_ctrl_c_leaves_the_run_alone(lab: Installation):
     process = subprocess.Popen(
-        [*COMMAND, *submit(lab, "--watch", "--name", "watched", seconds=15)],
+        [*COMMAND, *submit(lab, "--watch", "--name", "watched", seconds=8)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -78,6 +79,27 @@ def test_ctrl_c_leaves_the_run_alone(lab: Installation):
     assert process.returncode == 130
     assert f"`argo stop watched -n {lab.namespace}`" in err
     assert phase(lab.finished("watched")) == "Succeeded"
+
+
+def test_an_api_that_goes_away_is_waited_for(lab: Installation, tmp_path: Path):
+    with through_a_proxy(lab, tmp_path / "config") as proxy:
+        process = subprocess.Popen(
+            [*COMMAND, *submit(lab, "--watch", "--timeout-s", 120, seconds=10)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "KUBECONFIG": str(tmp_path / "config")},
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "reckon  Running" in line:
+                break
+        proxy.cut()
+        assert "lost the connection, asking again" in process.stdout.readline()
+        proxy.start()
+        rest, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert rest.count("connected again") == 1
+    assert rest.splitlines()[-1] == "ap50: 0.5"
 
 
 def test_submit_only_rights_are_enough(lab: Installation, client_kubeconfig: Path):
