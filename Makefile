@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-6s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 $(STAMP): requirements/bootstrap.txt requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=/path/to/python3.12 ...")'
@@ -81,4 +81,12 @@ push: ## build the images and push them to REGISTRY=…
 	@$(MAKE) --no-print-directory images
 	@set -e; for name in $(IMAGES); do $(DOCKER) push --quiet "$(IMAGE_PREFIX)/$$name:$(TAG)"; done
 
-.PHONY: help setup test lint lock run bench images push
+# A tag of its own for each call: nodes keep an image by its tag, and would run yesterday's.
+test-cluster: setup ## build and push the images, and run the tests on a real cluster (tests/cluster/README.md)
+	@test -n "$$CLUSTER_REGISTRY" || { echo "CLUSTER_REGISTRY is not set; tests/cluster/README.md lists what these tests need" >&2; exit 2; }
+	@set -e; tag=test-$$(date +%s); \
+	  $(MAKE) --no-print-directory push REGISTRY="$$CLUSTER_REGISTRY" TAG="$$tag" BASE_IMAGE="$$CLUSTER_BASE_IMAGE"; \
+	  IMAGES_REGISTRY="$$CLUSTER_REGISTRY" IMAGES_TAG="$$tag" $(BIN)/python -m pytest tests/images tests/charts; \
+	  CLUSTER_IMAGE_TAG="$$tag" $(BIN)/python -m pytest tests/cluster -n 0 --durations=15
+
+.PHONY: help setup test lint lock run bench images push test-cluster

@@ -12,7 +12,7 @@ def test_with_a_limit_of_one_the_second_run_waits(bare: Installation, sample_exp
     names = [bare.submit(overrides=LONG, seed=seed) for seed in ("42", "43")]
 
     def both_have_come_to_train(_: Json) -> bool:
-        return all(node(bare.workflow(name), "train(0)") for name in names)
+        return all(node(bare.workflow(name), "train") for name in names)
 
     bare.wait(names[0], both_have_come_to_train, 180, "at the step train, nor the other")
     holding = [name for name in names if bare.pods(name, "train")]
@@ -20,7 +20,9 @@ def test_with_a_limit_of_one_the_second_run_waits(bare: Installation, sample_exp
     other = next(name for name in names if name not in holding)
     bare.training_pod(holding[0])
     assert bare.pods(other, "train") == []
-    assert phase(bare.workflow(other)) == "Running"
+    waiting = bare.workflow(other)
+    assert phase(waiting) == "Running"
+    assert "Waiting for" in node(waiting, "train")["message"]
     bare.kubectl("delete", "workflow", holding[0])
     bare.wait(other, lambda wf: bare.pods(other, "train") or phase(wf) in DONE, 120, "training in its turn")
     assert phase(bare.workflow(other)) == "Running"
