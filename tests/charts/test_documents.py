@@ -81,6 +81,8 @@ def test_the_version_is_that_of_the_images():
     about = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert about["appVersion"] == VERSION
     assert about["apiVersion"] == "v2"
+    named = {one["image"] for one in yaml.safe_load(about["annotations"]["artifacthub.io/images"])}
+    assert named == {step["container"]["image"] for _, step in rendered().steps()}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

@@ -63,6 +63,10 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ),
     ({"store": {"bucket": "parts", "caBundle": {"configMap": "ca"}}}, "store.caBundle.argoSecret is missing"),
     ({"webhook": {"existingSecret": "a", "trialUrl": "https://x.example.org"}}, "set one of them"),
+    (
+        {"store": {"bucket": "parts", "writable": ["team-a", "workflow"]}},
+        "store.writable: no run could write to the default of cvat-output-path, workflow-data/output: add it, or set",
+    ),
     # From here on the schema speaks, which Helm looks at first.
     ({"parameters": {"epoch": {"default": "3"}}}, "at '/parameters': additional properties 'epoch' not allowed"),
     ({"parameters": {"store": {"default": "s3://x"}}}, "at '/parameters': additional properties 'store' not allowed"),

@@ -44,6 +44,16 @@ in the form that the annotation holds. {context, manifest}; the manifest is chan
 {{- $_ := set $field "default" $given.default -}}
 {{- end -}}
 {{- include "detr-workflows.checkDefault" (dict "argument" $argument "field" $field) -}}
+{{- if and (eq $name "cvat-output-path") $values.store.writable -}}
+{{- $path := $argument.value -}}
+{{- $allowed := false -}}
+{{- range $values.store.writable -}}
+{{- $allowed = or $allowed (eq $path .) (hasPrefix (printf "%s/" .) $path) -}}
+{{- end -}}
+{{- if not $allowed -}}
+{{- fail (printf "\n\nstore.writable: no run could write to the default of cvat-output-path, %s: add it, or set parameters.cvat-output-path.default to one of %s or below." $path (join ", " $values.store.writable)) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- $_ := set .manifest.metadata.annotations "detr-workflows/parameters" (toRawJson $form) -}}
 {{- end -}}

@@ -70,9 +70,8 @@ tags stay as they are; the helpers here change the mapping that a file was read 
 {{- end -}}
 {{- $_ := set $spec "podSpecPatch" (toPrettyJson $patch) -}}
 {{- else -}}
-{{- /* Without the patch the executor has no token of its own: the pod's is mounted. */ -}}
-{{- $_ := unset $spec "podSpecPatch" -}}
-{{- $_ := set $spec "automountServiceAccountToken" true -}}
+{{- /* The executor has no token of its own: the pod's is mounted. The workflow's own field knows only false. */ -}}
+{{- $_ := set $spec "podSpecPatch" (toPrettyJson (dict "automountServiceAccountToken" true)) -}}
 {{- end -}}
 
 {{- range $spec.templates -}}
