@@ -11,9 +11,6 @@ from typing import Any
 import yaml
 from lightkube.utils.quantity import parse_quantity
 
-EXECUTORS = ("init", "wait")
-"""Argo's own containers in every pod."""
-
 
 @dataclass(frozen=True, slots=True)
 class ContainerNeeds:
@@ -67,7 +64,6 @@ class TemplateNeeds:
     pull_secrets: tuple[str, ...]
     pods: tuple[PodNeeds, ...]
     secrets: tuple[SecretNeeds, ...]
-    tolerations: tuple[Mapping[str, Any], ...]
 
     @property
     def images(self) -> set[str]:
@@ -89,9 +85,6 @@ def needs_of(tree: Mapping[str, Any]) -> TemplateNeeds:
         pull_secrets=tuple(one["name"] for one in spec.get("imagePullSecrets") or ()),
         pods=tuple(_pod(step, spec) for step in steps),
         secrets=tuple(secrets.values()),
-        tolerations=tuple(
-            toleration for part in (spec, *steps) for toleration in part.get("tolerations") or () if toleration
-        ),
     )
 
 
