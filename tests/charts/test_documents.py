@@ -145,3 +145,18 @@ def test_the_notes_warn_of_keys_in_values_and_do_not_show_them(notes: Callable[[
     text = notes({"store": {"bucket": "parts", "trialCredentials": keys}})
     assert "WARNING: secrets came from values." in text
     assert "very-secret" not in text
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "chart.md"
+BLOCKS = re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_every_block_of_the_page_is_a_values_file_that_installs(number: int):
+    values = yaml.safe_load(BLOCKS[number])
+    assert values["store"]["bucket"] == "parts"
+    assert len(rendered(values).templates) == 3
+
+
+def test_the_page_has_a_block_for_every_task():
+    assert len(BLOCKS) >= 7
