@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 import yaml
 
-from tests.charts.chart import CHART, rendered
+from tests.charts.chart import CHART, helm, rendered
 
 pytestmark = pytest.mark.cluster
 
@@ -54,15 +54,15 @@ def test_the_api_server_takes_every_object(path: Path, namespace: str):
 
 
 def test_install_upgrade_and_uninstall_leave_nothing_of_the_chart(namespace: str):
-    helm = ["helm", "--namespace", namespace]
+    command_line = [helm(), "--namespace", namespace]
     bucket = ["--set", "store.bucket=parts", "--set", "networkPolicy.enabled=true"]
     pools = ["--set", "nodePools[0].name=small,nodePools[0].labelValue=gpu-small,nodePools[0].limit=2"]
     for command in (["install", "dw", CHART, *bucket], ["upgrade", "dw", CHART, *bucket, *pools]):
-        result = subprocess.run([*helm, *command], capture_output=True, text=True, check=False, timeout=120)
+        result = subprocess.run([*command_line, *command], capture_output=True, text=True, check=False, timeout=120)
         assert result.returncode == 0, result.stderr
     found = kubectl("--namespace", namespace, "get", "configmap", "detr-workflows", "-o", "json")
     assert json.loads(found.stdout)["data"]["pool.small"] == "2"
-    subprocess.run([*helm, "uninstall", "dw", "--wait"], check=True, capture_output=True, timeout=120)
+    subprocess.run([*command_line, "uninstall", "dw", "--wait"], check=True, capture_output=True, timeout=120)
     kinds = "configmaps,secrets,serviceaccounts,roles,rolebindings,networkpolicies,workflowtemplates,pods"
     left = kubectl(
         "--namespace", namespace, "get", kinds, "-l", "app.kubernetes.io/part-of=detr-workflows", "-o", "name"
@@ -72,7 +72,7 @@ def test_install_upgrade_and_uninstall_leave_nothing_of_the_chart(namespace: str
 
 def test_the_client_can_submit_and_nothing_more(namespace: str):
     result = subprocess.run(
-        ["helm", "--namespace", namespace, "install", "rights", CHART, "--set", "store.bucket=parts"],
+        [helm(), "--namespace", namespace, "install", "rights", CHART, "--set", "store.bucket=parts"],
         capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
@@ -93,5 +93,5 @@ def test_the_client_can_submit_and_nothing_more(namespace: str):
         answer = kubectl("auth", "can-i", verb, what, "--namespace", namespace, f"--as={subject}")
         assert (answer.stdout.strip() == "yes") is expected, f"{account} {verb} {what}"
     subprocess.run(
-        ["helm", "--namespace", namespace, "uninstall", "rights"], check=True, capture_output=True, timeout=120
+        [helm(), "--namespace", namespace, "uninstall", "rights"], check=True, capture_output=True, timeout=120
     )
