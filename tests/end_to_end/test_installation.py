@@ -12,6 +12,7 @@ from run_config.installation import VARIABLE
 
 BIN = Path(sys.executable).parent
 SET = "0123456789abcdef"
+PATIENCE_S = 240
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def inside(tmp_path: Path) -> dict[str, str]:
 
 
 def refused(command: list[str | Path], environment: dict[str, str]) -> str:
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=60)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=PATIENCE_S)
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.splitlines()
     return line.removeprefix("error: ")
