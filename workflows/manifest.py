@@ -237,6 +237,7 @@ class TemplateInCluster(Part):
     security_context: Tree | None = None
     service_account_name: str | None = None
     synchronization: Tree | None = None
+    timeout: str | None = None
     tolerations: tuple[Tree, ...] = ()
 
     _patch = field_validator("pod_spec_patch")(_understood_patch)

@@ -80,9 +80,8 @@ def volumes(shm: bool = False) -> dict[str, Any]:
     writable = [EmptyDirVolume(name="out", mount_path=OUT), EmptyDirVolume(name="tmp", mount_path="/tmp")]  # noqa: S108
     if shm:
         # The loader's processes pass batches through it; a container's own has 64 MB.
-        writable.append(
-            EmptyDirVolume(name="shm", mount_path="/dev/shm", medium="Memory", size_limit=m.Quantity(root="2Gi"))
-        )  # noqa: S108
+        two_gib = m.Quantity(root="2Gi")
+        writable.append(EmptyDirVolume(name="shm", mount_path="/dev/shm", medium="Memory", size_limit=two_gib))  # noqa: S108
     return {"volumes": [*writable, pods.settings_volume()], "volume_mounts": mounts}
 
 
@@ -154,7 +153,7 @@ def check(template: str) -> Container:
         security_context=pods.SECURITY,
         labels=component("check"),
         archive_location=logs(archived=False),
-        active_deadline_seconds="300",
+        timeout="5m",
     )
 
 
@@ -227,6 +226,7 @@ evaluate = Container(
         f"--set={given('prepared-set')}",
         f"--model={given('trained-model')}",
         f"--split={given('split')}",
+        f"--output-prefix={given('cvat-output-path')}",
         f"--device={given('device')}",
     ],
     env=environment(images.DETR_JOB),
@@ -272,24 +272,28 @@ report = Container(
     ],
 )
 
-tell = Container(
-    name="tell",
-    image=images.CPU_STEPS,
-    command=["detr-workflows"],
-    args=[
-        "outcome",
-        "--run={{workflow.name}}",
-        "--status={{workflow.status}}",
-        "--failures={{workflow.failures}}",
-        f"--output-prefix={given('cvat-output-path')}",
-        f"--store={given('store')}",
-    ],
-    env=[*environment(images.CPU_STEPS), pods.webhook_url()],
-    **volumes(),
-    outputs=[Parameter(name="message", value_from=m.ValueFrom(path=f"{OUT}/outputs/message", default=""))],
-    resources=resources("50m", "256Mi", "1Gi"),
-    security_context=pods.SECURITY,
-    labels=component("tell"),
-    archive_location=logs(archived=False),
-    active_deadline_seconds="300",
-)
+
+def tell(template: str) -> Container:
+    """The exit handler: says in one sentence how the run ended, where people and programs look."""
+    return Container(
+        name="tell",
+        image=images.CPU_STEPS,
+        command=["detr-workflows"],
+        args=[
+            "outcome",
+            f"--template={template}",
+            "--run={{workflow.name}}",
+            "--status={{workflow.status}}",
+            "--failures={{workflow.failures}}",
+            f"--output-prefix={given('cvat-output-path')}",
+            f"--store={given('store')}",
+        ],
+        env=[*environment(images.CPU_STEPS), pods.webhook_url()],
+        **volumes(),
+        outputs=[Parameter(name="message", value_from=m.ValueFrom(path=f"{OUT}/outputs/message", default=""))],
+        resources=resources("50m", "256Mi", "1Gi"),
+        security_context=pods.SECURITY,
+        labels=component("tell"),
+        archive_location=logs(archived=False),
+        timeout="5m",
+    )

@@ -54,8 +54,8 @@ def settings(name: str, title: str, description: str, run_title: str, run_descri
         "security_context": pods.POD_SECURITY,
         "pod_spec_patch": pods.patch_of_every_pod(),
         "artifact_repository_ref": m.ArtifactRepositoryRef(config_map=pods.NAME, key="artifacts"),
-        "templates": [steps.tell],
-        "on_exit": steps.tell.name,
+        "templates": [steps.tell(name)],
+        "on_exit": "tell",
         "ttl_strategy": m.TTLStrategy(seconds_after_completion=A_MONTH_S),
         # Pods of good runs go after a while; those of failed ones stay for whoever looks.
         "pod_gc": m.PodGC(strategy="OnPodSuccess", delete_delay_duration="10m"),

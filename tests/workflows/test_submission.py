@@ -88,6 +88,13 @@ def test_name_labels_and_annotations_are_taken_over(foreign: FakeKubernetes, com
     assert metadata["annotations"]["why"] == "a, b = c"
 
 
+def test_a_run_goes_to_the_controller_that_the_installation_belongs_to(api: FakeKubernetes, command: Command):
+    label = "workflows.argoproj.io/controller-instanceid"
+    api.add("workflowtemplates", "addressed", {**spec(), "metadata": {"labels": {label: "second"}}})
+    assert command("submit", "addressed").code == 0
+    assert api.created[0]["metadata"]["labels"][label] == "second"
+
+
 @pytest.mark.usefixtures("ours")
 def test_a_program_reads_where_the_run_is(command: Command):
     ended = command("submit", "detr-train", "-p", "cvat-annotation-path=in/task.zip", "--name", "a", "--json")

@@ -20,7 +20,7 @@ from run_config.errors import ConfigError
 from run_config.installation import LABEL_VALUE, QUALIFIED_NAME, Installation
 from run_config.parameters import BY_NAME, TEMPLATES, Parameter, Role, Type, lines, parse, unknown_name
 from workflows.cluster.errors import AlreadyThereError, ClusterError, UnreachableError
-from workflows.cluster.templates import Api, Argument, Template
+from workflows.cluster.templates import CONTROLLER_LABEL, Api, Argument, Template
 
 TEMPLATE_LABEL = "workflows.argoproj.io/workflow-template"
 """What Argo itself puts on a workflow that was made from a template."""
@@ -195,12 +195,13 @@ def workflow(
         raise ConfigError(f"--name {name!r}: a name has up to 63 lower-case letters, digits and dashes inside.")
     # Chosen here and not by the cluster: asking again after a lost answer then makes no second run.
     name = name or f"{template.name[:57]}-{''.join(secrets.choice(_ALPHABET) for _ in range(5))}"
+    controller = {CONTROLLER_LABEL: template.controller} if template.controller else {}
     return {
         "apiVersion": "argoproj.io/v1alpha1",
         "kind": "Workflow",
         "metadata": {
             "name": name,
-            "labels": {TEMPLATE_LABEL: template.name, **(labels or {})},
+            "labels": {TEMPLATE_LABEL: template.name, **controller, **(labels or {})},
             "annotations": {SUBMISSION: secrets.token_hex(8), **(annotations or {})},
         },
         "spec": {

@@ -11,6 +11,9 @@ from run_config.parameter_forms import ANNOTATION
 from run_config.parameters import TEMPLATES
 from workflows.cluster.errors import ForbiddenError, NoSuchKindError, NotThereError
 
+CONTROLLER_LABEL = "workflows.argoproj.io/controller-instanceid"
+"""Which of several controllers is to run a workflow: one that is not addressed leaves it lying."""
+
 CONFIG_MAP = "detr-workflows"
 """The installation's ConfigMap under the chart's default name."""
 
@@ -65,6 +68,8 @@ class Template:
     config_map: str
     ours: bool
     """Its parameters are those of `run_config.parameters`."""
+    controller: str | None = None
+    """Instance id of the controller that the installation belongs to."""
 
 
 def read_template(tree: Mapping[str, Any]) -> Template:
@@ -84,6 +89,7 @@ def read_template(tree: Mapping[str, Any]) -> Template:
         arguments=arguments,
         config_map=_settings_config_map(spec),
         ours=metadata["name"] in TEMPLATES and ANNOTATION in (metadata.get("annotations") or {}),
+        controller=(metadata.get("labels") or {}).get(CONTROLLER_LABEL),
     )
 
 
