@@ -153,6 +153,8 @@ def check(template: str) -> Container:
         security_context=pods.SECURITY,
         labels=component("check"),
         archive_location=logs(archived=False),
+        # The one is for a pod that runs, the other for one that waits for a node.
+        active_deadline_seconds="300",
         timeout="5m",
     )
 
@@ -295,5 +297,7 @@ def tell(template: str) -> Container:
         security_context=pods.SECURITY,
         labels=component("tell"),
         archive_location=logs(archived=False),
+        # The one is for a pod that runs, the other for one that waits for a node.
+        active_deadline_seconds="300",
         timeout="5m",
     )

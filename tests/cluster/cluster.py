@@ -6,7 +6,8 @@ import re
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -352,3 +353,31 @@ def from_environment() -> Cluster | str:
         service=variables.get("CLUSTER_SERVICE"),
         argo_server=variables.get("CLUSTER_ARGO_SERVER"),
     )
+
+
+@contextmanager
+def own_namespace(cluster: Cluster, prefix: str, files: Path) -> Iterator[Installation]:
+    """A restricted namespace, a bucket and a secret with nothing installed; all of it goes at the end."""
+    name = f"{prefix}-{uuid.uuid4().hex[:6]}"
+    places = Places.of(cluster)
+    installation = Installation(cluster, places, name, name, sample_values(cluster, places, name), _files=files)
+    cluster.s3.create_bucket(Bucket=name)
+    try:
+        cluster.kubectl("create", "namespace", name)
+        cluster.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
+        keys = [f"--from-literal=access-key-id={cluster.access_key}"]
+        keys.append(f"--from-literal=secret-access-key={cluster.secret_key}")
+        installation.kubectl("create", "secret", "generic", SECRET, *keys)
+        yield installation
+    finally:
+        cluster.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
+        _empty(cluster, name)
+
+
+def _empty(cluster: Cluster, bucket: str) -> None:
+    """Delete a bucket with what lies in it."""
+    s3 = cluster.s3
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+        for entry in page.get("Contents", []):
+            s3.delete_object(Bucket=bucket, Key=entry["Key"])
+    s3.delete_bucket(Bucket=bucket)

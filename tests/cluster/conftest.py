@@ -1,13 +1,12 @@
 """A fresh installation for each file of tests, in a namespace that lets only restricted pods in."""
 
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from data_prep.sample import make_sample
-from tests.cluster.cluster import SECRET, Cluster, Installation, Places, from_environment, sample_values
+from tests.cluster.cluster import Cluster, Installation, from_environment, own_namespace
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -39,22 +38,9 @@ def bare(
     cluster: Cluster, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
     """A namespace, a bucket and a secret, with nothing installed."""
-    name = f"detr-{request.module.__name__.rpartition('.test_')[2].replace('_', '-')}-{uuid.uuid4().hex[:6]}"
-    places = Places.of(cluster)
-    installation = Installation(
-        cluster, places, name, name, sample_values(cluster, places, name), _files=tmp_path_factory.mktemp("values")
-    )
-    cluster.s3.create_bucket(Bucket=name)
-    cluster.kubectl("create", "namespace", name)
-    try:
-        cluster.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
-        keys = [f"--from-literal=access-key-id={cluster.access_key}"]
-        keys.append(f"--from-literal=secret-access-key={cluster.secret_key}")
-        installation.kubectl("create", "secret", "generic", SECRET, *keys)
+    prefix = f"detr-{request.module.__name__.rpartition('.test_')[2].replace('_', '-')}"
+    with own_namespace(cluster, prefix, tmp_path_factory.mktemp("values")) as installation:
         yield installation
-    finally:
-        cluster.kubectl("delete", "namespace", name, "--wait=false")
-        _empty(cluster, name)
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +56,3 @@ def installation(sample_exports: Installation) -> Installation:
     """The chart, installed, beside sample exports in the store."""
     sample_exports.install()
     return sample_exports
-
-
-def _empty(cluster: Cluster, bucket: str) -> None:
-    """Delete a bucket with what lies in it."""
-    s3 = cluster.s3
-    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket):
-        for entry in page.get("Contents", []):
-            s3.delete_object(Bucket=bucket, Key=entry["Key"])
-    s3.delete_bucket(Bucket=bucket)
