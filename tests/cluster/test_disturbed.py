@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.cluster import Follower, Installation, last_step, outputs, resumed_at
+from tests.cluster.cluster import SMALL, Follower, Installation, last_step, outputs, resumed_at
 
-LENGTH = 1000
-INTERVAL = 50
-LOG = 5
+LENGTH = 1600
+INTERVAL = 100
+LOG = 10
 OVERRIDES = (
-    f"schedule.steps={LENGTH} checkpoints.interval={INTERVAL} evaluation.interval=500 training.log_interval={LOG}"
+    f"schedule.steps={LENGTH} checkpoints.interval={INTERVAL} evaluation.interval=800 training.log_interval={LOG} "
+    f"{SMALL}"
 )
 
 

@@ -1,8 +1,8 @@
 """A pool's limit: what is above it waits."""
 
-from tests.cluster.cluster import DONE, Installation, Json, node, phase
+from tests.cluster.cluster import DONE, SMALL, Installation, Json, node, phase
 
-LONG = "schedule.steps=400 checkpoints.interval=50 evaluation.interval=400 training.log_interval=5"
+LONG = f"schedule.steps=400 checkpoints.interval=50 evaluation.interval=400 training.log_interval=5 {SMALL}"
 
 
 def test_with_a_limit_of_one_the_second_run_waits(bare: Installation, sample_exports: Installation):

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import yaml
 
-from tests.cluster.cluster import CHART, SECRET, Installation, node, outputs
+from tests.cluster.cluster import CHART, SECRET, SMALL, Installation, node, outputs
 
-LONG = "schedule.steps=150 checkpoints.interval=50 evaluation.interval=75 training.log_interval=5"
+LONG = f"schedule.steps=150 checkpoints.interval=50 evaluation.interval=75 training.log_interval=5 {SMALL}"
 
 
 def test_an_upgrade_leaves_a_run_in_flight_alone_and_an_uninstall_the_data(installation: Installation, tmp_path: Path):
