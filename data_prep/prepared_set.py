@@ -13,6 +13,7 @@ import tempfile
 import weakref
 import zlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
@@ -34,7 +35,7 @@ from data_prep.manifest import (
     decode_manifest,
     set_prefix,
 )
-from object_store import ObjectStore, Progress
+from object_store import NoSuchKey, ObjectStore, Progress
 
 __all__ = [
     "SPLITS",
@@ -51,6 +52,7 @@ __all__ = [
 # Formats that Pillow decodes itself; others (EPS, for one) start foreign programs.
 IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "MPO", "WEBP", "TIFF", "JPEG2000", "AVIF")
 ORIENTATION_TAG = 0x0112
+HASHING_THREADS = 4
 # What Pillow's decoders raise on damaged files, beside OSError.
 DECODE_FAULTS = (
     OSError,
@@ -313,12 +315,14 @@ class PreparedSet:
     def open(cls, store: ObjectStore, set_id: str) -> "PreparedSet":
         """The set with this id in the store; SetError when it is absent, unfinished or of a newer format."""
         folder = store.child(set_prefix(set_id))
-        if not folder.exists(MANIFEST_KEY):
+        try:
+            content = folder.get_bytes(MANIFEST_KEY)
+        except NoSuchKey as error:
             raise SetError(
                 f"there is no prepared set {set_id} in {store.url} (no {MANIFEST_KEY} in its folder): check "
                 "the id and the store, or run `data-prep prepare` again"
-            )
-        return cls(folder, decode_manifest(folder.get_bytes(MANIFEST_KEY), folder.url))
+            ) from error
+        return cls(folder, decode_manifest(content, folder.url))
 
     def pull(self, folder: Path, splits: Sequence[str] = SPLITS, *, progress: Progress | None = None) -> LocalSet:
         """Bring annotations and shards of the splits to `folder/<id>/`, verified by their sha256.
@@ -334,25 +338,24 @@ class PreparedSet:
         in_place = _local_path(self._store.url)
         root = in_place or notes
         verified = _Verified(notes / "verified.json")
+        missing: list[FileRecord] = []
         for file in self.manifest.files(tuple(splits)):
-            path = root / file.key
-            if verified.holds(path, file):
-                if progress is not None:
-                    progress(file.size_bytes)
-                continue
-            if in_place is None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                self._store.get_file(file.key, path, progress=progress)
-            self._verify(path, file)
-            verified.add(path, file)
+            if not verified.holds(root / file.key, file):
+                missing.append(file)
+            elif progress is not None:
+                progress(file.size_bytes)
+        if in_place is None:
+            self._store.get_many([file.key for file in missing], root, progress=progress)
+        with ThreadPoolExecutor(HASHING_THREADS) as pool:
+            sound = pool.map(lambda file: _is_intact(root / file.key, file), missing)
+            for file, is_sound in zip(missing, sound, strict=True):
+                if not is_sound:
+                    raise SetError(
+                        f"{file.key} of the prepared set {self.id} in {self._store.url} is damaged: its content is "
+                        "not what the manifest says; delete the set's folder from the store and prepare it again"
+                    )
+                verified.add(root / file.key, file)
         return LocalSet(self.manifest, root, splits)
-
-    def _verify(self, path: Path, file: FileRecord) -> None:
-        if not _is_intact(path, file):
-            raise SetError(
-                f"{file.key} of the prepared set {self.id} in {self._store.url} is damaged: its content is "
-                "not what the manifest says; delete the set's folder from the store and prepare it again"
-            )
 
 
 class _Verified:

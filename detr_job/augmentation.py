@@ -1,7 +1,7 @@
 """What an image and its boxes go through before they meet the model.
 
-The image operations are torchvision.transforms.v2's; what is random about them is drawn here from a
-generator that belongs to (seed, epoch, sample), so the result does not depend on who computes it.
+What is random is drawn here from a generator that belongs to (seed, epoch, sample), so the result does
+not depend on who computes it.
 """
 
 from dataclasses import dataclass, replace
@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional
 
+from detr_job import pixels
 from run_config.job import Augmentation, Data
 
 CROP_SIZES = (400, 500, 600)  # short sides before a crop, as published
@@ -55,7 +54,7 @@ def resized(sample: Sample, new_height: int, new_width: int) -> Sample:
     height, width = sample.image.shape[-2:]
     if (new_width, new_height) == (width, height):
         return sample
-    image = functional.resize(sample.image, [new_height, new_width], InterpolationMode.BILINEAR, antialias=True)
+    image = pixels.resize(sample.image, new_height, new_width)
     ratio = torch.tensor((new_width / width, new_height / height) * 2, dtype=torch.float32)
     bound = torch.tensor((new_width, new_height) * 2, dtype=torch.float32)
     return replace(sample, image=image, boxes=torch.minimum(sample.boxes * ratio, bound))  # 1/3 of 3 may be above 1
@@ -93,14 +92,14 @@ def mirror(sample: Sample, *, horizontal: bool) -> Sample:
     x1, y1, x2, y2 = sample.boxes.unbind(-1)
     if horizontal:
         boxes = torch.stack((width - x2, y1, width - x1, y2), dim=-1)
-        return replace(sample, image=functional.horizontal_flip(sample.image), boxes=boxes)
+        return replace(sample, image=pixels.horizontal_flip(sample.image), boxes=boxes)
     boxes = torch.stack((x1, height - y2, x2, height - y1), dim=-1)
-    return replace(sample, image=functional.vertical_flip(sample.image), boxes=boxes)
+    return replace(sample, image=pixels.vertical_flip(sample.image), boxes=boxes)
 
 
 def crop(sample: Sample, left: int, top: int, width: int, height: int) -> Sample:
     """A part of the image; boxes keep what lies inside and go when nothing does."""
-    image = functional.crop(sample.image, top, left, height, width)
+    image = sample.image[:, top : top + height, left : left + width]
     boxes = sample.boxes - torch.tensor((left, top, left, top), dtype=torch.float32)
     return _kept(replace(sample, image=image), boxes, width, height, min_visible=0.0)
 
@@ -136,7 +135,7 @@ def _affine(sample: Sample, data: Data, rng: np.random.Generator) -> Sample:
     left = round(float(rng.random()) * (width - window_width))
     top = round(float(rng.random()) * (height - window_height))
     image = _window(sample.image, left, top, window_width, window_height)
-    image = functional.resize(image, [out_height, out_width], InterpolationMode.BILINEAR, antialias=True)
+    image = pixels.resize(image, out_height, out_width)
     ratio = torch.tensor((out_width / window_width, out_height / window_height) * 2, dtype=torch.float32)
     boxes = (sample.boxes - torch.tensor((left, top, left, top), dtype=torch.float32)) * ratio
     sample = _kept(replace(sample, image=image), boxes, out_width, out_height, min_visible=settings.min_visible)
@@ -162,16 +161,16 @@ def _colour(image: Tensor, settings: Augmentation, rng: np.random.Generator) -> 
         for amount in (settings.brightness, settings.contrast, settings.saturation)
     )
     if settings.brightness:
-        image = functional.adjust_brightness(image, brightness)
+        image = pixels.adjust_brightness(image, brightness)
     if settings.contrast:
         image = _contrast(image, contrast)
     if settings.saturation:
-        image = functional.adjust_saturation(image, saturation)
+        image = pixels.adjust_saturation(image, saturation)
     return image
 
 
 def _contrast(image: Tensor, factor: float) -> Tensor:
     """torchvision's adjust_contrast, but for the mean: a sum of floats depends on the number of threads."""
-    grey = functional.rgb_to_grayscale(image)
+    grey = pixels.rgb_to_grayscale(image)
     mean = int(grey.sum(dtype=torch.int64)) / grey.numel()
     return image.to(torch.float32).mul_(factor).add_((1 - factor) * mean).clamp_(0, 255).to(torch.uint8)

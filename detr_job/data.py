@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision.transforms.v2 import functional
 
 from data_prep.prepared_set import Split
+from detr_job import pixels
 from detr_job.augmentation import Sample, augment, resize, resized, resized_size
 from detr_job.boxes import xyxy_to_cxcywh
 from detr_job.detections import Targets
@@ -102,7 +102,7 @@ def collate(samples: Sequence[tuple[int, Sample]]) -> Batch:
 def read_sample(split: Split, index: int) -> Sample:
     """An image of a split, decoded, with its boxes."""
     record = split.images[index]
-    image = functional.pil_to_tensor(split.decode(index))
+    image = pixels.pil_to_tensor(split.decode(index))
     return Sample(image, torch.from_numpy(record.boxes.copy()), torch.from_numpy(record.labels.copy()))
 
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import torch
 from PIL import Image
-from torchvision.transforms.v2 import functional
 
+from detr_job import pixels
 from detr_job.augmentation import Sample, resize
 from detr_job.data import collate, normalised
 from detr_job.hardware import autocast, use_bf16
@@ -34,7 +34,7 @@ class Predictor:
     def __call__(self, image: Image.Image, threshold: float) -> list[Found]:
         """Detections with at least this score, best first. image: 8-bit RGB, orientation applied."""
         size = self.model.info.preprocessing
-        sample = Sample(functional.pil_to_tensor(image), torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
+        sample = Sample(pixels.pil_to_tensor(image), torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
         batch = collate([(0, resize(sample, size.eval_size, size.max_size))]).to(self.device)
         with autocast(self.device, bf16=self.bf16):
             outputs = self.model.family.network(normalised(batch), None)

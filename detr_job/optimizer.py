@@ -1,5 +1,6 @@
 """AdamW with few parameter groups, and the learning rate over the run."""
 
+import inspect
 import math
 from typing import Any
 
@@ -7,6 +8,20 @@ import torch
 from torch import nn
 
 from run_config.job import Optimizer, Schedule
+
+
+class EagerAdamW(torch.optim.AdamW):
+    """torch's AdamW without what torch wraps around it for torch.compile, which is not used here.
+
+    The wrappers change no number, but the first call of each imports the compiler: more than a second at
+    every start of the job.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
 
 
 def build_optimizer(network: nn.Module, settings: Optimizer) -> torch.optim.AdamW:
@@ -17,7 +32,7 @@ def build_optimizer(network: nn.Module, settings: Optimizer) -> torch.optim.Adam
             rate = settings.lr_backbone if "backbone" in name else settings.lr
             decay = settings.weight_decay if settings.decay_vectors or parameter.ndim > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
-    return torch.optim.AdamW(
+    return EagerAdamW(
         [
             {"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": decay}
             for (rate, decay), parameters in groups.items()

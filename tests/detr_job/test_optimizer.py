@@ -208,3 +208,24 @@ def test_a_loaded_average_is_the_one_that_moves_on():
     average.network.load_state_dict({name: torch.zeros_like(each) for name, each in network.state_dict().items()})
     average.update(network, 1000)
     assert torch.allclose(average.network.weight, network.weight / 2)
+
+
+def test_the_optimiser_is_torchs_bit_for_bit():
+    torch.manual_seed(0)
+    ours = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+    theirs = copy.deepcopy(ours)
+    settings = Optimizer(lr=0.02)
+    optimizer = build_optimizer(ours, settings)
+    groups = [{**group, "params": []} for group in optimizer.param_groups]
+    twins = dict(zip(ours.parameters(), theirs.parameters(), strict=True))
+    for group, own in zip(groups, optimizer.param_groups, strict=True):
+        group["params"] = [twins[parameter] for parameter in own["params"]]
+    plain = torch.optim.AdamW(groups, betas=settings.betas, fused=True)
+    for _ in range(5):
+        images = torch.randn(4, 3)
+        for network, one in ((ours, optimizer), (theirs, plain)):
+            network(images).square().sum().backward()
+            one.step()
+            one.zero_grad(set_to_none=True)
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+    assert optimizer.state_dict()["param_groups"] == plain.state_dict()["param_groups"]
