@@ -60,7 +60,15 @@ def render(
         raise WorkflowError("where an installation lies goes with --settings, the file with its settings")
     else:
         # Hera takes a second to import: the other verbs do without.
-        from workflows import rendering
+        try:
+            from workflows import rendering
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "hera":
+                raise
+            raise WorkflowError(
+                "the templates are written with Hera, which is not installed here: install "
+                "detr-workflows[workflows], or give --settings, which takes those that come with the package"
+            ) from error
 
         files = rendering.in_tree() if output is None else rendering.in_folder(output)
         if check:

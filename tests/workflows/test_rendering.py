@@ -61,6 +61,13 @@ def test_there_is_a_file_for_each_template():
     assert {path.stem for path in rendering.RENDERED.glob("*.yaml")} == set(TEMPLATES) == set(STEPS)
 
 
+def test_without_hera_render_says_what_to_install():
+    code = "import sys; sys.modules['hera'] = None; from workflows.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, "render"], check=False, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the templates are written with Hera, which is not installed here")
+
+
 def test_the_local_runner_understands_every_template_of_ours(manifest: dict[str, Any]):
     plan = read_plan(yaml.safe_dump(manifest), "ours")
     assert [step.name for step in plan.steps] == STEPS[name_of(manifest)]
