@@ -59,8 +59,8 @@ def left(name: str, path: str) -> Artifact:
 # is a container that nobody saw end; 137 without OOMKilled is a killed node, process or pod. A patch that
 # Argo cannot apply is a wrong parameter that came past `check`.
 PASSING = (
-    "(lastRetry.status == 'Error' && !(lastRetry.message matches 'PodSpecPatch')) "
-    "|| (asInt(lastRetry.exitCode) in [-1, 75, 137, 143] && !(lastRetry.message matches 'OOMKilled'))"
+    "!(lastRetry.message matches 'OOMKilled|PodSpecPatch') "
+    "&& (lastRetry.status == 'Error' || asInt(lastRetry.exitCode) in [-1, 75, 137, 143])"
 )
 
 
