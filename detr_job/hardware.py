@@ -69,8 +69,9 @@ def prepare(device: torch.device) -> None:
     """Settings of the whole process, before the first tensor."""
     if device.type == "cpu":
         # Some scatter operations on the CPU add in the order in which threads arrive. Interrupted and
-        # undisturbed runs are to agree bit for bit.
-        torch.use_deterministic_algorithms(mode=True)
+        # undisturbed runs are to agree bit for bit. use_deterministic_algorithms would set the same flag, and
+        # import the compiler to tell it too, for more than a second.
+        torch.set_deterministic_debug_mode("error")
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # set by a module property
     else:
         torch.backends.cudnn.benchmark = False  # shapes change from batch to batch
