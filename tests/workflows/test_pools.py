@@ -30,10 +30,31 @@ def node(value: str, gpus: int = 0, resource: str = "nvidia.com/gpu", ready: str
         "metadata": {"labels": {"pool": value}},
         "spec": spec,
         "status": {
-            "allocatable": {"cpu": "8", **({resource: str(gpus)} if gpus else {})},
+            "allocatable": {
+                "cpu": "8",
+                "memory": "64Gi",
+                "ephemeral-storage": "200Gi",
+                **({resource: str(gpus)} if gpus else {}),
+            },
             "conditions": [{"type": "Ready", "status": ready}],
         },
     }
+
+
+def training(api: FakeKubernetes, *tolerations: Json, of_workflow: list[Json] | None = None) -> None:
+    """A template whose training pods tolerate this; without anything it is the workflow's own that count."""
+    step = {
+        "name": "train",
+        "metadata": {"labels": {"app.kubernetes.io/component": "train"}},
+        "container": {"image": "x"},
+        "tolerations": list(tolerations),
+    }
+    spec = {"templates": [step], **({"tolerations": of_workflow} if of_workflow else {})}
+    api.add("workflowtemplates", "detr-train", {"spec": spec})
+
+
+GPU = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+OWN = {"key": "own", "operator": "Exists"}
 
 
 def pod(on: str, gpus: int, phase: str = "Running", first: int = 0) -> Json:
@@ -77,10 +98,40 @@ def test_only_ready_nodes_count_and_finished_pods_hold_nothing(command: Command)
 
 
 @pytest.mark.usefixtures("cluster")
-def test_each_pool_has_its_own_resource_and_untolerated_taints_are_named(command: Command):
+def test_each_pool_has_its_own_resource(command: Command):
     found = pools(command)
     assert (found["mig"]["gpus"], found["mig"]["gpusFree"]) == (7, 7)
+
+
+def test_what_counts_is_what_the_pods_of_the_template_tolerate(cluster: FakeKubernetes, command: Command):
+    training(cluster, GPU)
+    found = pools(command)
     assert (found["small"]["notTolerated"], found["mig"]["notTolerated"]) == ([], ["own=:NoExecute"])
+    # GPUs that no training pod reaches are none.
+    assert (found["mig"]["nodesTainted"], found["mig"]["gpus"]) == (["d"], 0)
+    assert "not tolerated: own=:NoExecute (d)" in command("pools").out
+    # The chart gives a step more than the pools' tolerations: those of `pods` and of its role.
+    training(cluster, GPU, OWN)
+    assert pools(command)["mig"]["notTolerated"] == []
+
+
+def test_the_workflows_tolerations_count_where_the_step_has_none(cluster: FakeKubernetes, command: Command):
+    training(cluster, of_workflow=[GPU, OWN])
+    assert pools(command)["mig"]["notTolerated"] == []
+    # Argo takes the one or the other.
+    training(cluster, GPU, of_workflow=[OWN])
+    assert pools(command)["mig"]["notTolerated"] == ["own=:NoExecute"]
+
+
+def test_without_templates_only_what_the_pools_tolerate_is_known(cluster: FakeKubernetes, command: Command):
+    found = pools(command)
+    assert (found["small"]["notTolerated"], found["mig"]["notTolerated"]) == ([], None)
+    said = command("pools").out
+    assert "taints unknown" in said
+    assert "not tolerated:" not in said
+    training(cluster, GPU, OWN)
+    cluster.refused["get", "workflowtemplates"] = (403, "workflowtemplates is forbidden")
+    assert pools(command)["mig"]["notTolerated"] is None
 
 
 def test_the_limit_is_the_one_the_controller_counts_against(cluster: FakeKubernetes, command: Command):

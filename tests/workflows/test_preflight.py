@@ -14,6 +14,12 @@ from workflows.cli import RENDERED
 __all__ = ["api", "command"]
 
 
+KEYS = (
+    "accessKeySecret: {name: detr-workflows-store, key: access-key-id}, "
+    "secretKeySecret: {name: detr-workflows-store, key: secret-access-key}"
+)
+
+
 @pytest.fixture
 def sound(api: FakeKubernetes, monkeypatch: pytest.MonkeyPatch) -> FakeKubernetes:
     """An installation that could work."""
@@ -23,7 +29,7 @@ def sound(api: FakeKubernetes, monkeypatch: pytest.MonkeyPatch) -> FakeKubernete
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
     for path in RENDERED.glob("*.yaml"):
         api.add("workflowtemplates", path.stem, yaml.safe_load(path.read_text()))
-    artifacts = "s3: {bucket: lab, endpoint: s3.amazonaws.com}"
+    artifacts = f"s3: {{bucket: lab, endpoint: s3.amazonaws.com, {KEYS}}}"
     settings = f"{SETTINGS}storeSecret: detr-workflows-store\n"
     api.add("configmaps", "detr-workflows", {"data": {"settings.yaml": settings, "artifacts": artifacts}})
     api.add("serviceaccounts", "detr-workflows")
@@ -149,6 +155,70 @@ def tainted(api: FakeKubernetes) -> None:
     api.add("nodes", "a", node("s", 4, taints=[{"key": "team", "value": "x", "effect": "NoSchedule"}]))
 
 
+def partly_tainted(api: FakeKubernetes) -> None:
+    api.add("nodes", "b", node("s", 4, taints=[{"key": "team", "value": "x", "effect": "NoSchedule"}]))
+
+
+def step_of(api: FakeKubernetes, name: str) -> Json:
+    steps = api.objects["workflowtemplates"]["detr-train"]["spec"]["templates"]
+    return next(step for step in steps if step["name"] == name)
+
+
+def into_pools(api: FakeKubernetes) -> None:
+    """As the chart writes it where there are pools."""
+    choice = "{{=workflow.parameters['sys-node-pool'] == 'small' ? '%s' : '%s'}}"
+    step = step_of(api, "train")
+    step["nodeSelector"] = {"pool": choice % ("s", "m")}
+    resource = choice % ("nvidia.com/gpu", "nvidia.com/mig-1g.10gb")
+    limits = {resource: "{{=asInt(workflow.parameters['gpu-count'])}}"}
+    step["podSpecPatch"] = json.dumps({"containers": [{"name": "main", "resources": {"limits": limits}}]})
+
+
+def small_nodes_of_a_pool(api: FakeKubernetes) -> None:
+    into_pools(api)
+    api.objects["nodes"]["a"]["status"]["allocatable"]["memory"] = "8Gi"
+
+
+def memory_and_gpus_on_different_nodes(api: FakeKubernetes) -> None:
+    into_pools(api)
+    api.objects["nodes"]["a"]["status"]["allocatable"]["ephemeral-storage"] = "30Gi"
+    api.add("nodes", "b", node("s"))
+
+
+def small_nodes(api: FakeKubernetes) -> None:
+    step_of(api, "report")["container"]["resources"]["requests"]["cpu"] = "9"
+
+
+def no_such_nodes(api: FakeKubernetes) -> None:
+    step_of(api, "prepare")["nodeSelector"] = {"disk": "fast"}
+
+
+def tainted_for_a_step(api: FakeKubernetes) -> None:
+    step_of(api, "prepare")["nodeSelector"] = {"pool": "other"}
+    api.add("nodes", "b", node("other", taints=[{"key": "team", "value": "x", "effect": "NoSchedule"}]))
+
+
+def artifacts(api: FakeKubernetes, s3: str, more: str = "") -> None:
+    api.objects["configmaps"]["detr-workflows"]["data"]["artifacts"] = f"s3: {{bucket: lab, {s3}}}\n{more}"
+
+
+def no_secret_of_the_repository(api: FakeKubernetes) -> None:
+    artifacts(api, f"{KEYS}, caSecret: {{name: authority, key: ca.crt}}")
+
+
+def no_session_token_for_argo(api: FakeKubernetes) -> None:
+    artifacts(api, f"{KEYS}, sessionTokenSecret: {{name: detr-workflows-store, key: session-token}}")
+
+
+def logs_of_everything(api: FakeKubernetes) -> None:
+    artifacts(api, KEYS, "archiveLogs: true")
+
+
+def logs_of_everything_without_a_secret(api: FakeKubernetes) -> None:
+    logs_of_everything(api)
+    no_secret(api)
+
+
 def no_gpus(api: FakeKubernetes) -> None:
     api.add("nodes", "a", node("s"))
 
@@ -199,6 +269,23 @@ def unpatched(api: FakeKubernetes) -> None:
         (image_is_not_there, "fail", "image pulls", "stuck cannot get r/detr-job:9: ImagePullBackOff"),
         (no_nodes, "warn", "pool mig", "no node has the label pool=m"),
         (tainted, "fail", "pool small", "do not tolerate team=x:NoSchedule"),
+        (partly_tainted, "warn", "taints of pool small", "do not tolerate team=x:NoSchedule, so they do not go to b"),
+        (partly_tainted, "ok", "pool small", "2 of 2 nodes ready, 1 of them behind a taint, 4 of 4 GPUs free"),
+        (
+            small_nodes_of_a_pool,
+            "fail",
+            "room for train in pool small",
+            "memory 12.06Gi, nvidia.com/gpu 1; the largest node that it may go to, a, has cpu 8, ",
+        ),
+        (memory_and_gpus_on_different_nodes, "fail", "room for train in pool small", "ephemeral-storage 30Gi"),
+        (small_nodes, "fail", "room for report", "asks for cpu 9"),
+        (no_such_nodes, "warn", "room for prepare", "no node has the labels disk=fast"),
+        (tainted_for_a_step, "warn", "room for prepare", "does not tolerate: team=x:NoSchedule"),
+        (into_pools, "ok", "room", "every step fits"),
+        (no_secret_of_the_repository, "fail", "secret authority", "stay in PodInitializing"),
+        (no_session_token_for_argo, "fail", "secret detr-workflows-store", "nothing under session-token; the artifact"),
+        (logs_of_everything, "warn", "artifact repository detr-workflows/artifacts", "even the step check"),
+        (logs_of_everything_without_a_secret, "fail", "secret detr-workflows-store", "stay in PodInitializing"),
         (no_gpus, "fail", "pool small", "none has nvidia.com/gpu"),
         (unready, "fail", "pool small", "none of its 1 nodes is ready"),
         (quota_without_gpus, "fail", "quota q", "train needs requests.nvidia.com/gpu 1, the whole quota is 0"),
@@ -228,6 +315,7 @@ def test_what_is_wrong_is_found(
     [
         ("get", "secrets", "secret detr-workflows-store"),
         ("list", "nodes", "pool small"),
+        ("list", "nodes", "room"),
         ("list", "resourcequotas", "quota"),
         ("list", "limitranges", "limits"),
         ("list", "workflows", "controller"),
@@ -241,6 +329,39 @@ def test_what_may_not_be_seen_is_unknown_and_no_failure(
     sound.refused[verb, kind] = (403, f"{kind} is forbidden")
     ended = command("preflight", "--json")
     assert (ended.code, found(ended)[subject]["mark"]) == (0, "unknown")
+
+
+def test_a_step_without_room_names_the_value_to_change(sound: FakeKubernetes, command: Command):
+    small_nodes(sound)
+    assert found(command("preflight", "--json"))["room for report"]["action"].startswith("lower roles.report.resources")
+    # In a pool it is the role of the step, which evaluate shares with train.
+    small_nodes_of_a_pool(sound)
+    assert "roles.train.resources" in found(command("preflight", "--json"))["room for train in pool small"]["action"]
+
+
+def test_nobody_needs_a_gpu_where_runs_train_on_the_cpu(sound: FakeKubernetes, command: Command):
+    no_gpus(sound)
+    finding = found(command("preflight", "--json"))["room for train"]
+    assert (finding["mark"], "has nvidia.com/gpu" in finding["text"]) == ("warn", True)
+    assert "gpu-count" in finding["action"]
+    for name in ("detr-train", "detr-evaluate"):
+        for one in sound.objects["workflowtemplates"][name]["spec"]["arguments"]["parameters"]:
+            if one["name"] == "gpu-count":
+                one["value"] = "0"
+    assert found(command("preflight", "--json"))["room"]["mark"] == "ok"
+
+
+def test_taints_are_unknown_where_no_template_says_what_is_tolerated(sound: FakeKubernetes, command: Command):
+    tainted(sound)
+    sound.objects["workflowtemplates"].clear()
+    finding = found(command("preflight", "--json"))["pool small"]
+    assert (finding["mark"], "not seen" in finding["text"]) == ("unknown", True)
+
+
+def test_a_secret_that_only_argo_mounts_is_looked_for_without_a_store_secret(sound: FakeKubernetes, command: Command):
+    no_secret(sound)
+    sound.objects["configmaps"]["detr-workflows"]["data"]["settings.yaml"] = SETTINGS
+    assert found(command("preflight", "--json"))["secret detr-workflows-store"]["mark"] == "fail"
 
 
 def test_rights_are_read_from_the_roles_where_the_api_may_not_be_asked(
@@ -302,4 +423,5 @@ def test_the_store_is_asked_with_the_callers_credentials(
 def test_no_secret_is_looked_for_where_credentials_come_from_elsewhere(sound: FakeKubernetes, command: Command):
     no_secret(sound)
     sound.objects["configmaps"]["detr-workflows"]["data"]["settings.yaml"] = SETTINGS
+    artifacts(sound, "useSDKCreds: true")
     assert found(command("preflight", "--json"))["secret detr-workflows-store"]["mark"] == "ok"

@@ -5,10 +5,9 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import yaml
-
 from run_config.parameter_forms import ANNOTATION, FORM_VERSION
 from run_config.parameters import TEMPLATES
+from workflows.cluster.artifact_repository import read_repository, repository_reference
 from workflows.cluster.errors import NotThereError
 from workflows.cluster.findings import Finding, fail, ok, unknown, warn
 from workflows.cluster.kubernetes import Workflow
@@ -90,7 +89,7 @@ def settings(scene: Scene) -> Iterator[Finding]:
 
 def artifacts(scene: Scene) -> Iterator[Finding]:
     """Argo's artifact repository that the templates point to."""
-    for config_map, key in sorted({_repository(tree) for tree in scene.trees.values()}):
+    for config_map, key in sorted({repository_reference(tree) for tree in scene.trees.values()}):
         subject = f"artifact repository {config_map}/{key}"
         if not config_map:
             yield warn("artifact repository", "is the controller's, unseen from here", "`argo logs` after a first run")
@@ -103,8 +102,9 @@ def artifacts(scene: Scene) -> Iterator[Finding]:
         if key not in entries:
             yield fail(subject, f"the ConfigMap has no key {key}", INSTALL)
             continue
-        bucket = _bucket(entries[key])
-        if bucket is None:
+        repository = read_repository(entries[key])
+        bucket = repository.bucket
+        if not bucket:
             yield fail(subject, "names no bucket", "mend the chart's values store.* and run `helm upgrade`")
         elif scene.installation and bucket != scene.installation.store.removeprefix("s3://").partition("/")[0]:
             yield fail(
@@ -112,19 +112,12 @@ def artifacts(scene: Scene) -> Iterator[Finding]:
                 f"is the bucket {bucket}, runs write to {scene.installation.store}",
                 "let both be one bucket, or the report will not find the model",
             )
+        elif repository.archive_logs:
+            yield warn(
+                subject,
+                f"is the bucket {bucket}, and has archiveLogs: true, which overrules the templates: even the step "
+                "check needs the repository's secrets then, and waits in PodInitializing where one is missing",
+                "take archiveLogs from it: the templates keep logs without it (value workflow.archiveLogs)",
+            )
         else:
             yield ok(subject, f"is the bucket {bucket}")
-
-
-def _repository(tree: Mapping[str, Any]) -> tuple[str, str]:
-    reference = (tree.get("spec") or {}).get("artifactRepositoryRef") or {}
-    return reference.get("configMap") or "", reference.get("key") or "artifacts"
-
-
-def _bucket(text: str) -> str | None:
-    try:
-        tree = yaml.safe_load(text)
-        bucket = tree["s3"]["bucket"]
-    except (yaml.YAMLError, KeyError, TypeError):
-        return None
-    return str(bucket) if bucket else None

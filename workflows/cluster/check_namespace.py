@@ -9,8 +9,9 @@ from lightkube.utils.quantity import parse_quantity
 
 from workflows.cluster.errors import ForbiddenError, NotThereError
 from workflows.cluster.findings import Finding, fail, ok, unknown, warn
+from workflows.cluster.nodes import enumerated
 from workflows.cluster.pod_needs import PodNeeds
-from workflows.cluster.pools import PoolState, pool_states
+from workflows.cluster.pools import PoolState, pool_states, training_pods
 from workflows.cluster.scene import Scene
 
 IMAGE = re.compile(
@@ -88,7 +89,7 @@ def pools(scene: Scene) -> Iterator[Finding]:
     if scene.installation is None or scene.entries is None:
         yield unknown("pools", "the settings are not to be seen", "see the line about the ConfigMap")
         return
-    states = pool_states(scene.cluster, scene.installation, scene.entries)
+    states = pool_states(scene.cluster, scene.installation, scene.entries, training_pods(scene.needs.values()))
     if not states:
         yield warn(
             "pools",
@@ -97,6 +98,13 @@ def pools(scene: Scene) -> Iterator[Finding]:
         )
     for state in states:
         yield _pool(state)
+        if state.nodes_tainted and len(state.nodes_tainted) < (state.nodes_ready or 0):
+            yield warn(
+                f"taints of pool {state.name}",
+                f"training pods do not tolerate {', '.join(state.not_tolerated or ())}, so they do not go to "
+                f"{enumerated(state.nodes_tainted)}",
+                "fine where that is meant; else add tolerations to the pool in the chart's values",
+            )
 
 
 def _pool(state: PoolState) -> Finding:
@@ -114,10 +122,16 @@ def _pool(state: PoolState) -> Finding:
         problem = fail(
             subject, f"none of its {state.nodes} nodes is ready for pods", "`kubectl describe node` says why"
         )
-    elif state.not_tolerated:
+    elif state.not_tolerated is None or state.nodes_tainted is None:
+        problem = unknown(
+            subject,
+            "its nodes have taints, and what training pods tolerate is not seen",
+            "see the lines about the templates",
+        )
+    elif len(state.nodes_tainted) == state.nodes_ready:
         problem = fail(
             subject,
-            f"training pods do not tolerate {', '.join(state.not_tolerated)}",
+            f"training pods do not tolerate {', '.join(state.not_tolerated)}, which keeps them from every ready node",
             "add tolerations to the pool in the chart's values",
         )
     return problem or _gpus(subject, state, state.gpus)
@@ -126,6 +140,8 @@ def _pool(state: PoolState) -> Finding:
 def _gpus(subject: str, state: PoolState, gpus: int) -> Finding:
     """Of a pool whose nodes take our pods."""
     nodes = f"{state.nodes_ready} of {state.nodes} nodes ready"
+    if state.nodes_tainted:
+        nodes += f", {len(state.nodes_tainted)} of them behind a taint"
     if state.gpu_count == 0:
         return ok(subject, f"{nodes}, no GPUs asked for")
     if gpus == 0:

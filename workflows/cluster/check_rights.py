@@ -1,6 +1,6 @@
 """Preflight: what the caller may do, what the pods may do, and the secrets that they read."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from lightkube.models.authorization_v1 import (
@@ -13,6 +13,7 @@ from lightkube.resources.authorization_v1 import LocalSubjectAccessReview, SelfS
 from lightkube.resources.core_v1 import Secret, ServiceAccount
 from lightkube.resources.rbac_authorization_v1 import ClusterRole, ClusterRoleBinding, Role, RoleBinding
 
+from workflows.cluster.artifact_repository import read_repository, repository_reference
 from workflows.cluster.errors import ForbiddenError, NotThereError
 from workflows.cluster.findings import Finding, fail, ok, unknown, warn
 from workflows.cluster.scene import Scene
@@ -139,35 +140,68 @@ def _name(role: Role | ClusterRole) -> str:
 
 def secrets(scene: Scene) -> Iterator[Finding]:
     """The secrets by name and key. Their values are not looked at, beyond whether there is one."""
-    wanted: dict[str, set[str]] = {}
+    by_steps: dict[str, set[str]] = {}
     for needs in scene.needs.values():
         for secret in needs.secrets:
-            wanted.setdefault(secret.name, set()).update(secret.keys)
+            by_steps.setdefault(secret.name, set()).update(secret.keys)
+    by_argo, always = _of_artifacts(scene)
     store = scene.installation.store_secret if scene.installation else None
-    for name, keys in sorted(wanted.items()):
-        required = sorted(key for key in keys if key not in OPTIONAL_KEYS)
-        if not required:
-            continue  # a webhook, which an installation has or has not
-        subject = f"secret {name}"
+    for name in sorted(by_steps.keys() | by_argo.keys()):
+        read = {key for key in by_steps.get(name, ()) if key not in OPTIONAL_KEYS}
+        mounted = by_argo.get(name, set())
         if store == "":
-            yield ok(subject, "is not used: credentials come from the service account or the node")
+            if read and not mounted:
+                yield ok(f"secret {name}", "is not used: credentials come from the service account or the node")
+            read = set()
+        # Without a key that it reads the step check ends the run with a sentence, if its own pod needs no secret.
+        silent = mounted if always else mounted - read
+        if read | mounted:  # else a webhook, which an installation has or has not
+            yield _secret(scene, name, sorted(read | mounted), silent)
+
+
+def _of_artifacts(scene: Scene) -> tuple[dict[str, set[str]], bool]:
+    """Secret → keys that the artifact repository names, and whether every pod needs them.
+
+    A repository that is not seen is said where it is looked at.
+    """
+    found: dict[str, set[str]] = {}
+    always = False
+    for config_map, key in {repository_reference(tree) for tree in scene.trees.values()}:
+        if not config_map:
             continue
         try:
-            data = scene.cluster.read(Secret, name).data or {}
-        except NotThereError:
-            yield fail(
-                subject,
-                f"is not in {scene.namespace}",
-                f"kubectl -n {scene.namespace} create secret generic {name} {_literals(required)}",
-            )
-        except ForbiddenError:
-            yield unknown(subject, "you may not read it", "the step check says within a minute when it is missing")
-        else:
-            empty = [key for key in required if not data.get(key)]
-            if empty:
-                yield fail(subject, f"has nothing under {', '.join(empty)}", "put the store's keys in")
-            else:
-                yield ok(subject, f"has {', '.join(required)}")
+            entries = scene.cluster.settings(config_map)
+        except (ForbiddenError, NotThereError):
+            continue
+        repository = read_repository(entries.get(key, ""))
+        always |= repository.archive_logs
+        for name, keys in repository.secrets.items():
+            found.setdefault(name, set()).update(keys)
+    return found, always
+
+
+def _secret(scene: Scene, name: str, required: Sequence[str], silent: Collection[str]) -> Finding:
+    """`silent`: the keys without which a pod never starts, before any step could say so."""
+    subject = f"secret {name}"
+    stuck = "the artifact repository names it, so pods that keep a log or an artifact stay in PodInitializing"
+    said = len(silent) < len(required) and "the step check says within a minute when it is missing"
+    try:
+        data = scene.cluster.read(Secret, name).data or {}
+    except NotThereError:
+        return fail(
+            subject,
+            f"is not in {scene.namespace}" + ("" if said else f"; {stuck}"),
+            f"kubectl -n {scene.namespace} create secret generic {name} {_literals(required)}",
+        )
+    except ForbiddenError:
+        return unknown(subject, "you may not read it", said or f"ask somebody who may: {stuck} without it")
+    empty = [key for key in required if not data.get(key)]
+    if empty:
+        mute = any(key in silent and key not in data for key in empty)
+        return fail(
+            subject, f"has nothing under {', '.join(empty)}" + (f"; {stuck}" if mute else ""), "put the store's keys in"
+        )
+    return ok(subject, f"has {', '.join(required)}")
 
 
 def _literals(keys: Iterable[str]) -> str:

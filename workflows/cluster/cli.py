@@ -78,12 +78,12 @@ def pools(namespace: Namespace = None, context: Context = None, as_json: AsJson 
     from dataclasses import asdict
 
     with _kubernetes(namespace, context) as cluster:
-        from workflows.cluster.pools import pool_states, table
+        from workflows.cluster.pools import find_training_pods, pool_states, table
         from workflows.cluster.templates import find_config_map, find_installation
 
         config_map = find_config_map(cluster)
         installation = find_installation(cluster, config_map)
-        states = pool_states(cluster, installation, cluster.settings(config_map))
+        states = pool_states(cluster, installation, cluster.settings(config_map), find_training_pods(cluster))
     if as_json:
         typer.echo(json.dumps({"namespace": cluster.namespace, "nodePools": [_camel(asdict(one)) for one in states]}))
     elif states:

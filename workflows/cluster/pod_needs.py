@@ -1,6 +1,7 @@
 """What the pods of a WorkflowTemplate will ask of the namespace: images, resources, secrets, rights.
 
-Read from the template alone. A value that only a run decides, such as a number of GPUs, counts as one.
+Read from the template alone. A value that only a run decides, such as a number of GPUs, counts as one, and as none
+where the parameter's default is 0. Affinity is not looked at.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +11,15 @@ from typing import Any
 
 import yaml
 from lightkube.utils.quantity import parse_quantity
+
+ROLE_LABEL = "app.kubernetes.io/component"
+"""On a step: its name among `roles` of the chart's values."""
+
+TRAINING = "train"
+"""The role of the steps that go to a node pool."""
+
+EXPRESSION = "{{="
+"""How a value begins that Argo works out when a run starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +42,15 @@ class PodNeeds:
     containers: tuple[ContainerNeeds, ...]
     unrestricted: tuple[str, ...]
     """What Pod Security `restricted` would refuse it for."""
+    role: str
+    """Empty where the step names none."""
+    node_selector: Mapping[str, str]
+    tolerations: tuple[Mapping[str, Any], ...]
+
+    @property
+    def resources(self) -> set[str]:
+        """Everything that one of its containers asks for, by name."""
+        return {name for one in self.containers for kind in (one.requests, one.limits) for name in kind}
 
     def total(self, kind: str, resource: str) -> Decimal:
         """What the pod counts for: all that run side by side, or the hungriest of those before them."""
@@ -91,10 +110,31 @@ def needs_of(tree: Mapping[str, Any]) -> TemplateNeeds:
 def _pod(step: Mapping[str, Any], spec: Mapping[str, Any]) -> PodNeeds:
     main = step.get("container") or step["script"]
     patches = [_patch(spec), _patch(step)]
-    containers = [_container({**main, "name": "main"}, patches, "containers")]
-    containers += [_container({"name": "wait"}, patches, "containers")]
-    containers += [_container({"name": "init"}, patches, "initContainers", first=True)]
-    return PodNeeds(step["name"], tuple(containers), tuple(_unrestricted(step, spec, main, patches)))
+    none = _zeros(spec)
+    containers = [_container({**main, "name": "main"}, patches, "containers", none)]
+    containers += [_container({"name": "wait"}, patches, "containers", none)]
+    containers += [_container({"name": "init"}, patches, "initContainers", none, first=True)]
+    labels = (step.get("metadata") or {}).get("labels") or {}
+    # Argo does not add the workflow's to the step's: it takes them where the step has none. A patch comes last.
+    selector = dict(step.get("nodeSelector") or spec.get("nodeSelector") or {})
+    tolerations = step.get("tolerations") or spec.get("tolerations") or ()
+    for patch in patches:
+        selector |= patch.get("nodeSelector") or {}
+        tolerations = patch.get("tolerations") or tolerations
+    return PodNeeds(
+        step=step["name"],
+        containers=tuple(containers),
+        unrestricted=tuple(_unrestricted(step, spec, main, patches)),
+        role=labels.get(ROLE_LABEL) or "",
+        node_selector=selector,
+        tolerations=tuple(tolerations),
+    )
+
+
+def _zeros(spec: Mapping[str, Any]) -> list[str]:
+    """How expressions name the parameters that are 0 unless a run says otherwise."""
+    parameters = (spec.get("arguments") or {}).get("parameters") or ()
+    return [f"workflow.parameters['{one['name']}']" for one in parameters if str(one.get("value")) == "0"]
 
 
 def _patch(part: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -112,21 +152,27 @@ def _patched(name: str, patches: Sequence[Mapping[str, Any]], group: str) -> Ite
 
 
 def _container(
-    base: Mapping[str, Any], patches: Sequence[Mapping[str, Any]], group: str, *, first: bool = False
+    base: Mapping[str, Any],
+    patches: Sequence[Mapping[str, Any]],
+    group: str,
+    none: Sequence[str],
+    *,
+    first: bool = False,
 ) -> ContainerNeeds:
     resources: dict[str, dict[str, Decimal]] = {"requests": {}, "limits": {}}
     for layer in (base, *_patched(base["name"], patches, group)):
         for kind, values in (layer.get("resources") or {}).items():
             if kind in resources:
-                resources[kind] |= {name: _quantity(text) for name, text in values.items()}
+                resources[kind] |= {name: _quantity(text, none) for name, text in values.items()}
     return ContainerNeeds(base["name"], base.get("image") or "", resources["requests"], resources["limits"], first)
 
 
-def _quantity(text: Any) -> Decimal:  # noqa: ANN401 - what YAML gives
+def _quantity(text: Any, none: Sequence[str]) -> Decimal:  # noqa: ANN401 - what YAML gives
     try:
         return parse_quantity(str(text)) or Decimal(0)
     except ValueError:
-        return Decimal(1)  # `{{=asInt(…)}}`
+        # `{{=asInt(workflow.parameters['gpu-count'])}}`
+        return Decimal(0 if any(name in str(text) for name in none) else 1)
 
 
 def _secret_references(step: Mapping[str, Any]) -> Iterator[Mapping[str, str]]:

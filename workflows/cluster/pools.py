@@ -7,19 +7,28 @@ None here and said to be unknown.
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from lightkube.resources.core_v1 import Node, Pod
 from lightkube.utils.quantity import parse_quantity
 
 from run_config.installation import Installation, NodePool
-from workflows.cluster.errors import ForbiddenError
+from run_config.parameters import TEMPLATES
+from workflows.cluster.errors import ForbiddenError, NotThereError
 from workflows.cluster.kubernetes import Kind, Kubernetes, Workflow
+from workflows.cluster.nodes import (
+    Tolerations,
+    allocatable,
+    enumerated,
+    is_ready,
+    labels_of,
+    name_of,
+    untolerated_by_any,
+)
+from workflows.cluster.pod_needs import TRAINING, PodNeeds, TemplateNeeds, needs_of
 
 UNLIMITED = 1_000_000
 """What the chart gives a pool without a limit where others have one."""
 
-_KEEP_PODS_AWAY = ("NoSchedule", "NoExecute")
 _OVER = ("Succeeded", "Failed")
 
 
@@ -40,20 +49,46 @@ class PoolState:
     nodes: int | None = None
     nodes_ready: int | None = None
     """Ready, and not closed to new pods."""
+    nodes_tainted: tuple[str, ...] | None = ()
+    """Those of the ready ones that keep training pods away; None where it is not seen what those tolerate."""
     gpus: int | None = None
-    """On the nodes that are ready."""
+    """On the nodes that are ready and keep no training pod away."""
     gpus_free: int | None = None
     largest_free: int | None = None
     """The most that are free on one node: a pod cannot take from two."""
-    not_tolerated: tuple[str, ...] = ()
-    """Taints that would keep every training pod away from a node."""
+    not_tolerated: tuple[str, ...] | None = ()
+    """The taints of `nodes_tainted`; None where it is not seen what training pods tolerate."""
 
 
-def pool_states(cluster: Kubernetes, installation: Installation, entries: Mapping[str, str]) -> list[PoolState]:
-    """Every pool of the installation; `entries` are those of its ConfigMap."""
+def training_pods(templates: Iterable[TemplateNeeds]) -> list[PodNeeds]:
+    """The pods that go to a pool."""
+    return [pod for template in templates for pod in template.pods if pod.role == TRAINING]
+
+
+def find_training_pods(cluster: Kubernetes) -> list[PodNeeds]:
+    """Those of the templates that are there and may be read."""
+    found = []
+    for name in TEMPLATES:
+        try:
+            found.append(needs_of(cluster.template(name)))
+        except (NotThereError, ForbiddenError):
+            continue
+    return training_pods(found)
+
+
+def pool_states(
+    cluster: Kubernetes, installation: Installation, entries: Mapping[str, str], training: Sequence[PodNeeds]
+) -> list[PoolState]:
+    """Every pool of the installation; `entries` are those of its ConfigMap.
+
+    `training`: the pods that go to a pool. Without them only the pools' own tolerations are known, of more that
+    the chart may give them.
+    """
     nodes, pods = _seen(cluster, Node), _seen(cluster, Pod)
     holding, waiting = _semaphores(cluster)
-    tolerations = [toleration for pool in installation.node_pools for toleration in pool.tolerations]
+    tolerations: list[Tolerations] = [pod.tolerations for pod in training]
+    if not training:
+        tolerations = [[toleration for pool in installation.node_pools for toleration in pool.tolerations]]
     states = []
     for pool in installation.node_pools:
         key = f"pool.{pool.name}"
@@ -68,8 +103,8 @@ def pool_states(cluster: Kubernetes, installation: Installation, entries: Mappin
             waiting=None if waiting is None else waiting[key],
         )
         if nodes is not None:
-            own = [one for one in nodes if _labels(one).get(installation.node_pool_label) == pool.label_value]
-            state = _with_nodes(state, own, pods, tolerations)
+            own = [one for one in nodes if labels_of(one).get(installation.node_pool_label) == pool.label_value]
+            state = _with_nodes(state, own, pods, tolerations, whole=bool(training))
         states.append(state)
     return states
 
@@ -107,45 +142,44 @@ def _semaphores(cluster: Kubernetes) -> tuple[Counter[str] | None, Counter[str] 
 
 
 def _with_nodes(
-    state: PoolState, nodes: Sequence[Node], pods: Sequence[Pod] | None, tolerations: Sequence[Mapping[str, Any]]
+    state: PoolState,
+    nodes: Sequence[Node],
+    pods: Sequence[Pod] | None,
+    tolerations: Sequence[Tolerations],
+    *,
+    whole: bool,
 ) -> PoolState:
+    """`whole`: the tolerations are all that training pods have."""
     ready = [node for node in nodes if is_ready(node)]
+    taints = {name_of(node): found for node in ready if (found := untolerated_by_any(node, tolerations))}
+    known = whole or not taints
+    usable = [node for node in ready if not whole or name_of(node) not in taints]
     free = None
     if pods is not None:
-        free = [_allocatable(node, state.gpu_resource) - _taken(node, pods, state.gpu_resource) for node in ready]
+        free = [_gpus(node, state.gpu_resource) - _taken(node, pods, state.gpu_resource) for node in usable]
     return replace(
         state,
         nodes=len(nodes),
         nodes_ready=len(ready),
-        gpus=sum(_allocatable(node, state.gpu_resource) for node in ready),
+        nodes_tainted=tuple(sorted(taints)) if known else None,
+        gpus=sum(_gpus(node, state.gpu_resource) for node in usable),
         gpus_free=None if free is None else sum(free),
         largest_free=None if free is None else max(free, default=0),
-        not_tolerated=tuple(sorted({taint for node in nodes for taint in _untolerated(node, tolerations)})),
+        not_tolerated=tuple(sorted(set().union(*taints.values()))) if known else None,
     )
 
 
-def is_ready(node: Node) -> bool:
-    """Whether the scheduler would put a pod there at all."""
-    if node.spec is not None and node.spec.unschedulable:
-        return False
-    conditions = (node.status.conditions if node.status else None) or []
-    return any(condition.type == "Ready" and condition.status == "True" for condition in conditions)
-
-
-def _labels(node: Node) -> Mapping[str, str]:
-    return (node.metadata.labels if node.metadata else None) or {}
-
-
-def _allocatable(node: Node, resource: str) -> int:
-    return _whole(((node.status.allocatable if node.status else None) or {}).get(resource))
+def _gpus(node: Node, resource: str) -> int:
+    return int(allocatable(node, resource))
 
 
 def _taken(node: Node, pods: Iterable[Pod], resource: str) -> int:
-    name = node.metadata.name if node.metadata else None
     return sum(
         _asked(pod, resource)
         for pod in pods
-        if pod.spec is not None and pod.spec.nodeName == name and not (pod.status and pod.status.phase in _OVER)
+        if pod.spec is not None
+        and pod.spec.nodeName == name_of(node)
+        and not (pod.status and pod.status.phase in _OVER)
     )
 
 
@@ -163,25 +197,6 @@ def _whole(quantity: str | None) -> int:
     return int(parse_quantity(quantity) or 0)
 
 
-def _untolerated(node: Node, tolerations: Sequence[Mapping[str, Any]]) -> list[str]:
-    taints = (node.spec.taints if node.spec else None) or []
-    return [
-        f"{taint.key}={taint.value or ''}:{taint.effect}"
-        for taint in taints
-        # A node that is not ready or closed carries such a taint for that time; that is said already.
-        if taint.effect in _KEEP_PODS_AWAY and not taint.key.startswith("node.kubernetes.io/")
-        if not any(_tolerates(toleration, taint.key, taint.value or "", taint.effect) for toleration in tolerations)
-    ]
-
-
-def _tolerates(toleration: Mapping[str, Any], key: str, value: str, effect: str) -> bool:
-    if toleration.get("effect") not in (None, "", effect):
-        return False
-    if toleration.get("operator") == "Exists":
-        return toleration.get("key") in (None, "", key)
-    return toleration.get("key") == key and (toleration.get("value") or "") == value
-
-
 HEAD = ("POOL", "TITLE", "NODES", "GPUS", "A RUN TAKES", "RUNS", "TAINTS")
 
 
@@ -194,6 +209,8 @@ def table(states: Sequence[PoolState]) -> list[str]:
         lines.append("nodes unknown: no right to list nodes")
     elif any(state.gpus_free is None for state in states):
         lines.append("free GPUs unknown: no right to list the pods of all namespaces")
+    if any(state.nodes is not None and state.not_tolerated is None for state in states):
+        lines.append("taints unknown: what training pods tolerate is in templates that are not there or not to be seen")
     if any(state.held is None for state in states):
         lines.append("runs unknown: no right to list the workflows of the namespace")
     return lines
@@ -205,10 +222,16 @@ def _row(state: PoolState) -> tuple[str, ...]:
     else:
         nodes = f"{state.nodes_ready} of {state.nodes} ready" if state.nodes else "none"
         gpus = f"{state.gpus}, " + ("free unknown" if state.gpus_free is None else f"{state.gpus_free} free")
-        taints = f"not tolerated: {', '.join(state.not_tolerated)}" if state.not_tolerated else "tolerated"
-        if not state.nodes:
-            taints = "-"
+        taints = _taints(state) if state.nodes else "-"
     return (state.name, state.title or "-", nodes, gpus, f"up to {state.gpu_count}", _runs(state), taints)
+
+
+def _taints(state: PoolState) -> str:
+    if state.not_tolerated is None or state.nodes_tainted is None:
+        return "unknown"
+    if not state.nodes_tainted:
+        return "tolerated"
+    return f"not tolerated: {', '.join(state.not_tolerated)} ({enumerated(state.nodes_tainted)})"
 
 
 def _runs(state: PoolState) -> str:

@@ -5,7 +5,7 @@ Nothing is changed and no pod is started. What the caller may not see is `unknow
 
 from collections.abc import Callable, Iterator
 
-from workflows.cluster import check_installation, check_namespace, check_rights, check_store
+from workflows.cluster import check_installation, check_namespace, check_rights, check_room, check_store
 from workflows.cluster.errors import ClusterError, ForbiddenError, NoSuchKindError
 from workflows.cluster.findings import Finding, fail, ok, unknown
 from workflows.cluster.kubernetes import Kubernetes
@@ -21,6 +21,7 @@ CHECKS: tuple[tuple[str, Callable[[Scene], Iterator[Finding]]], ...] = (
     ("secrets", check_rights.secrets),
     ("images", check_namespace.images),
     ("pools", check_namespace.pools),
+    ("room", check_room.room),
     ("quota", check_namespace.quotas),
     ("limits", check_namespace.limit_ranges),
     ("pod security", check_namespace.pod_security),
