@@ -90,14 +90,15 @@ def sync_folder(folder: Path) -> None:
 
 def _create_beside(path: Path) -> tuple[Path, int]:
     """Make the folder and a new hidden file in it."""
-    for attempts_left in (2, 1, 0):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers_once(path.parent)
-        hidden = path.parent / f".partial-{secrets.token_hex(8)}"
+    for attempts_left in reversed(range(10)):
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers_once(path.parent)
+            hidden = path.parent / f".partial-{secrets.token_hex(8)}"
             return hidden, os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        except FileNotFoundError:
-            # A delete elsewhere removed the folder, empty for a moment, between our two steps.
+        except (FileNotFoundError, FileExistsError):
+            # A delete elsewhere removed the folder, empty for a moment, between our steps: mkdir then says
+            # that it exists, what comes later that it does not. A file in its place stays, and is said.
             if not attempts_left:
                 raise
     raise AssertionError("the loop returns or raises")

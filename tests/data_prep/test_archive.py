@@ -134,7 +134,7 @@ def test_an_unknown_compression_is_named(tmp_path: Path):
     export.close()
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_damage_ends_in_a_sentence_or_in_the_right_bytes(tmp_path: Path, data: st.DataObject):
     whole = io.BytesIO()

@@ -18,7 +18,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.text(), JSON, max_size=5), st.lists(st.dictionaries(st.text(), JSON, max_size=4), max_size=4))
 def test_everything_but_file_names_survives(tmp_path: Path, top: dict, images: list[dict]):
     for number, image in enumerate(images):

@@ -79,7 +79,7 @@ def shuffled(export: Export, seed: int) -> Export:
     return export
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 10_000), st.integers(5, 15))
 def test_the_set_does_not_depend_on_order_and_ids(
     tmp_path_factory: pytest.TempPathFactory, run_prepare: Prepare, seed: int, count: int

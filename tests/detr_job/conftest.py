@@ -46,7 +46,8 @@ def undisturbed(
         name = repr((run.model, sorted(options.items())))
         if name not in done:
             folder = tmp_path_factory.mktemp("undisturbed")
-            reference = Run(job_server, folder, f"file://{prepared[0]}", run.set_id, folder.name, run.model, options)
+            store_url = _own_store(prepared, folder)
+            reference = Run(job_server, folder, store_url, run.set_id, folder.name, run.model, options)
             reference.with_options({"checkpoints.interval": 1000}).ends()
             done[name] = reference
         return done[name]
@@ -57,9 +58,14 @@ def undisturbed(
 @pytest.fixture
 def run(job_server: JobServer, prepared: tuple[Path, str], tmp_path: Path) -> Run:
     """A small run of the tiny model in a store of its own, on the set that all tests share."""
-    store = tmp_path / "store"
+    return Run(job_server, tmp_path, _own_store(prepared, tmp_path), prepared[1])
+
+
+def _own_store(prepared: tuple[Path, str], folder: Path) -> str:
+    """The address of a new store with the shared set in it."""
+    store = folder / "store"
     shutil.copytree(prepared[0], store, copy_function=os.link)
-    return Run(job_server, tmp_path, f"file://{store}", prepared[1])
+    return f"file://{store}"
 
 
 @pytest.fixture

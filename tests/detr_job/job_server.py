@@ -175,11 +175,8 @@ def _serve() -> None:
             answer = os.fork()
             if answer == 0:
                 os.setpgid(0, 0)
-                os.setpgid(0, 0)
                 _become(**request["start"])
                 return
-            with contextlib.suppress(PermissionError, ProcessLookupError):
-                os.setpgid(answer, answer)  # here too: whoever comes second finds it done
             with contextlib.suppress(PermissionError, ProcessLookupError):
                 os.setpgid(answer, answer)  # here too: whoever comes second finds it done
             running.add(answer)

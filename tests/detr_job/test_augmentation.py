@@ -15,7 +15,7 @@ from tests.detr_job.pictures import BACKGROUND, COLOURS, rectangles
 
 SMALL = Data(min_sizes=(64, 80, 112), max_size=150, eval_size=64)
 SIZE = st.integers(1, 4000)
-often = settings(max_examples=30, deadline=None)
+often = settings(max_examples=30)
 
 
 @st.composite

@@ -72,7 +72,7 @@ def same(one: Batch, other: Batch) -> bool:
 sizes = st.lists(st.tuples(st.integers(1, 900), st.integers(1, 900)), min_size=1, max_size=60)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(sizes, st.integers(1, 9), st.integers(0, 2**31 - 1), st.integers(0, 40))
 def test_an_order_can_be_entered_at_any_batch(shapes, batch_size: int, seed: int, start: int):
     split = Shapes(shapes)
@@ -80,7 +80,7 @@ def test_an_order_can_be_entered_at_any_batch(shapes, batch_size: int, seed: int
     assert first(EpochBatches(split, batch_size, seed, start), 7) == whole[start:]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(sizes, st.integers(1, 9), st.integers(0, 2**31 - 1))
 def test_an_epoch_has_every_image_at_most_once(shapes, batch_size: int, seed: int):
     batches = EpochBatches(Shapes(shapes), batch_size, seed)

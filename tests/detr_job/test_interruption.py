@@ -91,7 +91,7 @@ def test_sigterm_before_the_predictions_ends_in_time_and_the_restart_only_predic
     with held.open("rb") as reader:
         assert reader.read()
     assert job.ends() == 75, job.says()
-    assert not (run.out / "predictions").exists()
+    assert list((run.out / "predictions").iterdir()) == []
     held.unlink()
     again = run.ends().says()
     assert "training is complete (step 2): only the predictions are made again" in again

@@ -17,7 +17,7 @@ from detr_job.models.layers import Linear, dropout, linear
     outputs=st.integers(1, 40),
     flipped=st.booleans(),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_values_and_gradients_are_those_of_pytorch(rows: list[int], inputs: int, outputs: int, flipped: bool):
     torch.manual_seed(0)
     x = torch.randn(*rows, inputs)

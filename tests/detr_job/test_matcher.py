@@ -48,7 +48,7 @@ def pairs(matches: Matches, layer: int) -> set[tuple[int, int, int]]:
     return set(zip(*(each[layer].tolist() for each in (matches.image, matches.query, matches.target)), strict=True))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 2**31), st.integers(1, 3), st.integers(1, 5), st.lists(st.integers(0, 4), min_size=1, max_size=3))
 def test_no_other_assignment_is_cheaper(seed: int, layers: int, queries: int, counts: list[int]):
     outputs, targets, class_cost = case(seed, layers, queries, tuple(counts))

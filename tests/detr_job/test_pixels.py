@@ -15,7 +15,7 @@ from detr_job import pixels
 
 SIDE = st.integers(2, 90)  # to a single pixel, PyTorch itself fails with one of the layouts
 FACTOR = st.floats(0, 3)
-often = settings(max_examples=60, deadline=None)
+often = settings(max_examples=60)
 
 
 @st.composite

@@ -92,7 +92,7 @@ def cases(draw: st.DrawFn) -> tuple[Coco, Predictions]:
     return coco, draw(st.lists(prediction, max_size=15))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cases())
 def test_every_number_is_the_one_of_pycocotools(case: tuple[Coco, Predictions]) -> None:
     assert_same_as_pycocotools(*case)

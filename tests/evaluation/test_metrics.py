@@ -72,7 +72,7 @@ def plain_counts(coco: Coco, predictions: Predictions, category: int, threshold:
     return right, wrong, sum(not a["iscrowd"] for a in objects) - right
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cases())
 def test_counts_at_every_threshold_are_those_of_a_fresh_match(case: tuple[Coco, Predictions]) -> None:
     coco, predictions = case
@@ -82,7 +82,7 @@ def test_counts_at_every_threshold_are_those_of_a_fresh_match(case: tuple[Coco, 
             assert (counts.right, counts.wrong, counts.missed) == plain_counts(coco, predictions, category, threshold)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cases())
 def test_the_mean_of_the_precision_curve_is_the_ap50_of_coco(case: tuple[Coco, Predictions]) -> None:
     coco, predictions = case
@@ -90,7 +90,7 @@ def test_the_mean_of_the_precision_curve_is_the_ap50_of_coco(case: tuple[Coco, P
         assert sweep.precision_at_recalls().mean() == pytest.approx(result.ap50, abs=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cases())
 def test_no_other_threshold_has_a_better_f1(case: tuple[Coco, Predictions]) -> None:
     coco, predictions = case
@@ -129,7 +129,7 @@ def plain_confusion(coco: Coco, predictions: Predictions, threshold: float) -> l
     return matrix
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cases())
 def test_the_confusion_matrix_is_the_plain_one(case: tuple[Coco, Predictions]) -> None:
     coco, predictions = case

@@ -239,6 +239,12 @@ def quota_that_counts_cpu_limits(api: FakeKubernetes) -> None:
     api.add("resourcequotas", "q", {"status": {"hard": {"limits.cpu": "1000"}}})
 
 
+def another_name_for_the_session_token(api: FakeKubernetes) -> None:
+    for template in api.objects["workflowtemplates"].values():
+        renamed = json.dumps(template["spec"]).replace('"key": "session-token"', '"key": "sts"')
+        template["spec"] = json.loads(renamed)
+
+
 def small_range(api: FakeKubernetes) -> None:
     api.add("limitranges", "r", {"spec": {"limits": [{"type": "Container", "max": {"memory": "100Mi"}}]}})
 
@@ -284,6 +290,7 @@ def unpatched(api: FakeKubernetes) -> None:
         (into_pools, "ok", "room", "every step fits"),
         (no_secret_of_the_repository, "fail", "secret authority", "stay in PodInitializing"),
         (no_session_token_for_argo, "fail", "secret detr-workflows-store", "nothing under session-token; the artifact"),
+        (another_name_for_the_session_token, "ok", "secret detr-workflows-store", "access-key-id"),
         (logs_of_everything, "warn", "artifact repository detr-workflows/artifacts", "even the step check"),
         (logs_of_everything_without_a_secret, "fail", "secret detr-workflows-store", "stay in PodInitializing"),
         (no_gpus, "fail", "pool small", "none has nvidia.com/gpu"),

@@ -19,8 +19,6 @@ from workflows.cluster.findings import Finding, fail, ok, unknown, warn
 from workflows.cluster.scene import Scene
 
 ARGO = "argoproj.io"
-OPTIONAL_KEYS = ("session-token", "url")
-"""Keys that a working installation may lack."""
 
 _CLIENT_ROLE = "ask for the chart's role for clients (value rbac.clientSubjects)"
 _WORKFLOW_ROLE = "let the chart create its roles (rbac.create), or bind one with workflowtaskresults: create, patch"
@@ -147,7 +145,7 @@ def secrets(scene: Scene) -> Iterator[Finding]:
     by_argo, always = _of_artifacts(scene)
     store = scene.installation.store_secret if scene.installation else None
     for name in sorted(by_steps.keys() | by_argo.keys()):
-        read = {key for key in by_steps.get(name, ()) if key not in OPTIONAL_KEYS}
+        read = by_steps.get(name, set())
         mounted = by_argo.get(name, set())
         if store == "":
             if read and not mounted:
@@ -155,7 +153,7 @@ def secrets(scene: Scene) -> Iterator[Finding]:
             read = set()
         # Without a key that it reads the step check ends the run with a sentence, if its own pod needs no secret.
         silent = mounted if always else mounted - read
-        if read | mounted:  # else a webhook, which an installation has or has not
+        if read | mounted:
             yield _secret(scene, name, sorted(read | mounted), silent)
 
 

@@ -66,9 +66,13 @@ class PodNeeds:
         return container.limits.get(resource, Decimal(0))
 
 
+# Variables that come from a secret and that a run does without.
+OPTIONAL_VARIABLES = ("AWS_SESSION_TOKEN", "WEBHOOK_URL")
+
+
 @dataclass(frozen=True, slots=True)
 class SecretNeeds:
-    """A secret, and the keys that are read from it."""
+    """A secret, and the keys in it that a run cannot do without."""
 
     name: str
     keys: set[str] = field(default_factory=set)
@@ -96,7 +100,7 @@ def needs_of(tree: Mapping[str, Any]) -> TemplateNeeds:
     steps = [one for one in spec.get("templates") or () if one.get("container") or one.get("script")]
     secrets: dict[str, SecretNeeds] = {}
     for step in steps:
-        for reference in _secret_references(step):
+        for reference in _required_secrets(step):
             secrets.setdefault(reference["name"], SecretNeeds(reference["name"])).keys.add(reference["key"])
     return TemplateNeeds(
         name=tree["metadata"]["name"],
@@ -175,11 +179,11 @@ def _quantity(text: Any, none: Sequence[str]) -> Decimal:  # noqa: ANN401 - what
         return Decimal(0 if any(name in str(text) for name in none) else 1)
 
 
-def _secret_references(step: Mapping[str, Any]) -> Iterator[Mapping[str, str]]:
+def _required_secrets(step: Mapping[str, Any]) -> Iterator[Mapping[str, str]]:
     main = step.get("container") or step.get("script") or {}
     for variable in main.get("env") or ():
         reference = (variable.get("valueFrom") or {}).get("secretKeyRef")
-        if reference:
+        if reference and variable["name"] not in OPTIONAL_VARIABLES:
             yield reference
 
 
