@@ -49,7 +49,7 @@ bench: setup ## measure every claim of docs/benchmarks.md (an hour; REAL_DATA=fo
 	@for name in cluster_pull cluster_latency; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 lock: ## renew requirements/*.txt from pyproject.toml (no addresses are written)
-	@cd requirements && for name in bootstrap build cpu-steps detr-job dev; do \
+	@cd requirements && for name in bootstrap build cpu-steps cvat-bridge detr-job dev; do \
 	  case $$name in bootstrap|build) source="$$name.in";; dev) source="../pyproject.toml --all-extras";; cpu-steps) source="../pyproject.toml --extra cpu-steps --extra client";; *) source="../pyproject.toml --extra $$name";; esac; \
 	  UV_NO_CONFIG=1 ../$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate $$source -o $$name.txt; \
 	done

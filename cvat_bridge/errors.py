@@ -1,0 +1,25 @@
+"""What can go wrong between CVAT and the cluster. `exit_code` is the contract with the command lines."""
+
+
+class BridgeError(Exception):
+    """A setting, a parameter or an answer of CVAT is wrong; the message says what to do."""
+
+    exit_code = 2
+
+
+class GrantError(BridgeError):
+    """A signature that is missing, not ours, too old, or for something else."""
+
+
+class CvatRefusedError(BridgeError):
+    """CVAT does not know what was asked for, or does not let this account have it."""
+
+
+class CvatTokenError(CvatRefusedError):
+    """CVAT does not accept the token: it is wrong, expired, or was taken back."""
+
+
+class CvatUnavailableError(BridgeError):
+    """CVAT cannot be reached or is overloaded; it passes."""
+
+    exit_code = 75

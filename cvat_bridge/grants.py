@@ -1,0 +1,90 @@
+"""Signed permissions: a user whom CVAT let see a subject may have it exported, for an hour.
+
+`detr1.<payload>.<HMAC-SHA256>`, both parts base64url without padding; the payload is JSON with subject, user
+and the second at which it ends. The key is shared by the bridge, which signs, and the steps that ask CVAT
+with the service account's token. Whoever may submit workflows but has no signature gets nothing.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cvat_bridge.errors import BridgeError, GrantError
+from cvat_bridge.subject import Subject
+
+VERSION = "detr1"
+LEAST_KEY_BYTES = 16
+_ASK_AGAIN = "start the run from CVAT again"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What was permitted to whom. `expires`: Unix time in seconds."""
+
+    subject: Subject
+    user: str
+    expires: int
+
+
+def sign(grant: Grant, key: bytes) -> str:
+    """The text that stands for the grant in a parameter."""
+    content = {"subject": str(grant.subject), "user": grant.user, "expires": grant.expires}
+    payload = _encode(json.dumps(content, separators=(",", ":")).encode())
+    return f"{VERSION}.{payload}.{_encode(_mac(payload, key))}"
+
+
+def verify(
+    text: str, subject: Subject, key: bytes, *, accept_expired: bool = False, now: Callable[[], float] = time.time
+) -> Grant:
+    """The grant, when it is ours, for this subject, and its hour has not passed.
+
+    Raises GrantError: one sentence that says which of them is not so.
+    """
+    version, _, rest = text.partition(".")
+    payload, _, mac = rest.partition(".")
+    if version != VERSION or not payload or not mac:
+        raise GrantError(f"cvat-grant is missing or is none: {_ASK_AGAIN}; nobody types it by hand")
+    try:
+        right = hmac.compare_digest(_decode(mac), _mac(payload, key))
+    except (binascii.Error, ValueError):
+        right = False
+    if not right:
+        raise GrantError(f"cvat-grant was not signed by this installation, or was changed: {_ASK_AGAIN}")
+    content = json.loads(_decode(payload))
+    grant = Grant(Subject.parse(content["subject"]), content["user"], content["expires"])
+    if grant.subject != subject:
+        raise GrantError(f"cvat-grant is for {grant.subject}, not for {subject}: {_ASK_AGAIN}")
+    if grant.expires < now() and not accept_expired:
+        raise GrantError(
+            f"cvat-grant has expired: {_ASK_AGAIN}, or let whoever runs this installation accept older ones "
+            "(cvatBridge.grants.acceptExpired)"
+        )
+    return grant
+
+
+def signing_key(text: str | None) -> bytes:
+    """The key from its secret. BridgeError: there is none, or one that could be guessed."""
+    key = (text or "").strip().encode()
+    if len(key) < LEAST_KEY_BYTES:
+        raise BridgeError(
+            f"CVAT_BRIDGE_SIGNING_KEY must have {LEAST_KEY_BYTES} characters or more: the secret of the bridge is "
+            "missing or its key signing-key is too short"
+        )
+    return key
+
+
+def _mac(payload: str, key: bytes) -> bytes:
+    return hmac.new(key, f"{VERSION}.{payload}".encode(), hashlib.sha256).digest()
+
+
+def _encode(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).decode().rstrip("=")
+
+
+def _decode(text: str) -> bytes:
+    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
