@@ -378,7 +378,8 @@ def own_namespace(cluster: Cluster, prefix: str, files: Path) -> Iterator[Instal
         installation.kubectl("create", "secret", "generic", SECRET, *keys)
         yield installation
     finally:
-        cluster.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
+        # Its pods first: one that still writes would put something into the bucket that was just emptied.
+        cluster.kubectl("delete", "namespace", name, "--timeout=300s", "--ignore-not-found", timeout_s=330)
         _empty(cluster, name)
 
 
