@@ -143,7 +143,7 @@ def inspect_command(
 def check_command(
     run: Annotated[str, typer.Option("--run", help="Name of the run.")],
     template: Annotated[
-        str, typer.Option("--template", help="Whose parameters they are: detr-train, detr-prepare or detr-evaluate.")
+        str, typer.Option("--template", help="Whose parameters they are: detr-train, detr-prepare, cvat-train, …")
     ] = "detr-train",
     workflow_uid: Annotated[
         str, typer.Option("--workflow-uid", help="Of the Argo workflow; another one's folder is refused.")

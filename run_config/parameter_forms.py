@@ -14,7 +14,8 @@ ANNOTATION = "detr-workflows/parameters"
 DOCUMENT_HEAD = """\
 # Parameters
 
-What a run of `detr-train` can be told, and at the end what `detr-prepare` and `detr-evaluate` take.
+What a run of `detr-train` can be told, and at the end what the other templates take. `cvat-train` and
+`detr-annotate` are there only where the bridge to CVAT is.
 `detr-workflows run-local -p name=value`, the Argo UI and the form in CVAT take the
 same names; `data-prep check` refuses what is wrong in the first seconds of a run. The tables are written by
 `detr-workflows parameters --markdown` from `run_config/parameters.py`, and a test fails when they differ.

@@ -20,6 +20,7 @@ POOL_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 """What the chart lets a pool be called: it is also a key of a ConfigMap."""
 
 _SET_ID = re.compile(r"[0-9a-f]{16,64}")
+_SUBJECT = re.compile(r"task:[1-9][0-9]{0,9}(,task:[1-9][0-9]{0,9})*|project:[1-9][0-9]{0,9}")
 
 Value = str | int | float | None
 """A parsed value; None where an optional parameter was left empty."""
@@ -60,6 +61,8 @@ class Role(StrEnum):
     MODEL_FOLDER = "model-folder"
     NODE_POOL = "node-pool"
     STORE = "store"
+    SUBJECT = "subject"
+    GRANT = "grant"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +174,27 @@ _ALL: tuple[Parameter, ...] = (
         role=Role.FINETUNE_CHECKPOINT,
     ),
     Parameter(
+        name="threshold",
+        title="Threshold",
+        help="How sure the model must be of a box, from 0 to 1. Lower: more boxes, and more wrong ones.",
+        group="Annotation",
+        type=Type.NUMBER,
+        default="0.5",
+        minimum=0,
+        maximum=1,
+    ),
+    Parameter(
+        name="existing-shapes",
+        title="Shapes that are there",
+        help="- `keep`: nothing is taken away; the model's boxes come beside what is there\n"
+        "- `replace-automatic`: what a model or an import made goes; what people drew stays\n"
+        "- `replace-all`: everything goes, what people drew too",
+        group="Annotation",
+        type=Type.CHOICE,
+        default="keep",
+        choices=("keep", "replace-automatic", "replace-all"),
+    ),
+    Parameter(
         name="epochs",
         title="Epochs",
         help="How often every image is seen. Empty: the model's own. Not together with minutes.",
@@ -261,6 +285,26 @@ _ALL: tuple[Parameter, ...] = (
         choices=("cuda", "auto", "cpu"),
     ),
     Parameter(
+        name="cvat-subject",
+        title="Tasks or project",
+        help="What of CVAT the run is about: `task:8,task:9` or `project:3`. The form in CVAT fills it in.",
+        group="Expert",
+        type=Type.TEXT,
+        default=None,
+        visibility=Visibility.HIDDEN,
+        role=Role.SUBJECT,
+    ),
+    Parameter(
+        name="cvat-grant",
+        title="Permission",
+        help="Signed by the bridge to CVAT: who may see the tasks, and until when. The form in CVAT fills it in.",
+        group="Expert",
+        type=Type.TEXT,
+        default=None,
+        visibility=Visibility.HIDDEN,
+        role=Role.GRANT,
+    ),
+    Parameter(
         name="cvat-output-path",
         title="Output prefix",
         help="Prefix below the store; the run lies in a folder of its own under it.",
@@ -293,7 +337,10 @@ def _only(*names: str) -> tuple[Parameter, ...]:
     return tuple(parameter for parameter in _ALL if parameter.name in names)
 
 
-PARAMETERS: tuple[Parameter, ...] = _without("trained-model", "prepared-set", "split")
+_OF_CVAT = ("cvat-subject", "cvat-grant")
+_NOT_FOR_TRAINING = ("trained-model", "prepared-set", "split", "threshold", "existing-shapes")
+
+PARAMETERS: tuple[Parameter, ...] = _without(*_NOT_FOR_TRAINING, *_OF_CVAT)
 """What a training run takes."""
 
 TEMPLATES: Mapping[str, tuple[Parameter, ...]] = {
@@ -305,8 +352,16 @@ TEMPLATES: Mapping[str, tuple[Parameter, ...]] = {
         "trained-model", "prepared-set", "split", "sys-node-pool", "gpu-count", "device",
         "cvat-output-path", "store",
     ),
+    "cvat-train": _without(*_NOT_FOR_TRAINING, "cvat-annotation-path"),
+    "detr-annotate": _only(
+        "trained-model", "threshold", "existing-shapes", "sys-node-pool", "gpu-count", "device", *_OF_CVAT,
+        "cvat-output-path", "store",
+    ),
 }  # fmt: skip
 """Name of a workflow template → what it takes, in the order of the form."""
+
+BRIDGE_TEMPLATES = ("cvat-train", "detr-annotate")
+"""Those of them that talk to CVAT: they are installed only where the bridge to it is."""
 
 
 def parse(texts: Mapping[str, str], parameters: Sequence[Parameter] = PARAMETERS) -> dict[str, Value]:
@@ -350,7 +405,7 @@ def parse_value(parameter: Parameter, text: str) -> Value:
         case Type.CHOICE:
             return _choice(parameter, text)
         case Type.TEXT:
-            return text
+            return _text(parameter, text)
         case Type.NODE_POOL | Type.SET_ID:
             return _name(parameter, text)
         case _:
@@ -430,6 +485,12 @@ def _choice(parameter: Parameter, text: str) -> str:
     raise ConfigError(f"{parameter.name} must be {_expected(parameter)}, not {_short(text)}.{hint}")
 
 
+def _text(parameter: Parameter, text: str) -> str:
+    if parameter.role is Role.SUBJECT and not _SUBJECT.fullmatch(text):
+        raise ConfigError(f"{parameter.name} must be {_expected(parameter)}, not {_short(text)}.")
+    return text
+
+
 def _name(parameter: Parameter, text: str) -> str:
     if not (POOL_NAME if parameter.type is Type.NODE_POOL else _SET_ID).fullmatch(text):
         raise ConfigError(f"{parameter.name} must be {_expected(parameter)}, not {_short(text)}.")
@@ -468,8 +529,16 @@ _WANTED = {
 }
 
 
+_FILLED_IN = {
+    Role.SUBJECT: "tasks or one project of CVAT, such as task:8,task:9 or project:3",
+    Role.GRANT: "the permission that the form in CVAT gives; start the run from CVAT",
+}
+
+
 def _expected(parameter: Parameter) -> str:
     """What the parameter takes, to stand in a sentence."""
+    if parameter.role in _FILLED_IN:
+        return _FILLED_IN[parameter.role]
     if parameter.type in _WANTED:
         return _WANTED[parameter.type]
     if parameter.type is Type.CHOICE:

@@ -177,8 +177,12 @@ def _pool() -> Schema:
 
 
 def _parameters() -> Schema:
-    """Defaults and choices by name. The store's are those of `store`, and bounds are looked at by the chart."""
-    return _closed(**{one.name: _parameter(one) for one in BY_NAME.values() if one.role is not Role.STORE})
+    """Defaults and choices by name. The store's are those of `store`, and bounds are looked at by the chart.
+
+    What a run is about and who permitted it have no default.
+    """
+    each_time = (Role.STORE, Role.SUBJECT, Role.GRANT)
+    return _closed(**{one.name: _parameter(one) for one in BY_NAME.values() if one.role not in each_time})
 
 
 def _parameter(parameter: Parameter) -> Schema:
@@ -265,7 +269,7 @@ def _roles() -> Schema:
         "prepare": {"retryLimit": COUNT},
         "train": {"retryLimit": COUNT, "sharedMemory": _text(QUANTITY)},
         "report": {"retryLimit": COUNT},
-        "tell": {},
+        "tell": {"retryLimit": COUNT},
     }
     return _closed(**{name: _closed(resources=_resources(), **_placement(), **more) for name, more in own.items()})
 

@@ -42,6 +42,10 @@ def render(
     image_tag: Annotated[str, typer.Option(help="With --settings: tag of the images. [default: this version]")] = "",
     s3_endpoint: Annotated[str, typer.Option(help="With --settings: URL of an S3 server that is not AWS.")] = "",
     s3_region: Annotated[str, typer.Option(help="With --settings: region of the store.")] = "",
+    bridge: Annotated[
+        Path | None,
+        typer.Option(help="With --settings: bridge.yaml, with which the templates that talk to CVAT are written too."),
+    ] = None,
 ) -> None:
     """Write the templates as YAML: as the tree keeps them, or for one installation."""
     if settings is not None:
@@ -55,8 +59,9 @@ def render(
         place = plain.Place(
             namespace=namespace, registry=registry, image_tag=image_tag, s3_endpoint=s3_endpoint, s3_region=s3_region
         )
-        paths = plain.write(output, RENDERED, plain.read_settings(settings), place)
-    elif namespace or registry or image_tag or s3_endpoint or s3_region:
+        bridge_text = None if bridge is None else plain.read_bridge(bridge)
+        paths = plain.write(output, RENDERED, plain.read_settings(settings), place, bridge_text)
+    elif namespace or registry or image_tag or s3_endpoint or s3_region or bridge:
         raise WorkflowError("where an installation lies goes with --settings, the file with its settings")
     else:
         # Hera takes a second to import: the other verbs do without.

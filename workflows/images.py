@@ -9,3 +9,6 @@ CPU_STEPS = f"detr-workflows/cpu-steps:{VERSION}"
 
 DETR_JOB = f"detr-workflows/detr-job:{VERSION}"
 """detr_job, with torch."""
+
+CVAT_BRIDGE = f"detr-workflows/cvat-bridge:{VERSION}"
+"""cvat_bridge: the service behind the button, and the step `export`; no torch."""

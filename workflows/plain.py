@@ -17,6 +17,7 @@ import yaml
 from run_config import parameter_forms
 from run_config.installation import Installation, NodePool, parse_installation
 from run_config.locations import store_url
+from run_config.parameters import BRIDGE_TEMPLATES
 from workflows.errors import WorkflowError
 
 NAME = "detr-workflows"
@@ -54,13 +55,38 @@ def read_settings(path: Path) -> Installation:
     return parse_installation(text, str(path))
 
 
-def write(folder: Path, rendered: Path, installation: Installation, place: Place) -> list[Path]:
+def read_bridge(path: Path) -> str:
+    """The text of the bridge's settings. What is in it, its own program checks.
+
+    Raises WorkflowError: it cannot be read, or is not of the form of settings.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        tree = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise WorkflowError(f"--bridge {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except yaml.YAMLError as error:
+        raise WorkflowError(f"--bridge {path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict) or "cvat" not in tree:
+        raise WorkflowError(f"--bridge {path} has no key cvat, which says where CVAT is; docs/chart.md has an example")
+    return text
+
+
+def write(
+    folder: Path, rendered: Path, installation: Installation, place: Place, bridge: str | None = None
+) -> list[Path]:
     """Write installation.yaml and the templates of `rendered` into `folder` and say where.
 
-    Raises WorkflowError: the store is none that a cluster reaches, or a file is not what it should be.
+    `bridge`: text of the bridge's settings; without it the templates that talk to CVAT are left out. Raises
+    WorkflowError: the store is none that a cluster reaches, or a file is not what it should be.
     """
-    texts = {"installation.yaml": _documents(objects(installation, place))}
+    made = objects(installation, place)
+    if bridge is not None:
+        made.append(_object("v1", "ConfigMap", f"{NAME}-bridge", place, data={"bridge.yaml": bridge}))
+    texts = {"installation.yaml": _documents(made)}
     for path in sorted(rendered.glob("*.yaml")):
+        if bridge is None and path.stem in BRIDGE_TEMPLATES:
+            continue
         manifest = yaml.safe_load(path.read_text(encoding="utf-8"))
         texts[path.name] = _documents([template(manifest, installation, place)])
     try:
@@ -164,6 +190,7 @@ def _set_step(step: Mapping, installation: Installation, place: Place) -> None:
                 # Credentials come from elsewhere; a variable would hide them.
                 continue
             secret["name"] = installation.store_secret
+            secret["key"] = _store_key(installation, secret["key"])
         if variable["name"] == "IMAGE_DIGEST":
             variable["value"] = container["image"]
         environment.append(variable)
@@ -173,6 +200,13 @@ def _set_step(step: Mapping, installation: Installation, place: Place) -> None:
         artifact["s3"]["key"] = f"{prefix}/{artifact['s3']['key']}"
     if step["metadata"]["labels"]["app.kubernetes.io/component"] == GPU_ROLE and installation.node_pools:
         _set_pool(step, installation)
+
+
+def _store_key(installation: Installation, name: str) -> str:
+    """What the installation calls a key of the store's secret."""
+    keys = installation.store_secret_keys
+    own = {"access-key-id": keys.access_key_id, "secret-access-key": keys.secret_access_key}
+    return own.get(name, keys.session_token)
 
 
 def _set_pool(step: Mapping, installation: Installation) -> None:
@@ -222,8 +256,8 @@ def _artifact_repository(installation: Installation, place: Place) -> Mapping:
     if place.s3_region:
         repository["region"] = place.s3_region
     if installation.store_secret:
-        repository["accessKeySecret"] = {"name": installation.store_secret, "key": "access-key-id"}
-        repository["secretKeySecret"] = {"name": installation.store_secret, "key": "secret-access-key"}
+        repository["accessKeySecret"] = {"name": installation.store_secret, "key": _store_key(installation, "access-key-id")}
+        repository["secretKeySecret"] = {"name": installation.store_secret, "key": _store_key(installation, "secret-access-key")}
     return {"s3": repository}
 
 

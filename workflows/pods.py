@@ -15,11 +15,18 @@ NAME = "detr-workflows"
 
 STORE_SECRET = f"{NAME}-store"
 WEBHOOK_SECRET = f"{NAME}-webhook"
+CVAT_SECRET = f"{NAME}-cvat"
+BRIDGE = f"{NAME}-bridge"
+"""The bridge's ConfigMap."""
+
 SETTINGS_FOLDER = "/etc/detr-workflows"
+BRIDGE_FOLDER = "/etc/cvat-bridge"
 OUT = "/mnt/out"
 USER = 10001
 
 LABELS = {"app.kubernetes.io/part-of": NAME}
+CALLS_CVAT = {"detr-workflows/calls-cvat": "true"}
+"""On the pods that may reach CVAT, for network policies."""
 
 # Optional throughout: a pod whose secret is missing would wait for ever without a word, while `check`
 # says in one sentence what is missing.
@@ -27,6 +34,13 @@ _SETTINGS = m.Volume(
     name="settings",
     config_map=m.ConfigMapVolumeSource(
         name=NAME, optional=True, items=[m.KeyToPath(key="settings.yaml", path="settings.yaml")]
+    ),
+)
+
+_BRIDGE = m.Volume(
+    name="bridge",
+    config_map=m.ConfigMapVolumeSource(
+        name=BRIDGE, optional=True, items=[m.KeyToPath(key="bridge.yaml", path="bridge.yaml")]
     ),
 )
 
@@ -55,6 +69,16 @@ def settings_mount() -> m.VolumeMount:
     return m.VolumeMount(name="settings", mount_path=SETTINGS_FOLDER, read_only=True)
 
 
+def bridge_volume() -> m.Volume:
+    """The bridge's settings, read by the steps that talk to CVAT."""
+    return _BRIDGE
+
+
+def bridge_mount() -> m.VolumeMount:
+    """Where they lie."""
+    return m.VolumeMount(name="bridge", mount_path=BRIDGE_FOLDER, read_only=True)
+
+
 def environment() -> list[Env | SecretEnv | ConfigMapEnv]:
     """Variables of every step. Secrets come by reference alone."""
     return [
@@ -74,6 +98,15 @@ def _from_secret(variable: str, secret: str, key: str) -> SecretEnv:
 def webhook_url() -> SecretEnv:
     """Where the end of a run is told, for the exit handler alone. An address of that kind is a secret itself."""
     return _from_secret("WEBHOOK_URL", WEBHOOK_SECRET, "url")
+
+
+def cvat_environment() -> list[Env | SecretEnv | ConfigMapEnv]:
+    """Variables of the steps that talk to CVAT, and of no other: the token, and the key of permissions."""
+    return [
+        Env(name="CVAT_BRIDGE_SETTINGS", value=f"{BRIDGE_FOLDER}/bridge.yaml"),
+        _from_secret("CVAT_ACCESS_TOKEN", CVAT_SECRET, "access-token"),
+        _from_secret("CVAT_BRIDGE_SIGNING_KEY", CVAT_SECRET, "signing-key"),
+    ]
 
 
 def patch_of_every_pod() -> str:

@@ -9,12 +9,15 @@ from pathlib import Path
 
 from hera.workflows import WorkflowTemplate
 
+from run_config.parameters import BRIDGE_TEMPLATES
 from workflows import chart_schema, chart_values
+from workflows.cvat_train import cvat_train
+from workflows.detr_annotate import detr_annotate
 from workflows.detr_evaluate import detr_evaluate
 from workflows.detr_prepare import detr_prepare
 from workflows.detr_train import detr_train
 
-TEMPLATES: tuple[WorkflowTemplate, ...] = (detr_train, detr_prepare, detr_evaluate)
+TEMPLATES: tuple[WorkflowTemplate, ...] = (detr_train, detr_prepare, detr_evaluate, cvat_train, detr_annotate)
 
 RENDERED = Path(__file__).parent / "rendered"
 """Where the rendered templates lie in the tree and in the installed package."""
@@ -39,7 +42,9 @@ def in_tree() -> dict[Path, str]:
     """Path → text of all files that the tree keeps of the templates and their parameters."""
     files = in_folder(RENDERED)
     if CHART.is_dir():
-        files |= in_folder(CHART / "files" / "workflows")
+        for name, text in rendered().items():
+            folder = "bridge" if name.removesuffix(".yaml") in BRIDGE_TEMPLATES else "workflows"
+            files[CHART / "files" / folder / name] = text
         files[CHART / "values.schema.json"] = chart_schema.text()
         readme, values = CHART / "README.md", CHART / "values.yaml"
         files[readme] = chart_values.with_table(readme.read_text("utf-8"), values.read_text("utf-8"))

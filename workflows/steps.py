@@ -5,6 +5,7 @@ text and never as text of a pod's patch. What a step leaves below $OUT belongs t
 $OUT/outputs are its parameters.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from hera.workflows import (
@@ -57,9 +58,9 @@ def left(name: str, path: str) -> Artifact:
 
 # Lost pods, evictions and passing faults (75) come again, wrong input (2) and our bugs never. Exit code -1
 # is a container that nobody saw end; 137 without OOMKilled is a killed node, process or pod. A patch that
-# Argo cannot apply is a wrong parameter that came past `check`.
+# Argo cannot apply is a wrong parameter that came past `check`, and a pod that filled its disk fills it again.
 PASSING = (
-    "!(lastRetry.message matches 'OOMKilled|PodSpecPatch') "
+    "!(lastRetry.message matches 'OOMKilled|PodSpecPatch|exceeds the (total )?limit|ephemeral storage limit') "
     "&& (lastRetry.status == 'Error' || asInt(lastRetry.exitCode) in [-1, 75, 137, 143])"
 )
 
@@ -74,20 +75,22 @@ def retry(limit: int) -> RetryStrategy:
     )
 
 
-def volumes(shm: bool = False) -> dict[str, Any]:
-    """Everything that a step can write to, and the settings, which it cannot."""
-    mounts = [pods.settings_mount()]
+def volumes(shm: bool = False, cvat: bool = False) -> dict[str, Any]:
+    """Everything that a step can write to, and the settings, which it cannot; `cvat`: those of the bridge too."""
+    mounts = [pods.settings_mount(), *([pods.bridge_mount()] if cvat else [])]
+    settings = [pods.settings_volume(), *([pods.bridge_volume()] if cvat else [])]
     writable = [EmptyDirVolume(name="out", mount_path=OUT), EmptyDirVolume(name="tmp", mount_path="/tmp")]  # noqa: S108
     if shm:
         # The loader's processes pass batches through it; a container's own has 64 MB.
         two_gib = m.Quantity(root="2Gi")
         writable.append(EmptyDirVolume(name="shm", mount_path="/dev/shm", medium="Memory", size_limit=two_gib))  # noqa: S108
-    return {"volumes": [*writable, pods.settings_volume()], "volume_mounts": mounts}
+    return {"volumes": [*writable, *settings], "volume_mounts": mounts}
 
 
-def environment(image: str) -> list[Any]:
-    """Variables of a step."""
-    return [Env(name="OUT", value=OUT), Env(name="IMAGE_DIGEST", value=image), *pods.environment()]
+def environment(image: str, cvat: bool = False) -> list[Any]:
+    """Variables of a step; `cvat`: one that talks to CVAT."""
+    own = [Env(name="OUT", value=OUT), Env(name="IMAGE_DIGEST", value=image), *pods.environment()]
+    return [*own, *(pods.cvat_environment() if cvat else [])]
 
 
 def component(name: str) -> dict[str, str]:
@@ -159,28 +162,86 @@ def check(template: str) -> Container:
     )
 
 
-prepare = Container(
-    name="prepare",
-    image=images.CPU_STEPS,
-    command=["data-prep"],
-    args=[
-        "prepare",
-        f"--store={given('store')}",
-        f"--test={given('cvat-test-path')}",
-        f"--val-fraction={given('val-fraction')}",
-        f"--seed={given('seed')}",
-        "--",
-        given("cvat-annotation-path"),
-    ],
-    env=environment(images.CPU_STEPS),
-    **volumes(),
-    outputs=[output("prepared-set")],
-    resources=resources("1", "4Gi", "20Gi"),
-    security_context=pods.SECURITY,
-    labels=component("prepare"),
+def _export(name: str, text_of: Callable[[str], str], more: list[str], **rest: Any) -> Container:  # noqa: ANN401 - what Hera takes
+    """CVAT writes the subject to the store; `text_of` gives the text of subject, grant and store."""
+    return Container(
+        name=name,
+        image=images.CVAT_BRIDGE,
+        command=["cvat-bridge"],
+        args=[
+            "export",
+            f"--store={text_of('store')}",
+            f"--subject={text_of('subject')}",
+            f"--grant={text_of('grant')}",
+            "--run={{workflow.name}}",
+            *more,
+        ],
+        env=environment(images.CVAT_BRIDGE, cvat=True),
+        **volumes(cvat=True),
+        resources=resources("100m", "1Gi", "20Gi"),
+        security_context=pods.SECURITY,
+        labels={**component("export"), **pods.CALLS_CVAT},
+        retry_strategy=retry(10),
+        **rest,
+    )
+
+
+export = _export(
+    "export",
+    lambda role: given("store" if role == "store" else f"cvat-{role}"),
+    [],
+    outputs=[output("dataset")],
     archive_location=logs(archived=True),
-    retry_strategy=retry(5),
 )
+
+# For workflows of others, which call it by reference: they bring neither our security nor our executor's token, and
+# may have no place for logs. What they want is unpacked below the key `into`.
+export_for_others = _export(
+    "export-for-others",
+    lambda role: f"{{{{inputs.parameters.{role}}}}}",
+    ["--unpack", "--into={{inputs.parameters.into}}", "--format={{inputs.parameters.format}}"],
+    inputs=[
+        *(Parameter(name=name) for name in ("subject", "grant", "store", "into")),
+        Parameter(name="format", value="COCO 1.0"),
+    ],
+    service_account_name=pods.NAME,
+    pod_security_context=pods.POD_SECURITY,
+    pod_spec_patch=pods.patch_of_every_pod(),
+    archive_location=logs(archived=False),
+)
+
+
+def prepare_from(sources: str, inputs: list[Parameter]) -> Container:
+    """The step `prepare`; `sources` is a tag of the exports, one a line."""
+    return Container(
+        name="prepare",
+        image=images.CPU_STEPS,
+        command=["data-prep"],
+        inputs=inputs,
+        args=[
+            "prepare",
+            f"--store={given('store')}",
+            f"--test={given('cvat-test-path')}",
+            f"--val-fraction={given('val-fraction')}",
+            f"--seed={given('seed')}",
+            "--",
+            sources,
+        ],
+        env=environment(images.CPU_STEPS),
+        **volumes(),
+        outputs=[output("prepared-set")],
+        resources=resources("1", "4Gi", "20Gi"),
+        security_context=pods.SECURITY,
+        labels=component("prepare"),
+        archive_location=logs(archived=True),
+        retry_strategy=retry(5),
+    )
+
+
+prepare = prepare_from(given("cvat-annotation-path"), [])
+
+# From what another step exported.
+prepare_dataset = prepare_from("{{inputs.parameters.dataset}}", [Parameter(name="dataset")])
 
 train = Container(
     name="train",
@@ -238,7 +299,32 @@ evaluate = Container(
     security_context=pods.SECURITY,
     labels=component("train"),
     archive_location=logs(archived=True),
-    retry_strategy=retry(5),
+    retry_strategy=retry(10),
+    pod_spec_patch=gpu_patch(),
+    tolerations=[GPU_TOLERATION],
+)
+
+annotate = Container(
+    name="annotate",
+    image=images.DETR_JOB,
+    command=["cvat-bridge"],
+    args=[
+        "annotate",
+        f"--store={given('store')}",
+        f"--subject={given('cvat-subject')}",
+        f"--grant={given('cvat-grant')}",
+        f"--model={given('trained-model')}",
+        f"--threshold={given('threshold')}",
+        f"--existing={given('existing-shapes')}",
+        f"--device={given('device')}",
+    ],
+    env=environment(images.DETR_JOB, cvat=True),
+    **volumes(shm=True, cvat=True),
+    resources=resources("2", "12Gi", "40Gi"),
+    security_context=pods.SECURITY,
+    labels={**component("train"), **pods.CALLS_CVAT},
+    archive_location=logs(archived=True),
+    retry_strategy=retry(10),
     pod_spec_patch=gpu_patch(),
     tolerations=[GPU_TOLERATION],
 )
@@ -297,7 +383,8 @@ def tell(template: str) -> Container:
         security_context=pods.SECURITY,
         labels=component("tell"),
         archive_location=logs(archived=False),
-        # The one is for a pod that runs, the other for one that waits for a node.
+        # Argo calls a good run failed when its exit handler is lost: it comes again, and waits long for a node.
+        retry_strategy=retry(5),
         active_deadline_seconds="300",
-        timeout="5m",
+        timeout="1h",
     )

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hera.workflows import Counter, Parameter
+from hera.workflows import Container, Counter, Parameter
 from hera.workflows import Label as MetricLabel
 from hera.workflows import models as m
 
@@ -25,10 +25,13 @@ def argument(parameter: parameters.Parameter) -> Parameter:
     return Parameter(name=parameter.name, description=description, enum=choices, value=parameter.default)
 
 
-def settings(name: str, title: str, description: str, run_title: str, run_description: str) -> dict[str, Any]:
+def settings(
+    name: str, title: str, description: str, run_title: str, run_description: str, *more: Container
+) -> dict[str, Any]:
     """Everything of the WorkflowTemplate called `name` but its graph.
 
-    `run_title` and `run_description` may have tags: they are what lists of workflows show of one run.
+    `run_title` and `run_description` may have tags: they are what lists of workflows show of one run. `more` are
+    steps that are not part of the graph.
     """
     taken = parameters.TEMPLATES[name]
     return {
@@ -54,7 +57,7 @@ def settings(name: str, title: str, description: str, run_title: str, run_descri
         "security_context": pods.POD_SECURITY,
         "pod_spec_patch": pods.patch_of_every_pod(),
         "artifact_repository_ref": m.ArtifactRepositoryRef(config_map=pods.NAME, key="artifacts"),
-        "templates": [steps.tell(name)],
+        "templates": [steps.tell(name), *more],
         "on_exit": "tell",
         "ttl_strategy": m.TTLStrategy(seconds_after_completion=A_MONTH_S),
         # Pods of good runs go after a while; those of failed ones stay for whoever looks.

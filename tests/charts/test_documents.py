@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from run_config.parameters import BY_NAME, TEMPLATES
+from run_config.parameters import BRIDGE_TEMPLATES, BY_NAME, TEMPLATES
 from tests.charts.chart import CHART, KUBERNETES, helm, rendered
 from workflows import chart_schema, chart_values
 from workflows.images import VERSION
@@ -66,11 +66,16 @@ def test_the_schema_knows_every_value_and_values_know_every_key_of_the_schema():
 
 
 def test_the_schema_has_every_parameter_but_the_store():
-    assert set(chart_schema.schema()["properties"]["parameters"]["properties"]) == set(BY_NAME) - {"store"}
+    assert set(chart_schema.schema()["properties"]["parameters"]["properties"]) == set(BY_NAME) - {
+        "store",
+        "cvat-subject",
+        "cvat-grant",
+    }
 
 
 def test_the_chart_takes_every_default_of_a_parameter():
-    defaults = {one.name: one.default for one in BY_NAME.values() if one.default and one.name != "store"}
+    without_bridge = {one.name for name, taken in TEMPLATES.items() if name not in BRIDGE_TEMPLATES for one in taken}
+    defaults = {name: BY_NAME[name].default for name in without_bridge if BY_NAME[name].default and name != "store"}
     release = rendered({"parameters": {name: {"default": default} for name, default in defaults.items()}})
     for name, default in defaults.items():
         template = next(one for one, taken in TEMPLATES.items() if BY_NAME[name] in taken)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from run_config.parameters import TEMPLATES
-from tests.charts.chart import POOLS, Release, rendered
+from run_config.parameters import BRIDGE_TEMPLATES, TEMPLATES
+from tests.charts.chart import POOLS, Release, rendered, variables
 
 COMMAND = Path(sys.executable).parent / "detr-workflows"
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -91,7 +91,7 @@ def comparable(template: dict[str, Any]) -> dict[str, Any]:
     return {"spec": spec, "form": form, "namespace": template["metadata"]["namespace"]}
 
 
-@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("template", [name for name in TEMPLATES if name not in BRIDGE_TEMPLATES])
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_templates_are_those_of_the_chart(template: str, settings: str):
     mine, charts = plain(settings), by_helm(settings)
@@ -114,6 +114,47 @@ def test_accounts_and_roles_are_those_of_the_chart():
             assert mine.of(kind, name)[part] == charts.of(kind, name)[part]
         assert mine.of("ServiceAccount", name)["automountServiceAccountToken"] is False
     assert {one["metadata"]["namespace"] for one in mine.objects} == {"ns"}
+
+
+BRIDGE = """\
+# of the workshop
+cvat: {url: http://cvat-backend-service:8080, publicOrigin: https://cvat.example.org}
+"""
+
+
+def test_templates_that_talk_to_cvat_are_written_with_the_bridges_settings(tmp_path: Path):
+    assert not plain("pools").names("WorkflowTemplate") & set(BRIDGE_TEMPLATES)
+    (tmp_path / "bridge.yaml").write_text(BRIDGE)
+    result = render(
+        SETTINGS["pools"], tmp_path, "--bridge", str(tmp_path / "bridge.yaml"), "--registry", "r.example.org"
+    )
+    assert result.returncode == 0, result.stderr
+    release = Release("---\n".join(Path(line).read_text() for line in result.stdout.splitlines()))
+    assert release.names("WorkflowTemplate") == set(TEMPLATES)
+    assert release.of("ConfigMap", "detr-workflows-bridge")["data"] == {"bridge.yaml": BRIDGE}
+    for name, template in (
+        ("export", "cvat-train"),
+        ("export-for-others", "cvat-train"),
+        ("annotate", "detr-annotate"),
+    ):
+        step = release.step(name, template)
+        assert variables(step)["CVAT_ACCESS_TOKEN"]["secretKeyRef"]["name"] == "detr-workflows-cvat"
+        assert variables(step)["AWS_ACCESS_KEY_ID"]["secretKeyRef"]["name"] == "keys"
+        assert step["container"]["image"].startswith("r.example.org/detr-workflows/")
+    assert "pool.{{workflow.parameters.sys-node-pool}}" in str(release.step("annotate", "detr-annotate"))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [("cvat: [", "is not YAML"), ("url: x", "has no key cvat, which says where CVAT is"), (None, "cannot be read")],
+)
+def test_a_bridge_that_is_not_described_is_refused(text: str | None, sentence: str, tmp_path: Path):
+    path = tmp_path / "bridge.yaml"
+    if text is not None:
+        path.write_text(text)
+    result = render(SETTINGS["pools"], tmp_path, "--bridge", str(path))
+    assert (result.returncode, sentence in result.stderr) == (2, True)
+    assert len(result.stderr.strip().splitlines()) == 1
 
 
 REFUSED: list[tuple[dict[str, Any], tuple[str, ...], str]] = [

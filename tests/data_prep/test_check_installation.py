@@ -153,8 +153,8 @@ def test_a_missing_secret_is_said_with_what_to_type(
         monkeypatch.delenv(name)
     (said,) = said_by(texts, ours)
     assert said == (
-        f"the secret the-keys with the store's keys is missing in this namespace, or has {absent}: create it with "
-        "`kubectl create secret generic the-keys --from-literal=access-key-id=... --from-literal=secret-access-key=...`"
+        f"the secret the-keys with the store's keys is missing in this namespace, or has {absent}: write each key into a file "
+        "of its name and run `kubectl create secret generic the-keys --from-file=access-key-id --from-file=secret-access-key`"
     )
 
 
@@ -248,6 +248,23 @@ def test_evaluate_may_not_read_models_from_elsewhere(ours: Installation):
     }
     (said,) = said_by(texts, ours, "detr-evaluate")
     assert said.startswith("trained-model: s3://secrets/model may not be read here")
+
+
+def test_what_comes_from_cvat_is_checked_without_an_export(store: ObjectStore):
+    texts = {"store": store.url, "cvat-subject": "task:8", "cvat-grant": "detr1.x.y", "model": "tiny"}
+    findings = check(texts, "run-1", "uid", template="cvat-train")
+    assert "model: tiny" in findings
+    with pytest.raises(ConfigError, match="cvat-subject must be tasks or one project of CVAT"):
+        check(texts | {"cvat-subject": "8"}, "run-1", "uid", template="cvat-train")
+
+
+def test_annotate_needs_a_model_that_is_there(store: ObjectStore):
+    store.put_bytes("runs/a/model/config.json", b"{}")
+    texts = {"store": store.url, "cvat-subject": "task:8", "cvat-grant": "detr1.x.y", "trained-model": "runs/a/model"}
+    findings = check(texts, "run-1", "uid", template="detr-annotate")
+    assert f"trained-model: {store.url}/runs/a/model" in findings
+    with pytest.raises(CheckError, match="trained-model: there is no model at"):
+        check(texts | {"trained-model": "runs/b/model"}, "run-1", "uid", template="detr-annotate")
 
 
 def settings(path: Path, installation: Installation) -> dict[str, str]:

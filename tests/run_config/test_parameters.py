@@ -13,6 +13,7 @@ from run_config.errors import ConfigError
 from run_config.locations import key_below_store, local_path, resolve, store_url
 from run_config.parameter_forms import form_json, markdown
 from run_config.parameters import (
+    BRIDGE_TEMPLATES,
     BY_NAME,
     PARAMETERS,
     TEMPLATES,
@@ -63,6 +64,34 @@ def test_each_template_takes_known_parameters_and_says_where_its_runs_lie():
         assert {Role.STORE, Role.OUTPUT} <= {parameter.role for parameter in taken}, name
         assert [one for one in BY_NAME.values() if one in taken] == list(taken), name
     assert {one.name for taken in TEMPLATES.values() for one in taken} == set(BY_NAME)
+
+
+def test_the_templates_of_the_bridge_are_those_that_need_its_permission():
+    needy = [name for name, taken in TEMPLATES.items() if Role.GRANT in {parameter.role for parameter in taken}]
+    assert tuple(needy) == BRIDGE_TEMPLATES
+    for name in needy:
+        assert Role.SUBJECT in {parameter.role for parameter in TEMPLATES[name]}
+    of_cvat = [one for one in TEMPLATES["cvat-train"] if one not in PARAMETERS]
+    assert [one.name for one in of_cvat] == ["cvat-subject", "cvat-grant"]
+    assert {one.name for one in PARAMETERS} - {one.name for one in TEMPLATES["cvat-train"]} == {"cvat-annotation-path"}
+
+
+@pytest.mark.parametrize("text", ["task:8", "task:8,task:19", "project:3"])
+def test_a_run_is_about_tasks_or_a_project(text: str):
+    assert parse_value(BY_NAME["cvat-subject"], text) == text
+
+
+@pytest.mark.parametrize("text", ["8", "task:0", "task:8,project:3", "project:3,project:4", "task:8,", "tasks:8"])
+def test_what_is_no_subject_is_refused(text: str):
+    said = refused(BY_NAME["cvat-subject"], text)
+    assert said == (
+        f"cvat-subject must be tasks or one project of CVAT, such as task:8,task:9 or project:3, not {text!r}."
+    )
+
+
+def test_a_missing_permission_says_where_it_comes_from():
+    said = refused(BY_NAME["cvat-grant"], "")
+    assert said == "cvat-grant is missing: the permission that the form in CVAT gives; start the run from CVAT."
 
 
 def test_a_template_takes_its_own_parameters_alone():

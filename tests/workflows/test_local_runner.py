@@ -272,7 +272,7 @@ def test_a_template_that_is_not_there_is_said_in_one_sentence():
     done = subprocess.run([COMMAND, "run-local", "detr-tain"], check=False, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == (
-        "error: there is no template detr-tain; ours are detr-evaluate, detr-prepare, "
+        "error: there is no template detr-tain; ours are cvat-train, detr-annotate, detr-evaluate, detr-prepare, "
         "detr-train, others go by their path\n"
     )
 

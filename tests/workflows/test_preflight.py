@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 import yaml
 
+from run_config.parameters import BRIDGE_TEMPLATES
 from tests.workflows.cluster_commands import Command, Ended, api, command
 from tests.workflows.fake_kubernetes import FakeKubernetes, Json
 from tests.workflows.test_pools import SETTINGS, node
@@ -28,6 +29,8 @@ def sound(api: FakeKubernetes, monkeypatch: pytest.MonkeyPatch) -> FakeKubernete
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
     for path in RENDERED.glob("*.yaml"):
+        if path.stem in BRIDGE_TEMPLATES:
+            continue
         api.add("workflowtemplates", path.stem, yaml.safe_load(path.read_text()))
     artifacts = f"s3: {{bucket: lab, endpoint: s3.amazonaws.com, {KEYS}}}"
     settings = f"{SETTINGS}storeSecret: detr-workflows-store\n"
@@ -363,6 +366,37 @@ def test_taints_are_unknown_where_no_template_says_what_is_tolerated(sound: Fake
     sound.objects["workflowtemplates"].clear()
     finding = found(command("preflight", "--json"))["pool small"]
     assert (finding["mark"], "not seen" in finding["text"]) == ("unknown", True)
+
+
+def with_bridge(api: FakeKubernetes) -> None:
+    for name in BRIDGE_TEMPLATES:
+        api.add("workflowtemplates", name, yaml.safe_load((RENDERED / f"{name}.yaml").read_text()))
+    keys = {"access-token": "YQ==", "signing-key": "Yg=="}
+    api.add("secrets", "detr-workflows-cvat", {"data": keys})
+
+
+def test_an_installation_with_the_bridge_is_looked_at_whole(sound: FakeKubernetes, command: Command):
+    with_bridge(sound)
+    ended = command("preflight", "--json")
+    assert (marked(ended, "fail"), marked(ended, "warn")) == ([], [])
+    assert found(ended)["secret detr-workflows-cvat"]["text"] == "has access-token, signing-key"
+    del sound.objects["workflowtemplates"]["cvat-train"]
+    assert marked(command("preflight", "--json"), "fail") == ["template cvat-train"]
+
+
+@pytest.mark.parametrize("store_secret", [True, False])
+def test_the_bridges_secret_is_missed_in_words_of_its_own(sound: FakeKubernetes, command: Command, store_secret: bool):
+    with_bridge(sound)
+    if not store_secret:
+        sound.objects["configmaps"]["detr-workflows"]["data"]["settings.yaml"] = SETTINGS
+    del sound.objects["secrets"]["detr-workflows-cvat"]["data"]["signing-key"]
+    finding = found(command("preflight", "--json"))["secret detr-workflows-cvat"]
+    assert (finding["mark"], finding["text"]) == ("fail", "has nothing under signing-key")
+    assert finding["action"] == "put CVAT's token and the signing key in"
+    del sound.objects["secrets"]["detr-workflows-cvat"]
+    finding = found(command("preflight", "--json"))["secret detr-workflows-cvat"]
+    assert (finding["mark"], finding["text"]) == ("fail", "is not in ml")
+    assert "--from-file=access-token --from-file=signing-key" in finding["action"]
 
 
 def test_a_secret_that_only_argo_mounts_is_looked_for_without_a_store_secret(sound: FakeKubernetes, command: Command):

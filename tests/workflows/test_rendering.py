@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import yaml
 from run_config.parameter_forms import ANNOTATION, form_json
 from run_config.parameters import BY_NAME, TEMPLATES
 from workflows import images, rendering
+from workflows.cluster.pod_needs import needs_of
 from workflows.plan import read_plan
 
 COMMAND = Path(sys.executable).parent / "detr-workflows"
@@ -23,6 +25,8 @@ STEPS = {
     "detr-train": ["check", "prepare", "train", "report"],
     "detr-prepare": ["check", "prepare"],
     "detr-evaluate": ["check", "evaluate", "report"],
+    "cvat-train": ["check", "export", "prepare", "train", "report"],
+    "detr-annotate": ["check", "annotate"],
 }
 
 
@@ -107,7 +111,7 @@ def test_the_form_lies_on_the_template(manifest: dict[str, Any]):
 
 def test_no_value_of_a_person_is_part_of_a_shells_text(manifest: dict[str, Any]):
     for name, container in containers(manifest).items():
-        assert container["command"][0] in {"data-prep", "detr-job", "detr-workflows", "python"}, name
+        assert container["command"][0] in {"cvat-bridge", "data-prep", "detr-job", "detr-workflows", "python"}, name
         assert "-c" not in container["args"], name
 
 
@@ -138,4 +142,100 @@ def test_images_carry_the_version_of_the_project(manifest: dict[str, Any]):
     version = re.search(r'^version = "(.+)"$', project, re.MULTILINE)
     assert version is not None
     assert version[1] == images.VERSION
-    assert {one["image"] for one in containers(manifest).values()} <= {images.CPU_STEPS, images.DETR_JOB}
+    assert {one["image"] for one in containers(manifest).values()} <= {
+        images.CPU_STEPS,
+        images.DETR_JOB,
+        images.CVAT_BRIDGE,
+    }
+
+
+def environment(container: dict[str, Any]) -> dict[str, Any]:
+    return {one["name"]: one.get("valueFrom", one.get("value")) for one in container["env"]}
+
+
+def test_only_the_steps_that_talk_to_cvat_see_its_token_and_its_network(manifest: dict[str, Any]):
+    for step in manifest["spec"]["templates"]:
+        if "container" not in step:
+            continue
+        talks = step["name"] in {"export", "export-for-others", "annotate"}
+        names = [name for name in environment(step["container"]) if name.startswith("CVAT_")]
+        expected = ["CVAT_BRIDGE_SETTINGS", "CVAT_ACCESS_TOKEN", "CVAT_BRIDGE_SIGNING_KEY"] if talks else []
+        assert names == expected, step["name"]
+        assert ("/etc/cvat-bridge" in [one["mountPath"] for one in step["container"]["volumeMounts"]]) is talks
+        assert (step["metadata"]["labels"].get("detr-workflows/calls-cvat") == "true") is talks
+
+
+def test_a_missing_secret_or_config_map_keeps_no_pod_waiting(manifest: dict[str, Any]):
+    for name, container in containers(manifest).items():
+        for variable, source in environment(container).items():
+            if isinstance(source, dict):
+                assert all(reference["optional"] is True for reference in source.values()), (name, variable)
+    for step in manifest["spec"]["templates"]:
+        for volume in step.get("volumes", []):
+            assert volume.get("configMap", {"optional": True})["optional"] is True, (step["name"], volume["name"])
+
+
+@pytest.fixture
+def of_others() -> dict[str, Any]:
+    """The step that workflows of others call."""
+    manifest = yaml.safe_load(rendering.rendered()["cvat-train.yaml"])
+    return next(one for one in manifest["spec"]["templates"] if one["name"] == "export-for-others")
+
+
+def test_the_export_for_others_takes_nothing_from_the_workflow_that_calls_it(of_others: dict[str, Any]):
+    assert [one["name"] for one in of_others["inputs"]["parameters"]] == ["subject", "grant", "store", "into", "format"]
+    tags = {tag for text in of_others["container"]["args"] for tag in TAG.findall(text)}
+    inputs = {f"inputs.parameters.{one['name']}" for one in of_others["inputs"]["parameters"]}
+    assert tags == inputs | {"workflow.name"}
+    assert of_others["archiveLocation"] == {"archiveLogs": False}
+
+
+def test_the_export_for_others_is_restricted_in_a_workflow_that_is_not(of_others: dict[str, Any]):
+    foreign = {
+        "metadata": {"name": "theirs"},
+        "spec": {"entrypoint": "main", "templates": [of_others]},
+    }
+    (pod,) = needs_of(foreign).pods
+    assert pod.unrestricted == ()
+    patch = yaml.safe_load(of_others["podSpecPatch"])
+    assert patch["automountServiceAccountToken"] is False
+    assert of_others["serviceAccountName"] == "detr-workflows"
+    mounted = [one["mountPath"] for one in of_others["container"]["volumeMounts"]]
+    assert not any("serviceaccount" in path for path in mounted)
+
+
+def test_argo_takes_what_is_rendered(tmp_path: Path):
+    argo = shutil.which("argo")
+    if argo is None:
+        pytest.skip("argo is not on the PATH: get it from https://github.com/argoproj/argo-workflows/releases")
+    rendering.write(rendering.in_folder(tmp_path))
+    workflow = {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "Workflow",
+        "metadata": {"generateName": "theirs-"},
+        "spec": {
+            "entrypoint": "main",
+            "templates": [
+                {
+                    "name": "main",
+                    "dag": {
+                        "tasks": [
+                            {
+                                "name": "export",
+                                "templateRef": {"name": "cvat-train", "template": "export-for-others"},
+                                "arguments": {
+                                    "parameters": [
+                                        {"name": name, "value": "x"} for name in ("subject", "grant", "store", "into")
+                                    ]
+                                },
+                            }
+                        ]
+                    },
+                }
+            ],
+        },
+    }
+    (tmp_path / "theirs.yaml").write_text(yaml.safe_dump(workflow))
+    command = [argo, "lint", "--offline", "--strict", "--no-color", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr

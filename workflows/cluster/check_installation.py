@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from run_config.parameter_forms import ANNOTATION, FORM_VERSION
-from run_config.parameters import TEMPLATES
+from run_config.parameters import BRIDGE_TEMPLATES, TEMPLATES
 from workflows.cluster.artifact_repository import read_repository, repository_reference
 from workflows.cluster.errors import NotThereError
 from workflows.cluster.findings import Finding, fail, ok, unknown, warn
@@ -21,7 +21,10 @@ UNTOUCHED_AFTER = timedelta(seconds=60)
 
 def templates(scene: Scene) -> Iterator[Finding]:
     """Our templates, and whether they take what this command knows."""
+    bridge = any(name in scene.trees for name in BRIDGE_TEMPLATES)
     for name, parameters in TEMPLATES.items():
+        if name in BRIDGE_TEMPLATES and not bridge:
+            continue
         tree = scene.trees.get(name)
         subject = f"template {name}"
         if tree is None:

@@ -30,7 +30,6 @@ def caller(scene: Scene) -> Iterator[Finding]:
         (ARGO, "workflowtemplates", "get", ""),
         (ARGO, "workflows", "create", ""),
         (ARGO, "workflows", "get", ""),
-        ("", "configmaps", "get", scene.config_map),
     ]
     lacking = [
         f"{verb} {resource}" for group, resource, verb, name in wanted if not _may(scene, group, resource, verb, name)
@@ -39,6 +38,9 @@ def caller(scene: Scene) -> Iterator[Finding]:
         yield fail("your rights", f"you may not {', '.join(lacking)} in {scene.namespace}", _CLIENT_ROLE)
     else:
         yield ok("your rights", f"you may submit and watch runs in {scene.namespace}")
+    if not _may(scene, "", "configmaps", "get", scene.config_map):
+        what = "you may not read it, so wrong pools and places are refused by the run's first step and not by `submit`"
+        yield warn(f"ConfigMap {scene.config_map} for you", what, _CLIENT_ROLE)
 
 
 def _may(scene: Scene, group: str, resource: str, verb: str, name: str) -> bool:
@@ -57,7 +59,9 @@ def service_accounts(scene: Scene) -> Iterator[Finding]:
         try:
             scene.cluster.read(ServiceAccount, name)
         except NotThereError:
-            yield fail(subject, f"is not in {scene.namespace}", "let the chart create it (workflow.serviceAccount)")
+            yield fail(
+                subject, f"is not in {scene.namespace}", "let the chart create it (serviceAccounts.workflow.create)"
+            )
             continue
         except ForbiddenError:
             pass  # the roles may still be seen
@@ -139,22 +143,26 @@ def _name(role: Role | ClusterRole) -> str:
 def secrets(scene: Scene) -> Iterator[Finding]:
     """The secrets by name and key. Their values are not looked at, beyond whether there is one."""
     by_steps: dict[str, set[str]] = {}
+    for_cvat: dict[str, set[str]] = {}
     for needs in scene.needs.values():
         for secret in needs.secrets:
             by_steps.setdefault(secret.name, set()).update(secret.keys)
+            for_cvat.setdefault(secret.name, set()).update(secret.cvat_keys)
     by_argo, always = _of_artifacts(scene)
     store = scene.installation.store_secret if scene.installation else None
     for name in sorted(by_steps.keys() | by_argo.keys()):
         read = by_steps.get(name, set())
         mounted = by_argo.get(name, set())
+        cvat = for_cvat.get(name, set())
         if store == "":
-            if read and not mounted:
+            if read and not mounted | cvat:
                 yield ok(f"secret {name}", "is not used: credentials come from the service account or the node")
-            read = set()
+            read = cvat
         # Without a key that it reads the step check ends the run with a sentence, if its own pod needs no secret.
         silent = mounted if always else mounted - read
         if read | mounted:
-            yield _secret(scene, name, sorted(read | mounted), silent)
+            only_cvat = bool(cvat) and cvat == read | mounted
+            yield _secret(scene, name, sorted(read | mounted), silent, only_cvat=only_cvat)
 
 
 def _of_artifacts(scene: Scene) -> tuple[dict[str, set[str]], bool]:
@@ -178,18 +186,22 @@ def _of_artifacts(scene: Scene) -> tuple[dict[str, set[str]], bool]:
     return found, always
 
 
-def _secret(scene: Scene, name: str, required: Sequence[str], silent: Collection[str]) -> Finding:
-    """`silent`: the keys without which a pod never starts, before any step could say so."""
+def _secret(scene: Scene, name: str, required: Sequence[str], silent: Collection[str], *, only_cvat: bool) -> Finding:
+    """`silent`: the keys without which a pod never starts, before any step could say so.
+
+    `only_cvat`: what is in it is not for the store.
+    """
     subject = f"secret {name}"
     stuck = "the artifact repository names it, so pods that keep a log or an artifact stay in PodInitializing"
-    said = len(silent) < len(required) and "the step check says within a minute when it is missing"
+    teller = "steps export and annotate say so" if only_cvat else "step check says within a minute"
+    said = len(silent) < len(required) and f"the {teller} when it is missing"
     try:
         data = scene.cluster.read(Secret, name).data or {}
     except NotThereError:
         return fail(
             subject,
             f"is not in {scene.namespace}" + ("" if said else f"; {stuck}"),
-            f"kubectl -n {scene.namespace} create secret generic {name} {_literals(required)}",
+            f"kubectl -n {scene.namespace} create secret generic {name} {_files(required)}",
         )
     except ForbiddenError:
         return unknown(subject, "you may not read it", said or f"ask somebody who may: {stuck} without it")
@@ -197,10 +209,13 @@ def _secret(scene: Scene, name: str, required: Sequence[str], silent: Collection
     if empty:
         mute = any(key in silent and key not in data for key in empty)
         return fail(
-            subject, f"has nothing under {', '.join(empty)}" + (f"; {stuck}" if mute else ""), "put the store's keys in"
+            subject,
+            f"has nothing under {', '.join(empty)}" + (f"; {stuck}" if mute else ""),
+            "put CVAT's token and the signing key in" if only_cvat else "put the store's keys in",
         )
     return ok(subject, f"has {', '.join(required)}")
 
 
-def _literals(keys: Iterable[str]) -> str:
-    return " ".join(f"--from-literal={key}=…" for key in keys)
+def _files(keys: Iterable[str]) -> str:
+    """Each key from a file of its name: a value on the command line would stay in the shell's history."""
+    return " ".join(f"--from-file={key}" for key in keys)

@@ -76,6 +76,8 @@ class SecretNeeds:
 
     name: str
     keys: set[str] = field(default_factory=set)
+    cvat_keys: set[str] = field(default_factory=set)
+    """Those of `keys` that are for CVAT and not for the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +102,11 @@ def needs_of(tree: Mapping[str, Any]) -> TemplateNeeds:
     steps = [one for one in spec.get("templates") or () if one.get("container") or one.get("script")]
     secrets: dict[str, SecretNeeds] = {}
     for step in steps:
-        for reference in _required_secrets(step):
-            secrets.setdefault(reference["name"], SecretNeeds(reference["name"])).keys.add(reference["key"])
+        for variable, reference in _required_secrets(step):
+            secret = secrets.setdefault(reference["name"], SecretNeeds(reference["name"]))
+            secret.keys.add(reference["key"])
+            if variable.startswith("CVAT_"):
+                secret.cvat_keys.add(reference["key"])
     return TemplateNeeds(
         name=tree["metadata"]["name"],
         service_account=spec.get("serviceAccountName") or "default",
@@ -179,12 +184,13 @@ def _quantity(text: Any, none: Sequence[str]) -> Decimal:  # noqa: ANN401 - what
         return Decimal(0 if any(name in str(text) for name in none) else 1)
 
 
-def _required_secrets(step: Mapping[str, Any]) -> Iterator[Mapping[str, str]]:
+def _required_secrets(step: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """Variable and where it comes from."""
     main = step.get("container") or step.get("script") or {}
     for variable in main.get("env") or ():
         reference = (variable.get("valueFrom") or {}).get("secretKeyRef")
         if reference and variable["name"] not in OPTIONAL_VARIABLES:
-            yield reference
+            yield variable["name"], reference
 
 
 def _unrestricted(

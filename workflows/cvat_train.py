@@ -1,0 +1,45 @@
+"""The template `cvat-train`: tasks or a project of CVAT become a trained, evaluated detector.
+
+It also holds `export-for-others`, which workflows of other people call by reference to get an export.
+"""
+
+from hera.workflows import DAG, Task, WorkflowTemplate
+
+from workflows.detr_train import result
+from workflows.steps import RUN_PREFIX, check, export, export_for_others, given, prepare_dataset, report, train
+from workflows.template import settings
+
+TITLE = "Train a detection transformer"
+DESCRIPTION = (
+    "Takes tasks or a project of CVAT to a trained and evaluated detector: **check** the parameters, **export** "
+    "the annotations, **prepare** the data set, **train**, **report**. The model and `report/index.html` lie in the "
+    "store, under the output prefix and the name of the run."
+)
+
+with (
+    WorkflowTemplate(
+        **settings(
+            "cvat-train",
+            TITLE,
+            DESCRIPTION,
+            f"{TITLE}: {given('model')}",
+            f"{given('cvat-subject')} → {RUN_PREFIX}",
+            export_for_others,
+        )
+    ) as cvat_train,
+    DAG(
+        name="main",
+        outputs=[result("prepare", "prepared-set"), result("report", "ap"), result("report", "ap50")],
+    ),
+):
+    checked = Task(name="check", template=check("cvat-train"))
+    exported = Task(name="export", template=export)
+    dataset = {"dataset": exported.get_parameter("dataset")}
+    prepared = Task(name="prepare", template=prepare_dataset, arguments=dataset)
+    prepared_set = {"prepared-set": prepared.get_parameter("prepared-set")}
+    trained = Task(name="train", template=train, arguments=prepared_set)
+    reported = Task(name="report", template=report, arguments=prepared_set)
+    checked >> exported
+    exported >> prepared
+    prepared >> trained
+    trained >> reported

@@ -1,0 +1,25 @@
+"""The template `detr-annotate`: a trained model draws boxes in tasks of CVAT."""
+
+from hera.workflows import DAG, Task, WorkflowTemplate
+
+from workflows.steps import annotate, check, given
+from workflows.template import settings
+
+TITLE = "Annotate with a model"
+
+with (
+    WorkflowTemplate(
+        **settings(
+            "detr-annotate",
+            TITLE,
+            "A trained model draws its boxes into tasks of CVAT: **check** the parameters, **annotate**. Labels are "
+            "matched by their names. What people drew stays, unless `existing-shapes` says otherwise.",
+            f"{TITLE}: {given('cvat-subject')}",
+            f"{given('trained-model')} → {given('cvat-subject')}",
+        )
+    ) as detr_annotate,
+    DAG(name="main"),
+):
+    checked = Task(name="check", template=check("detr-annotate"))
+    annotated = Task(name="annotate", template=annotate)
+    checked >> annotated
