@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGES: list[str] = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
-IMAGES = ["cpu-steps", "detr-job"]
+IMAGES = ["cpu-steps", "cvat-bridge", "detr-job"]
 # What Kubernetes gives a step: no root, no rights, nothing to write to but /tmp.
 LOCKED_UP = [
     *("run", "--rm", "--network", "none", "--read-only", "--tmpfs", "/tmp"),
@@ -49,6 +49,11 @@ def image(request: pytest.FixtureRequest, registry: str) -> str:
 @pytest.fixture
 def cpu_steps(registry: str) -> str:
     return present(registry, "cpu-steps")
+
+
+@pytest.fixture
+def cvat_bridge(registry: str) -> str:
+    return present(registry, "cvat-bridge")
 
 
 @pytest.fixture
@@ -191,6 +196,24 @@ def test_cpu_steps_holds_no_torch_and_no_hera_and_stays_small(cpu_steps: str) ->
     absent = ("torch", "torchvision", "nvidia", "triton", "scipy", "hera")
     assert importable(cpu_steps, *absent) == dict.fromkeys(absent, False)
     assert inspect(cpu_steps)["Size"] < 450_000_000
+
+
+def test_the_bridge_starts_without_a_shell(cvat_bridge: str) -> None:
+    assert "Connect CVAT with the training workflows" in run(cvat_bridge, "cvat-bridge", "--help")
+    used = ("fastapi", "uvicorn", "httpx", "lightkube", "markdown_it", "obstore", *PACKAGES)
+    assert importable(cvat_bridge, *used) == dict.fromkeys(used, True)
+
+
+def test_the_bridge_holds_nothing_that_reads_images_and_stays_small(cvat_bridge: str) -> None:
+    absent = ("torch", "numpy", "PIL", "scipy", "hera", "jinja2", "cvat_sdk")
+    assert importable(cvat_bridge, *absent) == dict.fromkeys(absent, False)
+    assert inspect(cvat_bridge)["Size"] < 400_000_000
+
+
+def test_models_are_served_and_tasks_annotated_by_the_training_image(detr_job: str) -> None:
+    used = ("cvat_sdk", "fastapi", "uvicorn")
+    assert importable(detr_job, *used) == dict.fromkeys(used, True)
+    assert "serve-models" in run(detr_job, "cvat-bridge", "--help")
 
 
 def test_a_change_of_code_moves_only_a_few_megabytes(image: str) -> None:
