@@ -1,5 +1,7 @@
 """The command line `cvat-bridge`: the service, the steps that talk to CVAT, and the model server."""
 
+from typing import Annotated
+
 import typer
 
 from run_config.command_line import run
@@ -16,6 +18,26 @@ app = typer.Typer(
 @app.callback()
 def _cvat_bridge() -> None:
     """Keeps the verbs as sub-commands, however few there are."""
+
+
+@app.command("serve-models")
+def serve_models(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",  # noqa: S104 - a pod's port
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port that CVAT takes for a Nuclio dashboard's.")] = 8070,
+    device: Annotated[str, typer.Option(help="auto, cuda or cpu. cuda without a GPU is an error.")] = "auto",
+    store: Annotated[str, typer.Option(help="Root of the store with the runs; in an installation it is known.")] = "",
+    prefix: Annotated[
+        list[str] | None,
+        typer.Option(help="Prefix below the store that runs lie under; may be given again. Else where runs may write."),
+    ] = None,
+) -> None:
+    """Offer trained models in CVAT's Models page and Automatic annotation.
+
+    CVAT is told that this is its Nuclio dashboard. CVAT proves nothing to it: only CVAT may reach the port.
+    """
+    from cvat_bridge.serving.serve import serve_models as serve
+
+    serve(host, port, device, store, prefix or [])
 
 
 def main() -> None:

@@ -1,15 +1,40 @@
-"""A trained model on single images: what the command line, and later the bridge to CVAT, call."""
+"""A trained model on single images: what the command line and the bridge to CVAT call.
 
+Images become pixels by the one rule of prepared sets, so that a model sees what it was trained on.
+"""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
+from data_prep.prepared_set import ORIENTATION_TAG, ImageError, decode_image
 from detr_job import pixels
 from detr_job.augmentation import Sample, resize
-from detr_job.data import collate, normalised
-from detr_job.hardware import autocast, use_bf16
+from detr_job.data import Batch, collate, normalised
+from detr_job.errors import JobError
+from detr_job.hardware import autocast, hardware_name, use_bf16
 from detr_job.model_folder import TrainedModel, load_model
+from object_store import open_store
+from run_config.locations import resolve
+
+
+class UnreadableImage(JobError):
+    """An image file that cannot be decoded, or has too many pixels."""
+
+
+class NoMemory(JobError):
+    """The device has no room for a model or an image at the moment."""
+
+    exit_code = 75
+
+
+Device = torch.device
+"""What `detr_job.hardware.choose_device` gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,32 +46,99 @@ class Found:
     bbox: tuple[float, float, float, float]
 
 
+@dataclass(frozen=True, slots=True)
+class ReadyImage:
+    """An image as the network takes it, still in the processor's memory; the original's size in pixels."""
+
+    batch: Batch
+    width: int
+    height: int
+
+
 class Predictor:
     """A model from its folder, ready to look at images."""
 
     def __init__(self, url: str, device: torch.device) -> None:
         self.device = device
-        self.model: TrainedModel = load_model(url, device)
+        with _memory(device):
+            self.model: TrainedModel = load_model(url, device)
         self.classes = self.model.info.classes
         self.bf16 = use_bf16(self.model.config.training, device, insist=False)
 
-    @torch.no_grad()
     def __call__(self, image: Image.Image, threshold: float) -> list[Found]:
         """Detections with at least this score, best first. image: 8-bit RGB, orientation applied."""
+        return self.detect(self.ready(image), threshold)
+
+    def ready(self, image: Image.Image) -> ReadyImage:
+        """The image at the model's size. Safe in any thread, while another detects. image: 8-bit RGB, upright."""
         size = self.model.info.preprocessing
         sample = Sample(pixels.pil_to_tensor(image), torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
-        batch = collate([(0, resize(sample, size.eval_size, size.max_size))]).to(self.device)
-        with autocast(self.device, bf16=self.bf16):
-            outputs = self.model.family.network(normalised(batch), None)
-        sizes = torch.tensor([[image.height, image.width]], dtype=torch.float32)
-        seen = self.model.family.detections(outputs, sizes)[0]
+        batch = collate([(0, resize(sample, size.eval_size, size.max_size))])
+        return ReadyImage(batch, image.width, image.height)
+
+    def read(self, data: bytes) -> ReadyImage:
+        """The same from the bytes of an image file. UnreadableImage: it is none."""
+        return self.ready(upright_rgb(data))
+
+    @torch.no_grad()
+    def detect(self, image: ReadyImage, threshold: float) -> list[Found]:
+        """Detections with at least this score, best first. One thread at a time. NoMemory: the device has none."""
+        with _memory(self.device):
+            batch = image.batch.to(self.device)
+            with autocast(self.device, bf16=self.bf16):
+                outputs = self.model.family.network(normalised(batch), None)
+            sizes = torch.tensor([[image.height, image.width]], dtype=torch.float32)
+            seen = self.model.family.detections(outputs, sizes)[0]
+            columns = seen.scores.tolist(), seen.labels.tolist(), seen.boxes.tolist()
         found = []
-        for score, label, (x1, y1, x2, y2) in zip(
-            seen.scores.tolist(), seen.labels.tolist(), seen.boxes.tolist(), strict=True
-        ):
+        for score, label, (x1, y1, x2, y2) in zip(*columns, strict=True):
             if score >= threshold:
                 left, top = max(x1, 0.0), max(y1, 0.0)
                 right, bottom = min(x2, float(image.width)), min(y2, float(image.height))
                 box = (left, top, max(right - left, 0.0), max(bottom - top, 0.0))
                 found.append(Found(self.classes[label], score, box))
         return sorted(found, key=lambda each: -each.score)
+
+
+@contextmanager
+def _memory(device: torch.device) -> Iterator[None]:
+    """Give back what PyTorch holds in reserve, when a GPU has no more; NoMemory says so."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
+        raise NoMemory(f"{hardware_name(device)} has no memory left: use a larger one, or fewer models") from error
+
+
+def upright_rgb(data: bytes) -> Image.Image:
+    """The file as 8-bit RGB with its orientation applied, exactly as in training.
+
+    UnreadableImage: it is no image, is damaged, or unpacks to more pixels than are allowed.
+    """
+    try:
+        return decode_image(data)
+    except ImageError as error:
+        raise UnreadableImage(str(error)) from error
+
+
+def upright_rgb_of(image: Image.Image) -> Image.Image:
+    """The same for an image that somebody else has opened. UnreadableImage: it is damaged."""
+    try:
+        if image.getexif().get(ORIENTATION_TAG, 1) != 1:
+            image = ImageOps.exif_transpose(image)
+        if image.mode == "RGB":
+            image.load()
+            return image
+        # Grey, 16 bits, palettes: there is one rule, and it takes files. TIFF keeps all of these as they are.
+        file = io.BytesIO()
+        image.save(file, "TIFF")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UnreadableImage(f"the image file is damaged ({error})") from error
+    return upright_rgb(file.getvalue())
+
+
+def model_place(text: str, store_url: str) -> str:
+    """A URL, or a path on this machine where there is one, else a key below the store."""
+    if "://" in text or text.startswith(("/", ".", "~")) or Path(text).exists():
+        return text
+    return resolve(text, open_store(store_url).url)
