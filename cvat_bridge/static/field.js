@@ -1,0 +1,189 @@
+/* One setting of the form: its label, help, control and mistake. */
+
+import { bounds, problem } from './checks.js';
+import { freshId, h, put, setText, show, simpleHtml } from './dom.js';
+
+const MANY_CHOICES = 8;
+const ROOM = { true: ['Room now', 'good'], false: ['Full now: the run waits', 'wait'] };
+
+/** Builds the setting; `changed` is called after each change by the reader. */
+export function makeField(field, initial, changed) {
+  const ids = { control: freshId(field.name), help: freshId('help'), error: freshId('error') };
+  const help = helpOf(field, ids.help);
+  const error = h('p', { class: 'field-error', id: ids.error, hidden: true });
+  const describedBy = help ? ids.help : null;
+  const asRadios = field.choices?.some((choice) => choice.detail || typeof choice.available === 'boolean');
+  const make = asRadios ? radios : field.choices?.length ? select : textControl;
+  const control = make(field, ids, initial, () => {
+    // A mistake that was shown goes away as soon as it is mended; a new one waits until the field is left.
+    if (!error.hidden) showProblem(problem(field, control.value()));
+    changed();
+  });
+  control.describe(describedBy);
+
+  const optional = field.required ? null : h('span', { class: 'optional' }, 'optional');
+  const node = asRadios
+    ? h('fieldset', { class: 'field' },
+        h('legend', { class: 'label' }, field.title, ' ', optional), help, control.node, error)
+    : h('div', { class: 'field' },
+        h('label', { class: 'label', for: ids.control }, field.title, ' ', optional), help, control.node, error);
+  node.addEventListener('change', () => showProblem(problem(field, control.value())));
+
+  function showProblem(sentence) {
+    setText(error, sentence ?? '');
+    show(error, Boolean(sentence));
+    node.classList.toggle('wrong', Boolean(sentence));
+    control.markWrong(Boolean(sentence));
+    control.describe([describedBy, sentence ? ids.error : null].filter(Boolean).join(' ') || null);
+  }
+
+  return {
+    node,
+    field,
+    value: control.value,
+    check: () => problem(field, control.value()),
+    showProblem,
+    focus: control.focus,
+  };
+}
+
+function helpOf(field, id) {
+  const range = ['integer', 'number'].includes(field.type) ? bounds(field) : '';
+  if (!field.help_html && !range) return null;
+  const help = h('div', { class: 'help', id });
+  help.append(simpleHtml(field.help_html));
+  if (range) put(help, h('p', { class: 'bounds' }, `${range[0].toUpperCase()}${range.slice(1)}.`));
+  return help;
+}
+
+function setOrRemove(element, name, value) {
+  if (value) element.setAttribute(name, value);
+  else element.removeAttribute(name);
+}
+
+/** What a control can do, for one that is one element. */
+function oneElement(element) {
+  return {
+    node: element,
+    value: () => element.value,
+    focus: () => element.focus(),
+    describe: (ids) => setOrRemove(element, 'aria-describedby', ids),
+    markWrong: (wrong) => setOrRemove(element, 'aria-invalid', wrong && 'true'),
+  };
+}
+
+function textControl(field, ids, initial, changed) {
+  const attributes = {
+    id: ids.control,
+    name: field.name,
+    class: 'input',
+    autocomplete: 'off',
+    autocapitalize: 'none',
+    spellcheck: 'false',
+    'aria-required': field.required ? 'true' : null,
+    on: { input: changed },
+  };
+  const numeric = { integer: 'numeric', number: 'decimal' }[field.type];
+  const severalLines = field.type === 'locations' || field.type === 'text';
+  const element = severalLines
+    ? h('textarea', { ...attributes, rows: field.type === 'locations' ? 3 : 2 })
+    // Not type=number: it hides from us what was typed wrongly.
+    : h('input', { ...attributes, type: 'text', inputmode: numeric ?? null, class: numeric ? 'input short' : 'input' });
+  element.value = initial;
+  return oneElement(element);
+}
+
+/** The choices as the form shows them: with one that leaves it empty, or asks for a choice. */
+function shownChoices(field, initial) {
+  const choices = [...field.choices];
+  if (initial && !choices.some((choice) => choice.value === initial)) {
+    choices.unshift({ value: initial, title: initial, detail: '', available: null });
+  }
+  const hasEmpty = choices.some((choice) => choice.value === '');
+  return { choices, hasEmpty };
+}
+
+function select(field, ids, initial, changed) {
+  const { choices, hasEmpty } = shownChoices(field, initial);
+  const element = h('select', {
+    id: ids.control,
+    name: field.name,
+    class: 'input select',
+    'aria-required': field.required ? 'true' : null,
+    on: { input: changed },
+  });
+  const none = field.required ? 'Choose…' : 'Not set';
+  if (!hasEmpty && !(field.required && initial)) put(element, h('option', { value: '' }, none));
+  put(element, choices.map((choice) => h('option', { value: choice.value }, choice.title || choice.value)));
+  element.value = initial;
+  return oneElement(element);
+}
+
+/** Choices that say more than their title, one below another; a long list can be searched. */
+function radios(field, ids, initial, changed) {
+  const { choices, hasEmpty } = shownChoices(field, initial);
+  if (!field.required && !hasEmpty) choices.unshift({ value: '', title: 'No preference', detail: '', available: null });
+  const only = field.required && choices.length === 1 ? choices[0].value : null;
+  const rows = choices.map((choice) => radioRow(choice, ids.control, choice.value === (initial || only || '')));
+  const inputs = rows.map((row) => row.input);
+  const list = h('div', { class: 'choices' }, rows.map((row) => row.node));
+  list.addEventListener('input', changed);
+  const node = h('div', {}, choices.length > MANY_CHOICES ? search(field, rows) : null, list);
+  if (choices.length > MANY_CHOICES) list.classList.add('many');
+  return {
+    node,
+    value: () => inputs.find((input) => input.checked)?.value ?? '',
+    focus() {
+      const target = inputs.find((input) => input.checked) ?? inputs.find((input) => !input.closest('[hidden]'));
+      target?.focus();
+    },
+    describe(describing) {
+      rows.forEach((row) => {
+        setOrRemove(row.input, 'aria-describedby', [describing, row.detailId].filter(Boolean).join(' '));
+      });
+    },
+    markWrong: (wrong) => inputs.forEach((input) => setOrRemove(input, 'aria-invalid', wrong && 'true')),
+  };
+}
+
+function radioRow(choice, group, checked) {
+  const detailId = freshId('detail');
+  const input = h('input', { type: 'radio', name: group, value: choice.value });
+  input.checked = checked;
+  const room = ROOM[String(choice.available)];
+  const tag = room ? h('span', { class: `tag ${room[1]}` }, room[0]) : null;
+  const hasMore = Boolean(choice.detail || room);
+  const more = h('span', { class: 'choice-more', id: hasMore ? detailId : null },
+    choice.detail ? h('span', { class: 'choice-detail' }, choice.detail) : null, tag);
+  const inputId = freshId('choice');
+  input.id = inputId;
+  const label = h('label', { for: inputId }, h('span', { class: 'choice-title' }, choice.title || choice.value));
+  const node = h('div', { class: 'choice' }, input, label, hasMore ? more : null);
+  // The whole row is a target for the pointer; the label names it for everybody else.
+  node.addEventListener('click', (event) => {
+    if (event.target === node || more.contains(event.target)) input.click();
+  });
+  const words = `${choice.title} ${choice.value} ${choice.detail}`.toLowerCase();
+  return { node, input, detailId: hasMore ? detailId : null, words };
+}
+
+function search(field, rows) {
+  const found = h('span', { class: 'muted', role: 'status' });
+  const label = `Search in ${field.title}`;
+  const box = h('input', { type: 'search', class: 'input', placeholder: 'Search', 'aria-label': label });
+  // Whoever presses Enter here looks for a pool and does not start a run.
+  box.addEventListener('keydown', (event) => event.key === 'Enter' && event.preventDefault());
+  for (const type of ['input', 'change']) box.addEventListener(type, (event) => event.stopPropagation());
+  box.addEventListener('input', () => {
+    const wanted = box.value.trim().toLowerCase().split(/\s+/);
+    let visible = 0;
+    for (const row of rows) {
+      // What is chosen stays in sight, whatever is searched for.
+      const fits = row.input.checked || wanted.every((word) => row.words.includes(word));
+      show(row.node, fits);
+      visible += fits ? 1 : 0;
+    }
+    setText(found, box.value.trim() ? `${visible} of ${rows.length} shown` : '');
+  });
+  return h('div', { class: 'search' }, box, found);
+}

@@ -1,0 +1,226 @@
+/* The form of a new run: loads it, checks it, sends it once. */
+
+import { Failure, ask, requestId, subjectFields, subjectQuery } from './api.js';
+import { dataPanel } from './data.js';
+import { freshId, h, number, setText, show, simpleHtml } from './dom.js';
+import { makeField } from './field.js';
+import { failureBox, waiting } from './notices.js';
+
+/** `started(run)` is called with the answer to a submission; `opened(subject)` with what the form is about. */
+export function formView(subject, { started, opened }) {
+  const node = h('div', {});
+  const draft = openDraft(subject);
+  let answer = null;
+
+  async function load() {
+    node.replaceChildren(waiting('Reading the task…'));
+    try {
+      answer = await ask(`form?${subjectQuery(subject)}`);
+      opened(answer);
+      build();
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error;
+      node.replaceChildren(failureBox(error, load));
+    }
+  }
+
+  function build() {
+    if (!answer.templates?.length) {
+      node.replaceChildren(h('div', { class: 'columns' }, dataPanel(answer.subject), noTemplates()));
+      return;
+    }
+    const names = answer.templates.map((template) => template.name);
+    const panel = h('div', { class: 'settings' });
+    const chooser = names.length > 1 ? templateChooser(answer.templates, pick) : null;
+    const place = h('div', {});
+    panel.append(...[chooser?.node, place].filter(Boolean));
+    node.replaceChildren(h('div', { class: 'columns' }, dataPanel(answer.subject), panel));
+
+    function pick(name) {
+      const template = answer.templates.find((one) => one.name === name) ?? answer.templates[0];
+      draft.keep({ template: template.name });
+      chooser?.select(template.name);
+      place.replaceChildren(templateForm(template, answer, { subject, draft, started }));
+    }
+    pick(names.includes(draft.template) ? draft.template : names[0]);
+  }
+
+  return { node, load };
+}
+
+function noTemplates() {
+  return h('div', { class: 'note info settings' },
+    h('p', { class: 'note-title' }, 'No training is offered here yet'),
+    h('p', {}, 'Whoever runs this installation can offer one: a workflow template with the label used-by=cvat.'));
+}
+
+function templateChooser(templates, pick) {
+  const group = freshId('template');
+  const inputs = templates.map(({ name }) =>
+    h('input', { type: 'radio', name: group, id: freshId('template'), value: name }));
+  const node = h('fieldset', { class: 'field templates' }, h('legend', { class: 'label' }, 'What to run'),
+    h('div', { class: 'choices' }, templates.map((template, index) => {
+      const help = h('div', { class: 'choice-more help', id: freshId('help') }, simpleHtml(template.help_html));
+      inputs[index].setAttribute('aria-describedby', help.id);
+      return h('div', { class: 'choice' }, inputs[index],
+        h('label', { for: inputs[index].id }, h('span', { class: 'choice-title' }, template.title || template.name)), help);
+    })));
+  node.addEventListener('change', (event) => pick(event.target.value));
+  return { node, select: (name) => inputs.forEach((input) => (input.checked = input.value === name)) };
+}
+
+function templateForm(template, answer, { subject, draft, started }) {
+  const fields = [];
+  const { everybody, expert } = groupsOf(template, draft, fields);
+  const experts = expert.length ? h('details', { class: 'expert' }, h('summary', {}, 'Expert settings'), expert) : null;
+  const summary = h('div', { class: 'note error summary', tabindex: '-1', role: 'alert', hidden: true });
+  const failure = h('div', {});
+  const submit = h('button', { type: 'submit', class: 'button primary' }, 'Start run');
+  const status = h('span', { class: 'muted', role: 'status' });
+  const label = `Settings of ${template.title || template.name}`;
+  const form = h('form', { class: 'form', novalidate: true, 'aria-label': label },
+    everybody, experts, roomForRuns(answer), summary, failure, h('div', { class: 'actions' }, submit, status));
+  let sending = false;
+
+  form.addEventListener('submit', (event) => {
+    event.preventDefault();
+    if (!sending) send();
+  });
+
+  async function send() {
+    failure.replaceChildren();
+    const problems = fields.map((one) => [one, one.check()]).filter(([, sentence]) => sentence);
+    point(problems, []);
+    if (problems.length) return;
+    setSending(true);
+    const parameters = Object.fromEntries(fields.map((one) => [one.field.name, one.value()]));
+    const request = draft.request([template.name, parameters]);
+    const body = { request, ...subjectFields(subject), template: template.name, parameters };
+    try {
+      const run = await ask('runs', { method: 'POST', body });
+      draft.sent();
+      setSending(false);
+      started(run);
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error;
+      setSending(false);
+      refused(error);
+    }
+  }
+
+  function setSending(now) {
+    sending = now;
+    submit.disabled = now;
+    form.setAttribute('aria-busy', String(now));
+    setText(submit, now ? 'Starting…' : 'Start run');
+    setText(status, now ? 'Starting the run' : '');
+  }
+
+  /** An answer came, and it was no. Without an answer the next try is the same click. */
+  function refused(error) {
+    if (error.status >= 400 && error.status < 500) draft.answered();
+    const byName = new Map(fields.map((one) => [one.field.name, one]));
+    const placed = error.errors.filter((one) => byName.has(one.field)).map((one) => [byName.get(one.field), one.text]);
+    const others = error.errors.filter((one) => !byName.has(one.field));
+    if (error.status === 422 && error.errors.length) {
+      point(placed, others.map((one) => (one.field ? `${one.field}: ${one.text}` : one.text)));
+      return;
+    }
+    const box = failureBox(error, send, error.status === 0
+      ? 'If the run had started already, trying again does not start a second one.' : '');
+    failure.replaceChildren(box);
+    box.focus();
+  }
+
+  /** Show each mistake at its field and all of them in the summary; the keyboard goes to the first. */
+  function point(problems, others) {
+    const sentences = new Map(problems);
+    for (const one of fields) one.showProblem(sentences.get(one) ?? null);
+    show(summary, problems.length + others.length > 0);
+    if (summary.hidden) return;
+    const size = problems.length + others.length;
+    summary.replaceChildren(
+      h('p', { class: 'note-title' },
+        size === 1 ? 'One thing needs your attention' : `${number(size)} things need your attention`),
+      h('ul', {}, problems.map(([one, sentence]) =>
+        h('li', {}, h('button', { type: 'button', class: 'link', on: { click: () => goTo(one) } }, sentence))),
+      others.map((sentence) => h('li', {}, sentence))));
+    if (problems.length) goTo(problems[0][0]);
+    else summary.focus();
+  }
+
+  function goTo(one) {
+    if (experts?.contains(one.node)) experts.open = true;
+    one.focus();
+    one.node.scrollIntoView({ block: 'center' });
+  }
+
+  if (fields.some((one) => one.changedBefore && experts?.contains(one.node))) experts.open = true;
+  return form;
+}
+
+/** The settings by group: for everybody, and folded away for experts. Adds each to `fields`. */
+function groupsOf(template, draft, fields) {
+  const everybody = [];
+  const expert = [];
+  for (const group of template.groups ?? []) {
+    const legend = () => h('legend', {}, group.title);
+    const nodes = { everybody: [], expert: [] };
+    for (const field of group.parameters) {
+      const one = draftedField(field, draft);
+      fields.push(one);
+      nodes[field.visibility === 'expert' ? 'expert' : 'everybody'].push(one.node);
+    }
+    if (nodes.everybody.length) everybody.push(h('fieldset', { class: 'group' }, legend(), nodes.everybody));
+    if (nodes.expert.length) expert.push(h('fieldset', { class: 'group' }, legend(), nodes.expert));
+  }
+  return { everybody, expert };
+}
+
+/** A setting that begins with what was typed before the page was loaded anew, and keeps what is typed. */
+function draftedField(field, draft) {
+  const usual = field.default ?? '';
+  const initial = draft.values[field.name] ?? usual;
+  const keep = () => draft.keep({ values: { ...draft.values, [field.name]: one.value() } });
+  const one = makeField(field, initial, keep);
+  one.changedBefore = initial !== usual;
+  return one;
+}
+
+function roomForRuns({ running, limit }) {
+  if (typeof running !== 'number' || typeof limit !== 'number' || running === 0) return null;
+  const have = `You have ${number(running)} of at most ${number(limit)} runs going at a time.`;
+  if (running < limit) return h('p', { class: 'muted' }, have);
+  return h('div', { class: 'note warning' }, h('p', { class: 'note-title' }, have),
+    h('p', {}, 'Wait until one has finished before you start another; the tab “Runs” shows how far they are.'));
+}
+
+/** What was chosen and not yet sent, kept in this tab over a reload. */
+function openDraft(subject) {
+  const key = `training-bridge/draft/${subject}`;
+  let stored = {};
+  try {
+    stored = JSON.parse(sessionStorage.getItem(key)) ?? {};
+  } catch {
+    sessionStorage.removeItem(key);
+  }
+  const draft = {
+    template: stored.template ?? null,
+    values: stored.values ?? {},
+    click: stored.click ?? null,
+    keep(changes) {
+      Object.assign(draft, changes);
+      const { template, values, click } = draft;
+      sessionStorage.setItem(key, JSON.stringify({ template, values, click }));
+    },
+    /** The id of this click: the same until it was answered, as long as it asks for the same. */
+    request(content) {
+      const fingerprint = JSON.stringify(content);
+      if (draft.click?.fingerprint !== fingerprint) draft.keep({ click: { fingerprint, id: requestId() } });
+      return draft.click.id;
+    },
+    answered: () => draft.keep({ click: null }),
+    sent: () => draft.keep({ click: null, values: {} }),
+  };
+  return draft;
+}
