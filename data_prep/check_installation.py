@@ -10,23 +10,21 @@ from run_config.errors import ConfigError
 from run_config.installation import Installation, NodePool
 from run_config.parameters import Value
 
-KEYS = {"AWS_ACCESS_KEY_ID": "access-key-id", "AWS_SECRET_ACCESS_KEY": "secret-access-key"}
-"""Environment variable → key of the secret that it comes from."""
-
 
 def require_keys(installation: Installation, environment: Mapping[str, str] = os.environ) -> None:
     """Raise CheckError when the secret with the store's keys did not reach this container.
 
     The pod starts without it, so that a person reads this sentence and not of a pod that waits.
     """
-    secret = installation.store_secret
-    missing = [key for variable, key in KEYS.items() if not environment.get(variable)]
+    secret, names = installation.store_secret, installation.store_secret_keys
+    keys = {"AWS_ACCESS_KEY_ID": names.access_key_id, "AWS_SECRET_ACCESS_KEY": names.secret_access_key}
+    missing = [key for variable, key in keys.items() if not environment.get(variable)]
     if secret and missing:
-        literals = " ".join(f"--from-literal={key}=..." for key in KEYS.values())
+        files = " ".join(f"--from-file={key}" for key in keys.values())
         absent = " and no ".join(missing)
         raise CheckError(
             f"the secret {secret} with the store's keys is missing in this namespace, or has no {absent}: "
-            f"create it with `kubectl create secret generic {secret} {literals}`"
+            f"write each key into a file of its name and run `kubectl create secret generic {secret} {files}`"
         )
 
 

@@ -49,6 +49,14 @@ class NodePool(Part):
     tolerations: tuple[Mapping[str, Any], ...] = ()
 
 
+class SecretKeys(Part):
+    """What the store's keys are called in their secret."""
+
+    access_key_id: str = "access-key-id"
+    secret_access_key: str = "secret-access-key"  # noqa: S105 - a name
+    session_token: str = "session-token"  # noqa: S105 - a name
+
+
 class Installation(Part):
     """The whole file."""
 
@@ -61,6 +69,7 @@ class Installation(Part):
     """Output prefixes below the store that runs may write to; empty: any."""
     store_secret: str = ""
     """Name of the secret with the store's keys; empty where credentials come from elsewhere."""
+    store_secret_keys: SecretKeys = SecretKeys()
     node_pool_label: QualifiedName = "node.kubernetes.io/instance-type"
     node_pools: tuple[NodePool, ...] = ()
 

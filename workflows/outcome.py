@@ -128,6 +128,8 @@ def _cluster_in_words(message: str) -> str:
         return f"its pod could not start: {message}"
     if re.search(r"shutdown with strategy|Stopped with strategy", message):
         return "the workflow was stopped by a person"
+    if re.search(r"exceeds the (total )?limit|ephemeral storage limit", message):
+        return f"it needed more disk than it may take ({message}): give its role more ephemeral-storage"
     if message == "pod deleted":
         return "its pod was deleted from outside: run it again, it goes on where it was"
     return message

@@ -256,8 +256,9 @@ def _artifact_repository(installation: Installation, place: Place) -> Mapping:
     if place.s3_region:
         repository["region"] = place.s3_region
     if installation.store_secret:
-        repository["accessKeySecret"] = {"name": installation.store_secret, "key": _store_key(installation, "access-key-id")}
-        repository["secretKeySecret"] = {"name": installation.store_secret, "key": _store_key(installation, "secret-access-key")}
+        keys = installation.store_secret_keys
+        repository["accessKeySecret"] = {"name": installation.store_secret, "key": keys.access_key_id}
+        repository["secretKeySecret"] = {"name": installation.store_secret, "key": keys.secret_access_key}
     return {"s3": repository}
 
 

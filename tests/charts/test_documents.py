@@ -139,7 +139,7 @@ def notes(tmp_path: Path) -> Callable[[dict[str, Any]], str]:
 def test_the_notes_begin_with_what_to_do_next(notes: Callable[[dict[str, Any]], str]):
     text = notes({"nodePools": [{"name": "t4", "labelValue": "x"}], "store": {"bucket": "parts", "prefix": "team"}})
     assert "helm test release --namespace ns" in text
-    assert "argo submit --from workflowtemplate/detr-train --namespace ns --watch" in text
+    assert "detr-workflows submit detr-train --namespace ns --watch" in text
     assert "-p cvat-annotation-path=exports/parts.zip -p sys-node-pool=t4" in text
     assert "s3://parts/team/exports/parts.zip" in text
     assert "WARNING" not in text

@@ -43,7 +43,8 @@ class Cluster:
         """A command's stdout; its stderr is in the error when it fails."""
         done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False)
         if done.returncode:
-            raise CommandError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+            # Not all of the command: some have keys in them.
+            raise CommandError(f"{' '.join(command[:4])} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
         return done.stdout
 
     def kubectl(self, *arguments: str, stdin: str | None = None, timeout_s: float = 120) -> str:

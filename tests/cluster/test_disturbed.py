@@ -80,13 +80,16 @@ def test_a_run_survives_everything(watched: Watched):
     watched.next_pod()
     watched.past(watched.step + 10)
     if service:
-        cluster.switch("stop", "s3")
-        time.sleep(60)
-        cluster.switch("start", "s3")
+        try:
+            cluster.switch("stop", "s3")
+            time.sleep(60)
+        finally:
+            cluster.switch("start", "s3")
         watched.past(watched.step + 10)
         cluster.switch("restart", "workflow-controller")
         watched.past(watched.step + 10)
-        cluster.switch("restart", "kubelet-gpu-1")
+        node = installation.get("pod", watched.pod)["spec"]["nodeName"]
+        cluster.switch("restart", f"kubelet-{node}")
 
     workflow = installation.succeeded(watched.name, timeout_s=600)
     assert "ap" in outputs(workflow)

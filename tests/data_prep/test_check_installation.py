@@ -153,8 +153,9 @@ def test_a_missing_secret_is_said_with_what_to_type(
         monkeypatch.delenv(name)
     (said,) = said_by(texts, ours)
     assert said == (
-        f"the secret the-keys with the store's keys is missing in this namespace, or has {absent}: write each key into a file "
-        "of its name and run `kubectl create secret generic the-keys --from-file=access-key-id --from-file=secret-access-key`"
+        f"the secret the-keys with the store's keys is missing in this namespace, or has {absent}: write "
+        "each key into a file of its name and run `kubectl create secret generic the-keys --from-file=access-key-id "
+        "--from-file=secret-access-key`"
     )
 
 

@@ -30,7 +30,7 @@ WORD = re.compile(r"`([^`\n]+)`")
 PATH = re.compile(r"[a-zA-Z]+(\.[a-zA-Z]+)+")
 ELLIPSIS = "whatever"
 """Stands where a page leaves something out."""
-NO_VALUES = {"workflow.parameters", "workflow.name", "store.md", "images.md", "test.md"}
+NO_VALUES = {"workflow.parameters", "workflow.name", "store.env", "store.md", "images.md", "test.md"}
 """Dotted words that begin as a value of the chart does, and are something else."""
 
 

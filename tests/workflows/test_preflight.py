@@ -147,7 +147,8 @@ def odd_image(api: FakeKubernetes) -> None:
 def image_is_not_there(api: FakeKubernetes) -> None:
     state = {"waiting": {"reason": "ImagePullBackOff"}}
     status = {"name": "main", "image": "r/detr-job:9", "imageID": "", "ready": False, "restartCount": 0, "state": state}
-    api.add("pods", "stuck", {"spec": {"containers": []}, "status": {"containerStatuses": [status]}})
+    pod = {"spec": {"containers": []}, "status": {"containerStatuses": [status]}}
+    api.add("pods", "stuck", {"metadata": {"labels": {"app.kubernetes.io/part-of": "detr-workflows"}}, **pod})
 
 
 def no_nodes(api: FakeKubernetes) -> None:

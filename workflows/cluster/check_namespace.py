@@ -28,7 +28,7 @@ def images(scene: Scene) -> Iterator[Finding]:
     for image in sorted({image for needs in scene.needs.values() for image in needs.images}):
         match = IMAGE.fullmatch(image)
         if match is None:
-            yield fail(f"image {image}", "is not a reference", "mend image.* in the chart's values")
+            yield fail(f"image {image}", "is not a reference", "mend images.* in the chart's values")
         elif not match["digest"] and match["tag"] in (None, "latest"):
             yield warn(f"image {image}", "has no fixed tag, so nodes may run different ones", "set a tag or a digest")
         else:

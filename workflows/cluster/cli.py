@@ -230,7 +230,7 @@ def _require_client() -> None:
         import lightkube  # noqa: F401
     except ModuleNotFoundError as error:
         raise WorkflowError(
-            f"{error.name} is not installed here: pip install 'detr-workflows[client]', or use the image cpu-steps"
+            f"{error.name} is not installed here: pip install '.[client]' in a checkout, or use the image cpu-steps"
         ) from error
 
 

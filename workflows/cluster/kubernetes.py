@@ -11,6 +11,7 @@ from lightkube.core.exceptions import ConfigError
 from lightkube.core.resource import NamespacedResource, Resource
 from lightkube.generic_resource import GenericNamespacedResource, create_namespaced_resource
 from lightkube.resources.core_v1 import ConfigMap, Namespace
+from lightkube.types import PatchType
 
 from workflows.cluster.errors import (
     AlreadyThereError,
@@ -68,6 +69,14 @@ class Kubernetes:
         """Create a Workflow and return it as the cluster has it."""
         with explained("creating the workflow", self.where):
             return dict(self.client.create(Workflow(**workflow), namespace=self.namespace))
+
+    def patch(self, name: str, change: Mapping[str, Any]) -> dict[str, Any]:
+        """Merge `change` into the Workflow `name` and return it as the cluster has it."""
+        with explained(f"changing the workflow {name}", self.where):
+            changed = self.client.patch(
+                Workflow, name, dict(change), namespace=self.namespace, patch_type=PatchType.MERGE
+            )
+            return dict(changed)
 
     def settings(self, config_map: str) -> Mapping[str, str]:
         """The entries of the installation's ConfigMap."""

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from run_config.command_line import PASSING_FAULT, WRONG_INPUT
+from workflows.outcome import in_words
 
 FINISHED = ("Succeeded", "Failed", "Error")
 BAD = ("Failed", "Error")
@@ -62,11 +63,6 @@ class Node(_Record):
         match = _OF_A_CONTAINER.match(self.message)
         return int(match[1]) if match else None
 
-    @property
-    def sentence(self) -> str:
-        """The message without what Argo puts before the container's own words."""
-        own = _OF_A_CONTAINER.sub("", self.message, count=1).strip()
-        return " ".join((own or self.message).split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +125,8 @@ class RunStatus:
         if culprit is None:
             return Failure("", " ".join((self.message or f"the workflow ended as {self.phase}").split()), 1)
         step = _plain(culprit.display_name)
-        return Failure(step, culprit.sentence or f"{step} ended as {culprit.phase}", _meaning(culprit))
+        said = in_words(step, culprit.message) if culprit.message else f"{step} ended as {culprit.phase}"
+        return Failure(step, " ".join(said.split()), _meaning(culprit))
 
     def _culprit(self) -> Node | None:
         attempts = {child for node in self.nodes.values() if node.type == "Retry" for child in node.children}

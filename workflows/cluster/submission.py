@@ -46,15 +46,19 @@ class Submitted:
     """Where the run will lie; None where the template does not say."""
 
 
-def arguments(template: Template, given: Mapping[str, str], installation: Installation | None) -> dict[str, str]:
+def arguments(
+    template: Template, given: Mapping[str, str], installation: Installation | None, *, typed_here: bool = True
+) -> dict[str, str]:
     """Name → text of every parameter, checked.
 
+    `typed_here`: on this machine, so that a path may be one of its files.
     Raises ConfigError: one sentence a mistake, a line each.
     """
     mistakes = [unknown_name(name, template.arguments) for name in given if name not in template.arguments]
     store = given.get("store") or (installation.store if installation else "")
-    for name, text in given.items():
-        mistakes += _local_paths(name, text, store)
+    if typed_here:
+        for name, text in given.items():
+            mistakes += _local_paths(name, text, store)
     texts = {
         one.name: one.default for one in template.arguments.values() if one.default is not None and not one.from_cluster
     }

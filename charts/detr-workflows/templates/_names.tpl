@@ -14,8 +14,8 @@
 {{- end -}}
 
 {{- define "detr-workflows.labels" -}}
-app.kubernetes.io/name: {{ include "detr-workflows.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name | trunc 63 | trimSuffix "-" }}
+app.kubernetes.io/name: {{ include "detr-workflows.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | trunc 63 | trimSuffix "-" | quote }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 app.kubernetes.io/part-of: detr-workflows
@@ -27,8 +27,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 
 {{/* metadata of an object: {context, name, labels, annotations}. */}}
 {{- define "detr-workflows.metadata" -}}
-name: {{ .name }}
-namespace: {{ include "detr-workflows.namespace" .context }}
+name: {{ .name | quote }}
+namespace: {{ include "detr-workflows.namespace" .context | quote }}
 labels:
   {{- merge (dict) (.labels | default dict) (include "detr-workflows.labels" .context | fromYaml) | toYaml | nindent 2 }}
 {{- with merge (dict) (.annotations | default dict) .context.Values.commonAnnotations }}
