@@ -20,6 +20,21 @@ def _cvat_bridge() -> None:
     """Keeps the verbs as sub-commands, however few there are."""
 
 
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",  # noqa: S104 - a pod's port
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of pages, API, health and metrics.")] = 8080,
+) -> None:
+    """Answer the button in CVAT: the form, runs and their reports, and CVAT's webhooks.
+
+    Stands under CVAT's own address, as /training-bridge. Settings: CVAT_BRIDGE_SETTINGS, DETR_WORKFLOWS_SETTINGS.
+    Secrets: CVAT_BRIDGE_SIGNING_KEY, and for webhooks CVAT_WEBHOOK_SECRET and CVAT_ACCESS_TOKEN.
+    """
+    from cvat_bridge.serve import serve as answer
+
+    answer(host, port)
+
+
 @app.command("serve-models")
 def serve_models(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",  # noqa: S104 - a pod's port

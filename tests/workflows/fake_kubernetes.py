@@ -5,12 +5,13 @@ Objects are kept by kind and name. Answers have the shape of the real ones; `tes
 
 import json
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 Json = dict[str, Any]
 KINDS = {
@@ -52,6 +53,8 @@ class FakeKubernetes:
         """Called before an object is read: how time passes here."""
         self.allowed: Callable[[Json], bool] = _yes
         self.created: list[Json] = []
+        self.asked: Counter[tuple[str, str]] = Counter()
+        """(verb, kind) → how often."""
         self.tokens: list[str] = []
         self.url = ""
         self.add("namespaces", "ml")
@@ -75,7 +78,8 @@ class FakeKubernetes:
         if kind.endswith("accessreviews"):
             assert body is not None
             return 201, {**body, "status": {"allowed": self.allowed(body["spec"])}}
-        verb = {"GET": "get" if name else "list", "POST": "create"}[method]
+        verb = {"GET": "get" if name else "list", "POST": "create", "PATCH": "patch"}[method]
+        self.asked[verb, kind] += 1
         if (verb, kind) in self.refused:
             code, message = self.refused[verb, kind]
             return code, _status(code, message)
@@ -84,7 +88,7 @@ class FakeKubernetes:
                 "kind": f"{KINDS[kind]}List",
                 "apiVersion": "v1",
                 "metadata": {"resourceVersion": "1"},
-                "items": list(self.objects[kind].values()),
+                "items": self._chosen(kind, urlsplit(path).query),
             }
         if verb == "create":
             assert body is not None
@@ -93,7 +97,20 @@ class FakeKubernetes:
         self.on_get(kind, name)
         if name not in self.objects[kind]:
             return 404, _status(404, f'{kind} "{name}" not found')
+        if verb == "patch":
+            assert body is not None
+            self.objects[kind][name] = _merged(self.objects[kind][name], body)
         return 200, self.objects[kind][name]
+
+    def _chosen(self, kind: str, query: str) -> list[Json]:
+        """All of a kind, or those with the labels that the query asks for."""
+        selector = parse_qs(query).get("labelSelector", [""])[0]
+        wanted = [part.partition("=")[::2] for part in selector.split(",") if part]
+        return [
+            one
+            for one in self.objects[kind].values()
+            if all((one["metadata"].get("labels") or {}).get(key) == value for key, value in wanted)
+        ]
 
     @staticmethod
     def _place(parts: list[str]) -> tuple[str, str | None]:
@@ -123,6 +140,9 @@ class FakeKubernetes:
 
             def do_POST(self) -> None:
                 self._serve("POST")
+
+            def do_PATCH(self) -> None:
+                self._serve("PATCH")
 
             def _serve(self, method: str) -> None:
                 fake.tokens.append(self.headers.get("Authorization", ""))
@@ -168,6 +188,15 @@ class FakeKubernetes:
             )
         )
         return path
+
+
+def _merged(tree: Json, change: Json) -> Json:
+    """A JSON merge patch."""
+    merged = {**tree, **{key: value for key, value in change.items() if not isinstance(value, dict)}}
+    for key, value in change.items():
+        if isinstance(value, dict):
+            merged[key] = _merged(tree.get(key) or {}, value)
+    return merged
 
 
 def _status(code: int, message: str) -> Json:

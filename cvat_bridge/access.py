@@ -1,0 +1,155 @@
+"""Who asks, and what they may see: CVAT says so, each time anew but for a few seconds.
+
+The session goes to CVAT and is kept nowhere; what is held is a digest of it with a key that dies with the
+process. A task that is not there and one of somebody else look alike.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request
+
+from cvat_bridge.answers import CVAT_AWAY, LOG_IN, NOT_YOURS, Refusal
+from cvat_bridge.cvat_questions import Credentials, CvatQuestions, Session, whole_number
+from cvat_bridge.errors import BridgeError, CvatRefusedError, CvatTokenError, CvatUnavailableError
+from cvat_bridge.short_cache import ShortCache
+from cvat_bridge.subject import Kind, Subject
+
+KEEP_S = 10.0
+HEADER = "X-Training-Bridge"
+_COOKIE = re.compile(r"[A-Za-z0-9._:@-]{1,512}")
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Whom CVAT knows under a session."""
+
+    id: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A subject that the user may see, with what CVAT says of each task or of the project."""
+
+    user: User
+    who: Credentials
+    subject: Subject
+    things: tuple[Mapping[str, Any], ...]
+
+    def projects(self) -> frozenset[int]:
+        """The project, or those of the tasks."""
+        if self.subject.kind is Kind.PROJECT:
+            return frozenset(self.subject.ids)
+        return frozenset(number for one in self.things if (number := whole_number(one.get("project_id"))) > 0)
+
+
+class Access:
+    """CVAT's answers about users, tasks and projects, held for `keep_s` seconds."""
+
+    def __init__(self, cvat: CvatQuestions, *, keep_s: float = KEEP_S) -> None:
+        self._cvat = cvat
+        self._key = secrets.token_bytes(32)
+        self._users: ShortCache[User] = ShortCache(keep_s)
+        self._things: ShortCache[dict[str, Any]] = ShortCache(keep_s)
+
+    async def user(self, session: Session) -> User:
+        """Who this is. Refusal 401: nobody; 503: CVAT is away."""
+        try:
+            return await self._users.get(self._digest(session), lambda: self._ask_user(session))
+        except CvatUnavailableError as error:
+            raise Refusal(503, CVAT_AWAY, retry_after_s=10) from error
+        except CvatRefusedError as error:
+            raise Refusal(401, LOG_IN) from error
+
+    async def see(self, session: Session, subject: Subject, refusal: str = NOT_YOURS) -> Seen:
+        """The subject, where this user may see every task of it. Refusal 401, 403, 503."""
+        user = await self.user(session)
+        asked = [self._thing(session, subject.kind, number) for number in subject.ids]
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        things = []
+        # The whole of it is one answer: whether one task is missing or three does not show.
+        for kind in (CvatTokenError, CvatUnavailableError, CvatRefusedError):
+            for one in found:
+                if isinstance(one, kind):
+                    raise _refusal(one, refusal) from one
+        for one in found:
+            if isinstance(one, BaseException):
+                raise one
+            things.append(one)
+        return Seen(user, session, subject, tuple(things))
+
+    async def may_see(self, session: Session, subject: Subject) -> bool:
+        """Whether the user may see all of it. Refusal only where CVAT does not say."""
+        try:
+            await self.see(session, subject)
+        except Refusal as refusal:
+            if refusal.status == 403:
+                return False
+            raise
+        return True
+
+    async def _ask_user(self, session: Session) -> User:
+        tree = await self._cvat.get("users/self", session)
+        number, name = whole_number(tree.get("id")), tree.get("username")
+        if number < 1 or not isinstance(name, str):
+            raise CvatUnavailableError("CVAT's answer to users/self names no user")
+        return User(number, name)
+
+    async def _thing(self, session: Session, kind: Kind, number: int) -> dict[str, Any]:
+        key = (self._digest(session), kind, number)
+        return await self._things.get(key, lambda: self._cvat.get(f"{kind}s/{number}", session))
+
+    def _digest(self, session: Session) -> bytes:
+        return hmac.new(self._key, session.value.encode(), hashlib.sha256).digest()
+
+
+def _refusal(error: BridgeError, not_yours: str) -> Refusal:
+    if isinstance(error, CvatTokenError):
+        return Refusal(401, LOG_IN)
+    if isinstance(error, CvatUnavailableError):
+        return Refusal(503, CVAT_AWAY, retry_after_s=10)
+    return Refusal(403, not_yours)
+
+
+def session_of(request: Request) -> Session:
+    """The browser's session with CVAT. Refusal 401: it has none."""
+    value = request.cookies.get("sessionid", "")
+    if not _COOKIE.fullmatch(value):
+        raise Refusal(401, LOG_IN)
+    return Session(value)
+
+
+def require_own_page(request: Request, public_origin: str) -> None:
+    """Refuse what another site's page could have sent. Refusal 403, 415."""
+    sent_from = request.headers.get("sec-fetch-site", "same-origin")
+    origin = request.headers.get("origin", "")
+    if sent_from != "same-origin" or _plain_origin(origin) != _plain_origin(public_origin):
+        raise Refusal(403, f"This is only taken from CVAT's own pages at {public_origin}.")
+    if request.headers.get(HEADER) != "1":
+        raise Refusal(403, f"The header {HEADER}: 1 is missing.")
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Refusal(415, "The request must be JSON (Content-Type: application/json).")
+
+
+def _plain_origin(text: str) -> str:
+    scheme, _, host = text.strip().lower().partition("://")
+    return f"{scheme}://{host.removesuffix(_DEFAULT_PORTS.get(scheme, ':'))}"
+
+
+def subject_of(tasks: list[int] | None, project: int | None) -> Subject:
+    """What a request is about. Refusal 422: neither or both."""
+    if bool(tasks) == (project is not None):
+        raise Refusal(422, "Name the task (?task=8, several times for several) or the project (?project=3).")
+    try:
+        return Subject.project(project) if project is not None else Subject.tasks(tasks or ())
+    except BridgeError as error:
+        raise Refusal(422, str(error)) from error

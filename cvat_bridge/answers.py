@@ -1,0 +1,35 @@
+"""What the service says when it does not do what was asked: a status and sentences, some of them for a field."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+LOG_IN = "Log in to CVAT, then open this again."
+NOT_YOURS = "There is no such task or project, or you may not see it in CVAT."
+NO_SUCH_RUN = "There is no such run, or you may not see what it was made from."
+CVAT_AWAY = "CVAT does not answer at the moment. Nothing was started; try again in a minute."
+CLUSTER_AWAY = "The cluster does not answer at the moment. Try again in a minute."
+STORE_AWAY = "The store does not answer at the moment. Try again in a minute."
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """One sentence; `field` is the parameter that it is about."""
+
+    text: str
+    field: str | None = None
+
+
+class Refusal(Exception):
+    """The answer instead of the one that was asked for."""
+
+    def __init__(self, status: int, *complaints: Complaint | str, retry_after_s: int | None = None) -> None:
+        self.status = status
+        self.complaints = tuple(one if isinstance(one, Complaint) else Complaint(one) for one in complaints)
+        self.retry_after_s = retry_after_s
+        super().__init__("; ".join(one.text for one in self.complaints))
+
+
+def error_body(complaints: Iterable[Complaint]) -> dict[str, Any]:
+    """The JSON of every answer that is not the one asked for."""
+    return {"errors": [{"field": one.field, "text": one.text} for one in complaints]}

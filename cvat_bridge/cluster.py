@@ -1,0 +1,167 @@
+"""The cluster as the service sees it: what Kubernetes says, asked in threads and shared for seconds."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from cvat_bridge.marks import USED_BY, USER_LABEL
+from cvat_bridge.offered import Offered, read_offered
+from cvat_bridge.settings import Controls
+from cvat_bridge.short_cache import ShortCache
+from run_config.installation import Installation
+from workflows.cluster import submission
+from workflows.cluster.errors import NotThereError
+from workflows.cluster.kubernetes import Kubernetes, Workflow, WorkflowTemplate
+from workflows.cluster.pools import PoolState, find_training_pods, pool_states
+from workflows.cluster.run_status import FINISHED
+from workflows.cluster.templates import find_config_map
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+Tree = dict[str, Any]
+_TEMPLATES_S, _POOLS_S, _RUNS_S = 10.0, 15.0, 2.0
+_THREADS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class PoolChoice:
+    """A node pool in a form. `available` None: not known."""
+
+    value: str
+    title: str
+    detail: str
+    available: bool | None
+    label_value: str
+
+
+class Cluster:
+    """One namespace, for the event loop."""
+
+    def __init__(self, kubernetes: Kubernetes, installation: Installation, controls: Controls) -> None:
+        self._kubernetes = kubernetes
+        self._installation = installation
+        self._controls = controls
+        self._threads = anyio.CapacityLimiter(_THREADS)
+        self._templates: ShortCache[list[Offered]] = ShortCache(_TEMPLATES_S)
+        self._pools: ShortCache[list[PoolChoice]] = ShortCache(_POOLS_S)
+        self._lists: ShortCache[list[Tree]] = ShortCache(_RUNS_S)
+        self._runs: ShortCache[Tree] = ShortCache(_RUNS_S)
+
+    @property
+    def namespace(self) -> str:
+        """Where runs are created."""
+        return self._kubernetes.namespace
+
+    async def templates(self) -> list[Offered]:
+        """What is offered, by title."""
+        return await self._templates.get("all", lambda: self._in_thread(self._read_templates))
+
+    async def template(self, name: str) -> Offered | None:
+        """One of them."""
+        return next((one for one in await self.templates() if one.name == name), None)
+
+    async def pools(self) -> list[PoolChoice]:
+        """The node pools, and where the bridge may see nodes whether they have room."""
+        return await self._pools.get("all", lambda: self._in_thread(self._read_pools))
+
+    async def runs(self, labels: Mapping[str, str]) -> list[Tree]:
+        """The runs with these labels, newest first."""
+        key = tuple(sorted(labels.items()))
+        return await self._lists.get(key, lambda: self._in_thread(self._read_runs, labels))
+
+    async def run(self, name: str) -> Tree | None:
+        """One run of ours; None where there is none of that name."""
+        try:
+            found = await self._runs.get(name, lambda: self._in_thread(self._kubernetes.workflow, name))
+        except NotThereError:
+            return None
+        labels = found["metadata"].get("labels") or {}
+        return found if USER_LABEL in labels else None
+
+    async def fresh(self, name: str) -> Tree | None:
+        """One run, as it is at this moment."""
+        self._runs.forget(name)
+        return await self.run(name)
+
+    async def fresh_runs(self, labels: Mapping[str, str]) -> list[Tree]:
+        """The runs with these labels, as they are at this moment."""
+        return await self._in_thread(self._read_runs, labels)
+
+    async def running_of(self, user: int) -> list[Tree]:
+        """The unfinished runs of a user, as they are at this moment."""
+        found = await self._in_thread(self._read_runs, {USER_LABEL: str(user)})
+        return [one for one in found if unfinished(one)]
+
+    async def create(self, body: Mapping[str, Any]) -> Tree:
+        """Create a run, or find the one that the same request created."""
+        await self._in_thread(submission.create, self._kubernetes, body, None)
+        self._lists.clear()
+        self._runs.forget(body["metadata"]["name"])
+        return dict(body)
+
+    async def stop(self, name: str) -> None:
+        """Stop a run: its exit handler still tells how it ended."""
+        await self._in_thread(self._kubernetes.patch, name, {"spec": {"shutdown": "Stop"}})
+        self._lists.clear()
+        self._runs.forget(name)
+
+    async def _in_thread(self, work: Callable[P, T], *args: P.args, **_kwargs: P.kwargs) -> T:
+        return await anyio.to_thread.run_sync(work, *args, limiter=self._threads)
+
+    def _read_templates(self) -> list[Offered]:
+        found = []
+        for tree in self._kubernetes.listed(WorkflowTemplate, labels=USED_BY):
+            try:
+                offered = read_offered(dict(tree))
+            except (KeyError, TypeError, ValueError) as error:
+                # One that cannot be read takes no other from the form.
+                log.warning("a template cannot be offered", extra={"template": str(tree["metadata"]["name"])})
+                log.debug("its fault: %s", error)
+                continue
+            if offered is not None:
+                found.append(offered)
+        return sorted(found, key=lambda one: (not one.template.ours, one.title.casefold()))
+
+    def _read_runs(self, labels: Mapping[str, str]) -> list[Tree]:
+        found = [dict(one) for one in self._kubernetes.listed(Workflow, labels={**USED_BY, **labels})]
+        return sorted(found, key=lambda one: str(one["metadata"].get("creationTimestamp")), reverse=True)
+
+    def _read_pools(self) -> list[PoolChoice]:
+        states: dict[str, PoolState] = {}
+        if self._controls.nodes and self._installation.node_pools:
+            config_map = find_config_map(self._kubernetes)
+            entries = self._kubernetes.settings(config_map)
+            training = find_training_pods(self._kubernetes)
+            found = pool_states(self._kubernetes, self._installation, entries, training)
+            states = {state.name: state for state in found}
+        return [
+            PoolChoice(pool.name, pool.title or pool.name, *_room(states.get(pool.name)), pool.label_value)
+            for pool in self._installation.node_pools
+        ]
+
+
+def unfinished(workflow: Mapping[str, Any]) -> bool:
+    """Whether more will happen."""
+    return (workflow.get("status") or {}).get("phase") not in FINISHED
+
+
+def _room(state: PoolState | None) -> tuple[str, bool | None]:
+    """What a pool has free, in words, and whether a run would find room now."""
+    if state is None or state.nodes is None:
+        return "", None
+    held = "" if state.limit is None or state.held is None else f"{state.held} of {state.limit} runs"
+    full = state.limit is not None and state.held is not None and state.held >= state.limit
+    if not state.gpu_count:
+        ready = f"{state.nodes_ready} machines ready"
+        return ", ".join(part for part in (ready, held) if part), bool(state.nodes_ready) and not full
+    if state.gpus_free is None or state.gpus is None:
+        return held, False if full else None
+    text = f"{max(0, state.gpus_free)} of {state.gpus} GPUs free" if state.gpus else "no machine is ready now"
+    return ", ".join(part for part in (text, held) if part), (state.largest_free or 0) > 0 and not full

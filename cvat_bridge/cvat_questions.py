@@ -1,0 +1,158 @@
+"""Questions to CVAT with somebody's credentials: only GET, only JSON, to the one address of the settings.
+
+No redirect is followed, no cookie that CVAT sets is kept, and nothing of the environment (proxies, netrc)
+is used: a session goes to CVAT and nowhere else.
+"""
+
+import json
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, Self
+
+import httpx
+
+from cvat_bridge.errors import BridgeError, CvatRefusedError, CvatTokenError, CvatUnavailableError
+from cvat_bridge.metrics import Metrics
+from cvat_bridge.settings import Cvat
+
+TIMEOUT_S = 10.0
+MOST_BYTES = 8 * 2**20
+_PAGE = 100
+
+
+class TooLargeError(BridgeError):
+    """CVAT's answer is longer than what is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The browser's cookie. Never shown."""
+
+    value: str = field(repr=False)
+
+    def headers(self) -> dict[str, str]:
+        """What CVAT needs to know who asks."""
+        return {"Cookie": f"sessionid={self.value}"}
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """The service account's access token. Never shown."""
+
+    value: str = field(repr=False)
+    organization: str = ""
+
+    def headers(self) -> dict[str, str]:
+        """What CVAT needs to know who asks."""
+        organization = {"X-Organization": self.organization} if self.organization else {}
+        return {"Authorization": f"Bearer {self.value}", **organization}
+
+
+Credentials = Session | Token
+
+
+class CvatQuestions:
+    """CVAT, as far as it is read."""
+
+    def __init__(self, settings: Cvat, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._url = settings.url.rstrip("/")
+        self._client = httpx.AsyncClient(
+            timeout=TIMEOUT_S,
+            follow_redirects=False,
+            trust_env=False,
+            verify=_trust(settings.ca_file),
+            limits=httpx.Limits(max_connections=32, max_keepalive_connections=16),
+            headers={"Accept": "application/vnd.cvat+json, application/json", "User-Agent": "detr-workflows"},
+        )
+        # What CVAT sets for one user must not go along with the next one's request.
+        self._client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self._client.aclose()
+
+    async def get(
+        self,
+        path: str,
+        who: Credentials | None,
+        params: Mapping[str, str | int] | None = None,
+        *,
+        most_bytes: int = MOST_BYTES,
+    ) -> dict[str, Any]:
+        """The JSON at `/api/<path>`.
+
+        Raises CvatTokenError (401), CvatRefusedError (403 and 404 alike), CvatUnavailableError, TooLargeError.
+        """
+        headers = who.headers() if who else {}
+        try:
+            async with self._client.stream("GET", f"{self._url}/api/{path}", params=params, headers=headers) as answer:
+                self._metrics.cvat.labels(f"{answer.status_code // 100}xx").inc()
+                _require_ok(answer.status_code, path)
+                content = bytearray()
+                async for part in answer.aiter_bytes():
+                    content += part
+                    if len(content) > most_bytes:
+                        raise TooLargeError(f"CVAT's answer to {path} has more than {most_bytes} bytes")
+        except httpx.HTTPError as error:
+            self._metrics.cvat.labels("away").inc()
+            raise CvatUnavailableError(f"CVAT does not answer ({type(error).__name__})") from error
+        try:
+            tree = json.loads(content)
+        except ValueError as error:
+            raise CvatUnavailableError(f"CVAT answered {path} with something that is not JSON") from error
+        if not isinstance(tree, dict):
+            raise CvatUnavailableError(f"CVAT answered {path} with something that is no object")
+        return tree
+
+    async def listed(
+        self, path: str, who: Credentials, params: Mapping[str, str | int], *, most: int
+    ) -> tuple[list[dict[str, Any]], int]:
+        """The objects of a list, page by page up to `most`, and how many there are."""
+        found: list[dict[str, Any]] = []
+        page, count = 1, 0
+        while True:
+            tree = await self.get(path, who, {**params, "page": page, "page_size": _PAGE})
+            results = [one for one in tree.get("results") or () if isinstance(one, dict)]
+            found += results
+            count = whole_number(tree.get("count"), len(found))
+            if not results or not tree.get("next") or len(found) >= most:
+                return found[:most], max(count, len(found))
+            page += 1
+
+    async def is_there(self) -> None:
+        """Raise CvatUnavailableError unless CVAT answers."""
+        try:
+            await self.get("server/about", None)
+        except CvatRefusedError:
+            return  # it is there, and lets nobody see that without a login
+
+
+def whole_number(value: object, otherwise: int = 0) -> int:
+    """A count as CVAT gives it; `otherwise` where it is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else otherwise
+
+
+def _require_ok(status: int, path: str) -> None:
+    if status == httpx.codes.OK:
+        return
+    if status == httpx.codes.UNAUTHORIZED:
+        raise CvatTokenError("CVAT does not know who this is")
+    if status in (httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND):
+        raise CvatRefusedError(f"CVAT refuses {path}")
+    if 300 <= status < 400:
+        raise CvatUnavailableError("CVAT's address in the settings leads elsewhere (cvat.url): give its inner one")
+    raise CvatUnavailableError(f"CVAT answered {path} with the status {status}")
+
+
+def _trust(ca_file: str) -> ssl.SSLContext | bool:
+    if not ca_file:
+        return True
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise BridgeError(f"cvat.caFile {ca_file} cannot be used: {error}") from error

@@ -1,0 +1,45 @@
+"""Logs of the service: one JSON object a line. Never a cookie, a token, a body or a query."""
+
+import contextvars
+import logging
+import re
+import sys
+import uuid
+
+from pythonjsonlogger.json import JsonFormatter
+
+request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
+"""Of the request that is being answered; empty outside of one."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class _WithRequest(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not hasattr(record, "request"):
+            record.request = request_id.get()
+        return True
+
+
+def begin_logs(level: int = logging.INFO) -> None:
+    """Send everything that this process logs to stdout, in one form."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        JsonFormatter(
+            "%(asctime)s %(levelname)s %(name)s %(message)s %(request)s",
+            rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
+            datefmt="%Y-%m-%dT%H:%M:%S%z",
+        )
+    )
+    handler.addFilter(_WithRequest())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    # These write addresses of single objects for every request.
+    for name in ("httpx", "httpx2", "httpcore", "botocore", "urllib3"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def chosen_id(given: str | None) -> str:
+    """The id that a proxy gave the request, where it is a plain one; else a new one."""
+    return given if given and _PLAIN.fullmatch(given) else uuid.uuid4().hex

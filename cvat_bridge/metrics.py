@@ -1,0 +1,53 @@
+"""Numbers for Prometheus. Few labels: routes as they are declared, never a path, a user or a task."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Metrics:
+    """The numbers of one service; each has a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "cvat_bridge_requests_total",
+            "Answers, by route and kind of status.",
+            ("route", "status"),
+            registry=self.registry,
+        )
+        self.seconds = Histogram(
+            "cvat_bridge_request_seconds",
+            "Time to an answer, by route.",
+            ("route",),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.submissions = Counter(
+            "cvat_bridge_submissions_total",
+            "Runs that were asked for: created, again (the same click), refused.",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self.cvat = Counter(
+            "cvat_bridge_cvat_requests_total",
+            "Questions to CVAT, by kind of status; `away` where there was no answer.",
+            ("status",),
+            registry=self.registry,
+        )
+        self.webhooks = Counter(
+            "cvat_bridge_webhook_events_total",
+            "Events that CVAT told, by what became of them.",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self.webhooks_waiting = Gauge(
+            "cvat_bridge_webhook_events_waiting",
+            "Events that were taken and are not worked off.",
+            registry=self.registry,
+        )
+
+    def text(self) -> bytes:
+        """What Prometheus reads."""
+        return generate_latest(self.registry)

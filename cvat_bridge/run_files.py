@@ -1,0 +1,145 @@
+"""What runs left in the store, as far as pages show it: AP so far, the report, and which model is pinned.
+
+Everything is read in threads and shared for seconds.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from cvat_bridge.short_cache import ShortCache
+from object_store import NoSuchKey, ObjectStore, open_store
+from run_config.installation import Installation
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+TAIL_BYTES = 64 * 1024
+MOST_REPORT_BYTES = 256 * 2**20
+PINS = "cvat-models"
+_AP_S, _PINS_S = 10.0, 5.0
+_RETRY_S = 5.0
+_THREADS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Ap:
+    """AP on the validation part after so many steps."""
+
+    value: float
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """The model that a task or project uses."""
+
+    model: str
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a model is pinned for: a project, or a task without one."""
+
+    kind: str
+    number: int
+
+    @property
+    def key(self) -> str:
+        """Key of the pin below the store."""
+        return f"{PINS}/{self.kind}-{self.number}.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ReportFile:
+    """A report in the store."""
+
+    key: str
+    size_bytes: int
+    etag: str | None
+
+
+class RunFiles:
+    """The installation's store, for the event loop."""
+
+    def __init__(self, installation: Installation) -> None:
+        self.url = installation.store.rstrip("/")
+        self._store: ObjectStore = open_store(installation.store, retry_for_s=_RETRY_S)
+        self._threads = anyio.CapacityLimiter(_THREADS)
+        self._aps: ShortCache[Ap | None] = ShortCache(_AP_S)
+        self._pins: ShortCache[Pin | None] = ShortCache(_PINS_S)
+
+    async def ap_so_far(self, folder: str) -> Ap | None:
+        """The last AP that the run in `folder`, a key below the store, measured; None before the first."""
+        return await self._aps.get(folder, lambda: self._in_thread(self._read_ap, folder))
+
+    async def pin(self, place: Place) -> Pin | None:
+        """The model that is pinned there."""
+        return await self._pins.get(place, lambda: self._in_thread(self._read_pin, place))
+
+    async def set_pin(self, place: Place, pin: Pin) -> None:
+        """Pin a model; the one before is no longer used."""
+        content = json.dumps({"model": pin.model, "run": pin.run}).encode()
+        await self._in_thread(self._store.put_bytes, place.key, content)
+        self._pins.forget(place)
+
+    async def report(self, folder: str) -> ReportFile | None:
+        """The run's report; None where there is none."""
+        key = f"{folder}/report/index.html"
+        try:
+            found = await self._in_thread(self._store.head, key)
+        except NoSuchKey:
+            return None
+        return ReportFile(key, found.size_bytes, found.etag)
+
+    def parts(self, report: ReportFile, part_bytes: int = 4 * 2**20) -> Iterator[bytes]:
+        """The report's bytes, for a thread."""
+        for start in range(0, report.size_bytes, part_bytes):
+            yield self._store.get_bytes(report.key, start=start, end=min(start + part_bytes, report.size_bytes))
+
+    async def _in_thread(self, work: Callable[P, T], *args: P.args, **_kwargs: P.kwargs) -> T:
+        return await anyio.to_thread.run_sync(work, *args, limiter=self._threads)
+
+    def _read_ap(self, folder: str) -> Ap | None:
+        key = f"{folder}/metrics.jsonl"
+        try:
+            size = self._store.head(key).size_bytes
+            start = max(0, size - TAIL_BYTES)
+            tail = self._store.get_bytes(key, start=start)
+        except NoSuchKey:
+            return None
+        lines = tail.split(b"\n")
+        # The first line of a part of the file begins in its middle.
+        return last_ap(lines[1:] if start else lines)
+
+    def _read_pin(self, place: Place) -> Pin | None:
+        try:
+            tree = json.loads(self._store.get_bytes(place.key))
+        except NoSuchKey:
+            return None
+        except ValueError:
+            log.warning("a pin cannot be read", extra={"key": place.key})
+            return None
+        if not isinstance(tree, Mapping) or not isinstance(tree.get("model"), str):
+            return None
+        return Pin(tree["model"], str(tree.get("run") or ""))
+
+
+def last_ap(lines: list[bytes]) -> Ap | None:
+    """The last measured AP among lines of metrics.jsonl; damaged ones are passed over."""
+    for line in reversed(lines):
+        try:
+            entry = json.loads(line)
+            if entry["split"] != "train":
+                return Ap(float(entry["ap"]), int(entry["step"]))
+        except (ValueError, KeyError, TypeError):
+            continue
+    return None

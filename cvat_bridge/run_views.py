@@ -1,0 +1,188 @@
+"""Which runs a user sees, and what they may do with them: whoever may see every task of a run."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from cvat_bridge import marks, runs
+from cvat_bridge.access import Access, Seen
+from cvat_bridge.answers import NO_SUCH_RUN, Refusal
+from cvat_bridge.cluster import Cluster, unfinished
+from cvat_bridge.cvat_questions import Session, whole_number
+from cvat_bridge.offered import Fill, Offered
+from cvat_bridge.run_files import Pin, Place, ReportFile, RunFiles
+from cvat_bridge.runs import Run
+from cvat_bridge.settings import BridgeSettings
+from cvat_bridge.subject import Kind, Subject
+from cvat_bridge.submit_run import Started, Submitter, Wanted
+from object_store import StoreError
+
+log = logging.getLogger(__name__)
+
+MOST_RUNS = 50
+MOST_MODELS = 20
+_MOST_LISTS = 10
+
+
+class RunViews:
+    """Runs, with CVAT's word on who sees them."""
+
+    def __init__(
+        self, settings: BridgeSettings, access: Access, cluster: Cluster, files: RunFiles, submitter: Submitter
+    ) -> None:
+        self._settings = settings
+        self._access = access
+        self._cluster = cluster
+        self._files = files
+        self._submitter = submitter
+
+    async def listed(self, session: Session, seen: Seen) -> list[dict[str, Any]]:
+        """The runs of a subject, newest first."""
+        labels = [marks.subject_label(seen.subject)]
+        if seen.subject.kind is Kind.TASK:
+            labels = [marks.task_label(number) for number in seen.subject.ids[:_MOST_LISTS]]
+        found = await self._visible(session, seen, labels)
+        return list(await asyncio.gather(*(self._drawn(run, places_of(seen)) for run in found)))
+
+    async def one(self, session: Session, name: str) -> tuple[Run, Seen]:
+        """A run that the user may see. Refusal 404: there is none, or it is not theirs."""
+        await self._access.user(session)
+        workflow = await self._cluster.run(name)
+        subject = marks.subject_of(workflow) if workflow else None
+        if workflow is None or subject is None:
+            raise Refusal(404, NO_SUCH_RUN)
+        try:
+            seen = await self._access.see(session, subject)
+        except Refusal as refusal:
+            if refusal.status == 403:
+                raise Refusal(404, NO_SUCH_RUN) from refusal
+            raise
+        return Run(workflow, subject), seen
+
+    async def drawn(self, session: Session, name: str) -> dict[str, Any]:
+        """One run."""
+        run, seen = await self.one(session, name)
+        return await self._drawn(run, places_of(seen))
+
+    async def stop(self, session: Session, name: str) -> dict[str, Any]:
+        """Stop a run. Refusal 403: this installation lets nobody; 409: it has ended."""
+        if not self._settings.controls.stop:
+            raise Refusal(403, "Runs are not stopped from here in this installation; ask who runs it.")
+        run, _ = await self.one(session, name)
+        if run.finished:
+            raise Refusal(409, f"{name} has ended already.")
+        await self._cluster.stop(name)
+        return await self.drawn(session, name)
+
+    async def rerun(self, session: Session, name: str) -> Started:
+        """Start the same once more, with a permission of the user who clicks."""
+        if not self._settings.controls.rerun:
+            raise Refusal(403, "Runs are not started again from here in this installation; ask who runs it.")
+        run, seen = await self.one(session, name)
+        if not run.finished:
+            raise Refusal(409, f"{name} has not ended yet.")
+        again = await self._again(run)
+        return await self._submitter.submit(seen, again)
+
+    async def _again(self, run: Run) -> Wanted:
+        """The same wish for as long as its run goes on: two clicks are one."""
+        form = marks.annotation(run.workflow, marks.FORM)
+        try:
+            given = {str(key): str(value) for key, value in json.loads(form or "{}").items()}
+        except (ValueError, AttributeError) as error:
+            raise Refusal(409, f"What {run.name} was started with cannot be read; use the form.") from error
+        others = await self._cluster.fresh_runs(marks.subject_label(run.subject))
+        ended = sum(marks.annotation(one, marks.RERUN_OF) == run.name and not unfinished(one) for one in others)
+        request = f"rerun {run.name} {ended}"
+        return Wanted(runs.template_of(run.workflow), given, request, {}, {marks.RERUN_OF: run.name})
+
+    async def use_model(self, session: Session, name: str) -> dict[str, Any]:
+        """Pin the run's model for its project, or for its task where that has none."""
+        run, seen = await self.one(session, name)
+        model = run.model(self._files.url)
+        if model is None:
+            raise Refusal(409, f"{name} has left no model, or not yet.")
+        places = places_of(seen)
+        for place in places:
+            # Who may see one task of a project does not choose the model of all the others.
+            whole = place.kind != Kind.PROJECT or await self._access.may_see(session, Subject.project(place.number))
+            if not whole:
+                text = "The model is for the whole project, which you may not see: ask its owner to choose it."
+                raise Refusal(403, text)
+        for place in places:
+            await self._files.set_pin(place, Pin(model, name))
+        return await self._drawn(run, places)
+
+    async def report(self, session: Session, name: str) -> ReportFile:
+        """The run's report. Refusal 404: it has none yet."""
+        run, _ = await self.one(session, name)
+        place = runs.folder(run.workflow)
+        found = await self._files.report(place) if place and run.has_report else None
+        if found is None:
+            raise Refusal(404, "This run has no report, or not yet.")
+        return found
+
+    async def models(
+        self, session: Session, seen: Seen, offered: Sequence[Offered]
+    ) -> dict[str, list[tuple[str, str]]]:
+        """Template → models to start from or to annotate with: (value, title), newest first."""
+        if not any(one.filled(fill) for one in offered for fill in (Fill.FINETUNE, Fill.MODEL)):
+            return {}
+        labels = [marks.subject_label(seen.subject), *(marks.project_label(one) for one in sorted(seen.projects()))]
+        found = [run for run in await self._visible(session, seen, labels) if run.finished]
+        ours = [(url, self._called(run)) for run in found if (url := run.model(self._files.url))]
+        models = {}
+        for one in offered:
+            theirs = [
+                (place, self._called(run))
+                for run in found
+                if runs.template_of(run.workflow) == one.name and run.status.phase == "Succeeded"
+                if (place := runs.folder(run.workflow))
+            ]
+            models[one.name] = (ours if one.template.ours else theirs)[:MOST_MODELS]
+        return models
+
+    @staticmethod
+    def _called(run: Run) -> str:
+        ap = run.status.results.get("ap", "")
+        day = str(run.workflow["metadata"].get("creationTimestamp") or "")[:10]
+        return ", ".join(part for part in (run.name, f"AP {ap[:10]}" if ap else "", day) if part)
+
+    async def _visible(self, session: Session, seen: Seen, labels: Iterable[Mapping[str, str]]) -> list[Run]:
+        lists = await asyncio.gather(*(self._cluster.runs(one) for one in labels))
+        trees = {str(one["metadata"]["name"]): one for some in lists for one in some}
+        newest = sorted(trees.values(), key=lambda one: str(one["metadata"].get("creationTimestamp")), reverse=True)
+        about = [(one, subject) for one in newest if (subject := marks.subject_of(one)) is not None][:MOST_RUNS]
+        subjects = {subject for _, subject in about} - {seen.subject}
+        answers = await asyncio.gather(*(self._access.may_see(session, subject) for subject in subjects))
+        visible = {seen.subject} | {subject for subject, yes in zip(subjects, answers, strict=True) if yes}
+        return [Run(tree, subject) for tree, subject in about if subject in visible]
+
+    async def _drawn(self, run: Run, places: Sequence[Place]) -> dict[str, Any]:
+        model, place = run.model(self._files.url), runs.folder(run.workflow)
+        ap, used = None, False
+        try:
+            if place and "ap" not in run.status.results and run.status.phase:
+                ap = await self._files.ap_so_far(place)
+            if model and places:
+                pins = await asyncio.gather(*(self._files.pin(one) for one in places))
+                used = all(pin is not None and pin.model == model for pin in pins)
+        except StoreError as error:
+            # A store that is away hides two numbers, and not the run.
+            log.warning("the store was not read for a run", extra={"run": run.name, "reason": type(error).__name__})
+        return run.drawn(self._settings, self._cluster.namespace, self._files.url, ap, used=used)
+
+
+def places_of(seen: Seen) -> list[Place]:
+    """For what a model of this subject would be pinned."""
+    if seen.subject.kind is Kind.PROJECT:
+        return [Place(Kind.PROJECT.value, number) for number in seen.subject.ids]
+    places = dict.fromkeys(
+        Place(Kind.PROJECT.value, project)
+        if (project := whole_number(task.get("project_id"))) > 0
+        else Place(Kind.TASK.value, number)
+        for number, task in zip(seen.subject.ids, seen.things, strict=True)
+    )
+    return list(places)

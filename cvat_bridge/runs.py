@@ -1,0 +1,180 @@
+"""Runs as CVAT's users see them: state, progress, results and links, read from the workflow itself."""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from cvat_bridge import marks
+from cvat_bridge.run_files import Ap
+from cvat_bridge.settings import BridgeSettings
+from cvat_bridge.subject import Subject
+from workflows.cluster.run_status import RunStatus, Step, read_status
+from workflows.cluster.submission import TEMPLATE_LABEL
+
+ROOT = "/training-bridge"
+_STATES = {
+    "": "pending",
+    "Pending": "pending",
+    "Running": "running",
+    "Succeeded": "succeeded",
+    "Failed": "failed",
+    "Error": "failed",
+    "Omitted": "skipped",
+    "Skipped": "skipped",
+}
+_NO_STEP = "exit handler"
+
+
+def page(subject: Subject, run: str = "") -> str:
+    """Address of the page of a subject, or of one of its runs, below CVAT's own."""
+    query = [(subject.kind.value, str(number)) for number in subject.ids]
+    return f"{ROOT}/?{urlencode(query + ([('run', run)] if run else []))}"
+
+
+def argo_link(settings: BridgeSettings, namespace: str, run: str) -> str | None:
+    """The run in Argo's own page."""
+    if not settings.links.argo:
+        return None
+    return f"{settings.links.argo.rstrip('/')}/workflows/{quote(namespace)}/{quote(run)}"
+
+
+def folder(workflow: Mapping[str, Any]) -> str | None:
+    """Where the run lies, a key below the store."""
+    prefix = argument(workflow, "cvat-output-path").strip("/")
+    parts = prefix.split("/")
+    if not prefix or any(part in ("", ".", "..") for part in parts):
+        return None
+    return f"{prefix}/{workflow['metadata']['name']}"
+
+
+def argument(workflow: Mapping[str, Any], name: str) -> str:
+    """A parameter that the run was started with; empty where it has none."""
+    for one in ((workflow.get("spec") or {}).get("arguments") or {}).get("parameters") or ():
+        if one.get("name") == name:
+            return str(one.get("value") or "")
+    return ""
+
+
+def template_of(workflow: Mapping[str, Any]) -> str:
+    """The template that the run was made from."""
+    return marks.label(workflow, TEMPLATE_LABEL)
+
+
+class Run:
+    """One run."""
+
+    def __init__(self, workflow: Mapping[str, Any], subject: Subject) -> None:
+        self.workflow = workflow
+        self.subject = subject
+        self.name = str(workflow["metadata"]["name"])
+        self.status: RunStatus = read_status(workflow)
+        self._steps = _by_step(self.status)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more will happen."""
+        return self.status.finished
+
+    def succeeded(self, step: str) -> bool:
+        """Whether a step of this name is through."""
+        found = self._steps.get(step)
+        return found is not None and found.phase == "Succeeded"
+
+    def model(self, store: str) -> str | None:
+        """URL of the model that the run left."""
+        place = folder(self.workflow)
+        return f"{store}/{place}/model" if place and self.succeeded("train") else None
+
+    @property
+    def has_report(self) -> bool:
+        """Whether there is a report to look at."""
+        return self.succeeded("report") and folder(self.workflow) is not None
+
+    def drawn(
+        self, settings: BridgeSettings, namespace: str, store: str, ap: Ap | None, *, used: bool
+    ) -> dict[str, Any]:
+        """The run as the API gives it. `used`: its model is the pinned one."""
+        metadata, status = self.workflow["metadata"], self.workflow.get("status") or {}
+        model = self.model(store)
+        report = f"{ROOT}/api/runs/{self.name}/report/" if self.has_report else None
+        return {
+            "name": self.name,
+            "template": template_of(self.workflow),
+            "title": marks.annotation(self.workflow, marks.TITLE) or template_of(self.workflow),
+            "state": _STATES.get(self.status.phase, "running"),
+            "message": self._message(),
+            "user": marks.annotation(self.workflow, marks.USER_NAME),
+            "created": metadata.get("creationTimestamp"),
+            "started": status.get("startedAt"),
+            "finished": status.get("finishedAt"),
+            "progress": self._progress(str(status.get("progress") or "")),
+            "steps": self._drawn_steps(),
+            "ap": None if ap is None else {"value": ap.value, "step": ap.step},
+            "results": {name: " ".join(text.split())[:200] for name, text in self.status.results.items()},
+            "links": {
+                "argo": argo_link(settings, namespace, self.name),
+                "report": report,
+                "page": page(self.subject, self.name),
+            },
+            "model": None if model is None else {"url": model, "used": used},
+            "may": {
+                "stop": settings.controls.stop and not self.finished,
+                "rerun": settings.controls.rerun and self.finished,
+                "use": model is not None and not used,
+            },
+        }
+
+    def _message(self) -> str:
+        if self.status.phase not in ("Failed", "Error"):
+            return ""
+        if (self.workflow.get("spec") or {}).get("shutdown"):
+            return "The run was stopped."
+        failure = self.status.failure()
+        return (f"{failure.step}: {failure.sentence}" if failure.step else failure.sentence)[:2000]
+
+    def _progress(self, text: str) -> float | None:
+        """What part is done, as Argo counts it: pods, and what steps say of themselves."""
+        if self.status.phase == "Succeeded":
+            return 1.0
+        done, _, total = text.partition("/")
+        if not (done.isdigit() and total.isdigit()) or not 0 < int(total) < 10**12:
+            return None
+        return round(min(1.0, int(done) / int(total)), 4)
+
+    def _drawn_steps(self) -> list[dict[str, str]]:
+        drawn = []
+        for name in [*_planned(self.workflow), *(name for name in self._steps if name not in _planned(self.workflow))]:
+            step = self._steps.get(name)
+            drawn.append(
+                {
+                    "name": name,
+                    "title": step.label if step else name,
+                    "state": _STATES.get(step.phase, "running") if step else self._unbegun(),
+                    "progress": step.progress if step else "",
+                    "message": step.message[:2000] if step else "",
+                }
+            )
+        return drawn
+
+    def _unbegun(self) -> str:
+        return "skipped" if self.finished else "pending"
+
+
+def _by_step(status: RunStatus) -> dict[str, Step]:
+    """Name → the last attempt of each step."""
+    found: dict[str, Step] = {}
+    for step in status.steps():
+        name = step.label.partition(" (attempt ")[0]
+        if name != _NO_STEP:
+            found[name] = step
+    return found
+
+
+def _planned(workflow: Mapping[str, Any]) -> list[str]:
+    """The steps of the graph in their order: Argo keeps the template's text with the workflow."""
+    stored = (workflow.get("status") or {}).get("storedWorkflowTemplateSpec") or {}
+    spec = stored if stored.get("templates") else workflow.get("spec") or {}
+    for one in spec.get("templates") or ():
+        if one.get("name") == spec.get("entrypoint"):
+            return [str(task["name"]) for task in (one.get("dag") or {}).get("tasks") or ()]
+    return []

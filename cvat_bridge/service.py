@@ -1,0 +1,83 @@
+"""The parts of the service, put together from settings, secrets and a cluster."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Self
+
+from cvat_bridge.access import KEEP_S, Access
+from cvat_bridge.cluster import Cluster
+from cvat_bridge.cvat_questions import CvatQuestions, Token
+from cvat_bridge.grants import signing_key
+from cvat_bridge.metrics import Metrics
+from cvat_bridge.run_files import RunFiles
+from cvat_bridge.run_views import RunViews
+from cvat_bridge.settings import BridgeSettings
+from cvat_bridge.submit_run import Submitter
+from cvat_bridge.webhooks import Webhooks
+from run_config.installation import Installation
+from workflows.cluster.kubernetes import Kubernetes
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """What comes from the environment and is shown nowhere."""
+
+    signing_key: bytes = field(repr=False)
+    access_token: str = field(default="", repr=False)
+    webhook_secret: bytes = field(default=b"", repr=False)
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str] = os.environ) -> Self:
+        """Those of this process. BridgeError: the signing key is missing or too short."""
+        return cls(
+            signing_key(environment.get("CVAT_BRIDGE_SIGNING_KEY")),
+            environment.get("CVAT_ACCESS_TOKEN", "").strip(),
+            environment.get("CVAT_WEBHOOK_SECRET", "").strip().encode(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Everything that routes use."""
+
+    settings: BridgeSettings
+    installation: Installation
+    metrics: Metrics
+    cvat: CvatQuestions
+    access: Access
+    cluster: Cluster
+    files: RunFiles
+    submitter: Submitter
+    views: RunViews
+    webhooks: Webhooks
+
+
+def assemble(
+    settings: BridgeSettings,
+    installation: Installation,
+    kubernetes: Kubernetes,
+    secrets: Secrets,
+    *,
+    access_for_s: float = KEEP_S,
+) -> Service:
+    """The service; `access_for_s`: how long CVAT's word about a user holds."""
+    metrics = Metrics()
+    cvat = CvatQuestions(settings.cvat, metrics)
+    access = Access(cvat, keep_s=access_for_s)
+    cluster = Cluster(kubernetes, installation, settings.controls)
+    files = RunFiles(installation)
+    submitter = Submitter(settings, installation, secrets.signing_key, cvat, cluster, metrics)
+    token = Token(secrets.access_token, settings.cvat.organization) if secrets.access_token else None
+    return Service(
+        settings=settings,
+        installation=installation,
+        metrics=metrics,
+        cvat=cvat,
+        access=access,
+        cluster=cluster,
+        files=files,
+        submitter=submitter,
+        views=RunViews(settings, access, cluster, files, submitter),
+        webhooks=Webhooks(settings.triggers, secrets.webhook_secret, token, cvat, cluster, submitter, metrics),
+    )

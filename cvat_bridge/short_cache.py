@@ -1,0 +1,70 @@
+"""Answers that are asked for once and shared for seconds: many open pages, one question to CVAT or the cluster.
+
+Whoever asks while the question is under way waits for that one answer. Errors are shared with those who
+wait, and not kept.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+MOST = 10_000
+
+
+class ShortCache(Generic[T]):
+    """Key → answer, for `keep_s` seconds from the moment it was asked for."""
+
+    def __init__(self, keep_s: float, *, clock: Callable[[], float] = time.monotonic, most: int = MOST) -> None:
+        self._keep_s = keep_s
+        self._clock = clock
+        self._most = most
+        self._answers: dict[Hashable, tuple[float, T]] = {}
+        self._under_way: dict[Hashable, asyncio.Task[T]] = {}
+
+    async def get(self, key: Hashable, ask: Callable[[], Awaitable[T]]) -> T:
+        """The answer to `key`, from `ask` where there is none yet."""
+        found = self._answers.get(key)
+        if found is not None and found[0] > self._clock():
+            return found[1]
+        task = self._under_way.get(key)
+        if task is None:
+            task = asyncio.ensure_future(self._asked(key, ask))
+            self._under_way[key] = task
+            task.add_done_callback(lambda done: self._ended(key, done))
+        # One page that is closed does not take the answer from the others.
+        return await asyncio.shield(task)
+
+    def forget(self, key: Hashable) -> None:
+        """Ask anew the next time: something was changed."""
+        self._answers.pop(key, None)
+        self._under_way.pop(key, None)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._answers.clear()
+        self._under_way.clear()
+
+    async def _asked(self, key: Hashable, ask: Callable[[], Awaitable[T]]) -> T:
+        until = self._clock() + self._keep_s
+        answer = await ask()
+        if self._under_way.get(key) is asyncio.current_task():
+            self._make_room()
+            self._answers[key] = (until, answer)
+        return answer
+
+    def _ended(self, key: Hashable, task: asyncio.Task[T]) -> None:
+        if self._under_way.get(key) is task:
+            del self._under_way[key]
+        if not task.cancelled():
+            task.exception()  # seen, also where everybody who waited has gone
+
+    def _make_room(self) -> None:
+        if len(self._answers) < self._most:
+            return
+        now = self._clock()
+        self._answers = {key: value for key, value in self._answers.items() if value[0] > now}
+        while len(self._answers) >= self._most:
+            del self._answers[next(iter(self._answers))]
