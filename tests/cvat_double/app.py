@@ -1,7 +1,9 @@
 """The routes of CVAT's REST API that are used here, with CVAT's own forms of answers and refusals."""
 
+import hashlib
 import io
 import json
+import re
 import secrets
 import time
 import urllib.parse
@@ -332,10 +334,16 @@ class CvatApp:
         export = self._own_request(request.query_params.get("rq_id", ""), user)
         if export.status != "finished" or export.result is None:
             raise detail(404, "The exported file has expired, please retry exporting")
-        content = export.result
-        headers = {"content-length": str(len(content)), "content-disposition": 'attachment; filename="dataset.zip"'}
+        content, status = export.result, 200
+        tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+        headers = {"etag": tag, "content-disposition": 'attachment; filename="dataset.zip"'}
+        start = re.fullmatch(r"bytes=(\d+)-", request.headers.get("range", ""))
+        if start and self.faults.ranges and request.headers.get("if-range", tag) == tag:
+            headers["content-range"] = f"bytes {start[1]}-{len(content) - 1}/{len(content)}"
+            content, status = content[int(start[1]) :], 206
+        headers["content-length"] = str(len(content))
         cut = self.faults.one("cut_downloads")
-        return StreamingResponse(_pieces(content, cut=cut), headers=headers, media_type="application/zip")
+        return StreamingResponse(_pieces(content, cut=cut), status, headers=headers, media_type="application/zip")
 
     def _storage(self, request: Request, user: User) -> Response:
         storage = self.world.storages.get(request.path_params["id"])

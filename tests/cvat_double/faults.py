@@ -27,6 +27,8 @@ class Faults:
     """Seconds that every answer takes longer."""
     cut_downloads: int = 0
     """So many downloads break off in the middle."""
+    ranges: bool = True
+    """Whether a download can be gone on with from the middle."""
     redirect_to: str = ""
     """Every request is sent to this address."""
     page_size: int = 10
