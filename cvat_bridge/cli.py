@@ -55,6 +55,29 @@ def serve_models(
     serve(host, port, device, store, prefix or [])
 
 
+@app.command("export")
+def export_command(
+    store: Annotated[str, typer.Option("--store", help="Root of the store: s3://bucket/prefix or file:///path.")],
+    subject: Annotated[str, typer.Option("--subject", help="What is exported: task:8,task:9 or project:3.")],
+    run_name: Annotated[str, typer.Option("--run", help="Name of the run, which is part of where the export goes.")],
+    grant: Annotated[str, typer.Option("--grant", help="The bridge's signature for the subject.")] = "",
+    format_name: Annotated[str, typer.Option("--format", help="One of CVAT's export formats.")] = "COCO 1.0",
+    unpack: Annotated[bool, typer.Option("--unpack", help="Unpack the export below --into as well.")] = False,
+    into: Annotated[str, typer.Option("--into", help="Key below the store that the export is unpacked to.")] = "",
+) -> None:
+    """Have CVAT export tasks or a project, with images, into the store, and wait until all of it is there.
+
+    Started again it goes on where it was. Inside a workflow ($OUT is set) the URLs of the exports are left in
+    $OUT/outputs/dataset, one a line.
+    """
+    from cvat_bridge.errors import BridgeError
+    from cvat_bridge.export_command import Order, export
+
+    if unpack != bool(into):
+        raise BridgeError("--unpack and --into=KEY belong together: the one says that, the other where to")
+    print(*export(Order(store, subject, grant, run_name, format_name, into)), sep="\n")
+
+
 def main() -> None:
     """Entry point."""
     run(app)
