@@ -60,10 +60,11 @@ function templateChooser(templates, pick) {
     h('input', { type: 'radio', name: group, id: freshId('template'), value: name }));
   const node = h('fieldset', { class: 'field templates' }, h('legend', { class: 'label' }, 'What to run'),
     h('div', { class: 'choices' }, templates.map((template, index) => {
+      const input = inputs[index];
       const help = h('div', { class: 'choice-more help', id: freshId('help') }, simpleHtml(template.help_html));
-      inputs[index].setAttribute('aria-describedby', help.id);
-      return h('div', { class: 'choice' }, inputs[index],
-        h('label', { for: inputs[index].id }, h('span', { class: 'choice-title' }, template.title || template.name)), help);
+      const title = h('span', { class: 'choice-title' }, template.title || template.name);
+      input.setAttribute('aria-describedby', help.id);
+      return h('div', { class: 'choice' }, input, h('label', { for: input.id }, title), help);
     })));
   node.addEventListener('change', (event) => pick(event.target.value));
   return { node, select: (name) => inputs.forEach((input) => (input.checked = input.value === name)) };
@@ -73,7 +74,7 @@ function templateForm(template, answer, { subject, draft, started }) {
   const fields = [];
   const { everybody, expert } = groupsOf(template, draft, fields);
   const experts = expert.length ? h('details', { class: 'expert' }, h('summary', {}, 'Expert settings'), expert) : null;
-  const summary = h('div', { class: 'note error summary', tabindex: '-1', role: 'alert', hidden: true });
+  const summary = h('div', { class: 'note error summary', tabindex: '-1', hidden: true });
   const failure = h('div', {});
   const submit = h('button', { type: 'submit', class: 'button primary' }, 'Start run');
   const status = h('span', { class: 'muted', role: 'status' });
@@ -137,11 +138,15 @@ function templateForm(template, answer, { subject, draft, started }) {
     const sentences = new Map(problems);
     for (const one of fields) one.showProblem(sentences.get(one) ?? null);
     show(summary, problems.length + others.length > 0);
-    if (summary.hidden) return;
+    if (summary.hidden) {
+      setText(status, '');
+      return;
+    }
     const size = problems.length + others.length;
+    const title = size === 1 ? 'One thing needs your attention' : `${number(size)} things need your attention`;
+    setText(status, title);
     summary.replaceChildren(
-      h('p', { class: 'note-title' },
-        size === 1 ? 'One thing needs your attention' : `${number(size)} things need your attention`),
+      h('p', { class: 'note-title' }, title),
       h('ul', {}, problems.map(([one, sentence]) =>
         h('li', {}, h('button', { type: 'button', class: 'link', on: { click: () => goTo(one) } }, sentence))),
       others.map((sentence) => h('li', {}, sentence))));

@@ -109,11 +109,13 @@ function updateSteps(parts, steps) {
   const key = JSON.stringify(steps);
   if (parts.list.dataset.key === key) return;
   parts.list.dataset.key = key;
-  parts.list.replaceChildren(...steps.map((step) =>
-    h('li', { class: `step ${step.state}` },
+  parts.list.replaceChildren(...steps.map((step) => {
+    const state = [STATES[step.state] ?? step.state, step.progress].filter(Boolean).join(' · ');
+    return h('li', { class: `step ${step.state}` },
       h('span', { class: 'step-title' }, step.title || step.name),
-      h('span', { class: 'step-state' }, [STATES[step.state] ?? step.state, step.progress].filter(Boolean).join(' · ')),
-      step.message ? h('span', { class: 'step-message' }, step.message) : null)));
+      h('span', { class: 'step-state' }, state),
+      step.message ? h('span', { class: 'step-message' }, step.message) : null);
+  }));
   show(parts.steps, steps.length > 0);
 }
 
