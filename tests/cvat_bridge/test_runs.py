@@ -1,0 +1,344 @@
+"""Runs of a task: what is shown of them and to whom, their reports, and which model is used."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from cvat_bridge.run_files import TAIL_BYTES, Ap, last_ap
+from object_store import ObjectStore, open_store
+from tests.cvat_bridge.running_bridge import Bridge, Browser, arguments, install, kubernetes, serving, until
+from tests.cvat_double.server import CvatDouble
+from tests.cvat_double.world import Task
+from tests.workflows.fake_kubernetes import FakeKubernetes, Json
+
+__all__ = ["kubernetes"]
+
+
+@pytest.fixture
+def bridge(cvat: CvatDouble, kubernetes: FakeKubernetes, bucket: str, tmp_path: Path) -> Iterator[Bridge]:
+    """With a bucket, Argo's address, and the roles to stop and rerun."""
+    store = f"s3://{bucket}/team"
+    install(kubernetes, store)
+    more = {"controls": {"stop": True, "rerun": True}, "links": {"argo": "https://argo.example.org/base/"}}
+    with serving(cvat, kubernetes, store, tmp_path / "kubeconfig", **more) as running:
+        yield running
+
+
+@pytest.fixture
+def task(bridge: Bridge) -> Task:
+    return bridge.cvat.add_blank_task("Cells")
+
+
+@pytest.fixture
+def ann(bridge: Bridge) -> Browser:
+    return bridge.browser(bridge.cvat.ann)
+
+
+@pytest.fixture
+def objects(bridge: Bridge) -> ObjectStore:
+    return open_store(bridge.store)
+
+
+def pod(name: str, phase: str, **more: str) -> Json:
+    return {
+        "id": f"pod-{name}",
+        "name": f"x.{name}",
+        "displayName": name,
+        "type": "Pod",
+        "phase": phase,
+        "startedAt": "2026-01-01T00:00:00Z",
+        "finishedAt": "2026-01-01T01:00:00Z",
+        **more,
+    }
+
+
+def goes(bridge: Bridge, run: str, phase: str, *pods: Json, **more: object) -> None:
+    """What Argo would write into the workflow."""
+    spec = bridge.kubernetes.objects["workflowtemplates"]["cvat-train"]["spec"]
+    bridge.kubernetes.objects["workflows"][run]["status"] = {
+        "phase": phase,
+        "storedWorkflowTemplateSpec": spec,
+        "nodes": {one["id"]: one for one in pods},
+        **more,
+    }
+
+
+def succeed(bridge: Bridge, run: str, ap: str = "0.51") -> None:
+    pods = [pod(name, "Succeeded") for name in ("check", "export", "prepare", "train", "report")]
+    goes(bridge, run, "Succeeded", *pods, outputs={"parameters": [{"name": "ap", "value": ap}]})
+
+
+def started(browser: Browser, task: Task, **parameters: str) -> str:
+    answer = browser.start(task=[task.id], parameters=parameters)
+    assert answer.status_code == 201, answer.text
+    name: str = answer.json()["name"]
+    return name
+
+
+def shown(browser: Browser, run: str) -> Json:
+    answer = browser.get(f"api/runs/{run}")
+    assert answer.status_code == 200, answer.text
+    tree: Json = answer.json()
+    return tree
+
+
+def folder(run: str) -> str:
+    return f"workflow-data/output/{run}"
+
+
+def test_a_new_run_waits_with_all_its_steps(bridge: Bridge, ann: Browser, task: Task) -> None:
+    run = started(ann, task)
+    goes(bridge, run, "")
+    found = shown(ann, run)
+    assert (found["state"], found["user"], found["template"]) == ("pending", "ann", "cvat-train")
+    assert found["title"] == "Train a detection transformer"
+    assert [(step["name"], step["state"]) for step in found["steps"]] == [
+        (name, "pending") for name in ("check", "export", "prepare", "train", "report")
+    ]
+    assert found["links"] == {
+        "argo": f"https://argo.example.org/base/workflows/ml/{run}",
+        "report": None,
+        "page": f"/training-bridge/?task={task.id}&run={run}",
+    }
+    assert (found["model"], found["ap"], found["progress"]) == (None, None, None)
+    assert found["may"] == {"stop": True, "rerun": False, "use": False}
+
+
+def test_progress_and_ap_so_far_are_shown(bridge: Bridge, ann: Browser, task: Task, objects: ObjectStore) -> None:
+    run = started(ann, task)
+    goes(
+        bridge, run, "Running", pod("check", "Succeeded"), pod("train", "Running", progress="40/200"), progress="42/100"
+    )
+    lines = [{"step": 5, "split": "train", "loss": 1.0}, {"step": 5, "split": "val", "ap": 0.41}, {"step": 6}]
+    objects.put_bytes(f"{folder(run)}/metrics.jsonl", "\n".join(map(json.dumps, lines)).encode())
+    found = shown(ann, run)
+    assert (found["state"], found["progress"], found["ap"]) == ("running", 0.42, {"value": 0.41, "step": 5})
+    (train,) = [step for step in found["steps"] if step["name"] == "train"]
+    assert (train["state"], train["progress"]) == ("running", "40/200")
+
+
+def test_of_long_metrics_only_the_end_is_read() -> None:
+    line = json.dumps({"step": 1, "split": "train", "loss": 0.123456}).encode()
+    lines = [b'{"step": 7, "split": "val", "ap": 0.3}', *[line] * (TAIL_BYTES // len(line)), b'{"cut off']
+    assert last_ap(lines) == Ap(0.3, 7)
+    assert last_ap([b"", b"[]", b"1", b'{"split": "val"}', b"\xff"]) is None
+
+
+def test_a_failed_run_says_why_in_its_steps_own_words(bridge: Bridge, ann: Browser, task: Task) -> None:
+    run = started(ann, task)
+    message = "main: Error (exit code 2): epochs is <b>wrong</b>"
+    goes(bridge, run, "Failed", pod("check", "Failed", message=message))
+    found = shown(ann, run)
+    assert (found["state"], found["message"]) == ("failed", "check: epochs is <b>wrong</b>")
+    assert [step["state"] for step in found["steps"]] == ["failed", *["skipped"] * 4]
+    assert found["may"] == {"stop": False, "rerun": True, "use": False}
+
+
+def test_a_finished_run_has_results_a_report_and_a_model(bridge: Bridge, ann: Browser, task: Task) -> None:
+    run = started(ann, task)
+    succeed(bridge, run)
+    found = shown(ann, run)
+    assert (found["state"], found["progress"], found["results"]) == ("succeeded", 1.0, {"ap": "0.51"})
+    assert found["links"]["report"] == f"/training-bridge/api/runs/{run}/report/"
+    assert found["model"] == {"url": f"{bridge.store}/{folder(run)}/model", "used": False}
+    assert found["may"]["use"] is True
+
+
+def test_runs_of_a_task_come_newest_first(bridge: Bridge, ann: Browser, task: Task) -> None:
+    other = bridge.cvat.add_blank_task("Other")
+    first, second = started(ann, task), started(ann, task)
+    for run, created in ((first, "2026-01-01T00:00:00Z"), (second, "2026-02-01T00:00:00Z")):
+        bridge.kubernetes.objects["workflows"][run]["metadata"]["creationTimestamp"] = created
+        succeed(bridge, run)
+    started(ann, other)
+    names = [one["name"] for one in ann.get(f"api/runs?task={task.id}").json()["runs"]]
+    assert names == [second, first]
+
+
+def test_a_run_is_seen_by_who_sees_all_its_tasks(bridge: Bridge, ann: Browser, task: Task) -> None:
+    other = bridge.cvat.add_blank_task("Other")
+    task.assignee = bridge.cvat.bob
+    run = ann.start(task=[task.id, other.id]).json()["name"]
+    bob = bridge.browser(bridge.cvat.bob)
+    assert ann.get(f"api/runs?task={task.id}").json()["runs"]
+    assert bob.get(f"api/runs?task={task.id}").json() == {"runs": []}
+    none = bob.get("api/runs/cvat-train-nothing")
+    for path in ("", "/report/"):
+        theirs = bob.get(f"api/runs/{run}{path}")
+        assert (theirs.status_code, theirs.content) == (404, none.content)
+    for verb in ("stop", "rerun", "use-model"):
+        assert bob.post(f"api/runs/{run}/{verb}").status_code == 404
+    other.assignee = bridge.cvat.bob
+    until(lambda: bob.get(f"api/runs/{run}").status_code == 200)
+
+
+def test_a_run_of_others_making_is_no_run_here(bridge: Bridge, ann: Browser) -> None:
+    bridge.kubernetes.add("workflows", "nightly", {"metadata": {"labels": {"used-by": "cvat"}}})
+    assert ann.get("api/runs/nightly").status_code == 404
+
+
+def test_nobody_sees_no_run(bridge: Bridge, ann: Browser, task: Task) -> None:
+    run = started(ann, task)
+    for path in ("", "/report/"):
+        assert bridge.browser().get(f"api/runs/{run}{path}").status_code == 401
+
+
+def test_the_store_away_hides_two_numbers_and_not_the_run(bridge: Bridge, ann: Browser, task: Task, s3_client) -> None:
+    run = started(ann, task)
+    goes(bridge, run, "Running", pod("train", "Running"))
+    s3_client.delete_bucket(Bucket=bridge.store.split("/")[2])
+    found = shown(ann, run)
+    assert (found["state"], found["ap"]) == ("running", None)
+
+
+# The report
+
+
+def report(
+    bridge: Bridge, ann: Browser, task: Task, objects: ObjectStore, content: bytes
+) -> tuple[str, httpx.Response]:
+    run = started(ann, task)
+    succeed(bridge, run)
+    objects.put_bytes(f"{folder(run)}/report/index.html", content)
+    return run, ann.get(f"api/runs/{run}/report/")
+
+
+def test_the_report_comes_whole_and_locked_in(bridge: Bridge, ann: Browser, task: Task, objects: ObjectStore) -> None:
+    content = b"<!doctype html><script>alert(1)</script>" + b"x" * (5 * 2**20)
+    run, answer = report(bridge, ann, task, objects, content)
+    assert answer.content == content
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("sandbox;")
+    assert "default-src 'none'" in policy
+    assert "allow-scripts" not in policy
+    assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+    again = ann.get(f"api/runs/{run}/report/", headers={"If-None-Match": answer.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+def test_a_report_that_is_not_there_is_a_sentence(bridge: Bridge, ann: Browser, task: Task) -> None:
+    run = started(ann, task)
+    assert ann.get(f"api/runs/{run}/report/").status_code == 404
+    succeed(bridge, run)
+    until(lambda: shown(ann, run)["state"] == "succeeded")
+    assert "no report" in ann.get(f"api/runs/{run}/report/").json()["errors"][0]["text"]
+
+
+# Stop and rerun
+
+
+def test_a_run_is_stopped_so_that_it_can_still_tell(bridge: Bridge, ann: Browser, task: Task) -> None:
+    run = started(ann, task)
+    assert ann.post(f"api/runs/{run}/stop").status_code == 200
+    assert bridge.kubernetes.objects["workflows"][run]["spec"]["shutdown"] == "Stop"
+    goes(bridge, run, "Failed")
+    until(lambda: shown(ann, run)["message"] == "The run was stopped.")
+    assert ann.post(f"api/runs/{run}/stop").status_code == 409
+
+
+def test_a_rerun_takes_the_same_parameters_and_a_new_permission(bridge: Bridge, ann: Browser, task: Task) -> None:
+    run = started(ann, task, epochs="3", model="tiny")
+    assert ann.post(f"api/runs/{run}/rerun").status_code == 409
+    goes(bridge, run, "Failed")
+    until(lambda: shown(ann, run)["state"] == "failed")
+    task.assignee = bridge.cvat.bob
+    bob = bridge.browser(bridge.cvat.bob)
+    first, second = bob.post(f"api/runs/{run}/rerun"), bob.post(f"api/runs/{run}/rerun")
+    assert (first.status_code, second.status_code) == (201, 200)
+    assert first.json() == second.json()
+    old, new = map(arguments, bridge.runs)
+    assert old.pop("cvat-grant") != new.pop("cvat-grant")
+    assert old == new
+    assert bridge.runs[1]["metadata"]["annotations"]["detr-workflows/cvat-user-name"] == "bob"
+    again = first.json()["name"]
+    goes(bridge, again, "Failed")
+    assert bob.post(f"api/runs/{run}/rerun").json()["name"] != again
+
+
+def test_without_the_roles_runs_are_only_started(
+    cvat: CvatDouble, kubernetes: FakeKubernetes, bucket: str, tmp_path: Path
+) -> None:
+    store = f"s3://{bucket}"
+    install(kubernetes, store)
+    task = cvat.add_blank_task("Cells")
+    with serving(cvat, kubernetes, store, tmp_path / "kubeconfig") as bridge:
+        ann = bridge.browser(cvat.ann)
+        run = started(ann, task)
+        assert shown(ann, run)["may"] == {"stop": False, "rerun": False, "use": False}
+        for verb in ("stop", "rerun"):
+            assert ann.post(f"api/runs/{run}/{verb}").status_code == 403
+    assert not kubernetes.asked["patch", "workflows"]
+
+
+@pytest.mark.parametrize("verb", ["stop", "rerun", "use-model"])
+@pytest.mark.parametrize("headers", [{"Origin": "https://evil.org"}, {"X-Training-Bridge": ""}])
+def test_another_sites_page_changes_nothing(
+    bridge: Bridge, ann: Browser, task: Task, verb: str, headers: dict[str, str]
+) -> None:
+    run = started(ann, task)
+    succeed(bridge, run)
+    assert bridge.browser(bridge.cvat.ann, **headers).post(f"api/runs/{run}/{verb}").status_code == 403
+    assert len(bridge.runs) == 1
+    assert "shutdown" not in bridge.kubernetes.objects["workflows"][run]["spec"]
+
+
+# Models
+
+
+def test_a_model_is_pinned_for_its_task(bridge: Bridge, ann: Browser, task: Task, objects: ObjectStore) -> None:
+    run = started(ann, task)
+    assert ann.post(f"api/runs/{run}/use-model").status_code == 409
+    succeed(bridge, run)
+    until(lambda: shown(ann, run)["model"] is not None)
+    answer = ann.post(f"api/runs/{run}/use-model")
+    assert answer.json()["model"] == {"url": f"{bridge.store}/{folder(run)}/model", "used": True}
+    pin = json.loads(objects.get_bytes(f"cvat-models/task-{task.id}.json"))
+    assert pin == {"model": f"{bridge.store}/{folder(run)}/model", "run": run}
+
+
+def test_a_task_of_a_project_pins_for_the_project(bridge: Bridge, ann: Browser, objects: ObjectStore) -> None:
+    project = bridge.cvat.add_project("Blood")
+    task = bridge.cvat.add_blank_task("Cells", project=project)
+    runs = [started(ann, task), started(ann, task)]
+    for run in runs:
+        succeed(bridge, run)
+    assert ann.post(f"api/runs/{runs[0]}/use-model").json()["model"]["used"] is True
+    assert ann.post(f"api/runs/{runs[1]}/use-model").json()["model"]["used"] is True
+    assert json.loads(objects.get_bytes(f"cvat-models/project-{project.id}.json"))["run"] == runs[1]
+    used = {one["name"]: one["model"]["used"] for one in ann.get(f"api/runs?task={task.id}").json()["runs"]}
+    assert used == {runs[0]: False, runs[1]: True}
+
+
+def test_who_sees_one_task_does_not_choose_for_the_project(bridge: Bridge, ann: Browser, objects: ObjectStore) -> None:
+    project = bridge.cvat.add_project("Blood")
+    task = bridge.cvat.add_blank_task("Cells", project=project)
+    task.assignee = bridge.cvat.bob
+    run = started(ann, task)
+    succeed(bridge, run)
+    answer = bridge.browser(bridge.cvat.bob).post(f"api/runs/{run}/use-model")
+    assert answer.status_code == 403
+    assert not list(objects.list("cvat-models"))
+
+
+def test_models_of_earlier_runs_are_offered_to_start_from(bridge: Bridge, ann: Browser) -> None:
+    project = bridge.cvat.add_project("Blood")
+    one, two = (bridge.cvat.add_blank_task(name, project=project) for name in ("One", "Two"))
+    hidden = bridge.cvat.add_blank_task("Hidden", project=project)
+    run, unseen = started(ann, one), started(ann, hidden)
+    succeed(bridge, run)
+    succeed(bridge, unseen)
+    two.assignee = one.assignee = bridge.cvat.bob
+    url = f"{bridge.store}/{folder(run)}/model"
+
+    def choices(name: str, field: str) -> list[str]:
+        tree = bridge.browser(bridge.cvat.bob).get(f"api/form?task={two.id}").json()
+        (template,) = [entry for entry in tree["templates"] if entry["name"] == name]
+        (found,) = [entry for group in template["groups"] for entry in group["parameters"] if entry["name"] == field]
+        return [entry["value"] for entry in found["choices"]]
+
+    assert choices("cvat-train", "cvat-finetune-checkpoint") == [url]
+    assert choices("detr-annotate", "trained-model") == [url]
