@@ -1,5 +1,6 @@
 """The command line `cvat-bridge`: the service, the steps that talk to CVAT, and the model server."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -53,6 +54,36 @@ def serve_models(
     from cvat_bridge.serving.serve import serve_models as serve
 
     serve(host, port, device, store, prefix or [])
+
+
+@app.command()
+def annotate(
+    store: Annotated[str, typer.Option(help="Root of the store: s3://bucket/prefix or file:///folder.")],
+    subject: Annotated[str, typer.Option(help="What to annotate: task:8,task:9 or project:3.")],
+    grant: Annotated[str, typer.Option(help="The signature of the bridge that lets a user have it done.")],
+    model: Annotated[str, typer.Option(help="model/ folder of a run, or the run's: a URL, or a key below the store.")],
+    threshold: Annotated[float, typer.Option(help="Lowest score of a box that is drawn, 0 to 1.")] = 0.5,
+    existing: Annotated[
+        str, typer.Option(help="What becomes of shapes that are there: keep, replace-automatic or replace-all.")
+    ] = "keep",
+    device: Annotated[str, typer.Option(help="auto, cuda or cpu. cuda without a GPU is an error.")] = "cuda",
+    out: Annotated[Path | None, typer.Option(envvar="OUT", help="Folder for outputs/message; a step's $OUT.")] = None,
+) -> None:
+    """Draw a trained model's boxes into tasks of CVAT. What people drew stays, unless replace-all is asked for."""
+    from cvat_bridge.serving.annotate import AnnotateRequest
+    from cvat_bridge.serving.annotate import annotate as annotate_tasks
+
+    request = AnnotateRequest(
+        store=store,
+        subject=subject,
+        grant=grant,
+        model=model,
+        threshold=threshold,
+        existing=existing,
+        device=device,
+        out=out,
+    )
+    print(annotate_tasks(request))
 
 
 @app.command("export")

@@ -16,6 +16,7 @@ from PIL import Image
 from cvat_bridge.serving import app as app_module
 from cvat_bridge.serving.engine import Engine
 from detr_job.inference import Predictor, upright_rgb
+from object_store import open_store
 from tests.cvat_bridge.model_stores import (
     CLASSES,
     CPU,
@@ -252,6 +253,21 @@ def test_a_store_without_runs_is_an_empty_list(tmp_path: Path):
     with model_server(str(tmp_path / "store")) as running:
         assert running.functions() == {}
         assert running.client.get("/readyz").status_code == 200
+
+
+def test_models_are_found_and_read_in_a_bucket(store: Path, bucket: str):
+    run = write_run(store, "run-a", subject="task:8")
+    s3 = open_store(f"s3://{bucket}/some/place", retry_for_s=0)
+    s3.put_folder(run, "workflow-data/output/run-a")
+    # What others leave in a bucket and no folder could hold.
+    s3.put_bytes("workflow-data/output/half/model/config.json", b"{}")
+    s3.put_bytes(
+        "cvat-models/task-8.json", json.dumps({"model": f"{s3.url}/workflow-data/output/run-a/model"}).encode()
+    )
+    with model_server(s3.url) as running:
+        assert set(running.functions()) == {"run-a", "task-8-newest"}
+        assert "chosen by hand" in running.functions()["task-8-newest"]["metadata"]["annotations"]["name"]
+        assert running.invoke("task-8-newest", call_body(picture())).status_code == 200
 
 
 def test_only_a_few_models_stay_in_memory(store: Path):

@@ -1,0 +1,298 @@
+"""The step `annotate`: a trained model draws its boxes into tasks of CVAT.
+
+What a person drew stays unless all is asked to be replaced. A pod that is lost in between is tried again, and
+does not draw its boxes a second time.
+"""
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cvat_bridge import grants
+from cvat_bridge.errors import BridgeError, CvatRefusedError
+from cvat_bridge.serving.cvat_tasks import (
+    AUTO,
+    CvatTask,
+    Label,
+    Patience,
+    UnreadableFrame,
+    as_rectangle,
+    batches,
+    connect,
+    new_shape,
+    passes,
+    task_ids,
+)
+from cvat_bridge.serving.function import Detector, create
+from cvat_bridge.serving.new_shapes import Existing, Rectangle, attribute_values, not_there_yet
+from cvat_bridge.settings import load_settings
+from cvat_bridge.subject import Subject
+from detr_job.inference import UnreadableImage, model_place
+from run_config.installation import permitted
+
+ARGO_SCALE = 100
+LINE_EACH_S = 10.0
+MOST_MESSAGE = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnnotateRequest:
+    """The options of `cvat-bridge annotate`."""
+
+    store: str
+    subject: str
+    grant: str
+    model: str
+    threshold: float = 0.5
+    existing: str = Existing.KEEP
+    device: str = "cuda"
+    out: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """What a function is told about an image."""
+
+    frame_name: str
+    conf_threshold: float | None
+    conv_mask_to_poly: bool = False
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of all tasks."""
+
+    tasks: int = 0
+    images: int = 0
+    added: int = 0
+    there: int = 0
+    removed: int = 0
+    unreadable: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+    def sentence(self) -> str:
+        """For whoever looks at the run."""
+        parts = [f"{_count(self.added, 'box', 'boxes')} added on {_count(self.images, 'image')} of "]
+        parts.append(_count(self.tasks, "task"))
+        if self.there:
+            parts.append(f"; {self.there} were there already")
+        if self.removed:
+            parts.append(f"; {_count(self.removed, 'shape')} removed")
+        if self.unreadable:
+            parts.append(f"; {_count(self.unreadable, 'image')} could not be read")
+        return " ".join(["".join(parts) + ".", *self.warnings])[:MOST_MESSAGE]
+
+
+class Progress:
+    """Lines in the log, and Argo's file: at most 99 of 100, for the upload follows."""
+
+    def __init__(self, environment: Mapping[str, str], total: int) -> None:
+        path = environment.get("ARGO_PROGRESS_FILE")
+        self._argo = Path(path) if path else None
+        self._total, self._said = max(total, 1), time.monotonic()
+
+    def update(self, done: int, line: str) -> None:
+        """`done` images of all tasks; a line now and then."""
+        now = time.monotonic()
+        if now - self._said >= LINE_EACH_S:
+            self._said = now
+            say(line)
+        if self._argo is not None:
+            part = min(ARGO_SCALE * done // self._total, ARGO_SCALE - 1)
+            with suppress(OSError):
+                self._argo.write_text(f"{part}/{ARGO_SCALE}\n", encoding="ascii")
+
+
+def say(line: str) -> None:
+    """A line of the step's log."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def annotate(
+    request: AnnotateRequest, environment: Mapping[str, str] = os.environ, *, patience_s: float | None = None
+) -> str:
+    """Annotate, and return what was done in a sentence, which is also left in `out`/outputs/message.
+
+    patience_s: how long CVAT being away is waited for; None: as the settings say. Raises BridgeError, JobError,
+    StoreError, ConfigError with the exit code of the contract.
+    """
+    settings = load_settings(environment)
+    existing = _checked(request)
+    subject = Subject.parse(request.subject)
+    key = grants.signing_key(environment.get("CVAT_BRIDGE_SIGNING_KEY"))
+    grants.verify(request.grant, subject, key, accept_expired=settings.grants.accept_expired)
+    place = permitted(request.store, {"trained-model": request.model})["trained-model"]
+    patience = Patience(settings.exports.save_for_s if patience_s is None else patience_s, say)
+    with tempfile.TemporaryDirectory(prefix="cvat-bridge-") as cache:
+        client = connect(settings.cvat, environment.get("CVAT_ACCESS_TOKEN", ""), Path(cache))
+        with client:
+            numbers = task_ids(client, subject, patience)
+            outcome = Outcome()
+            tasks = _open(numbers, lambda number: CvatTask(client, number, patience), outcome)
+            detector = create(model_place(place, request.store), request.device, request.threshold)
+            matching = [(task, labels) for task in tasks if (labels := _labels(task, detector, outcome))]
+            if not matching:
+                raise BridgeError(" ".join(outcome.warnings) or f"{subject} has no tasks that can be annotated")
+            progress = Progress(environment, sum(len(task) for task, _ in matching))
+            for task, labels in matching:
+                _annotate_task(task, labels, detector, _run_name(place), existing, patience, outcome, progress)
+    if outcome.unreadable and not outcome.images:
+        raise BridgeError(f"no image could be read: {outcome.sentence()}")
+    _leave(request.out, outcome.sentence())
+    return outcome.sentence()
+
+
+def _checked(request: AnnotateRequest) -> Existing:
+    if not 0 <= request.threshold <= 1:
+        raise BridgeError(f"--threshold must be from 0 to 1, not {request.threshold}")
+    try:
+        return Existing(request.existing)
+    except ValueError:
+        raise BridgeError(f"--existing must be one of {', '.join(Existing)}, not {request.existing[:80]!r}") from None
+
+
+def _open(numbers: list[int], open_task: Callable[[int], CvatTask], outcome: Outcome) -> list[CvatTask]:
+    """The tasks; of several, those without images are left out."""
+    tasks = []
+    for number in numbers:
+        try:
+            tasks.append(open_task(number))
+        except CvatRefusedError as error:
+            if len(numbers) == 1 or type(error) is not CvatRefusedError:
+                raise
+            _warn(outcome, f"Left out: {error}.")
+    return tasks
+
+
+def _labels(task: CvatTask, detector: Detector, outcome: Outcome) -> dict[int, Label]:
+    """The function's label id → the task's label of the same name. Empty: they have none in common."""
+    labels = {each.id: task.labels[each.name] for each in detector.spec.labels if each.name in task.labels}
+    missing = [each.name for each in detector.spec.labels if each.name not in task.labels]
+    if not labels:
+        _warn(
+            outcome,
+            f"{task.title} is left out: none of the model's classes ({_some(missing)}) is a label of it for "
+            f"rectangles ({_some(list(task.labels)) or 'it has none'}): give it labels of the same names.",
+        )
+    elif missing:
+        _warn(outcome, f"{task.title} has no label for {_some(missing)}: these were left out.")
+    return labels
+
+
+def _annotate_task(
+    task: CvatTask,
+    labels: dict[int, Label],
+    detector: Detector,
+    model: str,
+    existing: Existing,
+    patience: Patience,
+    outcome: Outcome,
+    progress: Progress,
+) -> None:
+    """Find all boxes first, and only then touch what is there."""
+    before, found = outcome.images, list[Rectangle]()
+    say(f"{task.title}: {_count(len(task), 'image')}")
+    for count, (frame, image) in enumerate(task.frames(), 1):
+        try:
+            if isinstance(image, UnreadableFrame):
+                raise image
+            shapes = detector.detect(_Context(frame.name, None), image)
+        except (UnreadableFrame, UnreadableImage) as error:
+            outcome.unreadable += 1
+            say(f"warning: {task.title}, {frame.name!r} is left out: {' '.join(str(error).split())}")
+            continue
+        outcome.images += 1
+        for shape in shapes:
+            if shape.label_id in labels:
+                x1, y1, x2, y2 = shape.points
+                found.append(Rectangle(frame.index, labels[shape.label_id].id, (x1, y1, x2, y2), shape.score))
+        progress.update(before + count, f"{task.title}: {count}/{len(task)} images, {len(found)} boxes")
+    attributes = {label.id: label.attributes for label in labels.values()}
+    _upload(
+        task,
+        found,
+        existing,
+        patience,
+        outcome,
+        lambda each: attribute_values(attributes[each.label_id], model, each.score),
+    )
+    outcome.tasks += 1
+
+
+def _upload(
+    task: CvatTask,
+    found: list[Rectangle],
+    existing: Existing,
+    patience: Patience,
+    outcome: Outcome,
+    attributes: Callable[[Rectangle], Mapping[int, str]],
+) -> None:
+    if existing is Existing.REPLACE_ALL:
+        task.replace(new_shape(each, attributes(each)) for each in found)
+        outcome.added += len(found)
+        return
+    there = task.shapes()
+    if existing is Existing.REPLACE_AUTOMATIC:
+        old = [each for each in there if str(each.source) == AUTO]
+        task.remove(old)
+        outcome.removed += len(old)
+        there = [each for each in there if str(each.source) != AUTO]
+    new = _missing(found, there)
+    outcome.there += len(found) - len(new)
+    outcome.added += len(new)
+    for part in batches(new):
+        left = part
+
+        def add_what_is_missing() -> None:
+            # An answer that was lost says nothing about what has arrived: look before another try.
+            nonlocal left
+            try:
+                task.add(new_shape(each, attributes(each)) for each in left)
+            except Exception as error:
+                if passes(error):
+                    left = _missing(left, task.shapes())
+                    if not left:
+                        return
+                raise
+
+        patience.ask(task.title, add_what_is_missing)
+
+
+def _missing(found: list[Rectangle], there: list[object]) -> list[Rectangle]:
+    return not_there_yet(found, [box for each in there if (box := as_rectangle(each)) is not None])
+
+
+def _run_name(model: str) -> str:
+    """What stands in an attribute `model`: the run, which the folder `model/` lies in."""
+    parts = model.rstrip("/").removesuffix("/model").split("/")
+    return parts[-1][:100] or model[:100]
+
+
+def _leave(out: Path | None, message: str) -> None:
+    if out is None:
+        return
+    try:
+        (out / "outputs").mkdir(parents=True, exist_ok=True)
+        (out / "outputs" / "message").write_text(message, encoding="utf-8")
+    except OSError as error:
+        raise BridgeError(f"--out: {out} cannot be written: {error.strerror or error}") from error
+
+
+def _warn(outcome: Outcome, sentence: str) -> None:
+    say(f"warning: {sentence}")
+    outcome.warnings.append(sentence)
+
+
+def _some(names: list[str]) -> str:
+    """A few of many names, each short and in one line."""
+    short = [" ".join(name.split())[:40] for name in names[:8]]
+    return ", ".join([*short, f"and {len(names) - 8} more"] if len(names) > 8 else short)
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"

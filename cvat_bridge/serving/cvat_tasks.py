@@ -1,0 +1,320 @@
+"""Tasks of CVAT through its SDK: what they are, their images, and their shapes; with patience while CVAT is away."""
+
+import errno
+import functools
+import logging
+import time
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import urllib3
+from cvat_sdk import models  # type: ignore[import-untyped]
+from cvat_sdk.api_client import exceptions  # type: ignore[import-untyped]
+from cvat_sdk.api_client.rest import RESTClientObject  # type: ignore[import-untyped]
+from cvat_sdk.attributes import attribute_value_validator  # type: ignore[import-untyped]
+from cvat_sdk.core.client import AccessTokenCredentials, Client, Config  # type: ignore[import-untyped]
+from cvat_sdk.core.exceptions import CvatSdkException  # type: ignore[import-untyped]
+from cvat_sdk.datasets import MediaDownloadPolicy, TaskDataset  # type: ignore[import-untyped]
+from PIL import Image
+
+from cvat_bridge.errors import BridgeError, CvatRefusedError, CvatTokenError, CvatUnavailableError
+from cvat_bridge.serving.new_shapes import Attribute, Rectangle
+from cvat_bridge.settings import Cvat
+from cvat_bridge.subject import Kind, Subject
+
+T = TypeVar("T")
+
+AUTO, CORRECTED = "auto", "semi-auto"
+"""Where a shape came from, as CVAT writes it: a model, and a model whose shape a person has corrected."""
+TIMEOUT_S = (10.0, 120.0)
+FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0
+AHEAD = 4
+"""Images that are loaded while the model looks at another."""
+SHAPES_A_CALL = 5000
+_PASSING = frozenset({408, 425, 429})
+_IMAGE_FAULTS = (SyntaxError, ValueError, IndexError, zipfile.BadZipFile, Image.DecompressionBombError)
+
+log = logging.getLogger(__name__)
+
+
+class UnreadableFrame(BridgeError):
+    """One image of a task that cannot be opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A label of a task that rectangles can have."""
+
+    id: int
+    name: str
+    attributes: tuple[Attribute, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """An image of a task. `load` may be called once."""
+
+    index: int
+    name: str
+    load: Callable[[], Image.Image]
+
+
+class Patience:
+    """Asks again while CVAT is away, for so many seconds in a row."""
+
+    def __init__(self, seconds: float, say: Callable[[str], None]) -> None:
+        self.seconds, self._say = seconds, say
+
+    def ask(self, what: str, question: Callable[[], T]) -> T:
+        """The answer. CvatUnavailableError: none came; CvatRefusedError, CvatTokenError: it is a no."""
+        until, wait_s = time.monotonic() + self.seconds, FIRST_WAIT_S
+        while True:
+            try:
+                return question()
+            except (urllib3.exceptions.HTTPError, exceptions.ApiException) as error:
+                reason = _passing_reason(error)
+                if reason is None:
+                    raise _refusal(what, error) from error
+                left_s = until - time.monotonic()
+                if left_s <= 0:
+                    raise CvatUnavailableError(
+                        f"{what}: CVAT gave no answer for {self.seconds:.0f} s ({reason}); the same run goes on from "
+                        "there when it is tried again"
+                    ) from error
+                self._say(f"CVAT gives no answer ({reason}); asking again")
+                time.sleep(min(wait_s, left_s))
+                wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+
+
+class _Rest(RESTClientObject):  # type: ignore[misc]
+    """The SDK's requests, none of which waits for ever: it has no setting for that."""
+
+    def request(self, method: str, url: str, **options: object) -> urllib3.BaseHTTPResponse:
+        """Send one."""
+        options["_request_timeout"] = options.get("_request_timeout") or TIMEOUT_S
+        answer: urllib3.BaseHTTPResponse = super().request(method, url, **options)
+        return answer
+
+
+def connect(settings: Cvat, token: str, cache: Path) -> Client:
+    """A client of the service account. Nothing is asked yet. CvatTokenError: there is no token."""
+    if not token.strip():
+        raise CvatTokenError(
+            "CVAT_ACCESS_TOKEN is not set: put an access token of CVAT's service account into the secret of the bridge"
+        )
+    client = Client(settings.url, logger=log, config=Config(cache_dir=cache), check_server_version=False)
+    configuration = client.api_client.configuration
+    # Redirects would carry the token elsewhere, and repetitions are ours.
+    configuration.retries = urllib3.Retry(0, redirect=False)
+    if settings.ca_file:
+        configuration.ssl_ca_cert = settings.ca_file
+    client.api_client.rest_client = _Rest(configuration)
+    client.login(AccessTokenCredentials(token.strip()))
+    client.organization_slug = settings.organization or None
+    return client
+
+
+def task_ids(client: Client, subject: Subject, patience: Patience) -> list[int]:
+    """The tasks that a run is about. CvatRefusedError: CVAT has no such project, or it is empty."""
+    if subject.kind is Kind.TASK:
+        return list(subject.ids)
+    (number,) = subject.ids
+    what = f"project {number}"
+    project = patience.ask(what, lambda: client.projects.retrieve(number))
+    found = sorted(task.id for task in patience.ask(what, project.get_tasks))
+    if not found:
+        raise CvatRefusedError(f"{what} has no tasks: add one with images, and start again")
+    return found
+
+
+class CvatTask:
+    """One task: its labels and images, read when they are asked for."""
+
+    def __init__(self, client: Client, number: int, patience: Patience) -> None:
+        """CvatRefusedError: there is none, it has no data, or it may not be seen."""
+        self.number, self._client, self._patience = number, client, patience
+        self.title = f"task {number}"
+        task = self._ask(lambda: client.tasks.retrieve(number))
+        if task.dimension == "3d" or not task.size:
+            raise CvatRefusedError(f"{self.title} has no images: only tasks with images can be annotated")
+        self._chunk_size = task.data_chunk_size or task.size
+        # Of a video there are no chunks of images: each frame is asked for.
+        still = str(task.data_original_chunk_type) == "imageset"
+        policy = MediaDownloadPolicy.FETCH_CHUNKS_ON_DEMAND if still else MediaDownloadPolicy.FETCH_FRAMES_ON_DEMAND
+        try:
+            self._dataset = self._ask(
+                lambda: TaskDataset(client, number, load_annotations=False, media_download_policy=policy)
+            )
+        except CvatSdkException as error:
+            raise CvatRefusedError(f"{self.title} cannot be annotated: {error}") from error
+        self.labels = {label.name: label for label in map(_label, self._dataset.labels) if label is not None}
+
+    def __len__(self) -> int:
+        return len(self._dataset.samples)
+
+    def frames(self) -> Iterator[tuple[Frame, "Image.Image | UnreadableFrame"]]:
+        """All images that were not deleted, in order, some loaded ahead; what of them cannot be opened, as an error."""
+        samples = iter(self._dataset.samples)
+        with ThreadPoolExecutor(1, "load-images") as loader:
+            waiting: list[tuple[Frame, Future[Image.Image]]] = []
+
+            def load_next(count: int) -> None:
+                for sample in islice(samples, count):
+                    frame = Frame(sample.frame_index, sample.frame_name, sample.media.load_image)
+                    waiting.append((frame, loader.submit(self._load, frame)))
+
+            try:
+                load_next(AHEAD)
+                done_chunk = 0
+                while waiting:
+                    frame, image = waiting.pop(0)
+                    load_next(1)
+                    try:
+                        yield frame, image.result()
+                    except UnreadableFrame as error:
+                        yield frame, error
+                    if frame.index // self._chunk_size > done_chunk:
+                        self._forget_chunks(done_chunk, frame.index // self._chunk_size)
+                        done_chunk = frame.index // self._chunk_size
+            finally:
+                loader.shutdown(wait=False, cancel_futures=True)
+
+    def shapes(self) -> list[models.LabeledShape]:
+        """All shapes of the task, as the SDK has them; not its tracks and tags."""
+        return list(self._ask(lambda: self._client.tasks.api.retrieve_annotations(self.number))[0].shapes)
+
+    def add(self, shapes: Iterable[models.LabeledShapeRequest]) -> None:
+        """Add shapes once: raises without another try, for it is not known whether they have arrived."""
+        request = models.PatchedLabeledDataRequest(shapes=list(shapes))
+        self._change("create", request)
+
+    def remove(self, shapes: Iterable[models.LabeledShape]) -> None:
+        """Remove these and no others."""
+        bare = [
+            models.LabeledShapeRequest(
+                id=each.id, type=each.type, frame=each.frame, label_id=each.label_id, points=each.points
+            )
+            for each in shapes
+        ]
+        for part in batches(bare):
+            request = models.PatchedLabeledDataRequest(shapes=part)
+            self._ask(functools.partial(self._change, "delete", request))
+
+    def replace(self, shapes: Iterable[models.LabeledShapeRequest]) -> None:
+        """Put these in the place of all annotations of the task: shapes, tracks and tags."""
+        request = models.LabeledDataRequest(shapes=list(shapes), tags=[], tracks=[])
+        self._ask(lambda: self._client.tasks.api.update_annotations(self.number, labeled_data_request=request))
+
+    def _change(self, action: str, request: models.PatchedLabeledDataRequest) -> None:
+        self._client.tasks.api.partial_update_annotations(action, self.number, patched_labeled_data_request=request)
+
+    def _ask(self, question: Callable[[], T]) -> T:
+        return self._patience.ask(self.title, question)
+
+    def _load(self, frame: Frame) -> Image.Image:
+        def question() -> Image.Image:
+            image = frame.load()
+            image.load()
+            return image
+
+        try:
+            return self._ask(question)
+        except _IMAGE_FAULTS as error:
+            raise UnreadableFrame(f"{self.title}, {frame.name!r}: {error}") from error
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+                raise
+            raise UnreadableFrame(f"{self.title}, {frame.name!r}: {error}") from error
+
+    def _forget_chunks(self, first: int, end: int) -> None:
+        """Images that were looked at need no room on the disk."""
+        for number in range(first, end):
+            for path in Path(self._client.config.cache_dir).glob(f"servers/*/tasks/{self.number}/chunks/{number}.zip"):
+                path.unlink(missing_ok=True)
+
+
+def as_rectangle(shape: models.LabeledShape) -> Rectangle | None:
+    """An existing shape that a model drew, as drawn or corrected; None for all others."""
+    if str(shape.source) not in (AUTO, CORRECTED) or str(shape.type) != "rectangle" or len(shape.points) != 4:
+        return None
+    x1, y1, x2, y2 = shape.points
+    return Rectangle(shape.frame, shape.label_id, (x1, y1, x2, y2))
+
+
+def new_shape(rectangle: Rectangle, attributes: Mapping[int, str]) -> models.LabeledShapeRequest:
+    """What is sent to CVAT for a box that a model found."""
+    return models.LabeledShapeRequest(
+        type="rectangle",
+        frame=rectangle.frame,
+        label_id=rectangle.label_id,
+        points=list(rectangle.box),
+        source=AUTO,
+        score=rectangle.score,
+        attributes=[models.AttributeValRequest(spec_id=number, value=value) for number, value in attributes.items()],
+    )
+
+
+def batches(shapes: list[T]) -> Iterator[list[T]]:
+    """Parts that CVAT takes in one request."""
+    for start in range(0, len(shapes), SHAPES_A_CALL):
+        yield shapes[start : start + SHAPES_A_CALL]
+
+
+def passes(error: Exception) -> bool:
+    """Whether a fault is CVAT's for now, and not an answer."""
+    return isinstance(error, urllib3.exceptions.HTTPError | exceptions.ApiException) and (
+        _passing_reason(error) is not None
+    )
+
+
+def _label(raw: models.Label) -> Label | None:
+    if str(raw.type) not in ("any", "rectangle"):
+        return None
+    attributes = []
+    for each in raw.attributes:
+        try:
+            attributes.append(Attribute(each.id, each.name, attribute_value_validator(each)))
+        except ValueError:
+            continue  # CVAT has attributes from before its rules; they stay as they are
+    return Label(raw.id, raw.name, tuple(attributes))
+
+
+def _passing_reason(error: Exception) -> str | None:
+    """Why CVAT gave no answer; None where it gave one."""
+    if isinstance(error, exceptions.ApiException):
+        if error.status and (error.status >= 500 or error.status in _PASSING):
+            return f"status {error.status}"
+        return None
+    cause = getattr(error, "reason", None) or error
+    if isinstance(cause, urllib3.exceptions.SSLError):
+        return None
+    return type(cause).__name__
+
+
+def _refusal(what: str, error: Exception) -> BridgeError:
+    status = getattr(error, "status", None)
+    if status == 401:
+        return CvatTokenError(
+            "CVAT does not accept CVAT_ACCESS_TOKEN: it is wrong, has expired, or was taken back. Make a new one for "
+            "the service account and put it into the secret of the bridge"
+        )
+    if status in (403, 404):
+        return CvatRefusedError(f"{what}: CVAT has none, or does not let its service account change it ({status})")
+    if not status:
+        reason = getattr(error, "reason", None) or error
+        return CvatRefusedError(
+            f"CVAT's certificate is not accepted ({' '.join(str(reason).split())[:200]}): set cvat.caFile to the "
+            "certificates that it is signed by"
+        )
+    if status in range(300, 400):
+        return CvatRefusedError(
+            f"{what}: CVAT's address leads elsewhere (status {status}): set cvat.url to where it is"
+        )
+    body = getattr(error, "body", None) or b""
+    text = body.decode(errors="replace") if isinstance(body, bytes) else str(body)
+    return CvatRefusedError(f"{what}: CVAT refuses it with status {status}: {' '.join(text.split())[:300]}")

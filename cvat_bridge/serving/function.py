@@ -1,0 +1,47 @@
+"""A trained model as a function for CVAT's own tools: `cvat-cli task auto-annotate` and `cvat_sdk.auto_annotation`.
+
+    cvat-cli task auto-annotate 8 --function-file cvat_bridge/serving/function.py \
+        -p model=str:s3://bucket/workflow-data/output/RUN/model -p device=str:auto --allow-unmatched-labels
+
+Labels are matched by name. Without `--conf-threshold`, `-p threshold=float:0.4` says from which score on.
+"""
+
+from collections.abc import Sequence
+
+import cvat_sdk.auto_annotation as cvataa  # type: ignore[import-untyped]
+from PIL import Image
+
+from detr_job import hardware
+from detr_job.inference import Predictor, upright_rgb_of
+
+THRESHOLD = 0.5
+
+
+class Detector:
+    """What CVAT's tools call a detection function."""
+
+    def __init__(self, predictor: Predictor, threshold: float) -> None:
+        self.predictor, self.threshold = predictor, threshold
+        self.spec = cvataa.DetectionFunctionSpec(
+            labels=[cvataa.label_spec(name, index, type="rectangle") for index, name in enumerate(predictor.classes)]
+        )
+        self._ids = {name: index for index, name in enumerate(predictor.classes)}
+
+    def detect(
+        self, context: cvataa.DetectionFunctionContext, image: Image.Image
+    ) -> Sequence[cvataa.DetectionAnnotation]:
+        """Rectangles with their scores. UnreadableImage: the image is damaged."""
+        threshold = self.threshold if context.conf_threshold is None else context.conf_threshold
+        shapes = []
+        for found in self.predictor(upright_rgb_of(image), threshold):
+            left, top, width, height = found.bbox
+            points = [round(each, 2) for each in (left, top, left + width, top + height)]
+            shapes.append(cvataa.rectangle(self._ids[found.label], points, score=round(found.score, 4)))
+        return shapes
+
+
+def create(model: str, device: str = "auto", threshold: float = THRESHOLD) -> Detector:
+    """The function of one model. model: its folder or its run's, as a URL or a path. JobError: it cannot be used."""
+    chosen = hardware.choose_device(device)
+    hardware.prepare(chosen)
+    return Detector(Predictor(model, chosen), threshold)
