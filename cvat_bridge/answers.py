@@ -20,6 +20,9 @@ class Complaint:
     field: str | None = None
 
 
+OUR_FAULT = Complaint("Something went wrong in the service itself; its log has the reason.")
+
+
 class Refusal(Exception):
     """The answer instead of the one that was asked for."""
 

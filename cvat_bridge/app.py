@@ -167,7 +167,3 @@ def _errors(app: FastAPI) -> None:
         log.error("the store did not do it: %s", error)
         text = STORE_AWAY if isinstance(error, StoreUnavailable) else _NOT_SET_UP.format("The store")
         return answer(Refusal(503, text, retry_after_s=10))
-
-    @app.exception_handler(Exception)
-    async def our_fault(_request: Request, _error: Exception) -> JSONResponse:
-        return answer(Refusal(500, "Something went wrong in the service itself; its log has the reason."))

@@ -4,8 +4,10 @@ import logging
 import time
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cvat_bridge.answers import OUR_FAULT, error_body
 from cvat_bridge.logs import chosen_id, request_id
 from cvat_bridge.metrics import Metrics
 
@@ -37,12 +39,12 @@ class Observed:
         began = time.monotonic()
         number = chosen_id(Headers(scope=scope).get("x-request-id"))
         token = request_id.set(number)
-        status = 500
+        status, begun = 500, False
 
         async def with_headers(message: Message) -> None:
-            nonlocal status
+            nonlocal status, begun
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, begun = message["status"], True
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
@@ -52,8 +54,10 @@ class Observed:
         try:
             await self._app(scope, receive, with_headers)
         except Exception:
-            # The person has an answer already; this line is for whoever runs the service.
             log.exception("a request failed", extra={"route": _route(scope)})
+            # Of an answer that has begun the server closes the connection, so that it is not taken for a whole one.
+            if not begun:
+                await JSONResponse(error_body([OUR_FAULT]), 500)(scope, receive, with_headers)
         finally:
             self._tell(scope, status, time.monotonic() - began)
             request_id.reset(token)

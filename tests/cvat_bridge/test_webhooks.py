@@ -1,0 +1,297 @@
+"""Runs that CVAT's events start: only signed ones, once each, and never one by another's export."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from cvat_bridge.errors import BridgeError
+from cvat_bridge.service import Secrets, assemble
+from cvat_bridge.settings import BridgeSettings, Event
+from cvat_bridge.subject import Subject
+from cvat_bridge.webhook_events import Told, read_event
+from run_config.installation import parse_installation
+from tests.cvat_bridge.running_bridge import (
+    KEY,
+    ORIGIN,
+    SETTINGS,
+    Bridge,
+    arguments,
+    install,
+    kubernetes,
+    serving,
+    store,
+    until,
+)
+from tests.cvat_double.server import CvatDouble
+from tests.cvat_double.world import Task, User
+from tests.workflows.fake_kubernetes import FakeKubernetes, Json
+
+__all__ = ["kubernetes", "store"]
+
+TRIGGERS = [
+    {"event": "task-completed", "parameters": {"model": "tiny", "epochs": "5"}},
+    {"event": "export-finished", "parameters": {"model": "tiny"}},
+]
+
+
+@pytest.fixture
+def bridge(cvat: CvatDouble, kubernetes: FakeKubernetes, store: str, tmp_path: Path) -> Iterator[Bridge]:
+    install(kubernetes, store)
+    with serving(cvat, kubernetes, store, tmp_path / "kubeconfig", triggers=TRIGGERS) as running:
+        yield running
+
+
+@pytest.fixture
+def task(bridge: Bridge) -> Task:
+    return bridge.cvat.add_blank_task("Cells", images=2, images_per_job=1)
+
+
+def job_event(task: Task, number: int = 0, **more: Any) -> Json:
+    """A job became completed, as CVAT before 2.73 tells it."""
+    job = {"id": task.jobs[number].id, "task_id": task.id, "stage": "acceptance", "state": "completed"}
+    return {"event": "update:job", "job": job, "before_update": {"state": "in progress"}, **more}
+
+
+def new_job_event(task: Task, changes: object) -> Json:
+    """The same since 2.76."""
+    event = job_event(task, changes=changes)
+    del event["before_update"]
+    return event
+
+
+def export_event(task: Task, by: User, **more: Any) -> Json:
+    """An export is done, as CVAT from 2.73 on tells it."""
+    operation = {"type": "export:dataset", "target": "task", "task_id": task.id, "project_id": None}
+    name = f"action=export&target=task&target_id={task.id}&user_id={by.id}&format=COCO_1~0&subresource=dataset"
+    request = {"id": name, "status": "finished", "operation": operation, "owner": {"id": by.id}, **more}
+    return {"event": "completed:request[export:dataset]", "request": request}
+
+
+def worked_off(bridge: Bridge, events: int) -> None:
+    """So many events came to an end."""
+    outcomes = ("nothing", "started", "again", "refused", "failed", "unsigned")
+    name = "cvat_bridge_webhook_events_total"
+    until(lambda: sum(bridge.number(name, outcome=one) for one in outcomes) >= events)
+
+
+def test_a_completed_task_starts_its_run(bridge: Bridge, task: Task) -> None:
+    bridge.cvat.complete(task)
+    assert bridge.tell(job_event(task)).status_code == 202
+    (run,) = bridge.wait_for_runs(1)
+    found = arguments(run)
+    assert (found["cvat-subject"], found["model"], found["epochs"]) == (f"task:{task.id}", "tiny", "5")
+    assert found["sys-node-pool"] == "small"
+    assert run["metadata"]["labels"]["detr-workflows/cvat-user"] == "0"
+    assert run["metadata"]["annotations"]["detr-workflows/cvat-user-name"] == "CVAT: task-completed"
+    assert bridge.browser(bridge.cvat.ann).get(f"api/runs?task={task.id}").json()["runs"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"state": {"from": "in progress", "to": "completed"}},
+        {"stage": ["validation", "acceptance"]},
+        [{"field": "state"}],
+        [{"name": "stage"}],
+        ["state"],
+    ],
+)
+def test_the_newer_form_of_the_event_is_read_too(bridge: Bridge, task: Task, changes: object) -> None:
+    bridge.cvat.complete(task)
+    assert bridge.tell(new_job_event(task, changes)).status_code == 202
+    bridge.wait_for_runs(1)
+
+
+def test_a_job_of_several_starts_nothing(bridge: Bridge, task: Task) -> None:
+    bridge.cvat.complete(task, jobs=1)
+    assert bridge.tell(job_event(task)).status_code == 202
+    worked_off(bridge, 1)
+    assert not bridge.runs
+
+
+@pytest.mark.parametrize("changes", [{}, {"updated_date": {}}, [{"field": "assignee"}], None, 7])
+def test_saving_annotations_of_a_completed_job_starts_nothing(bridge: Bridge, task: Task, changes: object) -> None:
+    bridge.cvat.complete(task)
+    assert bridge.tell(new_job_event(task, changes)).status_code == 202
+    worked_off(bridge, 1)
+    assert not bridge.runs
+
+
+def test_the_same_event_twice_is_one_run(bridge: Bridge, task: Task) -> None:
+    bridge.cvat.complete(task)
+    event = job_event(task)
+    for _ in range(3):
+        bridge.tell(event)
+    worked_off(bridge, 3)
+    assert len(bridge.runs) == 1
+
+
+def test_an_event_that_comes_again_after_its_run_starts_no_other(bridge: Bridge, task: Task) -> None:
+    bridge.cvat.complete(task)
+    bridge.tell(job_event(task))
+    (run,) = bridge.wait_for_runs(1)
+    bridge.kubernetes.objects["workflows"][run["metadata"]["name"]]["status"] = {"phase": "Succeeded"}
+    bridge.cvat.complete(task)  # its date is another one now
+    bridge.tell(job_event(task))
+    worked_off(bridge, 2)
+    assert len(bridge.runs) == 1
+
+
+def test_two_jobs_that_end_at_once_are_one_run(bridge: Bridge, task: Task) -> None:
+    bridge.cvat.complete(task)
+    bridge.tell(job_event(task, 0))
+    bridge.tell(job_event(task, 1))
+    worked_off(bridge, 2)
+    assert len(bridge.runs) == 1
+
+
+def test_a_task_that_is_completed_again_gets_another_run(bridge: Bridge, task: Task) -> None:
+    bridge.cvat.complete(task)
+    bridge.tell(job_event(task, 0))
+    (run,) = bridge.wait_for_runs(1)
+    bridge.kubernetes.objects["workflows"][run["metadata"]["name"]]["status"] = {"phase": "Succeeded"}
+    bridge.cvat.complete(task)
+    bridge.tell(job_event(task, 1))
+    bridge.wait_for_runs(2)
+
+
+def test_somebodys_export_starts_a_run(bridge: Bridge, task: Task) -> None:
+    assert bridge.tell(export_event(task, bridge.cvat.ann)).status_code == 202
+    (run,) = bridge.wait_for_runs(1)
+    assert arguments(run)["epochs"] == ""
+
+
+def test_our_own_exports_start_nothing(bridge: Bridge, task: Task) -> None:
+    bridge.tell(export_event(task, bridge.cvat.service))
+    unknown = export_event(task, bridge.cvat.service, id="other", owner=None)
+    bridge.tell(unknown)
+    worked_off(bridge, 2)
+    assert not bridge.runs
+
+
+def test_a_task_that_the_token_does_not_see_starts_nothing(bridge: Bridge, task: Task) -> None:
+    event = export_event(task, bridge.cvat.ann)
+    event["request"]["operation"]["task_id"] = 999_999
+    bridge.tell(event)
+    worked_off(bridge, 1)
+    assert not bridge.runs
+
+
+@pytest.mark.parametrize("secret", [b"", b"another"])
+def test_what_cvat_did_not_sign_is_refused(bridge: Bridge, task: Task, secret: bytes) -> None:
+    bridge.cvat.complete(task)
+    assert bridge.tell(job_event(task), secret=secret).status_code == 403
+    unsigned = httpx.post(f"{bridge.url}/training-bridge/webhooks/cvat", json=job_event(task))
+    assert unsigned.status_code == 403
+    bridge.tell({"event": "ping"})
+    worked_off(bridge, 3)
+    assert not bridge.runs
+
+
+def test_the_signature_is_over_the_bytes_as_they_came(bridge: Bridge) -> None:
+    import hashlib
+    import hmac
+
+    body = b'{ "event":"ping",   "x": "\xc3\xa4"}'
+    signature = "sha256=" + hmac.new(b"webhook secret", body, hashlib.sha256).hexdigest()
+    url = f"{bridge.url}/training-bridge/webhooks/cvat"
+    assert httpx.post(url, content=body, headers={"X-Signature-256": signature}).status_code == 202
+    assert httpx.post(url, content=body + b" ", headers={"X-Signature-256": signature}).status_code == 403
+
+
+def test_a_huge_event_is_refused(bridge: Bridge) -> None:
+    answer = httpx.post(f"{bridge.url}/training-bridge/webhooks/cvat", content=b"x" * (2**20 + 1))
+    assert answer.status_code == 413
+
+
+def test_cvat_is_answered_while_it_is_slow_itself(bridge: Bridge, task: Task) -> None:
+    bridge.cvat.complete(task)
+    bridge.cvat.faults.slow_s = 0.5
+    assert bridge.tell(job_event(task)).status_code == 202
+    assert not bridge.runs
+    bridge.wait_for_runs(1)
+
+
+def test_cvat_away_for_a_moment_loses_no_event(bridge: Bridge, task: Task) -> None:
+    bridge.cvat.complete(task)
+    bridge.cvat.faults.errors = 1
+    bridge.tell(job_event(task))
+    bridge.wait_for_runs(1)
+
+
+def test_a_trigger_may_be_for_some_projects(
+    cvat: CvatDouble, kubernetes: FakeKubernetes, store: str, tmp_path: Path
+) -> None:
+    install(kubernetes, store)
+    blood, other = cvat.add_project("Blood"), cvat.add_project("Other")
+    trigger = {"event": "task-completed", "projects": [blood.id]}
+    with serving(cvat, kubernetes, store, tmp_path / "kubeconfig", triggers=[trigger]) as bridge:
+        for number, project in enumerate((other, None, blood), start=1):
+            task = cvat.add_blank_task("Cells", project=project)
+            cvat.complete(task)
+            bridge.tell(job_event(task))
+            worked_off(bridge, number)
+        assert [arguments(run)["cvat-subject"] for run in bridge.runs] == [f"task:{task.id}"]
+
+
+def test_wrong_parameters_of_a_trigger_are_logged_and_not_tried_again(
+    cvat: CvatDouble, kubernetes: FakeKubernetes, store: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    install(kubernetes, store)
+    trigger = {"event": "task-completed", "parameters": {"epochs": "many"}}
+    task = cvat.add_blank_task("Cells")
+    cvat.complete(task)
+    with serving(cvat, kubernetes, store, tmp_path / "kubeconfig", triggers=[trigger]) as bridge:
+        bridge.tell(job_event(task))
+        until(lambda: bridge.number("cvat_bridge_webhook_events_total", outcome="refused") == 1)
+    assert not bridge.runs
+    assert "epochs must be a whole number" in caplog.text
+
+
+def test_triggers_without_their_secrets_are_refused_at_the_start(tmp_path: Path) -> None:
+    settings = BridgeSettings.model_validate(
+        {"cvat": {"url": "http://cvat", "publicOrigin": ORIGIN}, "triggers": [{"event": "task-completed"}]}
+    )
+    installation = parse_installation(SETTINGS.format(store=tmp_path.as_uri()), "the test's settings")
+    with pytest.raises(BridgeError, match="webhook-secret"):
+        assemble(settings, installation, None, Secrets(KEY))  # type: ignore[arg-type]
+
+
+OLD_EXPORT = {
+    "event": "create:export",
+    "status": "finished",
+    "target": "project",
+    "target_id": 3,
+    "rq_id": "action=export&target=project&target_id=3&user_id=12&format=COCO_1~0&subresource=dataset",
+    "message": "",
+    "format": "COCO 1.0",
+}
+
+
+@pytest.mark.parametrize(
+    ("payload", "told"),
+    [
+        (OLD_EXPORT, Told(Event.EXPORT_FINISHED, Subject.project(3), 12)),
+        ({**OLD_EXPORT, "status": "failed"}, None),
+        ({**OLD_EXPORT, "target": "job"}, None),
+        ({**OLD_EXPORT, "target_id": "3"}, None),
+        ({**OLD_EXPORT, "rq_id": "user_id=1&subresource=annotations"}, None),
+        ({**OLD_EXPORT, "rq_id": None}, Told(Event.EXPORT_FINISHED, Subject.project(3), None)),
+        ({**OLD_EXPORT, "rq_id": "", "sender": {"id": 4}}, Told(Event.EXPORT_FINISHED, Subject.project(3), 4)),
+        ({"event": "completed:request[export:annotations]", "status": "finished"}, None),
+        ({"event": "completed:request[export:dataset]", "request": "x", "status": "finished"}, None),
+        ({"event": "update:task"}, None),
+        ({"event": "update:job", "job": []}, None),
+        (
+            {"event": "update:job", "job": {"task_id": True, "state": "completed"}, "before_update": {"state": "new"}},
+            None,
+        ),
+        ({"event": ["update:job"]}, None),
+        ({}, None),
+    ],
+)
+def test_events_in_all_their_forms(payload: Json, told: Told | None) -> None:
+    assert read_event(payload) == told
