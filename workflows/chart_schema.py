@@ -7,32 +7,41 @@ Descriptions are left to values.yaml, where every value is described.
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from run_config.installation import LABEL_VALUE, QUALIFIED_NAME
 from run_config.parameters import BY_NAME, POOL_NAME, TEMPLATES, Parameter, Role, Type
-
-Schema = dict[str, Any]
-
-STRING: Schema = {"type": "string"}
-BOOLEAN: Schema = {"type": "boolean"}
-COUNT: Schema = {"type": "integer", "minimum": 0}
-POSITIVE: Schema = {"type": "integer", "minimum": 1}
-OBJECT: Schema = {"type": "object"}
-OBJECTS: Schema = {"type": "array", "items": OBJECT}
-TEXTS: Schema = {"type": "object", "additionalProperties": STRING}
-
-DNS_NAME = "[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
-LABEL_NAME = "[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?"
-KEY = r"[-._a-zA-Z0-9]{1,253}"
-PREFIX = r"[^/\s{}]+(/[^/\s{}]+)*"
-BUCKET = r"[a-z0-9][-a-z0-9._]{1,61}[a-z0-9]"
-REGISTRY = r"[a-zA-Z0-9][-a-zA-Z0-9.]*(:[0-9]+)?(/[-a-z0-9._]+)*/?"
-REPOSITORY = r"[a-z0-9]+([-._]+[a-z0-9]+)*(/[a-z0-9]+([-._]+[a-z0-9]+)*)*"
-DURATION = r"[0-9]+(s|m|h)"
-QUANTITY = r"[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?"
-CIDR = r"[0-9a-fA-F.:]+/[0-9]{1,3}"
-URL = r"https?://[^/\s]+/?"
+from workflows import chart_bridge_schema
+from workflows.schema_words import (
+    BOOLEAN,
+    BUCKET,
+    CIDR,
+    COUNT,
+    DNS_NAME,
+    DURATION,
+    KEY,
+    LABEL_NAME,
+    OBJECT,
+    OBJECTS,
+    OPEN,
+    PORTS,
+    POSITIVE,
+    PREFIX,
+    QUANTITY,
+    REGISTRY,
+    REPOSITORY,
+    STRING,
+    TEXTS,
+    URL,
+    Schema,
+    closed,
+    labels,
+    listed,
+    maybe,
+    names,
+    resources,
+    service_account,
+    worded,
+)
 
 
 def text() -> str:
@@ -45,129 +54,93 @@ def schema() -> Schema:
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "Values of the chart detr-workflows",
-        **_closed(
-            fullnameOverride=_maybe(LABEL_NAME),
-            nameOverride=_maybe(LABEL_NAME),
-            namespaceOverride=_maybe("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"),
-            commonLabels=_labels(),
+        **closed(
+            fullnameOverride=maybe(LABEL_NAME),
+            nameOverride=maybe(LABEL_NAME),
+            namespaceOverride=maybe("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"),
+            commonLabels=labels(),
             commonAnnotations=TEXTS,
             # Charts above this one put what they like here.
-            **{"global": {**_closed(imageRegistry=_maybe(REGISTRY), imagePullSecrets=_names()), **_OPEN}},
-            images=_closed(
-                registry=_maybe(REGISTRY),
+            **{"global": {**closed(imageRegistry=maybe(REGISTRY), imagePullSecrets=names()), **OPEN}},
+            images=closed(
+                registry=maybe(REGISTRY),
                 pullPolicy={"enum": ["Always", "IfNotPresent", "Never"]},
-                pullSecrets=_names(),
+                pullSecrets=names(),
                 cpuSteps=_image(),
                 detrJob=_image(),
+                cvatBridge=_image(),
             ),
             store=_store(),
-            nodePoolLabel=_text(QUALIFIED_NAME),
+            nodePoolLabel=worded(QUALIFIED_NAME),
             nodePools={"type": "array", "items": _pool()},
             parameters=_parameters(),
             argo=_argo(),
             workflow=_workflow(),
             pods=_pods(),
             roles=_roles(),
-            webhook=_closed(existingSecret=_maybe(DNS_NAME), key=_text(KEY), trialUrl=_maybe(r"https?://\S+")),
-            serviceAccounts=_closed(workflow=_service_account(), client=_service_account()),
-            rbac=_closed(create=BOOLEAN, clientSubjects=OBJECTS),
+            cvatBridge=chart_bridge_schema.bridge(),
+            webhook=closed(existingSecret=maybe(DNS_NAME), key=worded(KEY), trialUrl=maybe(r"https?://\S+")),
+            serviceAccounts=closed(workflow=service_account(), client=service_account()),
+            rbac=closed(create=BOOLEAN, clientSubjects=OBJECTS),
             networkPolicy=_network_policy(),
-            test=_closed(
+            test=closed(
                 enabled=BOOLEAN,
-                pool=_maybe(POOL_NAME.pattern),
+                pool=maybe(POOL_NAME.pattern),
                 device={"enum": list(BY_NAME["device"].choices)},
                 images={"type": "integer", "minimum": 10, "maximum": 1000},
                 timeoutSeconds=POSITIVE,
-                parameters=_closed(
+                parameters=closed(
                     **{one.name: STRING for one in TEMPLATES["detr-train"] if one.role is not Role.STORE}
                 ),
-                resources=_resources(),
+                resources=resources(),
             ),
             extraObjects={"type": "array", "items": {"type": ["object", "string"]}},
         ),
     }
 
 
-_OPEN = {"additionalProperties": True}
-
-
-def _closed(**properties: Schema) -> Schema:
-    """A mapping whose keys are ours: another one is a mistake of typing."""
-    return {"type": "object", "additionalProperties": False, "properties": properties}
-
-
-def _text(pattern: str) -> Schema:
-    return {"type": "string", "pattern": f"^({pattern})$"}
-
-
-def _maybe(pattern: str) -> Schema:
-    """Text that may be left empty."""
-    return {"type": "string", "pattern": f"^({pattern})?$"}
-
-
-def _list(pattern: str) -> Schema:
-    return {"type": "array", "items": _text(pattern)}
-
-
-def _names() -> Schema:
-    return _list(DNS_NAME)
-
-
-def _labels() -> Schema:
-    return {
-        "type": "object",
-        "propertyNames": {"pattern": f"^({QUALIFIED_NAME})$"},
-        "additionalProperties": _text(LABEL_VALUE),
-    }
-
-
-def _resources() -> Schema:
-    amounts = {"type": "object", "additionalProperties": {"type": ["string", "integer", "number"]}}
-    return _closed(requests=amounts, limits=amounts)
-
-
 def _image() -> Schema:
-    return _closed(
-        repository=_text(REPOSITORY),
-        tag=_maybe(r"[A-Za-z0-9_][-A-Za-z0-9._]{0,127}"),
-        digest=_maybe("sha256:[0-9a-f]{64}"),
+    return closed(
+        repository=worded(REPOSITORY),
+        tag=maybe(r"[A-Za-z0-9_][-A-Za-z0-9._]{0,127}"),
+        digest=maybe("sha256:[0-9a-f]{64}"),
     )
 
 
 def _store() -> Schema:
     location = r"s3://" + BUCKET + r"(/\S*)?"
-    return _closed(
-        bucket=_maybe(BUCKET),
-        prefix=_maybe(PREFIX),
-        endpoint=_maybe(URL),
-        region=_maybe("[-a-z0-9]+"),
+    return closed(
+        bucket=maybe(BUCKET),
+        prefix=maybe(PREFIX),
+        endpoint=maybe(URL),
+        region=maybe("[-a-z0-9]+"),
         addressingStyle={"enum": ["", "path", "virtual-hosted"]},
-        readable=_list(location),
-        writable=_list(PREFIX),
-        existingSecret=_maybe(DNS_NAME),
-        secretKeys=_closed(accessKeyId=_text(KEY), secretAccessKey=_text(KEY), sessionToken=_text(KEY)),
+        readable=listed(location),
+        writable=listed(PREFIX),
+        existingSecret=maybe(DNS_NAME),
+        secretKeys=closed(accessKeyId=worded(KEY), secretAccessKey=worded(KEY), sessionToken=worded(KEY)),
         useSessionToken=BOOLEAN,
         useSDKCreds=BOOLEAN,
-        trialCredentials=_closed(accessKeyId=STRING, secretAccessKey=STRING, sessionToken=STRING),
-        caBundle=_closed(configMap=_maybe(DNS_NAME), key=_text(KEY), argoSecret=_maybe(DNS_NAME)),
+        trialCredentials=closed(accessKeyId=STRING, secretAccessKey=STRING, sessionToken=STRING),
+        caBundle=closed(configMap=maybe(DNS_NAME), key=worded(KEY), argoSecret=maybe(DNS_NAME)),
     )
 
 
 def _pool() -> Schema:
     """A node pool, as `run_config.installation.NodePool` reads it."""
-    toleration = _closed(
-        key=_maybe(QUALIFIED_NAME),
+    toleration = closed(
+        key=maybe(QUALIFIED_NAME),
         operator={"enum": ["Exists", "Equal"]},
-        value=_text(LABEL_VALUE),
+        value=worded(LABEL_VALUE),
         effect={"enum": ["NoSchedule", "PreferNoSchedule", "NoExecute"]},
         tolerationSeconds=COUNT,
     )
     return {
-        **_closed(
-            name=_text(POOL_NAME.pattern),
+        **closed(
+            name=worded(POOL_NAME.pattern),
             title={"type": "string", "pattern": "^[^\n{}]*$"},
-            labelValue=_text(LABEL_VALUE),
-            gpuResource=_text(QUALIFIED_NAME),
+            labelValue=worded(LABEL_VALUE),
+            gpuResource=worded(QUALIFIED_NAME),
             gpuCount={"type": "integer", "minimum": 0, "maximum": 16},
             limit=COUNT,
             tolerations={"type": "array", "items": toleration},
@@ -182,12 +155,12 @@ def _parameters() -> Schema:
     What a run is about and who permitted it have no default.
     """
     each_time = (Role.STORE, Role.SUBJECT, Role.GRANT)
-    return _closed(**{one.name: _parameter(one) for one in BY_NAME.values() if one.role not in each_time})
+    return closed(**{one.name: _parameter(one) for one in BY_NAME.values() if one.role not in each_time})
 
 
 def _parameter(parameter: Parameter) -> Schema:
     value = _parameter_value(parameter)
-    return _closed(default=value, enum={"type": "array", "minItems": 1, "uniqueItems": True, "items": value})
+    return closed(default=value, enum={"type": "array", "minItems": 1, "uniqueItems": True, "items": value})
 
 
 def _parameter_value(parameter: Parameter) -> Schema:
@@ -207,33 +180,33 @@ def _parameter_value(parameter: Parameter) -> Schema:
             pattern = POOL_NAME.pattern
         case _:
             pattern = r"[^{]*"
-    return _text(pattern) if parameter.required else _maybe(pattern)
+    return worded(pattern) if parameter.required else maybe(pattern)
 
 
 def _argo() -> Schema:
-    return _closed(
+    return closed(
         required=BOOLEAN,
-        instanceID=_maybe(LABEL_VALUE),
+        instanceID=maybe(LABEL_VALUE),
         patchExecutor=BOOLEAN,
-        executor=_closed(resources=_resources()),
-        artifactRepository=_closed(existingConfigMap=_maybe(DNS_NAME), key=_text(KEY), logPrefix=_text(PREFIX)),
+        executor=closed(resources=resources()),
+        artifactRepository=closed(existingConfigMap=maybe(DNS_NAME), key=worded(KEY), logPrefix=worded(PREFIX)),
     )
 
 
 def _workflow() -> Schema:
-    return _closed(
-        labels=_labels(),
+    return closed(
+        labels=labels(),
         annotations=TEXTS,
-        ttl=_closed(secondsAfterCompletion=COUNT, secondsAfterSuccess=COUNT, secondsAfterFailure=COUNT),
-        podGC=_closed(
+        ttl=closed(secondsAfterCompletion=COUNT, secondsAfterSuccess=COUNT, secondsAfterFailure=COUNT),
+        podGC=closed(
             strategy={"enum": ["OnPodCompletion", "OnPodSuccess", "OnWorkflowCompletion", "OnWorkflowSuccess"]},
-            deleteDelayDuration=_text(DURATION),
+            deleteDelayDuration=worded(DURATION),
         ),
         archiveLogs=BOOLEAN,
         terminationGracePeriodSeconds=COUNT,
         parallelism=COUNT,
         priority={"type": "integer"},
-        backoff=_closed(duration=_text(DURATION), factor=POSITIVE, cap=_text(DURATION)),
+        backoff=closed(duration=worded(DURATION), factor=POSITIVE, cap=worded(DURATION)),
     )
 
 
@@ -244,8 +217,8 @@ def _placement() -> dict[str, Schema]:
         "tolerations": OBJECTS,
         "affinity": OBJECT,
         "topologySpreadConstraints": OBJECTS,
-        "priorityClassName": _maybe(DNS_NAME),
-        "runtimeClassName": _maybe(DNS_NAME),
+        "priorityClassName": maybe(DNS_NAME),
+        "runtimeClassName": maybe(DNS_NAME),
         "extraEnv": OBJECTS,
         "extraEnvFrom": OBJECTS,
         "extraVolumes": OBJECTS,
@@ -254,8 +227,8 @@ def _placement() -> dict[str, Schema]:
 
 
 def _pods() -> Schema:
-    return _closed(
-        labels=_labels(),
+    return closed(
+        labels=labels(),
         annotations=TEXTS,
         podSecurityContext=OBJECT,
         containerSecurityContext=OBJECT,
@@ -267,28 +240,22 @@ def _roles() -> Schema:
     own: Mapping[str, dict[str, Schema]] = {
         "check": {},
         "prepare": {"retryLimit": COUNT},
-        "train": {"retryLimit": COUNT, "sharedMemory": _text(QUANTITY)},
+        "train": {"retryLimit": COUNT, "sharedMemory": worded(QUANTITY)},
         "report": {"retryLimit": COUNT},
         "tell": {"retryLimit": COUNT},
+        "export": {"retryLimit": COUNT},
+        "bridge": {},
+        "models": {},
     }
-    return _closed(**{name: _closed(resources=_resources(), **_placement(), **more) for name, more in own.items()})
-
-
-def _service_account() -> Schema:
-    return _closed(create=BOOLEAN, name=_maybe(DNS_NAME), annotations=TEXTS, labels=_labels())
+    return closed(**{name: closed(resources=resources(), **_placement(), **more) for name, more in own.items()})
 
 
 def _network_policy() -> Schema:
-    ports: Schema = {
-        "type": "array",
-        "minItems": 1,
-        "items": {"type": "integer", "minimum": 1, "maximum": 65535},
-    }
-    networks = {**_list(CIDR), "minItems": 1}
-    return _closed(
+    networks = {**listed(CIDR), "minItems": 1}
+    return closed(
         enabled=BOOLEAN,
-        dns=_closed(podSelector=OBJECT, namespaceSelector=OBJECT, ports=ports),
-        store=_closed(cidrs=networks, **{"except": _list(CIDR)}, ports=ports),
-        kubernetesApi=_closed(cidrs=networks, ports=ports),
+        dns=closed(podSelector=OBJECT, namespaceSelector=OBJECT, ports=PORTS),
+        store=closed(cidrs=networks, **{"except": listed(CIDR)}, ports=PORTS),
+        kubernetesApi=closed(cidrs=networks, ports=PORTS),
         extraEgress=OBJECTS,
     )

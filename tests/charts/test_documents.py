@@ -87,14 +87,15 @@ def test_the_version_is_that_of_the_images():
     assert about["appVersion"] == VERSION
     assert about["apiVersion"] == "v2"
     named = {one["image"] for one in yaml.safe_load(about["annotations"]["artifacthub.io/images"])}
-    assert named == {step["container"]["image"] for _, step in rendered().steps()}
+    example = yaml.safe_load((CHART / "ci" / "bridge-values.yaml").read_text())
+    assert named == {step["container"]["image"] for _, step in rendered(example).steps()}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_every_example_installs(path: Path):
     values = yaml.safe_load(path.read_text())
     release = rendered(values)
-    assert len(release.templates) == 3
+    assert len(release.templates) == (5 if "cvatBridge" in values else 3)
     assert release.settings["store"].startswith(f"s3://{values['store']['bucket']}")
 
 
@@ -152,6 +153,29 @@ def test_the_notes_warn_of_keys_in_values_and_do_not_show_them(notes: Callable[[
     assert "very-secret" not in text
 
 
+def test_the_notes_tell_how_the_button_comes_into_cvat(notes: Callable[[dict[str, Any]], str]):
+    cvat = {"url": "http://cvat-backend-service.cvat:8080", "publicOrigin": "https://cvat.example.org"}
+    bridge = {"enabled": True, "cvat": cvat, "nginx": {"namespace": "cvat"}, "models": {"enabled": True}}
+    text = notes({"store": {"bucket": "parts"}, "cvatBridge": bridge})
+    assert "kubectl create secret generic detr-workflows-cvat --namespace ns" in text
+    start = text.index("     cvat:\n")
+    values = yaml.safe_load(text[start : text.index("\n\n", start)])
+    (volume,) = values["cvat"]["frontend"]["additionalVolumes"]
+    (mount,) = values["cvat"]["frontend"]["additionalVolumeMounts"]
+    assert volume == {"name": mount["name"], "configMap": {"name": "detr-workflows-cvat-nginx"}}
+    assert (mount["mountPath"], mount["subPath"]) == ("/etc/nginx/conf.d/default.conf", "default.conf")
+    assert "kubectl get configmap detr-workflows-cvat-nginx --namespace cvat" in text
+    assert "https://cvat.example.org/training-bridge/?task=1." in text
+    assert "CVAT_NUCLIO_HOST=detr-workflows-models.ns.svc.cluster.local" in text
+    assert "WARNING" not in text
+    without = notes({"store": {"bucket": "parts"}, "cvatBridge": {**bridge, "enabled": False}})
+    assert "CVAT's" not in without
+    trial = {"accessToken": "abc.def", "signingKey": "not-to-be-shown-here"}
+    text = notes({"store": {"bucket": "parts"}, "cvatBridge": {**bridge, "trialSecret": trial}})
+    assert "WARNING: secrets came from values." in text
+    assert "not-to-be-shown-here" not in text
+
+
 PAGE = Path(__file__).parents[2] / "docs" / "chart.md"
 BLOCKS = re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(), flags=re.DOTALL | re.MULTILINE)
 
@@ -160,8 +184,8 @@ BLOCKS = re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(), flags=re.DOTALL | 
 def test_every_block_of_the_page_is_a_values_file_that_installs(number: int):
     values = yaml.safe_load(BLOCKS[number])
     assert values["store"]["bucket"] == "parts"
-    assert len(rendered(values).templates) == 3
+    assert len(rendered(values).templates) == (5 if "cvatBridge" in values else 3)
 
 
 def test_the_page_has_a_block_for_every_task():
-    assert len(BLOCKS) >= 7
+    assert len(BLOCKS) >= 9

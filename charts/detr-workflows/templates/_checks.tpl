@@ -34,4 +34,57 @@
 {{- if and $values.test.pool (not (has $values.test.pool $names)) -}}
 {{- fail (printf "\n\ntest.pool: there is no pool %s; nodePools has %s." $values.test.pool (join ", " $names | default "none")) -}}
 {{- end -}}
+{{- if $values.cvatBridge.enabled -}}
+{{- include "detr-workflows.bridgeChecks" (dict "values" $values "pools" $names) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Of the bridge to CVAT: {values, pools}, the latter the pools' names. */}}
+{{- define "detr-workflows.bridgeChecks" -}}
+{{- $bridge := .values.cvatBridge -}}
+{{- $models := $bridge.models -}}
+{{- if not $bridge.cvat.url -}}
+{{- fail "\n\ncvatBridge.cvat.url is missing: where pods reach CVAT's server, such as http://cvat-backend-service.cvat:8080." -}}
+{{- end -}}
+{{- if not $bridge.cvat.publicOrigin -}}
+{{- fail "\n\ncvatBridge.cvat.publicOrigin is missing: what stands in the browser's address bar in front of CVAT, such as https://cvat.example.org." -}}
+{{- end -}}
+{{- $trial := $bridge.trialSecret -}}
+{{- if and $bridge.existingSecret (or $trial.accessToken $trial.signingKey $trial.webhookSecret) -}}
+{{- fail "\n\ncvatBridge.existingSecret and cvatBridge.trialSecret both say where the token and the keys are: set one of them." -}}
+{{- end -}}
+{{- if and (or $trial.accessToken $trial.signingKey $trial.webhookSecret) (not (and $trial.accessToken $trial.signingKey)) -}}
+{{- fail "\n\ncvatBridge.trialSecret needs both accessToken and signingKey." -}}
+{{- end -}}
+{{- if and $trial.signingKey (lt (len $trial.signingKey) 16) -}}
+{{- fail "\n\ncvatBridge.trialSecret.signingKey must have 16 characters or more: openssl rand -hex 32 makes one." -}}
+{{- end -}}
+{{- if and $bridge.triggers $trial.signingKey (not $trial.webhookSecret) -}}
+{{- fail "\n\ncvatBridge.triggers need cvatBridge.trialSecret.webhookSecret: without it nobody can tell CVAT's events from anybody's." -}}
+{{- end -}}
+{{- $starts := list -}}
+{{- range $bridge.triggers -}}
+{{- $template := .template | default "cvat-train" -}}
+{{- $event := .event -}}
+{{- range .projects | default (list "any") -}}
+{{- $start := printf "%s starts %s for project %v" $event $template . -}}
+{{- if has $start $starts -}}
+{{- fail (printf "\n\ncvatBridge.triggers: %s twice; one event starts one run." $start) -}}
+{{- end -}}
+{{- $starts = append $starts $start -}}
+{{- end -}}
+{{- end -}}
+{{- if $models.enabled -}}
+{{- if and $models.pool (not (has $models.pool .pools)) -}}
+{{- fail (printf "\n\ncvatBridge.models.pool: there is no pool %s; nodePools has %s." $models.pool (join ", " .pools | default "none")) -}}
+{{- end -}}
+{{- if and (eq $models.device "cuda") .pools (not $models.pool) -}}
+{{- fail (printf "\n\ncvatBridge.models.pool is missing: with device cuda one of %s." (join ", " .pools)) -}}
+{{- end -}}
+{{- range .values.nodePools -}}
+{{- if and (eq .name $models.pool) (eq $models.device "cuda") (eq (include "detr-workflows.gpuCount" . | int) 0) -}}
+{{- fail (printf "\n\ncvatBridge.models.device is cuda, and the pool %s has no GPU: choose another pool, or cpu." .name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}

@@ -66,14 +66,15 @@ annotations:
 {{/* The key of a secret of ours by the name that it has in the rendered templates: {context, key}. */}}
 {{- define "detr-workflows.secretKey" -}}
 {{- $keys := .context.Values.store.secretKeys -}}
-{{- get (dict "access-key-id" $keys.accessKeyId "secret-access-key" $keys.secretAccessKey "session-token" $keys.sessionToken "url" .context.Values.webhook.key) .key -}}
+{{- $cvat := .context.Values.cvatBridge.secretKeys -}}
+{{- get (dict "access-key-id" $keys.accessKeyId "secret-access-key" $keys.secretAccessKey "session-token" $keys.sessionToken "url" .context.Values.webhook.key "access-token" $cvat.accessToken "signing-key" $cvat.signingKey) .key -}}
 {{- end -}}
 
 {{- define "detr-workflows.storeUrl" -}}
 s3://{{ .Values.store.bucket }}{{ with .Values.store.prefix }}/{{ . }}{{ end }}
 {{- end -}}
 
-{{/* An image as nodes pull it: {context, image}, the latter cpuSteps or detrJob of the values. A digest wins over the tag. */}}
+{{/* An image as nodes pull it: {context, image}, the latter one of `images` of the values. A digest wins over the tag. */}}
 {{- define "detr-workflows.image" -}}
 {{- $registry := .context.Values.global.imageRegistry | default .context.Values.images.registry -}}
 {{- with $registry -}}{{ . | trimSuffix "/" }}/{{- end -}}

@@ -62,17 +62,8 @@ tags stay as they are; the helpers here change the mapping that a file was read 
 {{- $_ := set $spec "imagePullSecrets" . -}}
 {{- end -}}
 
-{{- if $values.argo.patchExecutor -}}
-{{- $patch := $spec.podSpecPatch | fromYaml -}}
-{{- range concat $patch.initContainers $patch.containers -}}
-{{- $_ := set . "securityContext" $values.pods.containerSecurityContext -}}
-{{- $_ := set . "resources" $values.argo.executor.resources -}}
-{{- end -}}
+{{- $patch := include "detr-workflows.executorPatch" (dict "context" $context "patch" ($spec.podSpecPatch | fromYaml)) | fromYaml -}}
 {{- $_ := set $spec "podSpecPatch" (toPrettyJson $patch) -}}
-{{- else -}}
-{{- /* The executor has no token of its own: the pod's is mounted. The workflow's own field knows only false. */ -}}
-{{- $_ := set $spec "podSpecPatch" (toPrettyJson (dict "automountServiceAccountToken" true)) -}}
-{{- end -}}
 
 {{- range $spec.templates -}}
 {{- if hasKey . "container" -}}
@@ -80,6 +71,21 @@ tags stay as they are; the helpers here change the mapping that a file was read 
 {{- end -}}
 {{- end -}}
 {{- toYaml $manifest -}}
+{{- end -}}
+
+{{/* What Argo's own containers get in place of the rendered patch: {context, patch}; YAML. */}}
+{{- define "detr-workflows.executorPatch" -}}
+{{- $values := .context.Values -}}
+{{- if $values.argo.patchExecutor -}}
+{{- range concat .patch.initContainers .patch.containers -}}
+{{- $_ := set . "securityContext" $values.pods.containerSecurityContext -}}
+{{- $_ := set . "resources" $values.argo.executor.resources -}}
+{{- end -}}
+{{- toYaml .patch -}}
+{{- else -}}
+{{- /* The executor has no token of its own: the pod's is mounted. The workflow's own field knows only false. */ -}}
+{{- toYaml (dict "automountServiceAccountToken" true) -}}
+{{- end -}}
 {{- end -}}
 
 {{/* One step: {context, template}. */}}
@@ -94,7 +100,7 @@ tags stay as they are; the helpers here change the mapping that a file was read 
 {{- fail (printf "\n\nfiles/workflows: the step %s has the role %q, which `roles` does not know." $template.name $role) -}}
 {{- end -}}
 
-{{- $known := dict "cpu-steps" $values.images.cpuSteps "detr-job" $values.images.detrJob -}}
+{{- $known := dict "cpu-steps" $values.images.cpuSteps "detr-job" $values.images.detrJob "cvat-bridge" $values.images.cvatBridge -}}
 {{- $image := get $known (regexReplaceAll "^(?:.*/)?([^/:@]+)(?:[:@].*)?$" $container.image "${1}") -}}
 {{- if not $image -}}
 {{- fail (printf "\n\nfiles/workflows: the step %s has the image %s, which `images` does not know." $template.name $container.image) -}}
@@ -103,6 +109,11 @@ tags stay as they are; the helpers here change the mapping that a file was read 
 {{- $_ := set $container "imagePullPolicy" $values.images.pullPolicy -}}
 {{- $_ := set $container "resources" $roleValues.resources -}}
 {{- $_ := set $container "securityContext" $values.pods.containerSecurityContext -}}
+{{- /* A step that workflows of others call says for itself what else the workflow says. */ -}}
+{{- if hasKey $template "serviceAccountName" -}}
+{{- $_ := set $template "serviceAccountName" (include "detr-workflows.workflowServiceAccount" $context) -}}
+{{- $_ := set $template "securityContext" $values.pods.podSecurityContext -}}
+{{- end -}}
 {{- include "detr-workflows.stepEnvironment" (dict "context" $context "container" $container "role" $role) -}}
 {{- include "detr-workflows.stepVolumes" (dict "context" $context "template" $template "role" $role) -}}
 {{- include "detr-workflows.stepPlacement" (dict "context" $context "template" $template "role" $role) -}}
@@ -129,7 +140,7 @@ tags stay as they are; the helpers here change the mapping that a file was read 
 {{- $context := .context -}}
 {{- $values := .context.Values -}}
 {{- $container := .container -}}
-{{- $secrets := dict "detr-workflows-store" (include "detr-workflows.storeSecret" $context) "detr-workflows-webhook" (include "detr-workflows.webhookSecret" $context) -}}
+{{- $secrets := dict "detr-workflows-store" (include "detr-workflows.storeSecret" $context) "detr-workflows-webhook" (include "detr-workflows.webhookSecret" $context) "detr-workflows-cvat" (include "detr-workflows.cvatSecret" $context) -}}
 {{- $environment := list -}}
 {{- range $container.env -}}
 {{- $secret := dig "valueFrom" "secretKeyRef" dict . -}}
@@ -172,7 +183,15 @@ tags stay as they are; the helpers here change the mapping that a file was read 
 {{- $volumes := list -}}
 {{- $mounts := $template.container.volumeMounts -}}
 {{- range $template.volumes -}}
-{{- if hasKey . "configMap" -}}
+{{- if eq .name "bridge" -}}
+{{- $_ := set .configMap "name" (include "detr-workflows.bridgeName" $context) -}}
+{{- with $values.cvatBridge.cvat.ca -}}
+{{- if .configMap -}}
+{{- $volumes = append $volumes (dict "name" "cvat-ca" "configMap" (dict "name" .configMap "items" (list (dict "key" .key "path" .key)))) -}}
+{{- $mounts = append $mounts (dict "name" "cvat-ca" "mountPath" "/etc/cvat-ca" "readOnly" true) -}}
+{{- end -}}
+{{- end -}}
+{{- else if hasKey . "configMap" -}}
 {{- $_ := set .configMap "name" (include "detr-workflows.fullname" $context) -}}
 {{- else if and (eq .name "shm") $role.sharedMemory -}}
 {{- $_ := set .emptyDir "sizeLimit" $role.sharedMemory -}}
@@ -201,6 +220,9 @@ tags stay as they are; the helpers here change the mapping that a file was read 
 {{- if hasKey $patch "Error" -}}
 {{- fail (printf "\n\nfiles/workflows: the patch of the step %s is not YAML: %s" $template.name $patch.Error) -}}
 {{- end -}}
+{{- end -}}
+{{- if hasKey $patch "initContainers" -}}
+{{- $patch = include "detr-workflows.executorPatch" (dict "context" $context "patch" $patch) | fromYaml -}}
 {{- end -}}
 {{- $selector := merge (dict) ($template.nodeSelector | default dict) ($role.nodeSelector | default dict) $values.pods.nodeSelector -}}
 {{- $tolerations := $template.tolerations | default list -}}
