@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from cvat_bridge.cvat_api import CvatApi, Request, Started, one_line
 from cvat_bridge.errors import BridgeError, CvatRefusedError
@@ -172,7 +172,7 @@ class ExportStep:
             return
         found = self._patience.ask(lambda: self._api.get(f"cloudstorages/{self._storage}"))
         kind, bucket = str(found.get("provider_type")), str(found.get("resource"))
-        ours = urlsplit(self._store.url).netloc
+        ours, _ = self._bucket_and_prefix()
         if (kind, bucket) != ("AWS_S3_BUCKET", ours):
             raise BridgeError(
                 f"CVAT's cloud storage {self._storage} is {one_line(bucket)!r} ({one_line(kind)}), but the store's "
@@ -181,8 +181,13 @@ class ExportStep:
         self._storage_checked = True
 
     def _key_in_bucket(self, key: str) -> str:
-        prefix = urlsplit(self._store.url).path.strip("/")
+        _, prefix = self._bucket_and_prefix()
         return f"{prefix}/{key}" if prefix else key
+
+    def _bucket_and_prefix(self) -> tuple[str, str]:
+        # Not urlsplit: a key may hold what separates the parts of other URLs.
+        bucket, _, prefix = self._store.url.removeprefix("s3://").partition("/")
+        return bucket, prefix
 
     def _wait(self, export: Export, rq_id: str, *, ours: bool) -> Request | None:
         """Until the request has ended; None: CVAT forgot it, which it does some time after the end."""

@@ -45,15 +45,15 @@ class ObjectFile(io.RawIOBase):
 
 
 def problem_of_zip(store: ObjectStore, info: ObjectInfo) -> str:
-    """What is wrong with the zip, in a few words; empty: it has its end, its directory, and its last entry."""
+    """What is wrong with the zip, in a few words; empty: end and directory are there and fit the first and last."""
     with io.BufferedReader(ObjectFile(store, info), BUFFER_BYTES) as file:
         try:
             with zipfile.ZipFile(file) as archive:
                 entries = archive.infolist()
-                if entries:
-                    last = max(entries, key=lambda entry: entry.header_offset)
-                    # The header before the last content names the entry again: a hole before the end shows here.
-                    archive.open(last).close()
+                by_place = sorted(entries, key=lambda entry: entry.header_offset)
+                for entry in by_place[:1] + by_place[-1:]:
+                    # The header before the content names the entry again: a part that is missing shows here.
+                    archive.open(entry).close()
                 return "" if entries else "it has no files"
         except (
             zipfile.BadZipFile,

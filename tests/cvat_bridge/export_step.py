@@ -1,7 +1,9 @@
 """One installation to run the step `export` in: a CVAT, a bucket, settings, and the step's environment."""
 
 import json
+import time
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,3 +90,11 @@ def either(request: pytest.FixtureRequest, step: Step) -> Step:
 @pytest.fixture
 def task(cvat: CvatDouble) -> Task:
     return cvat.add_drawn_task("Parts 1", images=2)
+
+
+def until(happened: Callable[[], bool], within_s: float = 60) -> None:
+    """Wait for something that another thread or process does."""
+    end = time.monotonic() + within_s
+    while not happened():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.005)

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from cvat_bridge.export_command import export
 from cvat_bridge.settings import load_settings
 from object_store import NoSuchKey
 from run_config.errors import ConfigError
-from tests.cvat_bridge.export_step import FAST, KEY, Step, either, step, task
+from tests.cvat_bridge.export_step import FAST, KEY, Step, either, step, task, until
 from tests.cvat_double.exports import Export
 from tests.cvat_double.world import CloudStorage, Task
 
@@ -34,11 +33,6 @@ def while_it_runs(action: Callable[[], object], after_s: float = 0.15) -> thread
     return timer
 
 
-def until(happened: Callable[[], bool]) -> None:
-    while not happened():
-        time.sleep(0.005)
-
-
 def test_a_tasks_export_is_in_the_store_and_the_next_step_is_told(either: Step, task: Task) -> None:
     [url] = either.run(f"task:{task.id}")
 
@@ -49,6 +43,11 @@ def test_a_tasks_export_is_in_the_store_and_the_next_step_is_told(either: Step, 
     assert (mark["size_bytes"], mark["etag"], mark["format"]) == (info.size_bytes, info.etag, "COCO 1.0")
     assert mark["rq_id"].startswith(f"action=export&target=task&target_id={task.id}&")
     assert (mark["user"], mark["subject"]) == ("ann", f"task:{task.id}")
+
+
+def test_a_stores_prefix_is_part_of_the_key_whatever_it_holds(step: Step, task: Task) -> None:
+    step.store_url = f"{step.store_url}/a b#c?d%20e"
+    assert step.run(f"task:{task.id}") == [f"{step.store_url}/{step.key(task)}"]
 
 
 def test_several_tasks_are_several_objects(either: Step, task: Task) -> None:

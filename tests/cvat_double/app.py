@@ -343,7 +343,12 @@ class CvatApp:
             content, status = content[int(start[1]) :], 206
         headers["content-length"] = str(len(content))
         cut = self.faults.one("cut_downloads")
-        return StreamingResponse(_pieces(content, cut=cut), status, headers=headers, media_type="application/zip")
+        return StreamingResponse(
+            _pieces(content, self.faults.download_pause_s, cut=cut),
+            status,
+            headers=headers,
+            media_type="application/zip",
+        )
 
     def _storage(self, request: Request, user: User) -> Response:
         storage = self.world.storages.get(request.path_params["id"])
@@ -453,9 +458,10 @@ def _request_answer(export: Export, base: str) -> dict:
     }
 
 
-def _pieces(content: bytes, *, cut: bool) -> Iterator[bytes]:
+def _pieces(content: bytes, pause_s: float, *, cut: bool) -> Iterator[bytes]:
     """The body; one that is cut ends before what its header promised, and the server closes the connection."""
     yield content[: len(content) // 2]
+    time.sleep(pause_s)
     if not cut:
         yield content[len(content) // 2 :]
 

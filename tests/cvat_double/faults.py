@@ -27,6 +27,8 @@ class Faults:
     """Seconds that every answer takes longer."""
     cut_downloads: int = 0
     """So many downloads break off in the middle."""
+    download_pause_s: float = 0.0
+    """Seconds that a download rests in the middle."""
     ranges: bool = True
     """Whether a download can be gone on with from the middle."""
     redirect_to: str = ""
