@@ -7,6 +7,7 @@ process. A task that is not there and one of somebody else look alike.
 import asyncio
 import hashlib
 import hmac
+import logging
 import re
 import secrets
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ from cvat_bridge.cvat_questions import Credentials, CvatQuestions, Session, whol
 from cvat_bridge.errors import BridgeError, CvatRefusedError, CvatTokenError, CvatUnavailableError
 from cvat_bridge.short_cache import ShortCache
 from cvat_bridge.subject import Kind, Subject
+
+log = logging.getLogger(__name__)
 
 KEEP_S = 10.0
 HEADER = "X-Training-Bridge"
@@ -59,15 +62,15 @@ class Access:
         self._key = secrets.token_bytes(32)
         self._users: ShortCache[User] = ShortCache(keep_s)
         self._things: ShortCache[dict[str, Any]] = ShortCache(keep_s)
+        self._may_see: ShortCache[bool] = ShortCache(keep_s)
 
     async def user(self, session: Session) -> User:
         """Who this is. Refusal 401: nobody; 503: CVAT is away."""
         try:
             return await self._users.get(self._digest(session), lambda: self._ask_user(session))
-        except CvatUnavailableError as error:
-            raise Refusal(503, CVAT_AWAY, retry_after_s=10) from error
-        except CvatRefusedError as error:
-            raise Refusal(401, LOG_IN) from error
+        except (CvatUnavailableError, CvatRefusedError) as error:
+            # 403 here is an account that CVAT shut.
+            raise _refusal(error, "", CvatRefusedError) from error
 
     async def see(self, session: Session, subject: Subject, refusal: str = NOT_YOURS) -> Seen:
         """The subject, where this user may see every task of it. Refusal 401, 403, 503."""
@@ -87,7 +90,10 @@ class Access:
         return Seen(user, session, subject, tuple(things))
 
     async def may_see(self, session: Session, subject: Subject) -> bool:
-        """Whether the user may see all of it. Refusal only where CVAT does not say."""
+        """Whether the user may see all of it; a no is held as long. Refusal only where CVAT does not say."""
+        return await self._may_see.get((self._digest(session), subject), lambda: self._is_seen(session, subject))
+
+    async def _is_seen(self, session: Session, subject: Subject) -> bool:
         try:
             await self.see(session, subject)
         except Refusal as refusal:
@@ -111,10 +117,11 @@ class Access:
         return hmac.new(self._key, session.value.encode(), hashlib.sha256).digest()
 
 
-def _refusal(error: BridgeError, not_yours: str) -> Refusal:
-    if isinstance(error, CvatTokenError):
+def _refusal(error: BridgeError, not_yours: str, nobody: type[BridgeError] = CvatTokenError) -> Refusal:
+    if isinstance(error, nobody):
         return Refusal(401, LOG_IN)
     if isinstance(error, CvatUnavailableError):
+        log.warning("nobody can be let in: %s", error)
         return Refusal(503, CVAT_AWAY, retry_after_s=10)
     return Refusal(403, not_yours)
 

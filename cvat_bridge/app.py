@@ -1,5 +1,6 @@
 """The service behind the button: routes, what goes around them, and its life. It keeps no state."""
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 WEBHOOKS = f"{ROOT}/webhooks/cvat"
 _READY_S = 5.0
+_LOOK_S = 3.0
 _NOT_SET_UP = "{} does not let the service do that. Tell whoever runs this installation; the log has the reason."
 
 
@@ -72,7 +74,10 @@ def _health(app: FastAPI, service: Service) -> None:
     async def look() -> dict[str, str]:
         found = {"cvat": "ok", "kubernetes": "ok"}
         try:
-            await service.cvat.is_there()
+            async with asyncio.timeout(_LOOK_S):
+                await service.cvat.is_there()
+        except TimeoutError:
+            found["cvat"] = f"CVAT has not answered for {_LOOK_S:g} seconds"
         except CvatUnavailableError as error:
             found["cvat"] = str(error)
         try:

@@ -4,6 +4,7 @@ No redirect is followed, no cookie that CVAT sets is kept, and nothing of the en
 is used: a session goes to CVAT and nowhere else.
 """
 
+import asyncio
 import json
 import ssl
 from collections.abc import Mapping
@@ -67,6 +68,8 @@ class CvatQuestions:
             limits=httpx.Limits(max_connections=32, max_keepalive_connections=16),
             headers={"Accept": "application/vnd.cvat+json, application/json", "User-Agent": "detr-workflows"},
         )
+        self.few = asyncio.Semaphore(2)
+        """For answers that may be large: so many at once for all users together."""
         # What CVAT sets for one user must not go along with the next one's request.
         self._client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
 

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 MOST_RUNS = 50
 MOST_MODELS = 20
+MOST_READ = 500
 _MOST_LISTS = 10
 
 
@@ -37,6 +38,7 @@ class RunViews:
         self._cluster = cluster
         self._files = files
         self._submitter = submitter
+        self._read: dict[tuple[str, str], Run] = {}
 
     async def listed(self, session: Session, seen: Seen) -> list[dict[str, Any]]:
         """The runs of a subject, newest first."""
@@ -59,7 +61,7 @@ class RunViews:
             if refusal.status == 403:
                 raise Refusal(404, NO_SUCH_RUN) from refusal
             raise
-        return Run(workflow, subject), seen
+        return self._run(workflow, subject), seen
 
     async def drawn(self, session: Session, name: str) -> dict[str, Any]:
         """One run."""
@@ -158,7 +160,19 @@ class RunViews:
         subjects = {subject for _, subject in about} - {seen.subject}
         answers = await asyncio.gather(*(self._access.may_see(session, subject) for subject in subjects))
         visible = {seen.subject} | {subject for subject, yes in zip(subjects, answers, strict=True) if yes}
-        return [Run(tree, subject) for tree, subject in about if subject in visible]
+        return [self._run(tree, subject) for tree, subject in about if subject in visible]
+
+    def _run(self, workflow: Mapping[str, Any], subject: Subject) -> Run:
+        """The run, read once for each version that Kubernetes has of it: many pages look at the same."""
+        metadata = workflow["metadata"]
+        key = (str(metadata.get("uid")), str(metadata.get("resourceVersion") or ""))
+        if not key[1]:
+            return Run(workflow, subject)
+        found = self._read.pop(key, None) or Run(workflow, subject)
+        self._read[key] = found
+        while len(self._read) > MOST_READ:
+            del self._read[next(iter(self._read))]
+        return found
 
     async def _drawn(self, run: Run, places: Sequence[Place]) -> dict[str, Any]:
         model, place = run.model(self._files.url), runs.folder(run.workflow)

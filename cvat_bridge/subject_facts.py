@@ -21,7 +21,7 @@ FEW_BOXES = 100
 
 FEW_OF_A_CLASS = 20
 MOST_TASKS_COUNTED = 30
-MOST_ANNOTATION_BYTES = 32 * 2**20
+MOST_ANNOTATION_BYTES = 16 * 2**20
 _MOST_TASKS = 500
 _MOST_LABELS = 1000
 _AT_ONCE = 4
@@ -111,15 +111,14 @@ async def _counted(cvat: CvatQuestions, seen: Seen, tasks: list[Mapping[str, Any
     """None where there is too much to read while somebody waits."""
     if all_tasks > MOST_TASKS_COUNTED or len(tasks) > MOST_TASKS_COUNTED:
         return None
-    semaphore = asyncio.Semaphore(_AT_ONCE)
     total = Counted()
 
     async def add(task: Mapping[str, Any]) -> None:
         number = whole_number(task.get("id"))
-        async with semaphore:
+        async with cvat.few:
             path = f"tasks/{number}/annotations"
             tree = await cvat.get(path, seen.who, most_bytes=MOST_ANNOTATION_BYTES // max(1, len(tasks)))
-        count_boxes(task, tree, total)
+            count_boxes(task, tree, total)
 
     try:
         await asyncio.gather(*(add(task) for task in tasks))

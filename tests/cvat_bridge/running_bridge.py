@@ -165,7 +165,8 @@ def serving(
 @contextlib.contextmanager
 def listening(app: Any, lifespan: str = "on") -> Iterator[str]:
     """The application on a free port, in a thread."""
-    listener = socket.socket()
+    # With the protocol named, asyncio sends small answers at once.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     config = uvicorn.Config(app, log_config=None, access_log=False, ws="none", loop="asyncio", lifespan=lifespan)
     server = uvicorn.Server(config)

@@ -135,6 +135,8 @@ class FakeKubernetes:
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
+            disable_nagle_algorithm = True
+
             def do_GET(self) -> None:
                 self._serve("GET")
 
