@@ -1,6 +1,6 @@
 /* The bridge's page: a form for a new run and the runs there are. Used by the dialog in CVAT and by page.html. */
 
-import { subjectQuery } from './api.js';
+import { subjectFields, subjectQuery } from './api.js';
 import { subjectLine } from './data.js';
 import { freshId, h, setText } from './dom.js';
 import { formView } from './form.js';
@@ -10,9 +10,11 @@ const TABS = { new: 'New run', runs: 'Runs' };
 
 /**
  * Fill `root`. `subject`: `task:8,task:9` or `project:3`; `start`: `{tab, run}` to begin with; `remember({tab, run})`
- * is called when they change. `level`: of the heading; `corner`: an element for the upper right.
+ * is called when they change, `named(title)` when the subject's is known. `level`: of the heading; `corner`: an
+ * element for the upper right.
  */
-export function mount(root, { subject, start = {}, remember = () => {}, level = 1, corner = null }) {
+export function mount(root, options) {
+  const { subject, start = {}, remember = () => {}, named = () => {}, level = 1, corner = null } = options;
   const titleId = freshId('title');
   const about = h('p', { class: 'about' });
   const title = h(`h${level}`, { id: titleId, tabindex: '-1', autofocus: true }, 'Execute training Workflow');
@@ -32,6 +34,7 @@ export function mount(root, { subject, start = {}, remember = () => {}, level = 
   const runs = runsView(subject, { say });
   const form = formView(subject, {
     opened(answer) {
+      named(answer.subject.title);
       about.replaceChildren(subjectLine(answer.subject), h('span', { class: 'who' }, ` · ${answer.user.name}`));
     },
     async started(run) {
@@ -44,6 +47,8 @@ export function mount(root, { subject, start = {}, remember = () => {}, level = 
     },
   });
 
+  const { task: tasks, project } = subjectFields(subject);
+  about.replaceChildren(subjectLine(tasks ? { kind: 'task', ids: tasks } : { kind: 'project', ids: [project] }));
   const tabs = tabList({ new: form.node, runs: runs.node }, (tab) => select(tab));
   root.replaceChildren(header, tabs.list, h('div', { class: 'body' }, tabs.panels), live);
 

@@ -1,22 +1,17 @@
 /* The rules of one setting, as the service has them; checked here too, so that a mistake shows at once. */
 
-import { number } from './dom.js';
-
 const INTEGER = /^[+-]?[0-9]{1,18}$/;
 const DECIMAL = /^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$/;
 const CONTROL = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/;
 
-/** The bounds of a number in words; empty where it has none. */
+/** The bounds of a number in words; empty where it has none. Digits as they are typed: no separators. */
 export function bounds(field) {
   const above = field.exclusiveMinimum ?? null;
   const least = field.minimum ?? null;
   const most = field.maximum ?? null;
-  if (above !== null) {
-    const start = `above ${number(above)}`;
-    return most === null ? start : `${start} and at most ${number(most)}`;
-  }
-  if (least !== null) return most === null ? `${number(least)} or more` : `from ${number(least)} to ${number(most)}`;
-  return most === null ? '' : `at most ${number(most)}`;
+  if (above !== null) return most === null ? `above ${above}` : `above ${above} and at most ${most}`;
+  if (least !== null) return most === null ? `${least} or more` : `from ${least} to ${most}`;
+  return most === null ? '' : `at most ${most}`;
 }
 
 /** One sentence about what is wrong with the text, or null. */
@@ -50,5 +45,6 @@ function numberProblem(field, value) {
   if (fits) return null;
   const shown = value.length > 40 ? `${value.slice(0, 39)}…` : value;
   const wanted = [whole ? 'a whole number' : 'a number', bounds(field)].join(' ').trim();
-  return `${field.title} must be ${wanted}, not “${shown}”.`;
+  const comma = !whole && /^[0-9]+,[0-9]+$/.test(value) ? ' Write a dot instead of the comma.' : '';
+  return `${field.title} must be ${wanted}, not “${shown}”.${comma}`;
 }

@@ -65,10 +65,10 @@ function note(one) {
     one.advice ? h('p', {}, one.advice) : null);
 }
 
-/** What the page is about, with links to CVAT: `Task #8 Cells`. */
+/** What the page is about, with a link to CVAT where its title is known: `Task #8 Cells`. */
 export function subjectLine(subject) {
   const kind = subject.kind === 'project' ? 'Project' : subject.ids.length > 1 ? 'Tasks' : 'Task';
   const ids = subject.ids.map((id) => `#${id}`);
   const shown = ids.length > 6 ? `${ids.slice(0, 5).join(', ')} and ${ids.length - 5} more` : ids.join(', ');
-  return h('span', {}, `${kind} ${shown} `, link(subject.title, subject.url));
+  return h('span', {}, `${kind} ${shown} `, subject.title ? link(subject.title, subject.url) : null);
 }

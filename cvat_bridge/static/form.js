@@ -179,6 +179,8 @@ function groupsOf(template, draft, fields) {
     if (nodes.everybody.length) everybody.push(h('fieldset', { class: 'group' }, legend(), nodes.everybody));
     if (nodes.expert.length) expert.push(h('fieldset', { class: 'group' }, legend(), nodes.expert));
   }
+  // In the order in which they stand in the form, so that the first mistake is the first one sees.
+  fields.sort((one, other) => (one.field.visibility === 'expert') - (other.field.visibility === 'expert'));
   return { everybody, expert };
 }
 

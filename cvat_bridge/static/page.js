@@ -9,6 +9,9 @@ const subject = query.has('project') ? `project:${query.get('project')}` : tasks
 const page = mount(document.getElementById('bridge'), {
   subject,
   start: { run: query.get('run'), tab: location.hash.slice(1) || undefined },
+  named(title) {
+    document.title = `${title} · Training`;
+  },
   remember({ tab, run }) {
     if (run) query.set('run', run);
     const address = new URL(location.href);

@@ -76,7 +76,7 @@
   function menuItem(place, store) {
     let told = false;
     return function TrainingMenuItem(props) {
-      // A CVAT before 2.40 renders components with React, which keeps `key` to itself and would fail on an item.
+      // Older versions render components with React, which keeps `key` to itself and would fail on an item.
       if (!Object.prototype.propertyIsEnumerable.call(props, 'key')) {
         if (!told) say('this CVAT draws its menus in another way; nothing is added there.');
         told = true;

@@ -101,8 +101,13 @@ function updateResults(list, results) {
   if (list.dataset.key === key) return;
   list.dataset.key = key;
   list.replaceChildren(...entries.map(([name, value]) =>
-    h('div', {}, h('dt', {}, /^ap/i.test(name) ? name.toUpperCase() : name), h('dd', {}, String(value)))));
+    h('div', {}, h('dt', {}, resultName(name)), h('dd', {}, String(value)))));
   show(list, entries.length > 0);
+}
+
+/** `ap50` as AP50, `images` as Images. */
+function resultName(name) {
+  return /^ap/i.test(name) ? name.toUpperCase() : name.slice(0, 1).toUpperCase() + name.slice(1);
 }
 
 function updateSteps(parts, steps) {

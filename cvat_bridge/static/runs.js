@@ -10,21 +10,24 @@ import { finished, runCard } from './run_card.js';
 
 const EVERY_MS = 5_000;
 const SLOWEST_MS = 60_000;
+const AFTERWARDS_MS = 20_000;
 const NO_LONGER = new Set([401, 403, 404]);
 
 /** `say(text)` tells those who do not see the page. */
 export function runsView(subject, { say }) {
   const list = h('div', { class: 'runs' });
+  const gone = h('p', { class: 'muted', role: 'status' });
   const notice = h('div', {});
   const again = h('button', { type: 'button', class: 'button', on: { click: () => refresh() } }, 'Refresh');
   const read = h('span', { class: 'muted' });
-  const node = h('div', { class: 'runs-view' }, h('div', { class: 'runs-bar' }, again, read), notice, list);
+  const node = h('div', { class: 'runs-view' }, h('div', { class: 'runs-bar' }, again, read), gone, notice, list);
   const cards = new Map();
   let watched = null;
   let visible = false;
   let delay = EVERY_MS;
   let timer = null;
   let reading = null;
+  let expecting = 0;
 
   function schedule(ms) {
     clearTimeout(timer);
@@ -46,7 +49,8 @@ export function runsView(subject, { say }) {
       notice.replaceChildren();
       setText(read, `Read at ${new Intl.DateTimeFormat(undefined, { timeStyle: 'medium' }).format(new Date())}`);
       delay = EVERY_MS;
-      if (runs.some((run) => !finished(run)) || (missing && !finished(missing))) schedule(delay);
+      const goingOn = [missing, ...runs].some((run) => run && !finished(run));
+      if (goingOn || Date.now() < expecting) schedule(delay);
     } catch (error) {
       if (!(error instanceof Failure)) throw error;
       if (!cards.size) list.replaceChildren();
@@ -63,8 +67,10 @@ export function runsView(subject, { say }) {
     try {
       return await ask(`runs/${encodeURIComponent(watched)}`);
     } catch (error) {
-      if (error instanceof Failure && [403, 404].includes(error.status)) return null;
-      throw error;
+      if (!(error instanceof Failure && [403, 404].includes(error.status))) throw error;
+      setText(gone, `The run ${watched} is not there any more, or CVAT does not show it to you.`);
+      watched = null;
+      return null;
     }
   }
 
@@ -94,8 +100,9 @@ export function runsView(subject, { say }) {
     });
   }
 
-  /** After an action: what is being read may be older than it. */
+  /** After an action: what is being read may be older than it, and the cluster takes a while to show it. */
   async function refreshSoon() {
+    expecting = Date.now() + AFTERWARDS_MS;
     await reading;
     await refresh();
   }

@@ -2,8 +2,9 @@
 
 import sys
 from pathlib import Path
+from typing import Literal
 
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, ViewportSize
 
 from tests.browser import sample
 from tests.browser.bridge_double import BridgeDouble
@@ -12,8 +13,13 @@ from tests.browser.cvat_site import cvat_site
 from tests.browser.dialog import open_dialog, open_page
 from tests.browser.serving import serving
 
-WIDE = {"width": 1200, "height": 1000}
-NARROW = {"width": 320, "height": 720}
+WIDE: ViewportSize = {"width": 1200, "height": 1000}
+NARROW: ViewportSize = {"width": 320, "height": 720}
+LOOKS: tuple[tuple[str, ViewportSize, Literal["light", "dark"]], ...] = (
+    ("wide", WIDE, "light"),
+    ("dark", WIDE, "dark"),
+    ("narrow", NARROW, "light"),
+)
 PLACES = {"dialog": open_dialog, "page": open_page}
 
 
@@ -52,7 +58,7 @@ def _menu(browser: Browser, origin: str, folder: Path) -> list[Path]:
 def _states(browser: Browser, origin: str, folder: Path) -> list[Path]:
     taken = []
     for place, arrive in PLACES.items():
-        for look, size, scheme in (("wide", WIDE, "light"), ("dark", WIDE, "dark"), ("narrow", NARROW, "light")):
+        for look, size, scheme in LOOKS:
             page = browser.new_page(
                 base_url=origin, viewport=size, color_scheme=scheme, locale="en-GB", timezone_id="UTC"
             )

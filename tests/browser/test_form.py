@@ -1,6 +1,7 @@
 """The form: filled, checked, sent once, and honest about what went wrong."""
 
 import re
+import uuid
 from typing import Any
 
 import pytest
@@ -96,11 +97,16 @@ def test_counts_that_are_not_known_are_not_made_up(page: Page, bridge: BridgeDou
 @pytest.mark.parametrize(
     ("label", "text", "sentence"),
     [
-        ("Epochs", "many", "Epochs must be a whole number from 1 to 10,000, not “many”."),
-        ("Epochs", "0", "Epochs must be a whole number from 1 to 10,000, not “0”."),
-        ("Epochs", "1.5", "Epochs must be a whole number from 1 to 10,000, not “1.5”."),
-        ("Minutes", "0", "Minutes must be a number above 0 and at most 10,080, not “0”."),
-        ("Minutes", "0x10", "Minutes must be a number above 0 and at most 10,080, not “0x10”."),
+        ("Epochs", "many", "Epochs must be a whole number from 1 to 10000, not “many”."),
+        ("Epochs", "0", "Epochs must be a whole number from 1 to 10000, not “0”."),
+        ("Epochs", "1.5", "Epochs must be a whole number from 1 to 10000, not “1.5”."),
+        ("Minutes", "0", "Minutes must be a number above 0 and at most 10080, not “0”."),
+        ("Minutes", "0x10", "Minutes must be a number above 0 and at most 10080, not “0x10”."),
+        (
+            "Minutes",
+            "1,5",
+            "Minutes must be a number above 0 and at most 10080, not “1,5”. Write a dot instead of the comma.",
+        ),
         ("Start from", "{{workflow.name}}", "Start from must not contain “{{”."),
         ("Seed", "", "Seed is missing. Type a value."),
     ],
@@ -137,6 +143,28 @@ def test_a_choice_that_must_be_made_is_asked_for(page: Page, bridge: BridgeDoubl
         sentence_at_the_end("1 GPU with 16 GB; 3 of 4 GPUs free Room now")
     )
     assert bridge.submissions == []
+
+
+def test_the_keyboard_goes_to_the_first_of_several_mistakes(page: Page) -> None:
+    dialog = open_dialog(page)
+    dialog.get_by_text("Expert settings").click()
+    dialog.get_by_label("Validation part").fill("2")
+    send(dialog)
+    expect(dialog.get_by_role("radio", name="GPU: T4")).to_be_focused()
+    expect(dialog.locator(".summary").get_by_role("button")).to_have_text(
+        ["Choose a value for Node pool.", "Validation part must be a number from 0 to 0.9, not “2”."]
+    )
+    dialog.locator(".summary").get_by_role("button").last.click()
+    expect(dialog.get_by_label("Validation part")).to_be_focused()
+
+
+def test_a_page_without_https_can_start_runs_too(page: Page, bridge: BridgeDouble) -> None:
+    page.add_init_script("delete Crypto.prototype.randomUUID")
+    dialog = open_dialog(page)
+    dialog.get_by_role("radio", name="CPU only").check()
+    send(dialog)
+    expect(dialog.get_by_role("heading", name="cvat-train-00001")).to_be_visible()
+    assert uuid.UUID(bridge.submissions[0]["request"]).version == 4
 
 
 def test_a_mended_mistake_is_no_longer_shown(page: Page, bridge: BridgeDouble) -> None:

@@ -19,6 +19,7 @@ def test_a_run_starts_its_progress_arrives_and_it_finishes(page: Page, bridge: B
     dialog.get_by_role("radio", name="CPU only").check()
     dialog.get_by_role("button", name="Start run").click()
     card = dialog.get_by_role("article", name="cvat-train-00001")
+    expect(card.get_by_role("heading")).to_be_focused()
     expect(card.get_by_text("Waiting", exact=True).first).to_be_visible()
     bridge.runs = [sample.run("cvat-train-00001", "running")]
     page.clock.fast_forward("00:06")
@@ -67,9 +68,11 @@ def test_a_link_to_a_run_opens_it_though_it_is_no_longer_in_the_list(
     page.route("**/api/runs?*", lambda route: route.fulfill(json={"runs": []}))
     page.goto(f"/training-bridge/?task=8&run={NAME}")
     expect(page.get_by_role("article", name=NAME)).to_be_visible()
+    expect(page.get_by_text("Task #8")).to_be_visible()
     console.refused_requests = True
     page.goto("/training-bridge/?task=8&run=gone")
     expect(page.get_by_text("No runs yet.")).to_be_visible()
+    expect(page.get_by_text("The run gone is not there any more, or CVAT does not show it to you.")).to_be_visible()
 
 
 def test_a_page_that_nobody_looks_at_does_not_ask(page: Page, bridge: BridgeDouble) -> None:
@@ -153,6 +156,22 @@ def test_a_model_is_put_to_use_and_a_run_started_again(page: Page, bridge: Bridg
     page.get_by_role("button", name="Run again").click()
     expect(page.get_by_text(f"{NAME} starts again")).to_be_attached()
     assert bridge.actions == [(NAME, "use-model"), (NAME, "rerun")]
+
+
+def test_a_run_that_was_started_again_is_followed_though_the_cluster_is_slow_to_show_it(
+    page: Page, bridge: BridgeDouble
+) -> None:
+    bridge.runs = [sample.run(NAME, "failed", may=EVERYTHING)]
+    page.clock.install()
+    page.goto(RUNS)
+    read = page.get_by_text("Read at")
+    before = read.inner_text()
+    page.clock.fast_forward("00:02")
+    page.get_by_role("button", name="Run again").click()
+    expect(read).not_to_have_text(before)
+    bridge.runs = [sample.run(NAME, "running")]
+    page.clock.fast_forward("00:06")
+    expect(page.get_by_role("progressbar")).to_be_visible()
 
 
 def test_an_action_that_is_refused_is_told_at_its_run(page: Page, bridge: BridgeDouble, console: Console) -> None:
