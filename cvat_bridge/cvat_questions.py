@@ -23,7 +23,7 @@ MOST_BYTES = 8 * 2**20
 _PAGE = 100
 
 
-class TooLargeError(BridgeError):
+class TooLargeError(CvatUnavailableError):
     """CVAT's answer is longer than what is read."""
 
 

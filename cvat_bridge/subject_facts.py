@@ -227,7 +227,11 @@ def notes(
     if not images:
         found.append(_warn("There are no images.", "Upload images to the task first."))
     if boxes is None or counted is None:
-        found.append(_tell("The boxes were not counted: there is too much to read.", "The run checks them itself."))
+        found.append(
+            _tell(
+                "The boxes were not counted: there is too much to read while you wait.", "The run checks them itself."
+            )
+        )
     elif boxes == 0:
         found.append(_warn("There are no boxes, so there is nothing to learn.", "Draw boxes and save, then come back."))
     elif boxes < FEW_BOXES:

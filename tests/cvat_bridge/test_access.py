@@ -182,6 +182,12 @@ def test_cvat_away_is_a_sentence(bridge: Bridge) -> None:
         assert int(answer.headers["retry-after"]) > 0
 
 
+def test_a_cvat_that_answers_without_end_is_away(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = bridge.cvat.add_blank_task("x" * 20_000)
+    monkeypatch.setitem(CvatQuestions.get.__kwdefaults__, "most_bytes", 10_000)
+    assert bridge.browser(bridge.cvat.ann).get(f"api/form?task={task.id}").status_code == 503
+
+
 def test_cvat_with_errors_is_away_and_not_a_refusal(bridge: Bridge) -> None:
     bridge.cvat.faults.bad_gateway = True
     assert bridge.browser(bridge.cvat.ann).get("api/form?task=1").status_code == 503

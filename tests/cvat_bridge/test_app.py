@@ -105,6 +105,14 @@ def test_pages_are_asked_for_again_by_their_hash(pages: Bridge, path: str, conte
     assert (again.status_code, again.content) == (304, b"")
 
 
+def test_the_package_brings_its_plugin_and_its_page(bridge: Bridge) -> None:
+    assert "plugins.ready" in httpx.get(f"{bridge.url}{ROOT}/plugin.js").text
+    page = httpx.get(f"{bridge.url}{ROOT}/").text
+    named = re.findall(rf'(?:src|href)="({ROOT}/static/[^"]+)"', page)
+    assert named
+    assert [httpx.get(f"{bridge.url}{one}").status_code for one in named] == [200] * len(named)
+
+
 def test_the_page_runs_no_scripts_but_its_own(pages: Bridge) -> None:
     policy = httpx.get(f"{pages.url}{ROOT}/").headers["content-security-policy"]
     for part in ("default-src 'none'", "script-src 'self'", "connect-src 'self'", "frame-ancestors 'none'"):

@@ -58,7 +58,9 @@ def pod(name: str, phase: str, **more: str) -> Json:
 def goes(bridge: Bridge, run: str, phase: str, *pods: Json, **more: object) -> None:
     """What Argo would write into the workflow."""
     spec = bridge.kubernetes.objects["workflowtemplates"]["cvat-train"]["spec"]
-    bridge.kubernetes.objects["workflows"][run]["status"] = {
+    workflow = bridge.kubernetes.objects["workflows"][run]
+    workflow["metadata"]["resourceVersion"] = str(int(workflow["metadata"].get("resourceVersion", 0)) + 1)
+    workflow["status"] = {
         "phase": phase,
         "storedWorkflowTemplateSpec": spec,
         "nodes": {one["id"]: one for one in pods},

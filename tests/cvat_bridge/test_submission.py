@@ -92,6 +92,19 @@ def test_the_same_click_twice_is_one_run(bridge: Bridge, task: Task) -> None:
     assert ann.start(task=[task.id]).json()["name"] != first.json()["name"]
 
 
+def test_the_same_click_after_a_restart_is_still_one_run(
+    cvat: CvatDouble, kubernetes: FakeKubernetes, store: str, tmp_path: Path
+) -> None:
+    install(kubernetes, store)
+    task, request, answers = cvat.add_blank_task("Cells"), str(uuid.uuid4()), []
+    for number in range(2):
+        with serving(cvat, kubernetes, store, tmp_path / f"kubeconfig-{number}") as bridge:
+            answers.append(bridge.browser(cvat.ann).start(request=request, task=[task.id]))
+    assert [one.status_code for one in answers] == [201, 200]
+    assert answers[0].json() == answers[1].json()
+    assert len(kubernetes.created) == 1
+
+
 def test_two_clicks_at_once_are_one_run(bridge: Bridge, task: Task) -> None:
     request, codes = str(uuid.uuid4()), []
 
