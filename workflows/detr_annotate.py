@@ -2,6 +2,7 @@
 
 from hera.workflows import DAG, Task, WorkflowTemplate
 
+from workflows.detr_train import result
 from workflows.steps import annotate, check, given
 from workflows.template import settings
 
@@ -18,7 +19,7 @@ with (
             f"{given('trained-model')} → {given('cvat-subject')}",
         )
     ) as detr_annotate,
-    DAG(name="main"),
+    DAG(name="main", outputs=[result("annotate", "message")]),
 ):
     checked = Task(name="check", template=check("detr-annotate"))
     annotated = Task(name="annotate", template=annotate)

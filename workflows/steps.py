@@ -320,6 +320,7 @@ annotate = Container(
     ],
     env=environment(images.DETR_JOB, cvat=True),
     **volumes(shm=True, cvat=True),
+    outputs=[output("message")],
     resources=resources("2", "12Gi", "40Gi"),
     security_context=pods.SECURITY,
     labels={**component("train"), **pods.CALLS_CVAT},

@@ -6,8 +6,10 @@ import re
 from typing import Any
 
 import pytest
+import typer
 import yaml
 
+from cvat_bridge.cli import app as program
 from cvat_bridge.settings import BridgeSettings, Event, parse_settings
 from run_config.parameters import BRIDGE_TEMPLATES, TEMPLATES
 from tests.charts.chart import BUCKET, CHART, POOLS, Release, patch, refusal, rendered, variables
@@ -139,6 +141,19 @@ def test_every_pod_is_restricted_and_may_write_to_tmp_alone(whole: Release):
     for name in BRIDGE_TEMPLATES:
         for step in needs_of(whole.template(name)).pods:
             assert step.unrestricted == (), f"{name}/{step.step}"
+
+
+def test_the_services_are_called_as_the_program_takes_it(whole: Release):
+    commands = typer.main.get_command(program)
+    assert isinstance(commands, typer.core.TyperGroup)
+    for name in ("detr-workflows-bridge", "detr-workflows-models"):
+        (container,) = pod(whole, name)["spec"]["containers"]
+        verb, *options = container["args"]
+        taken = {option for parameter in commands.commands[verb].params for option in parameter.opts}
+        assert container["command"] == ["cvat-bridge"]
+        assert {option.partition("=")[0] for option in options} <= taken
+        (port,) = (one["containerPort"] for one in container["ports"])
+        assert f"--port={port}" in options
 
 
 def test_only_the_service_has_a_token_of_the_cluster(whole: Release):

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 
+from cvat_bridge.cli import app as bridge_program
 from run_config.parameter_forms import ANNOTATION, form_json
 from run_config.parameters import BY_NAME, TEMPLATES
 from workflows import images, rendering
@@ -202,6 +204,18 @@ def test_the_export_for_others_is_restricted_in_a_workflow_that_is_not(of_others
     assert of_others["serviceAccountName"] == "detr-workflows"
     mounted = [one["mountPath"] for one in of_others["container"]["volumeMounts"]]
     assert not any("serviceaccount" in path for path in mounted)
+
+
+def test_what_the_steps_that_talk_to_cvat_are_told_is_what_they_take(manifest: dict[str, Any]):
+    commands = typer.main.get_command(bridge_program)
+    assert isinstance(commands, typer.core.TyperGroup)
+    for name, container in containers(manifest).items():
+        if container["command"] == ["cvat-bridge"]:
+            verb, *options = container["args"]
+            given = {option.partition("=")[0] for option in options}
+            parameters = commands.commands[verb].params
+            assert given <= {option for parameter in parameters for option in parameter.opts}, name
+            assert {parameter.opts[0] for parameter in parameters if parameter.required} <= given, name
 
 
 def test_argo_takes_what_is_rendered(tmp_path: Path):
