@@ -26,7 +26,7 @@ from cvat_bridge.export_wait import Pace, Patience
 from cvat_bridge.export_zip import problem_of_zip
 from cvat_bridge.settings import BridgeSettings
 from cvat_bridge.subject import Kind, Subject
-from object_store import NoSuchKey, ObjectInfo, ObjectStore
+from object_store import NoSuchKey, ObjectStore
 
 ZIP_NAME, MARK_NAME = "dataset.zip", "dataset.json"
 MOST_ATTEMPTS = 5
@@ -84,24 +84,32 @@ class ExportStep:
     def bring(self, exports: Sequence[Export], user: str) -> None:
         """All of them; what is in the store already is left as it is."""
         for export in exports:
-            if self._marked(export) is None:
-                request = self._bring_one(export)
-                self._mark(export, request, user)
+            if not self._is_marked(export):
+                rq_id = self._bring_one(export)
+                self._mark(export, rq_id, user)
             self._progress.one_is_done()
 
-    def _marked(self, export: Export) -> ObjectInfo | None:
-        """The zip, when its mark is there and says what is there."""
+    def _is_marked(self, export: Export) -> bool:
+        """Whether the mark is there and says what is there; a zip that it does not speak of is removed with it."""
+        mark_key = f"{export.prefix}/{MARK_NAME}"
         try:
-            mark = json.loads(self._store.get_bytes(f"{export.prefix}/{MARK_NAME}"))
+            text = self._store.get_bytes(mark_key)
             info = self._store.head(export.key)
-        except (NoSuchKey, ValueError):
-            return None
+        except NoSuchKey:
+            return False
+        try:
+            mark = json.loads(text)
+        except ValueError:
+            mark = None
         wanted: Mapping[str, Any] = mark if isinstance(mark, dict) else {}
         same = (wanted.get("format"), wanted.get("size_bytes"), wanted.get("etag"))
-        if same != (export.format, info.size_bytes, info.etag):
-            return None
-        self._progress.say(f"{export.name}: {ZIP_NAME} is there already ({_megabytes(info.size_bytes)})")
-        return info
+        if same == (export.format, info.size_bytes, info.etag):
+            self._progress.say(f"{export.name}: {ZIP_NAME} is there already ({_megabytes(info.size_bytes)})")
+            return True
+        self._progress.say(f"{export.name}: {ZIP_NAME} is not what its mark says; it is exported again")
+        self._store.delete(export.key)
+        self._store.delete(mark_key)
+        return False
 
     def _mark(self, export: Export, rq_id: str, user: str) -> None:
         info = self._store.head(export.key)
@@ -130,16 +138,17 @@ class ExportStep:
         while attempts < MOST_ATTEMPTS:
             started = self._start(export)
             request = self._wait(export, started.rq_id, ours=started.is_ours)
-            if request is not None and request.status == "failed" and started.is_ours:
-                raise CvatRefusedError(
-                    f"CVAT could not export {export.name} as {export.format!r}: "
-                    f"{one_line(request.message) or 'it does not say why'}"
-                )
             problem = self._fetch(export, request) if self._storage is None and started.is_ours else ""
             # Also after somebody else's: it may have been this step's own, asked for before it was killed.
             problem = problem or self._problem(export)
             if not problem:
                 return started.rq_id
+            # Only now: the request may already be another run's, which took the same id when ours had ended.
+            if request is not None and request.status == "failed" and started.is_ours:
+                raise CvatRefusedError(
+                    f"CVAT could not export {export.name} as {export.format!r}: "
+                    f"{one_line(request.message) or 'it does not say why'}"
+                )
             if started.is_ours:
                 attempts += 1
                 self._progress.say(f"{export.name}: CVAT has finished, but {problem}; asking again")

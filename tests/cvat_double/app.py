@@ -2,14 +2,13 @@
 
 import hashlib
 import io
-import json
 import re
 import secrets
 import time
-import urllib.parse
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
+import httpx
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -17,7 +16,9 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from tests.cvat_double import answers, nuclio_calls, shapes
-from tests.cvat_double.exports import KEPT, Export, Exports, default_name, request_id
+from tests.cvat_double.asked import base_of, json_of, number_of
+from tests.cvat_double.export_answers import pieces, request_answer
+from tests.cvat_double.exports import Export, Exports, default_name, request_id
 from tests.cvat_double.faults import Faults
 from tests.cvat_double.who import (
     SAFE,
@@ -128,7 +129,7 @@ class CvatApp:
         return Answer(answers.about())
 
     def _login(self, request: Request, _user: User) -> Response:
-        given = _json(request)
+        given = json_of(request)
         for user in self.world.users:
             if (user.username, user.password) == (given.get("username"), given.get("password")):
                 answer = Answer({"key": secrets.token_hex(20)})  # the old kind of token, which nothing here takes
@@ -141,27 +142,27 @@ class CvatApp:
         return Answer(answers.formats())
 
     def _self(self, request: Request, user: User) -> Response:
-        return Answer(answers.user_self(user, _base(request)))
+        return Answer(answers.user_self(user, base_of(request)))
 
     # Tasks, projects, jobs, labels
 
     def _tasks(self, request: Request, user: User) -> Response:
-        wanted = _number(request, "project_id")
+        wanted = number_of(request, "project_id")
         mine = [task for task in self.world.tasks.values() if self.world.may_see_task(user, task)]
         if wanted is not None:
             mine = [task for task in mine if task.project and task.project.id == wanted]
         return self._page(request, sorted(mine, key=lambda task: -task.id), answers.task)
 
     def _task(self, request: Request, user: User) -> Response:
-        return Answer(answers.task(self._visible_task(request, user), _base(request)))
+        return Answer(answers.task(self._visible_task(request, user), base_of(request)))
 
     def _change_task(self, request: Request, user: User) -> Response:
         task = self._visible_task(request, user)
         self._may_write(request)
-        change = _json(request)
+        change = json_of(request)
         task.bug_tracker = str(change.get("bug_tracker", task.bug_tracker))
         task.name = str(change.get("name", task.name))
-        return Answer(answers.task(task, _base(request)))
+        return Answer(answers.task(task, base_of(request)))
 
     def _projects(self, request: Request, user: User) -> Response:
         mine = [one for one in self.world.projects.values() if self.world.may_see_project(user, one)]
@@ -169,16 +170,16 @@ class CvatApp:
         return self._page(request, sorted(mine, key=lambda one: -one.id), form)
 
     def _project(self, request: Request, user: User) -> Response:
-        return Answer(answers.project(self._visible_project(request, user), self.world, _base(request)))
+        return Answer(answers.project(self._visible_project(request, user), self.world, base_of(request)))
 
     def _change_project(self, request: Request, user: User) -> Response:
         project = self._visible_project(request, user)
         self._may_write(request)
-        project.bug_tracker = str(_json(request).get("bug_tracker", project.bug_tracker))
-        return Answer(answers.project(project, self.world, _base(request)))
+        project.bug_tracker = str(json_of(request).get("bug_tracker", project.bug_tracker))
+        return Answer(answers.project(project, self.world, base_of(request)))
 
     def _jobs(self, request: Request, user: User) -> Response:
-        wanted = _number(request, "task_id")
+        wanted = number_of(request, "task_id")
         mine = [
             (job, task)
             for task in self.world.tasks.values()
@@ -191,7 +192,7 @@ class CvatApp:
         job, task = self._found_job(request.path_params["id"])
         if not self.world.may_see_task(user, task) and job.assignee is not user:
             raise forbidden()
-        return Answer(answers.job(job, task, _base(request)))
+        return Answer(answers.job(job, task, base_of(request)))
 
     def _found_job(self, number: int) -> tuple[Job, Task]:
         for task in self.world.tasks.values():
@@ -201,7 +202,7 @@ class CvatApp:
         raise not_found()
 
     def _labels(self, request: Request, user: User) -> Response:
-        task_id, project_id = _number(request, "task_id"), _number(request, "project_id")
+        task_id, project_id = number_of(request, "task_id"), number_of(request, "project_id")
         if task_id is not None:
             task = self.world.tasks.get(task_id)
             if task is None:
@@ -229,7 +230,7 @@ class CvatApp:
             return Answer(shapes.read(task))
         self._may_write(request)
         if request.method == "PUT":
-            return Answer(shapes.put(self.world, task, _json(request)))
+            return Answer(shapes.put(self.world, task, json_of(request)))
         if request.method == "DELETE":
             shapes.clear(self.world, task)
             return Response(status_code=204)
@@ -238,11 +239,11 @@ class CvatApp:
         )
         if action is None:
             raise bad_request("Please specify a correct 'action' for the request")
-        return Answer(action(self.world, task, _json(request)))
+        return Answer(action(self.world, task, json_of(request)))
 
     def _data(self, request: Request, user: User) -> Response:
         task = self._visible_task(request, user)
-        kind, number = request.query_params.get("type"), _number(request, "number")
+        kind, number = request.query_params.get("type"), number_of(request, "number")
         if kind not in {"chunk", "frame"} or number is None:
             raise bad_request("Data type not specified or not supported, or number is not there")
         if kind == "frame":
@@ -290,7 +291,7 @@ class CvatApp:
             return None
         if location != "cloud_storage":
             raise bad_request(f'"{location}" is not a valid choice.')
-        number = _number(request, "cloud_storage_id")
+        number = number_of(request, "cloud_storage_id")
         if request.query_params.get("location") is None:
             number = setting
         if number is None:  # CVAT does not handle this, and neither does the double
@@ -306,16 +307,16 @@ class CvatApp:
         asked = request.query_params
         mine = [export for export in self.exports.by_id.values() if export.owner is user]
         for kind in ("task", "project"):
-            number = _number(request, f"{kind}_id")
+            number = number_of(request, f"{kind}_id")
             if number is not None:
                 mine = [export for export in mine if (export.target_kind, export.target.id) == (kind, number)]
         for name, value in {"status": "status", "format": "format", "subresource": "subresource"}.items():
             if name in asked:
                 mine = [export for export in mine if getattr(export, value) == asked[name]]
-        return self._page(request, mine, _request_answer)
+        return self._page(request, mine, request_answer)
 
     def _request(self, request: Request, user: User) -> Response:
-        return Answer(_request_answer(self._own_request(request.path_params["rq_id"], user), _base(request)))
+        return Answer(request_answer(self._own_request(request.path_params["rq_id"], user), base_of(request)))
 
     def _cancel(self, request: Request, user: User) -> Response:
         if not self.exports.cancel(self._own_request(request.path_params["rq_id"], user)):
@@ -344,7 +345,7 @@ class CvatApp:
         headers["content-length"] = str(len(content))
         cut = self.faults.one("cut_downloads")
         return StreamingResponse(
-            _pieces(content, self.faults.download_pause_s, cut=cut),
+            pieces(content, self.faults.download_pause_s, cut=cut),
             status,
             headers=headers,
             media_type="application/zip",
@@ -356,7 +357,7 @@ class CvatApp:
             raise not_found()
         if not self.world.may_see_storage(user, storage):
             raise forbidden()
-        return Answer(answers.cloud_storage(storage, _base(request)))
+        return Answer(answers.cloud_storage(storage, base_of(request)))
 
     # Automatic annotation
 
@@ -367,7 +368,7 @@ class CvatApp:
 
     def _call_function(self, request: Request, user: User) -> Response:
         """One frame, as the dialog in the annotation page does it: nothing is written."""
-        asked = _json(request)
+        asked = json_of(request)
         task = self._visible(self.world.tasks.get(asked.get("task")), user)
         if not 0 <= asked.get("frame", -1) < len(task.frames):
             raise bad_request("the frame is out of range")
@@ -377,7 +378,7 @@ class CvatApp:
 
     def _annotate(self, request: Request, user: User) -> Response:
         """The whole task. CVAT works on it in the background; the double has done it when it answers."""
-        asked = _json(request)
+        asked = json_of(request)
         task = self._visible(self.world.tasks.get(asked.get("task")), user)
         self._may_write(request)
         options = {"threshold": asked.get("threshold"), "cleanup": bool(asked.get("cleanup"))}
@@ -388,7 +389,7 @@ class CvatApp:
     def _from_nuclio(self, call: Callable, *arguments: object, **options: object):
         try:
             return call(*arguments, **options)
-        except (nuclio_calls.FunctionError, OSError) as error:
+        except (nuclio_calls.FunctionError, httpx.HTTPError) as error:
             raise RefusedError(502, str(error)) from error
 
     # What several routes share
@@ -416,71 +417,12 @@ class CvatApp:
             raise forbidden()
 
     def _page(self, request: Request, entries: Sequence, form: Callable) -> Response:
-        size = min(_number(request, "page_size") or self.faults.page_size, MOST_OF_A_PAGE)
-        page = _number(request, "page") or 1
+        size = min(number_of(request, "page_size") or self.faults.page_size, MOST_OF_A_PAGE)
+        page = number_of(request, "page") or 1
         pages = max(1, -(-len(entries) // size))
         if not 1 <= page <= pages:
             raise detail(404, "Invalid page.")
-        results = [form(one, _base(request)) for one in entries[(page - 1) * size : page * size]]
+        results = [form(one, base_of(request)) for one in entries[(page - 1) * size : page * size]]
         after = str(request.url.include_query_params(page=page + 1)) if page < pages else None
         before = str(request.url.include_query_params(page=page - 1)) if page > 1 else None
         return Answer({"count": len(entries), "next": after, "previous": before, "results": results})
-
-
-def _request_answer(export: Export, base: str) -> dict:
-    kind, number = export.target_kind, export.target.id
-    result = None
-    if export.result is not None:
-        quoted = urllib.parse.quote(export.rq_id, safe="")
-        result = f"{base}/api/{kind}s/{number}/dataset/download?rq_id={quoted}"
-    project = export.target.project if isinstance(export.target, Task) else export.target
-    return {
-        "status": export.status,
-        "message": export.message,
-        "id": export.rq_id,
-        "operation": {
-            "type": f"export:{export.subresource}",
-            "target": kind,
-            "project_id": project.id if project else None,
-            "task_id": number if kind == "task" else None,
-            "job_id": None,
-            "format": export.format,
-            "function_id": None,
-        },
-        "progress": 0.0,
-        "created_date": answers.time(export.created),
-        "started_date": answers.time(export.started) if export.started else None,
-        "finished_date": answers.time(export.finished) if export.finished else None,
-        "expiry_date": answers.time(export.finished + KEPT) if export.finished else None,
-        "owner": {"id": export.owner.id, "username": export.owner.username},
-        "result_url": result,
-        "result_id": None,
-    }
-
-
-def _pieces(content: bytes, pause_s: float, *, cut: bool) -> Iterator[bytes]:
-    """The body; one that is cut ends before what its header promised, and the server closes the connection."""
-    yield content[: len(content) // 2]
-    time.sleep(pause_s)
-    if not cut:
-        yield content[len(content) // 2 :]
-
-
-def _base(request: Request) -> str:
-    return str(request.base_url).rstrip("/")
-
-
-def _json(request: Request) -> dict:
-    try:
-        return json.loads(request.state.body or b"{}")
-    except ValueError as error:
-        raise detail(400, f"JSON parse error - {error}") from None
-
-
-def _number(request: Request, name: str) -> int | None:
-    text = request.query_params.get(name)
-    if text is None:
-        return None
-    if not text.isdecimal():
-        raise bad_request(f"{name}: Enter a number.")
-    return int(text)

@@ -75,3 +75,10 @@ def test_the_same_from_the_page(cvat: CvatDouble, dashboard: str) -> None:
         web.post("/api/lambda/requests", json={"function": "finder", "task": task.id, "cleanup": True})
     assert [found["label"] for found in online] == ["bolt", "unheard of"]
     assert len(task.shapes) == 2
+
+
+def test_a_dashboard_that_is_not_there_is_an_answer(cvat: CvatDouble) -> None:
+    task = cvat.add_drawn_task("Parts 1", images=1)
+    cvat.world.nuclio = "http://127.0.0.1:9"
+    with httpx.Client(base_url=cvat.url, headers=cvat.ann.bearer()) as web:
+        assert web.post("/api/lambda/requests", json={"function": "finder", "task": task.id}).status_code == 502
