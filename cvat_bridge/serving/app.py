@@ -196,8 +196,9 @@ def _add_nuclio_calls(app: FastAPI, server: ModelServer) -> None:
             return await _hand_on(server, request, name or "without a name")
         try:
             answer = await server.annotate(function, request)
-        except Refusal as refusal:
-            server.numbers.calls.labels(name, refusal.outcome).inc()
+        except Exception as error:
+            outcome = error.outcome if isinstance(error, Refusal) else "error"
+            server.numbers.calls.labels(name, outcome).inc()
             raise
         server.numbers.calls.labels(name, "answered").inc()
         return JSONResponse(answer)

@@ -143,6 +143,7 @@ class CvatTask:
         if task.dimension == "3d" or not task.size:
             raise CvatRefusedError(f"{self.title} has no images: only tasks with images can be annotated")
         self._chunk_size = task.data_chunk_size or task.size
+        self._last_chunk = (task.size - 1) // self._chunk_size
         # Of a video there are no chunks of images: each frame is asked for.
         still = str(task.data_original_chunk_type) == "imageset"
         policy = MediaDownloadPolicy.FETCH_CHUNKS_ON_DEMAND if still else MediaDownloadPolicy.FETCH_FRAMES_ON_DEMAND
@@ -162,6 +163,7 @@ class CvatTask:
         samples = iter(self._dataset.samples)
         with ThreadPoolExecutor(1, "load-images") as loader:
             waiting: list[tuple[Frame, Future[Image.Image]]] = []
+            done_chunk = 0
 
             def load_next(count: int) -> None:
                 for sample in islice(samples, count):
@@ -170,7 +172,6 @@ class CvatTask:
 
             try:
                 load_next(AHEAD)
-                done_chunk = 0
                 while waiting:
                     frame, image = waiting.pop(0)
                     load_next(1)
@@ -182,7 +183,8 @@ class CvatTask:
                         self._forget_chunks(done_chunk, frame.index // self._chunk_size)
                         done_chunk = frame.index // self._chunk_size
             finally:
-                loader.shutdown(wait=False, cancel_futures=True)
+                loader.shutdown(cancel_futures=True)
+                self._forget_chunks(done_chunk, self._last_chunk + 1)
 
     def shapes(self) -> list[models.LabeledShape]:
         """All shapes of the task, as the SDK has them; not its tracks and tags."""

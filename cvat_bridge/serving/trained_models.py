@@ -82,7 +82,7 @@ class _Run:
 class _Known:
     """What was read before: URL and version → content."""
 
-    models: dict[tuple[str, str], "TrainedModel | LeftOut"] = field(default_factory=dict)
+    models: dict[tuple[str, str], TrainedModel] = field(default_factory=dict)
     subjects: dict[tuple[str, str], Subject | None] = field(default_factory=dict)
 
 
@@ -236,10 +236,10 @@ class TrainedModels:
         name = (folder.url, version)
         if name in faulty:
             return LeftOut(*name, "load", faulty[name])
-        if name not in self._known.models:
-            self._known.models[name] = _described(folder, run.config, run.weights, version, subject)
-        fresh.models[name] = self._known.models[name]
-        return fresh.models[name]
+        model = self._known.models.get(name) or _described(folder, run.config, run.weights, version, subject)
+        if isinstance(model, TrainedModel):  # what was left out may have been so for a fault of the store
+            fresh.models[name] = self._known.models[name] = model
+        return model
 
 
 def _described(

@@ -1,0 +1,166 @@
+"""Automatic annotation over HTTP, one image after the other as CVAT does it, against the model alone.
+
+    .venv/bin/python -m benchmarks.annotation_speed [--images 100] [--threads 1] [--model tiny]
+
+Both are processes of their own with the same threads, the same random weights and the same drawn JPEG files.
+The baseline decodes each file and runs the model, without a server; that is what the server cannot avoid. What
+it adds is HTTP, base64, JSON and the way between threads. The sides take turns every few images, and of
+several rounds the best of each counts. Processor time is told too, which a busy machine does not change (Linux).
+Prints one line.
+"""
+
+import argparse
+import base64
+import http.client
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import httpx
+from PIL import Image, ImageDraw
+
+OUTPUT = "workflow-data/output"
+TURN = 5
+"""Images that one side is measured on before it is the other's turn: what else the machine does meets both."""
+MODEL_ALONE = """
+import sys, time
+from pathlib import Path
+from detr_job import hardware
+from detr_job.inference import Predictor
+device = hardware.choose_device("cpu")
+hardware.prepare(device)
+predictor = Predictor(sys.argv[1], device)
+files = [path.read_bytes() for path in sorted(Path(sys.argv[2]).iterdir())]
+for file in files[:3]:
+    predictor.detect(predictor.read(file), 0.5)
+for line in sys.stdin:
+    first, end = map(int, line.split())
+    start = time.perf_counter()
+    for file in files[first:end]:
+        predictor.detect(predictor.read(file), 0.5)
+    print(time.perf_counter() - start, flush=True)
+"""
+WRITE_MODEL = """
+import sys
+from pathlib import Path
+from detr_job.family import build_family
+from detr_job.model_folder import ModelConfig, Preprocessing, write_model
+from run_config.presets import load_job_config
+config = load_job_config(sys.argv[1], [])
+classes = ("disc", "square", "star")
+size = Preprocessing(config.data.eval_size, config.data.max_size)
+info = ModelConfig(classes=classes, preset=sys.argv[1], job=config.model_dump(mode="json"), preprocessing=size,
+                   prepared_set="none", metrics={})
+write_model(Path(sys.argv[2]), build_family(config, len(classes)).network.state_dict(), info)
+"""
+
+
+def draw_images(folder: Path, count: int) -> list[bytes]:
+    """JPEG files of 640 x 480 with a few shapes."""
+    folder.mkdir()
+    files = []
+    for number in range(count):
+        image = Image.effect_noise((640, 480), 40).convert("RGB")
+        canvas = ImageDraw.Draw(image)
+        for part in range(4):
+            x, y = (number * 37 + part * 151) % 540, (number * 53 + part * 97) % 380
+            canvas.ellipse((x, y, x + 90, y + 90), fill=(200, 40 * part, 60))
+        path = folder / f"{number:04}.jpg"
+        image.save(path, "JPEG", quality=90)
+        files.append(path.read_bytes())
+    return files
+
+
+def wait_for(client: httpx.Client, process: subprocess.Popen[str]) -> None:
+    """Until the server has its list."""
+    while process.poll() is None:
+        try:
+            if client.get("/readyz").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    raise SystemExit("the model server ended")
+
+
+def processor_s(process: subprocess.Popen[str]) -> float:
+    """Seconds of processors that a process has used so far; other programs do not lengthen them."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def over_http(port: int, files: list[bytes]) -> float:
+    """Seconds for all files, each in a call with a connection of its own, as CVAT has it."""
+    start = time.perf_counter()
+    for file in files:
+        body = json.dumps({"image": base64.b64encode(file).decode(), "threshold": 0.5})
+        headers = {"x-nuclio-function-name": "bench", "content-type": "application/json"}
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        connection.request("POST", "/api/function_invocations", body, headers)
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        if answer.status != 200:
+            raise SystemExit(f"the model server answered {answer.status}: {content[:200]!r}")
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Measure both."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=100, help="number of images (default 100)")
+    parser.add_argument("--threads", type=int, default=1, help="of the model on either side (default 1)")
+    parser.add_argument("--model", default="tiny", help="preset, with random weights (default tiny)")
+    parser.add_argument("--port", type=int, default=18071, help="of the model server (default 18071)")
+    parser.add_argument("--rounds", type=int, default=3, help="the best of so many counts (default 3)")
+    options = parser.parse_args()
+    environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
+    url = f"http://127.0.0.1:{options.port}"
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        model = folder / "store" / OUTPUT / "bench" / "model"
+        subprocess.run([sys.executable, "-c", WRITE_MODEL, options.model, str(model)], check=True)
+        files = draw_images(folder / "images", options.images)
+        serve = "from cvat_bridge.cli import main; main()"
+        arguments = ["serve-models", "--host=127.0.0.1", f"--port={options.port}", "--device=cpu"]
+        command = [sys.executable, "-c", serve, *arguments, f"--store={folder / 'store'}"]
+        alone = [sys.executable, "-c", MODEL_ALONE, str(model), str(folder / "images")]
+        with (
+            subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, text=True) as server,
+            subprocess.Popen(
+                alone, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            ) as baseline,
+        ):
+            assert baseline.stdin is not None
+            assert baseline.stdout is not None
+            with httpx.Client(base_url=url, trust_env=False) as client:
+                wait_for(client, server)
+            print(0, 3, file=baseline.stdin, flush=True)  # both have their model in memory
+            baseline.stdout.readline()
+            over_http(options.port, files[:3])
+            before = processor_s(baseline), processor_s(server)
+            model_s = http_s = 0.0
+            for first in range(0, len(files), TURN):
+                part = files[first : first + TURN]
+                times = []
+                for _ in range(options.rounds):
+                    print(first, first + len(part), file=baseline.stdin, flush=True)
+                    times.append((float(baseline.stdout.readline()), over_http(options.port, part)))
+                model_s += min(each for each, _ in times)
+                http_s += min(each for _, each in times)
+            model_cpu_s, server_cpu_s = processor_s(baseline) - before[0], processor_s(server) - before[1]
+            baseline.stdin.close()
+            server.terminate()
+    print(
+        f"automatic annotation of {options.images} images ({options.model}, OMP_NUM_THREADS={options.threads}): "
+        f"{options.images / http_s:.1f} images/s over HTTP, the model alone {options.images / model_s:.1f}: "
+        f"{model_s / http_s:.2f} x; processor time of the server {server_cpu_s / model_cpu_s:.2f} x the model's"
+    )
+
+
+if __name__ == "__main__":
+    main()
