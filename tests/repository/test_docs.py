@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     [ROOT / "README.md", CHART / "README.md", ROOT / "tests" / "cluster" / "README.md", *(ROOT / "docs").glob("*.md")]
 )
-OURS = ("detr-workflows", "data-prep", "detr-job")
+OURS = ("detr-workflows", "data-prep", "detr-job", "cvat-bridge")
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 WORD = re.compile(r"`([^`\n]+)`")
