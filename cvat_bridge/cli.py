@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from run_config.command_line import run
+from run_config.command_line import run, top_options
 
 app = typer.Typer(
     name="cvat-bridge",
@@ -16,9 +16,7 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def _cvat_bridge() -> None:
-    """Keeps the verbs as sub-commands, however few there are."""
+app.callback()(top_options)
 
 
 @app.command()

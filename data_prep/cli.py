@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from run_config.command_line import run
+from run_config.command_line import run, top_options
 
 if TYPE_CHECKING:
     from data_prep.prepare import Request
@@ -53,9 +53,7 @@ IgnoreSubsets = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")]
 
 
-@app.callback()
-def _data_prep() -> None:
-    """Keeps the verbs as sub-commands, however few there are."""
+app.callback()(top_options)
 
 
 @app.command("prepare")

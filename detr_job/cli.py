@@ -23,6 +23,8 @@ app = typer.Typer(
     add_completion=False,
 )
 
+app.callback()(command_line.top_options)
+
 Device = Annotated[str, typer.Option(help="auto, cuda or cpu. cuda without a GPU is an error.")]
 Out = Annotated[
     Path, typer.Option(envvar="OUT", help="Folder for model/, checkpoint/ and predictions/; a step's $OUT.")

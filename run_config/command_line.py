@@ -3,6 +3,8 @@
 An exception that carries `exit_code` is meant for the person who called: its message is the whole
 answer. 2 means that the input or a parameter is wrong, 75 that a fault passes and a retry resumes.
 Anything without the attribute is our bug and keeps its traceback.
+
+`app.callback()(top_options)` gives a command line the options that stand before its verbs.
 """
 
 import contextlib
@@ -10,7 +12,7 @@ import os
 import select
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -20,6 +22,32 @@ INTERRUPTED = 130
 READER_GONE = 141  # as a shell calls SIGPIPE
 
 TERMINATION_LOG = Path("/dev/termination-log")
+
+
+def code_version() -> str:
+    """The installed version, and the commit where the image names it: two commits may share a version."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        installed = version("detr-workflows")
+    except PackageNotFoundError:
+        installed = "unknown"
+    revision = os.environ.get("CODE_REVISION", "")
+    return f"{installed}+{revision}" if revision else installed
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"{_program()} {code_version()}")
+        raise typer.Exit
+
+
+def top_options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show name and version, and exit.")
+    ] = False,
+) -> None:
+    """Also keeps the verbs as sub-commands, however few there are."""
 
 
 def run(app: typer.Typer) -> NoReturn:

@@ -6,7 +6,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from run_config.command_line import WRONG_INPUT, run
+from run_config.command_line import WRONG_INPUT, run, top_options
 from run_config.locations import store_url
 from run_config.parameter_forms import form_json, markdown
 from run_config.parameters import BY_NAME, PARAMETERS, Role, Type, pairs
@@ -23,6 +23,7 @@ app = typer.Typer(
     # Plain help: the boxes take 0.2 s to import, and swallow what stands in brackets.
     rich_markup_mode=None,
 )
+app.callback()(top_options)
 
 
 @app.command()

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,33 @@ def test_help_is_no_mistake(program):
     done = call(program, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert "A program." in done.stdout
+
+
+COMMANDS = ("cvat-bridge", "data-prep", "detr-job", "detr-workflows")
+
+
+def test_these_are_all_commands_of_the_package():
+    named = metadata.distribution("detr-workflows").entry_points
+    assert sorted(one.name for one in named if one.group == "console_scripts") == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("revision", ["", "1a2b3c4"])
+def test_every_command_says_its_version_and_the_commit_where_it_is_known(name: str, revision: str):
+    program = Path(sys.executable).parent / name
+    environment = os.environ | {"CODE_REVISION": revision}
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False, env=environment)
+    version = metadata.version("detr-workflows") + (f"+{revision}" if revision else "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{name} {version}\n", "")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_every_command_is_its_own_and_names_the_version_option(name: str):
+    program = Path(sys.executable).parent / name
+    done = subprocess.run([program, "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "--version" in done.stdout
+    assert "sub-commands" not in done.stdout
 
 
 def test_a_reader_that_leaves_gets_no_traceback(program):

@@ -163,19 +163,19 @@ def partly_tainted(api: FakeKubernetes) -> None:
     api.add("nodes", "b", node("s", 4, taints=[{"key": "team", "value": "x", "effect": "NoSchedule"}]))
 
 
-def step_of(api: FakeKubernetes, name: str) -> Json:
-    steps = api.objects["workflowtemplates"]["detr-train"]["spec"]["templates"]
+def step_of(api: FakeKubernetes, name: str, template: str = "detr-train") -> Json:
+    steps = api.objects["workflowtemplates"][template]["spec"]["templates"]
     return next(step for step in steps if step["name"] == name)
 
 
 def into_pools(api: FakeKubernetes) -> None:
     """As the chart writes it where there are pools."""
     choice = "{{=workflow.parameters['sys-node-pool'] == 'small' ? '%s' : '%s'}}"
-    step = step_of(api, "train")
-    step["nodeSelector"] = {"pool": choice % ("s", "m")}
     resource = choice % ("nvidia.com/gpu", "nvidia.com/mig-1g.10gb")
     limits = {resource: "{{=asInt(workflow.parameters['gpu-count'])}}"}
-    step["podSpecPatch"] = json.dumps({"containers": [{"name": "main", "resources": {"limits": limits}}]})
+    for step in (step_of(api, "train"), step_of(api, "evaluate", "detr-evaluate")):
+        step["nodeSelector"] = {"pool": choice % ("s", "m")}
+        step["podSpecPatch"] = json.dumps({"containers": [{"name": "main", "resources": {"limits": limits}}]})
 
 
 def small_nodes_of_a_pool(api: FakeKubernetes) -> None:
@@ -348,6 +348,30 @@ def test_a_step_without_room_names_the_value_to_change(sound: FakeKubernetes, co
     # In a pool it is the role of the step, which evaluate shares with train.
     small_nodes_of_a_pool(sound)
     assert "roles.train.resources" in found(command("preflight", "--json"))["room for train in pool small"]["action"]
+
+
+@pytest.mark.parametrize("damage", [no_nodes, tainted, no_gpus])
+def test_the_room_in_a_pool_that_has_no_node_for_training_is_unknown(
+    sound: FakeKubernetes, command: Command, damage: Callable[[FakeKubernetes], None]
+):
+    into_pools(sound)
+    damage(sound)
+    pool = "mig" if damage is no_nodes else "small"
+    findings = found(command("preflight", "--json"))
+    assert findings[f"pool {pool}"]["mark"] == ("warn" if damage is no_nodes else "fail")
+    room = findings[f"room in pool {pool}"]
+    assert (room["mark"], "would take evaluate or train," in room["text"]) == ("unknown", True), room
+    assert findings["room"]["text"] == "every step that there are nodes for fits on one of them"
+    assert [subject for subject in findings if subject.startswith("room")] == ["room", f"room in pool {pool}"]
+
+
+def test_what_does_not_fit_is_said_beside_a_pool_without_nodes(sound: FakeKubernetes, command: Command):
+    small_nodes_of_a_pool(sound)
+    no_nodes(sound)
+    findings = found(command("preflight", "--json"))
+    assert findings["room for train in pool small"]["mark"] == "fail"
+    assert findings["room in pool mig"]["mark"] == "unknown"
+    assert "room" not in findings
 
 
 def test_nobody_needs_a_gpu_where_runs_train_on_the_cpu(sound: FakeKubernetes, command: Command):

@@ -20,25 +20,65 @@ ON_DEMAND = "fine where nodes come on demand; else"
 def room(scene: Scene) -> Iterator[Finding]:
     """The requests of every step against the nodes that it may go to."""
     nodes = scene.cluster.listed(Node)
+    pods = [pod for needs in scene.needs.values() for pod in needs.pods]
     # A step that several templates have is said once.
-    problems = dict.fromkeys(
-        finding for needs in scene.needs.values() for pod in needs.pods for finding in _step(scene, pod, nodes)
-    )
-    if problems:
-        yield from problems
-    elif scene.needs:
-        yield ok("room", "every step fits on one of the nodes that it may go to")
+    problems = dict.fromkeys(finding for pod in pods for finding in _step(scene, pod, nodes))
+    unseen = dict(_without_nodes(scene, pods, nodes))
+    yield from problems
+    if pods and not problems:
+        fits = "every step that there are nodes for fits on one of them" if unseen else ""
+        yield ok("room", fits or "every step fits on one of the nodes that it may go to")
+    for pool, steps in unseen.items():
+        yield unknown(
+            f"room in pool {pool}",
+            f"no node that is there now would take {' or '.join(steps)}, so there is nothing to compare",
+            "see the line about the pool; compare the machines that it will get with roles.train.resources",
+        )
 
 
 def _step(scene: Scene, pod: PodNeeds, nodes: Sequence[Node]) -> Iterator[Finding]:
-    if not any(value.startswith(EXPRESSION) for value in pod.node_selector.values()):
+    if not _goes_to_a_pool(pod):
         yield from _placed(pod, _asks(pod, None), _with_labels(nodes, pod.node_selector), None)
     elif scene.installation is None:
         yield unknown(f"room for {pod.step}", "its nodes are in the settings", "see the line about the ConfigMap")
     else:
         for pool in scene.installation.node_pools:
-            selector = {**pod.node_selector, scene.installation.node_pool_label: pool.label_value}
-            yield from _placed(pod, _asks(pod, pool), _with_labels(nodes, selector), pool)
+            if not _nobody_takes(scene, pod, pool, nodes):
+                yield from _placed(pod, _asks(pod, pool), _of_pool(scene, pod, pool, nodes), pool)
+
+
+def _without_nodes(
+    scene: Scene, pods: Sequence[PodNeeds], nodes: Sequence[Node]
+) -> Iterator[tuple[str, Sequence[str]]]:
+    """Pools that have no node for a step at all, and the steps. Why, the pool's own line tells."""
+    for pool in scene.installation.node_pools if scene.installation else ():
+        steps = {pod.step for pod in pods if _goes_to_a_pool(pod) and _nobody_takes(scene, pod, pool, nodes)}
+        if steps:
+            yield pool.name, sorted(steps)
+
+
+def _goes_to_a_pool(pod: PodNeeds) -> bool:
+    return any(value.startswith(EXPRESSION) for value in pod.node_selector.values())
+
+
+def _of_pool(scene: Scene, pod: PodNeeds, pool: NodePool, nodes: Sequence[Node]) -> list[Node]:
+    assert scene.installation is not None
+    return _with_labels(nodes, {**pod.node_selector, scene.installation.node_pool_label: pool.label_value})
+
+
+def _nobody_takes(scene: Scene, pod: PodNeeds, pool: NodePool, nodes: Sequence[Node]) -> bool:
+    open_to = _open_to(pod, _of_pool(scene, pod, pool, nodes))
+    return not open_to or bool(_nowhere(_asks(pod, pool), open_to))
+
+
+def _open_to(pod: PodNeeds, nodes: Sequence[Node]) -> list[Node]:
+    """Those whose taints the pod tolerates."""
+    return [node for node in nodes if not untolerated(node, pod.tolerations)]
+
+
+def _nowhere(asks: Mapping[str, Decimal], nodes: Sequence[Node]) -> list[str]:
+    """Devices that none of the nodes has."""
+    return [resource for resource in asks if "/" in resource and not any(allocatable(node, resource) for node in nodes)]
 
 
 def _asks(pod: PodNeeds, pool: NodePool | None) -> Mapping[str, Decimal]:
@@ -63,15 +103,11 @@ def _with_labels(nodes: Sequence[Node], selector: Mapping[str, str]) -> list[Nod
 def _placed(
     pod: PodNeeds, asks: Mapping[str, Decimal], nodes: Sequence[Node], pool: NodePool | None
 ) -> Iterator[Finding]:
-    """A problem, if there is one. Of a pool without nodes, without GPUs or behind taints its own line tells."""
+    """A problem, if there is one."""
     subject = f"room for {pod.step}" + (f" in pool {pool.name}" if pool else "")
     role = f"roles.{pod.role}" if pod.role else "the step's role"
-    open_to = [node for node in nodes if not untolerated(node, pod.tolerations)]
-    nowhere = [
-        resource for resource in asks if "/" in resource and not any(allocatable(node, resource) for node in open_to)
-    ]
-    if pool is not None and (not open_to or nowhere):
-        return
+    open_to = _open_to(pod, nodes)
+    nowhere = _nowhere(asks, open_to)
     if not nodes:
         labels = ", ".join(f"{key}={value}" for key, value in sorted(pod.node_selector.items()))
         lacking = f"no node has the labels {labels}" if labels else "there is no node"
