@@ -139,10 +139,12 @@ def notes(tmp_path: Path) -> Callable[[dict[str, Any]], str]:
 
 def test_the_notes_begin_with_what_to_do_next(notes: Callable[[dict[str, Any]], str]):
     text = notes({"nodePools": [{"name": "t4", "labelValue": "x"}], "store": {"bucket": "parts", "prefix": "team"}})
-    assert "helm test release --namespace ns" in text
+    commands = [line.strip() for line in text.splitlines() if line.startswith("     ")]
+    assert commands[0] == "detr-workflows preflight --namespace ns"
+    assert commands[1].startswith("helm test release --namespace ns")
     assert "detr-workflows submit detr-train --namespace ns --watch" in text
-    assert "-p cvat-annotation-path=exports/parts.zip -p sys-node-pool=t4" in text
-    assert "s3://parts/team/exports/parts.zip" in text
+    assert "-p cvat-annotation-path=uploads/parts.zip -p sys-node-pool=t4" in text
+    assert "s3://parts/team/uploads/parts.zip" in text
     assert "WARNING" not in text
 
 
