@@ -9,7 +9,7 @@ import anyio
 import anyio.to_thread
 
 from cvat_bridge.marks import USED_BY, USER_LABEL
-from cvat_bridge.offered import Offered, read_offered
+from cvat_bridge.offered import Fill, Offered, read_offered
 from cvat_bridge.settings import Controls
 from cvat_bridge.short_cache import ShortCache
 from run_config.installation import Installation
@@ -127,7 +127,7 @@ class Cluster:
                 continue
             if offered is not None:
                 found.append(offered)
-        return sorted(found, key=lambda one: (not one.template.ours, one.title.casefold()))
+        return sorted(found, key=_place_in_the_form)
 
     def _read_runs(self, labels: Mapping[str, str]) -> list[Tree]:
         found = [dict(one) for one in self._kubernetes.listed(Workflow, labels={**USED_BY, **labels})]
@@ -145,6 +145,11 @@ class Cluster:
             PoolChoice(pool.name, pool.title or pool.name, *_room(states.get(pool.name)), pool.label_value)
             for pool in self._installation.node_pools
         ]
+
+
+def _place_in_the_form(offered: Offered) -> tuple[bool, bool, str]:
+    """Ours first, and what makes a model before what uses one: the first is chosen until somebody chooses."""
+    return not offered.template.ours, offered.filled(Fill.MODEL) is not None, offered.title.casefold()
 
 
 def unfinished(workflow: Mapping[str, Any]) -> bool:

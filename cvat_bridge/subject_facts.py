@@ -244,14 +244,6 @@ def notes(
     if few and boxes is not None and boxes >= FEW_BOXES:
         text = f"{len(few)} of {len(classes)} classes have fewer than {FEW_OF_A_CLASS} boxes."
         found.append(_warn(text, "Draw more of them, or the model will miss most of them."))
-    if unfinished:
-        text = f"{len(unfinished)} of {max(tasks, all_tasks)} tasks are not finished."
-        if tasks == 1:
-            text = f"{unfinished[0]['completed']} of {unfinished[0]['jobs']} jobs are completed."
-        advice = (
-            "Images without boxes count as images with nothing on them. Finish the jobs, or train on what is there."
-        )
-        found.append(_warn(text, advice))
     if counted is not None and boxes and images > counted.images_with_boxes and not unfinished:
         empty = images - counted.images_with_boxes
         advice = "The model learns that nothing is on them. Is that so?"

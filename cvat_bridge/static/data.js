@@ -56,7 +56,8 @@ function unfinished(tasks) {
     h('ul', {}, tasks.map((task) =>
       h('li', {}, h('bdi', {}, task.name),
         ` (#${task.id}): ${number(task.completed)} of ${count(task.jobs, 'job', 'jobs')} done`))),
-    h('p', {}, 'The run takes what is annotated at the moment it starts.'));
+    h('p', {}, 'The run takes what is annotated at the moment it starts. Images without boxes count as images with '
+      + 'nothing on them.'));
 }
 
 function note(one) {

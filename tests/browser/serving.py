@@ -12,10 +12,16 @@ from starlette.types import ASGIApp
 PATIENCE_S = 20.0
 
 
-@contextmanager
-def serving(app: ASGIApp) -> Iterator[str]:
-    """The application's origin, such as http://127.0.0.1:40123, while it is served."""
+def free_port() -> int:
+    """A port that nobody listens on at this moment."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def serving(app: ASGIApp, port: int = 0) -> Iterator[str]:
+    """The application's origin, such as http://127.0.0.1:40123, while it is served; `port` 0: a free one."""
+    with socket.create_server(("127.0.0.1", port)) as listener:
         config = uvicorn.Config(app, log_config=None, lifespan="off", ws="none", timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

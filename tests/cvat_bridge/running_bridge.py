@@ -146,11 +146,12 @@ def serving(
     kubeconfig: Path,
     *,
     static: Path | None = None,
+    origin: str = ORIGIN,
     access_for_s: float = 0.2,
     **more: Any,
 ) -> Iterator[Bridge]:
     """The service, with further settings."""
-    tree = {"cvat": {"url": cvat.url, "publicOrigin": ORIGIN}, **more}
+    tree = {"cvat": {"url": cvat.url, "publicOrigin": origin}, **more}
     settings = BridgeSettings.model_validate(tree)
     installation = parse_installation(SETTINGS.format(store=store), "the test's settings")
     secrets = Secrets(KEY, cvat.service.token, SECRET)

@@ -1,0 +1,200 @@
+"""The whole loop: a click in CVAT, a model, and its boxes in CVAT's next task; and who may not."""
+
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page
+
+from tests.browser.conftest import a_browser, chromium
+from tests.browser.dialog import open_page
+from tests.cluster.cluster import Installation, Json, node, outputs, phase, summary, told
+from tests.cluster.cvat import CvatLoop, cvat_loop
+
+SHORT = {
+    "model": "tiny",
+    "minutes": "0.5",
+    "overrides": "data.min_sizes=[96] data.max_size=160 data.eval_size=96 data.batch_size=4 training.log_interval=5",
+}
+LABELLED, EMPTY = 0, 1
+"""Which of the double's tasks."""
+
+
+@pytest.fixture(scope="module")
+def loop(bare: Installation) -> Iterator[CvatLoop]:
+    with cvat_loop(bare) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = chromium()
+    if path is None:
+        pytest.skip("there is no chromium on the path, and CHROMIUM names none: nobody can click")
+    with a_browser(path) as started:
+        yield started
+
+
+@pytest.fixture
+def page(browser: Browser, loop: CvatLoop) -> Iterator[Page]:
+    """The annotator's window."""
+    with loop.site() as origin:
+        context = browser.new_context(base_url=origin, locale="en-GB")
+        context.add_cookies([{"name": name, "value": text, "url": origin} for name, text in loop.cookies().items()])
+        context.set_default_timeout(30_000)
+        yield context.new_page()
+        context.close()
+
+
+def number_of(loop: CvatLoop, which: int) -> int:
+    return loop.state()["tasks"][which]["id"]
+
+
+def the_run(loop: CvatLoop, task: int, *, template: str = "cvat-train") -> Json:
+    """The newest run of a task, as its page shows it."""
+    answer = loop.get(f"api/runs?task={task}")
+    assert answer.status_code == 200, answer.text
+    return next(run for run in answer.json()["runs"] if run["template"] == template)
+
+
+@pytest.fixture(scope="module")
+def trained(loop: CvatLoop, browser: Browser) -> Json:
+    """A run that was clicked for, through a lost bridge and a CVAT that is away while it exports."""
+    installation, task = loop.installation, number_of(loop, LABELLED)
+    with loop.site() as origin:
+        context = browser.new_context(base_url=origin, locale="en-GB")
+        context.add_cookies([{"name": name, "value": text, "url": origin} for name, text in loop.cookies().items()])
+        page = context.new_page()
+        page.set_default_timeout(30_000)
+        form = open_page(page, f"/training-bridge/?task={task}")
+        form.get_by_label("Model", exact=True).select_option("tiny")
+        form.get_by_label("Minutes", exact=True).fill("0.5")
+        form.get_by_text("Expert settings").first.click()
+        form.get_by_label("Configuration overrides").fill(SHORT["overrides"])
+        loop.tell("faults", export_takes_s=8)
+        form.get_by_role("button", name="Start run").click()
+        page.wait_for_url("**run=cvat-train-*")
+        context.close()
+    name = the_run(loop, task)["name"]
+    installation.kubectl("delete", "pod", "-l", "app.kubernetes.io/component=bridge", "--wait=false")
+    installation.wait(name, lambda wf: (node(wf, "export(0)") or {}).get("phase") == "Running", 120, "exporting")
+    loop.tell("away", seconds=15)
+    installation.succeeded(name, timeout_s=600)
+    return the_run(loop, task)
+
+
+def test_a_click_leaves_a_model_metrics_and_a_report(loop: CvatLoop, trained: Json):
+    workflow = loop.installation.workflow(trained["name"])
+    assert [node(workflow, f"{step}(0)")["phase"] for step in ("export", "prepare", "train", "report")] == [
+        "Succeeded"
+    ] * 4
+    assert trained["state"] == "succeeded"
+    assert trained["results"]["ap"] == outputs(workflow)["ap"]
+    assert trained["user"] == "ann"
+    report = loop.get(trained["links"]["report"].removeprefix("/training-bridge/"))
+    assert report.status_code == 200
+    assert "sandbox" in report.headers["content-security-policy"]
+    assert "<html" in report.text
+    exports = [key for key in loop.installation.keys("cvat-exports/") if key.endswith("dataset.zip")]
+    assert exports == [f"cvat-exports/task-{number_of(loop, LABELLED)}/{trained['name']}/dataset.zip"]
+    assert {"checkpoint", "model", "report", "run.json"} <= {
+        key.split("/")[3] for key in loop.installation.keys(f"workflow-data/output/{trained['name']}/")
+    }
+
+
+def test_the_token_and_the_key_are_in_the_steps_that_need_them_alone(loop: CvatLoop, trained: Json):
+    seen = set()
+    for pod in loop.installation.pods(trained["name"]):
+        main = next(one for one in pod["spec"]["containers"] if one["name"] == "main")
+        if any(variable["name"] == "CVAT_ACCESS_TOKEN" for variable in main["env"]):
+            seen.add(pod["metadata"]["labels"]["app.kubernetes.io/component"])
+        assert not any("serviceaccount" in mount["mountPath"] for mount in main["volumeMounts"])
+    assert seen == {"export"}
+
+
+def test_the_model_is_listed_and_its_boxes_come_into_the_next_task(loop: CvatLoop, trained: Json):
+    task = number_of(loop, EMPTY)
+    before = loop.shapes(task)
+    functions = loop.double.ask("GET", "/api/lambda/functions", cookies=loop.cookies()).json()
+    mine = [one for one in functions if trained["name"] in one["id"]]
+    assert len(mine) == 1, functions
+    asked = {"function": mine[0]["id"], "task": task, "threshold": 0.02}
+    answer = loop.double.ask("POST", "/api/lambda/requests", json=asked, cookies=loop.cookies(), headers=csrf(loop))
+    assert answer.status_code == 200, answer.text
+    drawn = loop.shapes(task)[len(before) :]
+    assert drawn
+    assert {shape["source"] for shape in drawn} == {"auto"}
+
+
+def test_detr_annotate_adds_to_what_a_person_drew_and_changes_nothing_of_it(loop: CvatLoop, trained: Json):
+    task = number_of(loop, LABELLED)
+    by_hand = [shape for shape in loop.shapes(task) if shape["source"] == "manual"]
+    given = {"trained-model": trained["model"]["url"], "threshold": "0.02", "device": "cpu"}
+    answer = loop.click(request=str(uuid.uuid4()), task=[task], template="detr-annotate", parameters=given)
+    assert answer.status_code == 201, answer.text
+    loop.installation.succeeded(answer.json()["name"])
+    after = loop.shapes(task)
+    assert [shape for shape in after if shape["source"] == "manual"] == by_hand
+    assert {shape["source"] for shape in after if shape not in by_hand} == {"auto"}
+
+
+def test_two_clicks_at_once_are_one_run_and_a_stranger_has_none(loop: CvatLoop):
+    task = number_of(loop, LABELLED)
+    body = {"request": str(uuid.uuid4()), "task": [task], "template": "cvat-train", "parameters": SHORT}
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: loop.click(**body), range(2)))
+    assert sorted(one.status_code for one in both) == [200, 201], [one.text for one in both]
+    assert len({one.json()["name"] for one in both}) == 1
+    name = both[0].json()["name"]
+    stranger = [
+        loop.click("bob", **{**body, "request": str(uuid.uuid4())}),
+        loop.get(f"api/form?task={task}", "bob"),
+        loop.get(f"api/runs?task={task}", "bob"),
+    ]
+    assert [one.status_code for one in stranger] == [403, 403, 403]
+    nobody = loop.get("api/form?task=999999", "bob")
+    assert (nobody.status_code, nobody.json()) == (403, stranger[1].json())
+    hidden = loop.get(f"api/runs/{name}", "bob")
+    assert (hidden.status_code, hidden.json()) == same_as_no_run(loop)
+    stopped = stop(loop, name)
+    assert stopped.status_code == 200, stopped.text
+    assert phase(loop.installation.finished(name)) == "Failed"
+
+
+def same_as_no_run(loop: CvatLoop) -> tuple[int, Json]:
+    """What is said of a run that is not there."""
+    answer = loop.get("api/runs/cvat-train-zzzzz", "bob")
+    return answer.status_code, answer.json()
+
+
+def stop(loop: CvatLoop, name: str) -> httpx.Response:
+    headers = {"Origin": loop.origin, "Sec-Fetch-Site": "same-origin", "X-Training-Bridge": "1"}
+    path = f"/training-bridge/api/runs/{name}/stop"
+    return loop.bridge.ask("POST", path, json={}, headers=headers, cookies=loop.cookies())
+
+
+def csrf(loop: CvatLoop) -> dict[str, str]:
+    return {"X-CSRFToken": loop.cookies()["csrftoken"]}
+
+
+def test_whoever_submits_without_a_click_gets_no_export(loop: CvatLoop, trained: Json):
+    genuine = {
+        one["name"]: one["value"]
+        for one in loop.installation.workflow(trained["name"])["spec"]["arguments"]["parameters"]
+    }
+    task = number_of(loop, EMPTY)
+    runs = {
+        "no grant": {"cvat-subject": f"task:{task}", "cvat-grant": "detr1.e30.AAAA"},
+        "another's": {"cvat-subject": f"task:{task}", "cvat-grant": genuine["cvat-grant"]},
+    }
+    names = {
+        title: loop.installation.submit("cvat-train", **{key.replace("-", "_"): text for key, text in given.items()})
+        for title, given in runs.items()
+    }
+    for title, sentence in (("no grant", "was not signed by this installation"), ("another's", "is for task:")):
+        workflow = loop.installation.finished(names[title], timeout_s=180)
+        assert phase(workflow) == "Failed", summary(workflow)
+        assert sentence in told(workflow)
+        assert node(workflow, "export(1)") is None, "it was tried again"
