@@ -37,6 +37,9 @@ run: setup ## train on a sample, or on DATASET=export.zip [TEST=…] [CONFIG=pre
 test: setup ## run the tests
 	@$(BIN)/python -m pytest
 
+screenshots: setup ## draw the pictures of the button, its form and its runs into docs/pictures (needs Chromium)
+	@$(BIN)/python -m tests.browser.screenshots docs/pictures
+
 lint: setup ## ruff, types, import rules
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -90,4 +93,4 @@ test-cluster: setup ## build and push the images, and run the tests on a real cl
 	  IMAGES_REGISTRY="$$CLUSTER_REGISTRY" IMAGES_TAG="$$tag" $(BIN)/python -m pytest -m "" tests/images tests/charts; \
 	  CLUSTER_IMAGE_TAG="$$tag" $(BIN)/python -m pytest -m cluster tests/cluster -n 0 --durations=15
 
-.PHONY: help setup test lint lock run bench images push test-cluster
+.PHONY: help setup test screenshots lint lock run bench images push test-cluster

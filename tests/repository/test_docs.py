@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+from cvat_bridge.settings import BridgeSettings, Cvat, parse_settings
 from run_config.parameters import BY_NAME
 from tests.charts.chart import CHART, rendered
 
@@ -194,6 +195,56 @@ def test_every_values_file_of_the_installation_page_installs(number: int):
 
 def test_the_installation_page_has_values_for_a_cloud_a_laptop_and_a_closed_network():
     assert len(INSTALL) == 3
+
+
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Values as Helm puts files together."""
+    both = {key: merged(base[key], over[key]) for key in base if isinstance(over.get(key), dict)}
+    return base | over | both
+
+
+BRIDGE = [
+    values
+    for _, language, body in FENCE.findall((ROOT / "docs" / "cvat.md").read_text(encoding="utf-8"))
+    if language == "yaml" and "cvatBridge" in (values := yaml.safe_load(body))
+]
+"""The values of the page about CVAT: the least, and then what is added to it."""
+
+
+@pytest.mark.parametrize("number", range(len(BRIDGE)))
+def test_every_values_block_of_the_page_about_cvat_installs(number: int):
+    assert "detr-workflows-bridge" in rendered(merged(BRIDGE[0], BRIDGE[number])).names("Deployment")
+
+
+def test_the_page_about_cvat_has_values_for_each_part():
+    keys = {key for values in BRIDGE for key in values["cvatBridge"]}
+    assert {"cvat", "nginx", "ingress", "models", "triggers"} <= keys
+
+
+def test_the_settings_of_the_bridge_are_shown_with_what_they_are_without():
+    (text,) = (
+        body
+        for _, _, body in FENCE.findall((ROOT / "docs" / "contracts.md").read_text(encoding="utf-8"))
+        if "publicOrigin" in body
+    )
+    shown = parse_settings(text, "docs/contracts.md")
+    assert shown == BridgeSettings(cvat=shown.cvat)
+    assert shown.cvat == Cvat(url=shown.cvat.url, public_origin=shown.cvat.public_origin)
+    assert yaml.safe_load(text) == shown.model_dump(by_alias=True, mode="json")
+
+
+def test_the_sentences_of_the_page_about_cvat_are_said_by_the_program():
+    """`…` stands for what differs; a sentence that goes over lines of code is read as one."""
+    folder = ROOT / "cvat_bridge"
+    files = [*folder.rglob("*.py"), *folder.rglob("*.js")]
+    said = re.sub(r'"\s*f?"', "", "\n".join(path.read_text(encoding="utf-8") for path in files))
+    page = (ROOT / "docs" / "cvat.md").read_text(encoding="utf-8")
+    rows = page.partition("## Troubleshooting")[2].partition("\n## ")[0].splitlines()
+    sentences = [word for row in rows if row.startswith("| ") for word in WORD.findall(row.split(" | ")[0])]
+    assert len(sentences) > 25
+    for sentence in sentences:
+        for part in sentence.split("…"):
+            assert part.strip() in said, sentence
 
 
 def test_the_operators_role_is_no_wider_than_it_says():
