@@ -30,6 +30,7 @@ class Filling:
     exports_prefix: str
     pools: Sequence[PoolChoice]
     classes: int | None = None
+    namespace: str = ""
 
     @property
     def into(self) -> str:
@@ -40,6 +41,23 @@ class Filling:
         """The key in the bucket of a key below the store: what artifacts of others are named by."""
         prefix = self.installation.store.partition("://")[2].partition("/")[2]
         return f"{prefix.strip('/')}/{key}" if prefix.strip("/") else key
+
+    def dataset_for(self, offered: Offered) -> str:
+        """What a template of somebody else is told of the export: a key in the bucket.
+
+        Onepanel's templates put the namespace before it; they are told the rest. Refusal 422: the store does not
+        lie below the namespace's name, so that such a template would look where nothing is.
+        """
+        key = self.bucket_key(self.into)
+        if not offered.looks_below_the_namespace:
+            return key
+        if not key.startswith(f"{self.namespace}/"):
+            text = (
+                f"This template reads its data below {self.namespace}/ in the bucket, and the store is "
+                f"{self.installation.store}: tell who runs this installation (docs/cvat.md, templates of others)."
+            )
+            raise Refusal(422, Complaint(text))
+        return key.removeprefix(f"{self.namespace}/")
 
 
 def fill_in(offered: Offered, given: Mapping[str, str], filling: Filling) -> dict[str, str]:
@@ -131,7 +149,7 @@ def _filled(field: Field, offered: Offered, text: str | None, filling: Filling) 
         Fill.SUBJECT: str(filling.subject),
         Fill.GRANT: filling.grant,
         Fill.STORE: filling.installation.store,
-        Fill.DATASET: filling.bucket_key(filling.into),
+        Fill.DATASET: filling.dataset_for(offered) if field.fill is Fill.DATASET else "",
         Fill.CLASSES: str(filling.classes or 0),
     }
     return known.get(field.fill, text) if field.fill else text

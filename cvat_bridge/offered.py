@@ -6,6 +6,7 @@ cluster keeps them.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -86,6 +87,14 @@ class Offered:
     def filled(self, fill: Fill) -> Field | None:
         """The parameter of that meaning."""
         return next((one for one in self.fields if one.fill is fill), None)
+
+    @property
+    def looks_below_the_namespace(self) -> bool:
+        """Whether its artifacts have the namespace before the path of the data, as Onepanel's templates have."""
+        field = self.filled(Fill.DATASET)
+        keys = re.findall(r"{{([^{}]+)}}/{{([^{}]+)}}", json.dumps(self.tree.get("spec") or {}))
+        wanted = ("workflow.namespace", f"workflow.parameters.{field.name}") if field else None
+        return wanted in {(first.strip(), second.strip()) for first, second in keys}
 
     @property
     def exports_itself(self) -> bool:

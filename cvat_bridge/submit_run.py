@@ -118,6 +118,7 @@ class Submitter:
             exports_prefix=self._settings.exports.prefix,
             pools=await self._cluster.pools(),
             classes=await class_count(self._cvat, seen) if offered.filled(Fill.CLASSES) else None,
+            namespace=self._cluster.namespace,
         )
         texts = fill_in(offered, wanted.given, filling)
         labels = {**marks.labels(seen.subject, seen.projects(), seen.user.id), **wanted.labels}
