@@ -10,7 +10,7 @@ import math
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from run_config.errors import ConfigError
@@ -352,7 +352,11 @@ TEMPLATES: Mapping[str, tuple[Parameter, ...]] = {
         "trained-model", "prepared-set", "split", "sys-node-pool", "gpu-count", "device",
         "cvat-output-path", "store",
     ),
-    "cvat-train": _without(*_NOT_FOR_TRAINING, "cvat-annotation-path"),
+    # Whoever clicks has a task, and seldom a second export beside it.
+    "cvat-train": tuple(
+        replace(one, visibility=Visibility.EXPERT) if one.name == "cvat-test-path" else one
+        for one in _without(*_NOT_FOR_TRAINING, "cvat-annotation-path")
+    ),
     "detr-annotate": _only(
         "trained-model", "threshold", "existing-shapes", "sys-node-pool", "gpu-count", "device", *_OF_CVAT,
         "cvat-output-path", "store",

@@ -1,5 +1,7 @@
 """The whole loop: a click in CVAT, a model, and its boxes in CVAT's next task; and who may not."""
 
+import json
+import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -210,3 +212,66 @@ def test_whoever_submits_without_a_click_gets_no_export(loop: CvatLoop, trained:
         assert phase(workflow) == "Failed", summary(workflow)
         assert sentence in told(workflow)
         assert node(workflow, "export(1)") is None, "it was tried again"
+
+
+@pytest.fixture
+def template_of_others(loop: CvatLoop) -> str:
+    """A template with Onepanel's names, which counts the pictures and the boxes that it finds in its artifact."""
+    ours = loop.installation.get("workflowtemplate", "detr-prepare")["spec"]
+    counting = (
+        "import json, pathlib, sys; data = pathlib.Path('/tmp/data'); "
+        "tree = json.loads((data / 'annotations/instances_default.json').read_text()); "
+        "pictures = [one for one in (data / 'images').rglob('*') if one.is_file()]; "
+        "print('found', len(pictures), len(tree['images']), len(tree['annotations']), 'classes', sys.argv[1])"
+    )
+    step = next(one for one in ours["templates"] if one["name"] == "check")["container"]
+    container = {key: step[key] for key in ("image", "imagePullPolicy", "securityContext", "resources")}
+    container |= {"command": ["python", "-c", counting], "args": ["{{workflow.parameters.cvat-num-classes}}"]}
+    container["volumeMounts"] = [{"name": "scratch", "mountPath": "/tmp"}]
+    data = {"name": "data", "path": "/tmp/data", "s3": {"key": "{{workflow.parameters.cvat-annotation-path}}"}}
+    parameters = [
+        {"name": "cvat-annotation-path", "value": "annotation-dump/sample"},
+        {"name": "cvat-num-classes", "value": "0"},
+        {"name": "dump-format", "value": "cvat_coco"},
+    ]
+    spec = {
+        **{
+            key: ours[key] for key in ("serviceAccountName", "securityContext", "podSpecPatch", "artifactRepositoryRef")
+        },
+        "entrypoint": "count",
+        "arguments": {"parameters": parameters},
+        "volumes": [{"name": "scratch", "emptyDir": {}}],
+        "templates": [{"name": "count", "inputs": {"artifacts": [data]}, "container": container}],
+    }
+    tree = {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "WorkflowTemplate",
+        "metadata": {"name": "count-them", "labels": {"used-by": "cvat"}},
+        "spec": spec,
+    }
+    loop.installation.kubectl("apply", "-f", "-", stdin=json.dumps(tree))
+    return "count-them"
+
+
+def test_a_template_of_somebody_else_finds_the_export_where_it_looks(loop: CvatLoop, template_of_others: str):
+    task = number_of(loop, LABELLED)
+    end = time.monotonic() + 60
+    while template_of_others not in [one["name"] for one in loop.get(f"api/form?task={task}").json()["templates"]]:
+        assert time.monotonic() < end, "it is not offered"
+        time.sleep(2)
+    answer = loop.click(request=str(uuid.uuid4()), task=[task], template=template_of_others, parameters={})
+    assert answer.status_code == 201, answer.text
+    workflow = loop.installation.succeeded(answer.json()["name"])
+    (pod,) = [
+        one
+        for one in loop.installation.pods(answer.json()["name"])
+        if one["metadata"]["annotations"]["workflows.argoproj.io/node-name"].endswith(".run")
+    ]
+    log = loop.installation.kubectl("logs", pod["metadata"]["name"], "-c", "main")
+    boxes = sum(shape["source"] == "manual" for shape in loop.shapes(task))
+    found = re.search(r"found (\d+) (\d+) (\d+) classes (\d+)", log)
+    assert found, f"{log}\n{summary(workflow)}"
+    pictures = loop.task(task)["images"]
+    assert (int(found[1]), int(found[2])) == (pictures, pictures)
+    assert int(found[3]) >= boxes
+    assert int(found[4]) == 5

@@ -62,7 +62,8 @@ def test_each_template_takes_known_parameters_and_says_where_its_runs_lie():
     assert TEMPLATES["detr-train"] == PARAMETERS
     for name, taken in TEMPLATES.items():
         assert {Role.STORE, Role.OUTPUT} <= {parameter.role for parameter in taken}, name
-        assert [one for one in BY_NAME.values() if one in taken] == list(taken), name
+        names = [one.name for one in taken]
+        assert [one for one in BY_NAME if one in names] == names, name
     assert {one.name for taken in TEMPLATES.values() for one in taken} == set(BY_NAME)
 
 
@@ -71,8 +72,8 @@ def test_the_templates_of_the_bridge_are_those_that_need_its_permission():
     assert tuple(needy) == BRIDGE_TEMPLATES
     for name in needy:
         assert Role.SUBJECT in {parameter.role for parameter in TEMPLATES[name]}
-    of_cvat = [one for one in TEMPLATES["cvat-train"] if one not in PARAMETERS]
-    assert [one.name for one in of_cvat] == ["cvat-subject", "cvat-grant"]
+    of_cvat = {one.name for one in TEMPLATES["cvat-train"]} - {one.name for one in PARAMETERS}
+    assert of_cvat == {"cvat-subject", "cvat-grant"}
     assert {one.name for one in PARAMETERS} - {one.name for one in TEMPLATES["cvat-train"]} == {"cvat-annotation-path"}
 
 
