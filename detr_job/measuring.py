@@ -6,6 +6,7 @@ from data_prep.prepared_set import SPLITS, PreparedSet
 from detr_job import hardware
 from detr_job.data import EvaluationSamples
 from detr_job.errors import JobError
+from detr_job.inference import model_place
 from detr_job.model_folder import load_model
 from detr_job.prediction import predict_split
 from detr_job.training_job import working_folder
@@ -13,7 +14,6 @@ from evaluation.coco import CocoResult, evaluate_boxes
 from evaluation.predictions import write_predictions
 from object_store import open_store
 from run_config.installation import permitted
-from run_config.locations import resolve
 
 
 def measure(
@@ -33,7 +33,7 @@ def measure(
     model_url = permitted(store_url, {"trained-model": model_url}, writes)["trained-model"]
     device = hardware.choose_device(device_name)
     hardware.prepare(device)
-    model = load_model(_model_place(model_url, store_url), device)
+    model = load_model(model_place(model_url, store_url), device)
     prepared = PreparedSet.open(open_store(store_url), set_id)
     if model.info.classes != prepared.class_names:
         raise JobError(
@@ -55,10 +55,3 @@ def measure(
             except OSError as error:
                 raise JobError(f"--out: {path} cannot be written: {error.strerror or error}") from error
         return evaluate_boxes(split.annotations_path, seen.predictions)
-
-
-def _model_place(text: str, store_url: str) -> str:
-    """A URL, or a path on this machine where there is one, else a key below the store."""
-    if "://" in text or text.startswith(("/", ".", "~")) or Path(text).exists():
-        return text
-    return resolve(text, open_store(store_url).url)
