@@ -79,7 +79,7 @@ class Cluster:
     async def run(self, name: str) -> Tree | None:
         """One run of ours; None where there is none of that name."""
         try:
-            found = await self._runs.get(name, lambda: self._in_thread(self._kubernetes.workflow, name))
+            found = await self._runs.get(name, lambda: self._in_thread(self._read_run, name))
         except NotThereError:
             return None
         labels = found["metadata"].get("labels") or {}
@@ -129,8 +129,11 @@ class Cluster:
                 found.append(offered)
         return sorted(found, key=_place_in_the_form)
 
+    def _read_run(self, name: str) -> Tree:
+        return _without_bulk(self._kubernetes.workflow(name))
+
     def _read_runs(self, labels: Mapping[str, str]) -> list[Tree]:
-        found = [dict(one) for one in self._kubernetes.listed(Workflow, labels={**USED_BY, **labels})]
+        found = [_without_bulk(one) for one in self._kubernetes.listed(Workflow, labels={**USED_BY, **labels})]
         return sorted(found, key=lambda one: str(one["metadata"].get("creationTimestamp")), reverse=True)
 
     def _read_pools(self) -> list[PoolChoice]:
@@ -150,6 +153,25 @@ class Cluster:
 def _place_in_the_form(offered: Offered) -> tuple[bool, bool, str]:
     """Ours first, and what makes a model before what uses one: the first is chosen until somebody chooses."""
     return not offered.template.ours, offered.filled(Fill.MODEL) is not None, offered.title.casefold()
+
+
+def _without_bulk(workflow: Mapping[str, Any]) -> Tree:
+    """The run without the template's text, of which Argo keeps a copy with each, but for its graph.
+
+    It is nine tenths of a run, and runs are held in memory while pages look at them.
+    """
+    tree = dict(workflow)
+    tree["metadata"] = {key: value for key, value in tree["metadata"].items() if key != "managedFields"}
+    status = tree.get("status") or {}
+    stored = status.get("storedWorkflowTemplateSpec") or {}
+    entry = stored.get("entrypoint")
+    graph = [one for one in stored.get("templates") or () if one.get("name") == entry]
+    lean = {"entrypoint": entry, "templates": graph} if graph else {}
+    tree["status"] = {
+        **{key: value for key, value in status.items() if not key.startswith("stored")},
+        **({"storedWorkflowTemplateSpec": lean} if lean else {}),
+    }
+    return tree
 
 
 def unfinished(workflow: Mapping[str, Any]) -> bool:

@@ -38,7 +38,7 @@ class RunViews:
         self._cluster = cluster
         self._files = files
         self._submitter = submitter
-        self._read: dict[tuple[str, str], Run] = {}
+        self._read: dict[str, tuple[str, Run]] = {}
 
     async def listed(self, session: Session, seen: Seen) -> list[dict[str, Any]]:
         """The runs of a subject, newest first."""
@@ -165,14 +165,16 @@ class RunViews:
     def _run(self, workflow: Mapping[str, Any], subject: Subject) -> Run:
         """The run, read once for each version that Kubernetes has of it: many pages look at the same."""
         metadata = workflow["metadata"]
-        key = (str(metadata.get("uid")), str(metadata.get("resourceVersion") or ""))
-        if not key[1]:
+        uid, version = str(metadata.get("uid")), str(metadata.get("resourceVersion") or "")
+        if not version:
             return Run(workflow, subject)
-        found = self._read.pop(key, None) or Run(workflow, subject)
-        self._read[key] = found
+        read, run = self._read.pop(uid, ("", None))
+        if run is None or read != version:
+            run = Run(workflow, subject)
+        self._read[uid] = (version, run)
         while len(self._read) > MOST_READ:
             del self._read[next(iter(self._read))]
-        return found
+        return run
 
     async def _drawn(self, run: Run, places: Sequence[Place]) -> dict[str, Any]:
         model, place = run.model(self._files.url), runs.folder(run.workflow)

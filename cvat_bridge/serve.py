@@ -14,6 +14,10 @@ from workflows.cluster.kubernetes import Kubernetes
 END_S = 20
 """So long requests that have begun may go on after SIGTERM."""
 
+IDLE_S = 120
+"""So long an idle connection stays open: longer than proxies keep theirs (nginx 60 s, Traefik 90 s) and than a page
+waits between two polls. Who closes first must not be us, or a request that is just coming is lost."""
+
 
 def serve(host: str, port: int) -> None:
     """Answer until SIGTERM. BridgeError: a setting or a secret is missing or wrong."""
@@ -34,4 +38,5 @@ def serve(host: str, port: int) -> None:
             server_header=False,
             proxy_headers=True,
             timeout_graceful_shutdown=END_S,
+            timeout_keep_alive=IDLE_S,
         )

@@ -21,6 +21,7 @@ class ShortCache(Generic[T]):
         self._keep_s = keep_s
         self._clock = clock
         self._most = most
+        self._swept = clock()
         self._answers: dict[Hashable, tuple[float, T]] = {}
         self._under_way: dict[Hashable, asyncio.Task[T]] = {}
 
@@ -62,9 +63,11 @@ class ShortCache(Generic[T]):
             task.exception()  # seen, also where everybody who waited has gone
 
     def _make_room(self) -> None:
-        if len(self._answers) < self._most:
-            return
+        """Let go of what is too old: an answer may be large, and perhaps nobody asks for it again."""
         now = self._clock()
+        if now < self._swept + self._keep_s and len(self._answers) < self._most:
+            return
+        self._swept = now
         self._answers = {key: value for key, value in self._answers.items() if value[0] > now}
         while len(self._answers) >= self._most:
             del self._answers[next(iter(self._answers))]

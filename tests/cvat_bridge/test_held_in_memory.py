@@ -1,0 +1,80 @@
+"""What the service keeps for seconds does not stay longer, and is no larger than what pages show."""
+
+import asyncio
+import gc
+import json
+import weakref
+from pathlib import Path
+
+from cvat_bridge.cluster import Cluster
+from cvat_bridge.marks import USED_BY, USER_LABEL
+from cvat_bridge.runs import Run
+from cvat_bridge.settings import BridgeSettings, Controls
+from cvat_bridge.short_cache import ShortCache
+from cvat_bridge.subject import Subject
+from run_config.installation import parse_installation
+from tests.cvat_bridge.running_bridge import ORIGIN, SETTINGS, install, kubernetes
+from tests.workflows.fake_kubernetes import FakeKubernetes, Json
+from workflows.cluster.kubeconfig import find_access
+from workflows.cluster.kubernetes import Kubernetes
+
+__all__ = ["kubernetes"]
+
+STORE = "file:///nowhere"
+STEPS = ["check", "export", "prepare", "train", "report"]
+
+
+class Answer:
+    """Something large."""
+
+
+def test_an_old_answer_is_let_go_though_nobody_asks_for_it_again() -> None:
+    time = [0.0]
+    cache: ShortCache[Answer] = ShortCache(10, clock=lambda: time[0])
+    held: list[weakref.ref[Answer]] = []
+
+    async def ask() -> Answer:
+        answer = Answer()
+        held.append(weakref.ref(answer))
+        return answer
+
+    async def look() -> None:
+        for at, page in ((0.0, "first"), (8.0, "second"), (12.0, "third")):
+            time[0] = at
+            await cache.get(page, ask)
+
+    asyncio.run(look())
+    gc.collect()
+    assert [one() is None for one in held] == [True, False, False]
+
+
+def a_run(fake: FakeKubernetes, name: str) -> Json:
+    """As Argo has it: with the whole template once more."""
+    spec = fake.objects["workflowtemplates"]["cvat-train"]["spec"]
+    labels = {**USED_BY, USER_LABEL: "1"}
+    metadata = {"labels": labels, "resourceVersion": "1", "managedFields": [{"manager": "argo", "fieldsV1": {}}]}
+    status = {"phase": "Running", "storedWorkflowTemplateSpec": spec, "storedTemplates": {"a": {}}, "nodes": {}}
+    return fake.add("workflows", name, {"metadata": metadata, "spec": {}, "status": status})
+
+
+def shown(workflow: Json) -> Json:
+    settings = BridgeSettings.model_validate({"cvat": {"url": ORIGIN, "publicOrigin": ORIGIN}})
+    return Run(workflow, Subject.tasks([1])).drawn(settings, "ml", STORE, None, used=False)
+
+
+def test_of_a_run_only_what_is_shown_is_held(kubernetes: FakeKubernetes, tmp_path: Path) -> None:
+    install(kubernetes, STORE)
+    whole = a_run(kubernetes, "cvat-train-a")
+    access = find_access(environment={"KUBECONFIG": str(kubernetes.kubeconfig(tmp_path / "kubeconfig"))})
+    installation = parse_installation(SETTINGS.format(store=STORE), "the test's settings")
+    with Kubernetes(access, None) as client:
+        cluster = Cluster(client, installation, Controls())
+
+        async def both() -> list[Json | None]:
+            return [await cluster.run("cvat-train-a"), *await cluster.runs({USER_LABEL: "1"})]
+
+        for found in asyncio.run(both()):
+            assert found is not None
+            assert len(json.dumps(found)) < len(json.dumps(whole)) / 4
+            assert shown(found) == shown(whole)
+            assert [step["name"] for step in shown(found)["steps"]] == STEPS
