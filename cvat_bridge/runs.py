@@ -143,7 +143,7 @@ class Run:
 
     def _drawn_steps(self) -> list[dict[str, str]]:
         drawn = []
-        for name in [*_planned(self.workflow), *(name for name in self._steps if name not in _planned(self.workflow))]:
+        for name in dict.fromkeys((*_planned(self.workflow), *self._steps)):
             step = self._steps.get(name)
             drawn.append(
                 {
