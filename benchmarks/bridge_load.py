@@ -1,0 +1,476 @@
+"""The service behind the button under load: open pages that poll, forms that are sent, and its own work per request.
+
+    .venv/bin/python -m benchmarks.bridge_load [--minutes 10] [--pages 200] [--forms 50] [--quick]
+
+The service is `cvat-bridge serve` in a process of its own, between the tests' doubles of CVAT and of Kubernetes in
+others, so that only its own work is counted. Four pages look at each task, each page with a session of its own,
+and poll every 5 s as the page does. A form is loaded before it is sent. Runs pass through their states within half
+a minute, and Kubernetes keeps the newest six of a task. The store is a folder.
+The baseline is a bare route of the same framework under the same server, which returns the same content: both
+answer one client in turns, with what the service holds for seconds held. Processor time is the kernel's count for
+the process, which a busy machine changes little (Linux). Prints one line.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import http.client
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+import yaml
+from fastapi import FastAPI
+
+from tests.cvat_bridge.running_bridge import OURS, SETTINGS, install
+from tests.cvat_double.server import running
+from tests.workflows.fake_kubernetes import FakeKubernetes, Json
+
+Part = subprocess.Popen[str]
+
+PAGES_A_TASK = 4
+POLL_S = 5.0
+RUNS_KEPT = 6
+TEMPLATE = "cvat-train"
+STEPS = ("check", "export", "prepare", "train", "report")
+SLOW_START_S = 30.0
+"""Pages poll alone for so long before anything is measured: what is held for seconds is held then."""
+
+MIB = 2**20
+
+
+# What the service stands between, each in a process of its own
+
+
+def be_cvat(pages: int) -> None:
+    """CVAT, with as many users as pages. Says sessions and tasks, then for each line how often it was asked."""
+    with running() as double:
+        users = [double.world.add_user(f"user{number}") for number in range(pages)]
+        viewed = []
+        for first in range(0, pages, PAGES_A_TASK):
+            owner, assignee, *staff = users[first : first + PAGES_A_TASK]
+            project = double.add_project(f"Project {first}", owner=(staff or [owner])[0])
+            project.assignee = (staff or [owner])[-1]
+            task = double.add_drawn_task(f"Task {first}", images=4, project=project, owner=owner)
+            task.assignee = assignee
+            viewed += [(user.session, task.id) for user in users[first : first + PAGES_A_TASK]]
+        say({"url": double.url, "token": double.service.token, "pages": viewed})
+        for _ in sys.stdin:
+            say({"asked": len(double.world.seen)})
+
+
+class PassingTime(FakeKubernetes):
+    """A Kubernetes whose runs begin, go on, end and are removed, as Argo would have it."""
+
+    def __init__(self, store: Path) -> None:
+        super().__init__()
+        self._store, self._lock = store, threading.Lock()
+        self._began: dict[str, float] = {}
+
+    def answer(self, method: str, path: str, body: Json | None) -> tuple[int, Json]:
+        """One request at a time: runs come and go meanwhile."""
+        with self._lock:
+            return super().answer(method, path, body)
+
+    def pass_time(self) -> None:
+        """Set each run to where it is by now."""
+        now = time.monotonic()
+        with self._lock:
+            spec = self.objects["workflowtemplates"][TEMPLATE]["spec"]
+            of_task: dict[str, list[str]] = {}
+            self.created.clear()
+            self.tokens.clear()
+            for name, run in list(self.objects["workflows"].items()):
+                age = now - self._began.setdefault(name, now)
+                self.objects["workflows"][name] = self._at(name, run, age, spec)
+                of_task.setdefault(run["metadata"]["annotations"]["detr-workflows/cvat-subject"], []).append(name)
+            for names in of_task.values():
+                for name in names[:-RUNS_KEPT]:
+                    del self.objects["workflows"][name], self._began[name]
+
+    def _at(self, name: str, run: Json, age: float, spec: Json) -> Json:
+        done = min(len(STEPS), int(age / 5))
+        if str(done) == run["metadata"].get("resourceVersion"):
+            return run
+        if done == STEPS.index("train"):
+            line = json.dumps({"step": 40, "split": "val", "ap": 0.41})
+            folder = self._store / "workflow-data" / "output" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "metrics.jsonl").write_text(line + "\n", encoding="utf-8")
+        phases = ["Succeeded"] * done + ["Running"] * (done < len(STEPS))
+        nodes = {
+            step: {"id": step, "name": f"{name}.{step}", "displayName": step, "type": "Pod", "phase": phase}
+            for step, phase in zip(STEPS, phases, strict=False)
+        }
+        ended = done == len(STEPS)
+        status = {
+            "phase": "Succeeded" if ended else "Running",
+            "progress": f"{done}/{len(STEPS)}",
+            "storedWorkflowTemplateSpec": spec,
+            "nodes": nodes,
+            **({"outputs": {"parameters": [{"name": "ap", "value": "0.51"}]}} if ended else {}),
+        }
+        return {**run, "metadata": {**run["metadata"], "resourceVersion": str(done)}, "status": status}
+
+
+def be_kubernetes(folder: Path) -> None:
+    """Kubernetes with the chart's templates. Says its kubeconfig, then for each line how often it was asked."""
+    # Like the real one it keeps connections, and has room for those that come at once.
+    BaseHTTPRequestHandler.protocol_version = "HTTP/1.1"
+    ThreadingHTTPServer.request_queue_size = 256
+    fake, store = PassingTime(folder / "store"), (folder / "store").as_uri()
+    install(fake, store)
+    ended = threading.Event()
+
+    def go_on() -> None:
+        while not ended.wait(1):
+            fake.pass_time()
+
+    with fake.serving():
+        (folder / "settings.yaml").write_text(SETTINGS.format(store=store), encoding="utf-8")
+        say({"kubeconfig": str(fake.kubeconfig(folder / "kubeconfig"))})
+        clock = threading.Thread(target=go_on)
+        clock.start()
+        for _ in sys.stdin:
+            say({"asked": sum(fake.asked.values())})
+        ended.set()
+        clock.join()
+
+
+def be_bare(port: int) -> None:
+    """The baseline: one route of FastAPI, which returns the content of the first line."""
+    content = json.loads(sys.stdin.readline())
+    app = FastAPI()
+
+    @app.get("/runs")
+    async def listed() -> dict[str, Any]:
+        return dict(content)
+
+    uvicorn.run(app, host="127.0.0.1", port=port, log_config=None, access_log=False, server_header=False)
+
+
+def say(tree: object) -> None:
+    """One line for whoever started this part."""
+    print(json.dumps(tree), flush=True)
+
+
+@contextlib.contextmanager
+def part(*arguments: str) -> Iterator[Part]:
+    """One of the above."""
+    command = [sys.executable, "-m", "benchmarks.bridge_load", *arguments]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def told(process: Part, question: object = None) -> dict[str, Any]:
+    """A part's answer to a line; without one what it says by itself."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    if question is not None:
+        print(json.dumps(question), file=process.stdin, flush=True)
+    line = process.stdout.readline()
+    if not line:
+        raise SystemExit("a part of the benchmark ended")
+    tree: dict[str, Any] = json.loads(line)
+    return tree
+
+
+# The service, seen from outside
+
+
+@dataclass(frozen=True)
+class Service:
+    """The process."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    log: Path
+
+    def processor_s(self) -> float:
+        """Seconds of processors that it has used so far."""
+        return processor_s(self.process.pid)
+
+    def memory_mib(self) -> float:
+        """What of its memory is resident."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / MIB
+
+
+def processor_s(pid: int) -> float:
+    """Seconds of processors that a process has used so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextlib.contextmanager
+def serving(folder: Path, port: int, cvat: dict[str, Any], kubeconfig: str) -> Iterator[Service]:
+    """`cvat-bridge serve`, ready."""
+    settings = {"version": 1, "cvat": {"url": cvat["url"], "publicOrigin": OURS["Origin"]}}
+    (folder / "bridge.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    environment = {
+        **os.environ,
+        "CVAT_BRIDGE_SETTINGS": str(folder / "bridge.yaml"),
+        "DETR_WORKFLOWS_SETTINGS": str(folder / "settings.yaml"),
+        "CVAT_BRIDGE_SIGNING_KEY": uuid.uuid4().hex,
+        "CVAT_ACCESS_TOKEN": cvat["token"],
+        "KUBECONFIG": kubeconfig,
+    }
+    start = "from cvat_bridge.cli import main; main()"
+    command = [sys.executable, "-c", start, "serve", "--host=127.0.0.1", f"--port={port}"]
+    log = folder / "log"
+    with log.open("wb") as file, subprocess.Popen(command, env=environment, stdout=file, stderr=file) as process:
+        service = Service(process, f"http://127.0.0.1:{port}", log)
+        try:
+            wait_for(f"{service.url}/readyz", process)
+            yield service
+        finally:
+            process.send_signal(signal.SIGTERM)
+
+
+def wait_for(url: str, process: subprocess.Popen[Any]) -> None:
+    """Until it answers."""
+    while process.poll() is None:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(url, trust_env=False).status_code == 200:
+                return
+        time.sleep(0.1)
+    raise SystemExit(f"what should answer at {url} ended")
+
+
+# The browsers
+
+
+@dataclass
+class Load:
+    """Browsers, and what they saw."""
+
+    client: httpx.AsyncClient
+    pages: list[tuple[str, int]]
+    polls_s: list[float] = field(default_factory=list)
+    forms_s: list[float] = field(default_factory=list)
+    sent_s: list[float] = field(default_factory=list)
+    limited: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+
+    def forget(self) -> None:
+        """Count from now on."""
+        for times in (self.polls_s, self.forms_s, self.sent_s):
+            times.clear()
+        self.limited = 0
+        self.errors.clear()
+
+    @property
+    def requests(self) -> int:
+        """All that were answered."""
+        return len(self.polls_s) + len(self.forms_s) + len(self.sent_s)
+
+    async def ask(self, times: list[float], session: str, method: str, path: str, body: object = None) -> None:
+        """One request of a page."""
+        start = time.perf_counter()
+        headers = {**OURS, "Cookie": f"sessionid={session}"}
+        try:
+            answer = await self.client.request(method, f"/training-bridge/api/{path}", json=body, headers=headers)
+        except httpx.HTTPError as error:
+            self.errors[type(error).__name__] += 1
+            return
+        times.append(time.perf_counter() - start)
+        if answer.status_code == 429:
+            self.limited += 1
+        elif answer.status_code not in (200, 201):
+            self.errors[f"{answer.status_code} {answer.text[:200]}"] += 1
+
+    async def poll(self, session: str, task: int, ended: asyncio.Event) -> None:
+        """A page that stays open."""
+        due = time.monotonic() + random.uniform(0, POLL_S)  # noqa: S311 - nobody should guess it or not
+        while not await waited(ended, due):
+            await self.ask(self.polls_s, session, "GET", f"runs?task={task}")
+            due += POLL_S
+
+    async def send(self, session: str, task: int) -> None:
+        """Somebody who opens the form and sends it as it is."""
+        await self.ask(self.forms_s, session, "GET", f"form?task={task}")
+        body = {"request": str(uuid.uuid4()), "template": TEMPLATE, "parameters": {}, "task": [task]}
+        await self.ask(self.sent_s, session, "POST", "runs", body)
+
+    async def send_forms(self, each_s: float, ended: asyncio.Event) -> None:
+        """One user after the other."""
+        due, number = time.monotonic(), 0
+        async with asyncio.TaskGroup() as group:
+            while not await waited(ended, due):
+                group.create_task(self.send(*self.pages[(number * 7) % len(self.pages)]))
+                due += each_s
+                number += 1
+
+
+async def waited(ended: asyncio.Event, until: float) -> bool:
+    """Wait; True where it is the end."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(ended.wait(), max(0.0, until - time.monotonic()))
+    return ended.is_set()
+
+
+async def for_a_while(seconds: float, *work: Coroutine[Any, Any, None], ended: asyncio.Event) -> None:
+    """All of it at a time."""
+    async with asyncio.TaskGroup() as group:
+        for one in work:
+            group.create_task(one)
+        await asyncio.sleep(seconds)
+        ended.set()
+
+
+@dataclass
+class Measured:
+    """What the load came to."""
+
+    start_mib: float
+    asked: tuple[float, float] = (0, 0)
+    memory_mib: list[float] = field(default_factory=list)
+    processor_s: float = 0.0
+    seconds: float = 0.0
+
+
+async def measure(load: Load, service: Service, cvat: Part, kubernetes: Part, minutes: float, forms: float) -> Measured:
+    """Send a form of everybody; poll alone; then poll and send forms."""
+    found = Measured(service.memory_mib())
+    for first in range(0, len(load.pages), 8):
+        await asyncio.gather(*(load.send(*page) for page in load.pages[first : first + 8]))
+    alone = asyncio.Event()
+    await for_a_while(SLOW_START_S, *(load.poll(*page, alone) for page in load.pages), ended=alone)
+    load.polls_s.clear()
+    before, alone = [told(one, "")["asked"] for one in (cvat, kubernetes)], asyncio.Event()
+    await for_a_while(2 * POLL_S, *(load.poll(*page, alone) for page in load.pages), ended=alone)
+    after = [told(one, "")["asked"] for one in (cvat, kubernetes)]
+    found.asked = ((after[0] - before[0]) / len(load.polls_s), (after[1] - before[1]) / len(load.polls_s))
+    if load.errors:
+        raise SystemExit(f"errors before anything was measured: {load.errors.most_common(3)}")
+    load.forget()
+
+    async def look() -> None:
+        each_s = 60.0 if minutes > 1 else 10.0
+        while not await waited(ended, began + each_s * len(found.memory_mib)):
+            found.memory_mib.append(service.memory_mib())
+
+    ended, began, used = asyncio.Event(), time.monotonic(), service.processor_s()
+    polls = [load.poll(*page, ended) for page in load.pages]
+    await for_a_while(60 * minutes, *polls, load.send_forms(60 / forms, ended), look(), ended=ended)
+    found.seconds, found.processor_s = time.monotonic() - began, service.processor_s() - used
+    found.memory_mib.append(service.memory_mib())
+    return found
+
+
+def own_work(service: Service, session: str, task: int, port: int, rounds: int, turn: int) -> tuple[float, float, int]:
+    """Processor seconds of a poll and of the bare route, the best of the rounds, and the answer's length."""
+    path, headers = f"/training-bridge/api/runs?task={task}", {"Cookie": f"sessionid={session}"}
+    content = httpx.get(service.url + path, headers=headers, trust_env=False)
+    with part("--part=bare", f"--port={port}") as bare:
+        assert bare.stdin is not None
+        print(content.text, file=bare.stdin, flush=True)
+        wait_for(f"http://127.0.0.1:{port}/runs", bare)
+        sides = [(service.process.pid, service.url, path, headers), (bare.pid, f"http://127.0.0.1:{port}", "/runs", {})]
+        times: list[list[float]] = [[], []]
+        for _ in range(rounds):
+            for side, (pid, url, where, sent) in enumerate(sides):
+                connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
+                before = 0.0
+                for number in range(turn + 20):
+                    if number == 20:
+                        before = processor_s(pid)
+                    connection.request("GET", where, headers=sent)
+                    answer = connection.getresponse()
+                    if answer.status != 200 or abs(len(answer.read()) - len(content.content)) > 100:
+                        raise SystemExit(f"{url}{where} answered {answer.status}, or something of another length")
+                times[side].append((processor_s(pid) - before) / turn)
+                connection.close()
+    return min(times[0]), min(times[1]), len(content.content)
+
+
+def slope(values: list[float]) -> float:
+    """How much is added with each value, by least squares."""
+    return statistics.linear_regression(range(len(values)), values).slope
+
+
+def both(times: list[float]) -> str:
+    """Half are faster than the first number, and 95 of 100 than the second."""
+    cuts = statistics.quantiles(times, n=20)
+    return f"p50 {1000 * statistics.median(times):.0f} ms p95 {1000 * cuts[18]:.0f} ms"
+
+
+def main() -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=10, help="of the load (default 10)")
+    parser.add_argument("--pages", type=int, default=200, help="open pages, each with a user of its own (default 200)")
+    parser.add_argument("--forms", type=float, default=50, help="forms a minute (default 50)")
+    parser.add_argument("--rounds", type=int, default=5, help="of the comparison with a bare route (default 5)")
+    parser.add_argument("--quick", action="store_true", help="one minute")
+    parser.add_argument("--port", type=int, default=18080, help="of the service, and of the bare route the next one")
+    parser.add_argument("--part", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, default=Path(), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.part:
+        parts = {
+            "cvat": lambda: be_cvat(options.pages),
+            "kubernetes": lambda: be_kubernetes(options.folder),
+            "bare": lambda: be_bare(options.port),
+        }
+        parts[options.part]()
+        return
+    compare(options)
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Start everything, load it, and print the line."""
+    minutes = 1.0 if options.quick else options.minutes
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        part("--part=cvat", f"--pages={options.pages}") as cvat,
+        part("--part=kubernetes", f"--folder={temporary}") as kubernetes,
+    ):
+        facts, kubeconfig = told(cvat), told(kubernetes)["kubeconfig"]
+        with serving(Path(temporary), options.port, facts, kubeconfig) as service:
+
+            async def run() -> tuple[Load, Measured]:
+                limits = httpx.Limits(max_connections=1000, max_keepalive_connections=1000, keepalive_expiry=60)
+                options_of_client = {"base_url": service.url, "limits": limits, "timeout": 30, "trust_env": False}
+                async with httpx.AsyncClient(**options_of_client) as client:
+                    load = Load(client, [(str(session), int(task)) for session, task in facts["pages"]])
+                    return load, await measure(load, service, cvat, kubernetes, minutes, options.forms)
+
+            load, found = asyncio.run(run())
+            ours, bare, length = own_work(service, *load.pages[0], options.port + 1, options.rounds, 400)
+    a_minute = 1 if minutes > 1 else 6
+    memory = ", ".join(f"{value:.1f}" for value in found.memory_mib[1:])
+    errors = ", ".join(f"{count} x {text}" for text, count in load.errors.most_common(5)) or "none"
+    print(
+        f"{options.pages} pages and {options.forms:g} forms a minute for {minutes:g} min: {load.requests} requests, "
+        f"{load.requests / found.seconds:.1f}/s, errors {errors}, beyond a limit (429) {load.limited}; "
+        f"polls {both(load.polls_s)}, forms {both(load.forms_s)}, submissions {both(load.sent_s)}; processor "
+        f"{1000 * found.processor_s / load.requests:.1f} ms a request, {found.processor_s / found.seconds:.0%} of a "
+        f"core; a poll asks CVAT {found.asked[0]:.2f} times and Kubernetes {found.asked[1]:.2f} times; memory at the "
+        f"start {found.start_mib:.1f} MiB, warm {found.memory_mib[0]:.1f}, then {memory}: "
+        f"{a_minute * slope(found.memory_mib):+.2f} MiB a minute; GET api/runs of {length} bytes "
+        f"{1000 * ours:.2f} ms of processor, a bare route {1000 * bare:.2f} ms: {ours / bare:.2f} x"
+    )
+
+
+if __name__ == "__main__":
+    main()
