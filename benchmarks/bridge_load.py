@@ -450,8 +450,9 @@ def compare(options: argparse.Namespace) -> None:
 
             async def run() -> tuple[Load, Measured]:
                 limits = httpx.Limits(max_connections=1000, max_keepalive_connections=1000, keepalive_expiry=60)
-                options_of_client = {"base_url": service.url, "limits": limits, "timeout": 30, "trust_env": False}
-                async with httpx.AsyncClient(**options_of_client) as client:
+                async with httpx.AsyncClient(
+                    base_url=service.url, limits=limits, timeout=30, trust_env=False
+                ) as client:
                     load = Load(client, [(str(session), int(task)) for session, task in facts["pages"]])
                     return load, await measure(load, service, cvat, kubernetes, minutes, options.forms)
 
