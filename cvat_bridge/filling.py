@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from urllib.parse import unquote
 
 from cvat_bridge.answers import Complaint, Refusal
 from cvat_bridge.cluster import PoolChoice
@@ -123,14 +124,27 @@ def _checked_as(field: Field, offered: Offered) -> Parameter:
 
 
 def _require_no_export(field: Field, text: str, filling: Filling) -> None:
-    """Exports of the bridge hold what CVAT showed to whoever asked for them, and to nobody else."""
+    """Exports of the bridge hold what CVAT showed to whoever asked for them, and to nobody else.
+
+    Neither they nor a folder that holds them may be named. Of another's template nobody knows which text is a place.
+    """
+    store, prefix = filling.installation.store, filling.exports_prefix.strip("/")
+    kept = f"{store.rstrip('/')}/{prefix}"
+    refusal = f"{field.name}: exports below {kept} are not taken again; start the run from their task."
     if field.parameter.type not in (Type.LOCATION, Type.LOCATIONS):
+        if field.parameter.type is Type.TEXT and f"/{prefix}/" in f"/{_plain(text)}/":
+            raise ConfigError(refusal)
         return
-    store = filling.installation.store
-    kept = f"{store.rstrip('/')}/{filling.exports_prefix.strip('/')}"
     for line in lines(text):
-        if f"{resolve(line, store).rstrip('/')}/".startswith(f"{kept}/"):
-            raise ConfigError(f"{field.name}: exports below {kept} are not taken again; start the run from their task.")
+        place, inside = f"{_plain(resolve(line, store))}/", f"{_plain(kept)}/"
+        if place.startswith(inside) or inside.startswith(place):
+            raise ConfigError(refusal)
+
+
+def _plain(place: str) -> str:
+    """A URL or key without what does not change where it leads."""
+    scheme, separator, rest = unquote(place).rpartition("://")
+    return scheme + separator + "/".join(part for part in rest.split("/") if part not in ("", "."))
 
 
 def _needs_export(offered: Offered) -> bool:

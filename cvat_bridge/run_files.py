@@ -22,7 +22,6 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 TAIL_BYTES = 64 * 1024
-MOST_REPORT_BYTES = 256 * 2**20
 PINS = "cvat-models"
 _AP_S, _PINS_S = 10.0, 5.0
 _RETRY_S = 5.0

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import anyio.to_thread
+
 from cvat_bridge.access import Seen
 from cvat_bridge.cvat_questions import CvatQuestions, TooLargeError, whole_number
 from cvat_bridge.errors import CvatRefusedError
@@ -118,7 +120,11 @@ async def _counted(cvat: CvatQuestions, seen: Seen, tasks: list[Mapping[str, Any
         async with cvat.few:
             path = f"tasks/{number}/annotations"
             tree = await cvat.get(path, seen.who, most_bytes=MOST_ANNOTATION_BYTES // max(1, len(tasks)))
-            count_boxes(task, tree, total)
+            own = Counted()
+            await anyio.to_thread.run_sync(count_boxes, task, tree, own)
+            total.boxes.update(own.boxes)
+            total.dropped.update(own.dropped)
+            total.images_with_boxes += own.images_with_boxes
 
     try:
         await asyncio.gather(*(add(task) for task in tasks))
@@ -131,12 +137,12 @@ async def _counted(cvat: CvatQuestions, seen: Seen, tasks: list[Mapping[str, Any
 def count_boxes(task: Mapping[str, Any], annotations: Mapping[str, Any], into: Counted) -> None:
     """Add the boxes that an export of the task would have: shapes, and tracks on every frame that they are on."""
     size, segment = whole_number(task.get("size")), whole_number(task.get("segment_size"))
-    frames: set[int] = set()
+    spans: list[tuple[int, int]] = []
     for shape in _mappings(annotations.get("shapes")):
         kind, frame = str(shape.get("type")), whole_number(shape.get("frame"))
         if kind in _BOXES:
             into.boxes[whole_number(shape.get("label_id"))] += 1
-            frames.add(frame)
+            spans.append((frame, frame + 1))
         else:
             into.dropped[_DROPPED.get(kind, "other shapes")] += 1
     for track in _mappings(annotations.get("tracks")):
@@ -145,15 +151,15 @@ def count_boxes(task: Mapping[str, Any], annotations: Mapping[str, Any], into: C
             into.dropped["other tracks"] += 1
             continue
         covered = _covered(keys, size, segment)
-        into.boxes[whole_number(track.get("label_id"))] += len(covered)
-        frames |= covered
+        into.boxes[whole_number(track.get("label_id"))] += _frames_in(covered)
+        spans += covered
     into.dropped["tags"] += len(_mappings(annotations.get("tags")))
-    into.images_with_boxes += len(frames)
+    into.images_with_boxes += _frames_in(spans)
 
 
-def _covered(keys: list[Mapping[str, Any]], size: int, segment: int) -> set[int]:
-    """The frames that a track is on: from each key frame to the next, and from the last to the end of its job."""
-    frames: set[int] = set()
+def _covered(keys: list[Mapping[str, Any]], size: int, segment: int) -> list[tuple[int, int]]:
+    """The frames that a track is on, from and up to: each key frame to the next, the last to the end of its job."""
+    spans = []
     for place, key in enumerate(keys):
         start = whole_number(key.get("frame"))
         if key.get("outside"):
@@ -162,9 +168,17 @@ def _covered(keys: list[Mapping[str, Any]], size: int, segment: int) -> set[int]
             end = whole_number(keys[place + 1].get("frame"))
         else:
             end = min(size, (start // segment + 1) * segment) if segment > 0 else size
-        # What CVAT says of a task bounds what is counted: a number is no reason for a long loop.
-        frames |= set(range(start, max(start + 1, min(end, size))))
-    return frames
+        spans.append((start, max(start + 1, min(end, size))))
+    return spans
+
+
+def _frames_in(spans: Iterable[tuple[int, int]]) -> int:
+    """How many frames lie in at least one of the spans. Only ends are looked at: a video has many frames."""
+    total, reached = 0, -1
+    for start, end in sorted(spans):
+        total += max(0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
 
 
 def _by_class(labels: Iterable[Label], counted: Counted | None) -> list[dict[str, Any]]:

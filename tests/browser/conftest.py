@@ -1,4 +1,4 @@
-"""A browser for each worker, a fresh origin and window for each test, and a watch over the console."""
+"""A browser for each file of tests, a fresh origin and window for each test, and a watch over the console."""
 
 import os
 import shutil
@@ -32,8 +32,9 @@ def chromium() -> str | None:
     return os.environ.get("CHROMIUM") or shutil.which("chromium")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Not for the session: as long as Playwright is there, no other test of this process can run an event loop."""
     path = chromium()
     if path is None:
         pytest.skip("there is no chromium on the path, and CHROMIUM names none: the page is not tested in a browser")

@@ -1,14 +1,17 @@
 """What a template of somebody else is told, with Onepanel's names and habits."""
 
+import json
 from typing import Any
 
 import pytest
+import yaml
 
 from cvat_bridge.answers import Refusal
 from cvat_bridge.filling import Filling, fill_in
 from cvat_bridge.offered import Offered, read_offered
 from cvat_bridge.subject import Subject
 from run_config.installation import Installation
+from workflows.cli import RENDERED
 
 KEY = "{{workflow.namespace}}/{{workflow.parameters.cvat-annotation-path}}"
 
@@ -53,3 +56,36 @@ def test_a_store_that_such_a_template_cannot_find_is_said(store: str) -> None:
     with pytest.raises(Refusal) as refused:
         fill_in(template(KEY), {}, filling(store))
     assert "reads its data below ml/ in the bucket" in str(refused.value.complaints[0].text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cvat-exports/task-9",
+        "cvat-exports",
+        "s3://lab/ml/cvat-exports/task-9/run-2/dataset.zip",
+        "s3://lab/ml/./cvat-exports//task-9",
+        "s3://lab/ml/%63vat-exports/task-9",
+        "s3://lab/ml",
+        "s3://lab",
+    ],
+)
+def test_nobody_trains_on_what_was_exported_for_somebody_else(text: str) -> None:
+    tree = yaml.safe_load((RENDERED / "cvat-train.yaml").read_text())
+    offered = read_offered(tree)
+    assert offered is not None
+    with pytest.raises(Refusal) as refused:
+        fill_in(offered, {"cvat-test-path": text}, filling("s3://lab/ml"))
+    assert "cvat-test-path" in {one.field for one in refused.value.complaints}
+
+
+def test_neither_does_a_template_of_somebody_else() -> None:
+    theirs = template(KEY)
+    more = {"name": "cvat-finetune-checkpoint", "value": ""}
+    tree = json.loads(json.dumps(theirs.tree))
+    tree["spec"]["arguments"]["parameters"].append(more)
+    offered = read_offered(tree)
+    assert offered is not None
+    with pytest.raises(Refusal, match="are not taken again"):
+        fill_in(offered, {"cvat-finetune-checkpoint": "cvat-exports/task-9"}, filling("s3://lab/ml"))
+    assert fill_in(offered, {"cvat-finetune-checkpoint": "models/7"}, filling("s3://lab/ml"))

@@ -334,3 +334,13 @@ def test_help_is_safe_html(markdown: str) -> None:
 def test_a_seen_subject_does_not_show_its_session() -> None:
     seen = Seen(User(1, "ann"), Session("private"), Subject.tasks([8]), ())
     assert "private" not in repr(seen)
+
+
+def test_long_videos_with_many_tracks_are_counted_by_their_ends() -> None:
+    """Frame by frame this would be 10^10 of them."""
+    keys = [{"type": "rectangle", "frame": 0}, {"type": "rectangle", "frame": 10, "outside": True}]
+    tracks = [{"label_id": 1, "shapes": [{"type": "rectangle", "frame": 5}]} for _ in range(10_000)]
+    counted = Counted()
+    count_boxes({"size": 10**6}, {"tracks": [{"label_id": 2, "shapes": keys}, *tracks]}, counted)
+    assert counted.boxes == {1: 10_000 * (10**6 - 5), 2: 10}
+    assert counted.images_with_boxes == 10**6

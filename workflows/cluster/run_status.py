@@ -64,7 +64,6 @@ class Node(_Record):
         return int(match[1]) if match else None
 
 
-
 @dataclass(frozen=True, slots=True)
 class Step:
     """What a person sees of a step: one attempt, or what a step waits for."""
