@@ -13,6 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cvat_sdk import models  # type: ignore[import-untyped]
+
 from cvat_bridge import grants
 from cvat_bridge.errors import BridgeError, CvatRefusedError
 from cvat_bridge.serving.cvat_tasks import (
@@ -237,12 +239,10 @@ def _upload(
         outcome.added += len(found)
         return
     there = task.shapes()
-    if existing is Existing.REPLACE_AUTOMATIC:
-        old = [each for each in there if str(each.source) == AUTO]
-        task.remove(old)
-        outcome.removed += len(old)
-        there = [each for each in there if str(each.source) != AUTO]
-    new = _missing(found, there)
+    # These go last: a pod that is lost in between leaves both, and the next one takes both as old.
+    old = [each for each in there if existing is Existing.REPLACE_AUTOMATIC and str(each.source) == AUTO]
+    going = {each.id for each in old}
+    new = _missing(found, there, going)
     outcome.there += len(found) - len(new)
     outcome.added += len(new)
     for part in batches(new):
@@ -255,16 +255,20 @@ def _upload(
                 task.add(new_shape(each, attributes(each)) for each in left)
             except Exception as error:
                 if passes(error):
-                    left = _missing(left, task.shapes())
+                    left = _missing(left, task.shapes(), going)
                     if not left:
                         return
                 raise
 
         patience.ask(task.title, add_what_is_missing)
+    task.remove(old)
+    outcome.removed += len(old)
 
 
-def _missing(found: list[Rectangle], there: list[object]) -> list[Rectangle]:
-    return not_there_yet(found, [box for each in there if (box := as_rectangle(each)) is not None])
+def _missing(found: list[Rectangle], there: list[models.LabeledShape], going: set[int]) -> list[Rectangle]:
+    """Those that are not among what is there and stays; `going`: the ids of what will be removed."""
+    stays = (as_rectangle(each) for each in there if each.id not in going)
+    return not_there_yet(found, [box for box in stays if box is not None])
 
 
 def _run_name(model: str) -> str:

@@ -1,7 +1,7 @@
 """The model server: the three calls that CVAT makes to a Nuclio dashboard, answered with trained models.
 
-CVAT sends no proof of who it is: this port is for CVAT alone, which a network policy sees to. What is not ours
-goes to the Nuclio that the settings name, or is unknown.
+CVAT sends no proof of who it is: this port is for CVAT alone, which a network policy sees to. Of these three
+calls, those for functions that are not ours go to the Nuclio that the settings name. Any other call is unknown.
 """
 
 import asyncio
@@ -185,6 +185,8 @@ def _add_nuclio_calls(app: FastAPI, server: ModelServer) -> None:
     async def get_function(name: str, request: Request) -> Response:
         function = await server.listing.find(name)
         if function is None:
+            if name in (".", ".."):
+                raise _no_function(name)  # as a part of a path it would be another call
             return await _hand_on(server, request, name)
         return JSONResponse(function.to_nuclio(server.port))
 
@@ -204,15 +206,19 @@ def _add_nuclio_calls(app: FastAPI, server: ModelServer) -> None:
         return JSONResponse(answer)
 
     @app.api_route("/{path:path}", methods=METHODS)
-    async def anything_else(request: Request) -> Response:
-        return await _hand_on(server, request, "")
+    async def anything_else() -> Response:
+        # A dashboard can also deploy and delete: that is nobody's to do through this port.
+        raise Refusal(404, "there is no such call here: functions are listed, looked up and invoked, and nothing else")
+
+
+def _no_function(name: str) -> Refusal:
+    return Refusal(404, f"there is no function {name[:100]!r} here: look at the list again, models come and go")
 
 
 async def _hand_on(server: ModelServer, request: Request, function: str) -> Response:
     """The answer of the Nuclio that the settings name."""
     if not server.nuclio.address:
-        what = f"function {function[:100]!r}" if function else "such call"
-        raise Refusal(404, f"there is no {what} here: look at the list again, models come and go")
+        raise _no_function(function)
     try:
         response = await server.nuclio.hand_on(
             request.method,

@@ -29,8 +29,8 @@ from cvat_bridge.subject import Kind, Subject
 
 T = TypeVar("T")
 
-AUTO, CORRECTED = "auto", "semi-auto"
-"""Where a shape came from, as CVAT writes it: a model, and a model whose shape a person has corrected."""
+AUTO = "auto"
+"""Where a shape came from, as CVAT writes it: a model, and no person has corrected it."""
 TIMEOUT_S = (10.0, 120.0)
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0
 AHEAD = 4
@@ -241,8 +241,8 @@ class CvatTask:
 
 
 def as_rectangle(shape: models.LabeledShape) -> Rectangle | None:
-    """An existing shape that a model drew, as drawn or corrected; None for all others."""
-    if str(shape.source) not in (AUTO, CORRECTED) or str(shape.type) != "rectangle" or len(shape.points) != 4:
+    """An existing rectangle, whoever drew it; None for all other shapes."""
+    if str(shape.type) != "rectangle" or len(shape.points) != 4:
         return None
     x1, y1, x2, y2 = shape.points
     return Rectangle(shape.frame, shape.label_id, (x1, y1, x2, y2))

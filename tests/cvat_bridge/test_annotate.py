@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from cvat_sdk.api_client import exceptions
 
 from cvat_bridge.errors import BridgeError, CvatRefusedError, CvatTokenError, CvatUnavailableError, GrantError
 from cvat_bridge.grants import Grant, sign
@@ -138,6 +139,63 @@ def test_what_a_person_drew_is_kept(cvat: CvatDouble, task: Task, step: Callable
     step(task).runs()
     assert person in task.shapes
     assert sources(task)["auto"] > 0
+
+
+@pytest.mark.parametrize("source", ["manual", "semi-auto", "auto", "file"])
+def test_nothing_is_added_where_a_box_of_the_label_is_whoever_drew_it(
+    task: Task, step: Callable[..., Step], source: str
+):
+    one = step(task)
+    one.runs()
+    before = places(task)
+    for each in task.shapes:
+        each["source"] = source
+    assert f"0 boxes added on 4 images of 1 task; {len(before)} were there already" in one.runs()
+    assert places(task) == before
+
+
+def test_a_step_lost_while_it_replaces_loses_no_shape_and_the_next_one_repairs_it(
+    cvat: CvatDouble, task: Task, step: Callable[..., Step], monkeypatch
+):
+    person = cvat.add_box(task, 0, "bolt", BOX)
+    one = step(task)
+    one.runs()
+    # In the places of the new ones: these must not keep the new ones from being added.
+    before = list(task.shapes)
+
+    def lost(_: cvat_tasks.CvatTask, __: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cvat_tasks.CvatTask, "remove", lost)
+        with pytest.raises(KeyboardInterrupt):
+            one.runs(existing="replace-automatic")
+    new = len(before) - 1
+    assert all(each in task.shapes for each in before)
+    assert len(task.shapes) == len(before) + new
+    assert f"{2 * new} shapes removed" in one.runs()
+    assert person in task.shapes
+    assert places(task) == sorted((each["frame"], each["label_id"], tuple(each["points"])) for each in before)
+    assert not any(each in task.shapes for each in before if each is not person)
+
+
+def test_an_upload_that_never_arrived_is_sent_again_before_the_old_ones_go(
+    task: Task, step: Callable[..., Step], monkeypatch
+):
+    """What is there already and will be removed says nothing about what has arrived."""
+    one = step(task)
+    one.runs()
+    before, plain, fails = places(task), cvat_tasks.CvatTask.add, [1]
+
+    def add(self: cvat_tasks.CvatTask, shapes: Any) -> None:
+        if fails:
+            fails.pop()
+            raise exceptions.ApiException(status=503)
+        plain(self, shapes)
+
+    monkeypatch.setattr(cvat_tasks.CvatTask, "add", add)
+    assert f"{len(before)} shapes removed" in one.runs(existing="replace-automatic")
+    assert places(task) == before
 
 
 def test_automatic_shapes_are_replaced_and_no_others(cvat: CvatDouble, task: Task, step: Callable[..., Step]):

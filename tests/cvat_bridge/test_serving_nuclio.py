@@ -31,7 +31,7 @@ class Dashboard:
         self.seen.append((request.method, place, dict(request.headers), body))
         if request.url.path == "/api/functions" and request.method == "GET":
             return JSONResponse(self.list)
-        if request.url.path == "/moved":
+        if request.url.path.endswith("/moved"):
             return Response(status_code=302, headers={"location": "http://example.invalid/"})
         if request.url.path.endswith("/large"):
             return StreamingResponse((b"x" * 65536 for _ in range(64)), headers={"set-cookie": "a=b"})
@@ -82,31 +82,54 @@ def test_functions_of_both_are_listed_and_called(store: str, dashboard: tuple[Da
         assert running.client.get("/api/functions/theirs").status_code == 200
 
 
-def test_other_calls_are_handed_on_as_they_are(store: str, dashboard: tuple[Dashboard, str]):
+def test_calls_for_its_functions_are_handed_on_as_they_are(store: str, dashboard: tuple[Dashboard, str]):
     theirs, url = dashboard
     with model_server(store, nuclio=f"{url}/nuclio/") as running:
-        running.client.post("/api/functions", content=b"deploy")
-        assert theirs.seen[-1][::3] == ("POST", b"deploy")
-        running.client.get("/api/projects/a%2Fb?x=1")
-        assert theirs.seen[-1][1] == "/nuclio/api/projects/a%2Fb?x=1"
-        running.client.get(f"{running.url}//example.invalid/x")
-        assert theirs.seen[-1][1] == "/nuclio/example.invalid/x"
-        large = running.client.get("/large")
+        running.client.get("/api/functions/a%20b?x=1")
+        assert theirs.seen[-1][1] == "/nuclio/api/functions/a%20b?x=1"
+        running.invoke("theirs", b"anything")
+        assert theirs.seen[-1][1::2] == ("/nuclio/api/function_invocations", b"anything")
+        large = running.client.get("/api/functions/large")
         assert len(large.content) == 64 * 65536
+
+
+@pytest.mark.parametrize(
+    ("method", "place"),
+    [
+        ("POST", "/api/functions"),
+        ("DELETE", "/api/functions"),
+        ("PUT", "/api/functions/theirs"),
+        ("PATCH", "/api/functions/theirs"),
+        ("GET", "/api/functions/theirs/logs"),
+        ("GET", "/api/functions/theirs%2Flogs"),
+        ("GET", "/api/functions/%2e%2e"),
+        ("GET", "/api/function_invocations"),
+        ("GET", "/api/projects"),
+        ("GET", "//example.invalid/x"),
+        ("GET", "/"),
+    ],
+)
+def test_no_other_call_reaches_it(store: str, dashboard: tuple[Dashboard, str], method: str, place: str):
+    theirs, url = dashboard
+    with model_server(store, nuclio=url) as running:
+        answer = running.client.request(method, running.url + place, content=b"deploy" if method != "GET" else None)
+        assert answer.status_code == 404
+        assert "there is no" in answer.json()["error"]
+        assert theirs.seen == []
 
 
 def test_its_redirects_and_cookies_stay_with_it(store: str, dashboard: tuple[Dashboard, str]):
     with model_server(store, nuclio=dashboard[1]) as running:
-        moved = running.client.get("/moved", follow_redirects=False)
+        moved = running.client.get("/api/functions/moved", follow_redirects=False)
         assert moved.status_code == 302
         assert "location" not in moved.headers
-        assert "set-cookie" not in running.client.get("/large").headers
+        assert "set-cookie" not in running.client.get("/api/functions/large").headers
 
 
 def test_more_than_is_handed_on_is_refused(store: str, dashboard: tuple[Dashboard, str], monkeypatch):
     monkeypatch.setattr(nuclio, "MOST_BODY_BYTES", 1000)
     with model_server(store, nuclio=dashboard[1]) as running:
-        assert running.client.post("/api/projects", content=b"x" * 2000).status_code == 413
+        assert running.invoke("theirs", b"x" * 2000).status_code == 413
 
 
 @pytest.mark.parametrize("listed", [[], "no list", 3])
