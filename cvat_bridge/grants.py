@@ -1,8 +1,9 @@
-"""Signed permissions: a user whom CVAT let see a subject may have it exported, for an hour.
+"""Signed permissions: a user whom CVAT let see a subject may have it exported, for an hour, or annotated.
 
-`detr1.<payload>.<HMAC-SHA256>`, both parts base64url without padding; the payload is JSON with subject, user
-and the second at which it ends. The key is shared by the bridge, which signs, and the steps that ask CVAT
-with the service account's token. Whoever may submit workflows but has no signature gets nothing.
+`detr1.<payload>.<HMAC-SHA256>`, both parts base64url without padding; the payload is JSON with subject, user,
+purpose, and the second at which it ends. One that is for an export annotates nothing. The key is shared by
+the bridge, which signs, and the steps that ask CVAT with the service account's token. Whoever may submit
+workflows but has no signature gets nothing.
 """
 
 import base64
@@ -13,6 +14,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 
 from cvat_bridge.errors import BridgeError, GrantError
 from cvat_bridge.subject import Subject
@@ -22,6 +24,13 @@ LEAST_KEY_BYTES = 16
 _ASK_AGAIN = "start the run from CVAT again"
 
 
+class Purpose(StrEnum):
+    """What a grant lets a step do."""
+
+    EXPORT = "export"
+    ANNOTATE = "annotate"
+
+
 @dataclass(frozen=True, slots=True)
 class Grant:
     """What was permitted to whom. `expires`: Unix time in seconds."""
@@ -29,19 +38,26 @@ class Grant:
     subject: Subject
     user: str
     expires: int
+    purpose: Purpose = Purpose.EXPORT
 
 
 def sign(grant: Grant, key: bytes) -> str:
     """The text that stands for the grant in a parameter."""
-    content = {"subject": str(grant.subject), "user": grant.user, "expires": grant.expires}
+    content = {"subject": str(grant.subject), "user": grant.user, "expires": grant.expires, "purpose": grant.purpose}
     payload = _encode(json.dumps(content, separators=(",", ":")).encode())
     return f"{VERSION}.{payload}.{_encode(_mac(payload, key))}"
 
 
 def verify(
-    text: str, subject: Subject, key: bytes, *, accept_expired: bool = False, now: Callable[[], float] = time.time
+    text: str,
+    subject: Subject,
+    key: bytes,
+    *,
+    purpose: Purpose = Purpose.EXPORT,
+    accept_expired: bool = False,
+    now: Callable[[], float] = time.time,
 ) -> Grant:
-    """The grant, when it is ours, for this subject, and its hour has not passed.
+    """The grant, when it is ours, for this subject and purpose, and its time has not passed.
 
     Raises GrantError: one sentence that says which of them is not so.
     """
@@ -56,7 +72,10 @@ def verify(
     if not right:
         raise GrantError(f"cvat-grant was not signed by this installation, or was changed: {_ASK_AGAIN}")
     content = json.loads(_decode(payload))
-    grant = Grant(Subject.parse(content["subject"]), content["user"], content["expires"])
+    signed_for = Purpose(content["purpose"])
+    grant = Grant(Subject.parse(content["subject"]), content["user"], content["expires"], signed_for)
+    if grant.purpose is not purpose:
+        raise GrantError(f"cvat-grant is to {grant.purpose}, not to {purpose}: {_ASK_AGAIN}")
     if grant.subject != subject:
         raise GrantError(f"cvat-grant is for {grant.subject}, not for {subject}: {_ASK_AGAIN}")
     if grant.expires < now() and not accept_expired:

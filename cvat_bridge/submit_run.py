@@ -27,6 +27,8 @@ NOBODY = 0
 """The user of runs that no click started."""
 
 _LOCKS = 256
+QUEUE_S = 24 * 3600
+"""A grant to annotate is first looked at when there is a GPU, which may take so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +111,13 @@ class Submitter:
         return Started(found or body, found is None)
 
     async def _body(self, seen: Seen, wanted: Wanted, offered: Offered, name: str) -> dict[str, Any]:
-        expires = int(time.time()) + self._settings.grants.lifetime_s
+        purpose, lifetime_s = grants.Purpose.EXPORT, self._settings.grants.lifetime_s
+        if offered.filled(Fill.MODEL) is not None:
+            purpose, lifetime_s = grants.Purpose.ANNOTATE, max(lifetime_s, QUEUE_S)
+        grant = grants.Grant(seen.subject, seen.user.name, int(time.time()) + lifetime_s, purpose)
         filling = Filling(
             subject=seen.subject,
-            grant=grants.sign(grants.Grant(seen.subject, seen.user.name, expires), self._key),
+            grant=grants.sign(grant, self._key),
             run=name,
             installation=self._installation,
             exports_prefix=self._settings.exports.prefix,

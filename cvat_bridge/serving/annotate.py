@@ -127,7 +127,8 @@ def annotate(
     existing = _checked(request)
     subject = Subject.parse(request.subject)
     key = grants.signing_key(environment.get("CVAT_BRIDGE_SIGNING_KEY"))
-    grants.verify(request.grant, subject, key, accept_expired=settings.grants.accept_expired)
+    expired_too = settings.grants.accept_expired
+    grants.verify(request.grant, subject, key, purpose=grants.Purpose.ANNOTATE, accept_expired=expired_too)
     place = permitted(request.store, {"trained-model": request.model})["trained-model"]
     patience = Patience(settings.exports.save_for_s if patience_s is None else patience_s, say)
     with tempfile.TemporaryDirectory(prefix="cvat-bridge-") as cache:

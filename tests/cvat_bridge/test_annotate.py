@@ -17,7 +17,7 @@ import yaml
 from cvat_sdk.api_client import exceptions
 
 from cvat_bridge.errors import BridgeError, CvatRefusedError, CvatTokenError, CvatUnavailableError, GrantError
-from cvat_bridge.grants import Grant, sign
+from cvat_bridge.grants import Grant, Purpose, sign
 from cvat_bridge.serving import cvat_tasks
 from cvat_bridge.serving.annotate import AnnotateRequest, annotate
 from cvat_bridge.subject import Subject
@@ -54,7 +54,7 @@ class Step:
     environment: dict[str, str] = field(default_factory=dict)
 
     def request(self) -> AnnotateRequest:
-        grant = Grant(Subject.parse(self.subject), "ann", int(time.time()) + 60)
+        grant = Grant(Subject.parse(self.subject), "ann", int(time.time()) + 60, Purpose.ANNOTATE)
         values = {
             "store": str(self.folder / "store"),
             "subject": self.subject,
@@ -358,7 +358,7 @@ def test_a_task_that_the_account_may_not_see_is_a_sentence(cvat: CvatDouble, tas
 
 
 def test_without_a_signature_nothing_is_asked(cvat: CvatDouble, task: Task, step: Callable[..., Step]):
-    for grant in ("", "detr1.e30.AAAA", sign(Grant(Subject.tasks([4]), "ann", 2**40), KEY.encode())):
+    for grant in ("", "detr1.e30.AAAA", sign(Grant(Subject.tasks([4]), "ann", 2**40, Purpose.ANNOTATE), KEY.encode())):
         with pytest.raises(GrantError):
             step(task).runs(grant=grant)
     assert cvat.seen == []

@@ -1,11 +1,13 @@
 """A grant is good for its subject, for its time, and for whoever has the key."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cvat_bridge.errors import BridgeError, GrantError
-from cvat_bridge.grants import Grant, sign, signing_key, verify
+from cvat_bridge.grants import Grant, Purpose, sign, signing_key, verify
 from cvat_bridge.subject import Subject
 
 KEY = b"a key of some length"
@@ -34,6 +36,14 @@ def test_a_signed_grant_comes_back():
 def test_what_is_not_ours_or_for_something_else_is_refused(text: str, subject: Subject, key: bytes, words: str):
     with pytest.raises(GrantError, match=words):
         verify(text, subject, key, accept_expired=True, now=lambda: 999)
+
+
+@pytest.mark.parametrize(("signed", "asked"), [(Purpose.EXPORT, Purpose.ANNOTATE), (Purpose.ANNOTATE, Purpose.EXPORT)])
+def test_a_permission_for_one_thing_is_none_for_the_other(signed: Purpose, asked: Purpose):
+    text = sign(replace(GRANT, purpose=signed), KEY)
+    assert verify(text, SUBJECT, KEY, purpose=signed, now=lambda: 999).purpose is signed
+    with pytest.raises(GrantError, match=f"is to {signed}, not to {asked}"):
+        verify(text, SUBJECT, KEY, purpose=asked, now=lambda: 999)
 
 
 def test_an_old_one_is_refused_unless_the_installation_takes_it():

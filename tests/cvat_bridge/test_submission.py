@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from cvat_bridge import grants
+from cvat_bridge.errors import GrantError
 from cvat_bridge.export_formats import export_format
 from cvat_bridge.subject import Subject
 from tests.cvat_bridge.running_bridge import (
@@ -80,6 +81,18 @@ def test_the_permission_is_for_this_user_subject_and_hour(bridge: Bridge) -> Non
     grant = grants.verify(arguments(bridge.runs[0])["cvat-grant"], Subject.project(project.id), KEY)
     assert grant.user == "ann"
     assert 3590 < grant.expires - time.time() <= 3600
+
+
+def test_the_permission_to_annotate_outlasts_the_wait_for_a_gpu_and_exports_nothing(bridge: Bridge) -> None:
+    task = bridge.cvat.add_blank_task("One", owner=bridge.cvat.ann)
+    given = {"trained-model": "models/7"}
+    answer = bridge.browser(bridge.cvat.ann).start("detr-annotate", task=[task.id], parameters=given)
+    assert answer.status_code == 201, answer.text
+    text, subject = arguments(bridge.runs[0])["cvat-grant"], Subject.tasks([task.id])
+    grant = grants.verify(text, subject, KEY, purpose=grants.Purpose.ANNOTATE)
+    assert grant.expires - time.time() > 23 * 3600
+    with pytest.raises(GrantError):
+        grants.verify(text, subject, KEY)
 
 
 def test_the_same_click_twice_is_one_run(bridge: Bridge, task: Task) -> None:

@@ -17,7 +17,7 @@ from cvat_sdk.core.client import Client
 from cvat_sdk.core.proxies.tasks import ResourceType
 
 from cvat_bridge.cvat_api import CvatApi
-from cvat_bridge.grants import Grant, sign
+from cvat_bridge.grants import Grant, Purpose, sign
 from cvat_bridge.serving.cvat_tasks import connect
 from cvat_bridge.settings import Cvat
 from cvat_bridge.subject import Subject
@@ -125,9 +125,9 @@ class LiveTask:
     def shapes(self) -> list[Any]:
         return list(self.client.tasks.api.retrieve_annotations(self.number)[0].shapes)
 
-    def grant(self) -> str:
+    def grant(self, purpose: Purpose = Purpose.EXPORT) -> str:
         """What the bridge would have signed for whoever clicked."""
-        return sign(Grant(self.subject, "live test", int(time.time()) + 600), KEY.encode())
+        return sign(Grant(self.subject, "live test", int(time.time()) + 600, purpose), KEY.encode())
 
     def step(self, program: str, *arguments: str, folder: Path) -> str:
         """Run a step's command as its pod does; what it printed."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from cvat_bridge.grants import Purpose
 from tests.cvat_bridge.model_stores import OUTPUT, write_run
 from tests.cvat_double.drawing import LABELS
 from tests.live.live_cvat import IMAGES, LiveTask
@@ -39,7 +40,7 @@ def test_a_model_annotates_and_leaves_what_people_drew(live_task: LiveTask, tmp_
         arguments = [
             f"--store={tmp_path / 'store'}",
             f"--subject={live_task.subject}",
-            f"--grant={live_task.grant()}",
+            f"--grant={live_task.grant(Purpose.ANNOTATE)}",
             f"--model={OUTPUT}/{RUN}/model",
             "--threshold=0.005",
             f"--existing={existing}",
