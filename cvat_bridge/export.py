@@ -78,6 +78,7 @@ class ExportStep:
     ) -> None:
         self._api, self._store, self._progress, self._pace = api, store, progress, pace
         self._patience = Patience(settings.exports.save_for_s, pace, progress.say)
+        self._longest_s = settings.exports.longest_s
         self._storage = settings.cvat.cloud_storage_id if store.url.startswith("s3://") else None
         self._storage_checked = False
 
@@ -135,9 +136,10 @@ class ExportStep:
             self._progress.say(f"{export.name}: {ZIP_NAME} of an attempt before this one is whole")
             return ""
         attempts = 0
+        until, pauses = time.monotonic() + self._longest_s, self._pace.pauses()
         while attempts < MOST_ATTEMPTS:
             started = self._start(export)
-            request = self._wait(export, started.rq_id, ours=started.is_ours)
+            request = self._wait(export, started.rq_id, until, ours=started.is_ours)
             problem = self._fetch(export, request) if self._storage is None and started.is_ours else ""
             # Also after somebody else's: it may have been this step's own, asked for before it was killed.
             problem = problem or self._problem(export)
@@ -153,7 +155,7 @@ class ExportStep:
                 attempts += 1
                 self._progress.say(f"{export.name}: CVAT has finished, but {problem}; asking again")
             else:
-                time.sleep(self._pace.first_s)
+                self._rest(export, next(pauses), until)
         where = (
             "the log of CVAT's export worker"
             if self._storage is None
@@ -198,7 +200,16 @@ class ExportStep:
         bucket, _, prefix = self._store.url.removeprefix("s3://").partition("/")
         return bucket, prefix
 
-    def _wait(self, export: Export, rq_id: str, *, ours: bool) -> Request | None:
+    def _rest(self, export: Export, pause_s: float, until: float) -> None:
+        """Wait a little, but not for ever: a worker of CVAT's that died leaves its export started."""
+        if time.monotonic() + pause_s > until:
+            raise BridgeError(
+                f"CVAT has not finished the export of {export.name} within {self._longest_s / 3600:.3g} h: look at "
+                "CVAT's export worker and its queue (Requests in CVAT), then retry the run"
+            )
+        time.sleep(pause_s)
+
+    def _wait(self, export: Export, rq_id: str, until: float, *, ours: bool) -> Request | None:
         """Until the request has ended; None: CVAT forgot it, which it does some time after the end."""
         for pause in self._pace.pauses():
             request = self._patience.ask(lambda: self._api.request(rq_id))
@@ -208,7 +219,7 @@ class ExportStep:
             if not ours:
                 doing = f"{doing} for another run, which comes first"
             self._progress.still(f"{export.name} {doing}", f"{export.name} {doing}")
-            time.sleep(pause)
+            self._rest(export, pause, until)
         raise AssertionError("pauses have no end")
 
     def _fetch(self, export: Export, request: Request | None) -> str:

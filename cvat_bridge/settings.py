@@ -52,6 +52,8 @@ class Exports(Part):
     prefix: str = "cvat-exports"
     save_for_s: int = Field(default=1800, ge=60)
     """How long CVAT being away is waited for before the step gives up for its retry."""
+    longest_s: int = Field(default=21_600, ge=60)
+    """How long one export may take, the wait for another's included."""
 
 
 class Limits(Part):

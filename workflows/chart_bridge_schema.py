@@ -44,7 +44,7 @@ def bridge() -> Schema:
         secretKeys=closed(accessToken=worded(KEY), signingKey=worded(KEY), webhookSecret=worded(KEY)),
         trialSecret=closed(accessToken=STRING, signingKey=STRING, webhookSecret=STRING),
         links=closed(argo=maybe(ADDRESS)),
-        exports=closed(prefix=worded(PREFIX), saveForS=_at_least(60)),
+        exports=closed(prefix=worded(PREFIX), saveForS=_at_least(60), longestS=_at_least(60)),
         limits=closed(runsPerUser=POSITIVE, requestBytes=_at_least(1024), submissionsPerMinute=POSITIVE),
         grants=closed(lifetimeS=_at_least(60), acceptExpired=BOOLEAN),
         controls=closed(stop=BOOLEAN, rerun=BOOLEAN, nodes=BOOLEAN),

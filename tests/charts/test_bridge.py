@@ -10,7 +10,7 @@ import typer
 import yaml
 
 from cvat_bridge.cli import app as program
-from cvat_bridge.settings import BridgeSettings, Event, parse_settings
+from cvat_bridge.settings import BridgeSettings, Event, Exports, parse_settings
 from run_config.parameters import BRIDGE_TEMPLATES, TEMPLATES
 from tests.charts.chart import BUCKET, CHART, POOLS, Release, patch, refusal, rendered, variables
 from workflows.cluster.pod_needs import needs_of
@@ -82,7 +82,7 @@ def test_the_settings_are_what_the_bridge_reads():
         bridge(
             cvat={**CVAT, "organization": "parts", "cloudStorageId": 3, "ca": {"configMap": "authority"}},
             links={"argo": "https://argo.example.org"},
-            exports={"prefix": "team/exports", "saveForS": 60},
+            exports={"prefix": "team/exports", "saveForS": 60, "longestS": 120},
             limits={"runsPerUser": 5, "requestBytes": 1048576, "submissionsPerMinute": 1},
             grants={"lifetimeS": 7200, "acceptExpired": True},
             controls={"stop": True, "rerun": True, "nodes": True},
@@ -94,7 +94,7 @@ def test_the_settings_are_what_the_bridge_reads():
     assert (found.cvat.organization, found.cvat.cloud_storage_id) == ("parts", 3)
     assert found.cvat.ca_file == "/etc/cvat-ca/ca.crt"
     assert found.links.argo == "https://argo.example.org"
-    assert (found.exports.prefix, found.exports.save_for_s) == ("team/exports", 60)
+    assert found.exports == Exports(prefix="team/exports", save_for_s=60, longest_s=120)
     assert (found.limits.runs_per_user, found.limits.request_bytes) == (5, 1_048_576)
     assert (found.grants.lifetime_s, found.grants.accept_expired) == (7200, True)
     assert found.controls.stop

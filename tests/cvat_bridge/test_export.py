@@ -255,15 +255,28 @@ def test_cvat_may_be_away_when_the_step_begins_and_break_off_downloads(step: Ste
 
 def test_cvat_that_stays_away_is_a_passing_fault(step: Step, task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     step.cvat.stop()
-
-    def impatient(environment):
-        settings = load_settings(environment)
-        return settings.model_copy(update={"exports": settings.exports.model_copy(update={"save_for_s": 0.2})})
-
-    monkeypatch.setattr(export_command, "load_settings", impatient)
+    set_exports(monkeypatch, save_for_s=0.2)
     with pytest.raises(CvatUnavailableError, match=r"does not answer .* the step ends and is tried again") as caught:
         step.run(f"task:{task.id}")
     assert caught.value.exit_code == 75
+
+
+def test_an_export_that_never_ends_is_a_sentence(either: Step, task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    either.cvat.faults.export_hangs = True
+    set_exports(monkeypatch, longest_s=1.0)
+    with pytest.raises(BridgeError, match=rf"not finished the export of task {task.id} within .* h: look at") as caught:
+        either.run(f"task:{task.id}")
+    assert caught.value.exit_code == 2
+
+
+def set_exports(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
+    """Shorter than settings may say."""
+
+    def impatient(environment):
+        settings = load_settings(environment)
+        return settings.model_copy(update={"exports": settings.exports.model_copy(update=seconds)})
+
+    monkeypatch.setattr(export_command, "load_settings", impatient)
 
 
 def test_a_revoked_token_ends_the_step_at_once(either: Step, task: Task) -> None:

@@ -38,7 +38,7 @@ app.kubernetes.io/component: {{ .component }}
   "version" 1
   "cvat" $cvat
   "links" $bridge.links
-  "exports" (dict "prefix" $bridge.exports.prefix "saveForS" (int $bridge.exports.saveForS))
+  "exports" (dict "prefix" $bridge.exports.prefix "saveForS" (int $bridge.exports.saveForS) "longestS" (int $bridge.exports.longestS))
   "limits" (dict "runsPerUser" (int $bridge.limits.runsPerUser) "requestBytes" (int $bridge.limits.requestBytes) "submissionsPerMinute" (int $bridge.limits.submissionsPerMinute))
   "grants" (dict "lifetimeS" (int $bridge.grants.lifetimeS) "acceptExpired" $bridge.grants.acceptExpired)
   "controls" $bridge.controls
