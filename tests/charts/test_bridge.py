@@ -20,8 +20,13 @@ CVAT = {"url": "http://cvat-backend-service.cvat:8080", "publicOrigin": "https:/
 CALLERS = {"detr-workflows/calls-cvat": "true"}
 
 
+IN_CVAT = {"matchLabels": {"kubernetes.io/metadata.name": "cvat"}}
+
+
 def bridge(**more: Any) -> dict[str, Any]:
     """Values with the bridge."""
+    if more.get("models", {}).get("enabled"):
+        more["models"] = {"allowFrom": {"namespaceSelector": IN_CVAT}, **more["models"]}
     return {"cvatBridge": {"enabled": True, "cvat": CVAT, **more}}
 
 
@@ -289,7 +294,9 @@ def test_only_cvat_reaches_the_models_whatever_other_policies_say(whole: Release
     assert policy["policyTypes"] == ["Ingress"]
     assert policy["ingress"] == [
         {
-            "from": [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "cvat-app", "tier": "backend"}}}],
+            "from": [
+                {"namespaceSelector": IN_CVAT, "podSelector": {"matchLabels": {"app": "cvat-app", "tier": "backend"}}}
+            ],
             "ports": [{"port": 8070, "protocol": "TCP"}],
         }
     ]
@@ -448,6 +455,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "cvatBridge.triggers: task-completed starts cvat-train for project 4 twice",
     ),
     ({"models": {"enabled": True, "pool": "big"}}, "cvatBridge.models.pool: there is no pool big; nodePools has small"),
+    (
+        {"models": {"enabled": True, "allowFrom": {"namespaceSelector": {}}}},
+        "cvatBridge.models.allowFrom.namespaceSelector is missing: the namespace of CVAT's pods",
+    ),
     (
         {"models": {"enabled": True, "device": "cuda"}},
         "cvatBridge.models.pool is missing: with device cuda one of small",

@@ -139,7 +139,9 @@ def test_cvats_page_has_the_script_once_and_the_bridge_is_behind_its_path(tmp_pa
                 assert (status, body) == (200, "'</head>'")
                 assert {name: headers[name] for name in HEADERS} == HEADERS
                 assert get(port, "/assets/gone.js")[0] == 404
-                status, headers, body = get(port, "/training-bridge/api/form?task=8%2F9", Cookie="sessionid=abc")
+                status, headers, body = get(
+                    port, "/training-bridge/api/form?task=8%2F9", Cookie="csrftoken=secret; sessionid=abc; other=1"
+                )
                 assert (status, body) == (200, f"/training-bridge/api/form?task=8%2F9 sessionid=abc 127.0.0.1:{port}")
                 # Its answers have the headers that the bridge gave them, and no others.
                 assert headers.get_all("X-Content-Type-Options") == ["nosniff"]

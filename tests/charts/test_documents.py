@@ -157,7 +157,9 @@ def test_the_notes_warn_of_keys_in_values_and_do_not_show_them(notes: Callable[[
 
 def test_the_notes_tell_how_the_button_comes_into_cvat(notes: Callable[[dict[str, Any]], str]):
     cvat = {"url": "http://cvat-backend-service.cvat:8080", "publicOrigin": "https://cvat.example.org"}
-    bridge = {"enabled": True, "cvat": cvat, "nginx": {"namespace": "cvat"}, "models": {"enabled": True}}
+    beside = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "cvat"}}}
+    models = {"enabled": True, "allowFrom": beside}
+    bridge = {"enabled": True, "cvat": cvat, "nginx": {"namespace": "cvat"}, "models": models}
     text = notes({"store": {"bucket": "parts"}, "cvatBridge": bridge})
     assert "kubectl create secret generic detr-workflows-cvat --namespace ns" in text
     start = text.index("     cvat:\n")

@@ -142,12 +142,13 @@ def cvat_loop(installation: Installation) -> Iterator[CvatLoop]:
         installation.kubectl(
             "create", "secret", "generic", "detr-workflows-cvat", f"--from-literal=access-token={token}", key
         )
+        beside = {"matchLabels": {"kubernetes.io/metadata.name": installation.namespace}}
         installation.values["images"]["cvatBridge"] = {"tag": installation.cluster.tag}
         installation.values["cvatBridge"] = {
             "enabled": True,
             "cvat": {"url": f"http://cvat:{PORT}", "publicOrigin": origin, "cloudStorageId": storage},
             "controls": {"rerun": True, "stop": True},
-            "models": {"enabled": True, "threshold": 0.05},
+            "models": {"enabled": True, "threshold": 0.05, "allowFrom": {"namespaceSelector": beside}},
         }
         for role in ("export", "bridge", "models"):
             installation.values["roles"][role] = {"resources": SMALL}

@@ -75,6 +75,9 @@
 {{- end -}}
 {{- end -}}
 {{- if $models.enabled -}}
+{{- if not $models.allowFrom.namespaceSelector -}}
+{{- fail "\n\ncvatBridge.models.allowFrom.namespaceSelector is missing: the namespace of CVAT's pods, such as {matchLabels: {kubernetes.io/metadata.name: cvat}}. Whoever reaches the model server may use it." -}}
+{{- end -}}
 {{- if and $models.pool (not (has $models.pool .pools)) -}}
 {{- fail (printf "\n\ncvatBridge.models.pool: there is no pool %s; nodePools has %s." $models.pool (join ", " .pools | default "none")) -}}
 {{- end -}}

@@ -63,6 +63,8 @@ server {
         {{- end }}
         proxy_http_version 1.1;
         proxy_set_header Host $http_host;
+        # Of CVAT's cookies the session alone: nothing else is read.
+        proxy_set_header Cookie "sessionid=$cookie_sessionid";
         proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
         proxy_set_header Connection "";
         proxy_connect_timeout 5s;
