@@ -82,6 +82,7 @@ function templateForm(template, answer, { subject, draft, started }) {
   const form = h('form', { class: 'form', novalidate: true, 'aria-label': label },
     everybody, experts, roomForRuns(answer), summary, failure, h('div', { class: 'actions' }, submit, status));
   let sending = false;
+  let agreed = false;
 
   form.addEventListener('submit', (event) => {
     event.preventDefault();
@@ -93,8 +94,13 @@ function templateForm(template, answer, { subject, draft, started }) {
     const problems = fields.map((one) => [one, one.check()]).filter(([, sentence]) => sentence);
     point(problems, []);
     if (problems.length) return;
-    setSending(true);
     const parameters = Object.fromEntries(fields.map((one) => [one.field.name, one.value()]));
+    if (parameters['existing-shapes'] === 'replace-all' && !agreed) {
+      askFirst();
+      return;
+    }
+    agreed = false;
+    setSending(true);
     const request = draft.request([template.name, parameters]);
     const body = { request, ...subjectFields(subject), template: template.name, parameters };
     try {
@@ -107,6 +113,28 @@ function templateForm(template, answer, { subject, draft, started }) {
       setSending(false);
       refused(error);
     }
+  }
+
+  /** What people drew cannot be brought back from here. */
+  function askFirst() {
+    const really = h('button', { type: 'button', class: 'button danger' }, 'Replace everything');
+    const keep = h('button', { type: 'button', class: 'button' }, 'Go back');
+    const title = 'Everything that is drawn will be taken away, what people drew too';
+    const question = h('div', { class: 'note warning', role: 'alertdialog', 'aria-label': title },
+      h('p', { class: 'note-title' }, title),
+      h('p', {}, 'The boxes of the model take its place. CVAT keeps no copy: export the annotations first if you need them.'),
+      h('div', { class: 'note-actions' }, really, keep));
+    really.addEventListener('click', () => {
+      agreed = true;
+      send();
+    });
+    keep.addEventListener('click', () => {
+      failure.replaceChildren();
+      submit.focus();
+    });
+    failure.replaceChildren(question);
+    question.scrollIntoView({ block: 'center' });
+    keep.focus();
   }
 
   function setSending(now) {

@@ -74,6 +74,25 @@ def test_the_form_of_the_real_templates_starts_a_run_and_shows_it(window: Page, 
     expect(form.get_by_text(workflow["metadata"]["name"]).first).to_be_visible()
 
 
+def test_what_people_drew_is_not_replaced_without_being_asked_about_once_more(window: Page, real: Bridge):
+    task = real.cvat.add_drawn_task("Cells", images=2)
+    form = open_page(window, f"/training-bridge/?task={task.id}")
+    form.get_by_role("radio", name="Annotate with a model").check()
+    form.get_by_label("Trained model").fill("models/7")
+    form.get_by_label("Shapes that are there").select_option("replace-all")
+    form.get_by_role("button", name="Start run").click()
+    question = form.get_by_role("alertdialog")
+    expect(question).to_contain_text("what people drew too")
+    expect(question.get_by_role("button", name="Go back")).to_be_focused()
+    window.keyboard.press("Enter")
+    expect(question).to_have_count(0)
+    assert real.runs == []
+    form.get_by_role("button", name="Start run").click()
+    question.get_by_role("button", name="Replace everything").click()
+    window.wait_for_url("**run=detr-annotate-*")
+    assert arguments(real.runs[0])["existing-shapes"] == "replace-all"
+
+
 def test_a_strangers_page_says_no_more_than_that_it_is_not_theirs(window: Page, real: Bridge, console: Console):
     console.refused_requests = True
     task = real.cvat.add_drawn_task("Secret parts", images=2, owner=real.cvat.bob)
