@@ -40,6 +40,9 @@ def namespace() -> Iterator[str]:
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_the_api_server_takes_every_object(path: Path, namespace: str):
     objects = rendered({**yaml.safe_load(path.read_text()), "namespaceOverride": namespace}).objects
+    if not kubectl("api-resources", "--api-group=monitoring.coreos.com", "--output=name").stdout:
+        # The Prometheus Operator's kind, off by default: a cluster without the operator knows nothing of it.
+        objects = [one for one in objects if one["kind"] != "ServiceMonitor"]
     for one in objects:
         one["metadata"]["namespace"] = namespace
         if one["kind"] == "Pod":
