@@ -57,9 +57,11 @@ class Exports(Part):
 
 
 class Limits(Part):
-    """What one user may ask for."""
+    """What one user may ask for, and what events may start."""
 
     runs_per_user: int = Field(default=2, ge=1)
+    runs_of_events: int = Field(default=20, ge=1)
+    """Unfinished runs, of all triggers together."""
     request_bytes: int = Field(default=65_536, ge=1024)
     submissions_per_minute: int = Field(default=10, ge=1)
 

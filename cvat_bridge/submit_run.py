@@ -138,8 +138,11 @@ class Submitter:
         return foreign.workflow_around(offered, texts, filling, labels, annotations)
 
     async def _require_room(self, seen: Seen) -> None:
-        """Refuse what is more than one user may have."""
+        """Refuse what is more than one user may have, or all events together."""
         if seen.user.id == NOBODY:
+            most = self._settings.limits.runs_of_events
+            if len(await self._cluster.running_of(NOBODY)) >= most:
+                raise Refusal(409, f"{most} runs that events started are not finished, and no more are allowed.")
             return
         self._pace.require(seen.user.id)
         most = self._settings.limits.runs_per_user

@@ -3,8 +3,10 @@
 import hashlib
 import hmac
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from cvat_bridge.cvat_questions import whole_number
@@ -14,6 +16,9 @@ from cvat_bridge.subject import Subject
 JOB_UPDATED = "update:job"
 EXPORTED_OLD = "create:export"
 EXPORTED = "completed:request[export:dataset]"
+
+LONGEST_S = 7 * 86_400.0
+"""CVAT itself tries an event again for four days at most; what is older somebody else has kept."""
 
 _OF_USER = re.compile(r"(?:^|[?&])user_id=([0-9]{1,10})(?:&|$)")
 _WITHOUT_IMAGES = re.compile(r"(?:^|[?&])subresource=annotations(?:&|$)")
@@ -32,6 +37,17 @@ def is_signed(body: bytes, signature: str, secret: bytes) -> bool:
     """Whether `X-Signature-256` is the secret's, over the body as it came."""
     right = f"sha256={hmac.new(secret, body, hashlib.sha256).hexdigest()}"
     return hmac.compare_digest(right.encode(), signature.encode())
+
+
+def is_old(payload: Mapping[str, Any], now: float | None = None) -> bool:
+    """Whether what the payload tells was so more than LONGEST_S ago. What tells no time is not old."""
+    request = _mapping(payload.get("request"))
+    told = _mapping(payload.get("job")).get("updated_date") or request.get("finished_date")
+    try:
+        at = datetime.fromisoformat(str(told)).timestamp()
+    except ValueError:
+        return False
+    return at < (time.time() if now is None else now) - LONGEST_S
 
 
 def read_event(payload: Mapping[str, Any]) -> Told | None:

@@ -23,7 +23,7 @@ from cvat_bridge.runs import template_of
 from cvat_bridge.settings import Event, Trigger
 from cvat_bridge.short_cache import ShortCache
 from cvat_bridge.submit_run import NOBODY, Submitter, Wanted
-from cvat_bridge.webhook_events import Told, is_signed, read_event
+from cvat_bridge.webhook_events import Told, is_old, is_signed, read_event
 from workflows.cluster.errors import UnreachableError
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class Webhooks:
             payload = json.loads(body)
         except ValueError as error:
             raise Refusal(400, "This is not JSON.") from error
-        told = read_event(payload) if isinstance(payload, Mapping) else None
+        told = read_event(payload) if isinstance(payload, Mapping) and not is_old(payload) else None
         if told is None or not any(self._matching(told)):
             self._metrics.webhooks.labels("nothing").inc()
             return

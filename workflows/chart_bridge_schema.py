@@ -45,7 +45,12 @@ def bridge() -> Schema:
         trialSecret=closed(accessToken=STRING, signingKey=STRING, webhookSecret=STRING),
         links=closed(argo=maybe(ADDRESS)),
         exports=closed(prefix=worded(PREFIX), saveForS=_at_least(60), longestS=_at_least(60)),
-        limits=closed(runsPerUser=POSITIVE, requestBytes=_at_least(1024), submissionsPerMinute=POSITIVE),
+        limits=closed(
+            runsPerUser=POSITIVE,
+            runsOfEvents=POSITIVE,
+            requestBytes=_at_least(1024),
+            submissionsPerMinute=POSITIVE,
+        ),
         grants=closed(lifetimeS=_at_least(60), acceptExpired=BOOLEAN),
         controls=closed(stop=BOOLEAN, rerun=BOOLEAN, nodes=BOOLEAN),
         triggers={"type": "array", "items": _trigger()},

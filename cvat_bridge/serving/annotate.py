@@ -198,7 +198,7 @@ def _annotate_task(
     progress: Progress,
 ) -> None:
     """Find all boxes first, and only then touch what is there."""
-    before, found = outcome.images, list[Rectangle]()
+    before, found, unread = outcome.images, list[Rectangle](), set[int]()
     say(f"{task.title}: {_count(len(task), 'image')}")
     for count, (frame, image) in enumerate(task.frames(), 1):
         try:
@@ -207,6 +207,7 @@ def _annotate_task(
             shapes = detector.detect(_Context(frame.name, None), image)
         except (UnreadableFrame, UnreadableImage) as error:
             outcome.unreadable += 1
+            unread.add(frame.index)
             say(f"warning: {task.title}, {frame.name!r} is left out: {' '.join(str(error).split())}")
             continue
         outcome.images += 1
@@ -219,6 +220,7 @@ def _annotate_task(
     _upload(
         task,
         found,
+        unread,
         existing,
         patience,
         outcome,
@@ -230,6 +232,7 @@ def _annotate_task(
 def _upload(
     task: CvatTask,
     found: list[Rectangle],
+    unread: set[int],
     existing: Existing,
     patience: Patience,
     outcome: Outcome,
@@ -241,7 +244,9 @@ def _upload(
         return
     there = task.shapes()
     # These go last: a pod that is lost in between leaves both, and the next one takes both as old.
-    old = [each for each in there if existing is Existing.REPLACE_AUTOMATIC and str(each.source) == AUTO]
+    # On images that could not be read nothing takes their place, so there they stay.
+    replacing = existing is Existing.REPLACE_AUTOMATIC
+    old = [each for each in there if replacing and str(each.source) == AUTO and each.frame not in unread]
     going = {each.id for each in old}
     new = _missing(found, there, going)
     outcome.there += len(found) - len(new)

@@ -88,7 +88,7 @@ def test_the_settings_are_what_the_bridge_reads():
             cvat={**CVAT, "organization": "parts", "cloudStorageId": 3, "ca": {"configMap": "authority"}},
             links={"argo": "https://argo.example.org"},
             exports={"prefix": "team/exports", "saveForS": 60, "longestS": 120},
-            limits={"runsPerUser": 5, "requestBytes": 1048576, "submissionsPerMinute": 1},
+            limits={"runsPerUser": 5, "runsOfEvents": 7, "requestBytes": 1048576, "submissionsPerMinute": 1},
             grants={"lifetimeS": 7200, "acceptExpired": True},
             controls={"stop": True, "rerun": True, "nodes": True},
             triggers=[{"event": "task-completed", "projects": [1000000], "parameters": {"epochs": "5"}}],
@@ -100,7 +100,7 @@ def test_the_settings_are_what_the_bridge_reads():
     assert found.cvat.ca_file == "/etc/cvat-ca/ca.crt"
     assert found.links.argo == "https://argo.example.org"
     assert found.exports == Exports(prefix="team/exports", save_for_s=60, longest_s=120)
-    assert (found.limits.runs_per_user, found.limits.request_bytes) == (5, 1_048_576)
+    assert (found.limits.runs_per_user, found.limits.runs_of_events, found.limits.request_bytes) == (5, 7, 1_048_576)
     assert (found.grants.lifetime_s, found.grants.accept_expired) == (7200, True)
     assert found.controls.stop
     assert found.controls.rerun

@@ -213,6 +213,16 @@ def test_automatic_shapes_are_replaced_and_no_others(cvat: CvatDouble, task: Tas
     assert sources(task)["auto"] > 0
 
 
+def test_automatic_shapes_stay_on_an_image_that_cannot_be_read(cvat: CvatDouble, task: Task, step: Callable[..., Step]):
+    task.frames[1] = Frame(task.frames[1].name, 64, 64, b"this is no image")
+    there = cvat.add_box(task, 1, "disc", BOX, source="auto")
+    going = cvat.add_box(task, 2, "disc", BOX, source="auto")
+    said = step(task).runs(existing="replace-automatic")
+    assert "1 shape removed; 1 image could not be read" in said
+    assert there in task.shapes
+    assert going not in task.shapes
+
+
 def test_everything_is_replaced_only_when_asked_for(cvat: CvatDouble, task: Task, step: Callable[..., Step]):
     cvat.add_box(task, 0, "bolt", BOX)
     step(task).runs(existing="replace-all")

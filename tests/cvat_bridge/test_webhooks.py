@@ -1,6 +1,7 @@
 """Runs that CVAT's events start: only signed ones, once each, and never one by another's export."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from cvat_bridge.errors import BridgeError
 from cvat_bridge.service import Secrets, assemble
 from cvat_bridge.settings import BridgeSettings, Event
 from cvat_bridge.subject import Subject
-from cvat_bridge.webhook_events import Told, read_event
+from cvat_bridge.webhook_events import Told, is_old, read_event
 from run_config.installation import parse_installation
 from tests.cvat_bridge.running_bridge import (
     KEY,
@@ -156,6 +157,52 @@ def test_a_task_that_is_completed_again_gets_another_run(bridge: Bridge, task: T
     bridge.cvat.complete(task)
     bridge.tell(job_event(task, 1))
     bridge.wait_for_runs(2)
+
+
+def test_an_old_event_that_somebody_kept_starts_nothing(bridge: Bridge, task: Task) -> None:
+    bridge.cvat.complete(task)
+    event = job_event(task)
+    event["job"]["updated_date"] = "2026-01-31T12:00:00.5Z"
+    assert bridge.tell(event).status_code == 202
+    worked_off(bridge, 1)
+    assert not bridge.runs
+    event["job"]["updated_date"] = datetime.now(UTC).isoformat()
+    bridge.tell(event)
+    bridge.wait_for_runs(1)
+
+
+def test_events_start_so_many_runs_at_a_time(
+    cvat: CvatDouble, kubernetes: FakeKubernetes, store: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    install(kubernetes, store)
+    tasks = [cvat.add_blank_task("Cells") for _ in range(3)]
+    for one in tasks:
+        cvat.complete(one)
+    limits = {"runsOfEvents": 2}
+    with serving(cvat, kubernetes, store, tmp_path / "kubeconfig", triggers=TRIGGERS, limits=limits) as bridge:
+        for number, one in enumerate(tasks, start=1):
+            bridge.tell(job_event(one))
+            worked_off(bridge, number)
+        assert len(bridge.runs) == 2
+        assert "2 runs that events started are not finished" in caplog.text
+        kubernetes.objects["workflows"][bridge.runs[0]["metadata"]["name"]]["status"] = {"phase": "Failed"}
+        bridge.tell(job_event(tasks[2]))
+        bridge.wait_for_runs(3)
+
+
+@pytest.mark.parametrize(
+    ("payload", "old"),
+    [
+        ({"job": {"updated_date": "2026-01-01T00:00:00Z"}}, True),
+        ({"request": {"finished_date": "2026-01-01T00:00:00Z"}}, True),
+        ({"job": {"updated_date": "2026-01-19T00:00:00Z"}}, False),
+        ({"job": {"updated_date": "yesterday"}}, False),
+        ({"job": {"updated_date": 7}, "request": []}, False),
+        ({}, False),
+    ],
+)
+def test_what_is_told_late_is_known_by_its_own_date(payload: Json, old: bool) -> None:
+    assert is_old(payload, now=datetime(2026, 1, 20, tzinfo=UTC).timestamp()) is old
 
 
 def test_somebodys_export_starts_a_run(bridge: Bridge, task: Task) -> None:

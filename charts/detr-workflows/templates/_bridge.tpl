@@ -39,7 +39,7 @@ app.kubernetes.io/component: {{ .component }}
   "cvat" $cvat
   "links" $bridge.links
   "exports" (dict "prefix" $bridge.exports.prefix "saveForS" (int $bridge.exports.saveForS) "longestS" (int $bridge.exports.longestS))
-  "limits" (dict "runsPerUser" (int $bridge.limits.runsPerUser) "requestBytes" (int $bridge.limits.requestBytes) "submissionsPerMinute" (int $bridge.limits.submissionsPerMinute))
+  "limits" (dict "runsPerUser" (int $bridge.limits.runsPerUser) "runsOfEvents" (int $bridge.limits.runsOfEvents) "requestBytes" (int $bridge.limits.requestBytes) "submissionsPerMinute" (int $bridge.limits.submissionsPerMinute))
   "grants" (dict "lifetimeS" (int $bridge.grants.lifetimeS) "acceptExpired" $bridge.grants.acceptExpired)
   "controls" $bridge.controls
   "triggers" $bridge.triggers
