@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from cvat_bridge import marks, runs, subject_facts
 from cvat_bridge.access import require_own_page, session_of, subject_of
 from cvat_bridge.answers import NO_SUCH_RUN, Complaint, Refusal
+from cvat_bridge.drawn import DrawnForm, DrawnRun, DrawnRuns
 from cvat_bridge.form import draw
 from cvat_bridge.service import Service
 from cvat_bridge.submit_run import Started, clicked
@@ -72,6 +73,11 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
+def _given(model: type[Any]) -> dict[int | str, dict[str, Any]]:
+    """For OpenAPI: what the answer is. The type checker has seen to it, so it is not looked through again."""
+    return {200: {"model": model}}
+
+
 def _taken(model: type[BaseModel]) -> dict[str, Any]:
     """For OpenAPI: the body is read after it is known who sends it, and from where."""
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}}}
@@ -114,8 +120,8 @@ def _created(service: Service, started: Started) -> JSONResponse:
 def _starting(router: APIRouter, service: Service) -> None:
     settings = service.settings
 
-    @router.get("/form")
-    async def form(request: Request, task: Tasks = None, project: Project = None) -> dict[str, Any]:
+    @router.get("/form", responses=_given(DrawnForm))
+    async def form(request: Request, task: Tasks = None, project: Project = None) -> JSONResponse:
         """What would be trained on, and what may be started for it."""
         session = session_of(request)
         seen = await service.access.see(session, subject_of(task, project))
@@ -126,13 +132,14 @@ def _starting(router: APIRouter, service: Service) -> None:
             service.cluster.running_of(seen.user.id),
         )
         models = await service.views.models(session, seen, offered)
-        return {
+        answer: DrawnForm = {
             "subject": facts,
             "user": {"name": seen.user.name},
             "running": len(running),
             "limit": settings.limits.runs_per_user,
             "templates": [draw(one, pools, models.get(one.name, [])) for one in offered],
         }
+        return JSONResponse(answer)
 
     @router.post("/runs", status_code=201, response_model=Created, openapi_extra=_taken(Submission))
     async def start(request: Request) -> JSONResponse:
@@ -148,17 +155,18 @@ def _starting(router: APIRouter, service: Service) -> None:
 
 
 def _looking(router: APIRouter, service: Service) -> None:
-    @router.get("/runs")
-    async def listed(request: Request, task: Tasks = None, project: Project = None) -> dict[str, Any]:
+    @router.get("/runs", responses=_given(DrawnRuns))
+    async def listed(request: Request, task: Tasks = None, project: Project = None) -> JSONResponse:
         """The runs of tasks or of a project, newest first."""
         session = session_of(request)
         seen = await service.access.see(session, subject_of(task, project))
-        return {"runs": await service.views.listed(session, seen)}
+        answer: DrawnRuns = {"runs": await service.views.listed(session, seen)}
+        return JSONResponse(answer)
 
-    @router.get("/runs/{name}")
-    async def one(request: Request, name: RunName) -> dict[str, Any]:
+    @router.get("/runs/{name}", responses=_given(DrawnRun))
+    async def one(request: Request, name: RunName) -> JSONResponse:
         """One run."""
-        return await service.views.drawn(session_of(request), name)
+        return JSONResponse(await service.views.drawn(session_of(request), name))
 
     @router.get("/runs/{name}/report/", response_class=Response)
     async def report(request: Request, name: RunName) -> Response:
@@ -178,12 +186,12 @@ def _looking(router: APIRouter, service: Service) -> None:
 
 
 def _changing(router: APIRouter, service: Service) -> None:
-    @router.post("/runs/{name}/stop", openapi_extra=_taken(Nothing))
-    async def stop(request: Request, name: RunName) -> dict[str, Any]:
+    @router.post("/runs/{name}/stop", responses=_given(DrawnRun), openapi_extra=_taken(Nothing))
+    async def stop(request: Request, name: RunName) -> JSONResponse:
         """Stop a run, where this installation allows it."""
         session = session_of(request)
         await _posted(request, service, Nothing)
-        return await service.views.stop(session, name)
+        return JSONResponse(await service.views.stop(session, name))
 
     @router.post("/runs/{name}/rerun", status_code=201, response_model=Created, openapi_extra=_taken(Nothing))
     async def rerun(request: Request, name: RunName) -> JSONResponse:
@@ -192,12 +200,12 @@ def _changing(router: APIRouter, service: Service) -> None:
         await _posted(request, service, Nothing)
         return _created(service, await service.views.rerun(session, name))
 
-    @router.post("/runs/{name}/use-model", openapi_extra=_taken(Nothing))
-    async def use_model(request: Request, name: RunName) -> dict[str, Any]:
+    @router.post("/runs/{name}/use-model", responses=_given(DrawnRun), openapi_extra=_taken(Nothing))
+    async def use_model(request: Request, name: RunName) -> JSONResponse:
         """Let automatic annotation of the project, or of the task, use this run's model."""
         session = session_of(request)
         await _posted(request, service, Nothing)
-        return await service.views.use_model(session, name)
+        return JSONResponse(await service.views.use_model(session, name))
 
 
 def _complaints(error: ValidationError) -> list[Complaint]:

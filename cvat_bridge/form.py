@@ -1,9 +1,10 @@
 """The form: templates as the page draws them. Everything in it is text, but for help, which is safe HTML."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Literal
 
 from cvat_bridge.cluster import PoolChoice
+from cvat_bridge.drawn import DrawnChoice, DrawnParameter, DrawnTemplate
 from cvat_bridge.export_formats import NO_LONGER, export_format
 from cvat_bridge.help_text import safe_html
 from cvat_bridge.offered import Field, Fill, Offered
@@ -15,9 +16,9 @@ Models = Mapping[str, Sequence[tuple[str, str]]]
 """Template → (value, title) of models that finished runs left."""
 
 
-def draw(offered: Offered, pools: Sequence[PoolChoice], models: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def draw(offered: Offered, pools: Sequence[PoolChoice], models: Sequence[tuple[str, str]]) -> DrawnTemplate:
     """One template of the form."""
-    groups: dict[str, list[dict[str, Any]]] = {}
+    groups: dict[str, list[DrawnParameter]] = {}
     for field in offered.fields:
         if is_shown(field, offered, pools):
             groups.setdefault(field.parameter.group, []).append(_drawn(field, pools, models))
@@ -50,7 +51,7 @@ def default_pool(field: Field, pools: Sequence[PoolChoice]) -> str:
     return next((pool.value for pool in own if default in (pool.value, pool.label_value)), first)
 
 
-def _drawn(field: Field, pools: Sequence[PoolChoice], models: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def _drawn(field: Field, pools: Sequence[PoolChoice], models: Sequence[tuple[str, str]]) -> DrawnParameter:
     parameter = field.parameter
     default = parameter.default or ""
     required = parameter.required
@@ -65,7 +66,7 @@ def _drawn(field: Field, pools: Sequence[PoolChoice], models: Sequence[tuple[str
         kind = Type.CHOICE if choices else Type.TEXT
     elif field.fill in MODELS:
         choices = [_choice(value, title) for value, title in models]
-    drawn: dict[str, Any] = {
+    drawn: DrawnParameter = {
         "name": parameter.name,
         "title": parameter.title,
         "help_html": safe_html(parameter.help),
@@ -76,13 +77,14 @@ def _drawn(field: Field, pools: Sequence[PoolChoice], models: Sequence[tuple[str
         "choices": choices,
     }
     if parameter.minimum is not None:
-        drawn["exclusiveMinimum" if parameter.above_minimum else "minimum"] = parameter.minimum
+        bound: Literal["exclusiveMinimum", "minimum"] = "exclusiveMinimum" if parameter.above_minimum else "minimum"
+        drawn[bound] = parameter.minimum
     if parameter.maximum is not None:
         drawn["maximum"] = parameter.maximum
     return drawn
 
 
-def _choice(value: str, title: str, detail: str = "", *, available: bool | None = None) -> dict[str, Any]:
+def _choice(value: str, title: str, detail: str = "", *, available: bool | None = None) -> DrawnChoice:
     return {"value": value, "title": title, "detail": detail, "available": available}
 
 

@@ -11,6 +11,7 @@ from cvat_bridge.access import Access, Seen
 from cvat_bridge.answers import NO_SUCH_RUN, Refusal
 from cvat_bridge.cluster import Cluster, unfinished
 from cvat_bridge.cvat_questions import Session, whole_number
+from cvat_bridge.drawn import DrawnRun
 from cvat_bridge.offered import Fill, Offered
 from cvat_bridge.run_files import Pin, Place, ReportFile, RunFiles
 from cvat_bridge.runs import Run
@@ -40,7 +41,7 @@ class RunViews:
         self._submitter = submitter
         self._read: dict[str, tuple[str, Run]] = {}
 
-    async def listed(self, session: Session, seen: Seen) -> list[dict[str, Any]]:
+    async def listed(self, session: Session, seen: Seen) -> list[DrawnRun]:
         """The runs of a subject, newest first."""
         labels = [marks.subject_label(seen.subject)]
         if seen.subject.kind is Kind.TASK:
@@ -63,12 +64,12 @@ class RunViews:
             raise
         return self._run(workflow, subject), seen
 
-    async def drawn(self, session: Session, name: str) -> dict[str, Any]:
+    async def drawn(self, session: Session, name: str) -> DrawnRun:
         """One run."""
         run, seen = await self.one(session, name)
         return await self._drawn(run, places_of(seen))
 
-    async def stop(self, session: Session, name: str) -> dict[str, Any]:
+    async def stop(self, session: Session, name: str) -> DrawnRun:
         """Stop a run. Refusal 403: this installation lets nobody; 409: it has ended."""
         if not self._settings.controls.stop:
             raise Refusal(403, "Runs are not stopped from here in this installation; ask who runs it.")
@@ -100,7 +101,7 @@ class RunViews:
         request = f"rerun {run.name} {ended}"
         return Wanted(runs.template_of(run.workflow), given, request, {}, {marks.RERUN_OF: run.name})
 
-    async def use_model(self, session: Session, name: str) -> dict[str, Any]:
+    async def use_model(self, session: Session, name: str) -> DrawnRun:
         """Pin the run's model for its project, or for its task where that has none."""
         run, seen = await self.one(session, name)
         model = run.model(self._files.url)
@@ -176,7 +177,7 @@ class RunViews:
             del self._read[next(iter(self._read))]
         return run
 
-    async def _drawn(self, run: Run, places: Sequence[Place]) -> dict[str, Any]:
+    async def _drawn(self, run: Run, places: Sequence[Place]) -> DrawnRun:
         model, place = run.model(self._files.url), runs.folder(run.workflow)
         ap, used = None, False
         try:

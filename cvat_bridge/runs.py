@@ -5,6 +5,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from cvat_bridge import marks
+from cvat_bridge.drawn import DrawnRun, DrawnStep
 from cvat_bridge.run_files import Ap
 from cvat_bridge.settings import BridgeSettings
 from cvat_bridge.subject import Subject
@@ -90,9 +91,7 @@ class Run:
         """Whether there is a report to look at."""
         return self.succeeded("report") and folder(self.workflow) is not None
 
-    def drawn(
-        self, settings: BridgeSettings, namespace: str, store: str, ap: Ap | None, *, used: bool
-    ) -> dict[str, Any]:
+    def drawn(self, settings: BridgeSettings, namespace: str, store: str, ap: Ap | None, *, used: bool) -> DrawnRun:
         """The run as the API gives it. `used`: its model is the pinned one."""
         metadata, status = self.workflow["metadata"], self.workflow.get("status") or {}
         model = self.model(store)
@@ -141,8 +140,8 @@ class Run:
             return None
         return round(min(1.0, int(done) / int(total)), 4)
 
-    def _drawn_steps(self) -> list[dict[str, str]]:
-        drawn = []
+    def _drawn_steps(self) -> list[DrawnStep]:
+        drawn: list[DrawnStep] = []
         for name in dict.fromkeys((*_planned(self.workflow), *self._steps)):
             step = self._steps.get(name)
             drawn.append(

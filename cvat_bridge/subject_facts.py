@@ -15,6 +15,7 @@ import anyio.to_thread
 
 from cvat_bridge.access import Seen
 from cvat_bridge.cvat_questions import CvatQuestions, TooLargeError, whole_number
+from cvat_bridge.drawn import DrawnClass, DrawnNote, DrawnSubject, DrawnTask
 from cvat_bridge.errors import CvatRefusedError
 from cvat_bridge.subject import Kind
 
@@ -52,7 +53,7 @@ class Label:
     type: str
 
 
-async def facts(cvat: CvatQuestions, seen: Seen, public_origin: str) -> dict[str, Any]:
+async def facts(cvat: CvatQuestions, seen: Seen, public_origin: str) -> DrawnSubject:
     """The `subject` of the form. Raises CvatRefusedError and CvatUnavailableError."""
     tasks, all_tasks = await _tasks(cvat, seen)
     labels, counted = await asyncio.gather(_labels(cvat, seen), _counted(cvat, seen, tasks, all_tasks))
@@ -181,7 +182,7 @@ def _frames_in(spans: Iterable[tuple[int, int]]) -> int:
     return total
 
 
-def _by_class(labels: Iterable[Label], counted: Counted | None) -> list[dict[str, Any]]:
+def _by_class(labels: Iterable[Label], counted: Counted | None) -> list[DrawnClass]:
     by_name: dict[str, list[Label]] = {}
     for label in labels:
         by_name.setdefault(label.name, []).append(label)
@@ -207,7 +208,7 @@ def _warning(same: list[Label], boxes: int | None) -> str | None:
     return None
 
 
-def _unfinished(task: Mapping[str, Any]) -> dict[str, Any] | None:
+def _unfinished(task: Mapping[str, Any]) -> DrawnTask | None:
     jobs = task.get("jobs")
     jobs = jobs if isinstance(jobs, Mapping) else {}
     count, completed = whole_number(jobs.get("count")), whole_number(jobs.get("completed"))
@@ -231,11 +232,11 @@ def notes(
     images: int,
     boxes: int | None,
     counted: Counted | None,
-    classes: list[dict[str, Any]],
-    unfinished: list[dict[str, Any]],
+    classes: list[DrawnClass],
+    unfinished: list[DrawnTask],
     tasks: int,
     all_tasks: int,
-) -> list[dict[str, str]]:
+) -> list[DrawnNote]:
     """What an annotator should know before the run starts, and what to do about it."""
     found = []
     if not images:
@@ -272,11 +273,11 @@ def notes(
     return found
 
 
-def _warn(text: str, advice: str) -> dict[str, str]:
+def _warn(text: str, advice: str) -> DrawnNote:
     return {"level": "warning", "text": text, "advice": advice}
 
 
-def _tell(text: str, advice: str) -> dict[str, str]:
+def _tell(text: str, advice: str) -> DrawnNote:
     return {"level": "info", "text": text, "advice": advice}
 
 

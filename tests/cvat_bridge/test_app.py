@@ -8,10 +8,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from pydantic import TypeAdapter
 
+from cvat_bridge.drawn import DrawnForm, DrawnRun, DrawnRuns
 from tests.cvat_bridge.running_bridge import (
     KEY,
     ORIGIN,
@@ -82,6 +85,22 @@ def test_the_api_describes_itself(bridge: Bridge) -> None:
     assert {f"{ROOT}/api/form", f"{ROOT}/api/runs", f"{ROOT}/api/runs/{{name}}/use-model", "/readyz"} <= set(paths)
     body = paths[f"{ROOT}/api/runs"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert set(body["properties"]) == {"request", "task", "project", "template", "parameters"}
+    for path in ("form", "runs", "runs/{name}"):
+        content = paths[f"{ROOT}/api/{path}"]["get"]["responses"]["200"]["content"]["application/json"]
+        assert content["schema"]["$ref"].startswith("#/components/schemas/Drawn")
+
+
+def test_answers_are_as_the_api_says(bridge: Bridge) -> None:
+    task = bridge.cvat.add_blank_task("Cells", labels=("RBC",))
+    ann = bridge.browser(bridge.cvat.ann)
+    name = ann.start(task=[task.id]).json()["name"]
+    kinds: dict[str, Any] = {
+        f"form?task={task.id}": DrawnForm,
+        f"runs?task={task.id}": DrawnRuns,
+        f"runs/{name}": DrawnRun,
+    }
+    for path, kind in kinds.items():
+        TypeAdapter(kind).validate_json(ann.get(f"api/{path}").content, strict=True)
 
 
 @pytest.mark.parametrize(
