@@ -81,11 +81,12 @@ class DrawnGroup(TypedDict):
 
 
 class DrawnTemplate(TypedDict):
-    """A workflow that may be started."""
+    """A workflow that may be started. `trains`: it learns from the boxes that are there."""
 
     name: str
     title: str
     help_html: str
+    trains: bool
     groups: list[DrawnGroup]
 
 

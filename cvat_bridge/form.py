@@ -26,6 +26,7 @@ def draw(offered: Offered, pools: Sequence[PoolChoice], models: Sequence[tuple[s
         "name": offered.name,
         "title": offered.title,
         "help_html": safe_html("\n\n".join(part for part in (offered.description, _trouble(offered)) if part)),
+        "trains": offered.filled(Fill.MODEL) is None,
         "groups": [{"title": title, "parameters": fields} for title, fields in groups.items()],
     }
 

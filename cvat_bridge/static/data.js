@@ -4,8 +4,8 @@ import { count, h, link, number } from './dom.js';
 
 const FEW_CLASSES = 12;
 
-/** The panel for the `subject` of the form's answer. */
-export function dataPanel(subject) {
+/** The panel for the `subject` of the form's answer. Advice about learning is for runs that learn. */
+export function dataPanel(subject, trains = true) {
   const classes = subject.classes ?? [];
   return h('section', { class: 'data', 'aria-label': 'Data for this run' },
     h('h3', {}, 'Data for this run'),
@@ -13,26 +13,25 @@ export function dataPanel(subject) {
       figure('Images', number(subject.images ?? 0)),
       figure('Boxes', typeof subject.boxes === 'number' ? number(subject.boxes) : 'not known yet'),
       figure('Classes', number(classes.length))),
-    classes.length ? classTable(classes) : null,
-    unfinished(subject.unfinished ?? []),
-    (subject.notes ?? []).map(note));
+    classes.length ? classTable(classes, trains) : null,
+    trains ? [unfinished(subject.unfinished ?? []), (subject.notes ?? []).map(note)] : null);
 }
 
 function figure(name, value) {
   return h('div', {}, h('dt', {}, name), h('dd', {}, value));
 }
 
-function classTable(classes) {
+function classTable(classes, trains) {
   const most = Math.max(1, ...classes.map((one) => one.boxes ?? 0));
   const table = h('table', { class: 'classes' },
     h('caption', { class: 'hidden-visually' }, 'Boxes per class'),
     h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'Class'), h('th', { scope: 'col', class: 'count' }, 'Boxes'))),
-    h('tbody', {}, classes.map((one) => classRow(one, most))));
+    h('tbody', {}, classes.map((one) => classRow(one, most, trains && one.warning))));
   if (classes.length <= FEW_CLASSES) return table;
   return h('div', { class: 'scrolls', tabindex: '0', role: 'group', 'aria-label': 'Boxes per class' }, table);
 }
 
-function classRow(one, most) {
+function classRow(one, most, warning) {
   const colour = /^#[0-9a-f]{3,8}$/i.test(one.color ?? '') ? one.color : '#8c8c8c';
   const swatch = h('span', { class: 'swatch', 'aria-hidden': 'true' });
   swatch.style.backgroundColor = colour;
@@ -40,11 +39,11 @@ function classRow(one, most) {
   bar.style.inlineSize = `${((one.boxes ?? 0) / most) * 100}%`;
   bar.hidden = !one.boxes;
   bar.style.backgroundColor = colour;
-  return h('tr', { class: one.warning ? 'few' : null },
+  return h('tr', { class: warning ? 'few' : null },
     h('th', { scope: 'row' },
       h('span', { class: 'class-name' }, swatch, h('bdi', {}, one.name)),
       h('span', { class: 'track', 'aria-hidden': 'true' }, bar),
-      one.warning ? h('span', { class: 'class-warning' }, one.warning) : null),
+      warning ? h('span', { class: 'class-warning' }, warning) : null),
     h('td', { class: 'count' }, typeof one.boxes === 'number' ? number(one.boxes) : '–'));
 }
 

@@ -33,13 +33,17 @@ export function formView(subject, { started, opened }) {
     const panel = h('div', { class: 'settings' });
     const chooser = names.length > 1 ? templateChooser(answer.templates, pick) : null;
     const place = h('div', {});
+    let data = h('div', {});
     panel.append(...[chooser?.node, place].filter(Boolean));
-    node.replaceChildren(h('div', { class: 'columns' }, dataPanel(answer.subject), panel));
+    node.replaceChildren(h('div', { class: 'columns' }, data, panel));
 
     function pick(name) {
       const template = answer.templates.find((one) => one.name === name) ?? answer.templates[0];
       draft.keep({ template: template.name });
       chooser?.select(template.name);
+      const facts = dataPanel(answer.subject, template.trains);
+      data.replaceWith(facts);
+      data = facts;
       place.replaceChildren(templateForm(template, answer, { subject, draft, started }));
     }
     pick(names.includes(draft.template) ? draft.template : names[0]);

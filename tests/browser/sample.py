@@ -52,6 +52,7 @@ def template(name: str, title: str, help_html: str, names: tuple[str, ...], pool
         "name": name,
         "title": title,
         "help_html": help_html,
+        "trains": "trained-model" not in names,
         "groups": [{"title": group, "parameters": parameters} for group, parameters in groups.items()],
     }
 

@@ -333,6 +333,21 @@ def test_the_templates_to_choose_from_are_shown_only_when_there_are_several(page
     assert bridge.submissions[0]["template"] == "detr-annotate"
 
 
+def test_advice_about_learning_is_for_runs_that_learn(page: Page, bridge: BridgeDouble) -> None:
+    bridge.form = sample.form(sample.training(), sample.annotating())
+    root = open_page(page)
+    data = root.get_by_role("region", name="Data for this run")
+    advice = ("One class has fewer than 100 boxes.", "No box: this class cannot be learned.", "A task is not finished")
+    for text in advice:
+        expect(data.get_by_text(text)).to_be_visible()
+    root.get_by_role("radio", name="Annotate with a model").check()
+    expect(data.get_by_text("4,155")).to_be_visible()
+    for text in advice:
+        expect(data.get_by_text(text)).to_have_count(0)
+    root.get_by_role("radio", name="Train a detector").check()
+    expect(data.get_by_text("A task is not finished")).to_be_visible()
+
+
 def test_no_template_and_no_room_for_runs_are_explained(page: Page, bridge: BridgeDouble) -> None:
     bridge.form["running"] = 2
     expect(open_page(page).get_by_text("You have 2 of at most 2 runs going at a time.")).to_be_visible()

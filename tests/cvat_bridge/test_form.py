@@ -163,6 +163,7 @@ def test_our_templates_are_offered_with_groups_help_and_bounds(bridge: Bridge) -
     task = bridge.cvat.add_blank_task("Cells")
     tree = form(bridge, f"task={task.id}")
     assert [one["name"] for one in tree["templates"]] == ["cvat-train", "detr-annotate"]
+    assert [one["trains"] for one in tree["templates"]] == [True, False]
     assert (tree["user"], tree["running"], tree["limit"]) == ({"name": "ann"}, 0, 2)
     assert [group["title"] for group in template(tree)["groups"]][:2] == ["Data", "Model"]
     epochs = fields(tree)["epochs"]
