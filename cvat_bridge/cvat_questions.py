@@ -6,7 +6,6 @@ is used: a session goes to CVAT and nowhere else.
 
 import asyncio
 import json
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.cookiejar import DefaultCookiePolicy
@@ -14,7 +13,8 @@ from typing import Any, Self
 
 import httpx
 
-from cvat_bridge.errors import BridgeError, CvatRefusedError, CvatTokenError, CvatUnavailableError
+from cvat_bridge.cvat_api import trust
+from cvat_bridge.errors import CvatRefusedError, CvatTokenError, CvatUnavailableError
 from cvat_bridge.metrics import Metrics
 from cvat_bridge.settings import Cvat
 
@@ -64,7 +64,7 @@ class CvatQuestions:
             timeout=TIMEOUT_S,
             follow_redirects=False,
             trust_env=False,
-            verify=_trust(settings.ca_file),
+            verify=trust(settings.ca_file),
             limits=httpx.Limits(max_connections=32, max_keepalive_connections=16),
             headers={"Accept": "application/vnd.cvat+json, application/json", "User-Agent": "detr-workflows"},
         )
@@ -150,12 +150,3 @@ def _require_ok(status: int, path: str) -> None:
     if 300 <= status < 400:
         raise CvatUnavailableError("CVAT's address in the settings leads elsewhere (cvat.url): give its inner one")
     raise CvatUnavailableError(f"CVAT answered {path} with the status {status}")
-
-
-def _trust(ca_file: str) -> ssl.SSLContext | bool:
-    if not ca_file:
-        return True
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except (OSError, ssl.SSLError) as error:
-        raise BridgeError(f"cvat.caFile {ca_file} cannot be used: {error}") from error

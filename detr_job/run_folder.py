@@ -3,28 +3,18 @@
 import json
 import os
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 
 from detr_job.errors import JobError
 from object_store import NoSuchKey, ObjectStore
+from run_config.command_line import code_version
 
 FORMAT = 1
 RUN, METRICS = "run.json", "metrics.jsonl"
 # What may differ between two starts of one run without changing what is trained.
 _MAY_DIFFER = frozenset({"data.workers", "evaluation.batch_size", "checkpoints.keep", "training.log_interval"})
-
-
-def code_version() -> str:
-    """The installed version, and the commit where the image names it."""
-    try:
-        installed = version("detr-workflows")
-    except PackageNotFoundError:
-        installed = "unknown"
-    revision = os.environ.get("CODE_REVISION", "")
-    return f"{installed}+{revision}" if revision else installed
 
 
 def describe_run(
