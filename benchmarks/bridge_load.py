@@ -15,7 +15,6 @@ import argparse
 import asyncio
 import contextlib
 import http.client
-import json
 import os
 import random
 import signal
@@ -23,175 +22,25 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import uuid
 from collections import Counter
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
-import uvicorn
 import yaml
-from fastapi import FastAPI
 
-from tests.cvat_bridge.running_bridge import OURS, SETTINGS, install
-from tests.cvat_double.server import running
-from tests.workflows.fake_kubernetes import FakeKubernetes, Json
+from benchmarks.bridge_surroundings import TEMPLATE, Part, part, told
+from tests.cvat_bridge.running_bridge import OURS
 
-Part = subprocess.Popen[str]
-
-PAGES_A_TASK = 4
 POLL_S = 5.0
-RUNS_KEPT = 6
-TEMPLATE = "cvat-train"
-STEPS = ("check", "export", "prepare", "train", "report")
 SLOW_START_S = 30.0
 """Pages poll alone for so long before anything is measured: what is held for seconds is held then."""
 
 MIB = 2**20
-
-
-# What the service stands between, each in a process of its own
-
-
-def be_cvat(pages: int) -> None:
-    """CVAT, with as many users as pages. Says sessions and tasks, then for each line how often it was asked."""
-    with running() as double:
-        users = [double.world.add_user(f"user{number}") for number in range(pages)]
-        viewed = []
-        for first in range(0, pages, PAGES_A_TASK):
-            owner, assignee, *staff = users[first : first + PAGES_A_TASK]
-            project = double.add_project(f"Project {first}", owner=(staff or [owner])[0])
-            project.assignee = (staff or [owner])[-1]
-            task = double.add_drawn_task(f"Task {first}", images=4, project=project, owner=owner)
-            task.assignee = assignee
-            viewed += [(user.session, task.id) for user in users[first : first + PAGES_A_TASK]]
-        say({"url": double.url, "token": double.service.token, "pages": viewed})
-        for _ in sys.stdin:
-            say({"asked": len(double.world.seen)})
-
-
-class PassingTime(FakeKubernetes):
-    """A Kubernetes whose runs begin, go on, end and are removed, as Argo would have it."""
-
-    def __init__(self, store: Path) -> None:
-        super().__init__()
-        self._store, self._lock = store, threading.Lock()
-        self._began: dict[str, float] = {}
-
-    def answer(self, method: str, path: str, body: Json | None) -> tuple[int, Json]:
-        """One request at a time: runs come and go meanwhile."""
-        with self._lock:
-            return super().answer(method, path, body)
-
-    def pass_time(self) -> None:
-        """Set each run to where it is by now."""
-        now = time.monotonic()
-        with self._lock:
-            spec = self.objects["workflowtemplates"][TEMPLATE]["spec"]
-            of_task: dict[str, list[str]] = {}
-            self.created.clear()
-            self.tokens.clear()
-            for name, run in list(self.objects["workflows"].items()):
-                age = now - self._began.setdefault(name, now)
-                self.objects["workflows"][name] = self._at(name, run, age, spec)
-                of_task.setdefault(run["metadata"]["annotations"]["detr-workflows/cvat-subject"], []).append(name)
-            for names in of_task.values():
-                for name in names[:-RUNS_KEPT]:
-                    del self.objects["workflows"][name], self._began[name]
-
-    def _at(self, name: str, run: Json, age: float, spec: Json) -> Json:
-        done = min(len(STEPS), int(age / 5))
-        if str(done) == run["metadata"].get("resourceVersion"):
-            return run
-        if done == STEPS.index("train"):
-            line = json.dumps({"step": 40, "split": "val", "ap": 0.41})
-            folder = self._store / "workflow-data" / "output" / name
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "metrics.jsonl").write_text(line + "\n", encoding="utf-8")
-        phases = ["Succeeded"] * done + ["Running"] * (done < len(STEPS))
-        nodes = {
-            step: {"id": step, "name": f"{name}.{step}", "displayName": step, "type": "Pod", "phase": phase}
-            for step, phase in zip(STEPS, phases, strict=False)
-        }
-        ended = done == len(STEPS)
-        status = {
-            "phase": "Succeeded" if ended else "Running",
-            "progress": f"{done}/{len(STEPS)}",
-            "storedWorkflowTemplateSpec": spec,
-            "nodes": nodes,
-            **({"outputs": {"parameters": [{"name": "ap", "value": "0.51"}]}} if ended else {}),
-        }
-        return {**run, "metadata": {**run["metadata"], "resourceVersion": str(done)}, "status": status}
-
-
-def be_kubernetes(folder: Path) -> None:
-    """Kubernetes with the chart's templates. Says its kubeconfig, then for each line how often it was asked."""
-    # Like the real one it keeps connections, and has room for those that come at once.
-    BaseHTTPRequestHandler.protocol_version = "HTTP/1.1"
-    ThreadingHTTPServer.request_queue_size = 256
-    fake, store = PassingTime(folder / "store"), (folder / "store").as_uri()
-    install(fake, store)
-    ended = threading.Event()
-
-    def go_on() -> None:
-        while not ended.wait(1):
-            fake.pass_time()
-
-    with fake.serving():
-        (folder / "settings.yaml").write_text(SETTINGS.format(store=store), encoding="utf-8")
-        say({"kubeconfig": str(fake.kubeconfig(folder / "kubeconfig"))})
-        clock = threading.Thread(target=go_on)
-        clock.start()
-        for _ in sys.stdin:
-            say({"asked": sum(fake.asked.values())})
-        ended.set()
-        clock.join()
-
-
-def be_bare(port: int) -> None:
-    """The baseline: one route of FastAPI, which returns the content of the first line."""
-    content = json.loads(sys.stdin.readline())
-    app = FastAPI()
-
-    @app.get("/runs")
-    async def listed() -> dict[str, Any]:
-        return dict(content)
-
-    uvicorn.run(app, host="127.0.0.1", port=port, log_config=None, access_log=False, server_header=False)
-
-
-def say(tree: object) -> None:
-    """One line for whoever started this part."""
-    print(json.dumps(tree), flush=True)
-
-
-@contextlib.contextmanager
-def part(*arguments: str) -> Iterator[Part]:
-    """One of the above."""
-    command = [sys.executable, "-m", "benchmarks.bridge_load", *arguments]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def told(process: Part, question: object = None) -> dict[str, Any]:
-    """A part's answer to a line; without one what it says by itself."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    if question is not None:
-        print(json.dumps(question), file=process.stdin, flush=True)
-    line = process.stdout.readline()
-    if not line:
-        raise SystemExit("a part of the benchmark ended")
-    tree: dict[str, Any] = json.loads(line)
-    return tree
 
 
 # The service, seen from outside
@@ -381,7 +230,7 @@ def own_work(service: Service, session: str, task: int, port: int, rounds: int, 
     """Processor seconds of a poll and of the bare route, the best of the rounds, and the answer's length."""
     path, headers = f"/training-bridge/api/runs?task={task}", {"Cookie": f"sessionid={session}"}
     content = httpx.get(service.url + path, headers=headers, trust_env=False)
-    with part("--part=bare", f"--port={port}") as bare:
+    with part("bare", f"--port={port}") as bare:
         assert bare.stdin is not None
         print(content.text, file=bare.stdin, flush=True)
         wait_for(f"http://127.0.0.1:{port}/runs", bare)
@@ -423,17 +272,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="of the comparison with a bare route (default 5)")
     parser.add_argument("--quick", action="store_true", help="one minute")
     parser.add_argument("--port", type=int, default=18080, help="of the service, and of the bare route the next one")
-    parser.add_argument("--part", default="", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, default=Path(), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.part:
-        parts = {
-            "cvat": lambda: be_cvat(options.pages),
-            "kubernetes": lambda: be_kubernetes(options.folder),
-            "bare": lambda: be_bare(options.port),
-        }
-        parts[options.part]()
-        return
     compare(options)
 
 
@@ -442,8 +281,8 @@ def compare(options: argparse.Namespace) -> None:
     minutes = 1.0 if options.quick else options.minutes
     with (
         tempfile.TemporaryDirectory() as temporary,
-        part("--part=cvat", f"--pages={options.pages}") as cvat,
-        part("--part=kubernetes", f"--folder={temporary}") as kubernetes,
+        part("cvat", f"--pages={options.pages}") as cvat,
+        part("kubernetes", f"--folder={temporary}") as kubernetes,
     ):
         facts, kubeconfig = told(cvat), told(kubernetes)["kubeconfig"]
         with serving(Path(temporary), options.port, facts, kubeconfig) as service:

@@ -1,0 +1,183 @@
+"""What the service of `bridge_load` stands between, each in a process of its own: CVAT, Kubernetes, a bare route."""
+
+import argparse
+import contextlib
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from tests.cvat_bridge.running_bridge import SETTINGS, install
+from tests.cvat_double.server import running
+from tests.workflows.fake_kubernetes import FakeKubernetes, Json
+
+Part = subprocess.Popen[str]
+
+TEMPLATE = "cvat-train"
+PAGES_A_TASK = 4
+RUNS_KEPT = 6
+STEPS = ("check", "export", "prepare", "train", "report")
+
+
+def be_cvat(pages: int) -> None:
+    """CVAT, with as many users as pages. Says sessions and tasks, then for each line how often it was asked."""
+    with running() as double:
+        users = [double.world.add_user(f"user{number}") for number in range(pages)]
+        viewed = []
+        for first in range(0, pages, PAGES_A_TASK):
+            owner, assignee, *staff = users[first : first + PAGES_A_TASK]
+            project = double.add_project(f"Project {first}", owner=(staff or [owner])[0])
+            project.assignee = (staff or [owner])[-1]
+            task = double.add_drawn_task(f"Task {first}", images=4, project=project, owner=owner)
+            task.assignee = assignee
+            viewed += [(user.session, task.id) for user in users[first : first + PAGES_A_TASK]]
+        say({"url": double.url, "token": double.service.token, "pages": viewed})
+        for _ in sys.stdin:
+            say({"asked": len(double.world.seen)})
+
+
+class PassingTime(FakeKubernetes):
+    """A Kubernetes whose runs begin, go on, end and are removed, as Argo would have it."""
+
+    def __init__(self, store: Path) -> None:
+        super().__init__()
+        self._store, self._lock = store, threading.Lock()
+        self._began: dict[str, float] = {}
+
+    def answer(self, method: str, path: str, body: Json | None) -> tuple[int, Json]:
+        """One request at a time: runs come and go meanwhile."""
+        with self._lock:
+            return super().answer(method, path, body)
+
+    def pass_time(self) -> None:
+        """Set each run to where it is by now."""
+        now = time.monotonic()
+        with self._lock:
+            spec = self.objects["workflowtemplates"][TEMPLATE]["spec"]
+            of_task: dict[str, list[str]] = {}
+            self.created.clear()
+            self.tokens.clear()
+            for name, run in list(self.objects["workflows"].items()):
+                age = now - self._began.setdefault(name, now)
+                self.objects["workflows"][name] = self._at(name, run, age, spec)
+                of_task.setdefault(run["metadata"]["annotations"]["detr-workflows/cvat-subject"], []).append(name)
+            for names in of_task.values():
+                for name in names[:-RUNS_KEPT]:
+                    del self.objects["workflows"][name], self._began[name]
+
+    def _at(self, name: str, run: Json, age: float, spec: Json) -> Json:
+        done = min(len(STEPS), int(age / 5))
+        if str(done) == run["metadata"].get("resourceVersion"):
+            return run
+        if done == STEPS.index("train"):
+            line = json.dumps({"step": 40, "split": "val", "ap": 0.41})
+            folder = self._store / "workflow-data" / "output" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "metrics.jsonl").write_text(line + "\n", encoding="utf-8")
+        phases = ["Succeeded"] * done + ["Running"] * (done < len(STEPS))
+        nodes = {
+            step: {"id": step, "name": f"{name}.{step}", "displayName": step, "type": "Pod", "phase": phase}
+            for step, phase in zip(STEPS, phases, strict=False)
+        }
+        ended = done == len(STEPS)
+        status = {
+            "phase": "Succeeded" if ended else "Running",
+            "progress": f"{done}/{len(STEPS)}",
+            "storedWorkflowTemplateSpec": spec,
+            "nodes": nodes,
+            **({"outputs": {"parameters": [{"name": "ap", "value": "0.51"}]}} if ended else {}),
+        }
+        return {**run, "metadata": {**run["metadata"], "resourceVersion": str(done)}, "status": status}
+
+
+def be_kubernetes(folder: Path) -> None:
+    """Kubernetes with the chart's templates. Says its kubeconfig, then for each line how often it was asked."""
+    # Like the real one it keeps connections, and has room for those that come at once.
+    BaseHTTPRequestHandler.protocol_version = "HTTP/1.1"
+    ThreadingHTTPServer.request_queue_size = 256
+    fake, store = PassingTime(folder / "store"), (folder / "store").as_uri()
+    install(fake, store)
+    ended = threading.Event()
+
+    def go_on() -> None:
+        while not ended.wait(1):
+            fake.pass_time()
+
+    with fake.serving():
+        (folder / "settings.yaml").write_text(SETTINGS.format(store=store), encoding="utf-8")
+        say({"kubeconfig": str(fake.kubeconfig(folder / "kubeconfig"))})
+        clock = threading.Thread(target=go_on)
+        clock.start()
+        for _ in sys.stdin:
+            say({"asked": sum(fake.asked.values())})
+        ended.set()
+        clock.join()
+
+
+def be_bare(port: int) -> None:
+    """The baseline: one route of FastAPI, which returns the content of the first line."""
+    content = json.loads(sys.stdin.readline())
+    app = FastAPI()
+
+    @app.get("/runs")
+    async def listed() -> dict[str, Any]:
+        return dict(content)
+
+    uvicorn.run(app, host="127.0.0.1", port=port, log_config=None, access_log=False, server_header=False)
+
+
+def say(tree: object) -> None:
+    """One line for whoever started this part."""
+    print(json.dumps(tree), flush=True)
+
+
+@contextlib.contextmanager
+def part(*arguments: str) -> Iterator[Part]:
+    """One of the above."""
+    command = [sys.executable, "-m", "benchmarks.bridge_surroundings", *arguments]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def told(process: Part, question: object = None) -> dict[str, Any]:
+    """A part's answer to a line; without one what it says by itself."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    if question is not None:
+        print(json.dumps(question), file=process.stdin, flush=True)
+    line = process.stdout.readline()
+    if not line:
+        raise SystemExit("a part of the benchmark ended")
+    tree: dict[str, Any] = json.loads(line)
+    return tree
+
+
+def main() -> None:
+    """Be one of them."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("part", choices=["cvat", "kubernetes", "bare"])
+    parser.add_argument("--pages", type=int, default=0)
+    parser.add_argument("--folder", type=Path, default=Path())
+    parser.add_argument("--port", type=int, default=0)
+    options = parser.parse_args()
+    parts = {
+        "cvat": lambda: be_cvat(options.pages),
+        "kubernetes": lambda: be_kubernetes(options.folder),
+        "bare": lambda: be_bare(options.port),
+    }
+    parts[options.part]()
+
+
+if __name__ == "__main__":
+    main()
