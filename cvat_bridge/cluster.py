@@ -156,7 +156,7 @@ def _place_in_the_form(offered: Offered) -> tuple[bool, bool, str]:
 
 
 def _without_bulk(workflow: Mapping[str, Any]) -> Tree:
-    """The run without the template's text, of which Argo keeps a copy with each, but for its graph.
+    """The run without the template's text, of which Argo keeps a copy with each, but for the names in its graph.
 
     It is nine tenths of a run, and runs are held in memory while pages look at them.
     """
@@ -165,8 +165,13 @@ def _without_bulk(workflow: Mapping[str, Any]) -> Tree:
     status = tree.get("status") or {}
     stored = status.get("storedWorkflowTemplateSpec") or {}
     entry = stored.get("entrypoint")
-    graph = [one for one in stored.get("templates") or () if one.get("name") == entry]
-    lean = {"entrypoint": entry, "templates": graph} if graph else {}
+    tasks = [
+        {"name": task["name"]}
+        for one in stored.get("templates") or ()
+        if one.get("name") == entry
+        for task in (one.get("dag") or {}).get("tasks") or ()
+    ]
+    lean = {"entrypoint": entry, "templates": [{"name": entry, "dag": {"tasks": tasks}}]} if tasks else {}
     tree["status"] = {
         **{key: value for key, value in status.items() if not key.startswith("stored")},
         **({"storedWorkflowTemplateSpec": lean} if lean else {}),

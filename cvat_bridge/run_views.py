@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 MOST_RUNS = 50
 MOST_MODELS = 20
 MOST_READ = 500
+_READ_S = 60.0
 _MOST_LISTS = 10
 
 
@@ -39,7 +41,7 @@ class RunViews:
         self._cluster = cluster
         self._files = files
         self._submitter = submitter
-        self._read: dict[str, tuple[str, Run]] = {}
+        self._read: dict[str, tuple[float, str, Run]] = {}
 
     async def listed(self, session: Session, seen: Seen) -> list[DrawnRun]:
         """The runs of a subject, newest first."""
@@ -169,11 +171,13 @@ class RunViews:
         uid, version = str(metadata.get("uid")), str(metadata.get("resourceVersion") or "")
         if not version:
             return Run(workflow, subject)
-        read, run = self._read.pop(uid, ("", None))
+        _, read, run = self._read.pop(uid, (0.0, "", None))
         if run is None or read != version:
             run = Run(workflow, subject)
-        self._read[uid] = (version, run)
-        while len(self._read) > MOST_READ:
+        now = time.monotonic()
+        self._read[uid] = (now, version, run)
+        # The first is the one that nobody has looked at for the longest time.
+        while len(self._read) > MOST_READ or next(iter(self._read.values()))[0] < now - _READ_S:
             del self._read[next(iter(self._read))]
         return run
 
