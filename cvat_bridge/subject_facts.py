@@ -5,6 +5,7 @@ checked by the step `prepare`.
 """
 
 import asyncio
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -14,10 +15,12 @@ from typing import Any
 import anyio.to_thread
 
 from cvat_bridge.access import Seen
-from cvat_bridge.cvat_questions import CvatQuestions, TooLargeError, whole_number
+from cvat_bridge.cvat_questions import CvatQuestions, whole_number
 from cvat_bridge.drawn import DrawnClass, DrawnNote, DrawnSubject, DrawnTask
-from cvat_bridge.errors import CvatRefusedError
+from cvat_bridge.errors import CvatRefusedError, CvatUnavailableError
 from cvat_bridge.subject import Kind
+
+log = logging.getLogger(__name__)
 
 FEW_BOXES = 100
 """Under so many boxes altogether a model learns hardly anything."""
@@ -25,6 +28,9 @@ FEW_BOXES = 100
 FEW_OF_A_CLASS = 20
 MOST_TASKS_COUNTED = 30
 MOST_ANNOTATION_BYTES = 16 * 2**20
+COUNTING_S = 8.0
+"""Somebody waits for the form; and two such answers at a time is all that all users have."""
+
 _MOST_TASKS = 500
 _MOST_LABELS = 1000
 _AT_ONCE = 4
@@ -111,10 +117,10 @@ async def _labels(cvat: CvatQuestions, seen: Seen) -> list[Label]:
 
 
 async def _counted(cvat: CvatQuestions, seen: Seen, tasks: list[Mapping[str, Any]], all_tasks: int) -> Counted | None:
-    """None where there is too much to read while somebody waits."""
+    """None where that takes too long, or CVAT does not give all of it: the rest of the form is of use without."""
     if all_tasks > MOST_TASKS_COUNTED or len(tasks) > MOST_TASKS_COUNTED:
         return None
-    total = Counted()
+    total, whole = Counted(), True
 
     async def add(task: Mapping[str, Any]) -> None:
         number = whole_number(task.get("id"))
@@ -128,11 +134,17 @@ async def _counted(cvat: CvatQuestions, seen: Seen, tasks: list[Mapping[str, Any
             total.images_with_boxes += own.images_with_boxes
 
     try:
-        await asyncio.gather(*(add(task) for task in tasks))
-    except (TooLargeError, CvatRefusedError):
+        # The first that fails ends the others: a part of the boxes is no count.
+        async with asyncio.timeout(COUNTING_S), asyncio.TaskGroup() as group:
+            for task in tasks:
+                group.create_task(add(task))
+    except* (CvatUnavailableError, TimeoutError) as errors:
+        log.info("boxes are not counted: %s", errors.exceptions[0], extra={"subject": str(seen.subject)})
+        whole = False
+    except* CvatRefusedError:
         # A task of a project without a single image has no annotations to show.
-        return None
-    return total
+        whole = False
+    return total if whole else None
 
 
 def count_boxes(task: Mapping[str, Any], annotations: Mapping[str, Any], into: Counted) -> None:
@@ -244,7 +256,7 @@ def notes(
     if boxes is None or counted is None:
         found.append(
             _tell(
-                "The boxes were not counted: there is too much to read while you wait.", "The run checks them itself."
+                "The boxes were not counted: that would take too long while you wait.", "The run checks them itself."
             )
         )
     elif boxes == 0:

@@ -1,6 +1,7 @@
 """The form: what would be trained on, and what may be chosen, drawn from the templates themselves."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,37 @@ def test_too_much_to_read_is_not_counted(bridge: Bridge, monkeypatch: pytest.Mon
     assert tree["subject"]["boxes"] is None
     assert all(one["boxes"] is None for one in tree["subject"]["classes"])
     assert "were not counted" in texts(tree)
+
+
+def test_annotations_that_cvat_takes_long_for_hold_up_neither_this_form_nor_the_next(
+    bridge: Bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cvat_bridge.subject_facts.COUNTING_S", 0.4)
+    bridge.cvat.faults.slow_annotations_s = 1.5
+    tasks = [bridge.cvat.add_drawn_task("Cells", images=1) for _ in range(4)]
+    began = time.monotonic()
+    tree = form(bridge, "&".join(f"task={task.id}" for task in tasks))
+    assert time.monotonic() - began < 1.4
+    assert tree["subject"]["boxes"] is None
+    assert "were not counted" in texts(tree)
+    bridge.cvat.faults.slow_annotations_s = 0
+    assert form(bridge, f"task={tasks[0].id}")["subject"]["boxes"] > 0
+
+
+def test_annotations_that_cvat_fails_to_give_are_not_counted(bridge: Bridge) -> None:
+    tasks = [bridge.cvat.add_drawn_task("Cells", images=1) for _ in range(3)]
+    bridge.cvat.faults.annotation_errors = 1
+    tree = form(bridge, "&".join(f"task={task.id}" for task in tasks))
+    assert tree["subject"]["boxes"] is None
+    assert "were not counted" in texts(tree)
+
+
+def test_a_cvat_that_is_away_is_said_and_is_no_form(bridge: Bridge) -> None:
+    task = bridge.cvat.add_drawn_task("Cells", images=1)
+    bridge.cvat.faults.bad_gateway = True
+    answer = bridge.browser(bridge.cvat.ann).get(f"api/form?task={task.id}")
+    assert answer.status_code == 503
+    assert answer.json()["errors"][0]["text"].startswith("CVAT does not answer")
 
 
 def key(frame: int, *, outside: bool = False, kind: str = "rectangle") -> Json:

@@ -119,7 +119,10 @@ class CvatApp:
             return Response("<html><h1>502 Bad Gateway</h1></html>", 502, media_type="text/html")
         if self.faults.redirect_to:
             return RedirectResponse(self.faults.redirect_to + request.url.path, 302)
-        if self.faults.one("errors"):
+        of_annotations = request.url.path.rstrip("/").endswith("/annotations")
+        if of_annotations and self.faults.slow_annotations_s:
+            time.sleep(self.faults.slow_annotations_s)
+        if self.faults.one("errors") or (of_annotations and self.faults.one("annotation_errors")):
             return Response("<h1>Server Error (500)</h1>", 500, media_type="text/html")
         return None
 

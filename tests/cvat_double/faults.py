@@ -25,6 +25,10 @@ class Faults:
     """Every request is answered 502 by what stands before CVAT."""
     slow_s: float = 0.0
     """Seconds that every answer takes longer."""
+    slow_annotations_s: float = 0.0
+    """Seconds that annotations take longer, and nothing else."""
+    annotation_errors: int = 0
+    """So many requests for annotations are answered with 500."""
     cut_downloads: int = 0
     """So many downloads break off in the middle."""
     download_pause_s: float = 0.0
