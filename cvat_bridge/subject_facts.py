@@ -255,9 +255,7 @@ def notes(
         found.append(_warn("There are no images.", "Upload images to the task first."))
     if boxes is None or counted is None:
         found.append(
-            _tell(
-                "The boxes were not counted: that would take too long while you wait.", "The run checks them itself."
-            )
+            _tell("The boxes were not counted: that would take too long while you wait.", "The run checks them itself.")
         )
     elif boxes == 0:
         found.append(_warn("There are no boxes, so there is nothing to learn.", "Draw boxes and save, then come back."))
