@@ -1,10 +1,11 @@
 """Which runs a user sees, and what they may do with them: whoever may see every task of a run."""
 
 import asyncio
+import functools
 import json
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from cvat_bridge import marks, runs
@@ -24,6 +25,9 @@ from object_store import StoreError
 log = logging.getLogger(__name__)
 
 MOST_RUNS = 50
+MOST_SUBJECTS = 100
+"""Of other subjects than the one that is looked at, whom CVAT is asked about for one page."""
+
 MOST_MODELS = 20
 MOST_READ = 500
 _READ_S = 60.0
@@ -48,7 +52,7 @@ class RunViews:
         labels = [marks.subject_label(seen.subject)]
         if seen.subject.kind is Kind.TASK:
             labels = [marks.task_label(number) for number in seen.subject.ids[:_MOST_LISTS]]
-        found = await self._visible(session, seen, labels)
+        found = await self._visible(session, seen, labels, lambda _: True, most=MOST_RUNS)
         return list(await asyncio.gather(*(self._drawn(run, places_of(seen)) for run in found)))
 
     async def one(self, session: Session, name: str) -> tuple[Run, Seen]:
@@ -133,21 +137,24 @@ class RunViews:
         self, session: Session, seen: Seen, offered: Sequence[Offered]
     ) -> dict[str, list[tuple[str, str]]]:
         """Template → models to start from or to annotate with: (value, title), newest first."""
-        if not any(one.filled(fill) for one in offered for fill in (Fill.FINETUNE, Fill.MODEL)):
-            return {}
         labels = [marks.subject_label(seen.subject), *(marks.project_label(one) for one in sorted(seen.projects()))]
-        found = [run for run in await self._visible(session, seen, labels) if run.finished]
-        ours = [(url, self._called(run)) for run in found if (url := run.model(self._files.url))]
-        models = {}
+        models: dict[str, list[tuple[str, str]]] = {}
         for one in offered:
-            theirs = [
-                (place, self._called(run))
-                for run in found
-                if runs.template_of(run.workflow) == one.name and run.status.phase == "Succeeded"
-                if (place := runs.folder(run.workflow))
-            ]
-            models[one.name] = (ours if one.template.ours else theirs)[:MOST_MODELS]
+            if not any(one.filled(fill) for fill in (Fill.FINETUNE, Fill.MODEL)):
+                continue
+            left = self._model_of_ours if one.template.ours else functools.partial(self._folder_of, one.name)
+            found = await self._visible(session, seen, labels, left, most=MOST_MODELS)
+            models[one.name] = [(value, self._called(run)) for run in found if (value := left(run))]
         return models
+
+    def _model_of_ours(self, run: Run) -> str | None:
+        return run.model(self._files.url) if run.finished else None
+
+    @staticmethod
+    def _folder_of(template: str, run: Run) -> str | None:
+        """The whole folder: where in it the model lies, only a template of somebody else itself knows."""
+        is_theirs = runs.template_of(run.workflow) == template and run.status.phase == "Succeeded"
+        return runs.folder(run.workflow) if is_theirs else None
 
     @staticmethod
     def _called(run: Run) -> str:
@@ -155,15 +162,36 @@ class RunViews:
         day = str(run.workflow["metadata"].get("creationTimestamp") or "")[:10]
         return ", ".join(part for part in (run.name, f"AP {ap[:10]}" if ap else "", day) if part)
 
-    async def _visible(self, session: Session, seen: Seen, labels: Iterable[Mapping[str, str]]) -> list[Run]:
+    async def _visible(
+        self,
+        session: Session,
+        seen: Seen,
+        labels: Iterable[Mapping[str, str]],
+        wanted: Callable[[Run], object],
+        *,
+        most: int,
+    ) -> list[Run]:
+        """The newest runs that are wanted and that the user may see: newer ones of another kind hide none."""
         lists = await asyncio.gather(*(self._cluster.runs(one) for one in labels))
         trees = {str(one["metadata"]["name"]): one for some in lists for one in some}
         newest = sorted(trees.values(), key=lambda one: str(one["metadata"].get("creationTimestamp")), reverse=True)
-        about = [(one, subject) for one in newest if (subject := marks.subject_of(one)) is not None][:MOST_RUNS]
-        subjects = {subject for _, subject in about} - {seen.subject}
-        answers = await asyncio.gather(*(self._access.may_see(session, subject) for subject in subjects))
-        visible = {seen.subject} | {subject for subject, yes in zip(subjects, answers, strict=True) if yes}
-        return [self._run(tree, subject) for tree, subject in about if subject in visible]
+        about = [(one, subject) for one in newest if (subject := marks.subject_of(one)) is not None]
+        sees = {seen.subject: True}
+        found: list[Run] = []
+        for start in range(0, len(about), MOST_RUNS):
+            part = [
+                run for tree, subject in about[start : start + MOST_RUNS] if wanted(run := self._run(tree, subject))
+            ]
+            asked = [one for one in dict.fromkeys(run.subject for run in part) if one not in sees]
+            asked = asked[: MOST_SUBJECTS + 1 - len(sees)]
+            answers = await asyncio.gather(*(self._access.may_see(session, subject) for subject in asked))
+            sees |= zip(asked, answers, strict=True)
+            found += [run for run in part if sees.get(run.subject)]
+            if len(found) >= most:
+                break
+            # Other pages are answered in between: many runs are much to read.
+            await asyncio.sleep(0)
+        return found[:most]
 
     def _run(self, workflow: Mapping[str, Any], subject: Subject) -> Run:
         """The run, read once for each version that Kubernetes has of it: many pages look at the same."""

@@ -326,6 +326,13 @@ def test_who_sees_one_task_does_not_choose_for_the_project(bridge: Bridge, ann: 
     assert not list(objects.list("cvat-models"))
 
 
+def models_offered(browser: Browser, task: Task, template: str, field: str) -> list[str]:
+    tree = browser.get(f"api/form?task={task.id}").json()
+    (found,) = [entry for entry in tree["templates"] if entry["name"] == template]
+    (field_of,) = [entry for group in found["groups"] for entry in group["parameters"] if entry["name"] == field]
+    return [entry["value"] for entry in field_of["choices"]]
+
+
 def test_models_of_earlier_runs_are_offered_to_start_from(bridge: Bridge, ann: Browser) -> None:
     project = bridge.cvat.add_project("Blood")
     one, two = (bridge.cvat.add_blank_task(name, project=project) for name in ("One", "Two"))
@@ -335,12 +342,28 @@ def test_models_of_earlier_runs_are_offered_to_start_from(bridge: Bridge, ann: B
     succeed(bridge, unseen)
     two.assignee = one.assignee = bridge.cvat.bob
     url = f"{bridge.store}/{folder(run)}/model"
+    bob = bridge.browser(bridge.cvat.bob)
+    assert models_offered(bob, two, "cvat-train", "cvat-finetune-checkpoint") == [url]
+    assert models_offered(bob, two, "detr-annotate", "trained-model") == [url]
 
-    def choices(name: str, field: str) -> list[str]:
-        tree = bridge.browser(bridge.cvat.bob).get(f"api/form?task={two.id}").json()
-        (template,) = [entry for entry in tree["templates"] if entry["name"] == name]
-        (found,) = [entry for group in template["groups"] for entry in group["parameters"] if entry["name"] == field]
-        return [entry["value"] for entry in found["choices"]]
 
-    assert choices("cvat-train", "cvat-finetune-checkpoint") == [url]
-    assert choices("detr-annotate", "trained-model") == [url]
+def test_newer_runs_without_a_model_or_of_tasks_that_one_does_not_see_hide_none(bridge: Bridge, ann: Browser) -> None:
+    project = bridge.cvat.add_project("Blood")
+    task = bridge.cvat.add_blank_task("Cells", project=project)
+    hidden = bridge.cvat.add_blank_task("Hidden", project=project)
+    task.assignee = bridge.cvat.bob
+    run, unseen = started(ann, task), started(ann, hidden)
+    succeed(bridge, run)
+    succeed(bridge, unseen)
+    for number in range(120):
+        tree = json.loads(json.dumps(bridge.kubernetes.objects["workflows"][unseen if number % 2 else run]))
+        tree["metadata"] |= {"name": f"newer-{number}", "uid": f"newer-{number}"}
+        tree["metadata"]["creationTimestamp"] = "2026-06-01T00:00:00Z"
+        if not number % 2:  # it annotated
+            tree["status"]["nodes"] = {"a": pod("annotate", "Succeeded")}
+        bridge.kubernetes.add("workflows", f"newer-{number}", tree)
+    bob = bridge.browser(bridge.cvat.bob)
+    assert models_offered(bob, task, "detr-annotate", "trained-model") == [f"{bridge.store}/{folder(run)}/model"]
+    shown_to_bob = {one["name"] for one in bob.get(f"api/runs?task={task.id}").json()["runs"]}
+    assert shown_to_bob <= {f"newer-{number}" for number in range(0, 120, 2)} | {run}
+    assert len(shown_to_bob) == 50
