@@ -154,6 +154,8 @@ def _needs_export(offered: Offered) -> bool:
 def _filled(field: Field, offered: Offered, text: str | None, filling: Filling) -> str | None:
     """A parameter's text; None: the template's own default."""
     if field.fill is Fill.POOL and filling.pools and not offered.template.ours:
+        if text is None:
+            return None  # nobody is asked for it
         pool = next(pool for pool in filling.pools if pool.value == text)
         allowed = field.parameter.choices
         return pool.value if allowed and pool.label_value not in allowed else pool.label_value

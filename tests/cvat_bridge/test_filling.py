@@ -1,12 +1,14 @@
 """What a template of somebody else is told, with Onepanel's names and habits."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import yaml
 
 from cvat_bridge.answers import Refusal
+from cvat_bridge.cluster import PoolChoice
 from cvat_bridge.filling import Filling, fill_in
 from cvat_bridge.offered import Offered, read_offered
 from cvat_bridge.subject import Subject
@@ -89,3 +91,13 @@ def test_neither_does_a_template_of_somebody_else() -> None:
     with pytest.raises(Refusal, match="are not taken again"):
         fill_in(offered, {"cvat-finetune-checkpoint": "cvat-exports/task-9"}, filling("s3://lab/ml"))
     assert fill_in(offered, {"cvat-finetune-checkpoint": "models/7"}, filling("s3://lab/ml"))
+
+
+def test_a_pool_that_a_template_of_somebody_else_hides_stays_its_own() -> None:
+    tree = json.loads(json.dumps(template(KEY).tree))
+    hidden = {"name": "sys-node-pool", "value": "g4dn", "visibility": "private"}
+    tree["spec"]["arguments"]["parameters"].append(hidden)
+    offered = read_offered(tree)
+    assert offered is not None
+    pools = (PoolChoice("large", "Eight A100", "", None, "p4d"),)
+    assert fill_in(offered, {}, replace(filling("s3://lab/ml"), pools=pools))["sys-node-pool"] == "g4dn"
