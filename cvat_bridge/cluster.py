@@ -1,21 +1,23 @@
 """The cluster as the service sees it: what Kubernetes says, asked in threads and shared for seconds."""
 
+import heapq
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
 import anyio
 import anyio.to_thread
+from lightkube.operators import not_in
 
 from cvat_bridge.marks import USED_BY, USER_LABEL
 from cvat_bridge.offered import Fill, Offered, read_offered
 from cvat_bridge.settings import Controls
 from cvat_bridge.short_cache import ShortCache
-from run_config.installation import Installation
+from run_config.installation import Installation, NodePool
 from workflows.cluster import submission
-from workflows.cluster.errors import NotThereError
-from workflows.cluster.kubernetes import Kubernetes, Workflow, WorkflowTemplate
+from workflows.cluster.errors import ClusterError, NotThereError
+from workflows.cluster.kubernetes import Kubernetes, Workflow, WorkflowTemplate, explained
 from workflows.cluster.pools import PoolState, find_training_pods, pool_states
 from workflows.cluster.run_status import FINISHED
 from workflows.cluster.templates import find_config_map
@@ -28,6 +30,14 @@ log = logging.getLogger(__name__)
 Tree = dict[str, Any]
 _TEMPLATES_S, _POOLS_S, _RUNS_S = 10.0, 15.0, 2.0
 _THREADS = 16
+_PAGE = 50
+"""Runs that are read at a time: whole, each is tens of kilobytes."""
+
+MOST_LISTED = 500
+"""Of the runs with the same labels, the newest: finished ones stay for weeks."""
+
+_COMPLETED = "workflows.argoproj.io/completed"
+"""Argo's label of a workflow that has ended; it comes a moment after the phase."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +82,7 @@ class Cluster:
         return await self._pools.get("all", lambda: self._in_thread(self._read_pools))
 
     async def runs(self, labels: Mapping[str, str]) -> list[Tree]:
-        """The runs with these labels, newest first."""
+        """The newest runs with these labels, MOST_LISTED at most, newest first."""
         key = tuple(sorted(labels.items()))
         return await self._lists.get(key, lambda: self._in_thread(self._read_runs, labels))
 
@@ -91,13 +101,12 @@ class Cluster:
         return await self.run(name)
 
     async def fresh_runs(self, labels: Mapping[str, str]) -> list[Tree]:
-        """The runs with these labels, as they are at this moment."""
+        """The same, as they are at this moment."""
         return await self._in_thread(self._read_runs, labels)
 
     async def running_of(self, user: int) -> list[Tree]:
         """The unfinished runs of a user, as they are at this moment."""
-        found = await self._in_thread(self._read_runs, {USER_LABEL: str(user)})
-        return [one for one in found if unfinished(one)]
+        return await self._in_thread(self._read_running, {USER_LABEL: str(user)})
 
     async def create(self, body: Mapping[str, Any]) -> Tree:
         """Create a run, or find the one that the same request created."""
@@ -133,21 +142,39 @@ class Cluster:
         return _without_bulk(self._kubernetes.workflow(name))
 
     def _read_runs(self, labels: Mapping[str, str]) -> list[Tree]:
-        found = [_without_bulk(one) for one in self._kubernetes.listed(Workflow, labels={**USED_BY, **labels})]
-        return sorted(found, key=lambda one: str(one["metadata"].get("creationTimestamp")), reverse=True)
+        return heapq.nlargest(
+            MOST_LISTED, self._each_run(labels), key=lambda one: str(one["metadata"].get("creationTimestamp"))
+        )
+
+    def _read_running(self, labels: Mapping[str, str]) -> list[Tree]:
+        return [one for one in self._each_run({**labels, _COMPLETED: not_in(["true"])}) if unfinished(one)]
+
+    def _each_run(self, labels: Mapping[str, Any]) -> Iterator[Tree]:
+        """The runs that the labels select, in pages, each made small as it comes."""
+        client, selector = self._kubernetes.client, {**USED_BY, **labels}
+        with explained("listing Workflow objects", self._kubernetes.where):
+            for one in client.list(Workflow, namespace=self.namespace, chunk_size=_PAGE, labels=selector):
+                yield _without_bulk(one)
 
     def _read_pools(self) -> list[PoolChoice]:
-        states: dict[str, PoolState] = {}
-        if self._controls.nodes and self._installation.node_pools:
-            config_map = find_config_map(self._kubernetes)
-            entries = self._kubernetes.settings(config_map)
+        states = self._read_states() if self._controls.nodes and self._installation.node_pools else {}
+        choices = []
+        for pool in self._installation.node_pools:
+            room, available = _room(states.get(pool.name))
+            detail = "; ".join(part for part in (_machine(pool), room) if part)
+            choices.append(PoolChoice(pool.name, pool.title or pool.name, detail, available, pool.label_value))
+        return choices
+
+    def _read_states(self) -> dict[str, PoolState]:
+        """What there is of each pool; nothing where it is not known: runs can be started all the same."""
+        try:
+            entries = self._kubernetes.settings(find_config_map(self._kubernetes))
             training = find_training_pods(self._kubernetes)
             found = pool_states(self._kubernetes, self._installation, entries, training)
-            states = {state.name: state for state in found}
-        return [
-            PoolChoice(pool.name, pool.title or pool.name, *_room(states.get(pool.name)), pool.label_value)
-            for pool in self._installation.node_pools
-        ]
+        except ClusterError as error:
+            log.warning("the room in node pools is not known: %s", error)
+            return {}
+        return {state.name: state for state in found}
 
 
 def _place_in_the_form(offered: Offered) -> tuple[bool, bool, str]:
@@ -182,6 +209,12 @@ def _without_bulk(workflow: Mapping[str, Any]) -> Tree:
 def unfinished(workflow: Mapping[str, Any]) -> bool:
     """Whether more will happen."""
     return (workflow.get("status") or {}).get("phase") not in FINISHED
+
+
+def _machine(pool: NodePool) -> str:
+    """What a pool is, as the installation has it: `g4dn.xlarge, 1 GPU`."""
+    gpus = "no GPU" if not pool.gpu_count else "1 GPU" if pool.gpu_count == 1 else f"{pool.gpu_count} GPUs"
+    return f"{pool.label_value}, {gpus}"
 
 
 def _room(state: PoolState | None) -> tuple[str, bool | None]:

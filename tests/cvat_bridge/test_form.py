@@ -230,8 +230,8 @@ def test_pools_have_titles_and_no_room_where_nodes_are_not_seen(bridge: Bridge) 
     pool = fields(form(bridge, f"task={bridge.cvat.add_blank_task('Cells').id}"))["sys-node-pool"]
     assert (pool["type"], pool["default"], pool["required"]) == ("node-pool", "small", True)
     assert pool["choices"] == [
-        {"value": "small", "title": "One T4", "detail": "", "available": None},
-        {"value": "large", "title": "Eight A100", "detail": "", "available": None},
+        {"value": "small", "title": "One T4", "detail": "g4dn, 1 GPU", "available": None},
+        {"value": "large", "title": "Eight A100", "detail": "p4d, 8 GPUs", "available": None},
     ]
     assert not bridge.kubernetes.asked["list", "nodes"]
 
@@ -255,9 +255,35 @@ def test_pools_tell_their_room_where_nodes_are_seen(
     with serving(cvat, kubernetes, store, tmp_path / "kubeconfig", controls={"nodes": True}) as bridge:
         found = fields(form(bridge, f"task={cvat.add_blank_task('Cells').id}"))["sys-node-pool"]["choices"]
     assert [(one["detail"], one["available"]) for one in found] == [
-        ("4 of 4 GPUs free", True),
-        ("no machine is ready now", False),
+        ("g4dn, 1 GPU; 4 of 4 GPUs free", True),
+        ("p4d, 8 GPUs; no machine is ready now", False),
     ]
+
+
+@pytest.mark.parametrize(
+    ("verb", "kind", "code"),
+    [
+        ("list", "nodes", 403),
+        ("list", "nodes", 500),
+        ("list", "pods", 403),
+        ("list", "pods", 500),
+        ("get", "configmaps", 403),
+        ("get", "configmaps", 404),
+        # They are listed for the form, and read one by one for the room.
+        ("get", "workflowtemplates", 500),
+    ],
+)
+def test_room_that_cannot_be_read_takes_neither_the_form_nor_a_run(
+    cvat: CvatDouble, kubernetes: FakeKubernetes, store: str, tmp_path: Path, verb: str, kind: str, code: int
+) -> None:
+    install(kubernetes, store)
+    kubernetes.add("nodes", "a", node("a", "g4dn", 4))
+    kubernetes.refused[verb, kind] = (code, "no")
+    task = cvat.add_blank_task("Cells")
+    with serving(cvat, kubernetes, store, tmp_path / "kubeconfig", controls={"nodes": True}) as bridge:
+        found = fields(form(bridge, f"task={task.id}"))["sys-node-pool"]["choices"]
+        assert bridge.browser(cvat.ann).start(task=[task.id]).status_code == 201
+    assert [(one["detail"], one["available"]) for one in found] == [("g4dn, 1 GPU", None), ("p4d, 8 GPUs", None)]
 
 
 def test_a_template_of_somebody_else_is_offered_by_its_names(bridge: Bridge) -> None:

@@ -4,7 +4,11 @@ import asyncio
 import gc
 import json
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from cvat_bridge.cluster import Cluster
 from cvat_bridge.marks import USED_BY, USER_LABEL
@@ -62,13 +66,22 @@ def shown(workflow: Json) -> Json:
     return Run(workflow, Subject.tasks([1])).drawn(settings, "ml", STORE, None, used=False)
 
 
-def test_of_a_run_only_what_is_shown_is_held(kubernetes: FakeKubernetes, tmp_path: Path) -> None:
-    install(kubernetes, STORE)
-    whole = a_run(kubernetes, "cvat-train-a")
-    access = find_access(environment={"KUBECONFIG": str(kubernetes.kubeconfig(tmp_path / "kubeconfig"))})
+@contextmanager
+def a_cluster(fake: FakeKubernetes, tmp_path: Path) -> Iterator[Cluster]:
+    install(fake, STORE)
+    access = find_access(environment={"KUBECONFIG": str(fake.kubeconfig(tmp_path / "kubeconfig"))})
     installation = parse_installation(SETTINGS.format(store=STORE), "the test's settings")
     with Kubernetes(access, None) as client:
-        cluster = Cluster(client, installation, Controls())
+        yield Cluster(client, installation, Controls())
+
+
+def names(found: list[Json]) -> list[str]:
+    return [one["metadata"]["name"] for one in found]
+
+
+def test_of_a_run_only_what_is_shown_is_held(kubernetes: FakeKubernetes, tmp_path: Path) -> None:
+    with a_cluster(kubernetes, tmp_path) as cluster:
+        whole = a_run(kubernetes, "cvat-train-a")
 
         async def both() -> list[Json | None]:
             return [await cluster.run("cvat-train-a"), *await cluster.runs({USER_LABEL: "1"})]
@@ -78,3 +91,30 @@ def test_of_a_run_only_what_is_shown_is_held(kubernetes: FakeKubernetes, tmp_pat
             assert len(json.dumps(found)) < len(json.dumps(whole)) / 4
             assert shown(found) == shown(whole)
             assert [step["name"] for step in shown(found)["steps"]] == STEPS
+
+
+def test_runs_are_read_in_pages_and_the_newest_are_held(
+    kubernetes: FakeKubernetes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cvat_bridge.cluster.MOST_LISTED", 30)
+    with a_cluster(kubernetes, tmp_path) as cluster:
+        for number in range(120):
+            created = f"2026-01-{1 + number % 28:02d}T00:{number // 28:02d}:00Z"
+            a_run(kubernetes, f"run-{number}")["metadata"]["creationTimestamp"] = created
+        found = asyncio.run(cluster.runs({USER_LABEL: "1"}))
+        assert kubernetes.asked["list", "workflows"] == 3
+        every = sorted(kubernetes.objects["workflows"].values(), key=lambda one: one["metadata"]["creationTimestamp"])
+        assert names(found) == names(every)[::-1][:30]
+
+
+def test_runs_that_argo_calls_completed_are_not_read_to_count_a_users(
+    kubernetes: FakeKubernetes, tmp_path: Path
+) -> None:
+    with a_cluster(kubernetes, tmp_path) as cluster:
+        for name in ("going-on", "ended", "just-ended"):
+            a_run(kubernetes, name)
+        kubernetes.objects["workflows"]["ended"]["metadata"]["labels"]["workflows.argoproj.io/completed"] = "true"
+        # The label comes a moment after the phase.
+        kubernetes.objects["workflows"]["just-ended"]["status"]["phase"] = "Succeeded"
+        assert names(asyncio.run(cluster.running_of(1))) == ["going-on"]
+        assert asyncio.run(cluster.running_of(2)) == []

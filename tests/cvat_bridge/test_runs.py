@@ -13,6 +13,7 @@ from tests.cvat_bridge.running_bridge import Bridge, Browser, arguments, install
 from tests.cvat_double.server import CvatDouble
 from tests.cvat_double.world import Task
 from tests.workflows.fake_kubernetes import FakeKubernetes, Json
+from workflows.cluster.run_status import FINISHED
 
 __all__ = ["kubernetes"]
 
@@ -66,6 +67,8 @@ def goes(bridge: Bridge, run: str, phase: str, *pods: Json, **more: object) -> N
         "nodes": {one["id"]: one for one in pods},
         **more,
     }
+    if phase in FINISHED:
+        workflow["metadata"]["labels"]["workflows.argoproj.io/completed"] = "true"
 
 
 def succeed(bridge: Bridge, run: str, ap: str = "0.51") -> None:

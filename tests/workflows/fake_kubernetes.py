@@ -4,9 +4,10 @@ Objects are kept by kind and name. Answers have the shape of the real ones; `tes
 """
 
 import json
+import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 Json = dict[str, Any]
+_REQUIREMENT = re.compile(r"(?P<key>[^\s=!]+)\s*(?P<op>!=|=|\bnotin\b|\bin\b)\s*(?:\((?P<set>.*)\)|(?P<value>.*))")
 KINDS = {
     "workflowtemplates": "WorkflowTemplate",
     "workflows": "Workflow",
@@ -84,12 +86,7 @@ class FakeKubernetes:
             code, message = self.refused[verb, kind]
             return code, _status(code, message)
         if verb == "list":
-            return 200, {
-                "kind": f"{KINDS[kind]}List",
-                "apiVersion": "v1",
-                "metadata": {"resourceVersion": "1"},
-                "items": self._chosen(kind, urlsplit(path).query),
-            }
+            return 200, self._list(kind, parse_qs(urlsplit(path).query))
         if verb == "create":
             assert body is not None
             return self._create(kind, body.get("workflow", body))
@@ -102,15 +99,19 @@ class FakeKubernetes:
             self.objects[kind][name] = _merged(self.objects[kind][name], body)
         return 200, self.objects[kind][name]
 
-    def _chosen(self, kind: str, query: str) -> list[Json]:
-        """All of a kind, or those with the labels that the query asks for."""
-        selector = parse_qs(query).get("labelSelector", [""])[0]
-        wanted = [part.partition("=")[::2] for part in selector.split(",") if part]
-        return [
-            one
-            for one in self.objects[kind].values()
-            if all((one["metadata"].get("labels") or {}).get(key) == value for key, value in wanted)
-        ]
+    def _list(self, kind: str, query: Mapping[str, list[str]]) -> Json:
+        """All of a kind, or those that the query's selector chooses, or a page of them."""
+        selector = query.get("labelSelector", [""])[0]
+        chosen = [one for one in self.objects[kind].values() if _fits(one["metadata"].get("labels") or {}, selector)]
+        start, limit = int(query.get("continue", ["0"])[0]), int(query.get("limit", ["0"])[0])
+        end = start + limit if limit else len(chosen)
+        more = {"continue": str(end)} if end < len(chosen) else {}
+        return {
+            "kind": f"{KINDS[kind]}List",
+            "apiVersion": "v1",
+            "metadata": {"resourceVersion": "1", **more},
+            "items": chosen[start:end],
+        }
 
     @staticmethod
     def _place(parts: list[str]) -> tuple[str, str | None]:
@@ -190,6 +191,17 @@ class FakeKubernetes:
             )
         )
         return path
+
+
+def _fits(labels: Mapping[str, str], selector: str) -> bool:
+    """Whether labels are what a selector of `=`, `!=`, `in` and `notin` asks for; nothing else is understood."""
+    for part in filter(None, re.split(r",(?![^(]*\))", selector)):
+        match = _REQUIREMENT.fullmatch(part.strip())
+        assert match is not None, f"the fake understands no {part!r}"
+        values = {match["value"]} if match["set"] is None else {one.strip() for one in match["set"].split(",")}
+        if (labels.get(match["key"]) in values) is not (match["op"] in ("=", "in")):
+            return False
+    return True
 
 
 def _merged(tree: Json, change: Json) -> Json:
