@@ -19,6 +19,9 @@ EVENT_LABEL = "detr-workflows/cvat-event"
 """Digest of the event of CVAT that started the run, where no click did."""
 
 TRIGGER_LABEL = "detr-workflows/cvat-trigger"
+EVENT_STATE = "detr-workflows/cvat-event-state"
+"""When the task or project had last been changed, as CVAT said when the event was worked off."""
+
 USER_NAME = "detr-workflows/cvat-user-name"
 SUBJECT = "detr-workflows/cvat-subject"
 TITLE = "detr-workflows/title"

@@ -126,9 +126,13 @@ class BridgeSettings(Part):
     @field_validator("triggers")
     @classmethod
     def _one_of_each(cls, triggers: tuple[Trigger, ...]) -> tuple[Trigger, ...]:
-        places = [(one.event, one.template, project) for one in triggers for project in one.projects or (None,)]
-        if len(set(places)) != len(places):
-            raise ValueError("two triggers would start the same template for the same event")
+        places: dict[tuple[Event, str], list[int | None]] = {}
+        for one in triggers:
+            places.setdefault((one.event, one.template), []).extend(one.projects or (None,))
+        for projects in places.values():
+            # One for any project is for those that another one names, too.
+            if len(set(projects)) != len(projects) or (None in projects and len(projects) > 1):
+                raise ValueError("two triggers would start the same template for the same event")
         return triggers
 
 

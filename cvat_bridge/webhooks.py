@@ -9,7 +9,9 @@ import contextlib
 import hashlib
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from cvat_bridge import marks
@@ -29,6 +31,9 @@ from workflows.cluster.errors import UnreachableError
 log = logging.getLogger(__name__)
 
 MOST_WAITING = 500
+TOGETHER_S = 60.0
+"""Events of a task within so many seconds are one."""
+
 PAUSES_S = (2.0, 10.0, 60.0, 300.0)
 _WHO_S = 300.0
 _LAST_S = 8.0
@@ -105,10 +110,6 @@ class Webhooks:
             told, event = await self._waiting.get()
             try:
                 await self._with_patience(told, event)
-            except Refusal as refusal:
-                # A template's parameters that are wrong, for instance: nobody is there to read it but the operator.
-                self._metrics.webhooks.labels("refused").inc()
-                log.warning("an event starts no run: %s", refusal, extra={"subject": str(told.subject)})
             except Exception:
                 self._metrics.webhooks.labels("failed").inc()
                 log.exception("an event could not be worked off", extra={"subject": str(told.subject)})
@@ -149,7 +150,14 @@ class Webhooks:
             if trigger.projects and not seen.projects() & set(trigger.projects):
                 self._metrics.webhooks.labels("nothing").inc()
                 continue
-            await self._start(trigger, seen, event, str(thing.get("updated_date") or ""))
+            try:
+                await self._start(trigger, seen, event, str(thing.get("updated_date") or ""))
+            except Refusal as refusal:
+                # A template's parameters that are wrong, for instance: nobody is there to read it but the operator,
+                # and the other triggers have others.
+                self._metrics.webhooks.labels("refused").inc()
+                more = {"subject": str(told.subject), "template": trigger.template}
+                log.warning("an event starts no run: %s", refusal, extra=more)
 
     async def _is_own(self, told: Told) -> bool:
         """Whether the export was made by a run of ours, or it is not known by whom: that must start no other run."""
@@ -166,14 +174,33 @@ class Webhooks:
         for one in await self._cluster.fresh_runs(marks.subject_label(seen.subject)):
             if template_of(one) != trigger.template or marks.label(one, marks.TRIGGER_LABEL) != trigger.event:
                 continue
-            if marks.label(one, marks.EVENT_LABEL) == event or unfinished(one):
+            if marks.label(one, marks.EVENT_LABEL) == event or _is_covered_by(one, state):
                 self._metrics.webhooks.labels("again").inc()
+                more = {"run": one["metadata"]["name"], "subject": str(seen.subject)}
+                log.info("an event starts no run: there is one for it", extra=more)
                 return
-        wanted = Wanted(trigger.template, trigger.parameters, f"{trigger.event} {state}", labels, {})
+        remembered = {marks.EVENT_STATE: state}
+        wanted = Wanted(trigger.template, trigger.parameters, f"{trigger.event} {state}", labels, remembered)
         started = await self._submitter.submit(seen, wanted)
         self._metrics.webhooks.labels("started" if started.new else "again").inc()
         if started.new:
             log.info("an event started a run", extra={"run": started.name, "subject": str(seen.subject)})
+
+
+def _is_covered_by(run: Mapping[str, Any], state: str) -> bool:
+    """Whether a run of the same trigger is what an event of this state asks for.
+
+    It goes on, and was made for the same state, or just now: jobs that end together move the state a few times.
+    """
+    if not unfinished(run):
+        return False
+    if marks.annotation(run, marks.EVENT_STATE) == state:
+        return True
+    try:
+        created = datetime.fromisoformat(str(run["metadata"].get("creationTimestamp"))).timestamp()
+    except ValueError:
+        return False
+    return time.time() - created < TOGETHER_S
 
 
 def _is_completed(task: Mapping[str, Any]) -> bool:

@@ -1,7 +1,8 @@
 """Runs that CVAT's events start: only signed ones, once each, and never one by another's export."""
 
+import contextlib
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,18 @@ def worked_off(bridge: Bridge, events: int) -> None:
     until(lambda: sum(bridge.number(name, outcome=one) for one in outcomes) >= events)
 
 
+def end(kubernetes: FakeKubernetes, run: Json, phase: str) -> None:
+    """What Argo writes into a workflow that has ended."""
+    workflow = kubernetes.objects["workflows"][run["metadata"]["name"]]
+    workflow["status"] = {"phase": phase}
+    workflow["metadata"]["labels"]["workflows.argoproj.io/completed"] = "true"
+
+
+def began(kubernetes: FakeKubernetes, run: Json, seconds_ago: float) -> None:
+    at = datetime.now(UTC) - timedelta(seconds=seconds_ago)
+    kubernetes.objects["workflows"][run["metadata"]["name"]]["metadata"]["creationTimestamp"] = at.isoformat()
+
+
 def test_a_completed_task_starts_its_run(bridge: Bridge, task: Task) -> None:
     bridge.cvat.complete(task)
     assert bridge.tell(job_event(task)).status_code == 202
@@ -134,7 +147,7 @@ def test_an_event_that_comes_again_after_its_run_starts_no_other(bridge: Bridge,
     bridge.cvat.complete(task)
     bridge.tell(job_event(task))
     (run,) = bridge.wait_for_runs(1)
-    bridge.kubernetes.objects["workflows"][run["metadata"]["name"]]["status"] = {"phase": "Succeeded"}
+    end(bridge.kubernetes, run, "Succeeded")
     bridge.cvat.complete(task)  # its date is another one now
     bridge.tell(job_event(task))
     worked_off(bridge, 2)
@@ -153,10 +166,76 @@ def test_a_task_that_is_completed_again_gets_another_run(bridge: Bridge, task: T
     bridge.cvat.complete(task)
     bridge.tell(job_event(task, 0))
     (run,) = bridge.wait_for_runs(1)
-    bridge.kubernetes.objects["workflows"][run["metadata"]["name"]]["status"] = {"phase": "Succeeded"}
+    end(bridge.kubernetes, run, "Succeeded")
     bridge.cvat.complete(task)
     bridge.tell(job_event(task, 1))
     bridge.wait_for_runs(2)
+
+
+def test_a_task_that_is_completed_again_while_its_run_goes_on_gets_another_run(bridge: Bridge, task: Task) -> None:
+    bridge.cvat.complete(task)
+    bridge.tell(job_event(task, 0))
+    (run,) = bridge.wait_for_runs(1)
+    began(bridge.kubernetes, run, seconds_ago=61)
+    bridge.cvat.complete(task)
+    bridge.tell(job_event(task, 1))
+    bridge.wait_for_runs(2)
+
+
+def test_jobs_that_end_within_a_minute_are_one_run_though_the_task_changes(
+    bridge: Bridge, task: Task, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="cvat_bridge")
+    bridge.cvat.complete(task)
+    bridge.tell(job_event(task, 0))
+    (run,) = bridge.wait_for_runs(1)
+    began(bridge.kubernetes, run, seconds_ago=30)
+    bridge.cvat.complete(task)
+    bridge.tell(job_event(task, 1))
+    worked_off(bridge, 2)
+    assert len(bridge.runs) == 1
+    assert "an event starts no run: there is one for it" in caplog.text
+
+
+def test_a_trigger_that_is_refused_keeps_no_other_from_starting(
+    cvat: CvatDouble, kubernetes: FakeKubernetes, store: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    install(kubernetes, store)
+    model = {"trained-model": "models/7"}
+    triggers = [
+        {"event": "task-completed", "parameters": {"epochs": "many"}},
+        {"event": "task-completed", "template": "detr-annotate", "parameters": model},
+    ]
+    task = cvat.add_blank_task("Cells")
+    cvat.complete(task)
+    with serving(cvat, kubernetes, store, tmp_path / "kubeconfig", triggers=triggers) as bridge:
+        bridge.tell(job_event(task))
+        (run,) = bridge.wait_for_runs(1)
+        assert run["spec"]["workflowTemplateRef"] == {"name": "detr-annotate"}
+        assert bridge.number("cvat_bridge_webhook_events_total", outcome="refused") == 1
+    assert "epochs must be a whole number" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("projects", "fits"),
+    [
+        (([3], [4]), True),
+        (([3], [4, 3]), False),
+        (([3, 3],), False),
+        (([], []), False),
+        (([], [3]), False),
+        (([3], []), False),
+        (([],), True),
+    ],
+)
+def test_no_two_triggers_start_the_same_template_for_the_same_event(
+    projects: tuple[list[int], ...], fits: bool
+) -> None:
+    other = [{"event": "export-finished"}, {"event": "task-completed", "template": "detr-annotate"}]
+    triggers = [*({"event": "task-completed", "projects": one} for one in projects), *other]
+    tree = {"cvat": {"url": "http://cvat", "publicOrigin": ORIGIN}, "triggers": triggers}
+    with contextlib.nullcontext() if fits else pytest.raises(ValueError, match="two triggers would start"):
+        BridgeSettings.model_validate(tree)
 
 
 def test_an_old_event_that_somebody_kept_starts_nothing(bridge: Bridge, task: Task) -> None:
@@ -185,7 +264,7 @@ def test_events_start_so_many_runs_at_a_time(
             worked_off(bridge, number)
         assert len(bridge.runs) == 2
         assert "2 runs that events started are not finished" in caplog.text
-        kubernetes.objects["workflows"][bridge.runs[0]["metadata"]["name"]]["status"] = {"phase": "Failed"}
+        end(kubernetes, bridge.runs[0], "Failed")
         bridge.tell(job_event(tasks[2]))
         bridge.wait_for_runs(3)
 

@@ -128,8 +128,9 @@ class FakeKubernetes:
         name = body["metadata"]["name"]
         if name in self.objects[kind]:
             return 409, _status(409, f'{kind} "{name}" already exists')
+        added = self.add(kind, name, body)
         self.created.append(body)
-        return 201, self.add(kind, name, body)
+        return 201, added
 
     @contextmanager
     def serving(self) -> Iterator["FakeKubernetes"]:
