@@ -13,10 +13,6 @@ from cvat_bridge.cvat_questions import whole_number
 from cvat_bridge.settings import Event
 from cvat_bridge.subject import Subject
 
-JOB_UPDATED = "update:job"
-EXPORTED_OLD = "create:export"
-EXPORTED = "completed:request[export:dataset]"
-
 LONGEST_S = 7 * 86_400.0
 """CVAT itself tries an event again for four days at most; what is older somebody else has kept."""
 
