@@ -5,6 +5,7 @@ Everything is read in threads and shared for seconds.
 
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
@@ -138,7 +139,9 @@ def last_ap(lines: list[bytes]) -> Ap | None:
         try:
             entry = json.loads(line)
             if entry["split"] != "train":
-                return Ap(float(entry["ap"]), int(entry["step"]))
-        except (ValueError, KeyError, TypeError):
+                ap = Ap(float(entry["ap"]), int(entry["step"]))
+                if math.isfinite(ap.value):  # the answer's JSON has no other numbers
+                    return ap
+        except (ValueError, KeyError, TypeError, OverflowError):
             continue
     return None

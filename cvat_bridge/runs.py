@@ -9,6 +9,7 @@ from cvat_bridge.drawn import DrawnRun, DrawnStep
 from cvat_bridge.run_files import Ap
 from cvat_bridge.settings import BridgeSettings
 from cvat_bridge.subject import Subject
+from run_config.parameters import TEMPLATES
 from workflows.cluster.run_status import RunStatus, Step, read_status
 from workflows.cluster.submission import TEMPLATE_LABEL
 
@@ -81,15 +82,20 @@ class Run:
         found = self._steps.get(step)
         return found is not None and found.phase == "Succeeded"
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether one of our own templates made it: the steps of others may have the same names, and leave others."""
+        return template_of(self.workflow) in TEMPLATES
+
     def model(self, store: str) -> str | None:
-        """URL of the model that the run left."""
+        """URL of the model that the run left, where that is one of ours."""
         place = folder(self.workflow)
-        return f"{store}/{place}/model" if place and self.succeeded("train") else None
+        return f"{store}/{place}/model" if place and self.is_ours and self.succeeded("train") else None
 
     @property
     def has_report(self) -> bool:
         """Whether there is a report to look at."""
-        return self.succeeded("report") and folder(self.workflow) is not None
+        return self.is_ours and self.succeeded("report") and folder(self.workflow) is not None
 
     def drawn(self, settings: BridgeSettings, namespace: str, store: str, ap: Ap | None, *, used: bool) -> DrawnRun:
         """The run as the API gives it. `used`: its model is the pinned one."""

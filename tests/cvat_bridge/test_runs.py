@@ -132,6 +132,19 @@ def test_of_long_metrics_only_the_end_is_read() -> None:
     assert last_ap([b"", b"[]", b"1", b'{"split": "val"}', b"\xff"]) is None
 
 
+@pytest.mark.parametrize("damage", ['"ap": NaN, "step": 9', '"ap": Infinity, "step": 9', '"ap": 0.9, "step": Infinity'])
+def test_an_ap_that_is_no_number_hides_no_run(
+    bridge: Bridge, ann: Browser, task: Task, objects: ObjectStore, damage: str
+) -> None:
+    run = started(ann, task)
+    goes(bridge, run, "Running", pod("train", "Running"))
+    lines = ['{"step": 5, "split": "val", "ap": 0.41}', f'{{"split": "val", {damage}}}']
+    objects.put_bytes(f"{folder(run)}/metrics.jsonl", "\n".join(lines).encode())
+    answer = ann.get(f"api/runs?task={task.id}")
+    assert answer.status_code == 200
+    assert answer.json()["runs"][0]["ap"] == {"value": 0.41, "step": 5}
+
+
 def test_a_failed_run_says_why_in_its_steps_own_words(bridge: Bridge, ann: Browser, task: Task) -> None:
     run = started(ann, task)
     message = "main: Error (exit code 2): epochs is <b>wrong</b>"
@@ -327,6 +340,25 @@ def test_who_sees_one_task_does_not_choose_for_the_project(bridge: Bridge, ann: 
     answer = bridge.browser(bridge.cvat.bob).post(f"api/runs/{run}/use-model")
     assert answer.status_code == 403
     assert not list(objects.list("cvat-models"))
+
+
+def test_a_step_of_somebody_elses_template_that_is_called_train_makes_no_model_of_ours(
+    bridge: Bridge, ann: Browser, task: Task, objects: ObjectStore
+) -> None:
+    spec = {"entrypoint": "main", "arguments": {"parameters": [{"name": "cvat-output-path", "value": "team/output"}]}}
+    spec |= {"templates": [{"name": "main", "container": {"image": "x"}}]}
+    bridge.kubernetes.add("workflowtemplates", "yolo", {"metadata": {"labels": {"used-by": "cvat"}}, "spec": spec})
+    answer = ann.start("yolo", task=[task.id])
+    assert answer.status_code == 201, answer.text
+    run = answer.json()["name"]
+    succeed(bridge, run)
+    found = shown(ann, run)
+    assert (found["state"], found["model"], found["links"]["report"]) == ("succeeded", None, None)
+    assert found["may"]["use"] is False
+    assert ann.post(f"api/runs/{run}/use-model").status_code == 409
+    assert ann.get(f"api/runs/{run}/report/").status_code == 404
+    assert not list(objects.list("cvat-models"))
+    assert models_offered(ann, task, "cvat-train", "cvat-finetune-checkpoint") == []
 
 
 def models_offered(browser: Browser, task: Task, template: str, field: str) -> list[str]:
