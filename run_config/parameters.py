@@ -187,7 +187,7 @@ _ALL: tuple[Parameter, ...] = (
         name="existing-shapes",
         title="Shapes that are there",
         help="- `keep`: nothing is taken away; the model's boxes come beside what is there\n"
-        "- `replace-automatic`: what a model or an import made goes; what people drew stays\n"
+        "- `replace-automatic`: what a model made and nobody corrected goes; all else stays\n"
         "- `replace-all`: everything goes, what people drew too",
         group="Annotation",
         type=Type.CHOICE,

@@ -103,4 +103,5 @@ def _models() -> Schema:
         loaded=POSITIVE,
         nuclio=maybe(ADDRESS),
         allowFrom=closed(namespaceSelector=OBJECT, podSelector=OBJECT),
+        alsoFrom=OBJECTS,
     )

@@ -426,6 +426,30 @@ def test_a_service_monitor_asks_inside():
     assert monitor["spec"]["endpoints"] == [{"port": "http", "path": "/metrics", "interval": "1m"}]
     selected = monitor["spec"]["selector"]["matchLabels"]
     assert selected.items() <= release.of("Service", "detr-workflows-bridge")["metadata"]["labels"].items()
+    assert "detr-workflows-models" not in release.names("ServiceMonitor")
+
+
+def test_prometheus_may_read_the_model_server_where_it_is_named():
+    prometheus = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    models = {"enabled": True, "alsoFrom": [prometheus]}
+    release = rendered(bridge(models=models, serviceMonitor={"enabled": True}))
+    monitor = release.of("ServiceMonitor", "detr-workflows-models")
+    selected = monitor["spec"]["selector"]["matchLabels"]
+    service = release.of("Service", "detr-workflows-models")
+    assert selected.items() <= service["metadata"]["labels"].items()
+    assert monitor["spec"]["endpoints"][0]["port"] in [port["name"] for port in service["spec"]["ports"]]
+    (rule,) = release.of("NetworkPolicy", "detr-workflows-models")["spec"]["ingress"]
+    assert rule["from"][1:] == [prometheus]
+
+
+def test_what_is_for_pods_of_runs_is_not_for_services():
+    queue = {"kueue.x-k8s.io/queue-name": "training"}
+    pods = {"labels": queue, "annotations": {"karpenter.sh/do-not-disrupt": "true"}}
+    release = rendered({"pods": pods, **bridge(models={"enabled": True})})
+    for name in ("detr-workflows-bridge", "detr-workflows-models"):
+        metadata = release.of("Deployment", name)["spec"]["template"]["metadata"]
+        assert not metadata["labels"].keys() & queue.keys()
+        assert not metadata["annotations"].keys() & pods["annotations"].keys()
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [

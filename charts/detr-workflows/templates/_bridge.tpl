@@ -138,7 +138,7 @@ tolerations:
 {{/* Labels of a service's pods: {context, component}. */}}
 {{- define "detr-workflows.servicePodLabels" -}}
 {{- $selector := include "detr-workflows.selector" . | fromYaml -}}
-{{- merge (dict) $selector (dict "app.kubernetes.io/part-of" "detr-workflows") .context.Values.pods.labels .context.Values.commonLabels | toYaml -}}
+{{- merge (dict) $selector (dict "app.kubernetes.io/part-of" "detr-workflows") .context.Values.commonLabels | toYaml -}}
 {{- end -}}
 
 {{/* The host in the browser's address bar, without a port. */}}
