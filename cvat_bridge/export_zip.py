@@ -10,7 +10,7 @@ BUFFER_BYTES = 1 << 18
 
 
 class ObjectFile(io.RawIOBase):
-    """An object as a file to read and seek in; `reads` counts the requests it took."""
+    """An object as a file to read and seek in."""
 
     def __init__(self, store: ObjectStore, info: ObjectInfo) -> None:
         super().__init__()

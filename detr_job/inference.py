@@ -100,6 +100,14 @@ class Predictor:
         return sorted(found, key=lambda each: -each.score)
 
 
+def still_answers(device: torch.device) -> bool:
+    """Whether a device computes at all. A GPU that an error has struck answers this process no more."""
+    try:
+        return bool(torch.ones(1, device=device).item() == 1.0)
+    except RuntimeError:
+        return False
+
+
 @contextmanager
 def _memory(device: torch.device) -> Iterator[None]:
     """Give back what PyTorch holds in reserve, when a GPU has no more; NoMemory says so."""

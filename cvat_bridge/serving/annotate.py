@@ -17,6 +17,7 @@ from cvat_sdk import models  # type: ignore[import-untyped]
 
 from cvat_bridge import grants
 from cvat_bridge.errors import BridgeError, CvatRefusedError
+from cvat_bridge.serving import cvat_tasks
 from cvat_bridge.serving.cvat_tasks import (
     AUTO,
     CvatTask,
@@ -26,8 +27,8 @@ from cvat_bridge.serving.cvat_tasks import (
     as_rectangle,
     batches,
     connect,
+    doubled,
     new_shape,
-    passes,
     task_ids,
 )
 from cvat_bridge.serving.function import Detector, create
@@ -144,6 +145,8 @@ def annotate(
             progress = Progress(environment, sum(len(task) for task, _ in matching))
             for task, labels in matching:
                 _annotate_task(task, labels, detector, _run_name(place), existing, patience, outcome, progress)
+    if not outcome.tasks:
+        raise BridgeError(" ".join(outcome.warnings))
     if outcome.unreadable and not outcome.images:
         raise BridgeError(f"no image could be read: {outcome.sentence()}")
     _leave(request.out, outcome.sentence())
@@ -216,6 +219,14 @@ def _annotate_task(
                 x1, y1, x2, y2 = shape.points
                 found.append(Rectangle(frame.index, labels[shape.label_id].id, (x1, y1, x2, y2), shape.score))
         progress.update(before + count, f"{task.title}: {count}/{len(task)} images, {len(found)} boxes")
+    if existing is Existing.REPLACE_ALL and unread:
+        outcome.images = before
+        _warn(
+            outcome,
+            f"{task.title} is left as it was: {_count(len(unread), 'image')} could not be read, and replace-all would "
+            "take away what is there and bring nothing. Delete them in CVAT, or choose replace-automatic.",
+        )
+        return
     attributes = {label.id: label.attributes for label in labels.values()}
     _upload(
         task,
@@ -242,7 +253,10 @@ def _upload(
         task.replace(new_shape(each, attributes(each)) for each in found)
         outcome.added += len(found)
         return
-    there = task.shapes()
+    annotations = task.annotations()
+    there = list(annotations.shapes)
+    if annotations.tracks:
+        _warn(outcome, f"{task.title} has tracks, which stay: the model's boxes were not compared with theirs.")
     # These go last: a pod that is lost in between leaves both, and the next one takes both as old.
     # On images that could not be read nothing takes their place, so there they stay.
     replacing = existing is Existing.REPLACE_AUTOMATIC
@@ -251,22 +265,23 @@ def _upload(
     new = _missing(found, there, going)
     outcome.there += len(found) - len(new)
     outcome.added += len(new)
+    before, lost = {each.id for each in there}, False
     for part in batches(new):
-        left = part
+        left, tried = part, False
 
         def add_what_is_missing() -> None:
-            # An answer that was lost says nothing about what has arrived: look before another try.
-            nonlocal left
-            try:
+            # An answer that was lost says nothing about what has arrived, or will: look before another try.
+            nonlocal left, tried, lost
+            if tried:
+                left, lost = _missing(left, task.annotations().shapes, going), True
+            tried = True
+            if left:
                 task.add(new_shape(each, attributes(each)) for each in left)
-            except Exception as error:
-                if passes(error):
-                    left = _missing(left, task.shapes(), going)
-                    if not left:
-                        return
-                raise
 
-        patience.ask(task.title, add_what_is_missing)
+        patience.ask(task.title, add_what_is_missing, first_wait_s=cvat_tasks.WRITE_WAIT_S)
+    if lost:
+        # CVAT may have been slower than the wait, and have both.
+        task.remove(doubled(each for each in task.annotations().shapes if each.id not in before))
     task.remove(old)
     outcome.removed += len(old)
 

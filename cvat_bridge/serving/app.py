@@ -113,6 +113,12 @@ class ModelServer:
         )
         return [shape(each) for each in found]
 
+    async def find(self, name: str) -> Function | None:
+        """Our function of that name. The other Nuclio's are known by theirs, and cause no look at the store."""
+        if name in self.nuclio.known:
+            return self.listing.functions.get(name)
+        return await self.listing.find(name)
+
     def state(self) -> dict[str, Any]:
         """What /readyz says."""
         age = self.listing.age_s()
@@ -160,8 +166,9 @@ def make_app(server: ModelServer) -> FastAPI:
 
 def _add_health(app: FastAPI, server: ModelServer) -> None:
     @app.get("/healthz")
-    async def healthz() -> dict[str, str]:
-        return {"status": "ok"}
+    async def healthz() -> JSONResponse:
+        # A broken device is whole again in a new process.
+        return JSONResponse({"status": server.engine.broken or "ok"}, 503 if server.engine.broken else 200)
 
     @app.get("/readyz")
     async def readyz() -> JSONResponse:
@@ -183,7 +190,7 @@ def _add_nuclio_calls(app: FastAPI, server: ModelServer) -> None:
 
     @app.get("/api/functions/{name}")
     async def get_function(name: str, request: Request) -> Response:
-        function = await server.listing.find(name)
+        function = await server.find(name)
         if function is None:
             if name in (".", ".."):
                 raise _no_function(name)  # as a part of a path it would be another call
@@ -193,7 +200,7 @@ def _add_nuclio_calls(app: FastAPI, server: ModelServer) -> None:
     @app.post("/api/function_invocations")
     async def invoke(request: Request) -> Response:
         name = request.headers.get("x-nuclio-function-name", "")
-        function = await server.listing.find(name)
+        function = await server.find(name)
         if function is None:
             return await _hand_on(server, request, name or "without a name")
         try:
@@ -241,6 +248,8 @@ async def _hand_on(server: ModelServer, request: Request, function: str) -> Resp
         finally:
             await response.aclose()
 
+    if response.is_success:
+        server.nuclio.remember(function)
     return StreamingResponse(body(), response.status_code, answered(response.headers.items()))
 
 

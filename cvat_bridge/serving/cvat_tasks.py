@@ -33,6 +33,8 @@ AUTO = "auto"
 """Where a shape came from, as CVAT writes it: a model, and no person has corrected it."""
 TIMEOUT_S = (10.0, 120.0)
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0
+WRITE_WAIT_S = 10.0
+"""Before shapes are sent again: a gateway gives up sooner than CVAT behind it."""
 AHEAD = 4
 """Images that are loaded while the model looks at another."""
 SHAPES_A_CALL = 5000
@@ -70,13 +72,14 @@ class Patience:
     def __init__(self, seconds: float, say: Callable[[str], None]) -> None:
         self.seconds, self._say = seconds, say
 
-    def ask(self, what: str, question: Callable[[], T]) -> T:
+    def ask(self, what: str, question: Callable[[], T], first_wait_s: float | None = None) -> T:
         """The answer. CvatUnavailableError: none came; CvatRefusedError, CvatTokenError: it is a no."""
-        until, wait_s = time.monotonic() + self.seconds, FIRST_WAIT_S
+        until = time.monotonic() + self.seconds
+        wait_s = FIRST_WAIT_S if first_wait_s is None else first_wait_s
         while True:
             try:
                 return question()
-            except (urllib3.exceptions.HTTPError, exceptions.ApiException) as error:
+            except (urllib3.exceptions.HTTPError, exceptions.OpenApiException) as error:
                 reason = _passing_reason(error)
                 if reason is None:
                     raise _refusal(what, error) from error
@@ -88,7 +91,7 @@ class Patience:
                     ) from error
                 self._say(f"CVAT gives no answer ({reason}); asking again")
                 time.sleep(min(wait_s, left_s))
-                wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+                wait_s = min(2 * wait_s, max(LONGEST_WAIT_S, wait_s))
 
 
 class _Rest(RESTClientObject):  # type: ignore[misc]
@@ -186,9 +189,9 @@ class CvatTask:
                 loader.shutdown(cancel_futures=True)
                 self._forget_chunks(done_chunk, self._last_chunk + 1)
 
-    def shapes(self) -> list[models.LabeledShape]:
-        """All shapes of the task, as the SDK has them; not its tracks and tags."""
-        return list(self._ask(lambda: self._client.tasks.api.retrieve_annotations(self.number))[0].shapes)
+    def annotations(self) -> models.LabeledData:
+        """All shapes, tracks and tags of the task, as the SDK has them."""
+        return self._ask(lambda: self._client.tasks.api.retrieve_annotations(self.number))[0]
 
     def add(self, shapes: Iterable[models.LabeledShapeRequest]) -> None:
         """Add shapes once: raises without another try, for it is not known whether they have arrived."""
@@ -220,7 +223,17 @@ class CvatTask:
 
     def _load(self, frame: Frame) -> Image.Image:
         def question() -> Image.Image:
-            image = frame.load()
+            for wait_s in (FIRST_WAIT_S, 2 * FIRST_WAIT_S, None):
+                try:
+                    image = frame.load()
+                    break
+                except zipfile.BadZipFile:
+                    # A gateway's page instead of a chunk must not stay in the cache.
+                    number = frame.index // self._chunk_size
+                    self._forget_chunks(number, number + 1)
+                    if wait_s is None:
+                        raise
+                    time.sleep(wait_s)
             image.load()
             return image
 
@@ -230,7 +243,10 @@ class CvatTask:
             raise UnreadableFrame(f"{self.title}, {frame.name!r}: {error}") from error
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
-                raise
+                raise BridgeError(
+                    f"images cannot be kept in {self._client.config.cache_dir} ({error.strerror}): give the step more "
+                    "ephemeral storage (roles.annotate.resources)"
+                ) from error
             raise UnreadableFrame(f"{self.title}, {frame.name!r}: {error}") from error
 
     def _forget_chunks(self, first: int, end: int) -> None:
@@ -267,11 +283,15 @@ def batches(shapes: list[T]) -> Iterator[list[T]]:
         yield shapes[start : start + SHAPES_A_CALL]
 
 
-def passes(error: Exception) -> bool:
-    """Whether a fault is CVAT's for now, and not an answer."""
-    return isinstance(error, urllib3.exceptions.HTTPError | exceptions.ApiException) and (
-        _passing_reason(error) is not None
-    )
+def doubled(shapes: Iterable[models.LabeledShape]) -> list[models.LabeledShape]:
+    """Automatic shapes that another one before them repeats exactly."""
+    seen, found = set[tuple[object, ...]](), []
+    for each in sorted(shapes, key=lambda one: one.id):
+        what = (each.frame, each.label_id, str(each.type), *each.points)
+        if what in seen and str(each.source) == AUTO:
+            found.append(each)
+        seen.add(what)
+    return found
 
 
 def _label(raw: models.Label) -> Label | None:
@@ -292,6 +312,9 @@ def _passing_reason(error: Exception) -> str | None:
         if error.status and (error.status >= 500 or error.status in _PASSING):
             return f"status {error.status}"
         return None
+    if isinstance(error, exceptions.OpenApiException):
+        # A gateway's page while CVAT is mended; what is wrong deeper in an answer will be so the next time.
+        return "an answer that is not CVAT's" if getattr(error, "path_to_item", None) == ["received_data"] else None
     cause = getattr(error, "reason", None) or error
     if isinstance(cause, urllib3.exceptions.SSLError):
         return None
@@ -307,6 +330,9 @@ def _refusal(what: str, error: Exception) -> BridgeError:
         )
     if status in (403, 404):
         return CvatRefusedError(f"{what}: CVAT has none, or does not let its service account change it ({status})")
+    if isinstance(error, exceptions.OpenApiException) and not isinstance(error, exceptions.ApiException):
+        text = " ".join(str(error).split())[:300]
+        return CvatRefusedError(f"{what}: CVAT's answer is of a form that cvat-sdk does not know: {text}")
     if not status:
         reason = getattr(error, "reason", None) or error
         return CvatRefusedError(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from cvat_bridge.errors import BridgeError
 from cvat_bridge.serving.trained_models import TrainedModel
 from detr_job.errors import JobError
-from detr_job.inference import Device, Found, NoMemory, Predictor, UnreadableImage
+from detr_job.inference import Device, Found, NoMemory, Predictor, UnreadableImage, still_answers
 from object_store import StoreError, StoreUnavailable
 from run_config.errors import ConfigError
 
@@ -55,6 +55,8 @@ class Engine:
         self, device: Device, most_loaded: int, *, load: Callable[[str, Device], Predictor] = Predictor
     ) -> None:
         self.device = device
+        self.broken = ""
+        """Why nothing can be computed any more in this process; empty: it can."""
         self._most, self._load = most_loaded, load
         self._models: OrderedDict[Key, asyncio.Task[Predictor]] = OrderedDict()
         self._loading = ThreadPoolExecutor(1, "load-model")
@@ -93,6 +95,11 @@ class Engine:
             raise ModelNotNow(
                 f"{error}. Try again later, or let whoever runs this installation set models.loaded lower"
             ) from error
+        except Exception as error:
+            if not await loop.run_in_executor(self._detecting, still_answers, self.device):
+                self.broken = f"{self.device} answers no more ({type(error).__name__})"
+                raise ModelNotNow(f"{self.broken}: the server begins anew") from error
+            raise
         return found, Timing(loaded - start, decoded - loaded, loop.time() - decoded)
 
     async def _predictor(self, model: TrainedModel) -> Predictor:

@@ -17,6 +17,7 @@ from cvat_bridge.errors import BridgeError
 LIST_TIMEOUT_S = 5.0
 CALL_TIMEOUT_S = 300.0
 PAUSE_S = 10.0
+MOST_KNOWN = 1000
 MOST_LIST_BYTES = 16 << 20
 MOST_BODY_BYTES = 256 << 20
 HEADERS = frozenset({"accept", "authorization", "content-type", "content-length"})
@@ -42,6 +43,8 @@ class Nuclio:
     def __init__(self, address: str) -> None:
         self.address = address.rstrip("/")
         self.trouble = ""
+        self.known: frozenset[str] = frozenset()
+        """Names of its functions, as far as it was seen to have them."""
         self._base = urlsplit(self.address).path.encode()
         self._ask_after = float("-inf")
         self._client = httpx.AsyncClient(follow_redirects=False, trust_env=False)
@@ -60,7 +63,13 @@ class Nuclio:
             self._away(error)
             return {}
         self.trouble = ""
+        self.known = frozenset(listed)
         return listed
+
+    def remember(self, name: str) -> None:
+        """It has answered for this function."""
+        if len(self.known) < MOST_KNOWN:
+            self.known |= {name}
 
     async def _list(self, headers: Mapping[str, str]) -> dict[str, Any]:
         """Raise httpx.HTTPError or ValueError when it gives none."""

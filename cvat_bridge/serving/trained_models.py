@@ -4,7 +4,6 @@ Read-only, and forgiving: a model that cannot be used is left out with its reaso
 read once is kept until the object changes.
 """
 
-import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -19,7 +18,7 @@ from cvat_bridge.subject import Kind, Subject
 from detr_job.errors import JobError
 from detr_job.model_folder import CONFIG, WEIGHTS, read_info
 from detr_job.run_folder import RUN
-from object_store import InvalidKey, NoSuchKey, ObjectInfo, ObjectStore, StoreError, StoreUnavailable, open_store
+from object_store import InvalidKey, ObjectInfo, ObjectStore, StoreError, StoreUnavailable, open_store
 from run_config.errors import ConfigError
 from run_config.presets import checked
 
@@ -27,6 +26,8 @@ PINS = "cvat-models"
 MOST_RUNS = 1000
 """Newest runs whose lineage is looked at."""
 MOST_CONFIG_BYTES = 4 << 20
+MOST_WEIGHTS_BYTES = 2 << 30
+"""Of one model, which is read into memory: detectors have some hundred megabytes."""
 READERS = 8
 RETRY_FOR_S = 5.0
 _PIN = re.compile(rf"{PINS}/(project|task)-([1-9][0-9]{{0,9}})\.json")
@@ -61,7 +62,8 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The models to offer, newest first; for each subject its own; and what is left out."""
+    """The models to offer, newest first; the newest of projects, and of tasks that models to offer are about;
+    what people chose; what is left out."""
 
     models: tuple[TrainedModel, ...] = ()
     newest: tuple[tuple[Subject, TrainedModel], ...] = ()
@@ -121,11 +123,16 @@ class TrainedModels:
                 return None
             return model
 
-        models = list(itertools.islice(filter(None, map(usable, newest_first)), self.most))
+        models: dict[str, TrainedModel] = {}
+        for key in newest_first:
+            if len(models) < self.most and (model := usable(key)) is not None:
+                models[key] = model
         newest: dict[Subject, TrainedModel] = {}
         for key in newest_first:
             subject = subjects[key]
-            if subject is not None and subject not in newest and (model := usable(key)) is not None:
+            # Projects are few. Tasks are as many as runs: an old one's model is in nobody's list.
+            wanted = subject is not None and (subject.kind is Kind.PROJECT or key in models)
+            if subject is not None and wanted and subject not in newest and (model := usable(key)) is not None:
                 newest[subject] = model
         pinned: dict[Subject, TrainedModel] = {}
         keys = {f"{self.store.child(key).url}/model": key for key in newest_first} if pins else {}
@@ -138,7 +145,7 @@ class TrainedModels:
                 left_out[found.url] = found
             else:
                 pinned[subject] = found
-        offered = {model.url: model for model in (*models, *newest.values(), *pinned.values())}
+        offered = {model.url: model for model in (*models.values(), *pinned.values())}
         self._known = fresh
         return Choice(
             tuple(sorted(offered.values(), key=lambda model: (model.made, model.url), reverse=True)),
@@ -181,7 +188,9 @@ class TrainedModels:
                 continue
             try:
                 content = json.loads(self.store.get_bytes(info.key))
-            except (ValueError, NoSuchKey):
+            except StoreUnavailable:
+                raise
+            except (ValueError, RecursionError, StoreError):
                 continue
             url = content.get("model") if isinstance(content, dict) else None
             if isinstance(url, str) and self._may_read(url):
@@ -248,6 +257,9 @@ def _described(
     """What config.json says. StoreUnavailable passes: it says nothing about the model."""
     if weights is None or not weights.size_bytes:
         return LeftOut(folder.url, version, "weights", f"{folder.url} has no {WEIGHTS}: its upload was cut short")
+    if weights.size_bytes > MOST_WEIGHTS_BYTES:
+        most = MOST_WEIGHTS_BYTES >> 30
+        return LeftOut(folder.url, version, "weights", f"{folder.url}/{WEIGHTS} is larger than {most} GiB")
     if config.size_bytes > MOST_CONFIG_BYTES:
         return LeftOut(folder.url, version, "config", f"{folder.url}/{CONFIG} is too large to be a model's")
     try:
@@ -255,7 +267,7 @@ def _described(
         checked(info.job, f"{folder.url}/{CONFIG}")
     except StoreUnavailable:
         raise
-    except (JobError, StoreError, ConfigError) as error:
+    except (JobError, StoreError, ConfigError, RecursionError) as error:
         return LeftOut(folder.url, version, "config", " ".join(str(error).split()))
     if len(set(info.classes)) != len(info.classes) or not info.classes:
         return LeftOut(folder.url, version, "classes", f"{folder.url}/{CONFIG} has no classes, or one of them twice")
@@ -275,7 +287,7 @@ def subject_in(lineage: bytes) -> Subject | None:
     """What of CVAT a run was about, from its run.json; None where it was not started there."""
     try:
         content: Any = json.loads(lineage)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     parameters = content.get("parameters") if isinstance(content, dict) else None
     text = parameters.get("cvat-subject") if isinstance(parameters, dict) else None

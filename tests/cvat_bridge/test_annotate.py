@@ -1,5 +1,6 @@
 """The step `annotate` through the real SDK: what it adds, what it leaves, and what it does when CVAT is not well."""
 
+import errno
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import pytest
 import torch
 import yaml
 from cvat_sdk.api_client import exceptions
+from cvat_sdk.datasets import TaskDataset
 
 from cvat_bridge.errors import BridgeError, CvatRefusedError, CvatTokenError, CvatUnavailableError, GrantError
 from cvat_bridge.grants import Grant, Purpose, sign
@@ -40,6 +42,7 @@ def one_thread() -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cvat_tasks, "FIRST_WAIT_S", 0.05)
     monkeypatch.setattr(cvat_tasks, "LONGEST_WAIT_S", 0.1)
+    monkeypatch.setattr(cvat_tasks, "WRITE_WAIT_S", 0.05)
     monkeypatch.delenv("DETR_WORKFLOWS_SETTINGS", raising=False)
 
 
@@ -223,6 +226,33 @@ def test_automatic_shapes_stay_on_an_image_that_cannot_be_read(cvat: CvatDouble,
     assert going not in task.shapes
 
 
+def test_nothing_is_replaced_by_nothing_where_images_cannot_be_read(
+    cvat: CvatDouble, task: Task, step: Callable[..., Step]
+):
+    person = cvat.add_box(task, 1, "bolt", BOX)
+    task.frames[1] = Frame(task.frames[1].name, 64, 64, b"this is no image")
+    with pytest.raises(BridgeError, match=rf"task {task.id} is left as it was: 1 image could not be read") as caught:
+        step(task).runs(existing="replace-all")
+    assert caught.value.exit_code == 2
+    assert task.shapes == [person]
+    other = cvat.add_drawn_task("Other", images=2, project=task.project, with_boxes=False)
+    old = cvat.add_box(other, 0, "disc", BOX)
+    said = step(task, other).runs(existing="replace-all")
+    assert f"task {task.id} is left as it was" in said
+    assert "on 2 images of 1 task" in said
+    assert task.shapes == [person]
+    assert old not in other.shapes
+
+
+def test_tracks_are_said_not_to_be_compared(task: Task, step: Callable[..., Step]):
+    label = task.labels[0].id
+    task.tracks.append(
+        {"id": 900, "frame": 0, "label_id": label, "group": 0, "source": "manual", "shapes": [], "attributes": []}
+    )
+    assert "has tracks, which stay" in step(task).runs()
+    assert task.tracks
+
+
 def test_everything_is_replaced_only_when_asked_for(cvat: CvatDouble, task: Task, step: Callable[..., Step]):
     cvat.add_box(task, 0, "bolt", BOX)
     step(task).runs(existing="replace-all")
@@ -331,6 +361,45 @@ def test_errors_in_the_middle_are_asked_again_and_double_nothing(
     one.subject = f"task:{reference.id}"
     one.runs()
     assert places(reference) == before
+
+
+def test_shapes_that_arrive_after_another_try_are_not_there_twice(task: Task, step: Callable[..., Step], monkeypatch):
+    """A gateway gives up, CVAT behind it does not: the first request is done after the second."""
+    plain, late = cvat_tasks.CvatTask.add, list[Any]()
+
+    def add(self: cvat_tasks.CvatTask, shapes: Any) -> None:
+        shapes = list(shapes)
+        if not late:
+            late.extend(shapes)
+            raise exceptions.ApiException(status=504)
+        plain(self, shapes)
+        plain(self, late)
+
+    monkeypatch.setattr(cvat_tasks.CvatTask, "add", add)
+    said = step(task).runs()
+    assert len(set(places(task))) == len(places(task)) > 0
+    assert f"{len(task.shapes)} boxes added" in said
+
+
+def test_a_page_instead_of_any_answer_is_waited_for(cvat: CvatDouble, task: Task, step: Callable[..., Step]):
+    one, before = step(task), len(cvat.seen)
+    one.runs()
+    expected, asked = places(task), len(cvat.seen) - before
+    for number in range(1, asked + 1):
+        task.shapes.clear()
+        cvat.faults.page_at = number
+        one.runs()
+        assert cvat.faults.page_at == 0
+        assert places(task) == expected
+
+
+def test_a_full_disk_is_a_sentence(task: Task, step: Callable[..., Step], monkeypatch):
+    def load(_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(TaskDataset._TaskMediaElement, "load_image", load)
+    with pytest.raises(BridgeError, match="give the step more ephemeral storage"):
+        step(task).runs()
 
 
 def test_cvat_away_for_too_long_passes(cvat: CvatDouble, task: Task, step: Callable[..., Step]):

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 import torch
 from PIL import Image
 
 from cvat_bridge.serving import app as app_module
+from cvat_bridge.serving import engine as engine_module
 from cvat_bridge.serving.engine import Engine
 from detr_job.inference import Predictor, upright_rgb
 from object_store import open_store
@@ -374,3 +376,47 @@ def test_a_choice_that_cannot_be_read_leaves_the_newest(store: Path):
         assert run.name in listed["project-3-newest"]["spec"]["description"]
         left_out = running.client.get("/readyz").json()["left_out"]
         assert [one["model"] for one in left_out] == [(gone / "model").as_uri()]
+
+
+def test_tasks_that_models_were_trained_on_do_not_lengthen_the_list(store: Path):
+    for number in range(5):
+        write_run(store, f"run-{number}", subject=f"task:{number + 1}", age_s=number)
+    write_run(store, "long-ago", subject="project:3", age_s=100)
+    with model_server(str(store), most=2) as running:
+        assert set(running.functions()) == {"run-0", "run-1", "task-1-newest", "task-2-newest", "project-3-newest"}
+
+
+def test_files_that_are_nested_too_deep_are_no_ones(store: Path):
+    write_run(store, "run-a")
+    (write_run(store, "run-b") / "run.json").write_text("[" * 100_000)
+    (write_run(store, "run-c") / "model" / "config.json").write_text("[" * 100_000)
+    (store / "cvat-models").mkdir()
+    (store / "cvat-models" / "project-3.json").write_text("[" * 100_000)
+    with model_server(str(store)) as running:
+        assert set(running.functions()) == {"run-a", "run-b"}
+
+
+def test_weights_that_fill_the_memory_are_left_out(store: Path):
+    write_run(store, "run-a")
+    with (write_run(store, "run-b") / "model" / "model.safetensors").open("r+b") as file:
+        file.truncate(3 << 30)
+    with model_server(str(store)) as running:
+        assert set(running.functions()) == {"run-a"}
+        (left_out,) = running.client.get("/readyz").json()["left_out"]
+        assert "larger than 2 GiB" in left_out["reason"]
+
+
+def test_a_device_that_answers_no_more_ends_the_process_s_health(store: Path, monkeypatch):
+    write_run(store, "run-a")
+
+    def struck(*_: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with model_server(str(store)) as running:
+        monkeypatch.setattr(Predictor, "detect", struck)
+        assert running.invoke("run-a", call_body(picture())).status_code == 500
+        assert httpx.get(f"{running.url}/healthz").status_code == 200
+        monkeypatch.setattr(engine_module, "still_answers", lambda _: False)
+        answer = running.invoke("run-a", call_body(picture()))
+        assert (answer.status_code, "answers no more" in answer.text) == (503, True)
+        assert running.client.get("/healthz").status_code == 503

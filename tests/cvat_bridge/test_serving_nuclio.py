@@ -11,7 +11,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from cvat_bridge.serving import nuclio
+from cvat_bridge.serving import listing, nuclio
+from cvat_bridge.serving.trained_models import TrainedModels
 from tests.cvat_bridge.model_stores import call_body, model_server, picture, serving, write_run
 from tests.cvat_double import CvatDouble
 
@@ -80,6 +81,26 @@ def test_functions_of_both_are_listed_and_called(store: str, dashboard: tuple[Da
         assert sent["x-nuclio-path"] == "/"
         assert "cookie" not in sent
         assert running.client.get("/api/functions/theirs").status_code == 200
+
+
+def test_calls_for_its_functions_wait_for_no_look_at_our_store(
+    store: str, dashboard: tuple[Dashboard, str], monkeypatch
+):
+    _, url = dashboard
+    looks = list[int]()
+    plain = TrainedModels.read
+
+    def read(self: TrainedModels, *arguments: object) -> object:
+        looks.append(1)
+        return plain(self, *arguments)
+
+    monkeypatch.setattr(TrainedModels, "read", read)
+    monkeypatch.setattr(listing, "LOOK_AGAIN_S", -1.0)
+    with model_server(store, nuclio=url) as running:
+        for _ in range(3):
+            assert running.invoke("theirs", call_body(picture())).status_code == 200
+        assert len(looks) <= 2
+        assert running.invoke("run-a", call_body(picture())).status_code == 200
 
 
 def test_calls_for_its_functions_are_handed_on_as_they_are(store: str, dashboard: tuple[Dashboard, str]):

@@ -117,6 +117,8 @@ class CvatApp:
             time.sleep(self.faults.slow_s)
         if self.faults.bad_gateway:
             return Response("<html><h1>502 Bad Gateway</h1></html>", 502, media_type="text/html")
+        if self.faults.one("page_at") and not self.faults.page_at:
+            return Response("<html><h1>Back soon</h1></html>", 200, media_type="text/html")
         if self.faults.redirect_to:
             return RedirectResponse(self.faults.redirect_to + request.url.path, 302)
         of_annotations = request.url.path.rstrip("/").endswith("/annotations")

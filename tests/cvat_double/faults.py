@@ -23,6 +23,8 @@ class Faults:
     """So many requests are answered with 500."""
     bad_gateway: bool = False
     """Every request is answered 502 by what stands before CVAT."""
+    page_at: int = 0
+    """The request of this number from now on gets a page, with status 200, from what stands before CVAT."""
     slow_s: float = 0.0
     """Seconds that every answer takes longer."""
     slow_annotations_s: float = 0.0
