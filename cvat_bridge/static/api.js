@@ -27,7 +27,12 @@ export class Failure extends Error {
 }
 
 /** Ask the bridge; gives the answer's JSON. Throws Failure. */
-export async function ask(path, { method = 'GET', body } = {}) {
+export async function ask(path, options) {
+  return (await answerTo(path, options)).content;
+}
+
+/** The same with the answer's status: `{status, content}`. */
+export async function answerTo(path, { method = 'GET', body } = {}) {
   const timer = new AbortController();
   const timeout = setTimeout(() => timer.abort(), PATIENCE_MS);
   try {
@@ -61,7 +66,7 @@ async function read(response) {
   } catch {
     if (response.ok) throw new Failure(SENTENCES.network);
   }
-  if (response.ok) return content;
+  if (response.ok) return { status, content };
   const errors = (Array.isArray(content?.errors) ? content.errors : []).filter((one) => typeof one?.text === 'string');
   const general = errors.filter((one) => !one.field).map((one) => one.text);
   const fallback =

@@ -37,13 +37,13 @@ export function mount(root, options) {
       named(answer.subject.title);
       about.replaceChildren(subjectLine(answer.subject), h('span', { class: 'who' }, ` · ${answer.user.name}`));
     },
-    async started(run) {
+    async started(run, again) {
       formIsOld = true;
       state.run = run.name;
       runs.setWatched(run.name);
       select('runs');
-      say(`Run ${run.name} has been started`);
-      await runs.watch(run.name);
+      say(again ? '' : `Run ${run.name} has been started`);
+      await runs.watch(run.name, again ? `Run ${run.name} was started before: this was the same click again.` : '');
     },
   });
 

@@ -1,12 +1,14 @@
 /* The form of a new run: loads it, checks it, sends it once. */
 
-import { Failure, ask, requestId, subjectFields, subjectQuery } from './api.js';
+import { Failure, answerTo, ask, requestId, subjectFields, subjectQuery } from './api.js';
 import { dataPanel } from './data.js';
 import { freshId, h, number, setText, show, simpleHtml } from './dom.js';
 import { makeField } from './field.js';
 import { failureBox, waiting } from './notices.js';
 
-/** `started(run)` is called with the answer to a submission; `opened(subject)` with what the form is about. */
+const SAME_CLICK_MS = 10 * 60_000;
+
+/** `started(run, again)` is called with the answer to a submission, `again` where it had started before; `opened(subject)` with what the form is about. */
 export function formView(subject, { started, opened }) {
   const node = h('div', {});
   const draft = openDraft(subject);
@@ -108,10 +110,10 @@ function templateForm(template, answer, { subject, draft, started }) {
     const request = draft.request([template.name, parameters]);
     const body = { request, ...subjectFields(subject), template: template.name, parameters };
     try {
-      const run = await ask('runs', { method: 'POST', body });
+      const { status: code, content: run } = await answerTo('runs', { method: 'POST', body });
       draft.sent();
       setSending(false);
-      started(run);
+      started(run, code === 200);
     } catch (error) {
       if (!(error instanceof Failure)) throw error;
       setSending(false);
@@ -204,7 +206,7 @@ function groupsOf(template, draft, fields) {
     const legend = () => h('legend', {}, group.title);
     const nodes = { everybody: [], expert: [] };
     for (const field of group.parameters) {
-      const one = draftedField(field, draft);
+      const one = draftedField(template.name, field, draft);
       fields.push(one);
       nodes[field.visibility === 'expert' ? 'expert' : 'everybody'].push(one.node);
     }
@@ -217,10 +219,14 @@ function groupsOf(template, draft, fields) {
 }
 
 /** A setting that begins with what was typed before the page was loaded anew, and keeps what is typed. */
-function draftedField(field, draft) {
+function draftedField(template, field, draft) {
   const usual = field.default ?? '';
-  const initial = draft.values[field.name] ?? usual;
-  const keep = () => draft.keep({ values: { ...draft.values, [field.name]: one.value() } });
+  const initial = draft.values[template]?.[field.name] ?? usual;
+  const keep = () => {
+    // Templates may mean different things by the same name.
+    const own = { ...draft.values[template], [field.name]: one.value() };
+    draft.keep({ values: { ...draft.values, [template]: own } });
+  };
   const one = makeField(field, initial, keep);
   one.changedBefore = initial !== usual;
   return one;
@@ -252,10 +258,12 @@ function openDraft(subject) {
       const { template, values, click } = draft;
       sessionStorage.setItem(key, JSON.stringify({ template, values, click }));
     },
-    /** The id of this click: the same until it was answered, as long as it asks for the same. */
+    /** The id of this click: the same until it was answered, as long as it asks for the same and soon enough. */
     request(content) {
       const fingerprint = JSON.stringify(content);
-      if (draft.click?.fingerprint !== fingerprint) draft.keep({ click: { fingerprint, id: requestId() } });
+      const { click } = draft;
+      const same = click?.fingerprint === fingerprint && Date.now() - click.at < SAME_CLICK_MS;
+      draft.keep({ click: { fingerprint, id: same ? click.id : requestId(), at: Date.now() } });
       return draft.click.id;
     },
     answered: () => draft.keep({ click: null }),

@@ -24,6 +24,7 @@
   const base = ownAddress(document.currentScript);
   let loads = 0;
   let registered = false;
+  let opening = false;
 
   /** Where this file came from, when that is CVAT's own origin: nothing else gets the browser's cookie. */
   function ownAddress(script) {
@@ -102,6 +103,9 @@
   }
 
   async function open(subject, start, returnTo) {
+    // On a slow line there is time for a second click before the first one's dialog is there.
+    if (opening) return;
+    opening = true;
     const forget = () => sessionStorage.removeItem(STORED);
     const remember = (state) =>
       sessionStorage.setItem(STORED, JSON.stringify({ ...state, subject, path: location.pathname }));
@@ -112,6 +116,8 @@
     } catch (error) {
       say(`the dialog could not be loaded (${error?.message ?? error}).`);
       sorry(() => open(subject, start, returnTo), returnTo);
+    } finally {
+      opening = false;
     }
   }
 

@@ -5,22 +5,24 @@
 
 import { Failure, ask, subjectQuery } from './api.js';
 import { h, put, setText } from './dom.js';
-import { failureBox, waiting } from './notices.js';
+import { lastingFailureBox, waiting } from './notices.js';
 import { finished, runCard } from './run_card.js';
 
 const EVERY_MS = 5_000;
 const SLOWEST_MS = 60_000;
 const AFTERWARDS_MS = 20_000;
 const NO_LONGER = new Set([401, 403, 404]);
+const NO_SUCH_RUN = new Set([403, 404, 422]); // 422: what the link names is no name of a run
 
 /** `say(text)` tells those who do not see the page. */
 export function runsView(subject, { say }) {
   const list = h('div', { class: 'runs' });
-  const gone = h('p', { class: 'muted', role: 'status' });
+  const remark = h('p', { class: 'muted', role: 'status' });
+  const failure = lastingFailureBox(() => refresh());
   const notice = h('div', {});
   const again = h('button', { type: 'button', class: 'button', on: { click: () => refresh() } }, 'Refresh');
   const read = h('span', { class: 'muted' });
-  const node = h('div', { class: 'runs-view' }, h('div', { class: 'runs-bar' }, again, read), gone, notice, list);
+  const node = h('div', { class: 'runs-view' }, h('div', { class: 'runs-bar' }, again, read), remark, notice, list);
   const cards = new Map();
   let watched = null;
   let visible = false;
@@ -46,7 +48,7 @@ export function runsView(subject, { say }) {
       const { runs } = await ask(`runs?${subjectQuery(subject)}`);
       const missing = await watchedElsewhere(runs);
       showRuns(missing ? [missing, ...runs] : runs);
-      notice.replaceChildren();
+      clearFailure();
       setText(read, `Read at ${new Intl.DateTimeFormat(undefined, { timeStyle: 'medium' }).format(new Date())}`);
       delay = EVERY_MS;
       const goingOn = [missing, ...runs].some((run) => run && !finished(run));
@@ -56,9 +58,16 @@ export function runsView(subject, { say }) {
       if (!cards.size) list.replaceChildren();
       const goesOn = !NO_LONGER.has(error.status);
       if (goesOn) delay = Math.min(SLOWEST_MS, delay * 2);
-      notice.replaceChildren(failureBox(error, refresh, goesOn ? `Trying again in ${delay / 1000} seconds.` : ''));
+      failure.update(error, goesOn ? `Trying again in ${delay / 1000} seconds.` : '');
+      if (!notice.contains(failure.node)) notice.append(failure.node);
       if (goesOn) schedule(delay);
     }
+  }
+
+  function clearFailure() {
+    const held = failure.node.matches(':focus-within');
+    notice.replaceChildren();
+    if (held) again.focus();
   }
 
   /** The run that is watched, when it is not among those of the task: a link may name any. */
@@ -67,8 +76,8 @@ export function runsView(subject, { say }) {
     try {
       return await ask(`runs/${encodeURIComponent(watched)}`);
     } catch (error) {
-      if (!(error instanceof Failure && [403, 404].includes(error.status))) throw error;
-      setText(gone, `The run ${watched} is not there any more, or CVAT does not show it to you.`);
+      if (!(error instanceof Failure && NO_SUCH_RUN.has(error.status))) throw error;
+      setText(remark, `The run ${watched} is not there any more, or CVAT does not show it to you.`);
       watched = null;
       return null;
     }
@@ -121,8 +130,10 @@ export function runsView(subject, { say }) {
       if (now && !cards.size && !list.children.length) put(list, waiting('Reading the runs…'));
       look();
     },
-    async watch(name) {
+    /** Show a run that was started here; `said`: a remark about it. */
+    async watch(name, said) {
       watched = name;
+      setText(remark, said);
       await refreshSoon();
       cards.get(name)?.focus();
     },

@@ -227,9 +227,40 @@ def test_a_lost_answer_and_another_try_are_one_run(page: Page, bridge: BridgeDou
     page.reload()
     send(dialog)
     expect(dialog.get_by_role("heading", name="cvat-train-00001")).to_be_visible()
+    expect(dialog.get_by_text("Run cvat-train-00001 was started before")).to_be_visible()
     first, second = bridge.submissions
     assert first["request"] == second["request"]
     assert len(bridge.runs) == 1
+
+
+def test_long_after_a_lost_answer_the_same_settings_are_another_run(
+    page: Page, bridge: BridgeDouble, console: Console
+) -> None:
+    console.refused_requests = True
+    bridge.refuse("start", 503, times=3)
+    page.clock.install()
+    dialog = open_dialog(page)
+    dialog.get_by_role("radio", name="CPU only").check()
+    for waited, sent in (("09:00", 1), ("11:00", 2), ("00:01", 3)):
+        send(dialog)
+        expect(dialog.get_by_role("alert")).to_contain_text("No, says 503.")
+        assert len(bridge.submissions) == sent
+        page.clock.fast_forward(waited)
+    first, second, third = (one["request"] for one in bridge.submissions)
+    assert first == second != third
+
+
+def test_what_was_typed_for_one_template_is_not_taken_for_another(page: Page, bridge: BridgeDouble) -> None:
+    bridge.form = sample.form(sample.training(), sample.annotating())
+    root = open_page(page)
+    root.get_by_role("radio", name="GPU: T4").check()
+    root.get_by_role("radio", name="Annotate with a model").check()
+    expect(root.get_by_role("radio", name="GPU: T4")).not_to_be_checked()
+    root.get_by_role("radio", name="CPU only").check()
+    page.reload()
+    expect(root.get_by_role("radio", name="CPU only")).to_be_checked()
+    root.get_by_role("radio", name="Train a detector").check()
+    expect(root.get_by_role("radio", name="GPU: T4")).to_be_checked()
 
 
 def test_other_settings_after_a_lost_answer_are_another_run(page: Page, bridge: BridgeDouble, console: Console) -> None:

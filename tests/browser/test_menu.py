@@ -1,5 +1,6 @@
 """The menu item in CVAT: where it appears, when it stays away, and how its dialog comes and goes."""
 
+import contextlib
 import re
 
 import pytest
@@ -125,6 +126,28 @@ def test_a_bridge_that_is_away_says_so_and_can_be_tried_again(page: Page, consol
     page.unroute(away)
     page.get_by_role("button", name="Try again").click()
     expect(page.get_by_role("dialog", name=LABEL).get_by_role("button", name="Start run")).to_be_visible()
+
+
+def test_a_second_click_on_a_slow_line_opens_no_second_dialog(page: Page) -> None:
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/static/app.css", hold)
+    page.goto("/tasks")
+    for _ in range(2):
+        page.locator("#task-8").click()
+        with page.expect_request("**/static/app.css") if not held else contextlib.nullcontext():
+            page.get_by_role("menuitem", name=LABEL).click()
+    for route in held:
+        route.continue_()
+    page.unroute("**/static/app.css")
+    expect(page.get_by_role("dialog", name=LABEL).get_by_role("button", name="Start run")).to_be_visible()
+    expect(page.locator("training-bridge-dialog")).to_have_count(1)
+    page.keyboard.press("Escape")
+    expect(page.locator("training-bridge-dialog")).to_have_count(0)
+    open_dialog(page)
 
 
 def test_cvats_own_style_does_not_reach_the_dialog(page: Page) -> None:

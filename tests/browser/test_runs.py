@@ -89,6 +89,15 @@ def test_a_link_to_a_run_opens_it_though_it_is_no_longer_in_the_list(
     expect(page.get_by_text("The run gone is not there any more, or CVAT does not show it to you.")).to_be_visible()
 
 
+def test_a_link_that_names_no_run_is_told_once(page: Page, bridge: BridgeDouble, console: Console) -> None:
+    console.refused_requests = True
+    bridge.refuse("runs/No_Name", 422, times=5)
+    page.goto("/training-bridge/?task=8&run=No_Name")
+    expect(page.get_by_text("No runs yet.")).to_be_visible()
+    expect(page.get_by_text("The run No_Name is not there any more")).to_be_visible()
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
 def test_a_page_that_nobody_looks_at_does_not_ask(page: Page, bridge: BridgeDouble) -> None:
     bridge.runs = [sample.run(NAME, "running")]
     page.clock.install()
@@ -123,6 +132,24 @@ def test_a_server_that_is_away_is_asked_less_often_until_it_is_back(
     expect(page.get_by_role("alert")).to_contain_text("Trying again in 20 seconds.")
     page.clock.fast_forward("00:21")
     expect(page.get_by_role("alert")).to_have_count(0)
+
+
+def test_trying_again_by_itself_leaves_the_keyboard_where_it_is(
+    page: Page, bridge: BridgeDouble, console: Console
+) -> None:
+    console.refused_requests = True
+    bridge.runs = [sample.run(NAME, "running")]
+    bridge.refuse("runs", 503, times=2)
+    page.clock.install()
+    page.goto(RUNS)
+    again = page.get_by_role("button", name="Try again")
+    again.focus()
+    page.clock.fast_forward("00:11")
+    expect(page.get_by_role("alert")).to_contain_text("Trying again in 20 seconds.")
+    expect(again).to_be_focused()
+    page.clock.fast_forward("00:21")
+    expect(page.get_by_role("alert")).to_have_count(0)
+    expect(page.get_by_role("button", name="Refresh")).to_be_focused()
 
 
 def test_whoever_is_logged_out_is_told_and_the_page_stops_asking(
