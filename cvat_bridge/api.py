@@ -207,6 +207,13 @@ def _changing(router: APIRouter, service: Service) -> None:
         await _posted(request, service, Nothing)
         return JSONResponse(await service.views.use_model(session, name))
 
+    @router.post("/runs/{name}/release-model", responses=_given(DrawnRun), openapi_extra=_taken(Nothing))
+    async def release_model(request: Request, name: RunName) -> JSONResponse:
+        """Let automatic annotation of the project, or of the task, use its newest model again."""
+        session = session_of(request)
+        await _posted(request, service, Nothing)
+        return JSONResponse(await service.views.release_model(session, name))
+
 
 def _complaints(error: ValidationError) -> list[Complaint]:
     """What is wrong with a body: parameters by their names, the rest in a sentence."""

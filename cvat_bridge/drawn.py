@@ -132,10 +132,11 @@ class DrawnLinks(TypedDict):
 
 
 class DrawnModel(TypedDict):
-    """The model that a run left; `used`: it is the chosen one."""
+    """The model that a run left; `used`: it is the chosen one for `place`, such as `project 3`."""
 
     url: str
     used: bool
+    place: str
 
 
 class DrawnMay(TypedDict):
@@ -144,6 +145,21 @@ class DrawnMay(TypedDict):
     stop: bool
     rerun: bool
     use: bool
+    release: bool
+
+
+class DrawnAbout(TypedDict):
+    """What of CVAT a run is about."""
+
+    kind: str
+    ids: list[int]
+
+
+class DrawnSetting(TypedDict):
+    """What was chosen for a run."""
+
+    title: str
+    value: str
 
 
 class DrawnRun(TypedDict):
@@ -154,6 +170,8 @@ class DrawnRun(TypedDict):
     title: str
     state: str
     message: str
+    subject: DrawnAbout
+    settings: list[DrawnSetting]
     user: str
     created: str | None
     started: str | None

@@ -91,6 +91,11 @@ class RunFiles:
         await self._in_thread(self._store.put_bytes, place.key, content)
         self._pins.forget(place)
 
+    async def clear_pin(self, place: Place) -> None:
+        """Pin nothing there: the newest model is used again."""
+        await self._in_thread(self._store.delete, [place.key])
+        self._pins.forget(place)
+
     async def report(self, folder: str) -> ReportFile | None:
         """The run's report; None where there is none."""
         key = f"{folder}/report/index.html"

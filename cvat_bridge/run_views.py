@@ -113,6 +113,23 @@ class RunViews:
         model = run.model(self._files.url)
         if model is None:
             raise Refusal(409, f"{name} has left no model, or not yet.")
+        places = await self._own_places(session, seen)
+        for place in places:
+            await self._files.set_pin(place, Pin(model, name))
+        return await self._drawn(run, places)
+
+    async def release_model(self, session: Session, name: str) -> DrawnRun:
+        """Let the newest model be used again where this run's was pinned."""
+        run, seen = await self.one(session, name)
+        places = await self._own_places(session, seen)
+        for place in places:
+            pin = await self._files.pin(place)
+            if pin is not None and pin.model == run.model(self._files.url):
+                await self._files.clear_pin(place)
+        return await self._drawn(run, places)
+
+    async def _own_places(self, session: Session, seen: Seen) -> list[Place]:
+        """What the user chooses a model for. Refusal 403: it is for more than they may see."""
         places = places_of(seen)
         for place in places:
             # Who may see one task of a project does not choose the model of all the others.
@@ -120,9 +137,7 @@ class RunViews:
             if not whole:
                 text = "The model is for the whole project, which you may not see: ask its owner to choose it."
                 raise Refusal(403, text)
-        for place in places:
-            await self._files.set_pin(place, Pin(model, name))
-        return await self._drawn(run, places)
+        return places
 
     async def report(self, session: Session, name: str) -> ReportFile:
         """The run's report. Refusal 404: it has none yet."""
@@ -221,7 +236,8 @@ class RunViews:
         except StoreError as error:
             # A store that is away hides two numbers, and not the run.
             log.warning("the store was not read for a run", extra={"run": run.name, "reason": type(error).__name__})
-        return run.drawn(self._settings, self._cluster.namespace, self._files.url, ap, used=used)
+        about = ", ".join(f"{one.kind} {one.number}" for one in places)
+        return run.drawn(self._settings, self._cluster.namespace, self._files.url, ap, about, used=used)
 
 
 def places_of(seen: Seen) -> list[Place]:

@@ -1,15 +1,16 @@
 """Runs as CVAT's users see them: state, progress, results and links, read from the workflow itself."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from cvat_bridge import marks
-from cvat_bridge.drawn import DrawnRun, DrawnStep
+from cvat_bridge.drawn import DrawnRun, DrawnSetting, DrawnStep
 from cvat_bridge.run_files import Ap
 from cvat_bridge.settings import BridgeSettings
 from cvat_bridge.subject import Subject
-from run_config.parameters import TEMPLATES
+from run_config.parameters import BY_NAME, TEMPLATES
 from workflows.cluster.run_status import RunStatus, Step, read_status
 from workflows.cluster.submission import TEMPLATE_LABEL
 
@@ -25,6 +26,9 @@ _STATES = {
     "Skipped": "skipped",
 }
 _NO_STEP = "exit handler"
+_WEIGHTS = {"export": 2, "prepare": 3, "train": 30, "annotate": 30}
+"""How much of a run a step is, beside one that takes seconds: what takes hours is what is waited for."""
+_MOST_SETTINGS = 12
 
 
 def page(subject: Subject, run: str = "") -> str:
@@ -77,6 +81,12 @@ class Run:
         """Whether nothing more will happen."""
         return self.status.finished
 
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody ended it, which is no fault."""
+        shut = (self.workflow.get("spec") or {}).get("shutdown")
+        return bool(shut) and self.status.phase in ("Failed", "Error")
+
     def succeeded(self, step: str) -> bool:
         """Whether a step of this name is through."""
         found = self._steps.get(step)
@@ -97,8 +107,10 @@ class Run:
         """Whether there is a report to look at."""
         return self.is_ours and self.succeeded("report") and folder(self.workflow) is not None
 
-    def drawn(self, settings: BridgeSettings, namespace: str, store: str, ap: Ap | None, *, used: bool) -> DrawnRun:
-        """The run as the API gives it. `used`: its model is the pinned one."""
+    def drawn(
+        self, settings: BridgeSettings, namespace: str, store: str, ap: Ap | None, places: str, *, used: bool
+    ) -> DrawnRun:
+        """The run as the API gives it. `places`: what its model may be pinned for; `used`: it is the pinned one."""
         metadata, status = self.workflow["metadata"], self.workflow.get("status") or {}
         model = self.model(store)
         report = f"{ROOT}/api/runs/{self.name}/report/" if self.has_report else None
@@ -106,13 +118,15 @@ class Run:
             "name": self.name,
             "template": template_of(self.workflow),
             "title": marks.annotation(self.workflow, marks.TITLE) or template_of(self.workflow),
-            "state": _STATES.get(self.status.phase, "running"),
+            "state": "stopped" if self.stopped else _STATES.get(self.status.phase, "running"),
             "message": self._message(),
+            "subject": {"kind": self.subject.kind.value, "ids": list(self.subject.ids)},
+            "settings": self._settings(),
             "user": marks.annotation(self.workflow, marks.USER_NAME),
             "created": metadata.get("creationTimestamp"),
             "started": status.get("startedAt"),
             "finished": status.get("finishedAt"),
-            "progress": self._progress(str(status.get("progress") or "")),
+            "progress": self._progress(),
             "steps": self._drawn_steps(),
             "ap": None if ap is None else {"value": ap.value, "step": ap.step},
             "results": {name: " ".join(text.split())[:200] for name, text in self.status.results.items()},
@@ -121,42 +135,68 @@ class Run:
                 "report": report,
                 "page": page(self.subject, self.name),
             },
-            "model": None if model is None else {"url": model, "used": used},
+            "model": None if model is None else {"url": model, "used": used, "place": places},
             "may": {
                 "stop": settings.controls.stop and not self.finished,
                 "rerun": settings.controls.rerun and self.finished,
                 "use": model is not None and not used,
+                "release": model is not None and used,
             },
         }
 
     def _message(self) -> str:
         if self.status.phase not in ("Failed", "Error"):
             return ""
-        if (self.workflow.get("spec") or {}).get("shutdown"):
+        if self.stopped:
             return "The run was stopped."
         failure = self.status.failure()
         return (f"{failure.step}: {failure.sentence}" if failure.step else failure.sentence)[:2000]
 
-    def _progress(self, text: str) -> float | None:
-        """What part is done, as Argo counts it: pods, and what steps say of themselves."""
+    def _settings(self) -> list[DrawnSetting]:
+        """What was chosen that is not what everybody gets."""
+        try:
+            given = json.loads(marks.annotation(self.workflow, marks.FORM) or "{}")
+            chosen = [(str(name), " ".join(str(text).split())) for name, text in given.items()]
+        except (ValueError, AttributeError):
+            return []
+        usual = {name: one.default or "" for name, one in BY_NAME.items()} if self.is_ours else {}
+        titles = {name: one.title for name, one in BY_NAME.items()} if self.is_ours else {}
+        different = [(name, text) for name, text in chosen if text and text != usual.get(name)]
+        return [{"title": titles.get(name, name), "value": text[:80]} for name, text in different[:_MOST_SETTINGS]]
+
+    def _progress(self) -> float | None:
+        """What part is done: the steps of the graph, and what they say of themselves. Argo counts those begun alone."""
         if self.status.phase == "Succeeded":
             return 1.0
-        done, _, total = text.partition("/")
-        if not (done.isdigit() and total.isdigit()) or not 0 < int(total) < 10**12:
+        weights = {name: _WEIGHTS.get(name, 1) for name in _planned(self.workflow)}
+        if not weights:
             return None
-        return round(min(1.0, int(done) / int(total)), 4)
+        done = sum(weight * self._part(name) for name, weight in weights.items())
+        return round(done / sum(weights.values()), 4)
+
+    def _part(self, name: str) -> float:
+        """How much of a step is done."""
+        step = self._steps.get(name)
+        if step is None or step.phase != "Running":
+            return float(step is not None and step.phase in ("Succeeded", "Skipped", "Omitted"))
+        done, _, total = step.progress.partition("/")
+        if not (done.isdigit() and total.isdigit()) or not 0 < int(total) < 10**12:
+            return 0.0
+        return min(1.0, int(done) / int(total))
 
     def _drawn_steps(self) -> list[DrawnStep]:
         drawn: list[DrawnStep] = []
         for name in dict.fromkeys((*_planned(self.workflow), *self._steps)):
             step = self._steps.get(name)
+            ended = self.stopped and step is not None and step.phase in ("Failed", "Error")
+            state = _STATES.get(step.phase, "running") if step else self._unbegun()
             drawn.append(
                 {
                     "name": name,
                     "title": step.label if step else name,
-                    "state": _STATES.get(step.phase, "running") if step else self._unbegun(),
+                    "state": "stopped" if ended else state,
                     "progress": step.progress if step else "",
-                    "message": step.message[:2000] if step else "",
+                    "message": step.message[:2000] if step and not ended else "",
                 }
             )
         return drawn

@@ -8,20 +8,21 @@ export const STATES = {
   running: 'Running',
   succeeded: 'Done',
   failed: 'Failed',
+  stopped: 'Stopped',
   skipped: 'Skipped',
 };
 
 /** Whether nothing more will happen. */
 export function finished(run) {
-  return run.state === 'succeeded' || run.state === 'failed';
+  return ['succeeded', 'failed', 'stopped'].includes(run.state);
 }
 
 /** The card of a run; `changed` is called after the reader stopped, reran or chose it. */
 export function runCard(name, { changed, say }) {
   const parts = makeParts(name);
   const controls = makeControls(name, { changed, say, failure: parts.failure });
-  const { head, bar, now, message, results, failure, steps } = parts;
-  put(parts.node, head, bar, now, message, results, failure, controls.node, steps);
+  const { head, about, bar, now, message, results, meaning, failure, steps } = parts;
+  put(parts.node, head, about, bar, now, message, results, meaning, failure, controls.node, steps);
   let state = null;
 
   function update(run) {
@@ -29,10 +30,13 @@ export function runCard(name, { changed, say }) {
     setText(parts.chip, STATES[run.state] ?? run.state);
     parts.chip.className = `chip ${run.state}`;
     updateFacts(parts, run);
+    setText(parts.about, aboutRun(run));
+    show(parts.about, Boolean(parts.about.textContent));
     updateProgress(parts, run);
     setText(parts.message, run.state === 'failed' ? run.message || 'The run failed without saying why.' : '');
     show(parts.message, run.state === 'failed');
     updateResults(parts.results, run.results ?? {});
+    show(parts.meaning, 'ap' in (run.results ?? {}));
     updateSteps(parts, run.steps ?? []);
     controls.update(run);
     if (state !== null && state !== run.state) say(`${run.name}: ${STATES[run.state] ?? run.state}`);
@@ -57,9 +61,12 @@ function makeParts(name) {
     list,
     head: h('div', { class: 'run-head' }, h('div', {}, heading, facts), chip),
     bar: h('progress', { max: '1', 'aria-label': `Progress of ${name}` }),
+    about: h('p', { class: 'muted about', hidden: true }),
     now: h('p', { class: 'now' }),
     message: h('p', { class: 'note error', hidden: true }),
     results: h('dl', { class: 'figures results' }),
+    meaning: h('p', { class: 'muted', hidden: true },
+      'AP says how well the model finds what people drew: 0 is nothing, 1 is everything in its exact place.'),
     failure: h('div', { role: 'alert' }),
     steps: h('details', { class: 'steps-box' }, h('summary', {}, 'Steps'), list),
     node: h('article', { class: 'run', 'aria-labelledby': id }),
@@ -74,6 +81,15 @@ function updateFacts(parts, run) {
   const pieces = [run.user ? `by ${run.user}` : null, moment(run.started ?? run.created), took ? `took ${took}` : null];
   parts.facts.replaceChildren();
   pieces.filter(Boolean).forEach((piece, index) => put(parts.facts, index ? ' · ' : null, piece));
+}
+
+/** `Task #11 · Model: tiny · Minutes: 0.5`. */
+function aboutRun(run) {
+  const { kind, ids = [] } = run.subject ?? {};
+  const of = { task: ids.length > 1 ? 'Tasks' : 'Task', project: 'Project' }[kind];
+  const shown = ids.length > 5 ? `${ids.slice(0, 4).join(', #')} and ${ids.length - 4} more` : ids.join(', #');
+  const chosen = (run.settings ?? []).map((one) => `${one.title}: ${one.value}`);
+  return [of ? `${of} #${shown}` : null, ...chosen].filter(Boolean).join(' · ');
 }
 
 function updateProgress(parts, run) {
@@ -96,13 +112,20 @@ function updateProgress(parts, run) {
 }
 
 function updateResults(list, results) {
-  const entries = Object.entries(results);
+  const entries = Object.entries(results).filter(([name]) => !FOR_OPERATORS.has(name));
   const key = JSON.stringify(entries);
   if (list.dataset.key === key) return;
   list.dataset.key = key;
   list.replaceChildren(...entries.map(([name, value]) =>
-    h('div', {}, h('dt', {}, resultName(name)), h('dd', {}, String(value)))));
+    h('div', {}, h('dt', {}, resultName(name)), h('dd', {}, resultValue(name, value)))));
   show(list, entries.length > 0);
+}
+
+/** What says nothing to somebody who draws boxes; Argo's page has it. */
+const FOR_OPERATORS = new Set(['prepared-set']);
+
+function resultValue(name, value) {
+  return /^ap/i.test(name) && Number.isFinite(Number(value)) ? Number(value).toFixed(3) : String(value);
 }
 
 /** `ap50` as AP50, `images` as Images. */
@@ -126,9 +149,14 @@ function updateSteps(parts, steps) {
 
 const DONE = {
   stop: (name) => `${name} is being stopped`,
-  rerun: (name) => `${name} starts again`,
-  'use-model': (name) => `The model of ${name} is in use`,
+  rerun: (name, answer) => `${name} was started again as ${answer.name}`,
+  'use-model': (name, answer) => `Automatic annotation of ${placeOf(answer)} takes the model of ${name} now`,
+  'release-model': (name, answer) => `Automatic annotation of ${placeOf(answer)} takes its newest model again`,
 };
+
+function placeOf(run) {
+  return run.model?.place || 'this task';
+}
 
 function button(text, click, look = 'button') {
   return h('button', { type: 'button', class: look, on: { click } }, text);
@@ -139,7 +167,8 @@ function makeControls(name, { changed, say, failure }) {
   const address = `runs/${encodeURIComponent(name)}`;
   const links = h('span', { class: 'run-links' });
   const use = button('Use this model', () => act('use-model', use));
-  const used = h('span', { class: 'tag good', tabindex: '-1' }, 'This model is in use');
+  const used = h('span', { class: 'tag good', tabindex: '-1' });
+  const release = button('Use the newest instead', () => act('release-model', release));
   const stop = button('Stop', () => confirm(true));
   const rerun = button('Run again', () => act('rerun', rerun));
   const really = button('Stop it', () => act('stop', really), 'button danger');
@@ -153,7 +182,7 @@ function makeControls(name, { changed, say, failure }) {
     event.stopPropagation();
     confirm(false);
   });
-  const node = h('div', { class: 'run-actions' }, links, use, used, rerun, stop, question);
+  const node = h('div', { class: 'run-actions' }, links, use, used, release, rerun, stop, question);
   let may = {};
 
   function confirm(asking) {
@@ -167,9 +196,9 @@ function makeControls(name, { changed, say, failure }) {
     failure.replaceChildren();
     pressed.disabled = true;
     try {
-      await ask(`${address}/${verb}`, { method: 'POST', body: {} });
+      const answer = await ask(`${address}/${verb}`, { method: 'POST', body: {} });
       if (verb === 'stop') confirm(false);
-      say(DONE[verb](name));
+      say(DONE[verb](name, answer));
     } catch (error) {
       if (!(error instanceof Failure)) throw error;
       failure.replaceChildren(h('p', { class: 'note error' }, error.message));
@@ -177,6 +206,7 @@ function makeControls(name, { changed, say, failure }) {
     pressed.disabled = false;
     await changed();
     if (verb === 'use-model' && !used.hidden) used.focus();
+    if (verb === 'release-model' && !use.hidden) use.focus();
   }
 
   function update(run) {
@@ -189,7 +219,11 @@ function makeControls(name, { changed, say, failure }) {
       links.replaceChildren(...addresses.map(([text, href]) => link(text, href, { 'aria-label': `${text}: ${name}` })));
     }
     show(links, addresses.length > 0);
+    setText(use, `Use this model for ${placeOf(run)}`);
+    use.title = `What Automatic annotation of ${placeOf(run)} offers as the chosen model`;
+    setText(used, `In use for ${placeOf(run)}`);
     show(use, Boolean(may.use && run.model && !run.model.used));
+    show(release, Boolean(may.release));
     show(used, Boolean(run.model?.used));
     show(rerun, Boolean(may.rerun));
     if (!may.stop) show(question, false);

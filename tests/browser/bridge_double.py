@@ -111,12 +111,17 @@ class BridgeDouble:
         if refusal:
             return refusal
         self.actions.append((name, verb))
-        for run in self.runs:
-            if run["name"] == name and verb == "use-model":
-                run["model"]["used"] = True
-            elif run["name"] == name and verb == "stop":
-                run |= {"state": "failed", "message": "Stopped by ann.", "may": {**run["may"], "stop": False}}
-        return JSONResponse({})
+        if verb == "rerun":
+            new = f"{name}-again"
+            return JSONResponse({"name": new, "page": f"/training-bridge/?task=8&run={new}", "argo": None}, 201)
+        (run,) = [one for one in self.runs if one["name"] == name]
+        if verb == "stop":
+            run |= {"state": "stopped", "message": "The run was stopped.", "may": {**run["may"], "stop": False}}
+        else:
+            used = verb == "use-model"
+            run["model"]["used"] = used
+            run["may"] = {**run["may"], "use": not used, "release": used}
+        return JSONResponse(run)
 
 
 def _ours(request: Request) -> bool:

@@ -131,6 +131,8 @@ def run(name: str, state: str, **changes: object) -> Json:
         "title": "Train a detector",
         "state": state,
         "message": "",
+        "subject": {"kind": "task", "ids": [8]},
+        "settings": [{"title": "Model", "value": "tiny"}],
         "user": "ann",
         "created": "2026-11-20T09:12:00Z",
         "started": "2026-11-20T09:12:20Z",
@@ -144,7 +146,9 @@ def run(name: str, state: str, **changes: object) -> Json:
             "report": f"/training-bridge/api/runs/{name}/report/" if succeeded else None,
             "page": f"/training-bridge/?task=8&run={name}",
         },
-        "model": {"url": f"s3://training/workflow-data/output/{name}/model", "used": False} if succeeded else None,
-        "may": {"stop": False, "rerun": False, "use": succeeded},
+        "model": {"url": f"s3://training/workflow-data/output/{name}/model", "used": False, "place": "task 8"}
+        if succeeded
+        else None,
+        "may": {"stop": False, "rerun": False, "use": succeeded, "release": False},
     }
     return made | changes

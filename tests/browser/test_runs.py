@@ -82,7 +82,7 @@ def test_a_link_to_a_run_opens_it_though_it_is_no_longer_in_the_list(
     page.route("**/api/runs?*", lambda route: route.fulfill(json={"runs": []}))
     page.goto(f"/training-bridge/?task=8&run={NAME}")
     expect(page.get_by_role("article", name=NAME)).to_be_visible()
-    expect(page.get_by_text("Task #8")).to_be_visible()
+    expect(page.get_by_text("Task #8", exact=True)).to_be_visible()
     console.refused_requests = True
     page.goto("/training-bridge/?task=8&run=gone")
     expect(page.get_by_text("No runs yet.")).to_be_visible()
@@ -178,7 +178,8 @@ def test_stopping_asks_first(page: Page, bridge: BridgeDouble) -> None:
     assert bridge.actions == []
     page.get_by_role("button", name="Stop").click()
     page.get_by_role("button", name="Stop it").click()
-    expect(page.get_by_text("Stopped by ann.")).to_be_visible()
+    expect(page.locator(".chip")).to_have_text("Stopped")
+    expect(page.get_by_text("The run failed")).to_have_count(0)
     assert bridge.actions == [(NAME, "stop")]
 
 
@@ -191,14 +192,26 @@ def test_escape_at_the_question_leaves_the_dialog_open(page: Page, bridge: Bridg
     expect(dialog.get_by_role("button", name="Stop")).to_be_focused()
 
 
+def test_a_run_says_what_it_is_about_and_what_its_numbers_mean(page: Page, bridge: BridgeDouble) -> None:
+    results = {"ap": "0.512345", "ap50": "0.873", "prepared-set": "0123456789abcdef"}
+    bridge.runs = [sample.run(NAME, "succeeded", results=results)]
+    page.goto(RUNS)
+    expect(page.get_by_text("Task #8 · Model: tiny")).to_be_visible()
+    expect(page.get_by_text("0.512", exact=True)).to_be_visible()
+    expect(page.get_by_text("AP says how well the model finds")).to_be_visible()
+    expect(page.get_by_text("0123456789abcdef")).to_have_count(0)
+
+
 def test_a_model_is_put_to_use_and_a_run_started_again(page: Page, bridge: BridgeDouble) -> None:
     bridge.runs = [sample.run(NAME, "succeeded", may=EVERYTHING)]
     page.goto(RUNS)
-    page.get_by_role("button", name="Use this model").click()
-    expect(page.get_by_text("This model is in use")).to_be_visible()
+    page.get_by_role("button", name="Use this model for task 8").click()
+    expect(page.get_by_text("In use for task 8")).to_be_focused()
+    page.get_by_role("button", name="Use the newest instead").click()
+    expect(page.get_by_role("button", name="Use this model for task 8")).to_be_focused()
     page.get_by_role("button", name="Run again").click()
-    expect(page.get_by_text(f"{NAME} starts again")).to_be_attached()
-    assert bridge.actions == [(NAME, "use-model"), (NAME, "rerun")]
+    expect(page.get_by_text(f"{NAME} was started again as {NAME}-again")).to_be_attached()
+    assert bridge.actions == [(NAME, "use-model"), (NAME, "release-model"), (NAME, "rerun")]
 
 
 def test_a_run_that_was_started_again_is_followed_though_the_cluster_is_slow_to_show_it(

@@ -108,8 +108,9 @@ def test_a_new_run_waits_with_all_its_steps(bridge: Bridge, ann: Browser, task: 
         "report": None,
         "page": f"/training-bridge/?task={task.id}&run={run}",
     }
-    assert (found["model"], found["ap"], found["progress"]) == (None, None, None)
-    assert found["may"] == {"stop": True, "rerun": False, "use": False}
+    assert (found["model"], found["ap"], found["progress"]) == (None, None, 0.0)
+    assert found["may"] == {"stop": True, "rerun": False, "use": False, "release": False}
+    assert found["subject"] == {"kind": "task", "ids": [task.id]}
 
 
 def test_progress_and_ap_so_far_are_shown(bridge: Bridge, ann: Browser, task: Task, objects: ObjectStore) -> None:
@@ -120,7 +121,9 @@ def test_progress_and_ap_so_far_are_shown(bridge: Bridge, ann: Browser, task: Ta
     lines = [{"step": 5, "split": "train", "loss": 1.0}, {"step": 5, "split": "val", "ap": 0.41}, {"step": 6}]
     objects.put_bytes(f"{folder(run)}/metrics.jsonl", "\n".join(map(json.dumps, lines)).encode())
     found = shown(ann, run)
-    assert (found["state"], found["progress"], found["ap"]) == ("running", 0.42, {"value": 0.41, "step": 5})
+    assert (found["state"], found["ap"]) == ("running", {"value": 0.41, "step": 5})
+    # Of check, export, prepare, train and report, by how long they take.
+    assert found["progress"] == round((1 + 30 * 40 / 200) / 37, 4)
     (train,) = [step for step in found["steps"] if step["name"] == "train"]
     assert (train["state"], train["progress"]) == ("running", "40/200")
 
@@ -152,7 +155,7 @@ def test_a_failed_run_says_why_in_its_steps_own_words(bridge: Bridge, ann: Brows
     found = shown(ann, run)
     assert (found["state"], found["message"]) == ("failed", "check: epochs is <b>wrong</b>")
     assert [step["state"] for step in found["steps"]] == ["failed", *["skipped"] * 4]
-    assert found["may"] == {"stop": False, "rerun": True, "use": False}
+    assert found["may"] == {"stop": False, "rerun": True, "use": False, "release": False}
 
 
 def test_a_finished_run_has_results_a_report_and_a_model(bridge: Bridge, ann: Browser, task: Task) -> None:
@@ -161,7 +164,11 @@ def test_a_finished_run_has_results_a_report_and_a_model(bridge: Bridge, ann: Br
     found = shown(ann, run)
     assert (found["state"], found["progress"], found["results"]) == ("succeeded", 1.0, {"ap": "0.51"})
     assert found["links"]["report"] == f"/training-bridge/api/runs/{run}/report/"
-    assert found["model"] == {"url": f"{bridge.store}/{folder(run)}/model", "used": False}
+    assert found["model"] == {
+        "url": f"{bridge.store}/{folder(run)}/model",
+        "used": False,
+        "place": f"task {task.id}",
+    }
     assert found["may"]["use"] is True
 
 
@@ -253,8 +260,11 @@ def test_a_run_is_stopped_so_that_it_can_still_tell(bridge: Bridge, ann: Browser
     run = started(ann, task)
     assert ann.post(f"api/runs/{run}/stop").status_code == 200
     assert bridge.kubernetes.objects["workflows"][run]["spec"]["shutdown"] == "Stop"
-    goes(bridge, run, "Failed")
+    goes(bridge, run, "Failed", pod("train", "Failed", message="workflow shutdown with strategy: Stop"))
     until(lambda: shown(ann, run)["message"] == "The run was stopped.")
+    found = shown(ann, run)
+    assert found["state"] == "stopped"
+    assert [(one["state"], one["message"]) for one in found["steps"] if one["name"] == "train"] == [("stopped", "")]
     assert ann.post(f"api/runs/{run}/stop").status_code == 409
 
 
@@ -286,13 +296,13 @@ def test_without_the_roles_runs_are_only_started(
     with serving(cvat, kubernetes, store, tmp_path / "kubeconfig") as bridge:
         ann = bridge.browser(cvat.ann)
         run = started(ann, task)
-        assert shown(ann, run)["may"] == {"stop": False, "rerun": False, "use": False}
+        assert shown(ann, run)["may"] == {"stop": False, "rerun": False, "use": False, "release": False}
         for verb in ("stop", "rerun"):
             assert ann.post(f"api/runs/{run}/{verb}").status_code == 403
     assert not kubernetes.asked["patch", "workflows"]
 
 
-@pytest.mark.parametrize("verb", ["stop", "rerun", "use-model"])
+@pytest.mark.parametrize("verb", ["stop", "rerun", "use-model", "release-model"])
 @pytest.mark.parametrize("headers", [{"Origin": "https://evil.org"}, {"X-Training-Bridge": ""}])
 def test_another_sites_page_changes_nothing(
     bridge: Bridge, ann: Browser, task: Task, verb: str, headers: dict[str, str]
@@ -313,9 +323,33 @@ def test_a_model_is_pinned_for_its_task(bridge: Bridge, ann: Browser, task: Task
     succeed(bridge, run)
     until(lambda: shown(ann, run)["model"] is not None)
     answer = ann.post(f"api/runs/{run}/use-model")
-    assert answer.json()["model"] == {"url": f"{bridge.store}/{folder(run)}/model", "used": True}
+    assert answer.json()["model"]["used"] is True
+    assert answer.json()["may"]["release"] is True
     pin = json.loads(objects.get_bytes(f"cvat-models/task-{task.id}.json"))
     assert pin == {"model": f"{bridge.store}/{folder(run)}/model", "run": run}
+    answer = ann.post(f"api/runs/{run}/release-model")
+    assert (answer.json()["model"]["used"], answer.json()["may"]["use"]) == (False, True)
+    assert not objects.exists(f"cvat-models/task-{task.id}.json")
+
+
+def test_what_was_chosen_is_said(ann: Browser, task: Task) -> None:
+    run = started(ann, task, epochs="3", model="tiny", seed="42")
+    settings = {one["title"]: one["value"] for one in shown(ann, run)["settings"]}
+    assert settings.items() >= {"Model": "tiny", "Epochs": "3"}.items()
+    assert "Seed" not in settings
+
+
+def test_progress_counts_steps_that_have_not_begun(bridge: Bridge, ann: Browser, task: Task) -> None:
+    run = started(ann, task)
+    seen, done = [-1.0], []
+    for step in ("check", "export", "prepare", "train", "report"):
+        goes(bridge, run, "Running", *done, pod(step, "Running", progress="0/1"))
+        done.append(pod(step, "Succeeded"))
+        goes(bridge, run, "Running", *done)
+        until(lambda: (shown(ann, run)["progress"] or -1.0) > seen[-1])
+        seen.append(shown(ann, run)["progress"])
+    assert seen[2] < 0.1
+    assert 0.8 < seen[4] < seen[5] == 1.0
 
 
 def test_a_task_of_a_project_pins_for_the_project(bridge: Bridge, ann: Browser, objects: ObjectStore) -> None:
