@@ -63,7 +63,7 @@ def test_the_form_of_the_real_templates_starts_a_run_and_shows_it(window: Page, 
     form.get_by_label("Epochs").fill("3")
     form.get_by_text("Expert settings").first.click()
     form.get_by_label("Configuration overrides").fill("model.queries=50")
-    form.get_by_label("Node pool").select_option(label="Eight A100")
+    form.get_by_role("radio", name="Eight A100").check()
     form.get_by_role("button", name="Start run").click()
     window.wait_for_url("**run=cvat-train-*")
     (workflow,) = real.runs
