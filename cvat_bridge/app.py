@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from cvat_bridge import api
 from cvat_bridge.answers import CLUSTER_AWAY, CVAT_AWAY, LOG_IN, NOT_YOURS, STORE_AWAY, Complaint, Refusal, error_body
-from cvat_bridge.errors import CvatRefusedError, CvatTokenError, CvatUnavailableError
+from cvat_bridge.errors import BridgeError, CvatRefusedError, CvatTokenError, CvatUnavailableError
 from cvat_bridge.metrics import CONTENT_TYPE
 from cvat_bridge.observed import Observed
 from cvat_bridge.request_limits import WEBHOOK_BYTES, BodyLimit
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 WEBHOOKS = f"{ROOT}/webhooks/cvat"
 _READY_S = 5.0
+_ACCOUNT_S = 60.0
 _LOOK_S = 3.0
 _NOT_SET_UP = "{} does not let the service do that. Tell whoever runs this installation; the log has the reason."
 
@@ -65,11 +66,32 @@ def make_app(service: Service, *, static: Path = FOLDER) -> FastAPI:
 
 def _health(app: FastAPI, service: Service) -> None:
     ready: ShortCache[dict[str, str]] = ShortCache(_READY_S)
+    account: ShortCache[str] = ShortCache(_ACCOUNT_S)
+    told = ""
 
     @app.get("/healthz", tags=["operation"])
     async def healthz() -> dict[str, str]:
         """The process answers."""
         return {"status": "ok"}
+
+    async def look_at_account() -> str:
+        """Runs fail later without it; forms and pages do not, so that the service is ready all the same."""
+        nonlocal told
+        if service.token is None:
+            said = "CVAT_ACCESS_TOKEN is not set: exports will fail"
+        else:
+            try:
+                async with asyncio.timeout(_LOOK_S):
+                    await service.cvat.get("users/self", service.token)
+                said = "ok"
+            except CvatTokenError:
+                said = "CVAT does not accept the access token of the service account: exports will fail"
+            except (BridgeError, TimeoutError):
+                said = "not known"
+        if said not in (told, "ok", "not known"):
+            log.warning("%s", said)
+        told = said
+        return said
 
     async def look() -> dict[str, str]:
         found = {"cvat": "ok", "kubernetes": "ok"}
@@ -89,8 +111,8 @@ def _health(app: FastAPI, service: Service) -> None:
     @app.get("/readyz", tags=["operation"])
     async def readyz() -> JSONResponse:
         """CVAT answers, and workflow templates can be read."""
-        found = await ready.get("all", look)
-        return JSONResponse(found, 200 if set(found.values()) == {"ok"} else 503)
+        found, access = await asyncio.gather(ready.get("all", look), account.get("it", look_at_account))
+        return JSONResponse({**found, "account": access}, 200 if set(found.values()) == {"ok"} else 503)
 
     @app.get("/metrics", tags=["operation"])
     async def metrics() -> Response:

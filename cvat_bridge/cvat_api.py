@@ -204,7 +204,7 @@ class CvatApi:
         if status == httpx.codes.UNAUTHORIZED:
             raise CvatTokenError(
                 "CVAT does not accept the service account's access token: it is wrong, has expired or was revoked; "
-                "make a new one in CVAT and put it into the secret's key access-token"
+                "tell whoever runs this installation: a new one belongs into the secret's key access-token"
             )
         said = _said(answer)
         if status == httpx.codes.FORBIDDEN:

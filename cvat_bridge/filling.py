@@ -73,11 +73,25 @@ def fill_in(offered: Offered, given: Mapping[str, str], filling: Filling) -> dic
         filled = _filled(field, offered, text, filling)
         if filled is not None:
             texts[field.name] = filled
+    if offered.template.ours:
+        _require_gpus(texts, offered, filling)
     try:
         return submission.arguments(offered.template, texts, filling.installation, typed_here=False)
     except ConfigError as error:
         shown = {field.name for field in offered.fields if is_shown(field, offered, filling.pools)}
         raise Refusal(422, *(_complaint(line, shown) for line in str(error).splitlines())) from error
+
+
+def _require_gpus(texts: Mapping[str, str], offered: Offered, filling: Filling) -> None:
+    """Said here, before a run waits for its first step. Refusal 422: a GPU is wanted where there is none."""
+    pools = {pool.name: pool for pool in filling.installation.node_pools}
+    pool = pools.get(texts.get("sys-node-pool", ""))
+    default = next((field.parameter.default for field in offered.fields if field.name == "device"), None)
+    if pool is None or pool.gpu_count or texts.get("device", default) != "cuda":
+        return
+    others = [one.title or one.name for one in pools.values() if one.gpu_count]
+    instead = f"Choose {' or '.join(others)} there, or cpu here." if others else "Choose cpu here."
+    raise Refusal(422, Complaint(f"The node pool {pool.title or pool.name} has no GPU. {instead}", "device"))
 
 
 def _chosen_pool(offered: Offered, filling: Filling) -> dict[str, str]:

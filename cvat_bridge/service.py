@@ -51,6 +51,8 @@ class Service:
     submitter: Submitter
     views: RunViews
     webhooks: Webhooks
+    token: Token | None
+    """CVAT's service account, whose exports runs ask for."""
 
 
 def assemble(
@@ -80,4 +82,5 @@ def assemble(
         submitter=submitter,
         views=RunViews(settings, access, cluster, files, submitter),
         webhooks=Webhooks(settings.triggers, secrets.webhook_secret, token, cvat, cluster, submitter, metrics),
+        token=token,
     )

@@ -144,10 +144,13 @@ class Webhooks:
             return
         seen = Seen(User(NOBODY, f"CVAT: {told.event}"), self._token, told.subject, (thing,))
         if told.event is Event.TASK_COMPLETED and not _is_completed(thing):
+            log.info("an event starts no run: not all jobs are completed", extra={"subject": str(told.subject)})
             self._metrics.webhooks.labels("nothing").inc()
             return
         for trigger in self._matching(told):
             if trigger.projects and not seen.projects() & set(trigger.projects):
+                more = {"subject": str(told.subject), "projects": list(trigger.projects)}
+                log.info("an event starts no run: it is of another project", extra=more)
                 self._metrics.webhooks.labels("nothing").inc()
                 continue
             try:

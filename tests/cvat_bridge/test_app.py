@@ -56,6 +56,20 @@ def test_it_is_ready_when_cvat_and_kubernetes_are(bridge: Bridge) -> None:
     assert httpx.get(f"{bridge.url}/readyz").status_code == 200
 
 
+def test_a_token_that_cvat_does_not_take_is_said_and_takes_nothing_away(
+    cvat: CvatDouble, kubernetes: FakeKubernetes, store: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    install(kubernetes, store)
+    with serving(cvat, kubernetes, store, tmp_path / "kubeconfig") as bridge:
+        assert httpx.get(f"{bridge.url}/readyz").json()["account"] == "ok"
+    cvat.revoke(cvat.service)
+    with serving(cvat, kubernetes, store, tmp_path / "kubeconfig") as bridge:
+        answer = httpx.get(f"{bridge.url}/readyz")
+        assert answer.status_code == 200
+        assert answer.json()["account"].startswith("CVAT does not accept the access token")
+    assert "CVAT does not accept the access token" in caplog.text
+
+
 def test_it_says_what_is_away(cvat: CvatDouble, kubernetes: FakeKubernetes, store: str, tmp_path: Path) -> None:
     with serving(cvat, kubernetes, store, tmp_path / "kubeconfig") as bridge:
         cvat.stop()

@@ -12,6 +12,7 @@ from cvat_bridge import grants
 from cvat_bridge.errors import GrantError
 from cvat_bridge.export_formats import export_format
 from cvat_bridge.subject import Subject
+from tests.cvat_bridge import running_bridge
 from tests.cvat_bridge.running_bridge import (
     KEY,
     Bridge,
@@ -407,3 +408,24 @@ def test_a_parameter_that_nobody_is_asked_for_is_the_templates_fault(bridge: Bri
 )
 def test_onepanels_formats_are_cvats(text: str, name: str | None) -> None:
     assert export_format(text) == name
+
+
+def test_a_gpu_is_not_asked_of_machines_without_one(
+    cvat: CvatDouble, kubernetes: FakeKubernetes, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = '- {{name: cpu, title: "No GPU", labelValue: m6i, gpuCount: 0}}\n'
+    monkeypatch.setattr(running_bridge, "SETTINGS", running_bridge.SETTINGS + more)
+    install(kubernetes, store)
+    for parameter in kubernetes.objects["workflowtemplates"]["cvat-train"]["spec"]["arguments"]["parameters"]:
+        if parameter["name"] == "sys-node-pool":
+            parameter["enum"].append("cpu")
+    task = cvat.add_blank_task("Cells")
+    with serving(cvat, kubernetes, store, tmp_path / "kubeconfig") as bridge:
+        ann = bridge.browser(cvat.ann)
+        answer = ann.start(task=[task.id], parameters={"sys-node-pool": "cpu"})
+        assert answer.status_code == 422
+        text = "The node pool No GPU has no GPU. Choose One T4 or Eight A100 there, or cpu here."
+        assert answer.json()["errors"] == [{"field": "device", "text": text}]
+        assert not bridge.runs
+        given = {"sys-node-pool": "cpu", "device": "cpu", "gpu-count": "0"}
+        assert ann.start(task=[task.id], parameters=given).status_code == 201
