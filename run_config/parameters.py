@@ -115,7 +115,8 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="trained-model",
         title="Trained model",
-        help="`model/` folder of a finished run: an `s3://` or `file://` URL, or a key below the store.",
+        help="The model of a finished run. Where none is offered: the `s3://` or `file://` URL of its `model/` "
+        "folder, or its key below the store.",
         group="Data",
         type=Type.LOCATION,
         default=None,
@@ -153,11 +154,11 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="model",
         title="Model",
-        help="- `detr-r50`: DETR with ResNet-50, as published\n"
-        "- `detr-r50-dc5`, `detr-r101-dc5`: a finer last stage; better on small objects, twice the time\n"
-        "- `detr-r101`: the larger backbone\n"
-        "- `detr-r18`: the lightest of the published kind\n"
-        "- `tiny`: learns from nothing in minutes, on a CPU too; small pictures",
+        help="- `detr-r50`: the usual one. It wants a GPU, and a trained model to start from, or very many images\n"
+        "- `detr-r50-dc5`, `detr-r101-dc5`: better on small objects, twice the time\n"
+        "- `detr-r101`: larger and slower, a little better\n"
+        "- `detr-r18`: smaller and faster, a little worse\n"
+        "- `tiny`: needs nothing to start from and learns in minutes, on a CPU too: to try it out, for simple pictures",
         group="Model",
         type=Type.CHOICE,
         default="detr-r50",
@@ -167,8 +168,9 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="cvat-finetune-checkpoint",
         title="Start from",
-        help="`model/` folder of an earlier run, or a public DETR checkpoint of the same architecture: an "
-        "`s3://` or `file://` URL, or a key below the store. Empty: start without it.",
+        help="A model that goes on learning: that of an earlier run, or a public DETR checkpoint of the same "
+        "architecture. Where none is offered: the `s3://` or `file://` URL of its `model/` folder or file, or its key "
+        "below the store. Empty: start without it.",
         group="Model",
         type=Type.LOCATION,
         role=Role.FINETUNE_CHECKPOINT,
@@ -197,7 +199,8 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="epochs",
         title="Epochs",
-        help="How often every image is seen. Empty: the model's own. Not together with minutes.",
+        help="How often every image is seen. Empty: what the model is used with, 300 for all but `tiny`. "
+        "Not together with minutes.",
         group="Schedule",
         type=Type.INTEGER,
         minimum=1,
@@ -206,7 +209,7 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="minutes",
         title="Minutes",
-        help="Time for training, instead of epochs. Empty: the model's own schedule.",
+        help="Time for training, instead of epochs. Empty: no such limit, but 4 for `tiny`.",
         group="Schedule",
         type=Type.NUMBER,
         minimum=0,
@@ -216,7 +219,7 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="batch-size",
         title="Batch size",
-        help="Images a step takes through the model at once. Empty: the model's own.",
+        help="Images that the model sees at once: more need more memory. Empty: what the model is used with.",
         group="Schedule",
         type=Type.INTEGER,
         minimum=1,
@@ -225,7 +228,7 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="learning-rate",
         title="Learning rate",
-        help="Peak rate of everything but the backbone. Empty: the model's own.",
+        help="How large the steps are at most, of everything but the backbone. Empty: what the model is used with.",
         group="Schedule",
         type=Type.NUMBER,
         visibility=Visibility.EXPERT,
@@ -247,7 +250,7 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="sys-node-pool",
         title="Node pool",
-        help="Machines that the step with the GPU runs on. Empty only where the installation names no pools.",
+        help="Machines that the model is trained or used on. Empty only where the installation names no pools.",
         group="Machine",
         type=Type.NODE_POOL,
         role=Role.NODE_POOL,
@@ -255,8 +258,7 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="gpu-count",
         title="GPUs",
-        help="GPUs that the training pod asks for, at most what the pool allows. Training uses one; 0 is for "
-        "training on the CPU.",
+        help="GPUs that are asked for, at most what the pool allows. One is used; 0 is for the CPU.",
         group="Machine",
         type=Type.INTEGER,
         default="1",

@@ -11,9 +11,9 @@ from workflows.template import settings
 
 TITLE = "Train a detection transformer"
 DESCRIPTION = (
-    "Takes tasks or a project of CVAT to a trained and evaluated detector: **check** the parameters, **export** "
-    "the annotations, **prepare** the data set, **train**, **report**. The model and `report/index.html` lie in the "
-    "store, under the output prefix and the name of the run."
+    "Learns from the boxes that are there to find more of their kind, and says how well it does: **check** the "
+    "settings, **export** the annotations, **prepare** the data set, **train**, **report**. The model and "
+    "`report/index.html` lie in the store, under the output prefix and the name of the run."
 )
 
 with (
