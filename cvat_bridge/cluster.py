@@ -8,7 +8,6 @@ from typing import Any, ParamSpec, TypeVar
 
 import anyio
 import anyio.to_thread
-from lightkube.operators import not_in
 
 from cvat_bridge.marks import USED_BY, USER_LABEL
 from cvat_bridge.offered import Fill, Offered, read_offered
@@ -17,7 +16,7 @@ from cvat_bridge.short_cache import ShortCache
 from run_config.installation import Installation, NodePool
 from workflows.cluster import submission
 from workflows.cluster.errors import ClusterError, NotThereError
-from workflows.cluster.kubernetes import Kubernetes, Workflow, WorkflowTemplate, explained
+from workflows.cluster.kubernetes import GOING_ON, Kubernetes, Workflow, WorkflowTemplate, explained
 from workflows.cluster.pools import PoolState, find_training_pods, pool_states
 from workflows.cluster.run_status import FINISHED
 from workflows.cluster.templates import find_config_map
@@ -35,9 +34,6 @@ _PAGE = 50
 
 MOST_LISTED = 500
 """Of the runs with the same labels, the newest: finished ones stay for weeks."""
-
-_COMPLETED = "workflows.argoproj.io/completed"
-"""Argo's label of a workflow that has ended; it comes a moment after the phase."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +143,7 @@ class Cluster:
         )
 
     def _read_running(self, labels: Mapping[str, str]) -> list[Tree]:
-        return [one for one in self._each_run({**labels, _COMPLETED: not_in(["true"])}) if unfinished(one)]
+        return [one for one in self._each_run({**labels, **GOING_ON}) if unfinished(one)]
 
     def _each_run(self, labels: Mapping[str, Any]) -> Iterator[Tree]:
         """The runs that the labels select, in pages, each made small as it comes."""

@@ -10,6 +10,7 @@ from lightkube import ApiError, Client
 from lightkube.core.exceptions import ConfigError
 from lightkube.core.resource import NamespacedResource, Resource
 from lightkube.generic_resource import GenericNamespacedResource, create_namespaced_resource
+from lightkube.operators import not_in
 from lightkube.resources.core_v1 import ConfigMap, Namespace
 from lightkube.types import PatchType
 
@@ -28,6 +29,9 @@ Workflow = create_namespaced_resource("argoproj.io", "v1alpha1", "Workflow", "wo
 WorkflowTemplate = create_namespaced_resource("argoproj.io", "v1alpha1", "WorkflowTemplate", "workflowtemplates")
 
 Kind = TypeVar("Kind", bound=Resource)
+
+GOING_ON = {"workflows.argoproj.io/completed": not_in(["true"])}
+"""Selects workflows that go on, and leaves finished ones unread; Argo sets the label a moment after the phase."""
 
 NO_ARGO = "this cluster has no Argo Workflows (its kinds are not defined); install it first, see docs/install.md"
 
@@ -95,7 +99,7 @@ class Kubernetes:
         return True
 
     def listed(
-        self, kind: type[Kind], *, everywhere: bool = False, labels: Mapping[str, str] | None = None
+        self, kind: type[Kind], *, everywhere: bool = False, labels: Mapping[str, Any] | None = None
     ) -> list[Kind]:
         """All objects of a kind: of the namespace, of the cluster where they belong to none, or `everywhere`."""
         client: Any = self.client

@@ -14,7 +14,7 @@ from lightkube.utils.quantity import parse_quantity
 from run_config.installation import Installation, NodePool
 from run_config.parameters import TEMPLATES
 from workflows.cluster.errors import ForbiddenError, NotThereError
-from workflows.cluster.kubernetes import Kind, Kubernetes, Workflow
+from workflows.cluster.kubernetes import GOING_ON, Kind, Kubernetes, Workflow
 from workflows.cluster.nodes import (
     Tolerations,
     allocatable,
@@ -125,7 +125,7 @@ def _limit(pool: NodePool, text: str | None) -> int | None:
 def _semaphores(cluster: Kubernetes) -> tuple[Counter[str] | None, Counter[str] | None]:
     """Key of the ConfigMap → how many steps hold it, and how many wait for it."""
     try:
-        workflows = cluster.listed(Workflow)
+        workflows = cluster.listed(Workflow, labels=GOING_ON)
     except ForbiddenError:
         return None, None
     holding: Counter[str] = Counter()
