@@ -6,7 +6,7 @@ cookie is kept. One method is one request: whoever calls decides what is asked a
 
 import json
 import ssl
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
@@ -23,7 +23,6 @@ TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 MOST_BYTES = 256 * 2**20
 """Of one answer: annotations of a large task are tens of megabytes."""
 SHOWN_CHARACTERS = 300
-_PAGE = 100
 _MEDIA_TYPES = "application/vnd.cvat+json, application/json"
 
 
@@ -85,23 +84,6 @@ class CvatApi:
     def get(self, path: str, params: Mapping[str, str | int] | None = None) -> dict[str, Any]:
         """The object at `/api/<path>`."""
         return self._object("GET", path, params)
-
-    def listed(self, path: str, params: Mapping[str, str | int] | None = None) -> Iterator[dict[str, Any]]:
-        """All objects of a list, page by page."""
-        page = 1
-        while True:
-            tree = self._object("GET", path, {**(params or {}), "page": page, "page_size": _PAGE})
-            results = [one for one in tree.get("results") or () if isinstance(one, dict)]
-            yield from results
-            if not results or not tree.get("next"):
-                return
-            page += 1
-
-    def send(
-        self, method: str, path: str, body: Mapping[str, Any], params: Mapping[str, str | int] | None = None
-    ) -> dict[str, Any]:
-        """Change something with PUT, PATCH or POST; what CVAT answers."""
-        return self._object(method, path, params, body)
 
     def start_export(
         self, kind: Kind, number: int, format_name: str, *, storage: int | None = None, key: str = ""
