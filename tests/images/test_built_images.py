@@ -1,4 +1,4 @@
-"""The images as they were built: IMAGES_REGISTRY (or CLUSTER_REGISTRY) says where `make push` left them."""
+"""The images as they were built: IMAGES_REGISTRY says where `make push` left them."""
 
 import json
 import os
@@ -29,9 +29,9 @@ def docker(*words: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="session")
 def registry() -> str:
     """Where the images are, or a reason why nobody can look at them."""
-    name = os.environ.get("IMAGES_REGISTRY") or os.environ.get("CLUSTER_REGISTRY")
+    name = os.environ.get("IMAGES_REGISTRY")
     if not name:
-        pytest.skip("neither IMAGES_REGISTRY nor CLUSTER_REGISTRY is set: they name the registry of `make push`")
+        pytest.skip("IMAGES_REGISTRY is not set: it names the registry of `make push`")
     try:
         answer = docker("info")
     except FileNotFoundError:
