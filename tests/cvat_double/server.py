@@ -31,6 +31,8 @@ class CvatDouble:
         self.bob = self.world.add_user("bob")
         self._app = CvatApp(self.world, self.faults, self.exports, control_routes(self))
         self._host, self._port = host, port
+        self._place: socket.socket | None = None
+        """Holds the port, so that nobody else gets it while the server is away."""
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self._timers: list[threading.Timer] = []
@@ -49,10 +51,10 @@ class CvatDouble:
 
     def start(self) -> None:
         """Listen, and return when the first request would be answered."""
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((self._host, self._port))
+        listener = self._bound()
         self._port = listener.getsockname()[1]
+        if self._place is None:
+            self._place = self._bound()
         config = uvicorn.Config(
             self._app.asgi,
             log_level="critical",
@@ -70,6 +72,13 @@ class CvatDouble:
                 raise RuntimeError(f"the double does not listen on {self.url}")
             time.sleep(0.005)
 
+    def _bound(self) -> socket.socket:
+        """A socket at the double's address, which does not listen yet."""
+        bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((self._host, self._port))
+        return bound
+
     def stop(self) -> None:
         """Close the socket and every connection; what it knows stays, and exports go on."""
         if self._server is not None and self._thread is not None:
@@ -83,6 +92,8 @@ class CvatDouble:
             timer.cancel()
             timer.join()
         self.stop()
+        if self._place is not None:
+            self._place.close()
         self.exports.close()
 
     def away_for(self, seconds: float, *, how: str = "closed") -> None:

@@ -132,10 +132,14 @@ class Gate:
 
         def seen() -> bool:
             nonlocal written
-            readers.append(self._change_pipes())
+            comes = False
             for reader in readers:
-                with contextlib.suppress(BlockingIOError):
+                try:
                     written += os.read(reader, 64)
+                except BlockingIOError:
+                    comes = True  # it is at this pipe, and has not written yet: another one would let it by twice
+            if not written and not comes:
+                readers.append(self._change_pipes())
             return written.endswith(b"\n")
 
         try:
@@ -147,10 +151,12 @@ class Gate:
 
     def _change_pipes(self) -> int:
         """Open the pipe for whoever waits at it, and lay a new one for who comes later."""
-        fresh = self.path.with_suffix(".fresh")
+        fresh, old = self.path.with_suffix(".fresh"), self.path.with_suffix(".old")
         os.mkfifo(fresh)
-        reader = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+        os.link(self.path, old)
         fresh.rename(self.path)
+        reader = os.open(old, os.O_RDONLY | os.O_NONBLOCK)
+        old.unlink()
         return reader
 
     def stay_open(self) -> None:
