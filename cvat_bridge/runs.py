@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -121,7 +122,7 @@ class Run:
             "state": "stopped" if self.stopped else _STATES.get(self.status.phase, "running"),
             "message": self._message(),
             "subject": {"kind": self.subject.kind.value, "ids": list(self.subject.ids)},
-            "settings": self._settings(),
+            "settings": self.settings,
             "user": marks.annotation(self.workflow, marks.USER_NAME),
             "created": metadata.get("creationTimestamp"),
             "started": status.get("startedAt"),
@@ -152,17 +153,20 @@ class Run:
         failure = self.status.failure()
         return (f"{failure.step}: {failure.sentence}" if failure.step else failure.sentence)[:2000]
 
-    def _settings(self) -> list[DrawnSetting]:
+    @cached_property
+    def settings(self) -> list[DrawnSetting]:
         """What was chosen that is not what everybody gets."""
         try:
             given = json.loads(marks.annotation(self.workflow, marks.FORM) or "{}")
             chosen = [(str(name), " ".join(str(text).split())) for name, text in given.items()]
         except (ValueError, AttributeError):
             return []
-        usual = {name: one.default or "" for name, one in BY_NAME.items()} if self.is_ours else {}
-        titles = {name: one.title for name, one in BY_NAME.items()} if self.is_ours else {}
-        different = [(name, text) for name, text in chosen if text and text != usual.get(name)]
-        return [{"title": titles.get(name, name), "value": text[:80]} for name, text in different[:_MOST_SETTINGS]]
+        ours = BY_NAME if self.is_ours else {}
+        different = [(name, text) for name, text in chosen if text and (name not in ours or text != ours[name].default)]
+        return [
+            {"title": ours[name].title if name in ours else name, "value": text[:80]}
+            for name, text in different[:_MOST_SETTINGS]
+        ]
 
     def _progress(self) -> float | None:
         """What part is done: the steps of the graph, and what they say of themselves. Argo counts those begun alone."""
