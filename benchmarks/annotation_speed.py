@@ -20,8 +20,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import httpx
 from PIL import Image, ImageDraw
+
+from benchmarks.processes import processor_s, wait_for
 
 OUTPUT = "workflow-data/output"
 TURN = 5
@@ -75,24 +76,6 @@ def draw_images(folder: Path, count: int) -> list[bytes]:
     return files
 
 
-def wait_for(client: httpx.Client, process: subprocess.Popen[str]) -> None:
-    """Until the server has its list."""
-    while process.poll() is None:
-        try:
-            if client.get("/readyz").status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    raise SystemExit("the model server ended")
-
-
-def processor_s(process: subprocess.Popen[str]) -> float:
-    """Seconds of processors that a process has used so far; other programs do not lengthen them."""
-    fields = Path(f"/proc/{process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def over_http(port: int, files: list[bytes]) -> float:
     """Seconds for all files, each in a call with a connection of its own, as CVAT has it."""
     start = time.perf_counter()
@@ -137,12 +120,11 @@ def main() -> None:
         ):
             assert baseline.stdin is not None
             assert baseline.stdout is not None
-            with httpx.Client(base_url=url, trust_env=False) as client:
-                wait_for(client, server)
+            wait_for(f"{url}/readyz", server)
             print(0, 3, file=baseline.stdin, flush=True)  # both have their model in memory
             baseline.stdout.readline()
             over_http(options.port, files[:3])
-            before = processor_s(baseline), processor_s(server)
+            before = processor_s(baseline.pid), processor_s(server.pid)
             model_s = http_s = 0.0
             for first in range(0, len(files), TURN):
                 part = files[first : first + TURN]
@@ -152,7 +134,7 @@ def main() -> None:
                     times.append((float(baseline.stdout.readline()), over_http(options.port, part)))
                 model_s += min(each for each, _ in times)
                 http_s += min(each for _, each in times)
-            model_cpu_s, server_cpu_s = processor_s(baseline) - before[0], processor_s(server) - before[1]
+            model_cpu_s, server_cpu_s = processor_s(baseline.pid) - before[0], processor_s(server.pid) - before[1]
             baseline.stdin.close()
             server.terminate()
     print(

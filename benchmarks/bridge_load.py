@@ -34,6 +34,7 @@ import httpx
 import yaml
 
 from benchmarks.bridge_surroundings import TEMPLATE, Part, part, told
+from benchmarks.processes import processor_s, wait_for
 from tests.cvat_bridge.running_bridge import OURS
 
 POLL_S = 5.0
@@ -64,12 +65,6 @@ class Service:
         return pages * os.sysconf("SC_PAGE_SIZE") / MIB
 
 
-def processor_s(pid: int) -> float:
-    """Seconds of processors that a process has used so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 @contextlib.contextmanager
 def serving(folder: Path, port: int, cvat: dict[str, Any], kubeconfig: str) -> Iterator[Service]:
     """`cvat-bridge serve`, ready."""
@@ -93,16 +88,6 @@ def serving(folder: Path, port: int, cvat: dict[str, Any], kubeconfig: str) -> I
             yield service
         finally:
             process.send_signal(signal.SIGTERM)
-
-
-def wait_for(url: str, process: subprocess.Popen[Any]) -> None:
-    """Until it answers."""
-    while process.poll() is None:
-        with contextlib.suppress(httpx.TransportError):
-            if httpx.get(url, trust_env=False).status_code == 200:
-                return
-        time.sleep(0.1)
-    raise SystemExit(f"what should answer at {url} ended")
 
 
 # The browsers

@@ -16,7 +16,7 @@ from cvat_bridge.short_cache import ShortCache
 from run_config.installation import Installation, NodePool
 from workflows.cluster import submission
 from workflows.cluster.errors import ClusterError, NotThereError
-from workflows.cluster.kubernetes import GOING_ON, Kubernetes, Workflow, WorkflowTemplate, explained
+from workflows.cluster.kubernetes import GOING_ON, Kubernetes, Workflow, WorkflowTemplate
 from workflows.cluster.pools import PoolState, find_training_pods, pool_states
 from workflows.cluster.run_status import FINISHED
 from workflows.cluster.templates import find_config_map
@@ -147,10 +147,7 @@ class Cluster:
 
     def _each_run(self, labels: Mapping[str, Any]) -> Iterator[Tree]:
         """The runs that the labels select, in pages, each made small as it comes."""
-        client, selector = self._kubernetes.client, {**USED_BY, **labels}
-        with explained("listing Workflow objects", self._kubernetes.where):
-            for one in client.list(Workflow, namespace=self.namespace, chunk_size=_PAGE, labels=selector):
-                yield _without_bulk(one)
+        return map(_without_bulk, self._kubernetes.each(Workflow, labels={**USED_BY, **labels}, page=_PAGE))
 
     def _read_pools(self) -> list[PoolChoice]:
         states = self._read_states() if self._controls.nodes and self._installation.node_pools else {}

@@ -154,12 +154,17 @@ class RunViews:
         """Template → models to start from or to annotate with: (value, title), newest first."""
         labels = [marks.subject_label(seen.subject), *(marks.project_label(one) for one in sorted(seen.projects()))]
         models: dict[str, list[tuple[str, str]]] = {}
+        ours: list[tuple[str, str]] | None = None
         for one in offered:
             if not any(one.filled(fill) for fill in (Fill.FINETUNE, Fill.MODEL)):
+                continue
+            if one.template.ours and ours is not None:
+                models[one.name] = ours  # all of ours take the models of each other
                 continue
             left = self._model_of_ours if one.template.ours else functools.partial(self._folder_of, one.name)
             found = await self._visible(session, seen, labels, left, most=MOST_MODELS)
             models[one.name] = [(value, self._called(run)) for run in found if (value := left(run))]
+            ours = models[one.name] if one.template.ours else ours
         return models
 
     def _model_of_ours(self, run: Run) -> str | None:

@@ -91,7 +91,7 @@ class Patience:
                     ) from error
                 self._say(f"CVAT gives no answer ({reason}); asking again")
                 time.sleep(min(wait_s, left_s))
-                wait_s = min(2 * wait_s, max(LONGEST_WAIT_S, wait_s))
+                wait_s = min(2 * wait_s, LONGEST_WAIT_S)
 
 
 class _Rest(RESTClientObject):  # type: ignore[misc]

@@ -67,8 +67,13 @@ function note(one) {
 
 /** What the page is about, with a link to CVAT where its title is known: `Task #8 Cells`. */
 export function subjectLine(subject) {
-  const kind = subject.kind === 'project' ? 'Project' : subject.ids.length > 1 ? 'Tasks' : 'Task';
-  const ids = subject.ids.map((id) => `#${id}`);
-  const shown = ids.length > 6 ? `${ids.slice(0, 5).join(', ')} and ${ids.length - 5} more` : ids.join(', ');
-  return h('span', {}, `${kind} ${shown} `, subject.title ? link(subject.title, subject.url) : null);
+  return h('span', {}, `${subjectName(subject)} `, subject.title ? link(subject.title, subject.url) : null);
+}
+
+/** `Task #8`, `Tasks #8, #9`, `Project #3`. */
+export function subjectName({ kind, ids }) {
+  const name = kind === 'project' ? 'Project' : ids.length > 1 ? 'Tasks' : 'Task';
+  const all = ids.map((id) => `#${id}`);
+  const shown = all.length > 6 ? `${all.slice(0, 5).join(', ')} and ${all.length - 5} more` : all.join(', ');
+  return `${name} ${shown}`;
 }

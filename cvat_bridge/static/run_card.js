@@ -1,6 +1,7 @@
 /* One run in the list. Built once and then updated in place, so that the keyboard's place is never lost. */
 
 import { Failure, ask } from './api.js';
+import { subjectName } from './data.js';
 import { duration, freshId, h, link, moment, number, pageAddress, put, setText, show } from './dom.js';
 
 export const STATES = {
@@ -85,11 +86,8 @@ function updateFacts(parts, run) {
 
 /** `Task #11 · Model: tiny · Minutes: 0.5`. */
 function aboutRun(run) {
-  const { kind, ids = [] } = run.subject ?? {};
-  const of = { task: ids.length > 1 ? 'Tasks' : 'Task', project: 'Project' }[kind];
-  const shown = ids.length > 5 ? `${ids.slice(0, 4).join(', #')} and ${ids.length - 4} more` : ids.join(', #');
   const chosen = (run.settings ?? []).map((one) => `${one.title}: ${one.value}`);
-  return [of ? `${of} #${shown}` : null, ...chosen].filter(Boolean).join(' · ');
+  return [run.subject ? subjectName(run.subject) : null, ...chosen].filter(Boolean).join(' · ');
 }
 
 function updateProgress(parts, run) {

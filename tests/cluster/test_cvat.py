@@ -11,10 +11,12 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests.browser.conftest import a_browser, chromium
+from tests.browser.conftest import browser
 from tests.browser.dialog import open_page
 from tests.cluster.cluster import Installation, Json, node, outputs, phase, summary, told
 from tests.cluster.cvat import CvatLoop, cvat_loop
+
+__all__ = ["browser"]
 
 SHORT = {
     "model": "tiny",
@@ -29,15 +31,6 @@ LABELLED, EMPTY = 0, 1
 def loop(bare: Installation) -> Iterator[CvatLoop]:
     with cvat_loop(bare) as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = chromium()
-    if path is None:
-        pytest.skip("there is no chromium on the path, and CHROMIUM names none: nobody can click")
-    with a_browser(path) as started:
-        yield started
 
 
 @pytest.fixture

@@ -102,10 +102,21 @@ class Kubernetes:
         self, kind: type[Kind], *, everywhere: bool = False, labels: Mapping[str, Any] | None = None
     ) -> list[Kind]:
         """All objects of a kind: of the namespace, of the cluster where they belong to none, or `everywhere`."""
+        return list(self.each(kind, everywhere=everywhere, labels=labels))
+
+    def each(
+        self,
+        kind: type[Kind],
+        *,
+        everywhere: bool = False,
+        labels: Mapping[str, Any] | None = None,
+        page: int | None = None,
+    ) -> Iterator[Kind]:
+        """The same one by one, `page` of them read at a time, for those of which not all are to be held at once."""
         client: Any = self.client
         place = {"namespace": "*" if everywhere else self.namespace} if issubclass(kind, NamespacedResource) else {}
         with explained(f"listing {kind.__name__} objects", self.where):
-            return list(client.list(kind, labels=labels, **place))
+            yield from client.list(kind, labels=labels, chunk_size=page, **place)
 
     def read(self, kind: type[Kind], name: str) -> Kind:
         """One object."""
