@@ -19,6 +19,7 @@ from cvat_bridge.grants import signing_key, verify
 from cvat_bridge.settings import BridgeSettings, load_settings
 from cvat_bridge.subject import Subject
 from object_store import open_store
+from run_config.argo_text import leave_value
 from run_config.installation import permitted
 from run_config.locations import key_below_store
 
@@ -81,12 +82,10 @@ def _hand_on(urls: list[str], environment: Mapping[str, str]) -> None:
     out = environment.get("OUT")
     if not out:
         return
-    path = Path(out, "outputs", "dataset")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(urls), encoding="utf-8")
+        leave_value(Path(out), "dataset", "\n".join(urls))
     except OSError as error:
-        raise BridgeError(f"{path} cannot be written: {error.strerror or error}; check $OUT") from error
+        raise BridgeError(f"{out}/outputs/dataset cannot be written: {error.strerror or error}; check $OUT") from error
 
 
 @contextmanager

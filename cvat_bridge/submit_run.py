@@ -19,6 +19,7 @@ from cvat_bridge.offered import Fill, Offered
 from cvat_bridge.request_limits import Pace
 from cvat_bridge.settings import BridgeSettings
 from cvat_bridge.subject_facts import class_count
+from run_config.argo_text import without_tags
 from run_config.installation import Installation
 from workflows.cluster.errors import AlreadyThereError
 from workflows.cluster.submission import SUBMISSION, workflow
@@ -133,6 +134,8 @@ class Submitter:
             SUBMISSION: hashlib.sha256(content.encode()).hexdigest()[:32],
             **wanted.annotations,
         }
+        # A template of somebody else may paste annotations, and names come from CVAT.
+        annotations = {key: without_tags(text) for key, text in annotations.items()}
         if offered.exports_itself or offered.filled(Fill.DATASET) is None:
             return workflow(offered.template, texts, name, labels, annotations)
         return foreign.workflow_around(offered, texts, filling, labels, annotations)

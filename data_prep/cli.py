@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from run_config.argo_text import leave_value
 from run_config.command_line import run, top_options
 
 if TYPE_CHECKING:
@@ -232,9 +233,7 @@ def _hand_on(name: str, value: str) -> None:
     """Leave an output parameter for the next step of a workflow."""
     out = os.environ.get("OUT")
     if out:
-        path = Path(out, "outputs", name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(value)
+        leave_value(Path(out), name, value)
 
 
 def main() -> NoReturn:

@@ -18,6 +18,7 @@ from evaluation.page import PageInput, render
 from evaluation.predictions import PredictionsFile, read_predictions, write_atomically
 from evaluation.run_files import RunFiles, read_run
 from object_store import ObjectStore
+from run_config.argo_text import leave_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +89,10 @@ def _write(out: Path, metrics: Metrics, page: str) -> Report:
         report.metrics_path: msgspec.json.format(msgspec.json.encode(metrics), indent=1),
         # A lone surrogate in a file name must not lose the report.
         report.page_path: page.encode(errors="replace"),
-        out / "outputs" / "ap": f"{headline['ap']:.6f}".encode(),
-        out / "outputs" / "ap50": f"{headline['ap50']:.6f}".encode(),
     }
     for path, content in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
+    for name in ("ap", "ap50"):
+        leave_value(out, name, f"{headline[name]:.6f}")
     return report

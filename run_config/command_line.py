@@ -16,6 +16,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from run_config.argo_text import without_tags
+
 WRONG_INPUT = 2
 PASSING_FAULT = 75
 INTERRUPTED = 130
@@ -113,5 +115,6 @@ def fail(message: str, code: int) -> NoReturn:
     # Outside a container there is no such file; inside it is a mount that the kubelet made for us.
     if TERMINATION_LOG.exists():
         with contextlib.suppress(OSError):
-            TERMINATION_LOG.write_text(message[:1000], encoding="utf-8")  # the kubelet reads 4096 bytes
+            # Argo makes it the node's message. The kubelet reads 4096 bytes.
+            TERMINATION_LOG.write_text(without_tags(message)[:1000], encoding="utf-8")
     sys.exit(code)

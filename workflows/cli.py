@@ -134,7 +134,13 @@ def outcome(
     status: Annotated[str, typer.Option(help="Succeeded, Failed or Error, as {{workflow.status}} has it.")],
     output_prefix: Annotated[str, typer.Option(help="Prefix below the store under which the run lies.")],
     store: Annotated[str, typer.Option(help="Root of the store.")],
-    failures: Annotated[str, typer.Option(help="JSON of the failed steps, as {{workflow.failures}} has it.")] = "",
+    failures: Annotated[
+        str,
+        typer.Option(
+            help="Failed steps: Argo's workflow.failures in base64, as {{=sprig.b64enc(workflow.failures)}} gives it. "
+            "JSON is read too; text that is neither counts as no failures."
+        ),
+    ] = "",
     template: Annotated[str, typer.Option(help="Name of the template, for the webhook.")] = "",
 ) -> None:
     """Say in one sentence how a workflow ended, also to the webhook in WEBHOOK_URL; the exit handler's step.

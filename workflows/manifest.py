@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.alias_generators import to_camel
 
 from workflows.errors import TemplateError
+from workflows.outcome import OF_ARGO
 
 Tree = Mapping[str, Any]
 """A mapping that is let pass whatever it holds: nothing in it reaches a process."""
@@ -180,12 +181,21 @@ class Dag(Part):
 
 
 class PatchedContainer(Part):
-    """What a patch may say of a container: nothing that its process sees."""
+    """What a patch may say of a container: nothing that a step's process sees."""
 
     name: str
+    env: tuple[Tree, ...] = ()
     resources: Tree | None = None
     security_context: Tree | None = None
     volume_mounts: tuple[Tree, ...] = ()
+
+    @field_validator("env")
+    @classmethod
+    def _of_argo_alone(cls, env: tuple[Tree, ...], info: ValidationInfo) -> tuple[Tree, ...]:
+        """Argo's own containers do not exist on a laptop; a step's variables belong into its template."""
+        if env and info.data.get("name") not in OF_ARGO:
+            raise ValueError("a variable of a step")
+        return env
 
 
 class PodSpecPatch(Part):

@@ -4,6 +4,7 @@ Argo leaves a workflow's own message empty and wraps a step's sentence in its wo
 that of a retry. Nothing here makes a run fail: it has ended.
 """
 
+import base64
 import json
 import os
 import re
@@ -17,6 +18,8 @@ from datetime import UTC, datetime
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+
+from run_config.argo_text import leave_sentence, without_tags
 
 SUCCEEDED = "Succeeded"
 WEBHOOK_VERSION = 1
@@ -34,6 +37,11 @@ _WRAPPED = re.compile(
 _ATTEMPT = re.compile(r"(?P<step>.+)\((?P<number>\d+)\)")
 _GO_ESCAPE = re.compile(r"\\(?:x(?P<x>[0-9a-f]{2})|U(?P<U>[0-9a-f]{8})|(?P<c>[av])|.)", re.DOTALL)
 
+OF_ARGO = ("init", "wait", "supervisor")
+"""Argo's own containers in a pod of a step."""
+
+EXECUTOR_MEMORY = "raise argo.executor.resources.limits.memory in the chart's values"
+
 MEMORY = {
     "train": "give the role train more memory (resources in the chart's values), or choose a smaller batch-size",
     "evaluate": "give the role train more memory (resources in the chart's values)",
@@ -42,7 +50,7 @@ MEMORY = {
 
 @dataclass(frozen=True, slots=True)
 class FailedNode:
-    """One entry of `{{workflow.failures}}`."""
+    """One entry of Argo's `workflow.failures`."""
 
     name: str
     message: str
@@ -62,9 +70,16 @@ class FailedNode:
 
 
 def sentence(run: str, status: str, failures: str) -> str:
-    """What a person should know of a run that did not end well; empty when it did."""
+    """What a person should know of a run that did not end well; empty when it did.
+
+    Messages of steps quote names from data. Argo may paste the sentence into other templates, so it has no `{{`.
+    """
     if status == SUCCEEDED:
         return ""
+    return without_tags(_sentence(run, status, failures)).encode(errors="replace").decode()
+
+
+def _sentence(run: str, status: str, failures: str) -> str:
     nodes = failed_nodes(failures)
     # The whole graph is a node too, with the run's name; alone it is a step that was started without the graph.
     ended = [node for node in nodes if node.attempt < 0 and node.name != run] or [
@@ -84,13 +99,14 @@ def sentence(run: str, status: str, failures: str) -> str:
 
 
 def failed_nodes(failures: str) -> list[FailedNode]:
-    """The entries of `{{workflow.failures}}`; none where there are none, or it cannot be read."""
+    """The entries of Argo's `workflow.failures`, in base64 or as they are; none where they cannot be read."""
+    failures = _from_base64(failures)
     try:
         tree = json.loads(failures)
         if isinstance(tree, str):
             # Argo quotes the JSON once more, as a text in Go.
             tree = json.loads(tree)
-    except ValueError:
+    except (ValueError, RecursionError):
         tree = _from_go(failures)
     if not isinstance(tree, list):
         return []
@@ -98,15 +114,26 @@ def failed_nodes(failures: str) -> list[FailedNode]:
     return [FailedNode(*(str(entry.get(key) or "") for key in keys)) for entry in tree if isinstance(entry, dict)]
 
 
-def in_words(step: str, message: str) -> str:
-    """A node's message without Argo's wrapping, and in words where it is a term."""
+def _from_base64(text: str) -> str:
+    """The text that base64 stands for; any other text as it is. JSON of failures is never valid base64."""
+    try:
+        return base64.b64decode(text, validate=True).decode()
+    except ValueError:
+        return text
+
+
+def in_words(step: str, message: str, exit_code: int | None = None) -> str:
+    """A node's message without Argo's wrapping, and in words where it is a term.
+
+    `exit_code`: of the step's own container, where Argo has seen it end.
+    """
     match = _WRAPPED.fullmatch(message)
     if match is None:
-        return _cluster_in_words(message)
+        return _cluster_in_words(message, exit_code)
     container, reason, code, text = match["container"], match["reason"], int(match["code"]), match["text"]
     if reason == "OOMKilled":
-        if container in ("init", "wait"):
-            return f"Argo's container {container} was out of memory: raise its memory in the chart's values"
+        if container in OF_ARGO:
+            return f"out of memory in Argo's own container {container}: {EXECUTOR_MEMORY}"
         raised = MEMORY.get(step, f"give the role {step} more memory (resources in the chart's values)")
         return f"out of memory: {raised}"
     if text:
@@ -117,7 +144,7 @@ def in_words(step: str, message: str) -> str:
     return f"it failed with exit code {code}; its log says where"
 
 
-def _cluster_in_words(message: str) -> str:
+def _cluster_in_words(message: str, exit_code: int | None) -> str:
     """What Kubernetes or Argo says of a pod as a whole."""
     if re.search(r"deadline", message, re.IGNORECASE):
         return (
@@ -130,9 +157,20 @@ def _cluster_in_words(message: str) -> str:
         return "the workflow was stopped by a person"
     if re.search(r"exceeds the (total )?limit|ephemeral storage limit", message):
         return f"it needed more disk than it may take ({message}): give its role more ephemeral-storage"
-    if message == "pod deleted":
-        return "its pod was deleted from outside: run it again, it goes on where it was"
-    return message
+    return _lost_pod_in_words(exit_code) if message == "pod deleted" else message
+
+
+def _lost_pod_in_words(exit_code: int | None) -> str:
+    """What `pod deleted` may mean: Argo 4.1 writes it over `wait: OOMKilled`."""
+    if exit_code == 0:
+        return (
+            "the step itself ended well, and its pod was lost while Argo's own container wait stored the results: "
+            f"most likely out of memory in Argo's own container: {EXECUTOR_MEMORY}"
+        )
+    return (
+        "its pod is gone, and Argo does not say why. If it was deleted from outside, run it again: it continues "
+        f"where it was. If that happens again, it may be out of memory in Argo's own container: {EXECUTOR_MEMORY}"
+    )
 
 
 def _attempt(node: FailedNode) -> int:
@@ -150,7 +188,7 @@ def _from_go(text: str) -> Any:  # noqa: ANN401 - any JSON
 
     try:
         return json.loads(json.loads(_GO_ESCAPE.sub(as_json, text)), strict=False)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return None
 
 
@@ -212,8 +250,5 @@ def post(url: str, report: Mapping[str, Any], *, pause_s: float = PAUSE_S) -> st
 
 def leave_message(text: str, environment: Mapping[str, str] = os.environ) -> None:
     """The output parameter `message` of the step, where there is a $OUT."""
-    out = environment.get("OUT")
-    if out:
-        path = Path(out, "outputs", "message")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+    if environment.get("OUT"):
+        leave_sentence(Path(environment["OUT"]), "message", text)

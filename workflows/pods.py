@@ -109,6 +109,10 @@ def cvat_environment() -> list[Env | SecretEnv | ConfigMapEnv]:
     ]
 
 
+# From 4.1 on Argo uploads a file above 16 MiB with 4 threads, each with a buffer of 528 MiB.
+_UPLOADS_IN_ONE_THREAD = [{"name": "ARTIFACT_S3_UPLOAD_THREADS", "value": "1"}]
+
+
 def patch_of_every_pod() -> str:
     """What Argo's own containers, `init` and `wait`, need and a workflow cannot say in another place.
 
@@ -139,7 +143,7 @@ def patch_of_every_pod() -> str:
         # The workflow's own field of that name wants a second service account with a token that never expires.
         "automountServiceAccountToken": False,
         "initContainers": [{"name": "init", **container}],
-        "containers": [{"name": "wait", **container}],
+        "containers": [{"name": "wait", **container, "env": _UPLOADS_IN_ONE_THREAD}],
         "volumes": [token],
     }
     return json.dumps(patch, indent=2)

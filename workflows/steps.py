@@ -373,7 +373,8 @@ def tell(template: str) -> Container:
             f"--template={template}",
             "--run={{workflow.name}}",
             "--status={{workflow.status}}",
-            "--failures={{workflow.failures}}",
+            # Messages of steps quote names from data; Argo would evaluate `{{…}}` in them when it substitutes again.
+            "--failures={{=sprig.b64enc(workflow.failures)}}",
             f"--output-prefix={given('cvat-output-path')}",
             f"--store={given('store')}",
         ],

@@ -36,6 +36,7 @@ from cvat_bridge.serving.new_shapes import Existing, Rectangle, attribute_values
 from cvat_bridge.settings import load_settings
 from cvat_bridge.subject import Subject
 from detr_job.inference import UnreadableImage, model_place
+from run_config.argo_text import leave_sentence
 from run_config.installation import permitted
 
 ARGO_SCALE = 100
@@ -302,8 +303,7 @@ def _leave(out: Path | None, message: str) -> None:
     if out is None:
         return
     try:
-        (out / "outputs").mkdir(parents=True, exist_ok=True)
-        (out / "outputs" / "message").write_text(message, encoding="utf-8")
+        leave_sentence(out, "message", message)
     except OSError as error:
         raise BridgeError(f"--out: {out} cannot be written: {error.strerror or error}") from error
 

@@ -179,6 +179,13 @@ def test_argos_containers_have_the_resources_of_the_values():
     assert [one["resources"] for one in executor["initContainers"] + executor["containers"]] == [resources] * 2
 
 
+def test_argos_uploads_stay_within_its_memory():
+    release = rendered({"argo": {"executor": {"resources": {"limits": {"memory": "1Gi"}}}}})
+    for template in release.templates:
+        (wait,) = yaml.safe_load(template["spec"]["podSpecPatch"])["containers"]
+        assert wait["env"] == [{"name": "ARTIFACT_S3_UPLOAD_THREADS", "value": "1"}]
+
+
 def test_a_controller_without_init_containers_gets_no_patch_for_them():
     release = rendered({"argo": {"patchExecutor": False}})
     for template in release.templates:

@@ -1,5 +1,6 @@
 """How the end of a workflow is told: the step's own sentence, without the words that Argo puts around it."""
 
+import base64
 import json
 import os
 import subprocess
@@ -80,7 +81,9 @@ def test_of_several_steps_the_first_to_fail_is_told():
     ("message", "words"),
     [
         ("main: OOMKilled (exit code 137)", "train: out of memory: give the role train more memory"),
-        ("init: OOMKilled (exit code 137)", "train: Argo's container init was out of memory"),
+        ("init: OOMKilled (exit code 137)", "train: out of memory in Argo's own container init: raise argo.executor"),
+        ("wait: OOMKilled (exit code 137)", "train: out of memory in Argo's own container wait: raise argo.executor"),
+        ("supervisor: OOMKilled (exit code 137): killed", "train: out of memory in Argo's own container supervisor"),
         ("wait: Error (exit code 64): failed to put file", "train: Argo's container wait failed: failed to put file"),
         ("main: Error (exit code 1)", "train: it failed with exit code 1; its log says where"),
         ("main: Error (exit code 137)", "train: it was killed from outside (exit code 137): run it again"),
@@ -88,12 +91,33 @@ def test_of_several_steps_the_first_to_fail_is_told():
         ("Unschedulable: 0/2 nodes are available", "train: its pod could not start: Unschedulable: 0/2 nodes"),
         ('ImagePullBackOff: Back-off pulling image "x"', "train: its pod could not start: ImagePullBackOff"),
         ("workflow shutdown with strategy:  Stop", "train: the workflow was stopped by a person"),
-        ("pod deleted", "train: its pod was deleted from outside"),
+        ("pod deleted", "train: its pod is gone, and Argo does not say why. If it was deleted from outside, run it"),
         ("", "train: it failed, and Argo says no more"),
     ],
 )  # fmt: skip
 def test_what_the_cluster_says_is_put_in_words(message: str, words: str):
     assert said(node("train", message)).startswith(words)
+
+
+def test_a_lost_pod_may_also_have_been_out_of_argos_memory():
+    """Argo 4.1 puts `pod deleted` in the place of `wait: OOMKilled`."""
+    assert "it may be out of memory in Argo's own container: raise argo.executor" in said(node("train", "pod deleted"))
+
+
+HOSTILE = "{{=4241+1}} {{workflow.parameters.store}} {{{=len(sprig.until(900000000))}}}.jpg"
+
+
+def test_failures_in_base64_are_read():
+    text = failures(node("check", 'main: Error (exit code 2): "größer" 🦀 \\ {x}'))
+    assert sentence("run-1", "Failed", base64.b64encode(text.encode()).decode()) == 'check: "größer" 🦀 \\ {x}'
+    assert sentence("oom", "Failed", base64.b64encode(SEEN.encode()).decode()) == sentence("oom", "Failed", SEEN)
+
+
+def test_a_name_from_the_data_stays_readable_and_is_no_tag_any_more():
+    text = said(node("prepare", f"main: Error (exit code 2): image '{HOSTILE}' is there twice"))
+    assert "{{" not in text
+    assert text.replace("{ ", "{") == f"prepare: image '{HOSTILE}' is there twice"
+    assert "{{" not in said(node("{{=1}}", "{{=1}}"))
 
 
 def test_memory_of_a_step_without_batches_is_the_roles():
@@ -102,7 +126,10 @@ def test_memory_of_a_step_without_batches_is_the_roles():
     )
 
 
-@pytest.mark.parametrize("text", ['"null"', "null", "[]", '"[]"', "", "{{workflow.failures}}", "{", '"{', "3"])
+NONE = ['"null"', "null", "[]", '"[]"', "", "{{workflow.failures}}", "{", '"{', "3", "bnVsbA=="]
+
+
+@pytest.mark.parametrize("text", NONE)
 def test_without_failures_there_is_nothing_to_read(text: str):
     assert failed_nodes(text) == []
     assert sentence("run-1", "Succeeded", text) == ""
@@ -252,7 +279,18 @@ def test_a_good_run_has_no_message(tmp_path: Path):
     assert (tmp_path / "outputs" / "message").read_text() == ""
 
 
-@pytest.mark.parametrize("text", ["", "-- rubbish", "{{workflow.failures}}"])
+def test_the_command_takes_base64_and_leaves_no_tag(tmp_path: Path, webhook: Webhook):
+    text = failures(node("prepare", f"main: Error (exit code 2): image '{HOSTILE}' is there twice"))
+    done = run_command(tmp_path, "Failed", base64.b64encode(text.encode()).decode(), WEBHOOK_URL=webhook.url)
+    left = (tmp_path / "outputs" / "message").read_text()
+    assert (done.returncode, left.replace("{ ", "{")) == (0, f"prepare: image '{HOSTILE}' is there twice")
+    assert "{{" not in left + done.stdout + webhook.got[0]["message"]
+
+
+UNREADABLE = ["", "-- rubbish", "{{=sprig.b64enc(workflow.failures)}}", "AAAA", "/w==", "bnVsbA==", "[" * 50_000]
+
+
+@pytest.mark.parametrize("text", UNREADABLE, ids=range(len(UNREADABLE)))
 def test_nothing_makes_the_command_fail(tmp_path: Path, text: str):
     done = run_command(tmp_path, "Error", text, WEBHOOK_URL="gopher://T0SECRET")
     assert done.returncode == 0, done.stderr

@@ -122,7 +122,7 @@ IN_CLUSTER = {
         "onExit": "tell",
         "podGC": {"strategy": "OnPodSuccess"},
         "podMetadata": {"labels": {}},
-        "podSpecPatch": '{"containers": [{"name": "wait", "volumeMounts": [{"name": "t"}]}], "volumes": []}',
+        "podSpecPatch": '{"containers": [{"name": "wait", "volumeMounts": [], "env": [{"name": "A"}]}], "volumes": []}',
         "securityContext": {"runAsUser": 1},
         "serviceAccountName": "small",
         "ttlStrategy": {"secondsAfterCompletion": 1},

@@ -231,6 +231,33 @@ def test_the_exit_handler_is_not_the_reason_where_a_step_failed():
     assert read_status(workflow("Failed", handler)).failure().step == "exit handler"
 
 
+def handler_says(text: str) -> Json:
+    outputs = {"parameters": [{"name": "message", "value": text}]}
+    return {**pod("run.onExit", "Succeeded", second=30, outputs=outputs), "name": "run.onExit", "type": "Retry"}
+
+
+def test_what_the_exit_handler_said_is_preferred_to_what_argo_wrote_later():
+    """Argo 4.1 overwrites `wait: OOMKilled` with `pod deleted`."""
+    lost = retried("train", "Error", pod("train(0)", "Error", "pod deleted", second=2), message="pod deleted")
+    said = "out of memory in Argo's own container wait: raise argo.executor.resources.limits.memory"
+    failure = read_status(workflow("Error", *lost, handler_says(f"train: {said}"))).failure()
+    assert (failure.step, failure.sentence) == ("train", said)
+
+
+@pytest.mark.parametrize("text", ["", "report: no predictions", "sent to the channel"])
+def test_what_an_exit_handler_says_of_something_else_is_not_taken(text: str):
+    step = pod("train", "Failed", "main: Error (exit code 2): too few images", second=5)
+    failure = read_status(workflow("Failed", step, handler_says(text))).failure()
+    assert (failure.step, failure.sentence) == ("train", "too few images")
+
+
+def test_a_pod_that_was_lost_after_its_step_ended_well_was_lost_by_argos_container():
+    lost = pod("train", "Error", "pod deleted", outputs={"exitCode": "0"})
+    failure = read_status(workflow("Error", lost)).failure()
+    assert "most likely out of memory in Argo's own container: raise argo.executor.resources" in failure.sentence
+    assert "run it again" not in failure.sentence
+
+
 def test_a_workflow_that_never_had_a_node_says_its_own_message():
     failure = read_status(workflow("Error", message="invalid spec: templates.main not found")).failure()
     assert (failure.sentence, failure.exit_code) == ("invalid spec: templates.main not found", 1)

@@ -119,13 +119,25 @@ class RunStatus:
         return shown
 
     def failure(self) -> Failure:
-        """The node that made the run fail: the first step whose last attempt failed."""
+        """The node that made the run fail: the first step whose last attempt failed.
+
+        What the exit handler said is preferred to the node's message, which Argo may overwrite later.
+        """
         culprit = self._culprit()
         if culprit is None:
             return Failure("", " ".join((self.message or f"the workflow ended as {self.phase}").split()), 1)
         step = _plain(culprit.display_name)
-        said = in_words(step, culprit.message) if culprit.message else f"{step} ended as {culprit.phase}"
-        return Failure(step, " ".join(said.split()), _meaning(culprit))
+        said = self._told(step)
+        if not said and culprit.message:
+            said = in_words(step, culprit.message, culprit.exit_code)
+        return Failure(step, " ".join((said or f"{step} ended as {culprit.phase}").split()), _meaning(culprit))
+
+    def _told(self, step: str) -> str:
+        """What our exit handler said of a step; empty where it said nothing, or of another step."""
+        handlers = (node for node in self.nodes.values() if node.name == f"{self.name}.onExit")
+        said = (one.value or "" for node in handlers for one in node.outputs.parameters if one.name == "message")
+        beginning = f"{step}: "
+        return next((text.removeprefix(beginning) for text in said if text.startswith(beginning)), "")
 
     def _culprit(self) -> Node | None:
         attempts = {child for node in self.nodes.values() if node.type == "Retry" for child in node.children}
