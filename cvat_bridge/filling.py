@@ -1,5 +1,6 @@
 """From what a person chose to every parameter of a template, checked: nothing here talks to anybody."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import unquote
@@ -12,11 +13,15 @@ from cvat_bridge.offered import Field, Fill, Offered
 from cvat_bridge.subject import Subject
 from run_config.errors import ConfigError
 from run_config.installation import Installation
-from run_config.locations import resolve
-from run_config.parameters import Parameter, Type, lines, parse_value
+from run_config.job_places import places_in_overrides
+from run_config.locations import overlaps, resolve
+from run_config.parameters import Parameter, Type, lines, parse_value, split_overrides
 from workflows.cluster import submission
 
 OUTPUT = "workflow-data/output"
+OVERRIDES = "overrides"
+"""The parameter whose text sets keys of the job's configuration."""
+
 LONGEST_VALUE = 20_000
 
 
@@ -118,7 +123,7 @@ def _check(offered: Offered, given: Mapping[str, str], filling: Filling) -> list
             continue
         try:
             parse_value(_checked_as(field, offered), text)
-            _require_no_export(field, text, filling)
+            _require_no_export(field, offered, text, filling)
         except ConfigError as error:
             complaints.append(Complaint(str(error).replace(" , not", ", not"), name))
     old_format = offered.filled(Fill.FORMAT)
@@ -137,22 +142,25 @@ def _checked_as(field: Field, offered: Offered) -> Parameter:
     return replace(field.parameter, type=kind)
 
 
-def _require_no_export(field: Field, text: str, filling: Filling) -> None:
+def _require_no_export(field: Field, offered: Offered, text: str, filling: Filling) -> None:
     """Exports of the bridge hold what CVAT showed to whoever asked for them, and to nobody else.
 
     Neither they nor a folder that holds them may be named. Of another's template nobody knows which text is a place.
     """
     store, prefix = filling.installation.store, filling.exports_prefix.strip("/")
-    kept = f"{store.rstrip('/')}/{prefix}"
-    refusal = f"{field.name}: exports below {kept} are not taken again; start the run from their task."
-    if field.parameter.type not in (Type.LOCATION, Type.LOCATIONS):
-        if field.parameter.type is Type.TEXT and f"/{prefix}/" in f"/{_plain(text)}/":
-            raise ConfigError(refusal)
-        return
-    for line in lines(text):
-        place, inside = f"{_plain(resolve(line, store))}/", f"{_plain(kept)}/"
-        if place.startswith(inside) or inside.startswith(place):
-            raise ConfigError(refusal)
+    kept = resolve(prefix, store)
+    named = field.parameter.type is Type.TEXT and re.search(rf"(?<![\w.-]){re.escape(prefix)}(?![\w.-])", _plain(text))
+    if named or any(overlaps(resolve(place, store), kept) for place in _named_places(field, offered, text)):
+        raise ConfigError(f"{field.name}: exports below {kept} are not taken again; start the run from their task.")
+
+
+def _named_places(field: Field, offered: Offered, text: str) -> Sequence[str]:
+    """What a value names that would be read, also by a key of the job's configuration."""
+    if field.parameter.type in (Type.LOCATION, Type.LOCATIONS):
+        return lines(text)
+    if not offered.template.ours or field.name != OVERRIDES:
+        return ()
+    return [line for _, place in places_in_overrides(split_overrides(text)) for line in lines(place)]
 
 
 def _plain(place: str) -> str:

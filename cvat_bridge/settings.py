@@ -15,7 +15,7 @@ import yaml
 from pydantic import Field, StringConstraints, ValidationError, field_validator
 
 from cvat_bridge.errors import BridgeError
-from run_config.installation import Name, Part
+from run_config.installation import EXPORTS, Name, Part, Prefix
 
 VARIABLE = "CVAT_BRIDGE_SETTINGS"
 """Environment variable with the file's path."""
@@ -49,7 +49,7 @@ class Links(Part):
 class Exports(Part):
     """Where exports go in the store."""
 
-    prefix: str = "cvat-exports"
+    prefix: Prefix = EXPORTS
     save_for_s: int = Field(default=1800, ge=60)
     """How long CVAT being away is waited for before the step gives up for its retry."""
     longest_s: int = Field(default=21_600, ge=60)

@@ -16,7 +16,7 @@ from data_prep.errors import CheckError, DataPrepError
 from object_store import StoreError, StoreUnavailable
 from run_config.errors import ConfigError
 from run_config.installation import Installation
-from run_config.job import DetrModel
+from run_config.job_places import PLACES, places
 from run_config.parameters import TEMPLATES, Parameter, Value, lines, parse, split_overrides
 from run_config.presets import load_job_config
 
@@ -24,8 +24,6 @@ SOURCES = ("cvat-annotation-path", "cvat-test-path")
 CHECKPOINT = "cvat-finetune-checkpoint"
 MODEL = "trained-model"
 OUTPUT = "cvat-output-path"
-BACKBONE = "model.backbone_weights"
-"""A key of the job's configuration, which only `overrides` or a file can set."""
 
 
 def texts_from_json(content: str) -> dict[str, str]:
@@ -63,10 +61,8 @@ def check(
     findings: list[str] = []
     with mistakes.collected():
         if "model" in values:
-            backbone = _backbone(values)
+            values |= _places_of_the_job(values)
             findings.append(f"model: {values['model']}")
-            if backbone and not values[CHECKPOINT]:
-                values[BACKBONE] = backbone
     if installation is not None:
         findings += _allowed(values, installation, mistakes)
     mistakes.stop_here()
@@ -77,7 +73,9 @@ def check(
         findings.append(f"output: {store.url}/{folder}")
         check_places.require_same_workflow(store, folder, workflow_uid)
     mistakes.stop_here()
-    for name, look in _LOOKS.items():
+    # Weights of the backbone are not read where all weights come from a checkpoint.
+    read = {name: look for name, look in _LOOKS.items() if name not in PLACES or not values.get(CHECKPOINT)}
+    for name, look in read.items():
         for line in lines(values.get(name)):
             with mistakes.collected(name):
                 findings.append(f"{name}: {look(line, store.url)}")
@@ -93,7 +91,7 @@ _LOOKS: Mapping[str, Callable[[str, str], str]] = {
     **dict.fromkeys(SOURCES, check_places.source),
     CHECKPOINT: check_places.checkpoint,
     MODEL: check_places.model_folder,
-    BACKBONE: check_places.backbone,
+    **dict.fromkeys(PLACES, check_places.backbone),
 }
 """What is read → how one of its lines is looked at, given the URL of the store."""
 
@@ -131,10 +129,9 @@ def _parameters(template: str) -> tuple[Parameter, ...]:
     return TEMPLATES[template]
 
 
-def _backbone(values: Mapping[str, Value]) -> str:
-    """Read the preset or file with the overrides, as the job will, and say where the backbone's weights lie."""
-    config = load_job_config(str(values["model"]), split_overrides(str(values["overrides"] or "")))
-    return config.model.backbone_weights if isinstance(config.model, DetrModel) else ""
+def _places_of_the_job(values: Mapping[str, Value]) -> dict[str, str]:
+    """Key → place that the job would read: the preset or file with the overrides, read as the job does."""
+    return places(load_job_config(str(values["model"]), split_overrides(str(values["overrides"] or ""))))
 
 
 def _allowed(values: dict[str, Value], installation: Installation, mistakes: _Mistakes) -> list[str]:

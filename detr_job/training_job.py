@@ -30,6 +30,7 @@ from evaluation.predictions import write_predictions
 from object_store import ObjectStore, open_store
 from run_config.installation import permitted
 from run_config.job import DetrModel, JobConfig
+from run_config.job_places import places, with_places
 from run_config.locations import resolve
 from run_config.parameters import split_overrides
 from run_config.presets import load_job_config
@@ -103,13 +104,11 @@ def train(request: TrainRequest) -> None:
 
 def _permitted(request: TrainRequest, config: JobConfig) -> tuple[TrainRequest, JobConfig]:
     """Both with the places as the installation lets them be read, where there is one: `check` can be left out."""
-    backbone = config.model.backbone_weights if isinstance(config.model, DetrModel) else ""
-    reads = {"cvat-finetune-checkpoint": request.finetune, "model.backbone_weights": backbone}
-    finetune, weights = permitted(request.store, reads, {"cvat-output-path": request.output_prefix}).values()
-    if weights != backbone:
-        model = config.model.model_copy(update={"backbone_weights": weights})
-        config = config.model_copy(update={"model": model})
-    return dataclasses.replace(request, finetune=finetune), config
+    checkpoint = "cvat-finetune-checkpoint"
+    reads = {checkpoint: request.finetune, **places(config)}
+    allowed = permitted(request.store, reads, {"cvat-output-path": request.output_prefix})
+    finetune = allowed.pop(checkpoint)
+    return dataclasses.replace(request, finetune=finetune), with_places(config, allowed)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

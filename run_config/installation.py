@@ -6,20 +6,26 @@ by DETR_WORKFLOWS_SETTINGS. No parameter can widen it. On a laptop there is none
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic.alias_generators import to_camel
 
 from run_config.errors import ConfigError
-from run_config.locations import key_below_store, resolve
-from run_config.parameters import POOL_NAME, lines
+from run_config.locations import checked_url, is_below, key_below_store, overlaps, resolve, store_url
+from run_config.parameters import BY_NAME, POOL_NAME, Role, lines
 
 VARIABLE = "DETR_WORKFLOWS_SETTINGS"
 """Environment variable with the file's path."""
+
+EXPORTS_VARIABLE = "DETR_WORKFLOWS_EXPORTS"
+"""Environment variable with `Installation.exports`, where the bridge to CVAT is installed."""
+
+EXPORTS = "cvat-exports"
+"""Where the bridge keeps exports, unless its settings say otherwise."""
 
 LABEL_VALUE = r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?"
 QUALIFIED_NAME = r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
@@ -27,6 +33,28 @@ QUALIFIED_NAME = r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0
 Name = Annotated[str, StringConstraints(pattern=f"^{POOL_NAME.pattern}$")]
 LabelValue = Annotated[str, StringConstraints(pattern=f"^{LABEL_VALUE}$")]
 QualifiedName = Annotated[str, StringConstraints(pattern=f"^{QUALIFIED_NAME}$")]
+
+
+def _checked_by(rule: Callable[[str], str]) -> AfterValidator:
+    """The rule of `run_config.locations`, as pydantic takes it."""
+
+    def check(text: str) -> str:
+        try:
+            return rule(text)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+
+    return AfterValidator(check)
+
+
+StoreUrl = Annotated[str, _checked_by(store_url)]
+PlaceUrl = Annotated[str, _checked_by(checked_url)]
+Prefix = Annotated[str, _checked_by(key_below_store)]
+"""A key below the store."""
+
+
+_DATASETS = frozenset(one.name for one in BY_NAME.values() if one.role is Role.DATASET)
+"""What a run learns from: the step `export` hands it to `prepare`."""
 
 
 class Part(BaseModel):
@@ -61,15 +89,17 @@ class Installation(Part):
     """The whole file."""
 
     version: Literal[1] = 1
-    store: str
+    store: StoreUrl
     """The only store that runs may use."""
-    readable: tuple[str, ...] = ()
+    readable: tuple[PlaceUrl, ...] = ()
     """Further prefixes, as URLs, that runs may read from."""
-    writable: tuple[str, ...] = ()
+    writable: tuple[Prefix, ...] = ()
     """Output prefixes below the store that runs may write to; empty: any."""
     store_secret: str = ""
     """Name of the secret with the store's keys; empty where credentials come from elsewhere."""
     store_secret_keys: SecretKeys = SecretKeys()
+    exports: Prefix | Literal[""] = ""
+    """Below it lie exports that the bridge to CVAT made for one person each: they are read as the data set alone."""
     node_pool_label: QualifiedName = "node.kubernetes.io/instance-type"
     node_pools: tuple[NodePool, ...] = ()
 
@@ -92,7 +122,7 @@ class Installation(Part):
 
     def require_store(self, store: str) -> None:
         """Raise ConfigError unless `store` is the installation's own."""
-        if store.rstrip("/") != self.store.rstrip("/"):
+        if store_url(store) != self.store:
             raise ConfigError(f"store must be {self.store} here, not {store!r}; leave it as the form has it.")
 
     def require_readable(self, parameter: str, text: str) -> str:
@@ -104,11 +134,17 @@ class Installation(Part):
             url = resolve(text, self.store)
         except ConfigError as error:
             raise ConfigError(f"{parameter}: {error}") from error
-        if not any(_below(url, prefix) for prefix in (self.store, *self.readable)):
+        if not any(is_below(url, prefix) for prefix in (self.store, *self.readable)):
             allowed = ", ".join((self.store, *self.readable))
             raise ConfigError(
                 f"{parameter}: {url} may not be read here; allowed are {allowed}. "
                 "Put the file there, or ask who runs this installation to allow the prefix."
+            )
+        kept = resolve(self.exports, self.store) if self.exports else ""
+        if kept and parameter not in _DATASETS and overlaps(url, kept):
+            raise ConfigError(
+                f"{parameter}: {url} may not be read here: exports below {kept} are data sets of one person each; "
+                "start the run from their task."
             )
         return url
 
@@ -118,7 +154,7 @@ class Installation(Part):
             prefix = key_below_store(prefix)
         except ConfigError as error:
             raise ConfigError(f"{parameter}: {error}") from error
-        if self.writable and not any(_below(prefix, allowed) for allowed in self.writable):
+        if self.writable and not any(is_below(prefix, allowed) for allowed in self.writable):
             raise ConfigError(
                 f"{parameter}: {prefix!r} may not be written here; allowed are {', '.join(self.writable)} and what is "
                 "below them."
@@ -162,7 +198,14 @@ def load_installation(environment: Mapping[str, str] = os.environ) -> Installati
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the installation's settings {path} cannot be read: {error}") from error
-    return parse_installation(text, path)
+    installation = parse_installation(text, path)
+    exports = environment.get(EXPORTS_VARIABLE)
+    if not exports:
+        return installation
+    try:
+        return installation.model_copy(update={"exports": key_below_store(exports)})
+    except ConfigError as error:
+        raise ConfigError(f"{EXPORTS_VARIABLE}: {error}") from error
 
 
 def parse_installation(text: str, where: str) -> Installation:
@@ -177,10 +220,4 @@ def parse_installation(text: str, where: str) -> Installation:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise ConfigError(f"{where}: {place}: {first['msg']}") from error
-
-
-def _below(url: str, prefix: str) -> bool:
-    """Whether `url` is `prefix` or lies below it: whole parts of a path count."""
-    url, prefix = url.rstrip("/"), prefix.rstrip("/")
-    return url == prefix or url.startswith(f"{prefix}/")
+        raise ConfigError(f"{where}: {place}: {first['msg'].removeprefix('Value error, ')}") from error

@@ -6,7 +6,7 @@ them. Sizes are pixels, intervals optimiser steps, fractions 0…1 of the whole 
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
 
 Positive = Annotated[int, Field(gt=0)]
@@ -15,6 +15,9 @@ Weight = Annotated[float, Field(ge=0, le=1e4)]
 Rate = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Pixels = Annotated[int, Field(gt=0, le=16384)]
+
+A_PLACE: dict[str, JsonValue] = {"place": True}
+"""Marks a key whose value names a place to read, which the installation must allow (`job_places.py`)."""
 
 LEARNED_CELLS = 50
 """Rows and columns for which the published learned position encoding has vectors."""
@@ -49,7 +52,9 @@ class DetrModel(Section):
     )
     dilation: bool = Field(False, description="DC5: the last stage keeps stride 16 and dilates instead.")
     backbone_weights: str = Field(
-        "", description="URL or path of torchvision ImageNet weights for the backbone; empty: random."
+        "",
+        description="URL or path of torchvision ImageNet weights for the backbone; empty: random.",
+        json_schema_extra=A_PLACE,
     )
     position_embedding: Literal["sine", "learned"] = Field(
         "sine", description="How tokens know their place. The learned one ends at 50 x 50 cells."

@@ -39,11 +39,19 @@ def load_job_config(name: str, overrides: Sequence[str] = ()) -> JobConfig:
     """
     tree = _read(name, seen=())
     for override in overrides:
-        key, separator, text = override.partition("=")
-        if not separator or not key.strip():
-            raise ConfigError(f"override {override!r} is not of the form key=value, e.g. optimizer.lr=0.0002")
-        tree = _merge(tree, _nested(key.strip(), read_yaml(text, f"{key.strip()}={text}")))
+        tree = _merge(tree, override_tree(override))
     return checked(tree, name)
+
+
+def override_tree(override: str) -> dict[str, Any]:
+    """What one `section.key=value` sets: `a.b=1` as {"a": {"b": 1}}. The value is YAML and may be a whole section.
+
+    Raises ConfigError: no key, or a value that is not YAML.
+    """
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"override {override!r} is not of the form key=value, e.g. optimizer.lr=0.0002")
+    return _nested(key.strip(), read_yaml(text, f"{key.strip()}={text}"))
 
 
 def config_keys() -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from run_config.job import DetrModel, JobConfig, TinyModel
+from run_config.job import A_PLACE, DetrModel, JobConfig, TinyModel
 
 FAMILIES: dict[str, type[BaseModel]] = {"detr": DetrModel, "tiny": TinyModel}
 MARKER = "<!-- From here on written by `python -m run_config.reference`. -->"
@@ -30,6 +30,8 @@ class Key:
     """What may stand there, in words."""
     default: object
     meaning: str
+    place: bool = False
+    """Whether its value names a place to read."""
 
     @property
     def section(self) -> str:
@@ -58,7 +60,8 @@ def _leaves(record: BaseModel, prefix: str, family: str) -> Iterator[Key]:
             yield from _leaves(default, f"{prefix}{name}.", family)
         else:
             assert info.description, f"the key {prefix}{name} has no description"
-            yield Key(prefix + name, family, _kind(info.annotation, list(info.metadata)), default, info.description)
+            kind = _kind(info.annotation, list(info.metadata))
+            yield Key(prefix + name, family, kind, default, info.description, info.json_schema_extra == A_PLACE)
 
 
 # What may stand there -----------------------------------------------------------------------------

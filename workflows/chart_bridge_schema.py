@@ -18,6 +18,7 @@ from workflows.schema_words import (
     closed,
     labels,
     maybe,
+    plain,
     service_account,
     worded,
 )
@@ -44,7 +45,7 @@ def bridge() -> Schema:
         secretKeys=closed(accessToken=worded(KEY), signingKey=worded(KEY), webhookSecret=worded(KEY)),
         trialSecret=closed(accessToken=STRING, signingKey=STRING, webhookSecret=STRING),
         links=closed(argo=maybe(ADDRESS)),
-        exports=closed(prefix=worded(PREFIX), saveForS=_at_least(60), longestS=_at_least(60)),
+        exports=closed(prefix=plain(worded(PREFIX)), saveForS=_at_least(60), longestS=_at_least(60)),
         limits=closed(
             runsPerUser=POSITIVE,
             runsOfEvents=POSITIVE,

@@ -38,6 +38,7 @@ from workflows.schema_words import (
     listed,
     maybe,
     names,
+    plain,
     resources,
     service_account,
     worded,
@@ -108,15 +109,15 @@ def _image() -> Schema:
 
 
 def _store() -> Schema:
-    location = r"s3://" + BUCKET + r"(/\S*)?"
+    location = r"s3://" + BUCKET + r"(/[^/\s]+)*/?"
     return closed(
         bucket=maybe(BUCKET),
-        prefix=maybe(PREFIX),
+        prefix=plain(maybe(PREFIX)),
         endpoint=maybe(URL),
         region=maybe("[-a-z0-9]+"),
         addressingStyle={"enum": ["", "path", "virtual-hosted"]},
-        readable=listed(location),
-        writable=listed(PREFIX),
+        readable={"type": "array", "items": plain(worded(location))},
+        writable={"type": "array", "items": plain(worded(PREFIX))},
         existingSecret=maybe(DNS_NAME),
         secretKeys=closed(accessKeyId=worded(KEY), secretAccessKey=worded(KEY), sessionToken=worded(KEY)),
         useSessionToken=BOOLEAN,
@@ -189,7 +190,7 @@ def _argo() -> Schema:
         instanceID=maybe(LABEL_VALUE),
         patchExecutor=BOOLEAN,
         executor=closed(resources=resources()),
-        artifactRepository=closed(existingConfigMap=maybe(DNS_NAME), key=worded(KEY), logPrefix=worded(PREFIX)),
+        artifactRepository=closed(existingConfigMap=maybe(DNS_NAME), key=worded(KEY), logPrefix=plain(worded(PREFIX))),
     )
 
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from run_config import parameter_forms
-from run_config.installation import Installation, NodePool, parse_installation
+from run_config.installation import EXPORTS, Installation, NodePool, parse_installation
 from run_config.locations import store_url
 from run_config.parameters import BRIDGE_TEMPLATES
 from workflows.errors import WorkflowError
@@ -82,6 +82,8 @@ def write(
     """
     made = objects(installation, place)
     if bridge is not None:
+        exports = yaml.safe_load(bridge).get("exports") or {}
+        made[0]["data"]["exports-prefix"] = exports.get("prefix") or EXPORTS
         made.append(_object("v1", "ConfigMap", f"{NAME}-bridge", place, data={"bridge.yaml": bridge}))
     texts = {"installation.yaml": _documents(made)}
     for path in sorted(rendered.glob("*.yaml")):

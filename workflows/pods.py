@@ -87,6 +87,10 @@ def environment() -> list[Env | SecretEnv | ConfigMapEnv]:
         _from_secret("AWS_SECRET_ACCESS_KEY", STORE_SECRET, "secret-access-key"),
         _from_secret("AWS_SESSION_TOKEN", STORE_SECRET, "session-token"),
         ConfigMapEnv(name="AWS_ENDPOINT_URL", config_map_name=NAME, config_map_key="s3-endpoint", optional=True),
+        # Beside the settings and not in them: steps of an earlier release read those too, and refuse unknown keys.
+        ConfigMapEnv(
+            name=installation.EXPORTS_VARIABLE, config_map_name=NAME, config_map_key="exports-prefix", optional=True
+        ),
         ConfigMapEnv(name="AWS_REGION", config_map_name=NAME, config_map_key="s3-region", optional=True),
     ]
 

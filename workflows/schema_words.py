@@ -18,6 +18,9 @@ DNS_NAME = "[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
 LABEL_NAME = "[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?"
 KEY = r"[-._a-zA-Z0-9]{1,253}"
 PREFIX = r"[^/\s{}]+(/[^/\s{}]+)*"
+NOT_PLAIN = r"(^|/)(\.|%2[eE]){1,2}(/|$)"
+"""A part that is `.` or `..`, also percent-encoded."""
+
 BUCKET = r"[a-z0-9][-a-z0-9._]{1,61}[a-z0-9]"
 REGISTRY = r"[a-zA-Z0-9][-a-zA-Z0-9.]*(:[0-9]+)?(/[-a-z0-9._]+)*/?"
 REPOSITORY = r"[a-z0-9]+([-._]+[a-z0-9]+)*(/[a-z0-9]+([-._]+[a-z0-9]+)*)*"
@@ -42,6 +45,11 @@ def closed(**properties: Schema) -> Schema:
 def worded(pattern: str) -> Schema:
     """Text of one form."""
     return {"type": "string", "pattern": f"^({pattern})$"}
+
+
+def plain(text: Schema) -> Schema:
+    """Text with a path that leads nowhere else: `run_config.locations.leads_elsewhere` has the same rule."""
+    return {**text, "not": {"pattern": NOT_PLAIN}}
 
 
 def maybe(pattern: str) -> Schema:

@@ -81,6 +81,29 @@ def test_nobody_trains_on_what_was_exported_for_somebody_else(text: str) -> None
     assert "cvat-test-path" in {one.field for one in refused.value.complaints}
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "model.backbone_weights=s3://lab/ml/cvat-exports/task-9/run-2/dataset.zip",
+        "model.backbone_weights=cvat-exports/task-9/run-2/dataset.zip",
+        'model.backbone_weights=cvat-expo"rts"/task-9',
+        "model.backbone_weights='\"\\x63vat-exports/task-9\"'",
+        "model.backbone_weights=s3://lab/ml",
+        "model='{family: detr, backbone_weights: \"s3://lab/ml/%63vat-exports/task-9\"}'",
+        "model.backbone_weights=s3://lab/ml/cvat-exports/task-9 model.backbone_weights=weights/r18.pth",
+        "model.backbone_weights=weights/../cvat-exports/task-9",
+    ],
+)
+def test_no_key_of_the_configuration_names_what_was_exported_for_somebody_else(overrides: str) -> None:
+    offered = read_offered(yaml.safe_load((RENDERED / "cvat-train.yaml").read_text()))
+    assert offered is not None
+    with pytest.raises(Refusal) as refused:
+        fill_in(offered, {"overrides": overrides}, filling("s3://lab/ml"))
+    assert {one.field for one in refused.value.complaints} == {"overrides"}
+    given = {"overrides": "model.backbone_weights=weights/r18.pth optimizer.lr=0.0002"}
+    assert fill_in(offered, given, filling("s3://lab/ml"))["overrides"] == given["overrides"]
+
+
 def test_neither_does_a_template_of_somebody_else() -> None:
     theirs = template(KEY)
     more = {"name": "cvat-finetune-checkpoint", "value": ""}

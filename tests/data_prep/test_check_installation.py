@@ -181,6 +181,26 @@ def test_weights_of_the_backbone_are_looked_for_as_a_checkpoint_is(
     assert said.startswith(f"{WEIGHTS}: file:///etc/passwd may not be read here")
 
 
+@pytest.mark.parametrize("place", ["cvat-exports/task-9/run-2/dataset.zip", "s3://{bucket}/project/cvat-exports", ""])
+def test_what_was_exported_for_somebody_else_is_no_source_of_weights(
+    texts: dict[str, str], ours: Installation, bucket: str, place: str
+):
+    bridged = ours.model_copy(update={"exports": "cvat-exports"})
+    texts["overrides"] = f"{WEIGHTS}={place.format(bucket=bucket) or ours.store}"
+    texts["cvat-finetune-checkpoint"] = "cvat-exports/task-9"
+    said = said_by(texts, bridged)
+    assert [line.partition(": ")[0] for line in said] == ["cvat-finetune-checkpoint", WEIGHTS]
+    assert all(f"exports below {ours.store}/cvat-exports are data sets of one person each" in line for line in said)
+
+
+def test_the_data_set_may_be_an_export_of_the_bridge(
+    texts: dict[str, str], ours: Installation, s3, bucket: str, tmp_path: Path
+):
+    s3.upload_file(str(tmp_path / "cells.zip"), bucket, "project/cvat-exports/task-8/run-1/dataset.zip")
+    texts["cvat-annotation-path"] = "cvat-exports/task-8/run-1/dataset.zip"
+    check(texts, "run-1", "uid", installation=ours.model_copy(update={"exports": "cvat-exports"}))
+
+
 def test_weights_of_the_backbone_may_be_a_path_on_a_laptop(texts: dict[str, str], tmp_path: Path):
     texts["overrides"] = f"{WEIGHTS}={tmp_path / 'r18.pth'}"
     with pytest.raises(CheckError, match="there is no file"):

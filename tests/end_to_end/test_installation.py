@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from run_config.installation import VARIABLE
+from run_config.installation import EXPORTS_VARIABLE, VARIABLE
 
 BIN = Path(sys.executable).parent
 SET = "0123456789abcdef"
@@ -21,7 +21,8 @@ def inside(tmp_path: Path) -> dict[str, str]:
     settings = {"version": 1, "store": "s3://bucket/project", "readable": ["s3://exports"], "writable": ["runs"]}
     path = tmp_path / "settings.yaml"
     path.write_text(json.dumps(settings))
-    return os.environ | {VARIABLE: str(path), "AWS_ENDPOINT_URL": "http://127.0.0.1:1", "OUT": str(tmp_path / "out")}
+    own = {VARIABLE: str(path), EXPORTS_VARIABLE: "cvat-exports", "OUT": str(tmp_path / "out")}
+    return os.environ | own | {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
 
 
 def refused(command: list[str | Path], environment: dict[str, str]) -> str:
@@ -42,6 +43,8 @@ def refused(command: list[str | Path], environment: dict[str, str]) -> str:
         ({"finetune": "/root/model.pth"}, "cvat-finetune-checkpoint: file:///root/model.pth may not be read here"),
         ({"model": "detr-r18", "overrides": "model.backbone_weights=/root/r18.pth"},
          "model.backbone_weights: file:///root/r18.pth may not be read here"),
+        ({"model": "detr-r18", "overrides": "model.backbone_weights=s3://bucket/project/cvat-exports/task-9/x"},
+         "model.backbone_weights: s3://bucket/project/cvat-exports/task-9/x may not be read here: exports below"),
     ],
 )  # fmt: skip
 def test_train_refuses_what_is_not_allowed(inside: dict[str, str], changes: dict[str, str], said: str):

@@ -79,6 +79,16 @@ def test_a_process_is_part_of_an_installation_when_its_environment_says_so(tmp_p
     assert found.store == "s3://bucket/project"
 
 
+def test_where_the_bridge_keeps_exports_stands_beside_the_settings(tmp_path: Path):
+    path = tmp_path / "settings.yaml"
+    path.write_text(SETTINGS)
+    found = load_installation({module.VARIABLE: str(path), module.EXPORTS_VARIABLE: "cvat-exports/"})
+    assert found is not None
+    assert found.exports == "cvat-exports"
+    with pytest.raises(ConfigError, match=f"{module.EXPORTS_VARIABLE}: 'a/../b' must be a key below the store"):
+        load_installation({module.VARIABLE: str(path), module.EXPORTS_VARIABLE: "a/../b"})
+
+
 def test_settings_that_are_named_and_not_there_are_said(tmp_path: Path):
     # An optional volume leaves an empty folder: without this, a missing ConfigMap would allow everything.
     with pytest.raises(ConfigError, match="the ConfigMap of the chart is not in this namespace"):

@@ -1,0 +1,45 @@
+"""Which keys of a job's configuration name places to read, whatever sets them: an override, a preset or a file."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from run_config.job import JobConfig
+from run_config.presets import override_tree
+from run_config.reference import keys
+
+PLACES = tuple(dict.fromkeys(key.name for key in keys() if key.place))
+"""The dotted keys, such as model.backbone_weights."""
+
+
+def places(config: JobConfig) -> dict[str, str]:
+    """Key → place of every place that a job would read."""
+    return dict(_found(config.model_dump()))
+
+
+def with_places(config: JobConfig, changed: Mapping[str, str]) -> JobConfig:
+    """The configuration with other places under keys of `places`."""
+    tree = config.model_dump()
+    for name, place in changed.items():
+        *sections, last = name.split(".")
+        part = tree
+        for section in sections:
+            part = part[section]
+        part[last] = place
+    return JobConfig.model_validate(tree)
+
+
+def places_in_overrides(overrides: Sequence[str]) -> list[tuple[str, str]]:
+    """Key and place of each override that names one, also those that a later override replaces.
+
+    Raises ConfigError: an override that cannot be read.
+    """
+    return [found for override in overrides for found in _found(override_tree(override))]
+
+
+def _found(tree: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name in PLACES:
+        value: object = tree
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if value:
+            yield name, str(value)
