@@ -1,4 +1,4 @@
-"""Who asks, and what they may see: CVAT says so, each time anew but for a few seconds.
+"""Who asks, what they may see and what they may export: CVAT says so, and its answer holds for a few seconds.
 
 The session goes to CVAT and is kept nowhere; what is held is a digest of it with a key that dies with the
 process. A task that is not there and one of somebody else look alike.
@@ -16,8 +16,8 @@ from typing import Any
 
 from fastapi import Request
 
-from cvat_bridge.answers import CVAT_AWAY, LOG_IN, NOT_YOURS, Refusal
-from cvat_bridge.cvat_questions import Credentials, CvatQuestions, Session, whole_number
+from cvat_bridge.answers import CVAT_AWAY, EXPORT_UNCLEAR, LOG_IN, NOT_EXPORTED, NOT_YOURS, Refusal
+from cvat_bridge.cvat_questions import Credentials, CvatQuestions, Session, UnclearError, whole_number
 from cvat_bridge.errors import BridgeError, CvatRefusedError, CvatTokenError, CvatUnavailableError
 from cvat_bridge.short_cache import ShortCache
 from cvat_bridge.subject import Kind, Subject
@@ -63,6 +63,7 @@ class Access:
         self._users: ShortCache[User] = ShortCache(keep_s)
         self._things: ShortCache[dict[str, Any]] = ShortCache(keep_s)
         self._may_see: ShortCache[bool] = ShortCache(keep_s)
+        self._may_export: ShortCache[bool] = ShortCache(keep_s)
 
     async def user(self, session: Session) -> User:
         """Who this is. Refusal 401: nobody; 503: CVAT is away."""
@@ -92,6 +93,38 @@ class Access:
     async def may_see(self, session: Session, subject: Subject) -> bool:
         """Whether the user may see all of it; a no is held as long. Refusal only where CVAT does not say."""
         return await self._may_see.get((self._digest(session), subject), lambda: self._is_seen(session, subject))
+
+    async def require_export(self, session: Session, subject: Subject) -> None:
+        """Refuse whoever may not export every task of the subject, or the project: to see it is not enough.
+
+        Refusal 401; 403: CVAT says no; 503: CVAT is away, or gives an answer that is neither yes nor no.
+        """
+        asked = [self._exportable(session, subject.kind, number) for number in subject.ids]
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        for one in found:
+            if isinstance(one, UnclearError):
+                log.warning("nobody can start a run: %s", one)
+                raise Refusal(503, EXPORT_UNCLEAR, retry_after_s=10) from one
+            if isinstance(one, BridgeError):
+                raise _refusal(one, NOT_EXPORTED) from one
+            if isinstance(one, BaseException):
+                raise one
+        if not all(found):
+            raise Refusal(403, NOT_EXPORTED)
+
+    async def why_no_run(self, session: Session, subject: Subject) -> str | None:
+        """The sentence with which `require_export` would refuse; None: it would not. Refusal 401."""
+        try:
+            await self.require_export(session, subject)
+        except Refusal as refusal:
+            if refusal.status == 401:
+                raise
+            return str(refusal)
+        return None
+
+    async def _exportable(self, session: Session, kind: Kind, number: int) -> bool:
+        key = (self._digest(session), kind, number)
+        return await self._may_export.get(key, lambda: self._cvat.may_export(kind, number, session))
 
     async def _is_seen(self, session: Session, subject: Subject) -> bool:
         try:

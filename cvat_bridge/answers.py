@@ -6,6 +6,14 @@ from typing import Any
 
 LOG_IN = "Log in to CVAT, then open this again."
 NOT_YOURS = "There is no such task or project, or you may not see it in CVAT."
+NOT_EXPORTED = (
+    "You may see this in CVAT, but CVAT does not allow you to export it, and a run exports it. Ask the owner of the "
+    "task or project, or a maintainer of the organization, to start the run or to give you that right."
+)
+EXPORT_UNCLEAR = (
+    "CVAT did not say whether you may export this, so no run can be started. Try again in a minute; if it stays so, "
+    "tell whoever runs this installation: the log has CVAT's answer."
+)
 NO_SUCH_RUN = "There is no such run, or you may not see what it was made from."
 CVAT_AWAY = "CVAT does not answer at the moment. Nothing was started; try again in a minute."
 CLUSTER_AWAY = "The cluster does not answer at the moment. Try again in a minute."

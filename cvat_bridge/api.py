@@ -125,16 +125,18 @@ def _starting(router: APIRouter, service: Service) -> None:
         """What would be trained on, and what may be started for it."""
         session = session_of(request)
         seen = await service.access.see(session, subject_of(task, project))
-        facts, offered, pools, running = await asyncio.gather(
+        facts, offered, pools, running, blocked = await asyncio.gather(
             subject_facts.facts(service.cvat, seen, settings.cvat.public_origin),
             service.cluster.templates(),
             service.cluster.pools(),
             service.cluster.running_of(seen.user.id),
+            service.access.why_no_run(session, seen.subject),
         )
         models = await service.views.models(session, seen, offered)
         answer: DrawnForm = {
             "subject": facts,
             "user": {"name": seen.user.name},
+            "blocked": blocked,
             "running": len(running),
             "limit": settings.limits.runs_per_user,
             "templates": [draw(one, pools, models.get(one.name, [])) for one in offered],

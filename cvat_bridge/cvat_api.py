@@ -8,7 +8,6 @@ import json
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
@@ -16,6 +15,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from cvat_bridge.errors import BridgeError, CvatRefusedError, CvatTokenError, CvatUnavailableError
+from cvat_bridge.no_cookies import keep_no_cookies
 from cvat_bridge.settings import Cvat
 from cvat_bridge.subject import Kind
 
@@ -73,7 +73,7 @@ class CvatApi:
                 **organization,
             },
         )
-        self._client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        keep_no_cookies(self._client)
 
     def __enter__(self) -> Self:
         return self

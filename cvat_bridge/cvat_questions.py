@@ -1,14 +1,15 @@
-"""Questions to CVAT with somebody's credentials: only GET, only JSON, to the one address of the settings.
+"""Questions to CVAT with somebody's credentials: only JSON, to the one address of the settings, changing nothing.
 
 No redirect is followed, no cookie that CVAT sets is kept, and nothing of the environment (proxies, netrc)
-is used: a session goes to CVAT and nowhere else.
+is used: a session goes to CVAT and nowhere else. Everything is a GET, except `may_export`: CVAT answers that
+question only to a POST.
 """
 
 import asyncio
 import json
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Self
 
 import httpx
@@ -16,11 +17,20 @@ import httpx
 from cvat_bridge.cvat_api import trust
 from cvat_bridge.errors import CvatRefusedError, CvatTokenError, CvatUnavailableError
 from cvat_bridge.metrics import Metrics
+from cvat_bridge.no_cookies import keep_no_cookies
 from cvat_bridge.settings import Cvat
+from cvat_bridge.subject import Kind
 
 TIMEOUT_S = 10.0
 MOST_BYTES = 8 * 2**20
 _PAGE = 100
+
+NO_FORMAT = "training-bridge asks only whether this may be exported"
+"""A format that CVAT does not have. An administrator reads it in CVAT's log."""
+
+
+class UnclearError(CvatUnavailableError):
+    """CVAT answered, but the answer does not say whether somebody may do something."""
 
 
 class TooLargeError(CvatUnavailableError):
@@ -70,8 +80,7 @@ class CvatQuestions:
         )
         self.few = asyncio.Semaphore(2)
         """For answers that may be large: so many at once for all users together."""
-        # What CVAT sets for one user must not go along with the next one's request.
-        self._client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        keep_no_cookies(self._client)
 
     async def __aenter__(self) -> Self:
         return self
@@ -92,10 +101,53 @@ class CvatQuestions:
         Raises CvatTokenError (401), CvatRefusedError (403 and 404 alike), CvatUnavailableError, TooLargeError.
         """
         headers = who.headers() if who else {}
+        status, content = await self._answer("GET", path, headers, params, most_bytes)
+        self._metrics.cvat.labels(f"{status // 100}xx").inc()
+        _require_ok(status, path)
         try:
-            async with self._client.stream("GET", f"{self._url}/api/{path}", params=params, headers=headers) as answer:
-                self._metrics.cvat.labels(f"{answer.status_code // 100}xx").inc()
-                _require_ok(answer.status_code, path)
+            tree = json.loads(content)
+        except ValueError as error:
+            raise CvatUnavailableError(f"CVAT answered {path} with something that is not JSON") from error
+        if not isinstance(tree, dict):
+            raise CvatUnavailableError(f"CVAT answered {path} with something that is no object")
+        return tree
+
+    async def may_export(self, kind: Kind, number: int, session: Session) -> bool:
+        """Whether CVAT would export the images and annotations of a task or project to this user.
+
+        CVAT has no question for this, so we ask for an export in a format that does not exist. CVAT checks the
+        permission for the task first and the format second, so it answers 403 to whoever may not export and 400
+        "Unknown format" to whoever may, and starts no export.
+
+        Raises CvatTokenError (401), UnclearError, CvatUnavailableError.
+        """
+        path = f"{kind}s/{number}/dataset/export"
+        params = {"format": NO_FORMAT, "save_images": "true", "location": "local"}
+        # Django compares cookie and header to protect browsers from other pages. We send no browser's token: any
+        # pair that is equal will do. Over HTTPS it also wants a Referer from its own host.
+        pair = secrets.token_hex(16)
+        headers = {
+            "Cookie": f"{session.headers()['Cookie']}; csrftoken={pair}",
+            "X-CSRFToken": pair,
+            "Referer": f"{self._url}/",
+        }
+        status, content = await self._answer("POST", path, headers, params, MOST_BYTES)
+        # Not among 4xx: the 400 is the answer hoped for.
+        self._metrics.cvat.labels("export_right").inc()
+        return _is_exportable(status, content, path)
+
+    async def _answer(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        params: Mapping[str, str | int] | None,
+        most_bytes: int,
+    ) -> tuple[int, bytes]:
+        """Status and body of one answer. Raises CvatUnavailableError, TooLargeError."""
+        url = f"{self._url}/api/{path}"
+        try:
+            async with self._client.stream(method, url, params=params, headers=headers) as answer:
                 content = bytearray()
                 async for part in answer.aiter_bytes():
                     content += part
@@ -104,13 +156,7 @@ class CvatQuestions:
         except httpx.HTTPError as error:
             self._metrics.cvat.labels("away").inc()
             raise CvatUnavailableError(f"CVAT does not answer ({type(error).__name__})") from error
-        try:
-            tree = json.loads(content)
-        except ValueError as error:
-            raise CvatUnavailableError(f"CVAT answered {path} with something that is not JSON") from error
-        if not isinstance(tree, dict):
-            raise CvatUnavailableError(f"CVAT answered {path} with something that is no object")
-        return tree
+        return answer.status_code, bytes(content)
 
     async def listed(
         self, path: str, who: Credentials, params: Mapping[str, str | int], *, most: int
@@ -138,6 +184,29 @@ class CvatQuestions:
 def whole_number(value: object, otherwise: int = 0) -> int:
     """A count as CVAT gives it; `otherwise` where it is none."""
     return value if isinstance(value, int) and not isinstance(value, bool) else otherwise
+
+
+def _is_exportable(status: int, content: bytes, path: str) -> bool:
+    """Read CVAT's answer to a request for an export in an unknown format. UnclearError: it says neither yes nor no."""
+    said = content[:300].decode(errors="replace")
+    if status == httpx.codes.UNAUTHORIZED:
+        raise CvatTokenError("CVAT does not know who this is")
+    if status in (httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND) and "CSRF" not in said:
+        return False
+    if status in (httpx.codes.ACCEPTED, httpx.codes.CONFLICT):
+        return True  # CVAT exports, or is doing so already: a version that looks at the format only afterwards
+    if status == httpx.codes.BAD_REQUEST and _is_about_format(content):
+        return True
+    raise UnclearError(f"CVAT answered {path} with the status {status}, which does not say who may export: {said!r}")
+
+
+def _is_about_format(content: bytes) -> bool:
+    """Whether CVAT itself refuses the format, and not something before CVAT the whole request."""
+    try:
+        tree = json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(tree, list) and any(isinstance(one, str) and "format" in one.lower() for one in tree)
 
 
 def _require_ok(status: int, path: str) -> None:

@@ -97,10 +97,11 @@ class DrawnUser(TypedDict):
 
 
 class DrawnForm(TypedDict):
-    """The form; `running` of `limit` runs of this user are not finished."""
+    """The form; `running` of `limit` runs of this user are not finished. `blocked`: why this user can start none."""
 
     subject: DrawnSubject
     user: DrawnUser
+    blocked: str | None
     running: int
     limit: int
     templates: list[DrawnTemplate]

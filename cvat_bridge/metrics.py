@@ -32,7 +32,7 @@ class Metrics:
         )
         self.cvat = Counter(
             "cvat_bridge_cvat_requests_total",
-            "Questions to CVAT, by kind of status; `away` where there was no answer.",
+            "Questions to CVAT, by kind of status; `away`: no answer; `export_right`: whether somebody may export.",
             ("status",),
             registry=self.registry,
         )

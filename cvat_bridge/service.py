@@ -69,7 +69,7 @@ def assemble(
     access = Access(cvat, keep_s=access_for_s)
     cluster = Cluster(kubernetes, installation, settings.controls)
     files = RunFiles(installation)
-    submitter = Submitter(settings, installation, secrets.signing_key, cvat, cluster, metrics)
+    submitter = Submitter(settings, installation, secrets.signing_key, cvat, access, cluster, metrics)
     token = Token(secrets.access_token, settings.cvat.organization) if secrets.access_token else None
     return Service(
         settings=settings,

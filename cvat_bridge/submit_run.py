@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from cvat_bridge import foreign, grants, marks
-from cvat_bridge.access import Seen
+from cvat_bridge.access import Access, Seen
 from cvat_bridge.answers import Refusal
 from cvat_bridge.cluster import Cluster
-from cvat_bridge.cvat_questions import CvatQuestions
+from cvat_bridge.cvat_questions import CvatQuestions, Session
 from cvat_bridge.filling import Filling, fill_in
 from cvat_bridge.metrics import Metrics
 from cvat_bridge.offered import Fill, Offered
@@ -70,6 +70,7 @@ class Submitter:
         installation: Installation,
         key: bytes,
         cvat: CvatQuestions,
+        access: Access,
         cluster: Cluster,
         metrics: Metrics,
     ) -> None:
@@ -77,6 +78,7 @@ class Submitter:
         self._installation = installation
         self._key = key
         self._cvat = cvat
+        self._access = access
         self._cluster = cluster
         self._metrics = metrics
         self._pace = Pace(settings.limits.submissions_per_minute)
@@ -84,7 +86,7 @@ class Submitter:
         self._locks = tuple(asyncio.Lock() for _ in range(_LOCKS))
 
     async def submit(self, seen: Seen, wanted: Wanted) -> Started:
-        """Start a run, or find the one of the same request. Refusal: 409, 422, 429."""
+        """Start a run, or find the one of the same request. Refusal: 403 (may not export), 409, 422, 429, 503."""
         try:
             started = await self._submit(seen, wanted)
         except Refusal:
@@ -94,6 +96,9 @@ class Submitter:
         return started
 
     async def _submit(self, seen: Seen, wanted: Wanted) -> Started:
+        # Every template takes images out of CVAT. A run that an event starts has the service account's own right.
+        if isinstance(seen.who, Session):
+            await self._access.require_export(seen.who, seen.subject)
         offered = await self._cluster.template(wanted.template)
         if offered is None:
             raise Refusal(422, "This workflow is not offered any more. Load the form again.")

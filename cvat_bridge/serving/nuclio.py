@@ -3,6 +3,7 @@
 Its outage is its own: a list without it is given at once, and it is asked again some seconds later.
 """
 
+import asyncio
 import json
 import logging
 import time
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from cvat_bridge.errors import BridgeError
+from cvat_bridge.no_cookies import keep_no_cookies
 
 LIST_TIMEOUT_S = 5.0
 CALL_TIMEOUT_S = 300.0
@@ -20,6 +22,7 @@ PAUSE_S = 10.0
 MOST_KNOWN = 1000
 MOST_LIST_BYTES = 16 << 20
 MOST_BODY_BYTES = 256 << 20
+BODY_TIMEOUT_S = 60.0
 HEADERS = frozenset({"accept", "authorization", "content-type", "content-length"})
 """Handed on, beside all of Nuclio's own, `x-nuclio-…`."""
 ANSWERED = frozenset({"content-type", "content-length", "content-encoding", "retry-after"})
@@ -37,6 +40,10 @@ class BodyTooLarge(BridgeError):
     """More was sent than is handed on."""
 
 
+class BodyTooSlow(BridgeError):
+    """What is to be handed on did not arrive in time."""
+
+
 class Nuclio:
     """The dashboard at one address. There may be none: then it knows no functions."""
 
@@ -48,6 +55,7 @@ class Nuclio:
         self._base = urlsplit(self.address).path.encode()
         self._ask_after = float("-inf")
         self._client = httpx.AsyncClient(follow_redirects=False, trust_env=False)
+        keep_no_cookies(self._client)
 
     async def close(self) -> None:
         """End its connections."""
@@ -91,7 +99,7 @@ class Nuclio:
     ) -> httpx.Response:
         """Its answer, whose body is still to be read and closed.
 
-        path: as it came, percent-encoded. NuclioAway: there was none; BodyTooLarge.
+        path: as it came, percent-encoded. NuclioAway: there was none; BodyTooLarge; BodyTooSlow.
         """
         target = self._base + b"/" + path.lstrip(b"/") + (b"?" + query if query else b"")
         request = self._client.build_request(
@@ -130,8 +138,16 @@ def _has_body(headers: Mapping[str, str]) -> bool:
 
 
 async def _limited(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    size = 0
-    async for part in body:
+    size, until = 0, asyncio.get_running_loop().time() + BODY_TIMEOUT_S
+    parts = aiter(body)
+    while True:
+        try:
+            async with asyncio.timeout_at(until):
+                part = await anext(parts, None)
+        except TimeoutError:
+            raise BodyTooSlow("the call took too long to arrive") from None
+        if part is None:
+            return
         size += len(part)
         if size > MOST_BODY_BYTES:
             raise BodyTooLarge(f"a call that is handed on may have at most {MOST_BODY_BYTES >> 20} MiB")

@@ -82,17 +82,19 @@ function templateForm(template, answer, { subject, draft, started }) {
   const experts = expert.length ? h('details', { class: 'expert' }, h('summary', {}, 'Expert settings'), expert) : null;
   const summary = h('div', { class: 'note error summary', tabindex: '-1', hidden: true });
   const failure = h('div', {});
-  const submit = h('button', { type: 'submit', class: 'button primary' }, 'Start run');
+  const blocked = whyBlocked(answer);
+  const submit = h('button', { type: 'submit', class: 'button primary', disabled: Boolean(blocked) }, 'Start run');
+  if (blocked) submit.setAttribute('aria-describedby', blocked.id);
   const status = h('span', { class: 'muted', role: 'status' });
   const label = `Settings of ${template.title || template.name}`;
   const form = h('form', { class: 'form', novalidate: true, 'aria-label': label },
-    everybody, experts, roomForRuns(answer), summary, failure, h('div', { class: 'actions' }, submit, status));
+    everybody, experts, blocked ?? roomForRuns(answer), summary, failure, h('div', { class: 'actions' }, submit, status));
   let sending = false;
   let agreed = false;
 
   form.addEventListener('submit', (event) => {
     event.preventDefault();
-    if (!sending) send();
+    if (!sending && !blocked) send();
   });
 
   async function send() {
@@ -230,6 +232,13 @@ function draftedField(template, field, draft) {
   const one = makeField(field, initial, keep);
   one.changedBefore = initial !== usual;
   return one;
+}
+
+/** Why this person cannot start a run here, said before the form is filled in; null where they can. */
+function whyBlocked(answer) {
+  if (!answer.blocked) return null;
+  return h('div', { class: 'note warning', id: freshId('blocked') },
+    h('p', { class: 'note-title' }, 'You cannot start a run here'), h('p', {}, answer.blocked));
 }
 
 function roomForRuns({ running, limit }) {

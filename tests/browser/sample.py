@@ -100,6 +100,7 @@ def form(*templates: Json) -> Json:
             ],
         },
         "user": {"name": "ann"},
+        "blocked": None,
         "running": 0,
         "limit": 2,
         "templates": list(templates) or [training()],

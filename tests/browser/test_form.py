@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from cvat_bridge.answers import NOT_EXPORTED
 from tests.browser import sample
 from tests.browser.bridge_double import BridgeDouble
 from tests.browser.conftest import Console
@@ -248,6 +249,18 @@ def test_long_after_a_lost_answer_the_same_settings_are_another_run(
         page.clock.fast_forward(waited)
     first, second, third = (one["request"] for one in bridge.submissions)
     assert first == second != third
+
+
+def test_who_may_not_export_reads_why_and_cannot_start(page: Page, bridge: BridgeDouble) -> None:
+    bridge.form = sample.form() | {"blocked": NOT_EXPORTED}
+    dialog = open_dialog(page)
+    button = dialog.get_by_role("button", name="Start run")
+    expect(button).to_be_disabled()
+    expect(button).to_have_accessible_description(re.compile(re.escape(NOT_EXPORTED)))
+    expect(dialog.get_by_text("You cannot start a run here")).to_be_visible()
+    dialog.get_by_label("Epochs").press("Enter")
+    page.wait_for_timeout(200)
+    assert bridge.submissions == []
 
 
 def test_what_was_typed_for_one_template_is_not_taken_for_another(page: Page, bridge: BridgeDouble) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from cvat_bridge.answers import NOT_EXPORTED
 from cvat_bridge.run_files import TAIL_BYTES, Ap, last_ap
 from object_store import ObjectStore, open_store
 from tests.cvat_bridge.running_bridge import Bridge, Browser, arguments, install, kubernetes, serving, until
@@ -285,6 +286,19 @@ def test_a_rerun_takes_the_same_parameters_and_a_new_permission(bridge: Bridge, 
     again = first.json()["name"]
     goes(bridge, again, "Failed")
     assert bob.post(f"api/runs/{run}/rerun").json()["name"] != again
+
+
+def test_who_may_not_export_the_task_does_not_run_it_again(bridge: Bridge, ann: Browser, task: Task) -> None:
+    run = started(ann, task)
+    goes(bridge, run, "Failed")
+    until(lambda: shown(ann, run)["state"] == "failed")
+    task.organization, task.assignee = 7, bridge.cvat.bob
+    bridge.cvat.add_member(bridge.cvat.bob, 7, "worker")
+    bob = bridge.browser(bridge.cvat.bob)
+    assert shown(bob, run)["name"] == run
+    answer = bob.post(f"api/runs/{run}/rerun")
+    assert (answer.status_code, answer.json()["errors"][0]["text"]) == (403, NOT_EXPORTED)
+    assert len(bridge.runs) == 1
 
 
 def test_without_the_roles_runs_are_only_started(

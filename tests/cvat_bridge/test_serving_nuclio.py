@@ -23,6 +23,7 @@ class Dashboard:
     def __init__(self) -> None:
         self.seen: list[tuple[str, str, dict[str, str], bytes]] = []
         self.list: object = {"theirs": function("theirs")}
+        self.callers = 0
         every = ["GET", "POST", "PUT", "DELETE"]
         self.app = Starlette(routes=[Route("/{path:path}", self.answer, methods=every)])
 
@@ -30,12 +31,18 @@ class Dashboard:
         body = await request.body()
         place = request.scope["raw_path"].decode() + ("?" + request.url.query if request.url.query else "")
         self.seen.append((request.method, place, dict(request.headers), body))
+        answer = await self.plain_answer(request)
+        self.callers += 1
+        answer.headers["set-cookie"] = f"nuclio-session=caller-{self.callers}; Path=/"
+        return answer
+
+    async def plain_answer(self, request: Request) -> Response:
         if request.url.path == "/api/functions" and request.method == "GET":
             return JSONResponse(self.list)
         if request.url.path.endswith("/moved"):
             return Response(status_code=302, headers={"location": "http://example.invalid/"})
         if request.url.path.endswith("/large"):
-            return StreamingResponse((b"x" * 65536 for _ in range(64)), headers={"set-cookie": "a=b"})
+            return StreamingResponse((b"x" * 65536 for _ in range(64)), media_type="text/plain")
         return JSONResponse([{"confidence": "1", "label": "cat", "points": [0, 0, 1, 1], "type": "rectangle"}])
 
 
@@ -81,6 +88,23 @@ def test_functions_of_both_are_listed_and_called(store: str, dashboard: tuple[Da
         assert sent["x-nuclio-path"] == "/"
         assert "cookie" not in sent
         assert running.client.get("/api/functions/theirs").status_code == 200
+
+
+def test_a_cookie_of_its_is_kept_for_nobody_and_given_to_nobody(store: str, dashboard: tuple[Dashboard, str]):
+    theirs, url = dashboard
+    with model_server(store, nuclio=url) as running:
+        answers = [
+            running.client.get("/api/functions"),
+            running.client.get("/api/functions/theirs", headers={"cookie": "nuclio-session=ann", "x-other": "private"}),
+            running.invoke("theirs", call_body(picture())),
+            running.client.get("/api/functions/moved"),
+        ]
+        assert theirs.callers >= 4
+        passed_on = {"host", "accept", "accept-encoding", "connection", "user-agent", "content-type", "content-length"}
+        for _, _, sent, _ in theirs.seen:
+            assert "cookie" not in sent
+            assert {name for name in sent if not name.startswith("x-nuclio-")} <= passed_on
+        assert not any("set-cookie" in one.headers for one in answers)
 
 
 def test_calls_for_its_functions_wait_for_no_look_at_our_store(

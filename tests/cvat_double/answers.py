@@ -226,11 +226,11 @@ def formats() -> dict:
     return {"importers": exporters[:1], "exporters": exporters}
 
 
-def about() -> dict:
+def about(version: tuple[int, int]) -> dict:
     return {
         "name": "Computer Vision Annotation Tool",
         "description": "A double for tests.",
-        "version": "2.80.0",
+        "version": "{}.{}.0".format(*version),
         "logo_url": "",
         "subtitle": "",
     }

@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 class Faults:
     """All off: a CVAT that is well."""
 
+    export_answer: int = 0
+    """Whoever may export is answered with this status instead, by what stands before CVAT."""
     export_takes_s: float = 0.0
     """Seconds that an export is `started` before it is `finished`."""
     export_fails: str = ""

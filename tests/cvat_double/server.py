@@ -221,6 +221,10 @@ class CvatDouble:
             job.stage, job.state = "acceptance", "completed"
         task.updated = now()
 
+    def add_member(self, user: User, organization: int, role: str) -> None:
+        """A user in an organization, which is no more than its number here."""
+        self.world.roles[organization, user.id] = role
+
     def revoke(self, user: User) -> None:
         """From now on the user's tokens and session are not accepted."""
         self.world.revoked |= {user.token, user.read_only_token, user.session}

@@ -60,6 +60,42 @@ def test_a_session_needs_the_csrf_token_to_change_something(cvat: CvatDouble, we
     assert (without.status_code, with_it.status_code) == (403, 202)
 
 
+@pytest.mark.parametrize(("version", "status"), [((2, 48), 202), ((2, 67), 202), ((2, 68), 403), ((2, 80), 403)])
+def test_since_2_68_an_assigned_worker_sees_a_task_and_does_not_export_it(
+    cvat: CvatDouble, web: httpx.Client, version: tuple[int, int], status: int
+) -> None:
+    cvat.world.version = version
+    task = cvat.add_blank_task("Parts 1", owner=cvat.ann)
+    task.organization, task.assignee = 7, cvat.bob
+    cvat.add_member(cvat.bob, 7, "worker")
+    place = f"/api/tasks/{task.id}"
+
+    assert web.get(place, headers=cvat.bob.bearer()).status_code == 200
+    assert web.post(f"{place}/dataset/export", params=EXPORT, headers=cvat.bob.bearer()).status_code == status
+    # The right is asked for before the format is looked at.
+    unknown = web.post(f"{place}/dataset/export", params={"format": "no such"}, headers=cvat.bob.bearer())
+    assert unknown.status_code == (400 if status == 202 else 403)
+
+
+def test_workers_export_what_they_own_and_maintainers_everything(cvat: CvatDouble, web: httpx.Client) -> None:
+    project = cvat.add_project("Parts", owner=cvat.bob)
+    project.organization = 7
+    own = cvat.add_blank_task("Parts 1", owner=cvat.bob)
+    in_own_project = cvat.add_blank_task("Parts 2", owner=cvat.ann, project=project)
+    anns = cvat.add_blank_task("Parts 3", owner=cvat.ann)
+    for task in (own, in_own_project, anns):
+        task.organization = 7
+    cvat.add_member(cvat.bob, 7, "worker")
+
+    def exports(kind: str, number: int) -> int:
+        return web.post(f"/api/{kind}/{number}/dataset/export", params=EXPORT, headers=cvat.bob.bearer()).status_code
+
+    assert exports("tasks", own.id) == exports("tasks", in_own_project.id) == exports("projects", project.id) == 202
+    assert exports("tasks", anns.id) == 403
+    cvat.add_member(cvat.bob, 7, "maintainer")
+    assert exports("tasks", anns.id) == 202
+
+
 def test_a_revoked_token_is_refused(cvat: CvatDouble, web: httpx.Client) -> None:
     assert web.get("/api/users/self", headers=cvat.service.bearer()).json()["username"] == "service"
     cvat.revoke(cvat.service)

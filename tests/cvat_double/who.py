@@ -13,6 +13,8 @@ from tests.cvat_double.world import User, World
 MEDIA_TYPE = "application/vnd.cvat+json"
 ACCEPTED = {"*/*", "application/*", MEDIA_TYPE}
 SAFE = {"GET", "HEAD", "OPTIONS"}
+CSRF_LENGTHS = {32, 64}
+"""Django's: a secret, and a masked one."""
 
 
 class Answer(Response):
@@ -98,6 +100,9 @@ def _check_csrf(request: Request) -> None:
         raise detail(403, "CSRF Failed: CSRF cookie not set.")
     if not header:
         raise detail(403, "CSRF Failed: CSRF token missing.")
+    for place, token in (("cookie", cookie), ("token from the 'X-Csrftoken' HTTP header", header)):
+        if len(token) not in CSRF_LENGTHS:
+            raise detail(403, f"CSRF Failed: CSRF {place} has incorrect length.")
     if cookie != header:
         raise detail(403, "CSRF Failed: CSRF token from the 'X-Csrftoken' HTTP header incorrect.")
 

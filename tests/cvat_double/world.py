@@ -7,6 +7,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 ADMIN, USER = "admin", "user"
+OWNER, MAINTAINER, WORKER = "owner", "maintainer", "worker"
+"""Roles in an organization. What a supervisor may is not modelled: nothing here depends on it."""
+
+EXPORT_RESTRICTED = (2, 68)
+"""Since this version a worker of an organization exports only what they or their project own (CVAT #10685)."""
 
 
 def now() -> datetime:
@@ -151,6 +156,9 @@ class World:
         self.seen: list[Seen] = []
         self._numbers = itertools.count(1)
         self.nuclio = ""
+        self.version = (2, 80)
+        self.roles: dict[tuple[int, int], str] = {}
+        """(organization, user) → role."""
 
     def number(self) -> int:
         """One that nothing else has: whoever mixes up two kinds of ids is found out."""
@@ -174,14 +182,34 @@ class World:
         return user
 
     def may_see_task(self, user: User, task: Task) -> bool:
-        """The rule for `view` and for `export:dataset` alike: owner, assignee, or staff of the project."""
+        """The rule for `view`: owner, assignee, staff of the project, or maintainer of the organization."""
         staff = [task.owner, task.assignee]
         if task.project:
             staff += [task.project.owner, task.project.assignee]
-        return user.is_admin or any(one is user for one in staff)
+        return self._runs(user, task) or any(one is user for one in staff)
+
+    def may_export_task(self, user: User, task: Task) -> bool:
+        """The rule for `export:dataset`."""
+        owners = [task.owner, task.project.owner if task.project else task.owner]
+        return self.may_see_task(user, task) and self._exports(user, task, owners)
 
     def may_see_project(self, user: User, project: Project) -> bool:
-        return user.is_admin or user in (project.owner, project.assignee)
+        return self._runs(user, project) or user in (project.owner, project.assignee)
+
+    def may_export_project(self, user: User, project: Project) -> bool:
+        return self.may_see_project(user, project) and self._exports(user, project, [project.owner])
 
     def may_see_storage(self, user: User, storage: CloudStorage) -> bool:
         return user.is_admin or storage.owner is user
+
+    def _exports(self, user: User, thing: Task | Project, owners: list[User]) -> bool:
+        """Before 2.68 `view` and `export:dataset` are one rule; since then assigned workers only view."""
+        if self.version < EXPORT_RESTRICTED or self._role(user, thing) != WORKER:
+            return True
+        return user.is_admin or any(one is user for one in owners)
+
+    def _runs(self, user: User, thing: Task | Project) -> bool:
+        return user.is_admin or self._role(user, thing) in (OWNER, MAINTAINER)
+
+    def _role(self, user: User, thing: Task | Project) -> str | None:
+        return None if thing.organization is None else self.roles.get((thing.organization, user.id))

@@ -58,6 +58,14 @@ def test_a_task_that_is_not_there_is_not_theirs(live: LiveCvat, session: str) ->
     assert refused.value.status == 403
 
 
+def test_cvat_says_who_may_export_and_starts_no_export(live_task: LiveTask, session: str) -> None:
+    subject, number = live_task.subject, live_task.number
+    before = live_task.cvat.api().get("requests", {"task_id": number})["count"]
+    assert ask(live_task.cvat, lambda access: access.why_no_run(Session(session), subject)) is None
+    assert ask(live_task.cvat, lambda access: access.why_no_run(Session(session), Subject.tasks([2147483647])))
+    assert live_task.cvat.api().get("requests", {"task_id": number})["count"] == before
+
+
 @pytest.fixture
 def bridge(live: LiveCvat, kubernetes: FakeKubernetes, tmp_path: Path) -> Iterator[Bridge]:
     """The service between this CVAT and a Kubernetes that is a double."""
