@@ -4,6 +4,7 @@ import uvicorn
 
 from cvat_bridge.app import make_app
 from cvat_bridge.errors import BridgeError
+from cvat_bridge.http_connections import BoundedConnection
 from cvat_bridge.logs import begin_logs
 from cvat_bridge.service import Secrets, assemble
 from cvat_bridge.settings import load_settings
@@ -33,6 +34,7 @@ def serve(host: str, port: int) -> None:
             app,
             host=host,
             port=port,
+            http=BoundedConnection,
             log_config=None,
             access_log=False,
             server_header=False,

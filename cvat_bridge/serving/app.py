@@ -20,7 +20,7 @@ from cvat_bridge.errors import BridgeError
 from cvat_bridge.serving.engine import Engine, ImageRefused, ModelFaulty, ModelNotNow
 from cvat_bridge.serving.functions import Function
 from cvat_bridge.serving.listing import FunctionList
-from cvat_bridge.serving.nuclio import BodyTooLarge, Nuclio, NuclioAway, answered
+from cvat_bridge.serving.nuclio import BodyTooLarge, BodyTooSlow, Nuclio, NuclioAway, answered
 from cvat_bridge.serving.numbers import Numbers
 from detr_job.inference import Found
 
@@ -238,6 +238,8 @@ async def _hand_on(server: ModelServer, request: Request, function: str) -> Resp
         raise Refusal(503, str(error)) from error
     except BodyTooLarge as error:
         raise Refusal(413, str(error)) from error
+    except BodyTooSlow as error:
+        raise Refusal(408, str(error)) from error
     except ClientDisconnect:
         return Response(status_code=499)
 

@@ -7,6 +7,7 @@ import uvicorn
 
 from cvat_bridge import settings as bridge_settings
 from cvat_bridge.errors import BridgeError
+from cvat_bridge.http_connections import BoundedConnection
 from cvat_bridge.logs import begin_logs
 from cvat_bridge.serving.app import ModelServer, make_app
 from cvat_bridge.serving.engine import Engine
@@ -40,7 +41,13 @@ def serve_models(host: str, port: int, device_name: str, store: str, prefixes: l
         listener.getsockname()[1],
     )
     begin_logs()
-    config = uvicorn.Config(make_app(server), log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_S)
+    config = uvicorn.Config(
+        make_app(server),
+        http=BoundedConnection,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=GRACE_S,
+    )
     uvicorn.Server(config).run([listener])
 
 

@@ -19,6 +19,7 @@ import uvicorn
 import yaml
 
 from cvat_bridge.app import make_app
+from cvat_bridge.http_connections import BoundedConnection
 from cvat_bridge.service import Secrets, assemble
 from cvat_bridge.settings import BridgeSettings
 from run_config.installation import parse_installation
@@ -164,12 +165,15 @@ def serving(
 
 
 @contextlib.contextmanager
-def listening(app: Any, lifespan: str = "on") -> Iterator[str]:
-    """The application on a free port, in a thread."""
+def listening(app: Any, lifespan: str = "on", **options: Any) -> Iterator[str]:
+    """The application on a free port, in a thread. `options`: further ones of uvicorn."""
     # With the protocol named, asyncio sends small answers at once.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_config=None, access_log=False, ws="none", loop="asyncio", lifespan=lifespan)
+    options = {"http": BoundedConnection, **options}
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, ws="none", loop="asyncio", lifespan=lifespan, **options
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
