@@ -102,7 +102,7 @@ def evaluate(
     """Measure any model on a split of any prepared set with the same classes."""
     from detr_job.measuring import measure
 
-    result = measure(model, store, set_id, split, out, batch_size, device, output_prefix)
+    result = measure(model, store, set_id, split, out, batch_size, device, output_prefix, _warn)
     if as_json:
         print(json.dumps(result.to_dict()))
         return
@@ -110,6 +110,10 @@ def evaluate(
         print(f"{name:<10} {_digits(value)}")
     for each in result.classes:
         print(f"  {each.name}: AP {_digits(each.ap)}, AP50 {_digits(each.ap50)}, {each.ground_truths} boxes")
+
+
+def _warn(sentence: str) -> None:
+    print(sentence, file=sys.stderr)
 
 
 def _digits(value: float) -> str:
@@ -132,10 +136,11 @@ def predict(
     from detr_job.predicting import predict_files
 
     if as_json:
-        json.dump(predict_files(model, images, None, threshold, device), sys.stdout, indent=1, ensure_ascii=False)
+        found = predict_files(model, images, None, threshold, device, _warn)
+        json.dump(found, sys.stdout, indent=1, ensure_ascii=False)
         print()
         return
-    found = predict_files(model, images, out, threshold, device)
+    found = predict_files(model, images, out, threshold, device, _warn)
     for entry in found:
         print(f"{entry['image']}: {len(entry['detections'])} objects")
     print(f"{os.fspath(out)}/: predictions.json and {len(found)} drawn pictures")

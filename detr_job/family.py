@@ -9,9 +9,9 @@ from detr_job.criterion import DetrCriterion, Losses
 from detr_job.detections import Outputs, Targets
 from detr_job.models.detr import Detr, build_detr
 from detr_job.models.tiny import Tiny, build_tiny
-from detr_job.postprocess import Detections, sigmoid_detections, softmax_detections
+from detr_job.postprocess import Detections, most_pairs, sigmoid_detections, softmax_detections
 from detr_job.varifocal_criterion import VarifocalCriterion
-from run_config.job import DetrModel, JobConfig
+from run_config.job import MOST_BOXES, DetrModel, JobConfig, TinyModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +20,14 @@ class Family:
 
     detections: last layer's outputs and original sizes (B, 2) as height, width to one record an image.
     class_heads: names of the parameters with one row a class; a row more than classes is "no object".
+    most_detections: the largest number of detections that an image can get.
     """
 
     network: nn.Module
     criterion: Callable[[Outputs, Targets], Losses]
     detections: Callable[[Outputs, Tensor], list[Detections]]
     class_heads: tuple[str, ...]
+    most_detections: int
 
 
 def build_family(config: JobConfig, num_classes: int) -> Family:
@@ -43,4 +45,11 @@ def build_family(config: JobConfig, num_classes: int) -> Family:
     if config.optimizer.lr_backbone == 0:
         network.backbone.requires_grad_(requires_grad=False)
     heads = tuple(name for name, _ in network.named_parameters() if "class_embed" in name)
-    return Family(network, criterion, detections, heads)
+    return Family(network, criterion, detections, heads, most_detections(model, num_classes))
+
+
+def most_detections(model: DetrModel | TinyModel, num_classes: int) -> int:
+    """The largest number of detections that an image can get from a model."""
+    if isinstance(model, DetrModel):
+        return min(model.queries, MOST_BOXES)  # one per query
+    return min(most_pairs(model.queries), model.queries * num_classes)  # the best pairs of query and class

@@ -4,7 +4,7 @@ Images become pixels by the one rule of prepared sets, so that a model sees what
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +75,20 @@ class Predictor:
         sample = Sample(pixels.pil_to_tensor(image), torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
         batch = collate([(0, resize(sample, size.eval_size, size.max_size))])
         return ReadyImage(batch, image.width, image.height)
+
+    def at_limit(self, found: Sequence[Found], threshold: float) -> bool:
+        """Whether an image got as many detections as the model can give, so that it may have more objects.
+
+        Not at threshold 0, where each image gets as many.
+        """
+        return threshold > 0 and len(found) >= self.model.family.most_detections
+
+    def limit_sentence(self) -> str:
+        """Why an image has no more boxes, and what changes that."""
+        return (
+            f"{self.model.family.most_detections} boxes in an image are the most that this model gives "
+            f"(model.queries={self.model.config.model.queries}): further objects are not found. Train with more queries"
+        )
 
     def read(self, data: bytes) -> ReadyImage:
         """The same from the bytes of an image file. UnreadableImage: it is none."""

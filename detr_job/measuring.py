@@ -1,5 +1,6 @@
 """`detr-job evaluate`: a model from its folder on a split of a prepared set."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from data_prep.prepared_set import SPLITS, PreparedSet
@@ -8,7 +9,7 @@ from detr_job.data import EvaluationSamples
 from detr_job.errors import JobError
 from detr_job.inference import model_place
 from detr_job.model_folder import load_model
-from detr_job.prediction import predict_split
+from detr_job.prediction import beyond_reach, predict_split
 from detr_job.training_job import working_folder
 from evaluation.coco import CocoResult, evaluate_boxes
 from evaluation.predictions import write_predictions
@@ -25,8 +26,12 @@ def measure(
     batch_size: int,
     device_name: str,
     output_prefix: str = "",
+    say: Callable[[str], None] = lambda _: None,
 ) -> CocoResult:
-    """The COCO numbers. JobError when the classes of model and set differ, or the split is empty."""
+    """The COCO numbers. JobError when the classes of model and set differ, or the split is empty.
+
+    `say` gets what a person should know about them.
+    """
     if split_name not in SPLITS:
         raise JobError(f"--split: {split_name!r} is not one of {', '.join(SPLITS)}")
     writes = {"cvat-output-path": output_prefix} if output_prefix else {}
@@ -44,6 +49,8 @@ def measure(
         split = prepared.pull(folder, [split_name]).split(split_name)
         if not len(split):
             raise JobError(f"the prepared set {set_id} has no images in {split_name}: choose another --split")
+        for sentence in beyond_reach(split, model.family.most_detections, model.config.model.queries):
+            say(f"warning: {sentence}")
         samples = EvaluationSamples(split, model.config.data)
         bf16 = hardware.use_bf16(model.config.training, device, insist=False)
         seen = predict_split(model.family.network, model.family, samples, batch_size, device, bf16=bf16)

@@ -6,6 +6,10 @@ from torch import Tensor
 
 from detr_job.boxes import cxcywh_to_xyxy
 from detr_job.detections import Outputs
+from run_config.job import MOST_BOXES
+
+FEWEST_KEPT = 100
+"""Pairs of query and class that are kept also where there are fewer queries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,24 +21,36 @@ class Detections:
     boxes: Tensor
 
 
+def most_pairs(queries: int) -> int:
+    """How many pairs of query and class an image keeps."""
+    return min(max(queries, FEWEST_KEPT), MOST_BOXES)
+
+
 def softmax_detections(outputs: Outputs, sizes: Tensor) -> list[Detections]:
-    """One detection a query: its most probable class that is not "no object", as DETR was published.
+    """One detection per query: its most probable class that is not "no object", as DETR was published.
 
     outputs: the last layer is taken. sizes: (B, 2), height and width of the original images. In the
-    order of the queries, not of the scores.
+    order of the queries, not of the scores; above MOST_BOXES queries only the best of them.
     """
     scores, labels = outputs.logits[-1].float().softmax(-1)[..., :-1].max(-1)
-    return _split(scores, labels, outputs.boxes[-1], sizes)
+    boxes = outputs.boxes[-1]
+    if scores.shape[1] > MOST_BOXES:
+        best = scores.topk(MOST_BOXES).indices.sort().values
+        scores, labels = scores.gather(1, best), labels.gather(1, best)
+        boxes = boxes.gather(1, best[..., None].expand(-1, -1, 4))
+    return _split(scores, labels, boxes, sizes)
 
 
-def sigmoid_detections(outputs: Outputs, sizes: Tensor, *, most: int = 100) -> list[Detections]:
-    """The best pairs of query and class, at most `most` an image, best first: for logits without "no object".
+def sigmoid_detections(outputs: Outputs, sizes: Tensor, *, most: int | None = None) -> list[Detections]:
+    """The best pairs of query and class, best first: for logits without "no object".
 
-    outputs and sizes as for softmax_detections; a query may answer with several classes.
+    outputs and sizes as for softmax_detections; a query may answer with several classes. `most`: how many
+    pairs an image keeps at most; None: as many as `most_pairs` says for these queries.
     """
     probability = outputs.logits[-1].float().sigmoid()
-    classes = probability.shape[-1]
-    scores, pair = probability.flatten(1).topk(min(most, probability[0].numel()))
+    queries, classes = probability.shape[1:]
+    kept = min(most_pairs(queries) if most is None else most, queries * classes)
+    scores, pair = probability.flatten(1).topk(kept)
     query = (pair // classes)[..., None].expand(-1, -1, 4)
     return _split(scores, pair % classes, outputs.boxes[-1].gather(1, query), sizes)
 

@@ -3,7 +3,7 @@
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +21,32 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff",
 
 
 def predict_files(
-    model_url: str, paths: Sequence[Path], out: Path | None, threshold: float, device_name: str
+    model_url: str,
+    paths: Sequence[Path],
+    out: Path | None,
+    threshold: float,
+    device_name: str,
+    say: Callable[[str], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
-    """One record an image: its path, size and detections. With `out`, also files and pictures there."""
+    """One record an image: its path, size and detections. With `out`, also files and pictures there.
+
+    `say` gets what a person should know about the result.
+    """
     files = image_files(paths)
     device = hardware.choose_device(device_name)
     hardware.prepare(device)
     predictor = Predictor(model_url, device)
     names = picture_names(files)
     records = []
+    full: list[Path] = []
     for path, name in zip(files, names, strict=True):
         try:
             image = decode_image(path.read_bytes())
         except (OSError, ImageError) as error:
             raise JobError(f"{path} cannot be read as an image: {error}") from error
         found = predictor(image, threshold)
+        if predictor.at_limit(found, threshold):
+            full.append(path)
         records.append(
             {
                 "image": os.fsencode(path).decode("utf-8", "replace"),
@@ -49,6 +60,9 @@ def predict_files(
         )
         if out is not None:
             _write(out / name, _jpeg(draw_detections(image, found, predictor.classes)))
+    if full:
+        more = f" and {len(full) - 1} more" if len(full) > 1 else ""
+        say(f"warning: {full[0]}{more}: {predictor.limit_sentence()}")
     if out is not None:
         _write(out / "predictions.json", json.dumps(records, indent=1, ensure_ascii=False).encode())
     return records

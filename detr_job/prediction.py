@@ -1,15 +1,18 @@
 """Predictions of a network on a split, image by image in the set's order."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from data_prep.prepared_set import Split
 from detr_job.data import EvaluationSamples, evaluation_loader, normalised
 from detr_job.detections import Outputs
 from detr_job.family import Family
 from detr_job.hardware import autocast
 from evaluation.predictions import PredictedImage, Prediction, PredictionsFile
+from run_config.job import advised_queries
 
 DIGITS = 3  # of a pixel: finer than any annotation
 COLLAPSED = 1e-3  # of the image's side
@@ -89,3 +92,16 @@ def _spread(boxes: list[Tensor]) -> float:
     most = min((each.shape[1] for each in boxes), default=0)
     together = torch.cat([each[:, :most] for each in boxes]) if boxes else torch.zeros(0)
     return float(together.std(dim=0).mean()) if together.shape[0] > 1 else 0.0
+
+
+def beyond_reach(split: Split, most: int, queries: int) -> Iterator[str]:
+    """A sentence where images of a split have more objects than the model can give boxes."""
+    crowded = [record for record in split.images if len(record.labels) > most]
+    if crowded:
+        worst = max(crowded, key=lambda record: len(record.labels))
+        count, verb = ("1 image", "has") if len(crowded) == 1 else (f"{len(crowded)} images", "have")
+        yield (
+            f"{count} of {split.name} {verb} more objects than this model gives boxes ({most}, "
+            f"model.queries={queries}), most of all {worst.file_name} with {len(worst.labels)}: it cannot find them "
+            f"all. Train with model.queries={advised_queries(len(worst.labels))} or more"
+        )

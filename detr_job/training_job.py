@@ -21,6 +21,7 @@ from detr_job.finetune import load_weights, read_source
 from detr_job.model_folder import ModelConfig, Preprocessing
 from detr_job.models.detr import Detr
 from detr_job.models.imagenet_weights import load_imagenet_weights
+from detr_job.prediction import beyond_reach
 from detr_job.progress import ProgressReport, SayHandler, duration
 from detr_job.run_folder import describe_run, open_run
 from detr_job.stop_request import StopNow, StopRequest
@@ -29,7 +30,7 @@ from detr_job.uploads import AT_END_S, ON_ERROR_S, ON_STOP_S, Uploads, store_pat
 from evaluation.predictions import write_predictions
 from object_store import ObjectStore, open_store
 from run_config.installation import permitted
-from run_config.job import DetrModel, JobConfig
+from run_config.job import MOST_BOXES, DetrModel, JobConfig, advised_queries
 from run_config.job_places import places, with_places
 from run_config.locations import resolve
 from run_config.parameters import split_overrides
@@ -239,6 +240,9 @@ def _announce(
     )
     for warning in _warnings(config, request, local):
         report.say(f"warning: {warning}")
+    for name in PREDICTED_SPLITS:
+        for warning in beyond_reach(local.split(name), family.most_detections, config.model.queries):
+            report.say(f"warning: {warning}")
 
 
 def _warnings(config: JobConfig, request: TrainRequest, local: LocalSet) -> Iterator[str]:
@@ -260,8 +264,12 @@ def _warnings(config: JobConfig, request: TrainRequest, local: LocalSet) -> Iter
         yield (
             f"{len(crowded)} training images have more boxes than the model has queries ({queries}), most of all "
             f"{most.file_name} with {len(most.labels)}: what exceeds them is not learned. Set "
-            f"model.queries={len(most.labels) + 20} or more"
+            f"model.queries={advised_queries(len(most.labels))} or more"
         )
+        if len(most.labels) > MOST_BOXES:
+            yield f"an image gets at most {MOST_BOXES} boxes, whatever model.queries is: cut larger images into parts"
+    if queries > MOST_BOXES:
+        yield f"model.queries={queries} is more than the {MOST_BOXES} boxes an image can get: only the best are kept"
     if not len(local.split("val")):
         yield "the set has no validation part: the last weights are taken, not the best"
     elif not has_boxes(local.split("val")):

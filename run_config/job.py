@@ -23,6 +23,15 @@ LEARNED_CELLS = 50
 """Rows and columns for which the published learned position encoding has vectors."""
 
 
+MOST_BOXES = 5000
+"""Boxes that are kept for an image, whatever the number of queries."""
+
+
+def advised_queries(boxes: int) -> int:
+    """A number of queries for images with up to this many boxes: a few more than boxes."""
+    return min(boxes + 20, MOST_BOXES)
+
+
 class Section(BaseModel):
     """A part of the configuration: unknown keys are refused, values do not change."""
 
@@ -67,7 +76,9 @@ class DetrModel(Section):
     dropout: Fraction = Field(0.1, description="Part of the activations set to 0 in training.")
     pre_norm: bool = Field(False, description="Normalise before attention and feed-forward, not after.")
     queries: Positive = Field(
-        100, description="The most boxes an image can get. Public checkpoints have 100; change it only from scratch."
+        100,
+        description="The most boxes an image can get, up to 5000. Public checkpoints have 100; change it only from "
+        "scratch.",
     )
     aux_loss: bool = Field(True, description="A loss on every decoder layer, not on the last alone.")
 
@@ -99,7 +110,11 @@ class TinyModel(Section):
     encoder_layers: Annotated[int, Field(ge=0)] = Field(1, description="Attention layers on stride 32.")
     decoder_layers: Positive = Field(3, description="Deformable layers, each of which refines the boxes.")
     feedforward_dim: Positive = Field(512, description="Inner width of the feed-forward parts.")
-    queries: Positive = Field(60, description="Tokens taken from the encoder: the most boxes an image can get.")
+    queries: Positive = Field(
+        60,
+        description="Tokens taken from the encoder: the most objects that can be found in an image, up to 5000. The "
+        "best 100 boxes of an image are kept, or as many as there are queries where these are more.",
+    )
     prior_box: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.07,
         description="Side of the prior box on the finest level, as a part of the image; doubles by level.",

@@ -77,6 +77,8 @@ class Outcome:
     there: int = 0
     removed: int = 0
     unreadable: int = 0
+    cut: int = 0
+    """Images with as many boxes as the model can give."""
     warnings: list[str] = field(default_factory=list)
 
     def sentence(self) -> str:
@@ -146,6 +148,8 @@ def annotate(
             progress = Progress(environment, sum(len(task) for task, _ in matching))
             for task, labels in matching:
                 _annotate_task(task, labels, detector, _run_name(place), existing, patience, outcome, progress)
+    if outcome.cut:
+        _warn(outcome, f"On {_count(outcome.cut, 'image')}: {detector.predictor.limit_sentence()}.")
     if not outcome.tasks:
         raise BridgeError(" ".join(outcome.warnings))
     if outcome.unreadable and not outcome.images:
@@ -209,6 +213,7 @@ def _annotate_task(
             if isinstance(image, UnreadableFrame):
                 raise image
             shapes = detector.detect(_Context(frame.name, None), image)
+            outcome.cut += detector.at_limit
         except (UnreadableFrame, UnreadableImage) as error:
             outcome.unreadable += 1
             unread.add(frame.index)

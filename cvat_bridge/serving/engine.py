@@ -100,6 +100,8 @@ class Engine:
                 self.broken = f"{self.device} answers no more ({type(error).__name__})"
                 raise ModelNotNow(f"{self.broken}: the server begins anew") from error
             raise
+        if predictor.at_limit(found, threshold):
+            log.warning("boxes cut", extra={"model": model.url, "reason": predictor.limit_sentence()})
         return found, Timing(loaded - start, decoded - loaded, loop.time() - decoded)
 
     async def _predictor(self, model: TrainedModel) -> Predictor:

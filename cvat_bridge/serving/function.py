@@ -25,6 +25,8 @@ class Detector:
         self.spec = cvataa.DetectionFunctionSpec(
             labels=[cvataa.label_spec(name, index, type="rectangle") for index, name in enumerate(predictor.classes)]
         )
+        self.at_limit = False
+        """Whether the last image got as many boxes as the model can give."""
         self._ids = {name: index for index, name in enumerate(predictor.classes)}
 
     def detect(
@@ -32,8 +34,10 @@ class Detector:
     ) -> Sequence[cvataa.DetectionAnnotation]:
         """Rectangles with their scores. UnreadableImage: the image is damaged."""
         threshold = self.threshold if context.conf_threshold is None else context.conf_threshold
+        everything = self.predictor(upright_rgb_of(image), threshold)
+        self.at_limit = self.predictor.at_limit(everything, threshold)
         shapes = []
-        for found in self.predictor(upright_rgb_of(image), threshold):
+        for found in everything:
             left, top, width, height = found.bbox
             points = [round(each, 2) for each in (left, top, left + width, top + height)]
             shapes.append(cvataa.rectangle(self._ids[found.label], points, score=round(found.score, 4)))

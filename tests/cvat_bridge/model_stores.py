@@ -34,10 +34,12 @@ OUTPUT = "workflow-data/output"
 CLASSES = ("disc", "square")
 
 
-def write_trained_model(folder: Path, classes: tuple[str, ...] = CLASSES, *, ap: float = 0.512, seed: int = 1) -> Path:
+def write_trained_model(
+    folder: Path, classes: tuple[str, ...] = CLASSES, *, ap: float = 0.512, seed: int = 1, **config_of_job: object
+) -> Path:
     """A model with random weights; with a low threshold it sees things everywhere."""
     torch.manual_seed(seed)
-    config = small_config("tiny")
+    config = small_config("tiny", **config_of_job)
     network = build_family(config, len(classes)).network
     info = ModelConfig(
         classes=classes,

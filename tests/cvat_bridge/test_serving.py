@@ -28,6 +28,7 @@ from tests.cvat_bridge.model_stores import (
     picture,
     pin,
     write_run,
+    write_trained_model,
 )
 
 
@@ -87,6 +88,19 @@ def test_the_threshold_is_the_call_s_or_else_the_installation_s(store: Path):
         none = all_of_it.invoke("run-a", call_body(picture(), 1.0)).json()
     assert len(many) > 10
     assert none == []
+
+
+def test_the_number_of_boxes_follows_the_queries_and_a_cut_is_logged(store: Path, caplog: pytest.LogCaptureFixture):
+    sizes = {"data.min_sizes": "[240]", "data.eval_size": 240, "data.max_size": 320}
+    run = write_run(store, "run-a")
+    write_trained_model(run / "model", ("square",), **sizes, **{"model.queries": 450})
+    with model_server(str(store)) as running:
+        answer = running.invoke("run-a", call_body(picture(320, 240), 0.0)).json()
+        assert len(answer) == 450
+        assert "boxes cut" not in caplog.messages
+        running.invoke("run-a", call_body(picture(320, 240), 1e-6))
+    record = next(each for each in caplog.records if each.message == "boxes cut")
+    assert record.reason.startswith("450 boxes in an image are the most that this model gives (model.queries=450)")
 
 
 def test_an_image_is_turned_as_in_training(served: Running):

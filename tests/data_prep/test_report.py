@@ -157,6 +157,23 @@ def test_warnings_name_what_to_mind(exports: list[Export], test: Export | None, 
     assert any(warning in one for one in manifest.warnings), manifest.warnings
 
 
+@pytest.mark.parametrize(
+    ("boxes", "warning"),
+    [
+        (60, ""),
+        (61, "1 image has more than 60 boxes (up to 61 on x.png): the 60 queries of tiny cannot find them all, set "
+             "model.queries=81 or more."),
+        (400, "1 image has more than 100 boxes (up to 400 on x.png): DETR's 100 queries, and the 60 of tiny, cannot "
+              "find them all, set model.queries=420 or more."),
+    ],
+)  # fmt: skip
+def test_a_crowded_image_names_the_number_of_queries(boxes: int, warning: str, tmp_path: Path):
+    export = Export()
+    export.add("x.png", [("cat", k % 60, k // 60, 4, 4) for k in range(boxes)])
+    manifest, _ = page_of(tmp_path, export)
+    assert [one for one in manifest.warnings if "queries" in one] == ([warning] if warning else [])
+
+
 def test_a_class_without_any_box_is_named(tmp_path: Path):
     export = Export(("cat", "dog", "ghost"))
     for number in range(8):

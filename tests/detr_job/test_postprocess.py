@@ -4,7 +4,10 @@ import pytest
 import torch
 
 from detr_job.detections import Outputs
+from detr_job.family import build_family
 from detr_job.postprocess import sigmoid_detections, softmax_detections
+from run_config.job import MOST_BOXES
+from tests.detr_job.pictures import small_config
 
 
 def outputs(logits: list[list[float]], boxes: list[list[float]]) -> Outputs:
@@ -51,3 +54,32 @@ def test_each_image_has_its_own_size_and_rows():
         )[0]
         assert torch.equal(both[index].boxes, alone.boxes)
         assert torch.equal(both[index].scores, alone.scores)
+
+
+@pytest.mark.parametrize(("queries", "expected"), [(60, 100), (100, 100), (450, 450), (MOST_BOXES + 7, MOST_BOXES)])
+def test_the_number_of_boxes_follows_the_queries(queries: int, expected: int):
+    last = Outputs(torch.randn(1, 1, queries, 3), torch.rand(1, 1, queries, 4))
+    found = sigmoid_detections(last, torch.tensor([[100, 200]]))[0]
+    assert len(found.scores) == len(found.labels) == len(found.boxes) == expected
+    assert torch.equal(found.scores, last.logits.sigmoid().flatten().sort(descending=True).values[:expected])
+
+
+def test_above_the_limit_softmax_keeps_the_best_queries_in_their_order():
+    queries = MOST_BOXES + 3
+    logits = torch.zeros(1, 1, queries, 2)
+    logits[..., 0] = torch.rand(queries) + 1
+    logits[0, 0, (0, 77, queries - 1), 0] = -5.0  # the three weakest
+    found = softmax_detections(Outputs(logits, torch.rand(1, 1, queries, 4)), torch.tensor([[100, 200]]))[0]
+    strong = [query for query in range(queries) if query not in {0, 77, queries - 1}]
+    assert torch.equal(found.scores, logits[0, 0].softmax(-1)[strong, 0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "queries", "classes", "most"),
+    [("tiny", 20, 3, 60), ("tiny", 60, 3, 100), ("tiny", 450, 1, 450), ("detr", 20, 3, 20), ("detr", 120, 3, 120)],
+)
+def test_a_family_says_how_many_boxes_an_image_can_get(kind: str, queries: int, classes: int, most: int):
+    family = build_family(small_config(kind, **{"model.queries": queries}), classes)
+    assert family.most_detections == most
+    outputs = Outputs(torch.randn(1, 1, queries, classes + (kind == "detr")), torch.rand(1, 1, queries, 4))
+    assert len(family.detections(outputs, torch.tensor([[10, 10]]))[0].scores) == most
