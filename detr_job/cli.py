@@ -110,6 +110,10 @@ def evaluate(
         print(f"{name:<10} {_digits(value)}")
     for each in result.classes:
         print(f"  {each.name}: AP {_digits(each.ap)}, AP50 {_digits(each.ap50)}, {each.ground_truths} boxes")
+    if result.at_max_dets is not None:
+        wide = result.at_max_dets
+        print(f"at maxDets {wide.max_dets}: AP {_digits(wide.ap)}, AP50 {_digits(wide.ap50)}, AR {_digits(wide.ar)}")
+        print(wide.sentence(sum(each.ground_truths for each in result.classes)))
 
 
 def _warn(sentence: str) -> None:

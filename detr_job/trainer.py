@@ -354,9 +354,9 @@ class Trainer:
             result = evaluate_boxes(self.val_truth, seen.predictions, per_class=False)
         interval.started_s += time.monotonic() - started_s
         step = self.progress.step
-        self.metrics.add(step, step / self.steps_per_epoch, "val", result.numbers())
-        better = self._judge(result.ap)
-        report.say(f"step {step}: val AP {result.ap:.3f}, AP50 {result.ap50:.3f}" + (" (best)" if better else ""))
+        self.metrics.add(step, step / self.steps_per_epoch, "val", result.line())
+        better = self._judge(result.decisive_ap)
+        report.say(f"step {step}: val {result.summary()}" + (" (best)" if better else ""))
         self._say_collapse(report, seen)
         if not better and self._at_end() and self.fraction_done() < 1:
             since = self.progress.evaluations_since_best

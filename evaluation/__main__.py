@@ -4,11 +4,14 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from run_config.command_line import run
+
+if TYPE_CHECKING:  # heavy, see below
+    from evaluation.metrics import SplitMetrics
 
 app = typer.Typer(help="Measure a trained model and write its report.", no_args_is_help=True, add_completion=False)
 
@@ -40,22 +43,35 @@ def report(
     with tempfile.TemporaryDirectory(prefix="evaluation-") as scratch:
         written = write_report(open_store(store), set_id, run_prefix, out, Path(scratch))
     metrics = written.metrics
-    coco = metrics.splits[metrics.headline].coco
+    split = metrics.splits[metrics.headline]
+    wide = split.at_max_dets or None
     if as_json:
         answer = {
             "split": metrics.headline,
-            "ap": coco["ap"],
-            "ap50": coco["ap50"],
+            "ap": split.coco["ap"],
+            "ap50": split.coco["ap50"],
             "threshold": metrics.operating_point.threshold,
             "metrics": str(written.metrics_path),
             "report": str(written.page_path),
         }
+        if wide is not None:
+            answer |= {"max_dets": wide.max_dets, "ap_max_dets": wide.ap, "ap50_max_dets": wide.ap50}
         typer.echo(json.dumps(answer))
         return
-    images = metrics.splits[metrics.headline].images
-    typer.echo(f"AP {coco['ap']:.3f}  AP50 {coco['ap50']:.3f}  ({metrics.headline}, {images} images)")
+    typer.echo(_headline(metrics.headline, split))
+    if wide is not None:
+        typer.echo(f"AP {wide.ap:.3f}  AP50 {wide.ap50:.3f}  (maxDets {wide.max_dets})")
+        typer.echo(wide.sentence(split.ground_truths))
     if "OUT" not in os.environ:  # a step's $OUT is emptied into the run's folder: the path would lead nowhere
         typer.echo(f"report: {written.page_path}")
+
+
+def _headline(name: str, split: "SplitMetrics") -> str:
+    where = f"{name}, {split.images} images"
+    if not split.ground_truths:
+        return f"AP not measurable: no boxes  ({where})"
+    at = ", maxDets 100" if split.at_max_dets else ""
+    return f"AP {split.coco['ap']:.3f}  AP50 {split.coco['ap50']:.3f}  ({where}{at})"
 
 
 def main() -> NoReturn:

@@ -3,6 +3,9 @@
 The definition is pycocotools'; the engine is faster-coco-eval, several times as fast and equal to the
 last printed digit. A number without any ground truth to measure it on (no small object in the split, a
 class that does not occur) is `UNDEFINED`, that is -1 as everywhere in COCO: never NaN, never None.
+
+COCO counts the 100 best predictions of an image and class (`maxDets`). Where an image has more objects than
+that, the numbers are computed a second time with as many predictions counted as it has objects.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from evaluation.ground_truth import GroundTruth
+from evaluation.ground_truth import STANDARD_MAX_DETS, GroundTruth
 from evaluation.predictions import Prediction, checked_predictions
 
 UNDEFINED = -1.0
@@ -21,7 +24,8 @@ UNDEFINED = -1.0
 
 _IOU_50, _IOU_75 = 0, 5
 _ALL, _SMALL, _MEDIUM, _LARGE = range(4)
-_MAX_1, _MAX_10, _MAX_100 = range(3)
+_MAX_1, _MAX_10, _MAX_100, _MAX_DETS = range(4)
+_LIMITS = (1, 10, STANDARD_MAX_DETS)
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -37,6 +41,62 @@ class ClassResult:
     ar_100: float
     ground_truths: int
     """Objects of the class in the split, crowds not counted."""
+    at_max_dets: "ClassAtMaxDets | None" = None
+    """The same with `max_dets` predictions counted, where that is more than 100."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassAtMaxDets:
+    """Average precision and recall of one class with `max_dets` predictions per image and class counted."""
+
+    ap: float
+    ap50: float
+    ar: float
+
+
+@dataclass(frozen=True, slots=True)
+class AtMaxDets:
+    """COCO's numbers for a split with more than 100 objects in an image.
+
+    `max_dets` predictions per image and class are counted: the number of objects in the fullest image.
+    """
+
+    max_dets: int
+    ap: float
+    ap50: float
+    ap75: float
+    ap_small: float
+    ap_medium: float
+    ap_large: float
+    ar: float
+    ar_small: float
+    ar_medium: float
+    ar_large: float
+    beyond_100: int
+    """Objects that cannot count as found among the 100 predictions of COCO's numbers."""
+
+    def sentence(self, objects: int) -> str:
+        """What is counted, and whether recall 1 is out of reach at COCO's limit. `objects`: all of the split."""
+        said = (
+            f"The fullest image has {self.max_dets:,} objects, so as many boxes per image and class are counted; "
+            f"COCO counts {STANDARD_MAX_DETS}"
+        )
+        if not self.beyond_100:
+            return f"{said}."
+        return (
+            f"{said}, and recall 1 cannot be reached there: {self.beyond_100:,} of {objects:,} objects can never "
+            "count as found."
+        )
+
+    def line(self) -> dict[str, float]:
+        """The numbers that a line of metrics.jsonl gets beside COCO's."""
+        return {
+            "max_dets": self.max_dets,
+            "ap_max_dets": self.ap,
+            "ap50_max_dets": self.ap50,
+            "ap75_max_dets": self.ap75,
+            "ar_max_dets": self.ar,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +120,44 @@ class CocoResult:
     ar_medium: float
     ar_large: float
     classes: tuple[ClassResult, ...] = ()
+    at_max_dets: AtMaxDets | None = None
+    """The same where an image has more than 100 objects, with as many predictions counted."""
+
+    @property
+    def decisive_ap(self) -> float:
+        """The AP that all objects can count in: `ap`, or that at `max_dets` where an image has more than 100."""
+        return self.ap if self.at_max_dets is None else self.at_max_dets.ap
 
     def numbers(self) -> dict[str, float]:
-        """The 12 numbers by name, in COCO's order: what a line of metrics.jsonl takes."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "classes"}
+        """The 12 numbers by name, in COCO's order."""
+        left_out = {"classes", "at_max_dets"}
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in left_out}
+
+    def line(self) -> dict[str, float]:
+        """What a line of metrics.jsonl takes: the 12 numbers, and those at `max_dets` where that is more than 100."""
+        return self.numbers() | ({} if self.at_max_dets is None else self.at_max_dets.line())
+
+    def summary(self) -> str:
+        """AP and AP50 for people, with the `maxDets` of each where there are two."""
+        wide = self.at_max_dets
+        if wide is None:
+            return f"AP {self.ap:.3f}, AP50 {self.ap50:.3f}"
+        return (
+            f"AP {wide.ap:.3f}, AP50 {wide.ap50:.3f} at maxDets {wide.max_dets} "
+            f"(AP {self.ap:.3f} at COCO's {STANDARD_MAX_DETS})"
+        )
 
     def to_dict(self) -> dict[str, Any]:
-        """The 12 numbers and `classes`, a list of one mapping per class: plain JSON, no NaN, no null."""
-        return {**self.numbers(), "classes": [asdict(result) for result in self.classes]}
+        """The 12 numbers and `classes`, a list of one mapping per class: plain JSON, no NaN, no null.
+
+        With `at_max_dets`, for the whole and for each class, where an image has more than 100 objects.
+        """
+        whole = {**self.numbers(), "classes": [_present(asdict(result)) for result in self.classes]}
+        return whole | _present({"at_max_dets": None if self.at_max_dets is None else asdict(self.at_max_dets)})
+
+
+def _present(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if value is not None}
 
 
 def evaluate_boxes(
@@ -106,6 +196,27 @@ def evaluate_boxes(
         ar_medium=_mean(recall[:, :, _MEDIUM, _MAX_100]),
         ar_large=_mean(recall[:, :, _LARGE, _MAX_100]),
         classes=_per_class(truth, precision, recall) if per_class else (),
+        at_max_dets=_at_max_dets(truth, precision, recall),
+    )
+
+
+def _at_max_dets(truth: GroundTruth, precision: FloatArray, recall: FloatArray) -> AtMaxDets | None:
+    """The numbers at the limit that follows the data, where the arrays have one."""
+    if precision.shape[-1] <= _MAX_DETS:
+        return None
+    return AtMaxDets(
+        max_dets=truth.max_dets(),
+        ap=_mean(precision[:, :, :, _ALL, _MAX_DETS]),
+        ap50=_mean(precision[_IOU_50, :, :, _ALL, _MAX_DETS]),
+        ap75=_mean(precision[_IOU_75, :, :, _ALL, _MAX_DETS]),
+        ap_small=_mean(precision[:, :, :, _SMALL, _MAX_DETS]),
+        ap_medium=_mean(precision[:, :, :, _MEDIUM, _MAX_DETS]),
+        ap_large=_mean(precision[:, :, :, _LARGE, _MAX_DETS]),
+        ar=_mean(recall[:, :, _ALL, _MAX_DETS]),
+        ar_small=_mean(recall[:, :, _SMALL, _MAX_DETS]),
+        ar_medium=_mean(recall[:, :, _MEDIUM, _MAX_DETS]),
+        ar_large=_mean(recall[:, :, _LARGE, _MAX_DETS]),
+        beyond_100=truth.beyond_standard(),
     )
 
 
@@ -114,6 +225,16 @@ def _per_class(truth: GroundTruth, precision: FloatArray, recall: FloatArray) ->
     counts = dict.fromkeys((category.id for category in truth.categories), 0)
     for annotation in truth.annotations:
         counts[annotation.category_id] += not annotation.iscrowd
+
+    def wide(k: int) -> ClassAtMaxDets | None:
+        if precision.shape[-1] <= _MAX_DETS:
+            return None
+        return ClassAtMaxDets(
+            ap=_mean(precision[:, :, k, _ALL, _MAX_DETS]),
+            ap50=_mean(precision[_IOU_50, :, k, _ALL, _MAX_DETS]),
+            ar=_mean(recall[:, k, _ALL, _MAX_DETS]),
+        )
+
     return tuple(
         ClassResult(
             category_id=category.id,
@@ -122,6 +243,7 @@ def _per_class(truth: GroundTruth, precision: FloatArray, recall: FloatArray) ->
             ap50=_mean(precision[_IOU_50, :, k, _ALL, _MAX_100]),
             ar_100=_mean(recall[:, k, _ALL, _MAX_100]),
             ground_truths=counts[category.id],
+            at_max_dets=wide(k),
         )
         for k, category in enumerate(sorted(truth.categories, key=lambda category: category.id))
     )
@@ -134,7 +256,12 @@ def _mean(values: FloatArray) -> float:
 
 
 def _accumulate(truth: GroundTruth, predictions: Sequence[Prediction]) -> tuple[FloatArray, FloatArray]:
-    """Precision (10 IoUs, 101 recalls, classes, 4 areas, 3 limits) and recall (same without recalls)."""
+    """Precision (10 IoUs, 101 recalls, classes, 4 areas, limits) and recall (same without recalls).
+
+    The limits are COCO's 1, 10 and 100, and `max_dets` where that is more.
+    """
+    max_dets = truth.max_dets()
+    limits = _LIMITS if max_dets == STANDARD_MAX_DETS else (*_LIMITS, max_dets)
     if all(annotation.iscrowd for annotation in truth.annotations):
         # Nothing to find: every number is undefined, and the engine needs no start.
         classes = len(truth.categories)
@@ -178,6 +305,7 @@ def _accumulate(truth: GroundTruth, predictions: Sequence[Prediction]) -> tuple[
         iouType="bbox",
         print_function=_silent,
     )
+    evaluation.params.maxDets = list(limits)
     evaluation.evaluate()
     evaluation.accumulate()
     return np.asarray(evaluation.eval["precision"]), np.asarray(evaluation.eval["recall"])

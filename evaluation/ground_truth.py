@@ -13,6 +13,9 @@ import msgspec
 
 from evaluation.errors import GroundTruthError
 
+STANDARD_MAX_DETS = 100
+"""Predictions of an image and class that COCO counts: the highest `maxDets` of its numbers."""
+
 Box = tuple[float, float, float, float]
 """x, y, width, height in pixels; x and y are the top left corner."""
 
@@ -80,6 +83,16 @@ class GroundTruth(msgspec.Struct, frozen=True):
     def class_names(self) -> tuple[str, ...]:
         """The names in order of their category ids."""
         return tuple(category.name for category in sorted(self.categories, key=lambda category: category.id))
+
+    def max_dets(self) -> int:
+        """Predictions that count per image and class: COCO's 100, or as many as the fullest image has objects."""
+        objects = Counter(annotation.image_id for annotation in self.annotations if not annotation.iscrowd)
+        return max(STANDARD_MAX_DETS, *objects.values(), 0)
+
+    def beyond_standard(self) -> int:
+        """Objects that cannot be found where 100 predictions of an image and class count."""
+        objects = Counter((each.image_id, each.category_id) for each in self.annotations if not each.iscrowd)
+        return sum(max(count - STANDARD_MAX_DETS, 0) for count in objects.values())
 
     def _check(self, name: str) -> None:
         """Refuse what COCO tools would silently get wrong."""

@@ -18,8 +18,6 @@ IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 UNMATCHED = -1
-MAX_PREDICTIONS = 100
-"""COCO looks at the 100 best predictions of an image and class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +43,12 @@ class ImageBoxes:
     """(D,)"""
     scores: FloatArray
     """(D,)"""
+    max_dets: int
+    """Predictions of a class that count: the best ones."""
 
     def of_class(self, label: int) -> "ImageBoxes":
-        """The part that is about one class, at most `MAX_PREDICTIONS` of its predictions."""
-        return self._where(self.truth_labels == label, np.flatnonzero(self.labels == label)[:MAX_PREDICTIONS])
+        """The part that is about one class, at most `max_dets` of its predictions."""
+        return self._where(self.truth_labels == label, np.flatnonzero(self.labels == label)[: self.max_dets])
 
     def at_least(self, score: float) -> "ImageBoxes":
         """The same with only the predictions that reach the score."""
@@ -64,6 +64,7 @@ class ImageBoxes:
             self.boxes[kept],
             self.labels[kept],
             self.scores[kept],
+            self.max_dets,
         )
 
 
@@ -76,6 +77,7 @@ def boxes_by_image(truth: GroundTruth, predictions: Sequence[Prediction]) -> Ite
         wanted[annotation.image_id].append(index)
     for index, prediction in enumerate(predictions):
         found[prediction.image_id].append(index)
+    max_dets = truth.max_dets()
     for image_id in sorted(wanted):
         objects = [truth.annotations[index] for index in wanted[image_id]]
         ranked = [predictions[index] for index in found[image_id]]
@@ -89,6 +91,7 @@ def boxes_by_image(truth: GroundTruth, predictions: Sequence[Prediction]) -> Ite
             np.array([entry.bbox for entry in ranked], np.float64).reshape(-1, 4),
             np.array([label_of[entry.category_id] for entry in ranked], np.int64),
             np.array([entry.score for entry in ranked], np.float64),
+            max_dets,
         )
 
 

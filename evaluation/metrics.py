@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import msgspec
 import numpy as np
+from msgspec import UNSET, UnsetType
 
-from evaluation.coco import UNDEFINED, CocoResult, evaluate_boxes
+from evaluation.coco import UNDEFINED, AtMaxDets, ClassAtMaxDets, CocoResult, evaluate_boxes
 from evaluation.confusion import ImageOutcome, Outcome, confusion_matrix, judge
 from evaluation.ground_truth import GroundTruth
 from evaluation.matching import FloatArray, ImageBoxes, boxes_by_image
@@ -62,6 +63,8 @@ class ClassMetrics(msgspec.Struct, frozen=True):
     at_threshold: Rates
     best_f1: Rates
     curve: Curve
+    at_max_dets: ClassAtMaxDets | UnsetType = UNSET
+    """`ap`, `ap50` and `ar` where the split has `at_max_dets`."""
 
 
 class SizeMetrics(msgspec.Struct, frozen=True):
@@ -95,6 +98,11 @@ class SplitMetrics(msgspec.Struct, frozen=True):
     """Row: what it is; column: what it was taken for; background last in both."""
     curve: Curve
     """All classes together; `precision_at_recall` is the mean over classes."""
+    at_max_dets: AtMaxDets | UnsetType = UNSET
+    """COCO's numbers with as many predictions counted as the fullest image has objects, where that is more than 100.
+
+    The counts, shares and curves of such a split count as many; `coco` and `ar_100` stay at COCO's 100.
+    """
 
 
 class OperatingPoint(msgspec.Struct, frozen=True):
@@ -202,6 +210,7 @@ def _split_metrics(
             at_threshold=_rates(sweep, threshold),
             best_f1=_rates(sweep, sweep.best_threshold()),
             curve=curve,
+            at_max_dets=result.at_max_dets or UNSET,
         )
         for result, sweep, curve in zip(matched.coco.classes, matched.classes, class_curves, strict=True)
     ]
@@ -216,6 +225,7 @@ def _split_metrics(
         sizes=_sizes(matched.coco, outcomes),
         confusion=confusion_matrix(outcomes, len(classes)).tolist(),
         curve=_curve(matched.together, _mean_precision(matched.classes)),
+        at_max_dets=matched.coco.at_max_dets or UNSET,
     )
 
 

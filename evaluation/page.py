@@ -5,12 +5,13 @@ this module prepares values.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from evaluation.charts import COLOURS, GREY, Chart, Series, line_chart
+from evaluation.coco import AtMaxDets
 from evaluation.gallery import Picture
 from evaluation.metrics import Metrics, SplitMetrics
 from evaluation.run_files import MetricsLog
@@ -23,7 +24,13 @@ LOSS_NAMES = {
     "loss_bbox": "box (L1)",
     "loss_giou": "overlap (GIoU)",
 }
-AP_NAMES = {"ap": "AP", "ap50": "AP50", "ap75": "AP75"}
+AP_NAMES = {
+    "ap": "AP",
+    "ap50": "AP50",
+    "ap75": "AP75",
+    "ap_max_dets": "AP at maxDets",
+    "ap50_max_dets": "AP50 at maxDets",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,8 @@ def render(content: PageInput) -> str:
     return environment.get_template("report.html.j2").render(
         metrics=metrics,
         split=split,
+        wide=split.at_max_dets or None,
+        wide_names=wide_names(metrics),
         run_url=content.run_url,
         worst=content.worst,
         best=content.best,
@@ -80,6 +89,12 @@ def render(content: PageInput) -> str:
         details=run_details(content.run),
         class_colours=class_colours(split),
     )
+
+
+def wide_names(metrics: Metrics) -> list[str]:
+    """The numbers at `max_dets` that a table of all splits shows; none where no split has them."""
+    names = [field.name for field in fields(AtMaxDets) if field.name not in {"max_dets", "beyond_100"}]
+    return names if any(split.at_max_dets for split in metrics.splits.values()) else []
 
 
 def share(value: float) -> str:

@@ -97,9 +97,11 @@ def test_evaluate_counts_all_of_them(dense_set: tuple[Path, str], tmp_path: Path
     store, set_id = dense_set
     said: list[str] = []
     model = model_with(tmp_path / "model", 450)
-    measure(str(model), store.as_uri(), set_id, "test", tmp_path, 1, "cpu", say=said.append)
+    result = measure(str(model), store.as_uri(), set_id, "test", tmp_path, 1, "cpu", say=said.append)
     assert len(read_predictions(tmp_path / "predictions" / "test.json").predictions) == 450
     assert said == []
+    assert result.at_max_dets is not None
+    assert (result.at_max_dets.max_dets, result.at_max_dets.beyond_100) == (OBJECTS, OBJECTS - 100)
 
 
 def test_evaluate_says_that_a_model_cannot_find_all_objects(dense_set: tuple[Path, str], tmp_path: Path):

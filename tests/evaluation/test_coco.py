@@ -17,8 +17,10 @@ from evaluation.ground_truth import GroundTruth
 from tests.evaluation.datasets import Coco, Predictions, random_coco
 
 
-def reference(coco: Coco, predictions: Predictions) -> tuple[list[float], np.ndarray, np.ndarray]:
-    """The same by pycocotools: the 12 numbers, precision and recall."""
+def reference(
+    coco: Coco, predictions: Predictions, limits: tuple[int, ...] = (1, 10, 100)
+) -> tuple[list[float], np.ndarray, np.ndarray]:
+    """The same by pycocotools: the 12 numbers, precision and recall. `limits`: its maxDets."""
     with contextlib.redirect_stdout(io.StringIO()):
         wanted = COCO()
         wanted.dataset = copy.deepcopy(coco)
@@ -30,6 +32,7 @@ def reference(coco: Coco, predictions: Predictions) -> tuple[list[float], np.nda
             found.dataset = {**copy.deepcopy(coco), "annotations": []}
             found.createIndex()
         evaluation = COCOeval(wanted, found, "bbox")
+        evaluation.params.maxDets = list(limits)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -108,6 +111,73 @@ def test_more_than_a_hundred_predictions_in_an_image_are_cut_as_pycocotools_does
     coco, predictions = random_coco(5, images=2, classes=1, objects=120)
     assert max(sum(p["image_id"] == i for p in predictions) for i in (1, 2)) > 100
     assert_same_as_pycocotools(coco, predictions)
+
+
+@pytest.mark.parametrize(("seed", "classes", "objects"), [(5, 2, 260), (6, 2, 400), (7, 4, 300)])
+def test_max_dets_follows_the_data_and_gives_the_numbers_of_pycocotools(seed: int, classes: int, objects: int) -> None:
+    coco, predictions = random_coco(seed, images=3, classes=classes, objects=objects)
+    counts = [sum(a["image_id"] == i and not a["iscrowd"] for a in coco["annotations"]) for i in (1, 2, 3)]
+    assert max(counts) > 100
+    result = assert_same_as_pycocotools(coco, predictions)  # the standard numbers stay what they are
+    wide = result.at_max_dets
+    assert wide is not None
+    assert wide.max_dets == max(counts)
+    _, precision, recall = reference(coco, predictions, (1, 10, 100, max(counts)))
+
+    def mean(values: np.ndarray) -> Any:
+        return same(float(np.mean(values[values > -1])))
+
+    assert (wide.ap, wide.ap50, wide.ap75) == tuple(mean(precision[at, :, :, 0, 3]) for at in (slice(None), 0, 5))
+    assert (wide.ap_small, wide.ap_medium, wide.ap_large) == tuple(mean(precision[..., area, 3]) for area in (1, 2, 3))
+    assert (wide.ar, wide.ar_small, wide.ar_medium, wide.ar_large) == tuple(
+        mean(recall[..., area, 3]) for area in range(4)
+    )
+    for k, each in enumerate(result.classes[:-1]):  # the last never occurs
+        assert each.at_max_dets is not None
+        assert each.at_max_dets.ap == mean(precision[:, :, k, 0, 3])
+        assert each.at_max_dets.ap50 == mean(precision[0, :, k, 0, 3])
+        assert each.at_max_dets.ar == mean(recall[:, k, 0, 3])
+    assert wide.ap >= result.ap
+
+
+def test_every_object_of_a_dense_image_can_be_found() -> None:
+    coco = grid(250)
+    predictions = [{"image_id": 1, "category_id": 0, "bbox": a["bbox"], "score": 0.9} for a in coco["annotations"]]
+    result = evaluate_boxes(coco, predictions)
+    assert result.ar_100 == pytest.approx(0.4)
+    assert result.at_max_dets is not None
+    assert (result.at_max_dets.ap, result.at_max_dets.ar, result.decisive_ap) == (1.0, 1.0, 1.0)
+    assert result.at_max_dets.sentence(250) == (
+        "The fullest image has 250 objects, so as many boxes per image and class are counted; COCO counts 100, and "
+        "recall 1 cannot be reached there: 150 of 250 objects can never count as found."
+    )
+    assert result.summary() == "AP 1.000, AP50 1.000 at maxDets 250 (AP 0.406 at COCO's 100)"
+    assert result.line()["max_dets"] == 250
+    assert result.to_dict()["at_max_dets"]["ap"] == 1.0
+
+
+def test_up_to_a_hundred_objects_nothing_is_added() -> None:
+    coco = grid(100)
+    result = evaluate_boxes(coco, [])
+    assert result.at_max_dets is None
+    assert result.line() == result.numbers()
+    assert set(result.to_dict()) == {*result.numbers(), "classes"}
+    assert set(result.to_dict()["classes"][0]) == {"category_id", "name", "ap", "ap50", "ar_100", "ground_truths"}
+    coco["annotations"] += [{**coco["annotations"][0], "id": 1000, "iscrowd": 1}]
+    assert evaluate_boxes(coco, []).at_max_dets is None, "a crowd region is no object to find"
+
+
+def grid(objects: int) -> Coco:
+    """One image with as many objects, none of which touch."""
+    annotations = [
+        {"id": n + 1, "image_id": 1, "category_id": 0, "bbox": [n % 20 * 10, n // 20 * 10, 8, 8], "iscrowd": 0}
+        for n in range(objects)
+    ]
+    return {
+        "images": [{"id": 1, "width": 300, "height": 300}],
+        "categories": [{"id": 0, "name": "cell"}],
+        "annotations": annotations,
+    }
 
 
 def test_perfect_predictions_score_one_whatever_the_annotation_ids() -> None:

@@ -16,7 +16,7 @@ from evaluation.metrics import Measured, Metrics, SplitInput, measure
 from evaluation.predictions import Prediction
 from evaluation.sweep import Sweep
 from tests.evaluation.datasets import Coco, Predictions, random_coco
-from tests.evaluation.test_coco import cases
+from tests.evaluation.test_coco import cases, grid
 
 
 def split(coco: Coco, predictions: Predictions) -> SplitInput:
@@ -107,6 +107,29 @@ def test_no_other_threshold_has_a_better_f1(case: tuple[Coco, Predictions]) -> N
             higher = [t for t, value in f1.items() if math.isclose(value, best) and t > sweep.best_threshold()]
             # A higher threshold with the same F1 keeps the same predictions of this class.
             assert all(sweep.at(t) == sweep.at(sweep.best_threshold()) for t in higher)
+
+
+def test_counts_and_curves_of_a_dense_split_leave_no_object_out() -> None:
+    coco = grid(250)
+    predictions = [
+        {"image_id": 1, "category_id": 0, "bbox": each["bbox"], "score": round(0.9 - each["id"] / 1000, 3)}
+        for each in coco["annotations"]
+    ]
+    test = measured(coco, predictions).metrics.splits["test"]
+    assert (test.at_threshold.right, test.at_threshold.missed, test.best_f1.f1) == (250, 0, 1.0)
+    assert (test.classes[0].curve.recall[0], test.curve.precision_at_recall[100]) == (1.0, 1.0)
+    assert test.confusion == [[250, 0], [0, 0]]
+    assert test.at_max_dets
+    assert np.mean(test.curve.precision_at_recall) == pytest.approx(test.at_max_dets.ap50) == 1.0
+    assert test.coco["ap50"] < 0.5, "COCO's numbers stay at its 100"
+
+
+def test_up_to_a_hundred_objects_the_file_has_no_further_keys() -> None:
+    metrics = measured(*random_coco(3, images=20, classes=4)).metrics
+    assert b"max_dets" not in msgspec.json.encode(metrics)
+    dense = measured(*random_coco(5, images=2, classes=2, objects=300)).metrics
+    assert msgspec.json.decode(msgspec.json.encode(dense), type=Metrics) == dense
+    assert dense.splits["test"].classes[0].at_max_dets
 
 
 def plain_confusion(coco: Coco, predictions: Predictions, threshold: float) -> list[list[int]]:

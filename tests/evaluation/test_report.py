@@ -125,6 +125,21 @@ def test_a_split_without_objects_gets_a_page(tmp_path: Path, images: int) -> Non
     assert (tmp_path / "out" / "outputs" / "ap").read_text() == "-1.000000"
 
 
+def test_a_dense_split_names_both_limits(tmp_path: Path) -> None:
+    coco, predictions = random_coco(5, images=2, classes=2, objects=300)
+    report, page = reported(tmp_path, {"test": (coco, predictions), "val": random_coco(4, images=6, classes=2)})
+    wide = report.metrics.splits["test"].at_max_dets
+    assert wide
+    assert f"AP (maxDets {wide.max_dets})" in page.text
+    assert f"At COCO's maxDets 100 it is {share(report.metrics.splits['test'].coco['ap'])}" in page.text
+    assert share(wide.ap) in page.text
+    assert "recall 1 cannot be reached there" in page.text
+    assert "ap_small at maxDets" in page.text
+    assert float((tmp_path / "out" / "outputs" / "ap").read_text()) == pytest.approx(
+        report.metrics.splits["test"].coco["ap"], abs=1e-6
+    )
+
+
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
     coco, predictions = random_coco(4, images=6, classes=3)
     coco["categories"][0]["name"] = HOSTILE
@@ -223,6 +238,7 @@ def test_the_command_line_reads_out_from_the_environment_and_answers_in_json(tmp
     assert answer["split"] == "test"
     assert answer["ap50"] == pytest.approx(evaluate_boxes(*content).ap50)
     assert Path(answer["report"]).is_file()
+    assert "max_dets" not in answer
     wrong = command_line(*options[:3], "fedcba9876543210", *options[4:], out=tmp_path / "out")
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("error: there is no prepared set fedcba9876543210")
@@ -230,3 +246,28 @@ def test_the_command_line_reads_out_from_the_environment_and_answers_in_json(tmp
     nowhere = command_line(*options, out=None)
     assert nowhere.returncode == 2
     assert "--out" in nowhere.stderr
+
+
+def printed(tmp_path: Path, coco: Coco, found: Predictions) -> list[str]:
+    store = folder_store(tmp_path / "store")
+    put_set(store, {"test": coco})
+    put_run(store, PREFIX, {"test": (coco, found)})
+    done = command_line("--store", store.url, "--set", SET_ID, "--run-prefix", PREFIX, out=tmp_path / "out")
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+def test_a_split_without_boxes_has_no_ap_to_print(tmp_path: Path) -> None:
+    coco, _ = random_coco(4, images=3, classes=2, objects=0)
+    assert printed(tmp_path, coco, []) == ["AP not measurable: no boxes  (test, 3 images)"]
+
+
+def test_both_limits_are_printed_for_a_dense_split(tmp_path: Path) -> None:
+    coco, found = random_coco(5, images=2, classes=2, objects=300)
+    standard, wide, sentence = printed(tmp_path, coco, found)
+    result = evaluate_boxes(coco, found)
+    assert result.at_max_dets is not None
+    assert standard == f"AP {result.ap:.3f}  AP50 {result.ap50:.3f}  (test, 2 images, maxDets 100)"
+    assert wide.startswith(f"AP {result.at_max_dets.ap:.3f}  AP50 ")
+    assert wide.endswith(f"  (maxDets {result.at_max_dets.max_dets})")
+    assert "recall 1 cannot be reached there" in sentence
