@@ -71,12 +71,20 @@ DOCKER ?= docker
 REVISION ?= $(shell git rev-parse HEAD 2>/dev/null)$(shell test -z "$$(git status --porcelain 2>/dev/null)" || echo -dirty)
 IMAGE_PREFIX := $(if $(REGISTRY),$(REGISTRY:/=)/)detr-workflows
 
+ifneq ($(findstring BASE_IMAGE=,$(BUILD_FLAGS)),)
+$(error give the base image as BASE_IMAGE=…, not in BUILD_FLAGS: the labels name it)
+endif
+
 images: ## build the images [REGISTRY=…] [TAG=…] [BASE_IMAGE=…] [BUILD_FLAGS="--build-arg INDEX_URL=…"]
 	@set -e; for name in $(IMAGES); do \
 	  echo "== $(IMAGE_PREFIX)/$$name:$(TAG)"; \
+	  base="$(BASE_IMAGE)"; test -n "$$base" || base=$$(sed -n 's/^ARG BASE_IMAGE=//p' images/$$name/Dockerfile); \
+	  base=$$(DOCKER="$(DOCKER)" sh images/resolve-base.sh "$$base" $(filter --pull,$(BUILD_FLAGS))); \
+	  read -r from base_name digest <<<"$$base"; \
 	  DOCKER_BUILDKIT=1 $(DOCKER) build --file images/$$name/Dockerfile --tag "$(IMAGE_PREFIX)/$$name:$(TAG)" \
 	    --build-arg "VERSION=$(VERSION)" --build-arg "CODE_REVISION=$(REVISION)" --build-arg "SOURCE=$(SOURCE)" \
-	    $(if $(BASE_IMAGE),--build-arg "BASE_IMAGE=$(BASE_IMAGE)") \
+	    --build-arg "BASE_IMAGE=$$from" --label "org.opencontainers.image.base.name=$$base_name" \
+	    --label "org.opencontainers.image.base.digest=$$digest" \
 	    $(if $(CREATED),--label "org.opencontainers.image.created=$(CREATED)") $(BUILD_FLAGS) .; \
 	done
 

@@ -9,36 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 from packaging.utils import canonicalize_name
+
+from tests.images.conftest import docker
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGES: list[str] = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
 IMAGES = ["cpu-steps", "cvat-bridge", "detr-job"]
+SBOM = "/usr/share/detr-workflows/sbom.cdx.json"
 # What Kubernetes gives a step: no root, no rights, nothing to write to but /tmp.
 LOCKED_UP = [
     *("run", "--rm", "--network", "none", "--read-only", "--tmpfs", "/tmp"),
     *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
 ]
-
-
-def docker(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["docker", *words], capture_output=True, text=True, check=False)
-
-
-@pytest.fixture(scope="session")
-def registry() -> str:
-    """Where the images are, or a reason why nobody can look at them."""
-    name = os.environ.get("IMAGES_REGISTRY")
-    if not name:
-        pytest.skip("IMAGES_REGISTRY is not set: it names the registry of `make push`")
-    try:
-        answer = docker("info")
-    except FileNotFoundError:
-        pytest.skip("there is no docker here")
-    if answer.returncode:
-        pytest.skip("docker's daemon does not answer: `docker info` fails")
-    return name
 
 
 @pytest.fixture(params=IMAGES)
@@ -88,6 +74,31 @@ def asked(image: str, program: str) -> Any:
     return json.loads(run(image, "python", "-c", program))
 
 
+def short_name(image: str) -> str:
+    return image.rsplit("/", maxsplit=1)[1].partition(":")[0]
+
+
+def distributions(image: str) -> dict[str, str]:
+    """Version of each Python package that is installed."""
+    program = """
+import importlib.metadata as m, json
+print(json.dumps({d.name: d.version for d in m.distributions()}))
+"""
+    return {canonicalize_name(key): value for key, value in asked(image, program).items()}
+
+
+def inventory(image: str) -> dict[str, Any]:
+    return dict(json.loads(run(image, "cat", SBOM)))
+
+
+def packages(sbom: dict[str, Any], kind: str) -> dict[str, str]:
+    """Version of each component whose package URL is of this kind."""
+    found = [one for one in sbom["components"] if one.get("purl", "").startswith(f"pkg:{kind}/")]
+    versions = {canonicalize_name(one["name"]) if kind == "pypi" else one["name"]: one["version"] for one in found}
+    assert len(versions) == len(found)
+    return versions
+
+
 def importable(image: str, *modules: str) -> dict[str, bool]:
     program = (
         f"import importlib.util as u, json; print(json.dumps({{m: u.find_spec(m) is not None for m in {modules!r}}}))"
@@ -133,14 +144,9 @@ def test_it_holds_nothing_that_installs_or_compiles(image: str) -> None:
 
 
 def test_it_holds_what_the_lock_names_and_nothing_else(image: str) -> None:
-    name = image.rsplit("/", maxsplit=1)[1].partition(":")[0]
-    program = """
-import importlib.metadata as m, json
-print(json.dumps({d.name: d.version for d in m.distributions()}))
-"""
-    installed = {canonicalize_name(key): value for key, value in asked(image, program).items()}
+    installed = distributions(image)
     assert installed.pop("detr-workflows") == PROJECT["project"]["version"]
-    lock = locked(name)
+    lock = locked(short_name(image))
     assert {key: value for key, value in installed.items() if value not in lock.get(key, set())} == {}
 
 
@@ -237,9 +243,67 @@ print(json.dumps(found + [str(f) for f in pathlib.Path("/").glob("*/uv.toml")]))
 
 def test_its_labels_tell_what_it_is(image: str) -> None:
     config = inspect(image)["Config"]
-    labels = {key.rsplit(".", 1)[1]: value for key, value in config["Labels"].items()}
+    labels = {key.removeprefix("org.opencontainers.image."): value for key, value in config["Labels"].items()}
     assert f"/{labels['title']}:" in image
     assert labels["version"] == PROJECT["project"]["version"]
-    assert labels["licenses"] == PROJECT["project"]["license"]
     assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", labels["revision"])
     assert f"CODE_REVISION={labels['revision']}" in config["Env"]
+
+
+def test_its_inventory_is_valid_and_the_same_for_the_same_content(image: str) -> None:
+    text = run(image, "cat", SBOM)
+    sbom = json.loads(text)
+    assert JsonStrictValidator(SchemaVersion.from_version(sbom["specVersion"])).validate_str(text) is None
+    assert "serialNumber" not in sbom
+    assert "timestamp" not in sbom["metadata"]
+    assert sbom["metadata"]["component"]["name"] == f"detr-workflows/{short_name(image)}"
+    assert sbom["metadata"]["component"]["version"] == PROJECT["project"]["version"]
+
+
+def test_its_inventory_lists_each_python_package(image: str) -> None:
+    assert packages(inventory(image), "pypi") == distributions(image)
+
+
+def test_the_inventory_of_the_training_image_lists_the_locked_torch(detr_job: str) -> None:
+    found = packages(inventory(detr_job), "pypi")
+    assert {found["torch"]} == locked("detr-job")["torch"]
+    assert {name for name in found if name.startswith("nvidia-")}
+
+
+def test_its_inventory_lists_each_debian_package_and_a_python(image: str) -> None:
+    rows = run(image, "dpkg-query", "--show", "--showformat", "${db:Status-Abbrev}\t${Package}\t${Version}\n")
+    installed = [row.split("\t") for row in rows.splitlines()]
+    sbom = inventory(image)
+    found = packages(sbom, "deb")
+    assert found == {name: version for status, name, version in installed if status.strip() == "ii"}
+    assert len(found) > 50
+    version = run(image, "python", "-c", "import platform; print(platform.python_version())").strip()
+    # Debian's own, or the one that the official Python images add.
+    assert any(
+        one["version"].startswith(version) for one in sbom["components"] if re.match(r"python(3\.\d+)?$", one["name"])
+    )
+
+
+def test_its_licence_label_is_the_expression_of_its_inventory(image: str) -> None:
+    label = inspect(image)["Config"]["Labels"]["org.opencontainers.image.licenses"]
+    sbom = inventory(image)
+    assert sbom["metadata"]["component"]["licenses"] == [{"expression": label}]
+    assert "LicenseRef-Base-Image" in label
+    proprietary = {one["name"] for one in sbom["components"] if "roprietary" in json.dumps(one.get("licenses"))}
+    assert bool(proprietary) == ("LicenseRef-NVIDIA-Proprietary" in label), proprietary
+    assert bool(proprietary) == (short_name(image) == "detr-job")
+
+
+def test_its_base_is_the_image_that_its_labels_name(image: str) -> None:
+    found = inspect(image)
+    labels = {key: value for key, value in found["Config"]["Labels"].items() if ".image.base." in key}
+    name = labels["org.opencontainers.image.base.name"]
+    digest = labels["org.opencontainers.image.base.digest"]
+    assert re.fullmatch(r"(sha256:[0-9a-f]{64})?", digest)
+    base = f"{name}@{digest}" if digest else name
+    if docker("image", "inspect", base).returncode:
+        pulled = docker("pull", "--quiet", base)
+        assert pulled.returncode == 0, pulled.stderr
+    layers = inspect(base)["RootFS"]["Layers"]
+    assert layers
+    assert found["RootFS"]["Layers"][: len(layers)] == layers

@@ -114,7 +114,7 @@ def test_everything_installed_from_an_index_is_checked_by_hash(image: str) -> No
         for command in run.split(";")
         if re.search(r"\b(pip (install|sync)|uv build)\b", command)
     ]
-    assert len(commands) == 4
+    assert len(commands) == 5
     assert all("--require-hashes" in command or "--no-deps --no-index" in command for command in commands)
 
 
