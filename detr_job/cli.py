@@ -13,6 +13,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from detr_job import leaving
 from run_config import command_line
 
 app = typer.Typer(
@@ -92,7 +93,10 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(envvar="OUT", help="Also write predictions/<split>.json here; a step's $OUT.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images of equal shape predicted at once.")] = 4,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images of equal shape predicted at once; empty: 4, or fewer where memory is short."),
+    ] = None,
     device: Device = "auto",
     output_prefix: Annotated[
         str, typer.Option(help="Of a workflow: where its artifacts go below the store, refused where not allowed.")
@@ -153,4 +157,4 @@ def predict(
 
 def main() -> NoReturn:
     """Entry point."""
-    command_line.run(app)
+    leaving.run_to_the_end(lambda: command_line.run(app))

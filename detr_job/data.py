@@ -7,7 +7,6 @@ neither the number of workers nor a restart changes what the model sees.
 import functools
 import math
 import os
-import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -19,8 +18,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data_prep.prepared_set import Split
-from detr_job import pixels
+from detr_job import pixels, shared_memory
 from detr_job.augmentation import Sample, augment, resize, resized, resized_size
+from detr_job.batch_stream import start_worker
 from detr_job.boxes import xyxy_to_cxcywh
 from detr_job.detections import Targets
 from run_config.job import Data
@@ -29,6 +29,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as DETR 
 CACHE_LIMIT_BYTES = 4 << 30
 POOL_BATCHES = 16  # batches that are sorted by shape together
 MAX_WORKERS = 8
+TRAINING_PREFETCH, EVALUATION_PREFETCH = 4, 2  # batches that a worker prepares ahead
 ORDER_STREAM, SAMPLE_STREAM = 1, 2  # (seed, epoch) alone would be the same numbers as (seed, epoch, 0)
 
 Key = tuple[int, int]
@@ -131,8 +132,12 @@ class ReducedImages:
         """Decode all images, with all processors."""
         self.pixels = torch.empty(self.size_bytes, dtype=torch.uint8)
         with ThreadPoolExecutor(processors()) as pool:
-            for _ in pool.map(self._fill, range(len(self.shapes))):
-                pass
+            try:
+                for _ in pool.map(self._fill, range(len(self.shapes))):
+                    pass
+            except BaseException:  # a request to stop must not wait for the images that are left
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
     def _fill(self, index: int) -> None:
         self._image(index).copy_(resized(read_sample(self.split, index), *self.shapes[index]).image)
@@ -178,18 +183,22 @@ class TrainingSamples(Dataset[tuple[int, Sample]]):
 
 
 class EpochBatches(Sampler[list[Key]]):
-    """Batches of (epoch, index) without end, from batch number `start` of the whole run."""
+    """Batches of (epoch, index) without end, from batch number `start` of the whole run.
 
-    def __init__(self, split: Split, batch_size: int, seed: int, start: int = 0) -> None:
+    Each comes in `parts`, one after the other, as equal as they can be.
+    """
+
+    def __init__(self, split: Split, batch_size: int, seed: int, start: int = 0, parts: int = 1) -> None:
         self.aspect = np.array([record.width / record.height for record in split.images])
-        self.batch_size, self.seed, self.start = min(batch_size, len(split)), seed, start
+        self.batch_size, self.seed, self.start, self.parts = min(batch_size, len(split)), seed, start, parts
         self.batches_per_epoch = len(split) // self.batch_size
 
     def __iter__(self) -> Iterator[list[Key]]:
         epoch, position = divmod(self.start, self.batches_per_epoch)
         while True:
             for batch in self.epoch(epoch)[position:]:
-                yield [(epoch, int(index)) for index in batch]
+                for part in np.array_split(batch, self.parts):
+                    yield [(epoch, int(index)) for index in part]
             epoch, position = epoch + 1, 0
 
     def epoch(self, epoch: int) -> NDArray[np.int64]:
@@ -253,36 +262,43 @@ def processors() -> int:
 
 def training_loader(samples: TrainingSamples, batches: EpochBatches, device: torch.device) -> DataLoader[Batch]:
     """The endless stream of training batches."""
-    workers = worker_count(samples.data, device)
+    images = -(-batches.batch_size // batches.parts)
+    wanted = shared_memory.Workers(worker_count(samples.data, device), TRAINING_PREFETCH)
+    workers = shared_memory.fitting(wanted, images, *largest_canvas(samples.split, samples.data))
     return DataLoader(
         samples,  # type: ignore[arg-type]  # the stubs know datasets that are indexed by int alone
         batch_sampler=batches,
         collate_fn=collate,
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
+        num_workers=workers.count,
+        prefetch_factor=workers.prefetch if workers.count else None,
         pin_memory=device.type == "cuda",
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_worker,
     )
+
+
+def largest_canvas(split: Split, data: Data) -> tuple[int, int]:
+    """(height, width) that no training batch exceeds."""
+    if data.augmentation.recipe == "published":  # a crop may turn any picture upright
+        return data.max_size, data.max_size
+    return _largest(split, max(data.min_sizes), data.max_size)
+
+
+def _largest(split: Split, size: int, max_size: int) -> tuple[int, int]:
+    shapes = {resized_size(record.width, record.height, size, max_size) for record in split.images}
+    return max((height for _, height in shapes), default=1), max((width for width, _ in shapes), default=1)
 
 
 def evaluation_loader(samples: EvaluationSamples, batch_size: int, device: torch.device) -> DataLoader[Batch]:
     """All images of a split once, unpadded."""
-    workers = 0 if samples.kept is not None else worker_count(samples.data, device)
+    split, data = samples.split, samples.data
+    wanted = shared_memory.Workers(0 if samples.kept is not None else worker_count(data, device), EVALUATION_PREFETCH)
+    workers = shared_memory.fitting(wanted, batch_size, *_largest(split, data.eval_size, data.max_size))
     return DataLoader(
         samples,  # type: ignore[arg-type]  # collated to Batch
-        batch_sampler=equal_shape_batches(samples.split, samples.data, batch_size),
+        batch_sampler=equal_shape_batches(split, data, batch_size),
         collate_fn=collate,
-        num_workers=workers,
+        num_workers=workers.count,
+        prefetch_factor=workers.prefetch if workers.count else None,
         pin_memory=device.type == "cuda",
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_worker,
     )
-
-
-def _start_worker(worker: int) -> None:
-    """Workers share the machine: one thread each. Ctrl-C and Argo signal all processes of a job at once; only
-    the one that trains answers, and it needs its workers to the end of the step.
-    """
-    del worker
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -21,3 +21,13 @@ class StoreLeftBehind(JobError):
     """Training ended, but the store could not be reached to take the rest."""
 
     exit_code = 75
+
+
+class WorkersLost(JobError):
+    """A process that prepares batches was killed, crashed or hangs; the weights are whole, and a restart goes on."""
+
+    exit_code = 75
+
+
+class OutOfMemory(JobError):
+    """The device or this machine has too little memory for the settings; the same would fail again."""

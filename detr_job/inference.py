@@ -17,8 +17,9 @@ from detr_job import pixels
 from detr_job.augmentation import Sample, resize
 from detr_job.data import Batch, collate, normalised
 from detr_job.errors import JobError
-from detr_job.hardware import autocast, hardware_name, use_bf16
+from detr_job.hardware import autocast, use_bf16
 from detr_job.model_folder import TrainedModel, load_model
+from detr_job.out_of_memory import DoesNotFit, released
 from object_store import open_store
 from run_config.locations import resolve
 
@@ -124,12 +125,12 @@ def still_answers(device: torch.device) -> bool:
 
 @contextmanager
 def _memory(device: torch.device) -> Iterator[None]:
-    """Give back what PyTorch holds in reserve, when a GPU has no more; NoMemory says so."""
+    """Give back what PyTorch holds in reserve, when a device has no more; NoMemory says so."""
     try:
-        yield
-    except torch.OutOfMemoryError as error:
-        torch.cuda.empty_cache()
-        raise NoMemory(f"{hardware_name(device)} has no memory left: use a larger one, or fewer models") from error
+        with released(device):
+            yield
+    except DoesNotFit as full:
+        raise NoMemory(f"no memory is left ({full.in_use}): use a larger device, or fewer models") from None
 
 
 def upright_rgb(data: bytes) -> Image.Image:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data_prep.prepared_set import SPLITS, PreparedSet
-from detr_job import hardware
+from detr_job import hardware, out_of_memory
 from detr_job.data import EvaluationSamples
 from detr_job.errors import JobError
 from detr_job.inference import model_place
@@ -16,6 +16,8 @@ from evaluation.predictions import write_predictions
 from object_store import open_store
 from run_config.installation import permitted
 
+BATCH_SIZE = 4
+
 
 def measure(
     model_url: str,
@@ -23,7 +25,7 @@ def measure(
     set_id: str,
     split_name: str,
     out: Path | None,
-    batch_size: int,
+    batch_size: int | None,
     device_name: str,
     output_prefix: str = "",
     say: Callable[[str], None] = lambda _: None,
@@ -53,7 +55,11 @@ def measure(
             say(f"warning: {sentence}")
         samples = EvaluationSamples(split, model.config.data)
         bf16 = hardware.use_bf16(model.config.training, device, insist=False)
-        seen = predict_split(model.family.network, model.family, samples, batch_size, device, bf16=bf16)
+        may_halve, batch_size = batch_size is None, batch_size or BATCH_SIZE
+        with out_of_memory.explained(device, "--batch-size"):
+            seen = predict_split(
+                model.family.network, model.family, samples, batch_size, device, bf16=bf16, may_halve=may_halve
+            )
         if out is not None:
             content = seen.file(set_id, split_name, model.description, model.info.classes)
             path = out / "predictions" / f"{split_name}.json"

@@ -3,7 +3,8 @@
 import io
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,24 @@ from PIL import Image
 from data_prep.prepared_set import ImageError, decode_image
 from detr_job import hardware
 from detr_job.drawing import draw_detections
-from detr_job.errors import JobError
-from detr_job.inference import Predictor
+from detr_job.errors import JobError, OutOfMemory
+from detr_job.inference import NoMemory, Predictor
 
 DRAWN = ".found.jpg"  # ends the names of drawn pictures
 STEM_BYTES = 200  # a file name has at most 255
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 
 
+@contextmanager
+def _no_memory_is_final() -> Iterator[None]:
+    """A server of several models may have room a moment later; a command that predicts one image at a time has not."""
+    try:
+        yield
+    except NoMemory as error:
+        raise OutOfMemory(f"{error}, a model that was trained with a smaller data.eval_size, or --device cpu") from None
+
+
+@_no_memory_is_final()
 def predict_files(
     model_url: str,
     paths: Sequence[Path],

@@ -1,18 +1,24 @@
 """Predictions of a network on a split, image by image in the set's order."""
 
+import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from data_prep.prepared_set import Split
-from detr_job.data import EvaluationSamples, evaluation_loader, normalised
+from detr_job.batch_stream import batches_of
+from detr_job.data import Batch, EvaluationSamples, evaluation_loader, normalised
 from detr_job.detections import Outputs
+from detr_job.errors import OutOfMemory
 from detr_job.family import Family
 from detr_job.hardware import autocast
+from detr_job.out_of_memory import DoesNotFit, released
 from evaluation.predictions import PredictedImage, Prediction, PredictionsFile
 from run_config.job import advised_queries
+
+log = logging.getLogger(__name__)
 
 DIGITS = 3  # of a pixel: finer than any annotation
 COLLAPSED = 1e-3  # of the image's side
@@ -52,30 +58,68 @@ def predict_split(
     device: torch.device,
     *,
     bf16: bool,
+    may_halve: bool = True,
 ) -> SplitPredictions:
-    """Run the network on every image. Images of equal shape share a batch, so nothing is padded."""
+    """Run the network on every image. Images of equal shape share a batch, so nothing is padded.
+
+    A batch that does not fit into memory is divided, which changes no result; OutOfMemory where it may not be.
+    """
     was_training = network.training
     network.eval()
     records = samples.split.images
     found: dict[int, list[Prediction]] = {}
     corners: list[Tensor] = []
-    for batch in evaluation_loader(samples, batch_size, device):
+
+    def predict(batch: Batch) -> None:
         moved = batch.to(device)
         with autocast(device, bf16=bf16):
             outputs: Outputs = network(normalised(moved), moved.padding_mask)
         sizes = torch.tensor([(records[i].height, records[i].width) for i in batch.indices], dtype=torch.float32)
+        detected = family.detections(outputs, sizes)
         corners.append(outputs.boxes[-1].float())
-        for index, detections in zip(batch.indices, family.detections(outputs, sizes), strict=True):
+        for index, detections in zip(batch.indices, detected, strict=True):
             image_id = records[index].image_id
             rows = torch.cat((detections.boxes, detections.scores[:, None]), dim=1).cpu()
             found[index] = [
                 Prediction(image_id, label, _xywh(x1, y1, x2, y2), score)
                 for (x1, y1, x2, y2, score), label in zip(rows.tolist(), detections.labels.tolist(), strict=True)
             ]
+
+    with batches_of(evaluation_loader(samples, batch_size, device)) as batches:
+        at_once = batch_size
+        for loaded in batches:
+            start = 0
+            while start < len(loaded.indices):
+                batch = _images_of(loaded, start, start + at_once)
+                try:
+                    with released(device):
+                        predict(batch)
+                except DoesNotFit as full:
+                    at_once = _smaller(len(batch.indices), full, may_halve=may_halve)
+                else:
+                    start += len(batch.indices)
     network.train(was_training)
     images = tuple(PredictedImage(record.image_id, record.width, record.height) for record in records)
     predictions = tuple(prediction for index in range(len(records)) for prediction in found[index])
     return SplitPredictions(images, predictions, _spread(corners))
+
+
+def _images_of(batch: Batch, start: int, end: int) -> Batch:
+    """Some images of a batch, without their own targets, which prediction does not look at."""
+    mask = None if batch.padding_mask is None else batch.padding_mask[start:end]
+    return replace(batch, images=batch.images[start:end], padding_mask=mask, indices=batch.indices[start:end])
+
+
+def _smaller(images: int, full: DoesNotFit, *, may_halve: bool) -> int:
+    """How many images to try next, after so many at once did not fit."""
+    what = f"predicting {images} images at once" if images > 1 else "predicting 1 image"
+    if images == 1 or not may_halve:
+        raise OutOfMemory(
+            f"{what} ran out of memory ({full.in_use}): lower evaluation.batch_size (--batch-size of `detr-job "
+            "evaluate`), data.eval_size or model.queries"
+        )
+    log.warning("%s ran out of memory (%s): going on with %d", what, full.in_use, images // 2)
+    return images // 2
 
 
 def _xywh(x1: float, y1: float, x2: float, y2: float) -> tuple[float, float, float, float]:

@@ -13,6 +13,7 @@ from run_config.command_line import code_version
 
 FORMAT = 1
 RUN, METRICS = "run.json", "metrics.jsonl"
+MICRO_BATCH = "micro_batch_size"  # only there after a batch did not fit into memory
 # What may differ between two starts of one run without changing what is trained.
 _MAY_DIFFER = frozenset({"data.workers", "evaluation.batch_size", "checkpoints.keep", "training.log_interval"})
 
@@ -65,10 +66,17 @@ def open_run(store: ObjectStore, description: dict[str, Any]) -> dict[str, Any]:
         _same_run(store.url, before, description)
         started = before.get("started", description["started"])
         description = {**description, "started": started, "restarts": int(before.get("restarts", 0)) + 1}
+        if MICRO_BATCH in before:
+            description[MICRO_BATCH] = before[MICRO_BATCH]
     # Of two that start at the same moment under one name, the store lets one through.
-    content = json.dumps(description, indent=2, ensure_ascii=False).encode()
-    store.put_bytes(RUN, content, if_absent=before is None)
+    write_run(store, description, if_absent=before is None)
     return description
+
+
+def write_run(store: ObjectStore, description: dict[str, Any], *, if_absent: bool = False) -> None:
+    """Write run.json."""
+    content = json.dumps(description, indent=2, ensure_ascii=False).encode()
+    store.put_bytes(RUN, content, if_absent=if_absent)
 
 
 def _read(store: ObjectStore) -> dict[str, Any] | None:

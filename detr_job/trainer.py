@@ -9,6 +9,7 @@ it had not been.
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from data_prep.prepared_set import LocalSet, Split
 from detr_job import checkpoint as checkpoints
+from detr_job.batch_stream import batches_of
 from detr_job.checkpoint import Checkpoint, Progress, host_copy
 from detr_job.data import (
     Batch,
@@ -26,10 +28,12 @@ from detr_job.data import (
     training_loader,
 )
 from detr_job.ema import MovingAverage
-from detr_job.errors import Interrupted, NotFinite
+from detr_job.errors import Interrupted, NotFinite, OutOfMemory, WorkersLost
 from detr_job.family import Family
 from detr_job.hardware import autocast, memory_gib, use_bf16
+from detr_job.micro_batches import MicroBatches
 from detr_job.optimizer import build_optimizer, rate_factor, restore_optimizer, set_rates
+from detr_job.out_of_memory import DoesNotFit, released
 from detr_job.prediction import SplitPredictions, predict_split
 from detr_job.progress import ProgressReport, duration
 from detr_job.run_folder import METRICS, Metrics
@@ -65,15 +69,24 @@ class Trainer:
         device: torch.device,
         uploads: Uploads,
         stop: StopRequest,
+        micro: MicroBatches,
+        *,
+        evaluation_batch_chosen: bool,
     ) -> None:
         self.config, self.family, self.local = config, family, local
         self.run, self.device, self.uploads, self.stop = run, device, uploads, stop
+        self.micro, self.evaluation_batch_chosen = micro, evaluation_batch_chosen
         self.network = family.network.to(device).to(memory_format=torch.channels_last)
+        # A forward pass changes these before the step is whole: a step that is broken off takes them back.
+        norms = (module for module in self.network.modules() if isinstance(module, torch.nn.BatchNorm2d))
+        self._statistics = [buffer for norm in norms for buffer in norm.buffers()]
+        self._statistics_before = [buffer.clone() for buffer in self._statistics]
         self.bf16 = use_bf16(config.training, device)
         self.optimizer = build_optimizer(self.network, config.optimizer)
         decay = config.training.ema_decay
         self.ema = MovingAverage(self.network, decay) if decay else None
         self.train_split, self.val_split = local.split("train"), local.split("val")
+        self.train_samples: TrainingSamples | None = None
         self.val_samples = EvaluationSamples(self.val_split, config.data)
         self.val_truth = GroundTruth.read(self.val_split.annotations_path) if has_boxes(self.val_split) else None
         self.progress = Progress()
@@ -186,14 +199,20 @@ class Trainer:
     # The loop -------------------------------------------------------------------------------------
 
     def train(self, report: ProgressReport) -> None:
-        """Train to the end of the schedule, or until somebody asks to stop (Interrupted)."""
+        """Train to the end of the schedule, or until somebody asks to stop (Interrupted).
+
+        WorkersLost: saved as well.
+        """
         self._began_s = time.monotonic() - self.progress.elapsed_s
         report.begin(self.fraction_done())
         try:
             self._loop(report)
         except StopNow:
             pass  # the request is looked at below, as everywhere
-        except NotFinite:
+        except WorkersLost:
+            self._save_unsaved()
+            raise
+        except (NotFinite, OutOfMemory):
             self.send_metrics()
             raise
         finally:
@@ -203,6 +222,11 @@ class Trainer:
         self.send_metrics()
 
     def _loop(self, report: ProgressReport) -> None:
+        with ExitStack() as loader:
+            self._steps(report, loader)
+
+    def _steps(self, report: ProgressReport, loader: ExitStack) -> None:
+        """Step by step; the batches come from what is open in `loader`."""
         batches: Iterator[Batch] | None = None
         interval = Interval()
         threads = thread_choice(self.device, time_budget=self.total_steps is None)
@@ -215,12 +239,18 @@ class Trainer:
                 return
             if batches is None:
                 with self.stop.at_once():
-                    batches = self._batches()
+                    batches = loader.enter_context(self._batches())
             step, started_s = self.progress.step, time.monotonic()
             set_rates(self.optimizer, rate_factor(self.config.schedule, self.fraction_done()))
             # Dropout must not depend on how often the run was interrupted.
             torch.manual_seed((self.config.training.seed << 32) + step)
-            self._unseen.append(self._step(batches, step + 1, interval))
+            try:
+                self._unseen.append(self._step(batches, step + 1, interval))
+            except DoesNotFit as full:
+                report.say(f"warning: {self.micro.halve(step + 1, full.in_use)}")
+                loader.close()
+                batches = None
+                continue
             self.progress = replace(self.progress, step=step + 1, elapsed_s=self._elapsed_s())
             if threads is not None:
                 threads.step_took(time.monotonic() - started_s)
@@ -231,26 +261,17 @@ class Trainer:
                 interval = Interval()
 
     def _step(self, batches: Iterator[Batch], number: int, interval: Interval) -> StepRecord:
-        """One update of the weights from `accumulate` batches."""
-        accumulate, clip = self.config.data.accumulate, self.config.optimizer.clip_norm
-        images: list[str] = []
-        sums: Tensor | None = None
-        names: tuple[str, ...] = ()
-        for _ in range(accumulate):
-            asked = time.monotonic()
-            batch = next(batches)
-            interval.waited_s += time.monotonic() - asked
-            interval.images += len(batch.indices)
-            images += [self.train_split.images[index].file_name for index in batch.indices]
-            moved = batch.to(self.device)
-            with autocast(self.device, bf16=self.bf16):
-                outputs = self.network(normalised(moved), moved.padding_mask)
-            losses = self.family.criterion(outputs, moved.targets)
-            (losses.total / accumulate).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            names = ("loss", *losses.terms)
-            values = torch.stack([value.float() for value in (losses.total.detach(), *losses.terms.values())])
-            sums = values / accumulate if sums is None else sums + values / accumulate
-        assert sums is not None
+        """One update of the weights. One that is broken off or does not fit (DoesNotFit) leaves no trace."""
+        if self._statistics:
+            torch._foreach_copy_(self._statistics_before, self._statistics)  # one call for all of them
+        try:
+            images, names, sums = self._gradients(batches, interval)
+        except BaseException:
+            self.optimizer.zero_grad(set_to_none=True)
+            if self._statistics:
+                torch._foreach_copy_(self._statistics, self._statistics_before)
+            raise
+        clip = self.config.optimizer.clip_norm
         if clip:
             norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), clip, foreach=True)
         else:  # looked at all the same: a gradient that is not finite would break the weights unseen
@@ -262,14 +283,51 @@ class Trainer:
         if self.ema is not None:
             self.ema.update(self.network, number - 1)
         interval.steps += 1
-        return StepRecord.of(number, tuple(images), names, sums)
+        interval.images += len(images)
+        return StepRecord.of(number, images, names, sums)
 
-    def _batches(self) -> Iterator[Batch]:
+    def _gradients(
+        self, batches: Iterator[Batch], interval: Interval
+    ) -> tuple[tuple[str, ...], tuple[str, ...], Tensor]:
+        """Add up the gradients of a step's batches, weighted by their images.
+
+        The file names of the images, and the names and the means of the losses.
+        """
+        images: list[str] = []
+        sums: Tensor | None = None
+        names: tuple[str, ...] = ()
+        accumulate = self.config.data.accumulate
+        for _ in range(accumulate * self.micro.parts):
+            asked = time.monotonic()
+            with self.stop.in_step():
+                batch = next(batches)
+            interval.waited_s += time.monotonic() - asked
+            images += [self.train_split.images[index].file_name for index in batch.indices]
+            share = accumulate * self.micro.batch_size / len(batch.indices)
+            with released(self.device):
+                names, values = self._backward(batch, share)
+            sums = values if sums is None else sums + values
+        assert sums is not None
+        return tuple(images), names, sums
+
+    def _backward(self, batch: Batch, share: float) -> tuple[tuple[str, ...], Tensor]:
+        """Add the gradient of a batch, divided by `share`; names and values of its losses, divided as well."""
+        moved = batch.to(self.device)
+        with autocast(self.device, bf16=self.bf16):
+            outputs = self.network(normalised(moved), moved.padding_mask)
+        losses = self.family.criterion(outputs, moved.targets)
+        (losses.total / share).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        values = torch.stack([value.float() for value in (losses.total.detach(), *losses.terms.values())])
+        return ("loss", *losses.terms), values / share
+
+    def _batches(self) -> AbstractContextManager[Iterator[Batch]]:
         """Training batches from where the run stands."""
         data, seed = self.config.data, self.config.training.seed
         start = self.progress.step * data.accumulate
-        order = EpochBatches(self.train_split, data.batch_size, seed, start)
-        return iter(training_loader(TrainingSamples(self.train_split, data, seed), order, self.device))
+        order = EpochBatches(self.train_split, data.batch_size, seed, start, self.micro.parts)
+        if self.train_samples is None:
+            self.train_samples = TrainingSamples(self.train_split, data, seed)
+        return batches_of(training_loader(self.train_samples, order, self.device))
 
     # When ------------------------------------------------------------------------------------------
 
@@ -392,19 +450,26 @@ class Trainer:
 
     def predict(self, samples: EvaluationSamples, network: torch.nn.Module) -> SplitPredictions:
         """Predictions of a network on a split."""
-        batch_size = self.config.evaluation.batch_size
-        return predict_split(network, self.family, samples, batch_size, self.device, bf16=self.bf16)
+        batch_size, may_halve = self.config.evaluation.batch_size, not self.evaluation_batch_chosen
+        return predict_split(
+            network, self.family, samples, batch_size, self.device, bf16=self.bf16, may_halve=may_halve
+        )
 
     def _stop(self, report: ProgressReport) -> None:
         """Save, wait until that is in the store, and leave."""
         step = self.progress.step
         if self._saved_step != step:
             report.say(f"{self.stop.name}: saving step {step}")
-            self.save()
-        self.send_metrics()
+        self._save_unsaved()
         self.uploads.finish(store_patience_s(ON_STOP_S))
         where = f"after step {step}, which is saved" if step else "before the first step"
         raise Interrupted(f"stopped by {self.stop.name} {where}; run the same again to go on from there")
+
+    def _save_unsaved(self) -> None:
+        """Hand what is not saved yet to the uploads."""
+        if self._saved_step != self.progress.step:
+            self.save()
+        self.send_metrics()
 
     def load_best(self) -> None:
         """Put the best weights into the network: by validation AP, or the last where nothing was validated."""

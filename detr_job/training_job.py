@@ -1,11 +1,12 @@
 """`detr-job train` from its options to what a run leaves behind."""
 
 import dataclasses
+import functools
 import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,18 @@ from typing import Any
 import torch
 
 from data_prep.prepared_set import LocalSet, PreparedSet
-from detr_job import hardware, model_folder
+from detr_job import hardware, leaving, micro_batches, model_folder, out_of_memory
 from detr_job.data import EvaluationSamples
-from detr_job.errors import Interrupted, JobError, NotFinite, StoreLeftBehind
+from detr_job.errors import Interrupted, JobError, NotFinite, OutOfMemory, StoreLeftBehind, WorkersLost
 from detr_job.family import Family, build_family
 from detr_job.finetune import load_weights, read_source
+from detr_job.micro_batches import MicroBatches
 from detr_job.model_folder import ModelConfig, Preprocessing
 from detr_job.models.detr import Detr
 from detr_job.models.imagenet_weights import load_imagenet_weights
 from detr_job.prediction import beyond_reach
 from detr_job.progress import ProgressReport, SayHandler, duration
-from detr_job.run_folder import describe_run, open_run
+from detr_job.run_folder import MICRO_BATCH, describe_run, open_run, write_run
 from detr_job.stop_request import StopNow, StopRequest
 from detr_job.trainer import Trainer, has_boxes
 from detr_job.uploads import AT_END_S, ON_ERROR_S, ON_STOP_S, Uploads, store_patience_s
@@ -34,7 +36,7 @@ from run_config.job import MOST_BOXES, DetrModel, JobConfig, advised_queries
 from run_config.job_places import places, with_places
 from run_config.locations import resolve
 from run_config.parameters import split_overrides
-from run_config.presets import load_job_config
+from run_config.presets import is_chosen, load_job_config
 
 FROM_SCRATCH_IMAGES = 10_000
 PREDICTED_SPLITS = ("val", "test")
@@ -64,6 +66,13 @@ class TrainRequest:
 
 def job_config(request: TrainRequest) -> JobConfig:
     """The preset or file, under the options, under the overrides."""
+    if request.epochs and request.minutes:
+        raise JobError("epochs and minutes are both set: a run has one length, choose one")
+    return load_job_config(request.model, _chosen(request))
+
+
+def _chosen(request: TrainRequest) -> list[str]:
+    """What the options and the overrides set, as overrides."""
     options = {
         "schedule.epochs": request.epochs,
         "schedule.minutes": request.minutes,
@@ -71,10 +80,8 @@ def job_config(request: TrainRequest) -> JobConfig:
         "optimizer.lr": request.learning_rate,
         "training.seed": request.seed,
     }
-    if request.epochs and request.minutes:
-        raise JobError("epochs and minutes are both set: a run has one length, choose one")
     given = [f"{key}={value}" for key, value in options.items() if value]
-    return load_job_config(request.model, [*given, *split_overrides(request.overrides)])
+    return [*given, *split_overrides(request.overrides)]
 
 
 def train(request: TrainRequest) -> None:
@@ -85,15 +92,17 @@ def train(request: TrainRequest) -> None:
     stop, uploads, report = StopRequest(), Uploads(), ProgressReport()
     with stop.installed(), working_folder() as folder, _warnings_shown(report):
         try:
+            with out_of_memory.explained(device, micro_batches.LOWER):
+                with stop.at_once():
+                    job = _prepare(request, config, device, folder, uploads, stop, report)
+                job.trainer.train(report)
+                _leave_behind(job, report)
             with stop.at_once():
-                job = _prepare(request, config, device, folder, uploads, stop, report)
-            job.trainer.train(report)
-            _leave_behind(job, report)
-            uploads.finish(store_patience_s(AT_END_S))
+                uploads.finish(store_patience_s(AT_END_S))
         except StopNow:
             uploads.finish(store_patience_s(ON_STOP_S))
             raise Interrupted(f"stopped by {stop.name}; run the same again to go on from there") from None
-        except NotFinite:
+        except (NotFinite, OutOfMemory, WorkersLost):
             # The checkpoints and metrics before it may still be on their way.
             with suppress(StoreLeftBehind):
                 uploads.finish(store_patience_s(ON_ERROR_S))
@@ -138,8 +147,18 @@ def _prepare(
     _check_data(local)
     torch.manual_seed(config.training.seed)
     family = build_family(config, len(local.class_names))
-    _open_run(request, config, local, family, device, run)
-    trainer = Trainer(config, family, local, run, device, uploads, stop)
+    description = _open_run(request, config, local, family, device, run)
+    trainer = Trainer(
+        config,
+        family,
+        local,
+        run,
+        device,
+        uploads,
+        stop,
+        _micro_batches(request, config, local, description, functools.partial(_record, uploads, run, description)),
+        evaluation_batch_chosen=is_chosen("evaluation.batch_size", request.model, _chosen(request)),
+    )
     _announce(report, config, request, local, family, device, bf16=trainer.bf16)
     trainer.resume(report.say)
     if trainer.progress.step == 0:
@@ -148,15 +167,37 @@ def _prepare(
     return _Job(request, config, local, trainer)
 
 
+def _micro_batches(
+    request: TrainRequest,
+    config: JobConfig,
+    local: LocalSet,
+    description: dict[str, Any],
+    record: Callable[[int], None],
+) -> MicroBatches:
+    return MicroBatches(
+        min(config.data.batch_size, len(local.split("train"))),
+        chosen=is_chosen("data.batch_size", request.model, _chosen(request)),
+        halved=MICRO_BATCH in description,
+        record=record,
+    )
+
+
+def _record(uploads: Uploads, run: ObjectStore, description: dict[str, Any], images: int) -> None:
+    """Write to run.json how many images go through the network at once, for the next start of this run."""
+    description[MICRO_BATCH] = images
+    uploads.put("run", functools.partial(write_run, run, description))
+
+
 @contextmanager
 def working_folder() -> Iterator[Path]:
     """Where data is pulled to: DETR_JOB_CACHE, where it stays, or a folder that goes with the process."""
     kept = os.environ.get("DETR_JOB_CACHE")
     if kept:
         Path(kept).mkdir(parents=True, exist_ok=True)
-        yield Path(kept)
+        with leaving.in_time():
+            yield Path(kept)
     else:
-        with tempfile.TemporaryDirectory(prefix="detr-job-") as folder:
+        with tempfile.TemporaryDirectory(prefix="detr-job-") as folder, leaving.in_time():
             yield Path(folder)
 
 

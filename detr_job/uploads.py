@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Callable
 
+from detr_job import leaving
 from detr_job.errors import JobError, StoreLeftBehind
 from object_store import StoreError
 
@@ -16,19 +17,19 @@ log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 # How long an unreachable store is waited for: when the process was asked to stop, when training has
-# ended, and when it broke.
-ON_STOP_S, AT_END_S, ON_ERROR_S = 10 * 60.0, 30 * 60.0, 60.0
+# ended, and when it failed.
+ON_STOP_S, AT_END_S, ON_ERROR_S = 40.0, 30 * 60.0, 40.0
+CLOSING_S = 5.0  # what the rest of the way out gets, of the time that is left
 
 
 def store_patience_s(default_s: float) -> float:
-    """`default_s`, or DETR_JOB_STORE_PATIENCE_S where that is set and shorter."""
+    """`default_s`, or DETR_JOB_STORE_PATIENCE_S where that is set and shorter; less where the process must end."""
     text = os.environ.get("DETR_JOB_STORE_PATIENCE_S", "")
-    if not text:
-        return default_s
     try:
-        return min(float(text), default_s)
+        chosen_s = min(float(text), default_s) if text else default_s
     except ValueError:
         raise JobError(f"DETR_JOB_STORE_PATIENCE_S must be a number of seconds, not {text!r}") from None
+    return max(min(chosen_s, leaving.left_s() - CLOSING_S), 0.0)
 
 
 class Uploads:

@@ -112,9 +112,14 @@ def fail(message: str, code: int) -> NoReturn:
     with contextlib.suppress(BrokenPipeError):  # what was printed before, in its order
         sys.stdout.flush()
     print(f"error: {message}", file=sys.stderr, flush=True)
+    leave_sentence(message)
+    sys.exit(code)
+
+
+def leave_sentence(message: str) -> None:
+    """Leave the sentence where Kubernetes picks it up."""
     # Outside a container there is no such file; inside it is a mount that the kubelet made for us.
     if TERMINATION_LOG.exists():
         with contextlib.suppress(OSError):
             # Argo makes it the node's message. The kubelet reads 4096 bytes.
             TERMINATION_LOG.write_text(without_tags(message)[:1000], encoding="utf-8")
-    sys.exit(code)

@@ -37,10 +37,22 @@ def load_job_config(name: str, overrides: Sequence[str] = ()) -> JobConfig:
 
     Raises ConfigError: an unknown name or key, a value of the wrong type or out of bounds.
     """
-    tree = _read(name, seen=())
+    return checked(_overridden(_read(name, seen=()), overrides), name)
+
+
+def is_chosen(key: str, name: str, overrides: Sequence[str] = ()) -> bool:
+    """Whether a person set this key, in a file or an override; else its value is a preset's or the default."""
+    value: object = _overridden(_read(name, seen=(), presets=False), overrides)
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value is not None
+
+
+def _overridden(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The tree under `section.key=value` overrides, in their order."""
     for override in overrides:
         tree = _merge(tree, override_tree(override))
-    return checked(tree, name)
+    return tree
 
 
 def override_tree(override: str) -> dict[str, Any]:
@@ -59,9 +71,11 @@ def config_keys() -> tuple[str, ...]:
     return tuple(dict.fromkeys(key.name for key in keys()))
 
 
-def _read(name: str, seen: tuple[Path, ...], where: str = "") -> dict[str, Any]:
-    """The file's tree laid over its bases."""
+def _read(name: str, seen: tuple[Path, ...], where: str = "", *, presets: bool = True) -> dict[str, Any]:
+    """The file's tree laid over its bases; without `presets`, of files alone."""
     if name in preset_names():
+        if not presets:
+            return {}
         text, place, folder = _preset(name).read_text(encoding="utf-8"), f"preset {name}", None
     else:
         path = Path(name)
@@ -83,7 +97,7 @@ def _read(name: str, seen: tuple[Path, ...], where: str = "") -> dict[str, Any]:
         raise ConfigError(f"{place}: base must be the name of a preset or a file")
     if folder is not None and base not in preset_names() and Path(base).suffix in (".yaml", ".yml"):
         base = str(folder / base)
-    return _merge(_read(base, seen, f"{place}: base: "), tree)
+    return _merge(_read(base, seen, f"{place}: base: ", presets=presets), tree)
 
 
 def _preset(name: str) -> Traversable:

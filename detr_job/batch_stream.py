@@ -1,0 +1,200 @@
+"""Batches of a DataLoader whose worker processes end with their reader, and are missed when they do not deliver.
+
+PyTorch's own loader leaves three ways to wait for ever: workers that are joined when the interpreter ends
+and ignore SIGTERM, workers that hang, and the locks that a killed worker held. Here workers are killed when
+the block ends, a thread looks whether they work while somebody waits for a batch, and on Linux the kernel
+kills them when the process that started them is gone.
+"""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import torch
+from torch.utils.data import DataLoader
+
+from detr_job import leaving
+from detr_job.errors import WorkersLost
+
+STALL_S = 30.0  # without a batch, and without work of any worker
+BLIND_STALL_S = 600.0  # the same where nobody can tell whether workers work
+WORK_S = 0.1  # of processor time: idle workers need less, to look for their parent
+TICK_S = 1.0
+CLOSE_S = 5.0
+UNBLOCK_S = 15.0  # after the workers were killed
+PR_SET_PDEATHSIG = 1
+
+Item = TypeVar("Item")
+
+
+@contextmanager
+def batches_of(loader: DataLoader[Item], stall_s: float = STALL_S) -> Iterator[Iterator[Item]]:
+    """The batches; whatever way the block is left, no worker is alive after it.
+
+    The iterator raises WorkersLost: a worker was killed, has crashed, or none worked for `stall_s`.
+    """
+    if not loader.num_workers:
+        yield iter(loader)
+        return
+    before = set(multiprocessing.active_children())
+    stream: _Stream[Item] | None = None
+    try:
+        with _sigchld_kept():
+            iterator = iter(loader)
+        stream = _Stream(iterator, _started_since(before), stall_s)
+        yield stream
+    finally:
+        _end_workers(stream, _started_since(before))
+
+
+def _started_since(before: set[BaseProcess]) -> list[BaseProcess]:
+    return [process for process in multiprocessing.active_children() if process not in before]
+
+
+@contextmanager
+def _sigchld_kept() -> Iterator[None]:
+    """PyTorch's handler raises wherever the main thread is, also in the middle of a step, when a worker dies."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL if handler is None else handler)
+
+
+class _Stream(Iterator[Item], Generic[Item]):
+    """An iterator of a loader with its workers, and a thread that watches them."""
+
+    def __init__(self, iterator: Iterator[Item], workers: Sequence[BaseProcess], stall_s: float) -> None:
+        self.iterator, self.workers, self.stall_s = iterator, tuple(workers), stall_s
+        self.closed = threading.Event()
+        self._waiting = False
+        self._taken = 0  # batches that came, or failed to
+        self._stalled = False
+        threading.Thread(target=self._watch, name="batches", daemon=True).start()
+
+    def __next__(self) -> Item:
+        self._waiting = True
+        try:
+            return next(self.iterator)
+        except (RuntimeError, OSError, EOFError) as error:
+            lost = self._lost()
+            if lost is None:
+                raise
+            raise WorkersLost(lost) from error
+        finally:
+            self._waiting = False
+            self._taken += 1
+
+    def _lost(self) -> str | None:
+        """Why a batch did not come, where that is a worker's end; it may take a moment to be seen."""
+        if self._stalled:
+            return (
+                f"the {len(self.workers)} processes that prepare batches delivered nothing and did no work for "
+                f"{self.stall_s:.0f} s (stopped, or the disk with the data does not answer): run the same again to go "
+                "on, with data.workers=0 if it happens again"
+            )
+        limit_s = time.monotonic() + 1
+        while time.monotonic() < limit_s:
+            codes = [worker.exitcode for worker in self.workers if worker.exitcode is not None]
+            if codes:
+                return f"a process that prepares batches {_ended(codes[0])}"
+            time.sleep(0.01)
+        return None
+
+    def _watch(self) -> None:
+        """Kill the workers when nothing is prepared while somebody waits: that ends the waiting."""
+        idle_s, taken, worked_s = 0.0, 0, 0.0
+        blind = not Path("/proc/self/stat").exists()
+        # Counted in looks, not by a clock: after a pause of the whole job, all is as it was.
+        while not self.closed.wait(TICK_S):
+            now_s = sum(processor_s(worker.pid) for worker in self.workers)
+            if not self._waiting or taken != self._taken or now_s - worked_s > WORK_S:
+                idle_s, taken, worked_s = 0.0, self._taken, now_s
+                continue
+            idle_s += TICK_S
+            if idle_s >= (BLIND_STALL_S if blind else self.stall_s):
+                self._stalled = True
+                kill(self.workers)
+                if not self.closed.wait(UNBLOCK_S) and taken == self._taken:
+                    leaving.end_now(WorkersLost.exit_code, self._lost() or "")
+                return
+
+
+def _ended(exit_code: int) -> str:
+    """What the end of a worker means, and what to do."""
+    if exit_code == -signal.SIGKILL:
+        return (
+            "was killed (SIGKILL), most likely because this machine or container had no memory left: run the same "
+            "again to go on; if it happens again, lower data.workers or give it more memory"
+        )
+    if exit_code == -signal.SIGBUS:
+        return (
+            "crashed (SIGBUS), most likely because /dev/shm is full: run the same again to go on; if it happens again, "
+            "lower data.workers or enlarge /dev/shm"
+        )
+    how = f"was ended by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"ended with exit code {exit_code}"
+    return f"{how}: run the same again to go on, with data.workers=0 if it happens again"
+
+
+def processor_s(pid: int | None) -> float:
+    """Seconds of processor that a process has used so far; 0 where that cannot be seen."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def kill(workers: Sequence[BaseProcess]) -> None:
+    """End them at once, also those that are stopped."""
+    for worker in workers:
+        worker.kill()
+
+
+def _end_workers(stream: _Stream[Item] | None, workers: Sequence[BaseProcess]) -> None:
+    if stream is not None:
+        stream.closed.set()
+        # In a thread of its own: the locks that PyTorch takes here may be held by a worker that was killed.
+        shutdown = getattr(stream.iterator, "_shutdown_workers", None)
+        if shutdown is not None:
+            closing = threading.Thread(target=shutdown, name="closing", daemon=True)
+            closing.start()
+            closing.join(CLOSE_S)
+    kill(workers)
+    for worker in workers:
+        worker.join(CLOSE_S)
+
+
+def start_worker(_worker: int) -> None:
+    """Begin a worker: one thread, since workers share the machine, and an end with the parent.
+
+    Ctrl-C and Argo signal all processes of a job at once; only the one that trains answers, and it needs its
+    workers to the end of the step.
+    """
+    _end_with_parent()
+    torch.set_num_threads(1)
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _end_with_parent() -> None:
+    """Elsewhere than on Linux, PyTorch's worker looks for its parent every few seconds."""
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    parent = multiprocessing.parent_process()
+    if parent is not None and os.getppid() != parent.pid:  # it ended before we asked
+        os._exit(1)

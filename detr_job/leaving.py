@@ -1,0 +1,156 @@
+"""The end of a command's process: it comes in time and with the right exit code, whatever still hangs.
+
+`run_to_the_end` is the whole life of the process. From the first SIGTERM or Ctrl-C, or from the moment in
+which the work has failed, the process has LEAVE_WITHIN_S to end by itself. A thread counts that time: it
+does not need the main thread, which may wait for a disk, a device or a lock. The process is then left with
+os._exit, so that neither other threads nor handlers of the interpreter's end can hold it.
+
+What the job does with a signal while it trains is in stop_request.py.
+"""
+
+import contextlib
+import math
+import os
+import select
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import NoReturn
+
+from detr_job.stop_request import StopNow
+from run_config import command_line
+
+# Under the minute that is promised, and under the grace period of a training pod (120 s).
+LEAVE_WITHIN_S = 50.0
+BUG = 1
+
+
+class _Countdown:
+    """A thread that ends the process when its time is over."""
+
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+        self._changed = threading.Lock()
+        self._ends_at_s: float | None = None
+        self._code, self._reason = BUG, ""
+        threading.Thread(target=self._wait, name="leaving", daemon=True).start()
+
+    def watch_signals(self) -> None:
+        """Start at a SIGTERM or SIGINT, also while the main thread is in a long call and runs no handler."""
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+
+    def start(self, code: int, reason: str) -> None:
+        """Count from now, unless that began earlier; the later exit code holds."""
+        with self._changed:
+            if self._ends_at_s is None:
+                self._ends_at_s, self._reason = time.monotonic() + LEAVE_WITHIN_S, reason
+            self._code = code
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._writer, b"\0")
+
+    def left_s(self) -> float:
+        """Seconds until the process is ended; infinite before the start."""
+        return math.inf if self._ends_at_s is None else max(self._ends_at_s - time.monotonic(), 0.0)
+
+    def _wait(self) -> None:
+        while True:
+            left_s = self.left_s()
+            if not select.select([self._reader], [], [], None if left_s == math.inf else left_s)[0]:
+                end_now(self._code, f"the process was still busy {LEAVE_WITHIN_S:.0f} s after {self._reason}")
+            for number in os.read(self._reader, 64):
+                if number in (signal.SIGTERM, signal.SIGINT) and self._ends_at_s is None:
+                    self.start(command_line.PASSING_FAULT, signal.Signals(number).name)
+
+
+_countdown: _Countdown | None = None  # only in a process that runs one command
+
+
+def run_to_the_end(command: Callable[[], object]) -> NoReturn:
+    """Run a command in the main thread and leave the process with its exit code."""
+    global _countdown  # noqa: PLW0603 - one process, one end
+    _countdown = _Countdown()
+    _countdown.watch_signals()
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _stop)
+    code = _code_of(command)
+    _countdown.start(code, "its work had ended")
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not disturb the cleaning up
+    raise StopNow
+
+
+def left_s() -> float:
+    """Seconds until the process is ended; infinite while nothing asked it to leave."""
+    return math.inf if _countdown is None else _countdown.left_s()
+
+
+def _code_of(command: Callable[[], object]) -> int:
+    """Run it; the exit code that the interpreter would give. A traceback is printed as the interpreter would."""
+    try:
+        try:
+            command()
+        except StopNow:
+            command_line.fail("stopped by SIGTERM; run the same again", command_line.PASSING_FAULT)
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        print(end.code, file=sys.stderr)
+    except BaseException:  # noqa: BLE001 - what nobody handles is printed, and the process must end
+        sys.excepthook(*sys.exc_info())
+    return BUG
+
+
+@contextlib.contextmanager
+def in_time() -> Iterator[None]:
+    """An exception that leaves this block starts the countdown: what is cleaned up afterwards may hang."""
+    try:
+        yield
+    except BaseException as error:
+        if _countdown is not None:
+            _countdown.start(_exit_code(error), f"its work had failed ({type(error).__name__})")
+        raise
+
+
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, StopNow):
+        return command_line.PASSING_FAULT
+    if isinstance(error, KeyboardInterrupt):
+        return command_line.INTERRUPTED
+    code = getattr(error, "exit_code", BUG)
+    return code if isinstance(code, int) else BUG
+
+
+def end_now(code: int, why: str) -> NoReturn:
+    """End the process from any thread, with a sentence that says where the main thread was."""
+    sentence = f"{why}, in {_place_of_main_thread()}, and was ended"
+    if code == command_line.PASSING_FAULT:
+        sentence += "; run the same again"
+    # Not print: the main thread may hold the lock of the stream.
+    with contextlib.suppress(OSError):
+        os.write(2, f"error: {sentence}\n".encode(errors="replace"))
+    command_line.leave_sentence(sentence)
+    # Where processes do not end with their parent by themselves.
+    multiprocessing = sys.modules.get("multiprocessing")
+    with contextlib.suppress(Exception):
+        for child in multiprocessing.active_children() if multiprocessing else ():
+            child.kill()
+    os._exit(code)
+
+
+def _place_of_main_thread() -> str:
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    if frame is None:
+        return "a thread that has ended"
+    last = traceback.extract_stack(frame)[-1]
+    return f"{last.name} ({last.filename}:{last.lineno})"

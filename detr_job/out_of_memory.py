@@ -1,0 +1,78 @@
+"""Memory that a device or this machine does not have: how it is told from other faults, and what is said of it.
+
+What is done about it is decided where the memory is used: micro_batches.py, prediction.py.
+"""
+
+import gc
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from detr_job.errors import OutOfMemory
+from detr_job.hardware import hardware_name, memory_gib
+
+# PyTorch has a type of its own for its GPU allocator alone.
+_SENTENCES = (
+    "can't allocate memory",  # DefaultCPUAllocator
+    "not enough memory: you tried to allocate",  # the same on other systems
+    "CUDA error: out of memory",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+
+
+class DoesNotFit(Exception):
+    """Something did not fit into memory; `in_use` says what was. Nothing of it is held any more."""
+
+    def __init__(self, in_use: str) -> None:
+        super().__init__(in_use)
+        self.in_use = in_use
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of PyTorch, NumPy or Python says so."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sentence in str(error) for sentence in _SENTENCES)
+
+
+@contextmanager
+def released(device: torch.device) -> Iterator[None]:
+    """Out of memory within becomes DoesNotFit, after what was computed within has been released."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        in_use = memory_in_use(device)
+        traceback.clear_frames(error.__traceback__)  # their variables hold the activations
+    else:
+        return
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    raise DoesNotFit(in_use) from None
+
+
+@contextmanager
+def explained(device: torch.device, lower: str) -> Iterator[None]:
+    """Out of memory within becomes one sentence (OutOfMemory); `lower`: what to lower."""
+    try:
+        with released(device):
+            yield
+    except DoesNotFit as full:
+        raise OutOfMemory(f"out of memory: {full.in_use}; lower {lower}") from None
+
+
+def memory_in_use(device: torch.device) -> str:
+    """`NVIDIA T4: 14.2 GiB in use by this process, 0.1 of 14.6 GiB free`."""
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        own = torch.cuda.memory_reserved(device)
+        return (
+            f"{hardware_name(device)}: {own / 2**30:.1f} GiB in use by this process, "
+            f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+        )
+    return f"this machine: {memory_gib(device):.1f} GiB in use by this process at most"

@@ -1,0 +1,70 @@
+"""How many worker processes the shared memory has room for: batches come from them through /dev/shm.
+
+A container has 64 MB there unless it is given more, and a worker that finds it full crashes or loses its batch.
+"""
+
+import functools
+import logging
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+PLACE = Path("/dev/shm")  # noqa: S108 - where Linux has it
+# The rest is for the batches of an evaluation beside those of training, and for other programs.
+USABLE = 0.75
+SMALL_TENSORS_BYTES = 64 << 10  # boxes and labels of a batch, each in pages of its own
+LEAST_PREFETCH = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """How many processes, and how many batches each prepares ahead."""
+
+    count: int
+    prefetch: int
+
+
+def fitting(wanted: Workers, images: int, height: int, width: int, place: Path | None = None) -> Workers:
+    """The workers wanted, or as many as there is shared memory for, which is said.
+
+    images, height, width: the largest batch, whose pixels have 3 bytes and one of the padding mask.
+    """
+    if not wanted.count or (place is None and sys.platform != "linux"):
+        return wanted
+    place = place or PLACE
+    batch = 4 * images * height * width + SMALL_TENSORS_BYTES
+    free = free_bytes(place)
+    most = int(free * USABLE) // batch - 1  # one more is in the hands of the network
+    for prefetch in range(wanted.prefetch, LEAST_PREFETCH - 1, -1):
+        if wanted.count * prefetch <= most:
+            return Workers(wanted.count, prefetch)
+    count = max(most // LEAST_PREFETCH, 0)
+    _say_once(
+        f"data.workers: {wanted.count} processes need {_mib((wanted.count * LEAST_PREFETCH + 1) * batch / USABLE)} of "
+        f"shared memory for their batches, {place} has {_mib(free)} free: using {count}. More: docker run "
+        "--shm-size, on a cluster roles.train.sharedMemory"
+    )
+    return Workers(count, LEAST_PREFETCH)
+
+
+def free_bytes(place: Path) -> int:
+    """What can be written there; 0 where it is missing or read-only."""
+    if not os.access(place, os.W_OK | os.X_OK):
+        return 0
+    space = os.statvfs(place)
+    if not space.f_blocks:  # mounted without a limit
+        return sys.maxsize
+    return space.f_bavail * space.f_frsize
+
+
+def _mib(size_bytes: float) -> str:
+    return f"{size_bytes / 2**20:.0f} MiB"
+
+
+@functools.cache
+def _say_once(sentence: str) -> None:
+    """Every evaluation asks again."""
+    log.warning("%s", sentence)
