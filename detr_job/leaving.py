@@ -139,7 +139,7 @@ def end_now(code: int, why: str) -> NoReturn:
     # Not print: the main thread may hold the lock of the stream.
     with contextlib.suppress(OSError):
         os.write(2, f"error: {sentence}\n".encode(errors="replace"))
-    command_line.leave_sentence(sentence)
+    command_line.leave_termination_message(sentence)
     # Where processes do not end with their parent by themselves.
     multiprocessing = sys.modules.get("multiprocessing")
     with contextlib.suppress(Exception):

@@ -112,11 +112,11 @@ def fail(message: str, code: int) -> NoReturn:
     with contextlib.suppress(BrokenPipeError):  # what was printed before, in its order
         sys.stdout.flush()
     print(f"error: {message}", file=sys.stderr, flush=True)
-    leave_sentence(message)
+    leave_termination_message(message)
     sys.exit(code)
 
 
-def leave_sentence(message: str) -> None:
+def leave_termination_message(message: str) -> None:
     """Leave the sentence where Kubernetes picks it up."""
     # Outside a container there is no such file; inside it is a mount that the kubelet made for us.
     if TERMINATION_LOG.exists():
