@@ -1,7 +1,7 @@
-// Argo's own substitution over one template, as its controller does it when a step is executed.
+// Argo's own substitution over templates, as its controller does it when it executes a step.
 //
-// Reads {"template", "arguments", "globals"} as JSON on stdin and writes the template as the pod would get it.
-// The controller substitutes a template with a retry strategy twice: `again` repeats it as often as one likes.
+// Reads a list of {"template", "arguments", "globals", "again"} as JSON on stdin, and writes the list of templates as
+// their pods would get them. The controller substitutes again for each attempt of a retry: `again` says how often.
 package main
 
 import (

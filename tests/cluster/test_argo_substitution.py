@@ -37,7 +37,7 @@ def substituted(tmp_path_factory: pytest.TempPathFactory) -> Substituted:
     if go is None:
         pytest.skip("go is not on the PATH: it builds tests/argo_substitution (https://go.dev/doc/install)")
     program = tmp_path_factory.mktemp("go") / "argo-substitution"
-    build = [go, "build", "-mod=readonly", "-buildvcs=false", "-o", str(program), "."]
+    build = [go, "build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-o", str(program), "."]
     environment = {**os.environ, "CGO_ENABLED": "0"}
     done = subprocess.run(build, cwd=PROGRAM, env=environment, capture_output=True, text=True, check=False, timeout=840)
     assert done.returncode == 0, done.stderr

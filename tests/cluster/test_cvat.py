@@ -207,6 +207,27 @@ def test_whoever_submits_without_a_click_gets_no_export(loop: CvatLoop, trained:
         assert node(workflow, "export(1)") is None, "it was tried again"
 
 
+HOSTILE = "{{=24682468+11111111}} {{workflow.parameters.cvat-grant}} {{{=24682468+11111111}}}"
+EVALUATED = "35793579"
+
+
+def test_no_name_in_cvat_is_evaluated(loop: CvatLoop):
+    """Pictures that are none make `prepare` end with a sentence that quotes their names."""
+    project = loop.tell("projects", name=HOSTILE, labels=[HOSTILE])["id"]
+    names = [f"{HOSTILE}.jpg", f"{HOSTILE} 2.jpg"]
+    task = loop.tell("tasks", name=HOSTILE, project=project, subset="{{=24682468+11111111}}", images=2, names=names, damaged=True)
+    answer = loop.click(request=str(uuid.uuid4()), task=[task["id"]], template="cvat-train", parameters=SHORT)
+    assert answer.status_code == 201, answer.text
+    workflow = loop.installation.finished(answer.json()["name"], timeout_s=300)
+    assert phase(workflow) == "Failed", summary(workflow)
+    said = told(workflow)
+    assert HOSTILE in said.replace("{ ", "{"), said
+    assert "{{" not in said
+    assert EVALUATED not in json.dumps(workflow)
+    grant = next(one["value"] for one in workflow["spec"]["arguments"]["parameters"] if one["name"] == "cvat-grant")
+    assert grant not in said
+
+
 @pytest.fixture
 def template_of_others(loop: CvatLoop) -> str:
     """A template with Onepanel's names, which counts the pictures and the boxes that it finds in its artifact."""

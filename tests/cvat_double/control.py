@@ -2,7 +2,9 @@
 
 GET  /_double/state                   users with tokens and sessions, tasks, projects, storages, requests seen
 POST /_double/faults  {"slow_s": 1}   turn knobs (faults.py)
+POST /_double/projects {"name": "Parts", "labels": ["bolt"]}      labels beside those of the drawn parts
 POST /_double/tasks   {"name": "Parts 2", "images": 4, "seed": 1, "project": 3, "with_boxes": false}
+                      {…, "names": ["a.jpg", "b.png"], "damaged": true}   other names; pictures that are none
 POST /_double/away    {"seconds": 3, "how": "closed" | "502"}
 POST /_double/revoke  {"user": "service"}
 POST /_double/nuclio  {"address": "http://…:8070"}   where automatic annotation finds its functions
@@ -11,12 +13,15 @@ POST /_double/nuclio  {"address": "http://…:8070"}   where automatic annotatio
 import functools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+
+from tests.cvat_double.drawing import LABELS
 
 if TYPE_CHECKING:
     from tests.cvat_double.server import CvatDouble
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
 def control_routes(double: "CvatDouble") -> list[Route]:
     actions: dict[str, Callable[[CvatDouble, dict], object]] = {
         "faults": _faults,
+        "projects": _project,
         "tasks": _task,
         "away": _away,
         "revoke": _revoke,
@@ -79,9 +85,19 @@ def _faults(double: "CvatDouble", body: dict) -> object:
     return {}
 
 
+def _project(double: "CvatDouble", body: dict) -> object:
+    return {"id": double.add_project(body["name"], labels=(*LABELS, *body.get("labels", ()))).id}
+
+
 def _task(double: "CvatDouble", body: dict) -> object:
     project = double.world.projects[body.pop("project")] if body.get("project") else None
-    return {"id": double.add_drawn_task(body.pop("name"), project=project, **body).id}
+    names, damaged = body.pop("names", ()), body.pop("damaged", False)
+    task = double.add_drawn_task(body.pop("name"), project=project, **body)
+    for frame, name in zip(task.frames, names, strict=False):
+        frame.name = name
+    if damaged:
+        task.frames = [replace(frame, content=b"no picture") for frame in task.frames]
+    return {"id": task.id}
 
 
 def _away(double: "CvatDouble", body: dict) -> object:

@@ -17,8 +17,7 @@ PATHS = ["a/../b", "a/./b", "a//b", "../a", "a/..", "a/%2e%2e/b", "a/%2E./b", "a
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("root", ["s3://bucket/", "file:///store/", ""])
 def test_a_path_that_leads_elsewhere_is_refused(root: str, path: str):
-    refusal = r"without empty parts, '.' or '..'|must not have a part '..' or '.', or an empty one"
-    with pytest.raises(ConfigError, match=refusal):
+    with pytest.raises(ConfigError, match=r"without empty parts, '.' or '..'|must not have a part '..' or '.'"):
         resolve(f"{root}{path}", "file:///store")
 
 
