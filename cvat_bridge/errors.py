@@ -1,10 +1,12 @@
 """What can go wrong between CVAT and the cluster. `exit_code` is the contract with the command lines."""
 
+from run_config.exit_codes import PASSING_FAULT, WRONG_INPUT
+
 
 class BridgeError(Exception):
     """A setting, a parameter or an answer of CVAT is wrong; the message says what to do."""
 
-    exit_code = 2
+    exit_code = WRONG_INPUT
 
 
 class GrantError(BridgeError):
@@ -22,4 +24,4 @@ class CvatTokenError(CvatRefusedError):
 class CvatUnavailableError(BridgeError):
     """CVAT cannot be reached or is overloaded; it passes."""
 
-    exit_code = 75
+    exit_code = PASSING_FAULT

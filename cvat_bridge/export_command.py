@@ -20,6 +20,7 @@ from cvat_bridge.settings import BridgeSettings, load_settings
 from cvat_bridge.subject import Subject
 from object_store import open_store
 from run_config.argo_text import leave_value
+from run_config.exit_codes import TERMINATED
 from run_config.installation import permitted
 from run_config.locations import key_below_store
 
@@ -29,7 +30,7 @@ PACE = Pace()
 class StoppedError(BridgeError):
     """The pod is going away."""
 
-    exit_code = 143
+    exit_code = TERMINATED
 
 
 class _StopNow(BaseException):

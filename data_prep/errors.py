@@ -1,10 +1,12 @@
 """What can be wrong with a person's data, as exceptions that carry the contract's exit code."""
 
+from run_config.exit_codes import WRONG_INPUT
+
 
 class DataPrepError(Exception):
     """Wrong input: the message says what, where, and what to do about it."""
 
-    exit_code = 2
+    exit_code = WRONG_INPUT
 
 
 class SourceError(DataPrepError):

@@ -21,6 +21,7 @@ from detr_job.hardware import autocast, use_bf16
 from detr_job.model_folder import TrainedModel, load_model
 from detr_job.out_of_memory import DoesNotFit, released
 from object_store import open_store
+from run_config.exit_codes import PASSING_FAULT
 from run_config.locations import resolve
 
 
@@ -31,7 +32,7 @@ class UnreadableImage(JobError):
 class NoMemory(JobError):
     """The device has no room for a model or an image at the moment."""
 
-    exit_code = 75
+    exit_code = PASSING_FAULT
 
 
 Device = torch.device

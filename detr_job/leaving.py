@@ -22,7 +22,7 @@ from types import FrameType
 from typing import NoReturn
 
 from detr_job.stop_request import StopNow
-from run_config import command_line
+from run_config import command_line, exit_codes
 
 # Under the minute that is promised, and under the grace period of a training pod (120 s).
 LEAVE_WITHIN_S = 50.0
@@ -64,7 +64,7 @@ class _Countdown:
                 end_now(self._code, f"the process was still busy {LEAVE_WITHIN_S:.0f} s after {self._reason}")
             for number in os.read(self._reader, 64):
                 if number in (signal.SIGTERM, signal.SIGINT) and self._ends_at_s is None:
-                    self.start(command_line.PASSING_FAULT, signal.Signals(number).name)
+                    self.start(exit_codes.PASSING_FAULT, signal.Signals(number).name)
 
 
 _countdown: _Countdown | None = None  # only in a process that runs one command
@@ -101,7 +101,7 @@ def _code_of(command: Callable[[], object]) -> int:
         try:
             command()
         except StopNow:
-            command_line.fail("stopped by SIGTERM; run the same again", command_line.PASSING_FAULT)
+            command_line.fail("stopped by SIGTERM; run the same again", exit_codes.PASSING_FAULT)
     except SystemExit as end:
         if end.code is None or isinstance(end.code, int):
             return end.code or 0
@@ -124,9 +124,9 @@ def in_time() -> Iterator[None]:
 
 def _exit_code(error: BaseException) -> int:
     if isinstance(error, StopNow):
-        return command_line.PASSING_FAULT
+        return exit_codes.PASSING_FAULT
     if isinstance(error, KeyboardInterrupt):
-        return command_line.INTERRUPTED
+        return exit_codes.INTERRUPTED
     code = getattr(error, "exit_code", BUG)
     return code if isinstance(code, int) else BUG
 
@@ -134,7 +134,7 @@ def _exit_code(error: BaseException) -> int:
 def end_now(code: int, why: str) -> NoReturn:
     """End the process from any thread, with a sentence that says where the main thread was."""
     sentence = f"{why}, in {_place_of_main_thread()}, and was ended"
-    if code == command_line.PASSING_FAULT:
+    if code == exit_codes.PASSING_FAULT:
         sentence += "; run the same again"
     # Not print: the main thread may hold the lock of the stream.
     with contextlib.suppress(OSError):

@@ -1,7 +1,8 @@
 """What a run writes to its store while it trains: in the background, and later if the store is away.
 
 Training never waits for the store and never stops because of it. A newer metrics file or checkpoint
-replaces one that still waits. Only `finish` insists.
+replaces one that still waits. A fault that passes is waited for; what the store refuses is tried again with the
+next upload and at the end, where it is an error. Only `finish` insists.
 """
 
 import logging
@@ -10,8 +11,8 @@ import threading
 from collections.abc import Callable
 
 from detr_job import leaving
-from detr_job.errors import JobError, StoreLeftBehind
-from object_store import StoreError
+from detr_job.errors import JobError, StoreLeftBehind, StoreRefused
+from object_store import PassingError, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class Uploads:
 
     def __init__(self) -> None:
         self._jobs: dict[str, Callable[[], None]] = {}
+        self._refused: dict[str, tuple[Callable[[], None], StoreError]] = {}
         self._changed = threading.Condition()
         self._running: str | None = None
         self._insisting = False
@@ -55,22 +57,29 @@ class Uploads:
             if self._broken is not None:
                 raise self._broken
             self._jobs[name] = job
+            self._put_back_refused()
             self._changed.notify_all()
 
     def waiting(self, name: str) -> bool:
         """Whether a job of this name waits or runs: what it is to write may not be in the store."""
         with self._changed:
-            return name in self._jobs or self._running == name
+            return name in self._jobs or name in self._refused or self._running == name
 
     def finish(self, timeout_s: float) -> None:
-        """Wait until everything is in the store. StoreLeftBehind when it is not after `timeout_s`."""
+        """Wait until everything is in the store. StoreLeftBehind: not after `timeout_s`; StoreRefused: never."""
         with self._changed:
             self._insisting = True
+            self._put_back_refused()
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._broken or not self._unfinished(), timeout_s)
             self._insisting = False
             if self._broken is not None:
                 raise self._broken
+            for _, error in self._refused.values():
+                raise StoreRefused(
+                    f"the store does not take the last of this run: {error}; then run it again to go on from what "
+                    "is there"
+                )
             if self._unfinished():
                 raise StoreLeftBehind(
                     f"the store did not take the last of this run within {timeout_s:.0f} s; run it again to go on "
@@ -101,10 +110,13 @@ class Uploads:
                 self._running = name
             try:
                 job()
-            except StoreError as error:
+            except PassingError as error:
                 log.warning("the store is away, training goes on and the upload is tried again: %s", error)
                 self._try_again(name, job, error, pause)
                 pause = min(2 * pause, LONGEST_PAUSE_S)
+            except StoreError as error:
+                log.warning("the store refuses an upload, which is tried again with the next: %s", error)
+                self._refuse(name, job, error)
             except BaseException as error:  # noqa: BLE001 - our bug: it must surface in training, not die here
                 with self._changed:
                     self._broken, self._running = error, None
@@ -120,6 +132,20 @@ class Uploads:
                 log.warning("the store is back")
             self._running = self._fault = None
             self._changed.notify_all()
+
+    def _refuse(self, name: str, job: Callable[[], None], error: StoreError) -> None:
+        """Keep a job that waiting does not help, unless a newer one replaced it."""
+        with self._changed:
+            if name not in self._jobs:
+                self._refused[name] = (job, error)
+            self._running = None
+            self._changed.notify_all()
+
+    def _put_back_refused(self) -> None:
+        """Try once more what was refused; the lock is held."""
+        for name, (job, _) in self._refused.items():
+            self._jobs.setdefault(name, job)
+        self._refused.clear()
 
     def _try_again(self, name: str, job: Callable[[], None], error: StoreError, pause_s: float) -> None:
         """Put a job back, unless a newer one replaced it, and wait; only a second, when somebody insists."""

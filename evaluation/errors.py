@@ -1,10 +1,12 @@
 """The exceptions of this package: each is one sentence for the person who called."""
 
+from run_config.exit_codes import WRONG_INPUT
+
 
 class EvaluationError(Exception):
     """Something handed to the evaluation is wrong; the message says what, where and how to mend it."""
 
-    exit_code = 2
+    exit_code = WRONG_INPUT
 
 
 class GroundTruthError(EvaluationError):

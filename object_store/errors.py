@@ -1,26 +1,47 @@
 """What can go wrong with a store, one class per thing that a person would check.
 
-`exit_code` is the contract with the command lines: 2 means that the URL, the key, the credentials or the
-data are wrong and a retry does not help; 75 means that the fault passes.
+The class alone decides what happens. A `PassingError` is retried until the patience of the store is used up
+(`object_store.retry`), and the command lines then end with 75. Any other `StoreError` is raised at once: the
+URL, the key, the credentials or the data are wrong, and the exit code is 2. `ObjectChanged` is the exception:
+the same request cannot succeed, but the whole command can.
 """
+
+# The contract of the command lines; run_config.exit_codes has the same numbers, which this package may not import.
+WRONG_INPUT, PASSING_FAULT = 2, 75
 
 
 class StoreError(Exception):
     """Something is wrong with the store or with what was asked of it; the message says what to check."""
 
-    exit_code = 2
+    exit_code = WRONG_INPUT
 
 
-class StoreUnavailable(StoreError):
+class PassingError(StoreError):
+    """A fault that passes: the same request may succeed later."""
+
+    exit_code = PASSING_FAULT
+
+
+class StoreUnavailable(PassingError):
     """The store cannot be reached, is overloaded, or failed after all retries."""
 
-    exit_code = 75
+
+class WrongBytes(StoreUnavailable):
+    """The bytes that arrived do not have the size or the checksum that the store states.
+
+    `received` identifies them: where they are the same each time, they were not damaged on the way, and the
+    error becomes `Corrupted`.
+    """
+
+    def __init__(self, message: str, received: str) -> None:
+        super().__init__(message)
+        self.received = received
 
 
 class ObjectChanged(StoreError):
-    """An object or file was replaced while it was read. Nothing was written; reading again helps."""
+    """An object or file was replaced while it was read. Nothing was written; the whole command helps, run again."""
 
-    exit_code = 75
+    exit_code = PASSING_FAULT
 
 
 class InvalidUrl(StoreError):
@@ -64,4 +85,4 @@ class ClockSkew(StoreError):
 
 
 class Corrupted(StoreError):
-    """The bytes do not have the size or the checksum that the store states."""
+    """The store itself holds, or has stored, other bytes than it states: they are the same at each try."""

@@ -7,7 +7,11 @@ from pathlib import Path
 
 from object_store.errors import AccessDenied, StoreError, StoreUnavailable
 
-_PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENETUNREACH, errno.EAGAIN}
+_DISK = {errno.EIO, errno.ESTALE, errno.EREMOTEIO, errno.ENOLCK}
+_NETWORK = {errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ENETRESET}
+_CONNECTION = {errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.ENOTCONN, errno.ESHUTDOWN}
+_BUSY = {errno.EAGAIN, errno.EINTR, errno.ENFILE, errno.EMFILE, errno.ENOMEM}
+_PASSING = _DISK | _NETWORK | _CONNECTION | _BUSY
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _IN_THE_WAY = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY}
 

@@ -2,36 +2,42 @@
 
 boto3 decides everything that the `AWS_*` variables and `~/.aws` can say, so that this program reaches
 what `aws s3 ls` reaches. It also lists, because obstore's listing fails as a whole on a key with two
-slashes in a row. obstore moves the bytes: boto3 is bound by the interpreter.
+slashes in a row, and uploads large files, because each part is retried by itself there. obstore moves all other
+bytes: for many small objects boto3 is bound by the interpreter. Neither retries: `S3Connection.request` does.
 """
 
 import functools
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 import boto3
 import botocore.credentials
 import botocore.exceptions
 import botocore.loaders
+import botocore.parsers
 import botocore.session
 import obstore.exceptions
 from botocore.config import Config
 from obstore.store import S3Store as ObstoreS3
 
-from object_store.errors import NoCredentials, StoreError
-from object_store.s3_errors import explain_boto, explain_credentials, explain_obstore
+from object_store.errors import NoCredentials, PassingError, StoreError
+from object_store.retry import retried
+from object_store.s3_errors import cut_short, explain_boto, explain_credentials, explain_obstore
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-    from obstore.store import ClientConfig, RetryConfig, S3Credential
+    from mypy_boto3_s3.type_defs import HeadObjectOutputTypeDef
+    from obstore.store import ClientConfig, S3Credential
+
+T = TypeVar("T")
 
 # botocore renews credentials when less than 10 minutes are left, and fails if it cannot. obstore asks
 # again when less than 5 are left of what we state. So what is used has at least 6 minutes to live.
@@ -79,7 +85,7 @@ class S3Connection:
 
     @property
     def client(self) -> "S3Client":
-        """boto3's client, for listing and for questions about the bucket."""
+        """boto3's client, for listing, for uploads in parts and for questions about the bucket."""
         return self._connect().client
 
     @property
@@ -108,9 +114,21 @@ class S3Connection:
             headers = self.client.head_bucket(Bucket=self.bucket)["ResponseMetadata"]["HTTPHeaders"]
         except botocore.exceptions.ClientError as error:
             headers = error.response["ResponseMetadata"]["HTTPHeaders"]
-        except botocore.exceptions.BotoCoreError:
+        except (botocore.exceptions.BotoCoreError, botocore.parsers.ResponseParserError):
             return None  # this only sharpens the message of an error that is on its way
         return headers.get("x-amz-bucket-region")
+
+    def request(self, url: str, ask: Callable[[], T], kind: type[PassingError] = PassingError) -> T:
+        """Run one request, again while its fault passes; a `StoreError` that names `url` ends it.
+
+        `ask` must be safe to run again. `kind`: see `retried`.
+        """
+
+        def attempt() -> T:
+            with self.errors(url):
+                return ask()
+
+        return retried(attempt, self._retry_for_s, kind)
 
     @contextmanager
     def errors(self, url: str) -> Iterator[None]:
@@ -123,16 +141,27 @@ class S3Connection:
             if error.errno is not None:
                 raise  # a local file; obstore's own has no number
             raise explain_obstore(error, url, self) from error
-        except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+        except (
+            botocore.exceptions.BotoCoreError,
+            botocore.exceptions.ClientError,
+            botocore.parsers.ResponseParserError,
+        ) as error:
             raise explain_boto(error, url, self) from error
         except obstore.exceptions.BaseError as error:
             if self._credentials_error is not None:
                 raise explain_credentials(self._credentials_error, url) from error
             raise explain_obstore(error, url, self) from error
 
-    def encrypts(self, full_key: str) -> bool:
+    def encrypts(self, full_key: str, url: str) -> bool:
         """Whether an object is encrypted in a way that makes its ETag something else than an MD5."""
-        found = self.client.head_object(Bucket=self.bucket, Key=full_key)
+
+        def ask() -> "HeadObjectOutputTypeDef":
+            found = self.client.head_object(Bucket=self.bucket, Key=full_key)
+            if "ETag" not in found:
+                raise cut_short(url, self)
+            return found
+
+        found = self.request(url, ask)
         managed = str(found.get("ServerSideEncryption", "")).startswith("aws:kms")
         return managed or "SSECustomerAlgorithm" in found
 
@@ -170,18 +199,15 @@ class S3Connection:
             config=Config(
                 connect_timeout=CONNECT_TIMEOUT.total_seconds(),
                 read_timeout=STALLED_AFTER.total_seconds(),
-                retries={"mode": "standard", "total_max_attempts": self._attempts()},
+                # `request` repeats, here as with obstore: by one rule, and for as long.
+                retries={"mode": "standard", "total_max_attempts": 1},
                 # "auto" is path style wherever an endpoint is set, as in `address_of`.
-                s3={"addressing_style": "auto"},
+                s3={"addressing_style": "auto", "payload_signing_enabled": True},
                 # Newer checksums than MD5 are unknown to many private stores.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
             ),
         )
-
-    def _attempts(self) -> int:
-        """How many attempts fit into the time, when the pauses double from 1 s."""
-        return max(1, min(8, int(self._retry_for_s).bit_length()))
 
     def _make_obstore(
         self,
@@ -195,15 +221,6 @@ class S3Connection:
             options["allow_http"] = True
         elif bundle := os.environ.get("AWS_CA_BUNDLE"):
             options["root_certificate"] = Path(bundle).read_bytes()
-        retries: RetryConfig = {
-            "max_retries": 100 if self._retry_for_s else 0,
-            "retry_timeout": timedelta(seconds=self._retry_for_s),
-            "backoff": {
-                "init_backoff": timedelta(milliseconds=100),
-                "max_backoff": timedelta(seconds=10),
-                "base": 2,
-            },
-        }
         return ObstoreS3(
             self.bucket,
             # Both names are set, because obstore prefers the variable AWS_ENDPOINT_URL_S3 to `endpoint`.
@@ -212,7 +229,7 @@ class S3Connection:
             region=client.meta.region_name,
             virtual_hosted_style_request=address.virtual_host,
             client_options=options,
-            retry_config=retries,
+            retry_config={"max_retries": 0, "retry_timeout": timedelta(0)},
             credential_provider=functools.partial(self._current_credentials, credentials),
         )
 

@@ -15,7 +15,7 @@ import obstore
 import obstore.exceptions
 
 from object_store.checksums import md5_in, md5_of
-from object_store.errors import Corrupted, ObjectChanged
+from object_store.errors import ObjectChanged, WrongBytes
 from object_store.interface import ObjectInfo, Progress
 from object_store.parallel import Task
 from object_store.partial_file import PartialFile
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from obstore import GetOptions, GetResult
 
 RANGE_BYTES = 8 << 20
-ATTEMPTS_AT_CHECKSUM = 2  # bytes spoilt on the way are read once more
 
 
 def read_range(connection: S3Connection, full_key: str, url: str, start: int, end: int | None) -> bytes:
     """Read bytes `start` to `end` (exclusive, None: to the end); empty beyond the object's end."""
     options: GetOptions = {"range": {"offset": start} if end is None else (start, end)}
-    with connection.errors(url):
+
+    def ask() -> bytes:
         try:
             result = obstore.get(connection.reader, full_key, options=options)
             data = bytes(result.bytes())
@@ -40,9 +40,11 @@ def read_range(connection: S3Connection, full_key: str, url: str, start: int, en
             if answer_in(str(error)).status == 416:
                 return b""
             raise
-    if len(data) != result.range[1] - result.range[0]:
-        raise Corrupted(f"{url}: {len(data)} bytes came of the range {result.range}: try again")
-    return data
+        if len(data) != result.range[1] - result.range[0]:
+            raise WrongBytes(_wrong_size(url, len(data), result.range[1] - result.range[0]), f"{len(data)} bytes")
+        return data
+
+    return connection.request(url, ask)
 
 
 class Download:
@@ -55,18 +57,14 @@ class Download:
         self._etag = info.etag if info else None
         self._listed_size = info.size_bytes if info else None
 
+    @property
+    def etag(self) -> str | None:
+        """The ETag of the version that is, or was, read, once it is known."""
+        return self._etag
+
     def read_all(self) -> bytes:
-        """Return the object's bytes, verified where the ETag is their MD5."""
-        for attempts_left in reversed(range(ATTEMPTS_AT_CHECKSUM)):
-            with self._connection.errors(self._url):
-                result = self._request()
-                data = bytes(result.bytes())
-            self._check_size(len(data), result.meta["size"])
-            if self._is_sound(data, _bare(result.meta["e_tag"])):
-                return data
-            if not attempts_left:
-                break
-        raise self._corrupted()
+        """Return the object's bytes, verified where the ETag is their MD5. Large ones are read in ranges."""
+        return self._connection.request(self._url, self._read_once, WrongBytes)
 
     def to_file(self, path: Path, progress: Progress, unfinished: set[PartialFile]) -> Iterable[Task]:
         """Copy the object to a file, or return the tasks that copy its ranges.
@@ -79,8 +77,8 @@ class Download:
         size = self._listed_size
         first: GetResult | None = None
         if size is None or size <= RANGE_BYTES:
-            with self._connection.errors(self._url):
-                first = self._request() if size is not None else self._first_range()
+            ask = self._first_range if size is None else self._request
+            first = self._connection.request(self._url, ask)
             size = first.meta["size"]
             if size <= RANGE_BYTES:
                 self._small_to_file(first, path, progress)
@@ -90,26 +88,58 @@ class Download:
         return [partial(parts.fetch, start, first if start == 0 else None) for start in range(0, size, RANGE_BYTES)]
 
     def range(self, start: int, end: int, answer: "GetResult | None") -> memoryview:
-        """Return one range of the version that the first answer named; `answer` if it is under way."""
-        with self._connection.errors(self._url):
-            data = memoryview((answer or self._request((start, end))).bytes())
-        self._check_size(len(data), end - start)
+        """Return bytes `start` to `end` (exclusive); `answer` is the unread answer to a request for them, if any."""
+
+        def ask() -> memoryview:
+            nonlocal answer
+            result, answer = answer or self._request((start, end)), None
+            data = memoryview(result.bytes())
+            self._check_size(len(data), end - start)
+            return data
+
+        return self._connection.request(self._url, ask)
+
+    def verify_file(self, partial_file: PartialFile, size: int) -> None:
+        """Read a complete file again while it is not what the store holds."""
+        reads = 0
+
+        def check() -> None:
+            nonlocal reads
+            reads += 1
+            if reads > 1:
+                for start in range(0, size, RANGE_BYTES):
+                    partial_file.write(self.range(start, min(start + RANGE_BYTES, size), None), start)
+            self._check_size(partial_file.size_bytes(), size)
+            # An object in parts, as most large ones are, has no MD5, and reading back would cost for nothing.
+            if self._expected_md5(self._etag) is not None:
+                self._check_md5(partial_file.read_chunks(), self._etag)
+
+        self._connection.request(self._url, check, WrongBytes)
+
+    def _read_once(self) -> bytes:
+        first = self._connection.request(self._url, self._first_range)
+        size, etag = first.meta["size"], _bare(first.meta["e_tag"])
+        self._etag = etag  # the other ranges must be of the same version
+        pieces: list[bytes | memoryview] = []
+        for start in range(0, max(size, 1), RANGE_BYTES):
+            answer = first if start == 0 else None
+            pieces.append(self.range(start, min(start + RANGE_BYTES, size), answer))
+        data = b"".join(pieces)
+        self._check_md5([data], etag)
         return data
 
-    def check_file(self, partial_file: PartialFile, size: int) -> None:
-        """Raise `Corrupted` if a complete file is not what the store holds."""
-        self._check_size(partial_file.size_bytes(), size)
-        wanted = self._expected_md5(self._etag)
-        # An object in parts, as most large ones are, has no MD5, and reading back would cost for nothing.
-        if wanted is not None and md5_of(partial_file.read_chunks()) != wanted and self._etag_is_md5():
-            raise self._corrupted()
+    def _small_to_file(self, first: "GetResult", path: Path, progress: Progress) -> None:
+        answer: GetResult | None = first
 
-    def _small_to_file(self, result: "GetResult", path: Path, progress: Progress) -> None:
-        with self._connection.errors(self._url):
+        def ask() -> memoryview:
+            nonlocal answer
+            result, answer = answer or self._request(), None
             data = memoryview(result.bytes())
-        self._check_size(len(data), result.meta["size"])
-        if not self._is_sound(data, _bare(result.meta["e_tag"])):
-            data = memoryview(self.read_all())
+            self._check_size(len(data), result.meta["size"])
+            self._check_md5([data], _bare(result.meta["e_tag"]))
+            return data
+
+        data = self._connection.request(self._url, ask)
         with PartialFile(path) as partial_file:
             partial_file.write(data, 0)
             partial_file.finish()
@@ -153,30 +183,28 @@ class Download:
 
     def _check_size(self, size: int, expected: int) -> None:
         if size != expected or (self._listed_size is not None and expected > self._listed_size):
-            raise Corrupted(
-                f"{self._url}: {size} bytes came where the store states {expected}: try again, "
-                "and check proxies between here and the store"
-            )
+            raise WrongBytes(_wrong_size(self._url, size, expected), f"{size} bytes")
 
-    def _is_sound(self, data: bytes | memoryview, etag: str | None) -> bool:
+    def _check_md5(self, chunks: Iterable[bytes | memoryview], etag: str | None) -> None:
         wanted = self._expected_md5(etag)
-        return wanted is None or md5_of([data]) == wanted or not self._etag_is_md5()
+        if wanted is None:
+            return
+        found = md5_of(chunks)
+        if found != wanted and self._etag_is_md5():
+            raise WrongBytes(
+                f"{self._url}: the bytes that came do not match the store's MD5: check proxies between here "
+                "and the store, and upload the object again if it stays so",
+                found,
+            )
 
     def _expected_md5(self, etag: str | None) -> str | None:
         return md5_in(etag) if self._connection.etag_is_md5 else None
 
     def _etag_is_md5(self) -> bool:
         """After a mismatch: whether the ETag was meant to be an MD5. Asked once for a bucket."""
-        with self._connection.errors(self._url):
-            if self._connection.encrypts(self._full_key):
-                self._connection.etag_is_md5 = False
+        if self._connection.encrypts(self._full_key, self._url):
+            self._connection.etag_is_md5 = False
         return self._connection.etag_is_md5
-
-    def _corrupted(self) -> Corrupted:
-        return Corrupted(
-            f"{self._url}: the bytes that came do not match the store's MD5: check proxies between here "
-            "and the store, and upload the object again if it stays so"
-        )
 
 
 class _Parts:
@@ -208,10 +236,14 @@ class _Parts:
             self._left -= 1
             if self._left:
                 return ()
-        self._download.check_file(self._file, self._size)
+        self._download.verify_file(self._file, self._size)
         self._file.finish()
         self._unfinished.discard(self._file)
         return ()
+
+
+def _wrong_size(url: str, size: int, expected: int) -> str:
+    return f"{url}: {size} bytes came where the store states {expected}: check proxies between here and the store"
 
 
 def _bare(etag: str | None) -> str | None:

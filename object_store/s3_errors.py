@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import botocore.exceptions
+import botocore.parsers
 from obstore.exceptions import AlreadyExistsError, PreconditionError
 
 from object_store.errors import (
@@ -26,7 +27,10 @@ from object_store.errors import (
 )
 
 _PASSING_STATUS = {408, 425, 429}
-_PASSING_CODES = {"RequestTimeout", "SlowDown", "Throttling", "ServiceUnavailable", "InternalError"}
+_NOT_SUPPORTED = {501, 505}  # the only answers from 500 on that no waiting changes
+_PASSING_CODES = {"RequestTimeout", "SlowDown", "Throttling", "ServiceUnavailable", "InternalError", "OperationAborted"}
+# What arrived there is not what was signed here.
+_SPOILT_CODES = {"BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody"}
 _KEY_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch"}
 _TOKEN_CODES = {"ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
 _CLOCK_CODES = {"RequestTimeTooSkewed", "RequestExpired"}
@@ -43,6 +47,12 @@ _CREDENTIAL_ERRORS = (
     botocore.exceptions.SSOError,
     botocore.exceptions.TokenRetrievalError,
     botocore.exceptions.MetadataRetrievalError,
+)
+
+_CONNECTION_ERRORS = (
+    botocore.exceptions.HTTPClientError,
+    botocore.exceptions.ConnectionError,
+    botocore.exceptions.IncompleteReadError,
 )
 
 
@@ -126,14 +136,16 @@ def explain_boto(error: Exception, url: str, place: Place) -> StoreError:
         return no_credentials(error, url)
     if isinstance(error, botocore.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
         return _untrusted(url, place, str(error).rpartition(": ")[2])
-    if isinstance(error, botocore.exceptions.HTTPClientError | botocore.exceptions.ConnectionError):
+    if isinstance(error, botocore.parsers.ResponseParserError):
+        return cut_short(url, place)
+    if isinstance(error, _CONNECTION_ERRORS):
         return unreachable(url, place, str(error))
     return StoreError(f"{url}: {error}")
 
 
 def explain_credentials(error: Exception, url: str) -> StoreError:
     """Say why credentials could not be renewed; a fault of the network passes, others do not."""
-    if isinstance(error, botocore.exceptions.HTTPClientError | botocore.exceptions.ConnectionError):
+    if isinstance(error, _CONNECTION_ERRORS):
         return StoreUnavailable(f"{url}: the credentials could not be renewed ({error}): check the network")
     return no_credentials(error, url)
 
@@ -168,7 +180,13 @@ def explain_answer(answer: Answer, url: str, place: Place) -> StoreError:  # noq
         return ObjectChanged(f"{url} was replaced while it was read: start again")
     if answer.status == 404 or code == "NoSuchKey":
         return NoSuchKey(f"{url} does not exist: check the spelling and the bucket")
-    if code in _PASSING_CODES or answer.status >= 500 or answer.status in _PASSING_STATUS:
+    if code in _SPOILT_CODES:
+        return StoreUnavailable(
+            f"{url}: {place.endpoint} received other bytes than were sent ({code}): check proxies between here "
+            "and the store"
+        )
+    overloaded = answer.status >= 500 and answer.status not in _NOT_SUPPORTED
+    if code in _PASSING_CODES or overloaded or answer.status in _PASSING_STATUS:
         return StoreUnavailable(
             f"{url}: {place.endpoint} answers {answer.status} {code} after all retries: "
             "the store is overloaded or being repaired; try again later"
@@ -191,6 +209,11 @@ def unreachable(url: str, place: Place, cause: str) -> StoreUnavailable:
         f"{url}: no answer from {place.endpoint} ({cause}): check AWS_ENDPOINT_URL, the network, "
         "the proxy settings and that the server runs"
     )
+
+
+def cut_short(url: str, place: Place) -> StoreUnavailable:
+    """Say that an answer lacks what S3 always states."""
+    return unreachable(url, place, "the answer is cut short, or is not S3's")
 
 
 def no_credentials(error: Exception | None, url: str) -> StoreError:

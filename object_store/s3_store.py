@@ -5,10 +5,11 @@ one large file's parts of 8 MiB: 8 under way and one being read (72 MiB). `get_b
 the object itself.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import obstore
 import obstore.exceptions
@@ -20,8 +21,11 @@ from object_store.parallel import Task
 from object_store.partial_file import PartialFile
 from object_store.s3_connection import S3Connection
 from object_store.s3_download import Download, read_range
-from object_store.s3_errors import answer_in
-from object_store.s3_upload import SINGLE_UPLOAD_BYTES, put_with_patience, upload_file
+from object_store.s3_errors import answer_in, cut_short
+from object_store.s3_upload import SINGLE_UPLOAD_BYTES, put_object, upload_file
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.type_defs import ListObjectsV2OutputTypeDef, ListObjectsV2RequestTypeDef
 
 LIST_PAGE = 1000  # the most that one answer holds
 DELETE_BATCH = 1000  # the most that one request may name
@@ -60,7 +64,8 @@ class S3Store(ObjectStore):
     def head(self, key: str) -> ObjectInfo:
         """Describe one object."""
         full, url = self._locate(key)
-        with self._connection.errors(url):
+
+        def ask() -> ObjectInfo:
             try:
                 meta = obstore.head(self._connection.reader, full)
             except (FileNotFoundError, obstore.exceptions.BaseError) as error:
@@ -70,6 +75,8 @@ class S3Store(ObjectStore):
                 meta = obstore.get(self._connection.reader, full).meta
             etag = (meta["e_tag"] or "").strip('"') or None
             return ObjectInfo(key, meta["size"], etag, meta["last_modified"])
+
+        return self._connection.request(url, ask)
 
     def get_bytes(self, key: str, *, start: int = 0, end: int | None = None) -> bytes:
         """Read a part of an object, or all of it, verified where the ETag is its MD5."""
@@ -92,10 +99,10 @@ class S3Store(ObjectStore):
         full, url = self._locate(key)
         if if_absent and self.exists(key):
             raise AlreadyExists(f"{url} exists")
-        etag = put_with_patience(self._connection, full, url, data, if_absent=if_absent)
+        etag = put_object(self._connection, full, url, data, if_absent=if_absent)
         found = self.head(key)
         if found.etag == etag and found.size_bytes != len(data):
-            raise Corrupted(f"{url} has {found.size_bytes} bytes after writing {len(data)}: write it again")
+            raise Corrupted(f"{url} has {found.size_bytes} bytes after writing {len(data)}: check the server")
         # If another writer has replaced it since, this describes what was written here.
         return ObjectInfo(key, len(data), etag, found.last_modified)
 
@@ -103,31 +110,50 @@ class S3Store(ObjectStore):
         """Remove objects, a thousand with each request."""
         wanted = iter([keys] if isinstance(keys, str) else keys)
         while batch := [self._locate(key)[0] for key in islice(wanted, DELETE_BATCH)]:
-            with self._connection.errors(self.url):
-                obstore.delete(self._connection.writer, batch)
+            self._delete_batch(batch, self.url)
 
     def _delete_below(self, prefix: str) -> int:
         count = 0
         found = self._list_full(join(self._prefix, prefix))
         while batch := [info.key for info in islice(found, DELETE_BATCH)]:
-            with self._connection.errors(f"{self.url}/{prefix}"):
-                usual = [key for key in batch if _obstore_can_name(key)]
-                if usual:
-                    obstore.delete(self._connection.writer, usual)
-                for key in set(batch).difference(usual):
-                    self._connection.client.delete_object(Bucket=self._connection.bucket, Key=key)
+            usual = [key for key in batch if _obstore_can_name(key)]
+            if usual:
+                self._delete_batch(usual, f"{self.url}/{prefix}")
+            for key in set(batch).difference(usual):
+                delete = partial(self._connection.client.delete_object, Bucket=self._connection.bucket, Key=key)
+                self._connection.request(f"{self.url}/{prefix}", delete)
             count += sum(1 for key in batch if not key.endswith("/"))
         return count
+
+    def _delete_batch(self, full_keys: Sequence[str], url: str) -> None:
+        self._connection.request(url, lambda: obstore.delete(self._connection.writer, full_keys))
 
     def _list_full(self, prefix: str) -> Iterator[ObjectInfo]:
         """List with full keys, exactly as the server has them."""
         bucket, folder = self._connection.bucket, f"{prefix}/" if prefix else ""
-        with self._connection.errors(f"s3://{join(bucket, prefix)}"):
-            pages = self._connection.client.get_paginator("list_objects_v2")
-            for page in pages.paginate(Bucket=bucket, Prefix=folder, PaginationConfig={"PageSize": LIST_PAGE}):
-                for entry in page.get("Contents", []):
-                    etag = entry.get("ETag", "").strip('"') or None
-                    yield ObjectInfo(entry["Key"], entry["Size"], etag, entry["LastModified"])
+        url = f"s3://{join(bucket, prefix)}"
+
+        def ask() -> "ListObjectsV2OutputTypeDef":
+            wanted: ListObjectsV2RequestTypeDef = {"Bucket": bucket, "Prefix": folder, "MaxKeys": LIST_PAGE}
+            if token:
+                wanted["ContinuationToken"] = token
+            page = self._connection.client.list_objects_v2(**wanted)
+            if "IsTruncated" not in page:
+                raise cut_short(url, self._connection)  # to boto3 it is a list without objects
+            return page
+
+        token = ""
+        while True:
+            page = self._connection.request(url, ask)
+            for entry in page.get("Contents", []):
+                etag = entry.get("ETag", "").strip('"') or None
+                yield ObjectInfo(entry["Key"], entry["Size"], etag, entry["LastModified"])
+            following = page.get("NextContinuationToken", "")
+            if not page.get("IsTruncated") or not following:
+                return
+            if following == token:
+                raise StoreError(f"{url}: {self._connection.endpoint} lists the same page again: check the server")
+            token = following
 
     def _download(
         self, wanted: str | ObjectInfo, path: Path, progress: Progress, unfinished: set[PartialFile]
@@ -147,7 +173,7 @@ class S3Store(ObjectStore):
             return  # verified by its checksum
         found = self.head(key)
         if found.etag == etag and found.size_bytes != status.st_size:
-            raise Corrupted(f"{url} has {found.size_bytes} bytes, {path} has {status.st_size}: write it again")
+            raise Corrupted(f"{url} has {found.size_bytes} bytes, {path} has {status.st_size}: check the server")
 
     def _largest_single_upload(self) -> int:
         return SINGLE_UPLOAD_BYTES

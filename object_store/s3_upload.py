@@ -6,27 +6,29 @@ compared with what was sent: by MD5 where the ETag is one, else by size.
 """
 
 import os
-import random
-import re
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import obstore
-import obstore.exceptions
 
 from object_store.checksums import md5_in, md5_of
-from object_store.errors import Corrupted, ObjectChanged, StoreUnavailable
+from object_store.errors import AlreadyExists, Corrupted, NoSuchKey, ObjectChanged, StoreError, StoreUnavailable
 from object_store.interface import Progress
+from object_store.parallel import Task, run_all
 from object_store.s3_connection import S3Connection
-from object_store.s3_errors import answer_in
+from object_store.s3_download import Download
+from object_store.s3_errors import answer_in, cut_short
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
 SINGLE_UPLOAD_BYTES = 8 << 20
 PART_BYTES = 8 << 20
 PARTS_AT_ONCE = 8
 MOST_PARTS = 10_000  # S3's limit
-CONFLICT_ATTEMPTS = 6
 
 
 def upload_file(connection: S3Connection, path: Path, full_key: str, url: str, progress: Progress) -> str | None:
@@ -36,74 +38,136 @@ def upload_file(connection: S3Connection, path: Path, full_key: str, url: str, p
         if before.st_size <= SINGLE_UPLOAD_BYTES:
             data = file.read(SINGLE_UPLOAD_BYTES + 1)
             _check_unchanged(file, before, len(data), url)
-            etag = put_with_patience(connection, full_key, url, data, if_absent=False)
+            etag = put_object(connection, full_key, url, data, if_absent=False)
             progress(len(data))
             return None if md5_in(etag) and connection.etag_is_md5 else etag
         return _upload_parts(connection, file, full_key, url, progress)
 
 
-def put_with_patience(connection: S3Connection, full_key: str, url: str, data: bytes, *, if_absent: bool) -> str | None:
+def put_object(connection: S3Connection, full_key: str, url: str, data: bytes, *, if_absent: bool) -> str | None:
     """Write an object with one request, verify its ETag and return it."""
-    for attempts_left in reversed(range(CONFLICT_ATTEMPTS)):
+    mode: Literal["create", "overwrite"] = "create" if if_absent else "overwrite"
+    maybe_written = False  # by an attempt whose answer was lost
+
+    def ask() -> str | None:
+        nonlocal maybe_written
         try:
             with connection.errors(url):
-                etag = _put_once(connection, full_key, data, if_absent=if_absent)
-            break
+                result = obstore.put(connection.writer, full_key, data, mode=mode, use_multipart=False)
+        except AlreadyExists:
+            # The repetition of our own request that succeeded meets our own object.
+            stored = Download(connection, full_key, url)
+            if maybe_written and stored.read_all() == data:
+                return stored.etag
+            raise
         except StoreUnavailable as error:
-            # Another conditional write is on its way: S3 asks to try again, obstore does not.
-            conflict = answer_in(str(error.__cause__)).code == "ConditionalRequestConflict"
-            if not conflict or not attempts_left:
-                raise
-            time.sleep(random.uniform(0, 0.1 * 2 ** (CONFLICT_ATTEMPTS - attempts_left)))  # noqa: S311 jitter
+            # A conflict is said before anything is written: another writer was first.
+            if answer_in(str(error.__cause__)).code != "ConditionalRequestConflict":
+                maybe_written = True
+            raise
+        return _bare(result["e_tag"])
+
+    etag = connection.request(url, ask)
     wanted = md5_in(etag) if connection.etag_is_md5 else None
     if wanted is not None and wanted != md5_of([data]):
         _refuse_unless_encrypted(connection, full_key, url)
     return etag
 
 
-def _put_once(connection: S3Connection, full_key: str, data: bytes, *, if_absent: bool) -> str | None:
-    mode: Literal["create", "overwrite"] = "create" if if_absent else "overwrite"
-    try:
-        return _bare(obstore.put(connection.writer, full_key, data, mode=mode, use_multipart=False)["e_tag"])
-    except obstore.exceptions.AlreadyExistsError as error:
-        # Where the answer to our own successful request was lost, its repetition meets our own object.
-        if re.search(r"\bretries: [1-9]", str(error)):
-            found = _bare(obstore.head(connection.reader, full_key)["e_tag"])
-            if found == md5_of([data]):
-                return found
-        raise
-
-
 def _upload_parts(connection: S3Connection, file: BinaryIO, full_key: str, url: str, progress: Progress) -> str | None:
-    """Upload in parallel parts and return the ETag.
+    """Upload in parallel parts, each retried by itself, and return the ETag.
 
-    obstore signs each part with its SHA-256, and the server refuses a part that arrives otherwise. An MD5
-    of our own beside it costs a fifth of the speed where processors are few, and would find nothing more.
+    boto3 signs each part with its SHA-256, and the server refuses a part that arrives otherwise. An MD5 of our
+    own beside it would find nothing more.
     """
     before = os.fstat(file.fileno())
     part_bytes = max(PART_BYTES, -(-before.st_size // MOST_PARTS))
-
-    def parts() -> Iterator[bytes]:
+    upload = _Multipart(connection, full_key, url)
+    try:
         sent = 0
-        # A file that grows as fast as it is read must not be read for ever.
-        while sent <= before.st_size and (part := file.read(part_bytes)):
-            yield part
-            # obstore asks for the next part when there is room for it: this one is on its way.
-            sent += len(part)
-            progress(len(part))
-        # An error here makes obstore abort the upload: nothing appears.
-        _check_unchanged(file, before, sent, url)
 
-    with connection.errors(url):
-        result = obstore.put(
-            connection.writer,
-            full_key,
-            parts(),
-            use_multipart=True,
-            chunk_size=part_bytes,
-            max_concurrency=max(1, min(PARTS_AT_ONCE, PARTS_AT_ONCE * PART_BYTES // part_bytes)),
-        )
-    return _bare(result["e_tag"])
+        def parts() -> Iterator[Task]:
+            nonlocal sent
+            # A file that grows as fast as it is read must not be read for ever.
+            while sent <= before.st_size and (part := file.read(part_bytes)):
+                sent += len(part)
+                yield partial(upload.put_part, -(-sent // part_bytes), part, progress)
+
+        run_all(parts(), max(1, min(PARTS_AT_ONCE, PARTS_AT_ONCE * PART_BYTES // part_bytes)))
+        _check_unchanged(file, before, sent, url)
+        return upload.complete()
+    except BaseException:
+        upload.abort()
+        raise
+
+
+class _Multipart:
+    """An upload in parts that has begun. Nothing appears before `complete`."""
+
+    def __init__(self, connection: S3Connection, full_key: str, url: str) -> None:
+        self._connection, self._url = connection, url
+        self._bucket, self._key = connection.bucket, full_key
+        self._etags: dict[int, str] = {}
+
+        def begin() -> str:
+            answer = connection.client.create_multipart_upload(Bucket=self._bucket, Key=self._key)
+            return self._stated(answer.get("UploadId"))
+
+        self._id = connection.request(url, begin)
+
+    def put_part(self, number: int, data: bytes, progress: Progress) -> Iterable[Task]:
+        """Upload one part; numbers begin at 1."""
+
+        def ask() -> str:
+            client = self._connection.client
+            answer = client.upload_part(
+                Bucket=self._bucket, Key=self._key, UploadId=self._id, PartNumber=number, Body=data
+            )
+            return self._stated(answer.get("ETag"))
+
+        self._etags[number] = self._connection.request(self._url, ask)
+        progress(len(data))
+        return ()
+
+    def complete(self) -> str:
+        """Make the object of the parts and return its ETag."""
+        parts: list[CompletedPartTypeDef] = [
+            {"PartNumber": number, "ETag": etag} for number, etag in sorted(self._etags.items())
+        ]
+        maybe_done = False  # by an attempt whose answer was lost
+
+        def ask() -> str:
+            nonlocal maybe_done
+            client = self._connection.client
+            try:
+                with self._connection.errors(self._url):
+                    answer = client.complete_multipart_upload(
+                        Bucket=self._bucket, Key=self._key, UploadId=self._id, MultipartUpload={"Parts": parts}
+                    )
+            except StoreUnavailable:
+                maybe_done = True
+                raise
+            except NoSuchKey:
+                # The upload is not there any more: an earlier attempt of ours has made the object.
+                if not maybe_done:
+                    raise
+                found = client.head_object(Bucket=self._bucket, Key=self._key)
+                return self._stated(found.get("ETag"))
+            maybe_done = True
+            return self._stated(answer.get("ETag"))
+
+        return self._connection.request(self._url, ask)
+
+    def abort(self) -> None:
+        """Remove the parts. Where that fails too, a lifecycle rule of the bucket has to."""
+        with suppress(StoreError), self._connection.errors(self._url):
+            self._connection.client.abort_multipart_upload(Bucket=self._bucket, Key=self._key, UploadId=self._id)
+
+    def _stated(self, value: str | None) -> str:
+        """What an answer must state, without quotes. An answer that was cut short in its headers has none of it."""
+        if not value:
+            raise cut_short(self._url, self._connection)
+        return value.strip('"')
 
 
 def _check_unchanged(file: BinaryIO, before: os.stat_result, size: int, url: str) -> None:
@@ -114,13 +178,11 @@ def _check_unchanged(file: BinaryIO, before: os.stat_result, size: int, url: str
 
 def _refuse_unless_encrypted(connection: S3Connection, full_key: str, url: str) -> None:
     """After a mismatch: an error, unless the bucket's encryption explains it."""
-    with connection.errors(url):
-        if connection.encrypts(full_key):
-            connection.etag_is_md5 = False
-            return
+    if connection.encrypts(full_key, url):
+        connection.etag_is_md5 = False
+        return
     raise Corrupted(
-        f"{url}: the store's MD5 is not that of the bytes that were sent: check proxies between here and "
-        "the store, and write it again"
+        f"{url}: the store's MD5 is not that of the bytes that were sent: check proxies between here and the store"
     )
 
 

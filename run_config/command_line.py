@@ -17,11 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from run_config.argo_text import without_tags
-
-WRONG_INPUT = 2
-PASSING_FAULT = 75
-INTERRUPTED = 130
-READER_GONE = 141  # as a shell calls SIGPIPE
+from run_config.exit_codes import INTERRUPTED, READER_GONE, WRONG_INPUT
 
 TERMINATION_LOG = Path("/dev/termination-log")
 

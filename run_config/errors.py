@@ -1,7 +1,9 @@
 """The error family of run_config."""
 
+from run_config.exit_codes import WRONG_INPUT
+
 
 class ConfigError(Exception):
     """A parameter or a configuration key is wrong; the message names it and says what to do."""
 
-    exit_code = 2
+    exit_code = WRONG_INPUT

@@ -6,7 +6,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from run_config.command_line import WRONG_INPUT, run, top_options
+from run_config.command_line import run, top_options
+from run_config.exit_codes import WRONG_INPUT
 from run_config.locations import store_url
 from run_config.parameter_forms import form_json, markdown
 from run_config.parameters import BY_NAME, PARAMETERS, Role, Type, pairs

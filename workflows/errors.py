@@ -1,10 +1,12 @@
 """The error family of workflows."""
 
+from run_config.exit_codes import WRONG_INPUT
+
 
 class WorkflowError(Exception):
     """A template or a parameter is wrong; the message says where and what to do."""
 
-    exit_code = 2
+    exit_code = WRONG_INPUT
 
 
 class TemplateError(WorkflowError):

@@ -17,6 +17,7 @@ from detr_job.errors import JobError
 from detr_job.inference import Device, Found, NoMemory, Predictor, UnreadableImage, still_answers
 from object_store import StoreError, StoreUnavailable
 from run_config.errors import ConfigError
+from run_config.exit_codes import PASSING_FAULT
 
 DECODERS = 2
 """Images unpacked at a time: each may be half a gigabyte."""
@@ -32,7 +33,7 @@ class ModelFaulty(BridgeError):
 class ModelNotNow(BridgeError):
     """The store or the device has no room or no answer at the moment."""
 
-    exit_code = 75
+    exit_code = PASSING_FAULT
 
 
 class ImageRefused(BridgeError):

@@ -15,6 +15,7 @@ import httpx
 
 from cvat_bridge.errors import BridgeError
 from cvat_bridge.no_cookies import keep_no_cookies
+from run_config.exit_codes import PASSING_FAULT
 
 LIST_TIMEOUT_S = 5.0
 CALL_TIMEOUT_S = 300.0
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 class NuclioAway(BridgeError):
     """The other dashboard gave no answer."""
 
-    exit_code = 75
+    exit_code = PASSING_FAULT
 
 
 class BodyTooLarge(BridgeError):

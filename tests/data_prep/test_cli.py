@@ -11,7 +11,7 @@ import pytest
 from data_prep.cli import main
 from data_prep.prepared_set import PreparedSet
 from object_store import ObjectStore
-from run_config.command_line import WRONG_INPUT
+from run_config.exit_codes import WRONG_INPUT
 from tests.data_prep.export_builder import simple_export, write_zip
 
 

@@ -6,9 +6,9 @@ import threading
 import pytest
 
 from detr_job import uploads as module
-from detr_job.errors import JobError, StoreLeftBehind
+from detr_job.errors import JobError, StoreLeftBehind, StoreRefused
 from detr_job.uploads import Uploads, store_patience_s
-from object_store import StoreUnavailable
+from object_store import AccessDenied, StoreUnavailable
 
 PATIENCE_S = 30.0
 
@@ -135,6 +135,40 @@ def test_a_bug_in_a_job_surfaces_in_training_and_at_the_end(uploads: Uploads):
         uploads.put("metrics", lambda: None)
     with pytest.raises(KeyError, match="our bug"):
         uploads.finish(PATIENCE_S)
+
+
+class Refused:
+    """A job that the store refuses until somebody has mended it."""
+
+    def __init__(self) -> None:
+        self.tries, self.mended = 0, False
+
+    def __call__(self) -> None:
+        self.tries += 1
+        if not self.mended:
+            raise AccessDenied("no right to write: check the credentials")
+
+
+def test_what_the_store_refuses_is_not_repeated_and_ends_with_2(uploads: Uploads):
+    refused = Refused()
+    uploads.put("checkpoint", refused)
+    with pytest.raises(StoreRefused, match="no right to write: check the credentials") as error:
+        uploads.finish(PATIENCE_S)
+    assert error.value.exit_code == 2
+    assert 1 <= refused.tries <= 2
+    assert uploads.waiting("checkpoint")
+
+
+def test_what_was_refused_is_tried_again_with_the_next_upload(uploads: Uploads):
+    refused, done = Refused(), threading.Event()
+    uploads.put("checkpoint", refused)
+    uploads.put("metrics", done.set)
+    assert done.wait(PATIENCE_S)
+    refused.mended = True
+    done.clear()
+    uploads.put("metrics", done.set)
+    uploads.finish(PATIENCE_S)
+    assert not uploads.waiting("checkpoint")
 
 
 def test_finish_with_nothing_to_do_returns(uploads: Uploads):

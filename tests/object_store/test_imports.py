@@ -52,5 +52,5 @@ def test_errors_that_pass_have_another_exit_code_than_those_that_do_not():
         print(sorted(kind.__name__ for kind in family if kind.exit_code == 75))
         print({kind.exit_code for kind in family}, all(issubclass(kind, StoreError) for kind in family))
     """)
-        == "['ObjectChanged', 'StoreUnavailable']\n{2, 75} True\n"
+        == "['ObjectChanged', 'PassingError', 'StoreUnavailable', 'WrongBytes']\n{2, 75} True\n"
     )

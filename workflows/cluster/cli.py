@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from run_config.command_line import PASSING_FAULT, WRONG_INPUT
+from run_config.exit_codes import PASSING_FAULT, WRONG_INPUT
 from run_config.parameters import pairs
 from workflows.cluster.errors import NoAccessError
 from workflows.errors import StepError, WorkflowError

@@ -1,6 +1,6 @@
 """Why a cluster did not do what was asked, each as one sentence for the person who called."""
 
-from run_config.command_line import INTERRUPTED, PASSING_FAULT
+from run_config.exit_codes import INTERRUPTED, PASSING_FAULT
 from workflows.errors import WorkflowError
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from run_config.command_line import PASSING_FAULT, WRONG_INPUT
+from run_config.exit_codes import PASSING_FAULT, WRONG_INPUT
 from workflows.outcome import in_words
 
 FINISHED = ("Succeeded", "Failed", "Error")
