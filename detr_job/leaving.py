@@ -100,6 +100,7 @@ def _code_of(command: Callable[[], object]) -> int:
     try:
         try:
             command()
+            return 0
         except StopNow:
             command_line.fail("stopped by SIGTERM; run the same again", exit_codes.PASSING_FAULT)
     except SystemExit as end:

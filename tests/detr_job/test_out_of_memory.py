@@ -1,0 +1,189 @@
+"""Too little memory halves the batch of a preset once, and is else one sentence with what to lower."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from detr_job.data import EpochBatches, EvaluationSamples
+from detr_job.detections import Outputs
+from detr_job.errors import OutOfMemory
+from detr_job.family import build_family
+from detr_job.micro_batches import MicroBatches
+from detr_job.out_of_memory import is_out_of_memory
+from detr_job.prediction import predict_split
+from tests.detr_job.job_server import Gate, Job
+from tests.detr_job.pictures import mixed_split, small_config
+from tests.detr_job.test_evaluate_command import random_model
+from tests.detr_job.training_runs import TINY, Run, assert_same_result
+
+CPU = torch.device("cpu")
+# Of the preset's batch of 4 a step takes 240 MiB, of 2 it takes 125 MiB.
+LARGE_IMAGES = {"data.min_sizes": "[640]", "data.max_size": 640, "data.cache": "false", "schedule.steps": 3}
+ROOM_BYTES = 180 << 20
+UNCHOSEN = {key: value for key, value in TINY.items() if key != "data.batch_size"} | LARGE_IMAGES
+
+
+def started_with_limit(run: Run, gate: Gate) -> Job:
+    """A run that, from before its first step on, may take ROOM_BYTES more."""
+    job = replace(run, environment=gate.environment).start()
+    job.reaches_line("training and")
+    lines = dict(line.split(":") for line in Path(f"/proc/{job.pid}/status").read_text().splitlines())
+    limit = int(lines["VmData"].split()[0]) * 1024 + ROOM_BYTES
+    resource.prlimit(job.pid, resource.RLIMIT_DATA, (limit, limit))
+    return job
+
+
+def test_a_presets_batch_is_halved_once_and_a_restart_goes_on_with_halves(run: Run, gate: Gate):
+    run = replace(run, options=UNCHOSEN)
+    whole = replace(run, name="undisturbed")
+    job = started_with_limit(whole, gate)
+    gate.stay_open()
+    assert job.ends() == 0, job.says()
+    gate.close()
+    assert "warning: step 1 ran out of memory with 4 images at once (this machine: " in job.says()
+    assert "each batch of 4 goes through the network in two halves" in job.says()
+    assert job.says().count("out of memory") == 1
+    assert json.loads(whole.stored.get_bytes("run.json"))["micro_batch_size"] == 2
+
+    job = started_with_limit(run, gate)
+    for _ in range(2):
+        gate.pass_one(job)
+    job.send(signal.SIGTERM)
+    gate.stay_open()
+    assert job.ends() == 75, job.says()
+    gate.close()
+    again = run.ends()  # without a limit
+    assert "out of memory" not in again.says()
+    assert "going on from step" in again.says()
+    assert json.loads(run.stored.get_bytes("run.json"))["micro_batch_size"] == 2
+    assert_same_result(run, whole)
+
+
+def test_a_batch_that_a_person_chose_is_refused_with_what_to_lower(run: Run, gate: Gate):
+    job = started_with_limit(run.with_options(LARGE_IMAGES), gate)
+    gate.stay_open()
+    assert job.ends() == 2, job.says()
+    assert "Traceback" not in job.says()
+    last = job.says().strip().splitlines()[-1]
+    assert last.startswith("error: step 1 ran out of memory with 4 images at once (this machine: "), last
+    assert last.endswith(
+        "): lower batch-size (data.batch_size), the image size (data.min_sizes, data.max_size) or model.queries"
+    )
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "chosen", "halved", "sentence"),
+    [
+        (8, True, False, "with 8 images at once .it"),
+        (8, False, True, "with 4 images at once, half of a batch .it"),
+        (1, False, False, "with 1 image .it"),
+    ],
+)
+def test_what_may_not_be_halved_is_refused(batch_size: int, chosen: bool, halved: bool, sentence: str):
+    micro = MicroBatches(batch_size, chosen=chosen, halved=halved, record=lambda _: pytest.fail("recorded"))
+    with pytest.raises(OutOfMemory, match=f"step 7 ran out of memory {sentence}.*lower batch-size"):
+        micro.halve(7, "it")
+    assert OutOfMemory.exit_code == 2
+
+
+def test_halves_have_the_images_of_the_batch_in_its_order(tmp_path: Path):
+    split = mixed_split(tmp_path)
+    for batch_size in (4, 5):
+        whole, halves = (iter(EpochBatches(split, batch_size, 7, start=1, parts=parts)) for parts in (1, 2))
+        for _ in range(5):
+            first, second = next(halves), next(halves)
+            assert first + second == next(whole)
+            assert len(first) - len(second) in (0, 1)
+
+
+class Cramped(nn.Module):
+    """A network that has memory for two images at once, as a GPU would say it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.images = network, []
+
+    def forward(self, images: Tensor, mask: Tensor | None) -> Outputs:
+        self.images.append(len(images))
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB")
+        return self.network(images, mask)
+
+
+def test_an_evaluation_batch_is_divided_without_changing_the_result(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    split = mixed_split(tmp_path, count=30)
+    samples = EvaluationSamples(split, small_config("tiny").data)
+    torch.manual_seed(3)
+    family = build_family(small_config("tiny"), 2)
+    reference = predict_split(family.network, family, samples, 2, CPU, bf16=False)
+    cramped = Cramped(family.network)
+    assert predict_split(cramped, family, samples, 6, CPU, bf16=False) == reference
+    assert max(cramped.images) > 2
+    assert len([size for size in cramped.images if size > 2]) <= 2
+    assert "images at once ran out of memory" in caplog.records[0].getMessage()
+    with pytest.raises(OutOfMemory, match="predicting 6 images at once ran out of memory .*evaluation.batch_size"):
+        predict_split(cramped, family, samples, 6, CPU, bf16=False, may_halve=False)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_one"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (MemoryError(), True),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory"),
+            True,
+        ),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("size mismatch"), False),
+        (OSError("can't allocate memory"), False),
+    ],
+)
+def test_out_of_memory_is_told_from_other_faults(error: Exception, is_one: bool):
+    assert is_out_of_memory(error) is is_one
+
+
+PREDICT = """
+import resource, sys
+from pathlib import Path
+from detr_job import cli, inference
+lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+limit = int(lines["VmData"].split()[0]) * 1024 + (60 << 20)
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+cli.main()
+"""
+
+
+def test_prediction_without_memory_is_a_sentence_with_2(tmp_path: Path):
+    model = random_model(tmp_path / "model", ("disc", "square"), **{"data.eval_size": 1600, "data.max_size": 1600})
+    Image.new("RGB", (100, 100)).save(tmp_path / "photo.png")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            PREDICT,
+            "predict",
+            "--device",
+            "cpu",
+            "--model",
+            model,
+            tmp_path / "photo.png",
+            "--json",
+        ],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: no memory is left (this machine: ")
+    assert done.stderr.count("\n") == 1
