@@ -215,9 +215,8 @@ def test_no_name_in_cvat_is_evaluated(loop: CvatLoop):
     """Pictures that are none make `prepare` end with a sentence that quotes their names."""
     project = loop.tell("projects", name=HOSTILE, labels=[HOSTILE])["id"]
     names = [f"{HOSTILE}.jpg", f"{HOSTILE} 2.jpg"]
-    task = loop.tell(
-        "tasks", name=HOSTILE, project=project, subset="{{=24682468+11111111}}", images=2, names=names, damaged=True
-    )
+    pictures = {"images": 2, "names": names, "damaged": True, "subset": HOSTILE.partition(" ")[0]}
+    task = loop.tell("tasks", name=HOSTILE, project=project, **pictures)
     answer = loop.click(request=str(uuid.uuid4()), task=[task["id"]], template="cvat-train", parameters=SHORT)
     assert answer.status_code == 201, answer.text
     workflow = loop.installation.finished(answer.json()["name"], timeout_s=300)
