@@ -17,6 +17,8 @@ from cvat_bridge.drawn import DrawnForm, DrawnRun, DrawnRuns
 from cvat_bridge.form import draw
 from cvat_bridge.service import Service
 from cvat_bridge.submit_run import Started, clicked
+from run_config.errors import ConfigError
+from run_config.json_text import read_json
 
 log = logging.getLogger(__name__)
 
@@ -100,8 +102,13 @@ def routes(service: Service) -> APIRouter:
 async def _posted(request: Request, service: Service, model: type[Body]) -> Body:
     """The body, when a page of CVAT's own sent it."""
     require_own_page(request, service.settings.cvat.public_origin)
+    body = await request.body()
     try:
-        return model.model_validate_json(await request.body())
+        read_json(body, "The request")
+    except ConfigError as error:
+        raise Refusal(422, f"{error}.") from error
+    try:
+        return model.model_validate_json(body)
     except ValidationError as error:
         raise Refusal(422, *_complaints(error)) from error
 

@@ -210,7 +210,7 @@ class CvatApi:
     def _read(self, answer: httpx.Response, path: str) -> dict[str, Any]:
         try:
             tree = json.loads(answer.content)
-        except ValueError:
+        except (ValueError, RecursionError):
             tree = None
         if not isinstance(tree, dict):
             # A gateway's page, or another server at this address.
@@ -254,7 +254,7 @@ def _said(answer: httpx.Response) -> str:
     """CVAT's own words, in one short line; empty where it sent a page."""
     try:
         tree = json.loads(answer.content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     if isinstance(tree, dict):
         tree = tree.get("detail", tree)

@@ -106,7 +106,7 @@ class CvatQuestions:
         _require_ok(status, path)
         try:
             tree = json.loads(content)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CvatUnavailableError(f"CVAT answered {path} with something that is not JSON") from error
         if not isinstance(tree, dict):
             raise CvatUnavailableError(f"CVAT answered {path} with something that is no object")

@@ -27,6 +27,8 @@ from cvat_bridge.export_zip import problem_of_zip
 from cvat_bridge.settings import BridgeSettings
 from cvat_bridge.subject import Kind, Subject
 from object_store import NoSuchKey, ObjectStore
+from run_config.errors import ConfigError
+from run_config.json_text import read_json
 
 ZIP_NAME, MARK_NAME = "dataset.zip", "dataset.json"
 MOST_ATTEMPTS = 5
@@ -99,8 +101,8 @@ class ExportStep:
         except NoSuchKey:
             return False
         try:
-            mark = json.loads(text)
-        except ValueError:
+            mark = read_json(text, mark_key)
+        except ConfigError:
             mark = None
         wanted: Mapping[str, Any] = mark if isinstance(mark, dict) else {}
         same = (wanted.get("format"), wanted.get("size_bytes"), wanted.get("etag"))

@@ -19,6 +19,8 @@ from cvat_bridge.export import Export
 from cvat_bridge.export_progress import ExportProgress
 from object_store import InvalidKey, NoSuchKey, ObjectStore
 from object_store.keys import path_below
+from run_config.errors import ConfigError
+from run_config.json_text import read_json
 
 MARK_NAME = "unpacked.json"
 MOST_ENTRIES = 2_000_000
@@ -40,8 +42,8 @@ def unpack(store: ObjectStore, export: Export, into: str, progress: ExportProgre
     info = store.head(export.key)
     mark = {"version": 1, "into": into, "etag": info.etag, "size_bytes": info.size_bytes}
     mark_key = f"{export.prefix}/{MARK_NAME}"
-    with contextlib.suppress(NoSuchKey, ValueError):
-        there = json.loads(store.get_bytes(mark_key))
+    with contextlib.suppress(NoSuchKey, ConfigError):
+        there = read_json(store.get_bytes(mark_key), mark_key)
         if isinstance(there, dict) and mark.items() <= there.items():
             progress.say(f"{export.name}: {there.get('files')} files are below {into} already")
             return int(there.get("files") or 0)

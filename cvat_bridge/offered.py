@@ -164,7 +164,7 @@ def read_offered(tree: Mapping[str, Any]) -> Offered | None:
 def _form(text: str | None) -> _Form | None:
     try:
         form = _Form.model_validate(json.loads(text or "null"))
-    except (ValueError, ValidationError):
+    except (ValueError, RecursionError, ValidationError):
         return None
     return form if form.version == FORM_VERSION else None
 

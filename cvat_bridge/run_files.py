@@ -15,7 +15,9 @@ import anyio.to_thread
 
 from cvat_bridge.short_cache import ShortCache
 from object_store import NoSuchKey, ObjectStore, open_store
+from run_config.errors import ConfigError
 from run_config.installation import Installation
+from run_config.json_text import read_json
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -127,11 +129,11 @@ class RunFiles:
 
     def _read_pin(self, place: Place) -> Pin | None:
         try:
-            tree = json.loads(self._store.get_bytes(place.key))
+            tree = read_json(self._store.get_bytes(place.key), place.key)
         except NoSuchKey:
             return None
-        except ValueError:
-            log.warning("a pin cannot be read", extra={"key": place.key})
+        except ConfigError as error:
+            log.warning("a pin cannot be read: %s", error, extra={"key": place.key})
             return None
         if not isinstance(tree, Mapping) or not isinstance(tree.get("model"), str):
             return None
@@ -147,6 +149,6 @@ def last_ap(lines: list[bytes]) -> Ap | None:
                 ap = Ap(float(entry["ap"]), int(entry["step"]))
                 if math.isfinite(ap.value):  # the answer's JSON has no other numbers
                     return ap
-        except (ValueError, KeyError, TypeError, OverflowError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             continue
     return None

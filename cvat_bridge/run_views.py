@@ -100,7 +100,7 @@ class RunViews:
         form = marks.annotation(run.workflow, marks.FORM)
         try:
             given = {str(key): str(value) for key, value in json.loads(form or "{}").items()}
-        except (ValueError, AttributeError) as error:
+        except (ValueError, RecursionError, AttributeError) as error:
             raise Refusal(409, f"What {run.name} was started with cannot be read; use the form.") from error
         others = await self._cluster.fresh_runs(marks.subject_label(run.subject))
         ended = sum(marks.annotation(one, marks.RERUN_OF) == run.name and not unfinished(one) for one in others)

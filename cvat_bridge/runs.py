@@ -159,7 +159,7 @@ class Run:
         try:
             given = json.loads(marks.annotation(self.workflow, marks.FORM) or "{}")
             chosen = [(str(name), " ".join(str(text).split())) for name, text in given.items()]
-        except (ValueError, AttributeError):
+        except (ValueError, RecursionError, AttributeError):
             return []
         ours = BY_NAME if self.is_ours else {}
         different = [(name, text) for name, text in chosen if text and (name not in ours or text != ours[name].default)]

@@ -11,11 +11,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import Field, StringConstraints, ValidationError, field_validator
 
 from cvat_bridge.errors import BridgeError
+from run_config.errors import ConfigError
 from run_config.installation import EXPORTS, Name, Part, Prefix
+from run_config.yaml_text import read_yaml
 
 VARIABLE = "CVAT_BRIDGE_SETTINGS"
 """Environment variable with the file's path."""
@@ -155,9 +156,9 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> BridgeSettings
 def parse_settings(text: str, where: str) -> BridgeSettings:
     """Read the file's text; `where` names it in messages. BridgeError: it is wrong."""
     try:
-        return BridgeSettings.model_validate(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise BridgeError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+        return BridgeSettings.model_validate(read_yaml(text, where))
+    except ConfigError as error:
+        raise BridgeError(str(error)) from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "the document"

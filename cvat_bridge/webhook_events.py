@@ -41,7 +41,7 @@ def is_old(payload: Mapping[str, Any], now: float | None = None) -> bool:
     told = _mapping(payload.get("job")).get("updated_date") or request.get("finished_date")
     try:
         at = datetime.fromisoformat(str(told)).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return False
     return at < (time.time() if now is None else now) - LONGEST_S
 
@@ -79,11 +79,8 @@ def _has_moved(payload: Mapping[str, Any], job: Mapping[str, Any]) -> bool:
     if isinstance(changes, Mapping):
         names = set(changes)
     elif isinstance(changes, list):
-        names = {
-            one.get("field") or one.get("name") if isinstance(one, Mapping) else one
-            for one in changes
-            if isinstance(one, (Mapping, str))
-        }
+        told = (one.get("field") or one.get("name") if isinstance(one, Mapping) else one for one in changes)
+        names = {one for one in told if isinstance(one, str)}
     return bool(names & {"state", "stage"})
 
 

@@ -7,7 +7,6 @@ Events that are taken and not worked off are lost with the process; CVAT does no
 import asyncio
 import contextlib
 import hashlib
-import json
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -26,6 +25,8 @@ from cvat_bridge.settings import Event, Trigger
 from cvat_bridge.short_cache import ShortCache
 from cvat_bridge.submit_run import NOBODY, Submitter, Wanted
 from cvat_bridge.webhook_events import Told, is_old, is_signed, read_event
+from run_config.errors import ConfigError
+from run_config.json_text import read_json
 from workflows.cluster.errors import UnreachableError
 
 log = logging.getLogger(__name__)
@@ -88,9 +89,9 @@ class Webhooks:
             self._metrics.webhooks.labels("unsigned").inc()
             raise Refusal(403, "The signature is missing or wrong: the webhook's secret in CVAT is another one.")
         try:
-            payload = json.loads(body)
-        except ValueError as error:
-            raise Refusal(400, "This is not JSON.") from error
+            payload = read_json(body, "The event")
+        except ConfigError as error:
+            raise Refusal(400, f"{error}.") from error
         told = read_event(payload) if isinstance(payload, Mapping) and not is_old(payload) else None
         if told is None or not any(self._matching(told)):
             self._metrics.webhooks.labels("nothing").inc()

@@ -277,7 +277,7 @@ def read_call(body: bytes, threshold: float) -> tuple[bytes, float]:
     """The image file and the threshold of a call. Refusal: it is of another form."""
     try:
         call = msgspec.json.decode(body, type=Call)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refusal(400, f'the call is not of the form {{"image": base64, "threshold": 0.5}}: {error}') from error
     if call.threshold is not None:
         threshold = call.threshold

@@ -68,7 +68,7 @@ class Nuclio:
             return {}
         try:
             listed = await self._list(headers)
-        except (httpx.HTTPError, ValueError) as error:
+        except (httpx.HTTPError, ValueError, RecursionError) as error:
             self._away(error)
             return {}
         self.trouble = ""

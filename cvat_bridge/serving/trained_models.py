@@ -5,6 +5,7 @@ read once is kept until the object changes.
 """
 
 import json
+import logging
 import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,10 @@ from detr_job.model_folder import CONFIG, WEIGHTS, read_info
 from detr_job.run_folder import RUN
 from object_store import InvalidKey, ObjectInfo, ObjectStore, StoreError, StoreUnavailable, open_store
 from run_config.errors import ConfigError
+from run_config.json_text import read_json
 from run_config.presets import checked
+
+log = logging.getLogger(__name__)
 
 PINS = "cvat-models"
 MOST_RUNS = 1000
@@ -187,10 +191,13 @@ class TrainedModels:
             if name is None or info.size_bytes > MOST_CONFIG_BYTES:
                 continue
             try:
-                content = json.loads(self.store.get_bytes(info.key))
+                content = read_json(self.store.get_bytes(info.key), info.key)
             except StoreUnavailable:
                 raise
-            except (ValueError, RecursionError, StoreError):
+            except ConfigError as error:
+                log.warning("a pin cannot be read: %s", error, extra={"key": info.key})
+                continue
+            except StoreError:
                 continue
             url = content.get("model") if isinstance(content, dict) else None
             if isinstance(url, str) and self._may_read(url):

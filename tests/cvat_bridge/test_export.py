@@ -90,7 +90,7 @@ def test_a_zip_without_its_mark_is_taken_over_when_it_is_whole(either: Step, tas
     assert either.mark(task)["rq_id"] == ""
 
 
-@pytest.mark.parametrize("what", ["another zip", "no zip", "no mark that can be read"])
+@pytest.mark.parametrize("what", ["another zip", "no zip", "no mark that can be read", "a key twice"])
 def test_a_zip_that_was_replaced_is_exported_again(either: Step, task: Task, what: str) -> None:
     either.run(f"task:{task.id}")
     other = either.cvat.add_drawn_task("Parts 2", images=1)
@@ -101,6 +101,10 @@ def test_a_zip_that_was_replaced_is_exported_again(either: Step, task: Task, wha
             either.store.put_bytes(either.key(task), whole)
         case "no zip":
             either.store.put_bytes(either.key(task), b"something else")
+        case "a key twice":
+            mark = either.store.get_bytes(either.key(task, name="dataset.json"))
+            twice = mark.replace(b"{", b'{"format": "another",', 1)
+            either.store.put_bytes(either.key(task, name="dataset.json"), twice)
         case _:
             either.store.put_bytes(either.key(task, name="dataset.json"), b"\xff{")
     either.run(f"task:{task.id}")

@@ -375,7 +375,7 @@ def test_a_person_s_choice_comes_before_the_newest_and_is_never_too_old(store: P
         assert {each["label"] for each in answer} == {"disc"}
 
 
-def test_a_choice_that_cannot_be_read_leaves_the_newest(store: Path):
+def test_a_choice_that_cannot_be_read_leaves_the_newest(store: Path, caplog: pytest.LogCaptureFixture):
     run = write_run(store, "run-a", subject="project:3")
     gone = write_run(store, "gone", subject="project:3")
     pin(store, "project-3", gone)
@@ -384,12 +384,16 @@ def test_a_choice_that_cannot_be_read_leaves_the_newest(store: Path):
     (store / "cvat-models" / "task-9.json").write_text('{"model": "file:///etc"}')
     (store / "cvat-models" / "task-10.json").write_text(json.dumps({"model": f"{store.as_uri()}/../../etc"}))
     (store / "cvat-models" / "task-11.json").write_text("[]")
+    (store / "cvat-models" / "task-12.json").write_text("[" * 100_000)
+    twice = f'{{"model": "{(run / "model").as_uri()}", "model": "{(gone / "model").as_uri()}"}}'
+    (store / "cvat-models" / "task-13.json").write_text(twice)
     with model_server(str(store)) as running:
         listed = running.functions()
         assert set(listed) == {"run-a", "project-3-newest"}
         assert run.name in listed["project-3-newest"]["spec"]["description"]
         left_out = running.client.get("/readyz").json()["left_out"]
         assert [one["model"] for one in left_out] == [(gone / "model").as_uri()]
+    assert "cvat-models/task-13.json: the key 'model' is given twice; keep one of them" in caplog.text
 
 
 def test_tasks_that_models_were_trained_on_do_not_lengthen_the_list(store: Path):
