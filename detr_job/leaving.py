@@ -100,9 +100,10 @@ def _code_of(command: Callable[[], object]) -> int:
     try:
         try:
             command()
-            return 0
         except StopNow:
             command_line.fail("stopped by SIGTERM; run the same again", exit_codes.PASSING_FAULT)
+        else:
+            return 0
     except SystemExit as end:
         if end.code is None or isinstance(end.code, int):
             return end.code or 0

@@ -21,6 +21,8 @@ _SENTENCES = (
     "CUDNN_STATUS_ALLOC_FAILED",
     "CUBLAS_STATUS_ALLOC_FAILED",
 )
+# oneDNN says no more than this, once it has found an implementation and has no memory for it.
+_WHOLE_SENTENCES = ("could not create a primitive", "could not create a memory object")
 
 
 class DoesNotFit(Exception):
@@ -35,7 +37,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception of PyTorch, NumPy or Python says so."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(sentence in str(error) for sentence in _SENTENCES)
+    if not isinstance(error, RuntimeError):
+        return False
+    said = str(error)
+    return said in _WHOLE_SENTENCES or any(sentence in said for sentence in _SENTENCES)
 
 
 @contextmanager

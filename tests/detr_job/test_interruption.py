@@ -5,12 +5,13 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
+from detr_job import stop_request
 from detr_job.stop_request import StopNow, StopRequest
 from tests.detr_job.job_server import Gate, Job, wait_until
+from tests.detr_job.process_faults import processes_of
 from tests.detr_job.training_runs import Run, assert_same_result
 
 NO_CHECKPOINTS = {"checkpoints.interval": 1000, "evaluation.interval": 6, "schedule.steps": 8}
@@ -142,19 +143,6 @@ def test_workers_leave_after_the_job_was_killed(run: Run, gate: Gate):
     wait_until(lambda: not processes_of(job.pid), "the end of the workers")
 
 
-def processes_of(group: int) -> list[int]:
-    """The living processes of a group."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(") ")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(fields[2]) == group and fields[0] != "Z":
-            found.append(int(path.parent.name))
-    return found
-
-
 def test_a_request_breaks_off_what_runs_at_once_and_nothing_else():
     stop = StopRequest()
     with stop.installed():
@@ -162,6 +150,18 @@ def test_a_request_breaks_off_what_runs_at_once_and_nothing_else():
             signal.raise_signal(signal.SIGTERM)
         assert stop.name == "SIGTERM"
         signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_step_is_broken_off_only_when_it_takes_long_after_a_request(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(stop_request, "STEP_S", 0.2)
+    stop = StopRequest()
+    with stop.installed():
+        with stop.in_step():
+            signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(StopNow), stop.in_step():
+            time.sleep(30)
+        with pytest.raises(StopNow), stop.in_step():
+            pytest.fail("begun")
 
 
 def test_what_runs_at_once_is_not_begun_after_a_request():

@@ -1,5 +1,6 @@
 """Too little memory halves the batch of a preset once, and is else one sentence with what to lower."""
 
+import itertools
 import json
 import os
 import resource
@@ -14,22 +15,27 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from detr_job.data import EpochBatches, EvaluationSamples
+from data_prep.prepared_set import PreparedSet
+from detr_job.data import EpochBatches, EvaluationSamples, TrainingSamples, normalised, training_loader
 from detr_job.detections import Outputs
 from detr_job.errors import OutOfMemory
 from detr_job.family import build_family
 from detr_job.micro_batches import MicroBatches
 from detr_job.out_of_memory import is_out_of_memory
 from detr_job.prediction import predict_split
+from detr_job.stop_request import StopRequest
+from detr_job.trainer import Interval, Trainer
+from detr_job.uploads import Uploads
+from object_store import open_store
 from tests.detr_job.job_server import Gate, Job
-from tests.detr_job.pictures import mixed_split, small_config
+from tests.detr_job.pictures import mixed_set, mixed_split, small_config
 from tests.detr_job.test_evaluate_command import random_model
 from tests.detr_job.training_runs import TINY, Run, assert_same_result
 
 CPU = torch.device("cpu")
-# Of the preset's batch of 4 a step takes 240 MiB, of 2 it takes 125 MiB.
-LARGE_IMAGES = {"data.min_sizes": "[640]", "data.max_size": 640, "data.cache": "false", "schedule.steps": 3}
-ROOM_BYTES = 180 << 20
+# Of the preset's batch of 4 a step takes some 300 MiB, of 2 it takes 160 MiB.
+LARGE_IMAGES = {"data.min_sizes": "[800]", "data.max_size": 900, "data.cache": "false", "schedule.steps": 3}
+ROOM_BYTES = 215 << 20
 UNCHOSEN = {key: value for key, value in TINY.items() if key != "data.batch_size"} | LARGE_IMAGES
 
 
@@ -106,6 +112,34 @@ def test_halves_have_the_images_of_the_batch_in_its_order(tmp_path: Path):
             assert len(first) - len(second) in (0, 1)
 
 
+def test_the_gradient_of_halves_is_their_mean_over_the_images(tmp_path: Path):
+    local = PreparedSet.open(open_store(tmp_path / "store"), mixed_set(tmp_path)).pull(tmp_path / "pulled")
+    config = small_config("tiny", **{"data.batch_size": 5, "data.augmentation.recipe": "none"})
+    family, split = build_family(config, 2), local.split("train")
+    micro = MicroBatches(5, chosen=False, halved=True, record=lambda _: None)
+    run, uploads = open_store(tmp_path / "run"), Uploads()
+    trainer = Trainer(config, family, local, run, CPU, uploads, StopRequest(), micro, evaluation_batch_chosen=False)
+    uploads.close()
+    order = EpochBatches(split, 5, seed=1, parts=2)
+    halves = list(itertools.islice(training_loader(TrainingSamples(split, config.data, 1), order, CPU), 2))
+    assert [len(half.indices) for half in halves] == [3, 2]
+    images, names, values = trainer._gradients(iter(halves), Interval())
+    assert len(images) == 5
+    gradients = [parameter.grad.clone() for parameter in trainer.network.parameters() if parameter.grad is not None]
+    trainer.optimizer.zero_grad(set_to_none=True)
+    mean = sum(
+        family.criterion(trainer.network(normalised(half), half.padding_mask), half.targets).total
+        * (len(half.indices) / 5)
+        for half in halves
+    )
+    mean.backward()
+    expected = [parameter.grad for parameter in trainer.network.parameters() if parameter.grad is not None]
+    assert dict(zip(names, values.tolist(), strict=True))["loss"] == pytest.approx(mean.item(), rel=1e-5)
+    assert len(gradients) == len(expected) > 50
+    for mine, theirs in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-5)
+
+
 class Cramped(nn.Module):
     """A network that has memory for two images at once, as a GPU would say it."""
 
@@ -125,13 +159,13 @@ def test_an_evaluation_batch_is_divided_without_changing_the_result(tmp_path: Pa
     samples = EvaluationSamples(split, small_config("tiny").data)
     torch.manual_seed(3)
     family = build_family(small_config("tiny"), 2)
-    reference = predict_split(family.network, family, samples, 2, CPU, bf16=False)
+    reference = predict_split(family.network, family, samples, 1, CPU, bf16=False)
     cramped = Cramped(family.network)
     assert predict_split(cramped, family, samples, 6, CPU, bf16=False) == reference
     assert max(cramped.images) > 2
     assert len([size for size in cramped.images if size > 2]) <= 2
     assert "images at once ran out of memory" in caplog.records[0].getMessage()
-    with pytest.raises(OutOfMemory, match="predicting 6 images at once ran out of memory .*evaluation.batch_size"):
+    with pytest.raises(OutOfMemory, match="predicting 6 images at once ran out of memory"):
         predict_split(cramped, family, samples, 6, CPU, bf16=False, may_halve=False)
 
 
@@ -141,10 +175,12 @@ def test_an_evaluation_batch_is_divided_without_changing_the_result(tmp_path: Pa
         (torch.OutOfMemoryError("CUDA out of memory"), True),
         (MemoryError(), True),
         (
-            RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory"),
+            RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"),
             True,
         ),
         (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("could not create a primitive"), True),
+        (RuntimeError("could not create a primitive descriptor for a convolution"), False),
         (RuntimeError("size mismatch"), False),
         (OSError("can't allocate memory"), False),
     ],
@@ -180,6 +216,7 @@ def test_prediction_without_memory_is_a_sentence_with_2(tmp_path: Path):
             tmp_path / "photo.png",
             "--json",
         ],
+        check=False,
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from run_config.errors import ConfigError
 from run_config.job import DetrModel, JobConfig, TinyModel
-from run_config.presets import checked, config_keys, load_job_config, preset_names
+from run_config.presets import checked, config_keys, is_chosen, load_job_config, preset_names
 from run_config.reference import keys, value_of
 
 
@@ -358,3 +358,23 @@ def test_config_keys_are_all_that_a_file_may_set():
         value_of(record, key)
     assert "model.prior_box" in config_keys()
     assert "model.dilation" in config_keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "chosen"),
+    [
+        (None, [], False),
+        (None, ["data.workers=2"], False),
+        (None, ["data.batch_size=4"], True),
+        (None, ["data={batch_size: 4}"], True),
+        ("base: tiny\ndata: {workers: 2}\n", [], False),
+        ("base: tiny\ndata: {batch_size: 4}\n", [], True),
+    ],
+)
+def test_what_a_person_chose_is_told_from_a_presets_value(
+    tmp_path, text: str | None, overrides: list[str], chosen: bool
+):
+    name = "tiny" if text is None else write(tmp_path, "mine.yaml", text)
+    assert is_chosen("data.batch_size", name, overrides) is chosen
+    upper = write(tmp_path, "upper.yaml", f"base: {name}\n")
+    assert is_chosen("data.batch_size", upper, overrides) is chosen

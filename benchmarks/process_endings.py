@@ -1,0 +1,51 @@
+"""How long training takes to end when its processes are ended, stopped or starved at random moments.
+
+    python -m benchmarks.process_endings [--cases 300] [--first 0]
+
+Claim: in every case all processes are gone within 60 s and the exit code is right for the fault; of those that did
+not end with 0, every third is run again, to the end. Prints one line; a case that breaks the claim ends it.
+"""
+
+import argparse
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from benchmarks.local_run import machine
+from object_store import open_store
+from tests.detr_job.job_server import JobServer
+from tests.detr_job.process_faults import suffer
+from tests.detr_job.training_runs import Run, make_set
+
+
+def main() -> None:
+    """One case after the other."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--cases", type=int, default=300)
+    parser.add_argument("--first", type=int, default=0)
+    options = parser.parse_args()
+    print(machine())
+    server = JobServer()
+    seconds = []
+    try:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            set_id = make_set(folder, open_store(folder / "store"))
+            for case in range(options.first, options.first + options.cases):
+                run = Run(server, folder, f"file://{folder}/store", set_id, name=f"case-{case}")
+                (seen,) = re.findall(r"after ([0-9.]+) s$", suffer(run, case))
+                seconds.append(float(seen))
+                shutil.rmtree(run.stored_folder, ignore_errors=True)
+                shutil.rmtree(run.out, ignore_errors=True)
+    finally:
+        server.close()
+    seconds.sort()
+    print(
+        f"{len(seconds)} faults: every process gone after at most {seconds[-1]:.1f} s "
+        f"(median {seconds[len(seconds) // 2]:.1f} s), every exit code right"
+    )
+
+
+if __name__ == "__main__":
+    main()
