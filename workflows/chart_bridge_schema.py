@@ -103,6 +103,7 @@ def _models() -> Schema:
         most=POSITIVE,
         loaded=POSITIVE,
         nuclio=maybe(ADDRESS),
+        storeSecret=maybe(DNS_NAME),
         allowFrom=closed(namespaceSelector=OBJECT, podSelector=OBJECT),
         alsoFrom=OBJECTS,
     )

@@ -193,6 +193,18 @@ def test_secrets_come_by_reference_and_to_those_alone_who_need_them(whole: Relea
     assert whole.names("Secret") == set()
 
 
+def test_the_model_server_has_keys_of_its_own_where_they_are_named():
+    keys = {"existingSecret": "keys", "secretKeys": {"accessKeyId": "id", "secretAccessKey": "secret"}}
+    release = rendered({"store": keys, **bridge(models={"enabled": True, "storeSecret": "read-only"})})
+    (service,) = pod(release)["spec"]["containers"]
+    (models,) = pod(release, "detr-workflows-models")["spec"]["containers"]
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    assert secrets_of(models) == dict.fromkeys(names, "read-only")
+    assert {name: secrets_of(service)[name] for name in names} == dict.fromkeys(names, "keys")
+    found = {one["name"]: one.get("valueFrom", {}).get("secretKeyRef", {}).get("key") for one in models["env"]}
+    assert (found["AWS_ACCESS_KEY_ID"], found["AWS_SECRET_ACCESS_KEY"]) == ("id", "secret")
+
+
 def test_a_secret_of_ones_own_has_keys_of_ones_own():
     keys = {"accessToken": "token", "signingKey": "key", "webhookSecret": "hook"}
     release = rendered(bridge(existingSecret="theirs", secretKeys=keys))

@@ -375,6 +375,24 @@ def test_a_person_s_choice_comes_before_the_newest_and_is_never_too_old(store: P
         assert {each["label"] for each in answer} == {"disc"}
 
 
+def test_the_model_server_writes_nothing_into_the_store(store: Path):
+    run = write_run(store, "run-a", subject="project:3")
+    broken = write_run(store, "broken", subject="project:3", age_s=500)
+    (broken / "model/config.json").write_text("{")
+    pin(store, "project-3", run)
+
+    def state() -> dict[Path, tuple[int, int]]:
+        # A file that was written and removed again leaves its folder's time.
+        return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in (store, *store.rglob("*"))}
+
+    before = state()
+    with model_server(str(store)) as running:
+        assert running.invoke("project-3-newest", call_body(picture())).status_code == 200
+        running.look_again()
+        assert running.client.get("/readyz").json()["left_out"]
+    assert state() == before
+
+
 def test_a_choice_that_cannot_be_read_leaves_the_newest(store: Path, caplog: pytest.LogCaptureFixture):
     run = write_run(store, "run-a", subject="project:3")
     gone = write_run(store, "gone", subject="project:3")

@@ -99,7 +99,11 @@ app.kubernetes.io/component: {{ .component }}
   value: /etc/detr-workflows/settings.yaml
 - name: CVAT_BRIDGE_SETTINGS
   value: /etc/cvat-bridge/bridge.yaml
-{{- with include "detr-workflows.storeEnvironment" .context | fromYamlArray }}
+{{- $secret := include "detr-workflows.storeSecret" .context }}
+{{- if eq .role "models" }}
+{{- $secret = .context.Values.cvatBridge.models.storeSecret | default $secret }}
+{{- end }}
+{{- with include "detr-workflows.storeEnvironment" (dict "context" .context "secret" $secret) | fromYamlArray }}
 {{ toYaml . }}
 {{- end }}
 {{- with (get .context.Values.roles .role).extraEnv }}

@@ -27,26 +27,27 @@ runtimeClassName: {{ . }}
 {{- end }}
 {{- end -}}
 
-{{/* The store's address and keys for a container that is no step. */}}
+{{/* The store's address and keys for a container that is no step: {context, secret}; secret: where the keys are, if anywhere. */}}
 {{- define "detr-workflows.storeEnvironment" -}}
+{{- $values := .context.Values -}}
 {{- $environment := list -}}
-{{- with .Values.store.endpoint -}}
+{{- with $values.store.endpoint -}}
 {{- $environment = append $environment (dict "name" "AWS_ENDPOINT_URL" "value" .) -}}
 {{- end -}}
-{{- with .Values.store.region -}}
+{{- with $values.store.region -}}
 {{- $environment = append $environment (dict "name" "AWS_REGION" "value" .) -}}
 {{- end -}}
-{{- with include "detr-workflows.storeSecret" . -}}
-{{- $keys := $.Values.store.secretKeys -}}
+{{- with .secret -}}
+{{- $keys := $values.store.secretKeys -}}
 {{- $secret := . -}}
 {{- range $name, $key := dict "AWS_ACCESS_KEY_ID" $keys.accessKeyId "AWS_SECRET_ACCESS_KEY" $keys.secretAccessKey "AWS_SESSION_TOKEN" $keys.sessionToken -}}
 {{- $environment = append $environment (dict "name" $name "valueFrom" (dict "secretKeyRef" (dict "name" $secret "key" $key "optional" (eq $name "AWS_SESSION_TOKEN")))) -}}
 {{- end -}}
 {{- end -}}
-{{- with .Values.store.caBundle -}}
+{{- with $values.store.caBundle -}}
 {{- if .configMap -}}
 {{- $environment = append $environment (dict "name" "AWS_CA_BUNDLE" "value" (printf "/etc/detr-workflows-ca/%s" .key)) -}}
 {{- end -}}
 {{- end -}}
-{{- concat $environment .Values.pods.extraEnv | toYaml -}}
+{{- concat $environment $values.pods.extraEnv | toYaml -}}
 {{- end -}}
