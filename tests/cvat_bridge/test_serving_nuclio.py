@@ -1,8 +1,10 @@
 """Beside a Nuclio that CVAT had before: its functions are listed and called, and its outage is its own."""
 
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import torch
@@ -105,6 +107,22 @@ def test_a_cookie_of_its_is_kept_for_nobody_and_given_to_nobody(store: str, dash
             assert "cookie" not in sent
             assert {name for name in sent if not name.startswith("x-nuclio-")} <= passed_on
         assert not any("set-cookie" in one.headers for one in answers)
+
+
+def test_a_call_for_its_function_that_does_not_arrive_is_ended(
+    store: str, dashboard: tuple[Dashboard, str], monkeypatch: pytest.MonkeyPatch
+):
+    _, url = dashboard
+    monkeypatch.setattr(nuclio, "BODY_TIMEOUT_S", 0.3)
+    with model_server(store, nuclio=url) as running:
+        assert "theirs" in running.functions()
+        place = urlsplit(running.url)
+        with socket.create_connection((place.hostname, place.port), timeout=20) as connection:
+            head = "POST /api/function_invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 90\r\n"
+            connection.sendall(f"{head}X-Nuclio-Function-Name: theirs\r\n\r\nhalf".encode())
+            said = b"".join(iter(lambda: connection.recv(65536), b""))
+        assert said.startswith(b"HTTP/1.1 408 ")
+        assert b"the call took too long to arrive" in said
 
 
 def test_calls_for_its_functions_wait_for_no_look_at_our_store(
