@@ -3,10 +3,9 @@
 import itertools
 import json
 import os
-import resource
-import signal
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,70 +20,108 @@ from detr_job.detections import Outputs
 from detr_job.errors import OutOfMemory
 from detr_job.family import build_family
 from detr_job.micro_batches import MicroBatches
-from detr_job.out_of_memory import is_out_of_memory
+from detr_job.out_of_memory import DoesNotFit, is_out_of_memory, released
 from detr_job.prediction import predict_split
 from detr_job.stop_request import StopRequest
 from detr_job.trainer import Interval, Trainer
 from detr_job.uploads import Uploads
 from object_store import open_store
-from tests.detr_job.job_server import Gate, Job
 from tests.detr_job.pictures import mixed_set, mixed_split, small_config
 from tests.detr_job.test_evaluate_command import random_model
 from tests.detr_job.training_runs import TINY, Run, assert_same_result
 
 CPU = torch.device("cpu")
-# Of the preset's batch of 4 a step takes some 300 MiB, of 2 it takes 160 MiB.
-LARGE_IMAGES = {"data.min_sizes": "[800]", "data.max_size": 900, "data.cache": "false", "schedule.steps": 3}
-ROOM_BYTES = 215 << 20
-UNCHOSEN = {key: value for key, value in TINY.items() if key != "data.batch_size"} | LARGE_IMAGES
+UNCHOSEN = {key: value for key, value in TINY.items() if key != "data.batch_size"} | {"schedule.steps": 4}
+# The network asks for more memory than there is when it has computed more images than `room`; the error is the
+# allocator's own. At forward pass number `stop_at` the job gets a SIGTERM.
+CRAMPED_JOB = """
+import os, signal, sys, torch
+from detr_job import cli
+from detr_job.models.tiny import Tiny
+room, stop_at, forward, passes = int(sys.argv.pop(1)), int(sys.argv.pop(1)), Tiny.forward, 0
+def cramped(self, images, mask=None):
+    global passes
+    outputs = forward(self, images, mask)
+    if self.training:
+        passes += 1
+        if passes == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        if len(images) > room:
+            torch.empty(1 << 50)
+    return outputs
+Tiny.forward = cramped
+cli.main()
+"""
 
 
-def started_with_limit(run: Run, gate: Gate) -> Job:
-    """A run that, from before its first step on, may take ROOM_BYTES more."""
-    job = replace(run, environment=gate.environment).start()
-    job.reaches_line("training and")
-    lines = dict(line.split(":") for line in Path(f"/proc/{job.pid}/status").read_text().splitlines())
-    limit = int(lines["VmData"].split()[0]) * 1024 + ROOM_BYTES
-    resource.prlimit(job.pid, resource.RLIMIT_DATA, (limit, limit))
-    return job
+def cramped(run: Run, room: int, stop_at: int = 0) -> tuple[int, str]:
+    """Exit code and stderr of a run that has memory for so many images at once."""
+    program = [sys.executable, "-c", CRAMPED_JOB, str(room), str(stop_at), *run.arguments()]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(run.folder)}
+    done = subprocess.run(program, check=False, capture_output=True, text=True, env=environment)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, done.stderr
 
 
-def test_a_presets_batch_is_halved_once_and_a_restart_goes_on_with_halves(run: Run, gate: Gate):
+def micro_batch_size(run: Run) -> int:
+    return json.loads(run.stored.get_bytes("run.json"))["micro_batch_size"]
+
+
+def test_a_presets_batch_is_halved_once_and_a_restart_goes_on_with_halves(run: Run):
     run = replace(run, options=UNCHOSEN)
     whole = replace(run, name="undisturbed")
-    job = started_with_limit(whole, gate)
-    gate.stay_open()
-    assert job.ends() == 0, job.says()
-    gate.close()
-    assert "warning: step 1 ran out of memory with 4 images at once (this machine: " in job.says()
-    assert "each batch of 4 goes through the network in two halves" in job.says()
-    assert job.says().count("out of memory") == 1
-    assert json.loads(whole.stored.get_bytes("run.json"))["micro_batch_size"] == 2
+    code, said = cramped(whole, room=2)
+    assert code == 0, said
+    assert "warning: step 1 ran out of memory with 4 images at once (this machine: " in said
+    assert "each batch of 4 goes through the network in two halves" in said
+    assert said.count("out of memory") == 1
+    assert micro_batch_size(whole) == 2
 
-    job = started_with_limit(run, gate)
-    for _ in range(2):
-        gate.pass_one(job)
-    job.send(signal.SIGTERM)
-    gate.stay_open()
-    assert job.ends() == 75, job.says()
-    gate.close()
-    again = run.ends()  # without a limit
-    assert "out of memory" not in again.says()
-    assert "going on from step" in again.says()
-    assert json.loads(run.stored.get_bytes("run.json"))["micro_batch_size"] == 2
+    code, said = cramped(run, room=2, stop_at=4)  # after the pass that fails, two of the first step
+    assert code == 75, said
+    assert "SIGTERM: saving step 2" in said
+    again = run.ends()  # with memory for all
+    assert "going on from step 2 " in again.says()
+    assert micro_batch_size(run) == 2
     assert_same_result(run, whole)
 
 
-def test_a_batch_that_a_person_chose_is_refused_with_what_to_lower(run: Run, gate: Gate):
-    job = started_with_limit(run.with_options(LARGE_IMAGES), gate)
-    gate.stay_open()
-    assert job.ends() == 2, job.says()
-    assert "Traceback" not in job.says()
-    last = job.says().strip().splitlines()[-1]
+def test_halves_that_do_not_fit_either_are_refused(run: Run):
+    code, said = cramped(replace(run, options=UNCHOSEN), room=1)
+    assert code == 2, said
+    last = said.strip().splitlines()[-1]
+    assert last.startswith("error: step 1 ran out of memory with 2 images at once, half of a batch (this machine: ")
+
+
+def test_a_batch_that_a_person_chose_is_refused_with_what_to_lower(run: Run):
+    code, said = cramped(run, room=2)
+    assert code == 2, said
+    last = said.strip().splitlines()[-1]
     assert last.startswith("error: step 1 ran out of memory with 4 images at once (this machine: "), last
     assert last.endswith(
         "): lower batch-size (data.batch_size), the image size (data.min_sizes, data.max_size) or model.queries"
     )
+
+
+def test_what_did_not_fit_is_released_before_the_next_try():
+    held = []
+
+    def compute() -> None:
+        weights = torch.rand(10, requires_grad=True)
+        activations = (2 * weights).exp()
+        held.extend((weakref.ref(weights), weakref.ref(activations)))
+        torch.empty(1 << 50)
+
+    def step() -> None:
+        with released(CPU):
+            compute()
+
+    alive = None
+    try:
+        step()
+    except DoesNotFit:
+        alive = [each() for each in held]
+    assert alive == [None, None]
 
 
 @pytest.mark.parametrize(
