@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from run_config.command_line import run, top_options
+from run_config.command_line import run, share, top_options
 
 app = typer.Typer(
     name="cvat-bridge",
@@ -60,7 +60,12 @@ def annotate(
     subject: Annotated[str, typer.Option(help="What to annotate: task:8,task:9 or project:3.")],
     grant: Annotated[str, typer.Option(help="The signature of the bridge that lets a user have it done.")],
     model: Annotated[str, typer.Option(help="model/ folder of a run, or the run's: a URL, or a key below the store.")],
-    threshold: Annotated[float, typer.Option(help="Lowest score of a box that is drawn, 0 to 1.")] = 0.5,
+    threshold: Annotated[
+        str,
+        typer.Option(
+            help="Lowest score of a box that is drawn, 0 to 1. Empty: the installation's, or the model's own."
+        ),
+    ] = "",
     existing: Annotated[
         str, typer.Option(help="What becomes of shapes that are there: keep, replace-automatic or replace-all.")
     ] = "keep",
@@ -76,7 +81,7 @@ def annotate(
         subject=subject,
         grant=grant,
         model=model,
-        threshold=threshold,
+        threshold=share(threshold, "--threshold"),
         existing=existing,
         device=device,
         out=out,

@@ -102,7 +102,8 @@ class Trigger(Part):
 class Models(Part):
     """How trained models appear in CVAT."""
 
-    threshold: float = Field(default=0.5, ge=0, le=1)
+    threshold: float | None = Field(default=None, ge=0, le=1)
+    """Lowest score of a box where neither the call nor the run says; None: each model's own."""
     most: int = Field(default=20, ge=1)
     """Newest models that are listed."""
     loaded: int = Field(default=3, ge=1)

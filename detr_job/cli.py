@@ -136,23 +136,28 @@ def predict(
     out: Annotated[Path, typer.Option(help="Folder for predictions.json and the drawn pictures.")] = Path(
         "predictions"
     ),
-    threshold: Annotated[float, typer.Option(min=0, max=1, help="Lowest score that is shown.")] = 0.5,
+    threshold: Annotated[
+        str,
+        typer.Option(help="Lowest score that is shown, 0 to 1. Empty: the model's own, best on its validation images."),
+    ] = "",
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="The detections as JSON on stdout; no pictures.")] = False,
 ) -> None:
     """Find objects in images: JSON, and pictures with the boxes drawn."""
     from detr_job.predicting import predict_files
 
+    least = command_line.share(threshold, "--threshold")
     if as_json:
-        found = predict_files(model, images, None, threshold, device, _warn)
+        found = predict_files(model, images, None, least, device, _warn)
         json.dump(found, sys.stdout, indent=1, ensure_ascii=False)
         print()
         return
-    found = predict_files(model, images, out, threshold, device, _warn)
+    said: list[str] = []
+    found = predict_files(model, images, out, least, device, said.append)
     for entry in found:
         print(f"{entry['image']}: {len(entry['detections'])} objects")
     print(f"{os.fspath(out)}/: predictions.json and {len(found)} drawn pictures")
-    print(f"boxes with a score below {threshold} are left out (--threshold)")
+    print(*said, sep="\n")
 
 
 def main() -> NoReturn:

@@ -20,6 +20,7 @@ from detr_job.errors import JobError
 from detr_job.hardware import autocast, use_bf16
 from detr_job.model_folder import TrainedModel, load_model
 from detr_job.out_of_memory import DoesNotFit, released
+from evaluation.operating_point import FALLBACK_THRESHOLD
 from object_store import open_store
 from run_config.exit_codes import PASSING_FAULT
 from run_config.locations import resolve
@@ -66,9 +67,36 @@ class Predictor:
             self.model: TrainedModel = load_model(url, device)
         self.classes = self.model.info.classes
         self.bf16 = use_bf16(self.model.config.training, device, insist=False)
+        self.operating_point = self.model.info.operating_point
 
-    def __call__(self, image: Image.Image, threshold: float) -> list[Found]:
-        """Detections with at least this score, best first. image: 8-bit RGB, orientation applied."""
+    def thresholds(self, given: float | None) -> list[float]:
+        """The lowest score of each class. `given` counts for all; None: the model's own, or 0.5 where it has none."""
+        if given is not None:
+            return [given] * len(self.classes)
+        if self.operating_point is None:
+            return [FALLBACK_THRESHOLD] * len(self.classes)
+        return [self.operating_point.of(name) for name in self.classes]
+
+    def threshold_sentence(self, given: float | None) -> str:
+        """Which boxes are left out, and why those."""
+        if given is not None:
+            return f"boxes with a score below {given:g} are left out (--threshold)"
+        point = self.operating_point
+        if point is None:
+            return (
+                f"boxes with a score below {FALLBACK_THRESHOLD} are left out: the model has no threshold of its own "
+                "(--threshold sets one)"
+            )
+        return (
+            f"boxes with a score below {point.describe()} are left out: the model's own threshold, best on its "
+            f"{point.split} images (--threshold sets another)"
+        )
+
+    def __call__(self, image: Image.Image, threshold: float | None = None) -> list[Found]:
+        """Detections with at least this score, best first; None: the model's own thresholds.
+
+        image: 8-bit RGB, orientation applied.
+        """
         return self.detect(self.ready(image), threshold)
 
     def ready(self, image: Image.Image) -> ReadyImage:
@@ -78,12 +106,12 @@ class Predictor:
         batch = collate([(0, resize(sample, size.eval_size, size.max_size))])
         return ReadyImage(batch, image.width, image.height)
 
-    def at_limit(self, found: Sequence[Found], threshold: float) -> bool:
+    def at_limit(self, found: Sequence[Found], threshold: float | None) -> bool:
         """Whether an image got as many detections as the model can give, so that it may have more objects.
 
         Not at threshold 0, where each image gets as many.
         """
-        return threshold > 0 and len(found) >= self.model.family.most_detections
+        return threshold != 0 and len(found) >= self.model.family.most_detections
 
     def limit_sentence(self) -> str:
         """Why an image has no more boxes, and what changes that."""
@@ -97,8 +125,11 @@ class Predictor:
         return self.ready(upright_rgb(data))
 
     @torch.no_grad()
-    def detect(self, image: ReadyImage, threshold: float) -> list[Found]:
-        """Detections with at least this score, best first. One thread at a time. NoMemory: the device has none."""
+    def detect(self, image: ReadyImage, threshold: float | None = None) -> list[Found]:
+        """Detections with at least this score, best first; None: the model's own thresholds.
+
+        One thread at a time. NoMemory: the device has none.
+        """
         with _memory(self.device):
             batch = image.batch.to(self.device)
             with autocast(self.device, bf16=self.bf16):
@@ -106,9 +137,9 @@ class Predictor:
             sizes = torch.tensor([[image.height, image.width]], dtype=torch.float32)
             seen = self.model.family.detections(outputs, sizes)[0]
             columns = seen.scores.tolist(), seen.labels.tolist(), seen.boxes.tolist()
-        found = []
+        found, least = [], self.thresholds(threshold)
         for score, label, (x1, y1, x2, y2) in zip(*columns, strict=True):
-            if score >= threshold:
+            if score >= least[label]:
                 left, top = max(x1, 0.0), max(y1, 0.0)
                 right, bottom = min(x2, float(image.width)), min(y2, float(image.height))
                 box = (left, top, max(right - left, 0.0), max(bottom - top, 0.0))

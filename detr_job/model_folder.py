@@ -21,6 +21,7 @@ from torch import Tensor
 from detr_job.data import MEAN, STD
 from detr_job.errors import JobError
 from detr_job.family import Family, build_family
+from evaluation.operating_point import FALLBACK_THRESHOLD, OperatingPoint
 from object_store import ObjectStore, open_store
 from run_config.job import JobConfig
 from run_config.presets import checked
@@ -49,7 +50,10 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     preprocessing: Preprocessing
     prepared_set: str
     metrics: dict[str, float]
-    """AP and AP50 on the validation split, when it was chosen."""
+    """AP on the validation split, when it was chosen: `val_ap` as COCO counts, with 100 boxes per image and class; for
+    more objects in an image also `val_ap_max_dets` with `val_max_dets` boxes."""
+    operating_point: OperatingPoint | None = None
+    """The score thresholds to use it with. None: an older release wrote it, or no validation box was found."""
 
 
 class _AnyFormat(msgspec.Struct):
@@ -130,13 +134,9 @@ def model_card(info: ModelConfig) -> str:
     model = info.job["model"]
     size = info.preprocessing
     rows = "\n".join(f"| {index} | {_cell(name)} |" for index, name in enumerate(info.classes))
-    numbers = (
-        ", ".join(f"{name.removeprefix('val_').upper()} {value:.3f}" for name, value in info.metrics.items())
-        or "not measured"
-    )
     return f"""# {_cell(info.preset)}: a detector of {len(info.classes)} classes
 
-Trained by detr-workflows on the prepared set `{info.prepared_set}`. On its validation split: {numbers}.
+Trained by detr-workflows on the prepared set `{info.prepared_set}`. On its validation split: {_numbers(info.metrics)}.
 
 | index | class |
 |---|---|
@@ -146,11 +146,28 @@ Trained by detr-workflows on the prepared set `{info.prepared_set}`. On its vali
 - Input: RGB, orientation applied, short side {size.eval_size} pixels, long side at most {size.max_size},
   scaled to 0…1, then minus mean {list(size.mean)} over deviation {list(size.std)}.
 - Output: boxes as centre and size, parts of the image.
+- Threshold: {_cell(_threshold(info.operating_point))}
 
 Use it:
 
     detr-job predict --model THIS_FOLDER IMAGE...
 """
+
+
+def _numbers(metrics: Mapping[str, float]) -> str:
+    """AP and other numbers for people; with two limits of boxes, each AP with its own."""
+    rest = dict(metrics)
+    wide, most = rest.pop("val_ap_max_dets", None), rest.pop("val_max_dets", None)
+    numbers = [f"{name.removeprefix('val_').upper()} {value:.3f}" for name, value in rest.items()]
+    if wide is not None and most is not None:
+        numbers = [f"AP {wide:.3f} at maxDets {most:.0f}", *numbers, "as COCO counts, at maxDets 100"]
+    return ", ".join(numbers) or "not measured"
+
+
+def _threshold(point: OperatingPoint | None) -> str:
+    if point is None:
+        return f"{FALLBACK_THRESHOLD}, for want of a better one: it was not chosen on validation images."
+    return f"{point.describe()}, the best F1 at IoU {point.iou} on {point.split}. It is used where no other is given."
 
 
 def _cell(text: str) -> str:

@@ -35,13 +35,13 @@ def predict_files(
     model_url: str,
     paths: Sequence[Path],
     out: Path | None,
-    threshold: float,
+    threshold: float | None,
     device_name: str,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
     """One record an image: its path, size and detections. With `out`, also files and pictures there.
 
-    `say` gets what a person should know about the result.
+    threshold: None is the model's own. `say` gets what a person should know about the result.
     """
     files = image_files(paths)
     device = hardware.choose_device(device_name)
@@ -76,6 +76,7 @@ def predict_files(
         say(f"warning: {full[0]}{more}: {predictor.limit_sentence()}")
     if out is not None:
         _write(out / "predictions.json", json.dumps(records, indent=1, ensure_ascii=False).encode())
+        say(predictor.threshold_sentence(threshold))
     return records
 
 

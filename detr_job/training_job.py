@@ -23,12 +23,15 @@ from detr_job.micro_batches import MicroBatches
 from detr_job.model_folder import ModelConfig, Preprocessing
 from detr_job.models.detr import Detr
 from detr_job.models.imagenet_weights import load_imagenet_weights
-from detr_job.prediction import beyond_reach
+from detr_job.prediction import SplitPredictions, beyond_reach
 from detr_job.progress import ProgressReport, SayHandler, duration
 from detr_job.run_folder import MICRO_BATCH, describe_run, open_run, write_run
 from detr_job.stop_request import StopNow, StopRequest
 from detr_job.trainer import Trainer, has_boxes
 from detr_job.uploads import AT_END_S, ON_ERROR_S, ON_STOP_S, Uploads, store_patience_s
+from evaluation.coco import evaluate_boxes
+from evaluation.ground_truth import STANDARD_MAX_DETS
+from evaluation.operating_point import choose_operating_point
 from evaluation.predictions import write_predictions
 from object_store import ObjectStore, open_store
 from run_config.installation import permitted
@@ -96,7 +99,7 @@ def train(request: TrainRequest) -> None:
                 with stop.at_once():
                     job = _prepare(request, config, device, folder, uploads, stop, report)
                 job.trainer.train(report)
-                _leave_behind(job, report)
+                info = _leave_behind(job, report)
             with stop.at_once():
                 uploads.finish(store_patience_s(AT_END_S))
         except StopNow:
@@ -109,7 +112,7 @@ def train(request: TrainRequest) -> None:
             raise
         finally:
             uploads.close()
-    report.say(_farewell(job))
+    report.say(_farewell(job, info))
 
 
 def _permitted(request: TrainRequest, config: JobConfig) -> tuple[TrainRequest, JobConfig]:
@@ -349,40 +352,69 @@ def _initialise(
         report.say(f"backbone from {url}")
 
 
-def _leave_behind(job: _Job, report: ProgressReport) -> None:
-    """Best weights, last state and predictions, for whoever uploads `out`."""
-    request, config, local, trainer = job.request, job.config, job.local, job.trainer
-    progress, preset = trainer.progress, Path(request.model).stem
+def _leave_behind(job: _Job, report: ProgressReport) -> ModelConfig:
+    """Best weights, last state and predictions, for whoever uploads `out`; what the model says of itself."""
+    request, trainer = job.request, job.trainer
     last = request.out / "checkpoint"
     last.mkdir(parents=True, exist_ok=True)
     for name, data in trainer.state().files().items():
         (last / name).write_bytes(data)
     trainer.load_best()
-    info = ModelConfig(
-        classes=local.class_names,
-        preset=preset,
+    (request.out / "predictions").mkdir(exist_ok=True)  # an artifact, also of a set with training images alone
+    # The model's thresholds are chosen on what these very weights predict, so the model comes after it.
+    seen = _predict(job, "val", report)
+    weights = {name: tensor.cpu().contiguous() for name, tensor in trainer.network.state_dict().items()}
+    info = _model_config(job, seen)
+    model_folder.write_model(request.out / "model", weights, info)
+    _predict(job, "test", report)
+    return info
+
+
+def _predict(job: _Job, name: str, report: ProgressReport) -> SplitPredictions | None:
+    """Predict a split with the best weights and write the file; None where the set has no such images."""
+    config, local, trainer = job.config, job.local, job.trainer
+    split = local.split(name)
+    if not len(split):
+        return None
+    report.say(f"predicting {name}: {len(split)} images")
+    with trainer.stop.at_once():
+        seen = trainer.predict(EvaluationSamples(split, config.data), trainer.network)
+    description = f"{Path(job.request.model).stem}, step {trainer.progress.best_step or trainer.progress.step}"
+    path = job.request.out / "predictions" / f"{name}.json"
+    write_predictions(path, seen.file(local.id, name, description, local.class_names))
+    return seen
+
+
+def _model_config(job: _Job, seen: SplitPredictions | None) -> ModelConfig:
+    """What config.json says of the best weights. seen: their predictions of the validation split."""
+    config, trainer = job.config, job.trainer
+    truth, progress = trainer.val_truth, trainer.progress
+    metrics = {"val_ap": progress.best_ap} if progress.best_step else {}
+    point = None
+    if truth is not None and seen is not None:
+        point = choose_operating_point(truth, seen.predictions, "val")
+        if metrics and truth.max_dets() > STANDARD_MAX_DETS:  # best_ap is the one at max_dets
+            result = evaluate_boxes(truth, seen.predictions, per_class=False)
+            metrics = {
+                "val_ap": result.ap,
+                "val_ap_max_dets": result.decisive_ap,
+                "val_max_dets": float(truth.max_dets()),
+            }
+    return ModelConfig(
+        classes=job.local.class_names,
+        preset=Path(job.request.model).stem,
         job=config.model_dump(mode="json"),
         preprocessing=Preprocessing(config.data.eval_size, config.data.max_size),
-        prepared_set=local.id,
-        metrics={"val_ap": progress.best_ap} if progress.best_step else {},
+        prepared_set=job.local.id,
+        metrics=metrics,
+        operating_point=point,
     )
-    weights = {name: tensor.cpu().contiguous() for name, tensor in trainer.network.state_dict().items()}
-    model_folder.write_model(request.out / "model", weights, info)
-    description = f"{preset}, step {progress.best_step or progress.step}"
-    (request.out / "predictions").mkdir(exist_ok=True)  # an artifact, also of a set with training images alone
-    for name in PREDICTED_SPLITS:
-        split = local.split(name)
-        if len(split):
-            report.say(f"predicting {name}: {len(split)} images")
-            with trainer.stop.at_once():
-                seen = trainer.predict(EvaluationSamples(split, config.data), trainer.network)
-            path = request.out / "predictions" / f"{name}.json"
-            write_predictions(path, seen.file(local.id, name, description, local.class_names))
 
 
-def _farewell(job: _Job) -> str:
+def _farewell(job: _Job, info: ModelConfig) -> str:
     progress = job.trainer.progress
     best = f"best val AP {progress.best_ap:.3f} at step {progress.best_step}" if progress.best_step else "last weights"
+    point = "" if info.operating_point is None else f", best threshold {info.operating_point.describe()}"
     # A step's $OUT is emptied into the run's folder: a path below it would lead nowhere a moment later.
     where = "" if "OUT" in os.environ else f"; model and predictions are in {job.request.out}"
-    return f"done: {progress.step} steps in {duration(progress.elapsed_s)}, {best}{where}"
+    return f"done: {progress.step} steps in {duration(progress.elapsed_s)}, {best}{point}{where}"

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from evaluation.matching import UNMATCHED, ImageBoxes, IntArray, match
+from evaluation.matching import UNMATCHED, FloatArray, ImageBoxes, IntArray, match
 
 
 class Outcome(StrEnum):
@@ -49,8 +49,11 @@ class ImageOutcome:
         return sum(self.count(kind) for kind in (Outcome.MISSED, Outcome.FALSE, Outcome.MISCLASSIFIED))
 
 
-def judge(image: ImageBoxes, threshold: float, iou: float) -> ImageOutcome:
-    """What became of each box of an image when predictions below the threshold are dropped."""
+def judge(image: ImageBoxes, threshold: float | FloatArray, iou: float) -> ImageOutcome:
+    """What became of each box of an image when predictions below the threshold are dropped.
+
+    threshold: one for all classes, or (C,) one for each label.
+    """
     kept = image.at_least(threshold)
     taken = match(kept, iou)
     truth = [Outcome.IGNORED if crowd else Outcome.MISSED for crowd in kept.crowds]

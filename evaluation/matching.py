@@ -50,9 +50,10 @@ class ImageBoxes:
         """The part that is about one class, at most `max_dets` of its predictions."""
         return self._where(self.truth_labels == label, np.flatnonzero(self.labels == label)[: self.max_dets])
 
-    def at_least(self, score: float) -> "ImageBoxes":
-        """The same with only the predictions that reach the score."""
-        return self._where(np.ones(len(self.truth_labels), bool), np.flatnonzero(self.scores >= score))
+    def at_least(self, score: float | FloatArray) -> "ImageBoxes":
+        """The same with only the predictions that reach the score: one for all, or (C,) one for each label."""
+        least = score if isinstance(score, float) else score[self.labels]
+        return self._where(np.ones(len(self.truth_labels), bool), np.flatnonzero(self.scores >= least))
 
     def _where(self, truths: BoolArray, kept: IntArray) -> "ImageBoxes":
         return ImageBoxes(

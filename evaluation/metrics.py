@@ -15,14 +15,11 @@ from evaluation.coco import UNDEFINED, AtMaxDets, ClassAtMaxDets, CocoResult, ev
 from evaluation.confusion import ImageOutcome, Outcome, confusion_matrix, judge
 from evaluation.ground_truth import GroundTruth
 from evaluation.matching import FloatArray, ImageBoxes, boxes_by_image
+from evaluation.operating_point import FALLBACK_THRESHOLD, IOU, best_thresholds
 from evaluation.predictions import Prediction
-from evaluation.sweep import Sweep
+from evaluation.sweep import Counts, Sweep
 
 FORMAT = 1
-IOU = 0.5
-"""Overlap from which a predicted box counts as found in everything but the COCO numbers."""
-FALLBACK_THRESHOLD = 0.5
-"""The score threshold when no prediction is right and so none is best."""
 SIZES = (("small", 0.0, 32.0**2), ("medium", 32.0**2, 96.0**2), ("large", 96.0**2, np.inf))
 """Name, area from (inclusive) and to (exclusive) in square pixels of the original image."""
 
@@ -89,7 +86,7 @@ class SplitMetrics(msgspec.Struct, frozen=True):
     predictions: int
     coco: dict[str, float]
     at_threshold: Rates
-    """All classes together, each object with the same weight, at the run's operating threshold."""
+    """All classes together, each object with the same weight, each class at its operating threshold."""
     best_f1: Rates
     """The same at the threshold that is best on this very split."""
     classes: list[ClassMetrics]
@@ -106,12 +103,18 @@ class SplitMetrics(msgspec.Struct, frozen=True):
 
 
 class OperatingPoint(msgspec.Struct, frozen=True):
-    """The score threshold that counts and pictures use, and the split that it was chosen on."""
+    """The score thresholds that counts and pictures use, and the split that they were chosen on."""
 
     threshold: float
     chosen_on: str
     """`val`, `test`, or `default` where no prediction was right."""
     iou: float = IOU
+    classes: dict[str, float] = {}
+    """Name → threshold of its own, for classes with enough boxes in `val`; the others take `threshold`."""
+
+    def of_labels(self, names: Sequence[str]) -> FloatArray:
+        """The threshold of each class."""
+        return np.array([self.classes.get(name, self.threshold) for name in names], np.float64)
 
 
 class Metrics(msgspec.Struct, frozen=True, kw_only=True, rename={"set_id": "set"}):
@@ -162,20 +165,22 @@ def measure(splits: Mapping[str, SplitInput], *, run: str, set_id: str, model: s
     has no say in it.
     """
     headline = "test" if "test" in splits else "val"
+    names = splits[headline].truth.class_names()
     matched = {name: _match(content) for name, content in splits.items()}
-    point = _operating_point({name: matched[name].together for name in ("val", "test") if name in matched})
-    outcomes = {
-        name: [judge(image, point.threshold, IOU) for image in content.images] for name, content in matched.items()
-    }
+    point = _operating_point(names, matched)
+    thresholds = point.of_labels(names)
+    outcomes = {name: [judge(image, thresholds, IOU) for image in content.images] for name, content in matched.items()}
     metrics = Metrics(
         run=run,
         set_id=set_id,
         model=model,
-        classes=list(splits[headline].truth.class_names()),
+        classes=list(names),
         headline=headline,
         thresholds=_rounded(_THRESHOLDS),
         operating_point=point,
-        splits={name: _split_metrics(splits[name], matched[name], outcomes[name], point.threshold) for name in splits},
+        splits={
+            name: _split_metrics(splits[name], matched[name], outcomes[name], point, thresholds) for name in splits
+        },
     )
     return Measured(metrics, outcomes)
 
@@ -186,17 +191,23 @@ def _match(content: SplitInput) -> _Matched:
     return _Matched(evaluate_boxes(content.truth, content.predictions), images, classes, Sweep.together(classes))
 
 
-def _operating_point(sweeps: Mapping[str, Sweep]) -> OperatingPoint:
-    """The best threshold of the first split on which anything is right."""
-    for name, sweep in sweeps.items():
-        threshold = sweep.best_threshold()
-        if threshold != UNDEFINED:
-            return OperatingPoint(threshold, name)
+def _operating_point(names: Sequence[str], matched: Mapping[str, _Matched]) -> OperatingPoint:
+    """The best thresholds on `val`; without anything right there, the best one on `test`."""
+    for split in ("val", "test"):
+        if split not in matched:
+            continue
+        best = best_thresholds(dict(zip(names, matched[split].classes, strict=True)))
+        if best is not None:
+            return OperatingPoint(best[0], split, classes=best[1] if split == "val" else {})
     return OperatingPoint(FALLBACK_THRESHOLD, "default")
 
 
 def _split_metrics(
-    content: SplitInput, matched: _Matched, outcomes: Sequence[ImageOutcome], threshold: float
+    content: SplitInput,
+    matched: _Matched,
+    outcomes: Sequence[ImageOutcome],
+    point: OperatingPoint,
+    thresholds: FloatArray,
 ) -> SplitMetrics:
     class_curves = [_curve(sweep, sweep.precision_at_recalls()) for sweep in matched.classes]
     classes = [
@@ -212,14 +223,16 @@ def _split_metrics(
             curve=curve,
             at_max_dets=result.at_max_dets or UNSET,
         )
-        for result, sweep, curve in zip(matched.coco.classes, matched.classes, class_curves, strict=True)
+        for result, sweep, curve, threshold in zip(
+            matched.coco.classes, matched.classes, class_curves, thresholds.tolist(), strict=True
+        )
     ]
     return SplitMetrics(
         images=len(content.truth.images),
         ground_truths=matched.together.objects,
         predictions=len(content.predictions),
         coco=matched.coco.numbers(),
-        at_threshold=_rates(matched.together, threshold),
+        at_threshold=_total(point.threshold, [entry.at_threshold for entry in classes]),
         best_f1=_rates(matched.together, matched.together.best_threshold()),
         classes=classes,
         sizes=_sizes(matched.coco, outcomes),
@@ -231,7 +244,16 @@ def _split_metrics(
 
 def _rates(sweep: Sweep, threshold: float) -> Rates:
     """At a threshold; where no threshold is best, all shares are what no prediction at all gives."""
-    counts = sweep.at(np.inf if threshold == UNDEFINED else threshold)
+    return _as_rates(threshold, sweep.at(np.inf if threshold == UNDEFINED else threshold))
+
+
+def _total(threshold: float, classes: Sequence[Rates]) -> Rates:
+    """All classes together, each at the threshold of its own rates."""
+    right, wrong, missed = (sum(getattr(each, part) for each in classes) for part in ("right", "wrong", "missed"))
+    return _as_rates(threshold, Counts(right, wrong, missed))
+
+
+def _as_rates(threshold: float, counts: Counts) -> Rates:
     return Rates(threshold, counts.precision, counts.recall, counts.f1, counts.right, counts.wrong, counts.missed)
 
 

@@ -14,6 +14,7 @@ from evaluation.charts import COLOURS, GREY, Chart, Series, line_chart
 from evaluation.coco import AtMaxDets
 from evaluation.gallery import Picture
 from evaluation.metrics import Metrics, SplitMetrics
+from evaluation.operating_point import describe
 from evaluation.run_files import MetricsLog
 
 MAX_CONFUSION_CLASSES = 24
@@ -77,6 +78,7 @@ def render(content: PageInput) -> str:
         split=split,
         wide=split.at_max_dets or None,
         wide_names=wide_names(metrics),
+        point_words=describe(metrics.operating_point.threshold, metrics.operating_point.classes),
         run_url=content.run_url,
         worst=content.worst,
         best=content.best,

@@ -8,6 +8,7 @@ Anything without the attribute is our bug and keeps its traceback.
 """
 
 import contextlib
+import math
 import os
 import select
 import sys
@@ -17,6 +18,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from run_config.argo_text import without_tags
+from run_config.errors import ConfigError
 from run_config.exit_codes import INTERRUPTED, READER_GONE, WRONG_INPUT
 
 TERMINATION_LOG = Path("/dev/termination-log")
@@ -46,6 +48,19 @@ def top_options(
     ] = False,
 ) -> None:
     """Also keeps the verbs as sub-commands, however few there are."""
+
+
+def share(text: str, option: str) -> float | None:
+    """The number of an option that takes 0 to 1; None where it was left empty. ConfigError: it is another."""
+    if not text.strip():
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise ConfigError(f"{option}: {text[:80]!r} is not allowed; use a number from 0 to 1, or leave it empty")
+    return value
 
 
 def run(app: typer.Typer) -> NoReturn:

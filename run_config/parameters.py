@@ -178,10 +178,10 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="threshold",
         title="Threshold",
-        help="How sure the model must be of a box, from 0 to 1. Lower: more boxes, and more wrong ones.",
+        help="How sure the model must be of a box, from 0 to 1. Lower: more boxes, and more wrong ones. Empty: the "
+        "model's own threshold, which was best on its validation images.",
         group="Annotation",
         type=Type.NUMBER,
-        default="0.5",
         minimum=0,
         maximum=1,
     ),

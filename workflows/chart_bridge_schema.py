@@ -99,7 +99,7 @@ def _models() -> Schema:
         replicas=POSITIVE,
         device={"enum": ["cpu", "cuda"]},
         pool=maybe(POOL_NAME.pattern),
-        threshold={"type": "number", "minimum": 0, "maximum": 1},
+        threshold={"type": ["number", "null"], "minimum": 0, "maximum": 1},
         most=POSITIVE,
         loaded=POSITIVE,
         nuclio=maybe(ADDRESS),

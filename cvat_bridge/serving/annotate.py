@@ -52,7 +52,8 @@ class AnnotateRequest:
     subject: str
     grant: str
     model: str
-    threshold: float = 0.5
+    threshold: float | None = None
+    """Lowest score of a box; None: the installation's, else the model's own."""
     existing: str = Existing.KEEP
     device: str = "cuda"
     out: Path | None = None
@@ -141,7 +142,9 @@ def annotate(
             numbers = task_ids(client, subject, patience)
             outcome = Outcome()
             tasks = _open(numbers, lambda number: CvatTask(client, number, patience), outcome)
-            detector = create(model_place(place, request.store), request.device, request.threshold)
+            threshold = settings.models.threshold if request.threshold is None else request.threshold
+            detector = create(model_place(place, request.store), request.device, threshold)
+            say(detector.predictor.threshold_sentence(threshold))
             matching = [(task, labels) for task in tasks if (labels := _labels(task, detector, outcome))]
             if not matching:
                 raise BridgeError(" ".join(outcome.warnings) or f"{subject} has no tasks that can be annotated")
@@ -159,7 +162,7 @@ def annotate(
 
 
 def _checked(request: AnnotateRequest) -> Existing:
-    if not 0 <= request.threshold <= 1:
+    if request.threshold is not None and not 0 <= request.threshold <= 1:
         raise BridgeError(f"--threshold must be from 0 to 1, not {request.threshold}")
     try:
         return Existing(request.existing)

@@ -59,7 +59,8 @@ class ModelServer:
     listing: FunctionList
     engine: Engine
     nuclio: Nuclio
-    threshold: float
+    threshold: float | None
+    """Of the installation; None: each model's own."""
     port: int
     numbers: Numbers = field(default_factory=Numbers)
     calls: int = 0
@@ -273,15 +274,15 @@ async def read_body(request: Request) -> bytes:
         raise Refusal(400, "the call broke off") from None
 
 
-def read_call(body: bytes, threshold: float) -> tuple[bytes, float]:
-    """The image file and the threshold of a call. Refusal: it is of another form."""
+def read_call(body: bytes, threshold: float | None) -> tuple[bytes, float | None]:
+    """The image file and the threshold of a call, or the given one. Refusal: it is of another form."""
     try:
         call = msgspec.json.decode(body, type=Call)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refusal(400, f'the call is not of the form {{"image": base64, "threshold": 0.5}}: {error}') from error
     if call.threshold is not None:
         threshold = call.threshold
-    if not 0 <= threshold <= 1:
+    if threshold is not None and not 0 <= threshold <= 1:
         raise Refusal(400, f"threshold must be from 0 to 1, not {threshold}")
     if not call.image:
         raise Refusal(400, "the call has no image", "image")

@@ -73,8 +73,8 @@ class Engine:
         """Models in memory, or on their way."""
         return len(self._models)
 
-    async def detect(self, model: TrainedModel, image: bytes, threshold: float) -> tuple[list[Found], Timing]:
-        """What the model sees in an image file.
+    async def detect(self, model: TrainedModel, image: bytes, threshold: float | None) -> tuple[list[Found], Timing]:
+        """What the model sees in an image file. threshold: None is the model's own.
 
         Raises ModelFaulty, ModelNotNow, ImageRefused.
         """

@@ -3,7 +3,8 @@
     cvat-cli task auto-annotate 8 --function-file cvat_bridge/serving/function.py \
         -p model=str:s3://bucket/workflow-data/output/RUN/model -p device=str:auto --allow-unmatched-labels
 
-Labels are matched by name. Without `--conf-threshold`, `-p threshold=float:0.4` says from which score on.
+Labels are matched by name. Boxes have at least the score of `--conf-threshold`, else of `-p threshold=float:0.4`,
+else the model's own threshold.
 """
 
 from collections.abc import Sequence
@@ -14,13 +15,11 @@ from PIL import Image
 from detr_job import hardware
 from detr_job.inference import Predictor, upright_rgb_of
 
-THRESHOLD = 0.5
-
 
 class Detector:
     """What CVAT's tools call a detection function."""
 
-    def __init__(self, predictor: Predictor, threshold: float) -> None:
+    def __init__(self, predictor: Predictor, threshold: float | None) -> None:
         self.predictor, self.threshold = predictor, threshold
         self.spec = cvataa.DetectionFunctionSpec(
             labels=[cvataa.label_spec(name, index, type="rectangle") for index, name in enumerate(predictor.classes)]
@@ -44,8 +43,11 @@ class Detector:
         return shapes
 
 
-def create(model: str, device: str = "auto", threshold: float = THRESHOLD) -> Detector:
-    """The function of one model. model: its folder or its run's, as a URL or a path. JobError: it cannot be used."""
+def create(model: str, device: str = "auto", threshold: float | None = None) -> Detector:
+    """The function of one model. JobError: it cannot be used.
+
+    model: its folder or its run's, as a URL or a path. threshold: lowest score; None: the model's own.
+    """
     chosen = hardware.choose_device(device)
     hardware.prepare(chosen)
     return Detector(Predictor(model, chosen), threshold)

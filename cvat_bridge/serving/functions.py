@@ -48,17 +48,20 @@ class Function:
         }
 
 
-def functions(choice: Choice, prefixes: Iterable[str] = ()) -> dict[str, Function]:
+def functions(choice: Choice, prefixes: Iterable[str] = (), threshold: float | None = None) -> dict[str, Function]:
     """All functions by name: what a person chose and the newest of each subject first, then models by age.
 
-    `prefixes`: URLs below which runs keep their plain name; others get a mark of where they lie.
+    `prefixes`: URLs below which runs keep their plain name; others get a mark of where they lie. `threshold`: the
+    installation's, which stands before the models' own.
     """
     listed: dict[str, Function] = {}
     pinned = dict(choice.pinned)
     for subject, model in {**dict(choice.newest), **pinned}.items():
         chosen = "chosen by hand" if subject in pinned else "newest"
         title = f"{_capital(subject_title(subject))}, {chosen}: {_described(model)}"
-        description = f"{_capital(chosen)} model of {subject_title(subject)}: run {model.run}, {model.preset}"
+        description = (
+            f"{_capital(chosen)} model of {subject_title(subject)}: run {model.run}, {_details(model, threshold)}"
+        )
         name = _newest_name(subject)
         listed[name] = Function(name, title, description, model)
     places = tuple(prefix.rstrip("/") for prefix in prefixes)
@@ -66,7 +69,7 @@ def functions(choice: Choice, prefixes: Iterable[str] = ()) -> dict[str, Functio
         about = f" · {subject_title(model.subject)}" if model.subject else ""
         title = f"{_described(model)}{about} · {_short(model.run, MOST_NAME)}"
         name = _model_name(model, places)
-        listed[name] = Function(name, title, f"Trained by run {model.run}, {model.preset}", model)
+        listed[name] = Function(name, title, f"Trained by run {model.run}, {_details(model, threshold)}", model)
     return listed
 
 
@@ -82,6 +85,12 @@ def _described(model: TrainedModel) -> str:
     classes = _listed([_short(name, SHOWN_LETTERS) for name in model.classes], SHOWN_CLASSES)
     ap = f" · AP {model.ap:.2f}" if model.ap is not None and model.ap >= 0 else ""
     return f"{classes}{ap} · {model.made:%Y-%m-%d}"
+
+
+def _details(model: TrainedModel, threshold: float | None) -> str:
+    """`tiny; boxes with a score of at least 0.33 (RBC 0.31)`: without a threshold in the call."""
+    least = model.threshold if threshold is None else f"{threshold:g}"
+    return f"{model.preset}; boxes with a score of at least {least}" if least else model.preset
 
 
 def _listed(names: list[str], most: int) -> str:

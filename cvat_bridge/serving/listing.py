@@ -26,14 +26,21 @@ class FunctionList:
     """The functions by name, as of the last look that succeeded."""
 
     def __init__(
-        self, models: TrainedModels, *, fresh_for_s: float = FRESH_FOR_S, now: Callable[[], float] = time.monotonic
+        self,
+        models: TrainedModels,
+        *,
+        threshold: float | None = None,
+        fresh_for_s: float = FRESH_FOR_S,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`threshold`: the installation's, which stands before the models' own."""
         self.models = models
         self.functions: Mapping[str, Function] = {}
         self.left_out: tuple[LeftOut, ...] = ()
         self.trouble = ""
         """Why the last look failed; empty: it did not."""
         self.read_at: float | None = None
+        self._threshold = threshold
         self._fresh_for_s, self._now = fresh_for_s, now
         self._looked_at = float("-inf")
         self._look: asyncio.Task[None] | None = None
@@ -95,7 +102,7 @@ class FunctionList:
                 log.warning("model left out", extra={"model": one.url, "reason": one.reason})
         # What was found to be faulty during the look is not in it yet.
         late = {name for name in self._faulty if name not in faulty}
-        listed = functions(choice, places)
+        listed = functions(choice, places, self._threshold)
         self.functions = {
             name: each for name, each in listed.items() if (each.model.url, each.model.version) not in late
         }

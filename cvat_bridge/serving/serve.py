@@ -34,7 +34,7 @@ def serve_models(host: str, port: int, device_name: str, store: str, prefixes: l
     models = TrainedModels(open_store(url, retry_for_s=RETRY_FOR_S), places, settings.most, readable)
     listener = _listener(host, port)
     server = ModelServer(
-        FunctionList(models),
+        FunctionList(models, threshold=settings.threshold),
         Engine(device, settings.loaded),
         Nuclio(settings.nuclio),
         settings.threshold,

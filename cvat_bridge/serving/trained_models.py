@@ -52,6 +52,8 @@ class TrainedModel:
     """On the validation split, 0…1."""
     subject: Subject | None
     """What of CVAT it was trained on, where the run was started there."""
+    threshold: str = ""
+    """Its own score thresholds for people; empty: it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +289,7 @@ def _described(
         preset=info.preset,
         ap=info.metrics.get("val_ap"),
         subject=subject,
+        threshold="" if info.operating_point is None else " ".join(info.operating_point.describe().split()),
     )
 
 

@@ -122,13 +122,14 @@ def model_server(
     most: int = 20,
     loaded: int = 3,
     nuclio: str = "",
-    threshold: float = 0.5,
+    threshold: float | None = None,
     engine: Engine | None = None,
     prefixes: tuple[str, ...] = (OUTPUT,),
 ) -> Iterator[Running]:
     """Serve a store's models on a free port, in a thread; its first list has been read."""
     models = TrainedModels(open_store(store, retry_for_s=0), prefixes, most)
-    parts = ModelServer(FunctionList(models), engine or Engine(CPU, loaded), Nuclio(nuclio), threshold, 8070)
+    listing = FunctionList(models, threshold=threshold)
+    parts = ModelServer(listing, engine or Engine(CPU, loaded), Nuclio(nuclio), threshold, 8070)
     with serving(make_app(parts)) as (url, loop), httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
         until = time.monotonic() + 30
         while parts.listing.read_at is None and not parts.listing.trouble and time.monotonic() < until:

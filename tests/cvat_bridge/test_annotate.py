@@ -55,6 +55,7 @@ class Step:
     subject: str
     options: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def request(self) -> AnnotateRequest:
         grant = Grant(Subject.parse(self.subject), "ann", int(time.time()) + 60, Purpose.ANNOTATE)
@@ -70,7 +71,11 @@ class Step:
         return AnnotateRequest(**{**values, **self.options})
 
     def surroundings(self) -> dict[str, str]:
-        settings = {"version": 1, "cvat": {"url": self.cvat.url, "publicOrigin": "https://cvat.example.org"}}
+        settings = {
+            "version": 1,
+            "cvat": {"url": self.cvat.url, "publicOrigin": "https://cvat.example.org"},
+            **self.settings,
+        }
         path = self.folder / "bridge.yaml"
         path.write_text(yaml.safe_dump(settings))
         return {
@@ -127,6 +132,29 @@ def test_boxes_appear_in_the_task_as_automatic_shapes(cvat: CvatDouble, task: Ta
         assert 0 <= x1 <= x2 <= frame.width
         assert 0 <= y1 <= y2 <= frame.height
         assert 0.008 <= each["score"] <= 1
+
+
+def test_an_empty_threshold_is_the_installation_s_or_the_model_s_own(
+    task: Task, step: Callable[..., Step], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    path = tmp_path / "store" / OUTPUT / "run-a" / "model" / "config.json"
+    point = {"threshold": 1.0, "classes": {"disc": 0.0}, "split": "val"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"operating_point": point}))
+    one = step(task)
+    one.runs(threshold=None)
+    own = len(task.shapes)
+    assert {one.cvat.label_names(task)[each["label_id"]] for each in task.shapes} == {"disc"}
+    assert "boxes with a score below 1 (disc 0) are left out: the model's own threshold" in capfd.readouterr().err
+    one.settings["models"] = {"threshold": 1.0}
+    assert one.runs(threshold=None, existing="replace-automatic") == (
+        f"0 boxes added on 4 images of 1 task; {own} shapes removed."
+    )
+    one.runs(threshold=0.0)
+    assert len(task.shapes) > own, "a number wins over both"
+    process = start(one, "--threshold=high")
+    assert process.communicate(timeout=120)[1].endswith(
+        "error: --threshold: 'high' is not allowed; use a number from 0 to 1, or leave it empty\n"
+    )
 
 
 def test_a_second_run_adds_nothing(task: Task, step: Callable[..., Step]):

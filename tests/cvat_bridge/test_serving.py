@@ -90,6 +90,30 @@ def test_the_threshold_is_the_call_s_or_else_the_installation_s(store: Path):
     assert none == []
 
 
+def test_without_a_threshold_in_call_and_settings_each_model_has_its_own(store: Path):
+    """The order: the call, the installation, the model's operating point, 0.5 for models of older releases."""
+    run = write_run(store, "run-a")
+    write_run(store, "older")
+    everything = Predictor(str(run / "model"), CPU)(upright_rgb(picture()), 0.0)
+    disc = sorted((found.score for found in everything if found.label == "disc"), reverse=True)[2]
+    config = json.loads((run / "model" / "config.json").read_text())
+    point = {"threshold": 1.0, "classes": {"disc": disc}, "split": "val", "iou": 0.5, "boxes": {}}
+    (run / "model" / "config.json").write_text(json.dumps(config | {"operating_point": point}))
+    call = call_body(picture(), None)
+    with model_server(str(store), threshold=None) as running:
+        own = running.invoke("run-a", call).json()
+        assert [each["label"] for each in own] == ["disc"] * 3
+        assert len(running.invoke("run-a", call_body(picture(), 0.0)).json()) == len(everything)
+        assert running.invoke("older", call).json() == [], "all scores of this one are below 0.5"
+        described = running.functions()["run-a"]["spec"]["description"]
+        assert described == f"Trained by run run-a, tiny; boxes with a score of at least 1 (disc {disc:.3g})"
+        assert running.functions()["older"]["spec"]["description"] == "Trained by run older, tiny"
+    with model_server(str(store), threshold=0.0) as running:
+        assert len(running.invoke("run-a", call).json()) == len(everything)
+        described = running.functions()["run-a"]["spec"]["description"]
+        assert described == "Trained by run run-a, tiny; boxes with a score of at least 0"
+
+
 def test_the_number_of_boxes_follows_the_queries_and_a_cut_is_logged(store: Path, caplog: pytest.LogCaptureFixture):
     sizes = {"data.min_sizes": "[240]", "data.eval_size": 240, "data.max_size": 320}
     run = write_run(store, "run-a")

@@ -11,6 +11,7 @@ from safetensors import safe_open
 from detr_job.errors import JobError
 from detr_job.family import build_family
 from detr_job.model_folder import CARD, CONFIG, WEIGHTS, ModelConfig, Preprocessing, load_model, model_card, write_model
+from evaluation.operating_point import OperatingPoint
 from object_store import StoreError
 from run_config.errors import ConfigError
 from tests.detr_job.pictures import small_config
@@ -129,6 +130,63 @@ def test_the_folder_of_a_run_will_do(tmp_path):
     assert load_model(str(tmp_path / "run"), CPU).description.endswith("/run/model")
     with pytest.raises(JobError, match=rf"there is no model at {tmp_path} \(no config\.json\): give the model/ folder"):
         load_model(str(tmp_path), CPU)
+
+
+POINT = OperatingPoint(threshold=0.33, classes={"square": 0.4}, split="val", boxes={"disc": 3, "square": 30})
+
+
+def test_the_operating_point_is_stored_and_read_back(tmp_path):
+    network = build_family(small_config("tiny"), len(CLASSES)).network
+    write_model(tmp_path, network.state_dict(), info(operating_point=POINT))
+    stored = msgspec.json.decode((tmp_path / CONFIG).read_bytes())
+    assert stored["operating_point"] == {
+        "threshold": 0.33,
+        "classes": {"square": 0.4},
+        "split": "val",
+        "iou": 0.5,
+        "boxes": {"disc": 3, "square": 30},
+    }
+    assert load_model(str(tmp_path), CPU).info.operating_point == POINT
+    assert "- Threshold: 0.33 (square 0.4), the best F1 at IoU 0.5 on val." in (tmp_path / CARD).read_text()
+
+
+def test_a_model_of_an_older_release_is_read_and_has_no_operating_point(tmp_path):
+    folder, _ = written(tmp_path / "model")
+    config = msgspec.json.decode((folder / CONFIG).read_bytes())
+    del config["operating_point"]
+    (folder / CONFIG).write_bytes(msgspec.json.encode(config))
+    assert load_model(str(folder), CPU).info == info()
+
+
+def test_an_older_release_reads_what_this_one_writes(tmp_path):
+    """It knows the format's other keys and passes over those it does not know."""
+    write_model(tmp_path, build_family(small_config("tiny"), 2).network.state_dict(), info(operating_point=POINT))
+
+    class OlderConfig(msgspec.Struct, frozen=True, kw_only=True):
+        format: int = 1
+        classes: tuple[str, ...]
+        preset: str
+        job: dict[str, Any]
+        preprocessing: Preprocessing
+        prepared_set: str
+        metrics: dict[str, float]
+
+    assert msgspec.json.decode((tmp_path / CONFIG).read_bytes(), type=OlderConfig).classes == CLASSES
+
+
+@pytest.mark.parametrize(
+    "point", [{"threshold": 1.5, "classes": {}, "split": "val"}, {"threshold": 0.5, "classes": {"a": -1}}, 0.5]
+)
+def test_thresholds_that_are_none_are_refused(tmp_path, point: object):
+    folder, _ = written(tmp_path / "model")
+    edited(folder, operating_point=point)
+    assert f"{CONFIG} is not a model's configuration: " in complaint(folder)
+
+
+def test_the_card_names_the_limit_of_each_ap():
+    dense = {"val_ap": 0.31, "val_ap_max_dets": 0.512, "val_max_dets": 412.0}
+    card = model_card(info(metrics=dense))
+    assert "split: AP 0.512 at maxDets 412, AP 0.310, as COCO counts, at maxDets 100." in card
 
 
 HOSTILE = (

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from tests.data_prep.export_builder import encode
 from tests.detr_job.job_server import JobServer
 from tests.detr_job.pictures import small_config
 
+CLASSES = ("Zelle", "<b>rot|\u00e9</b>")
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
@@ -33,7 +36,7 @@ def model(tmp_path_factory) -> Path:
             if "class_embed.bias" in name:
                 parameter.uniform_(-1, 1)
     info = ModelConfig(
-        classes=("Zelle", "<b>rot|\u00e9</b>"),
+        classes=CLASSES,
         preset="tiny",
         job=config.model_dump(mode="json"),
         preprocessing=Preprocessing(config.data.eval_size, config.data.max_size),
@@ -123,6 +126,49 @@ def test_the_threshold_cuts(predict, tmp_path):
     assert predict.json(image, threshold=middle)[0]["detections"] == everything[:3]
     assert predict.json(image, threshold=1)[0]["detections"] == []
     assert "--threshold" in predict.refused("--threshold", 1.5, image)
+
+
+def with_point(model: Path, folder: Path, point: object) -> Path:
+    """The same model with another operating point."""
+    shutil.copytree(model, folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"operating_point": point}), encoding="utf-8")
+    return folder
+
+
+def test_without_a_threshold_each_class_has_the_model_s_own(predict, model, tmp_path):
+    image = photograph(tmp_path / "a.png")
+    everything = predict.json(image)[0]["detections"]
+    scores = {name: sorted((e["score"] for e in everything if e["label"] == name), reverse=True) for name in CLASSES}
+    middle = {name: (values[1] + values[2]) / 2 for name, values in scores.items()}
+    point = {"threshold": 1.0, "classes": middle, "split": "val"}
+    mine = with_point(model, tmp_path / "model", point)
+    found = predict_files(str(mine), [image], None, None, "cpu")[0]["detections"]
+    assert {name: sorted((e["score"] for e in found if e["label"] == name), reverse=True) for name in CLASSES} == {
+        name: values[:2] for name, values in scores.items()
+    }
+    # A class without its own takes the one of all, and a number wins over both.
+    only = with_point(model, tmp_path / "only", point | {"classes": {CLASSES[0]: middle[CLASSES[0]]}})
+    assert {e["label"] for e in predict_files(str(only), [image], None, None, "cpu")[0]["detections"]} == {CLASSES[0]}
+    assert predict_files(str(mine), [image], None, 0.0, "cpu")[0]["detections"] == everything
+
+
+def test_the_threshold_in_use_is_said(predict, model, tmp_path):
+    image = photograph(tmp_path / "a.png")
+    predict.model = with_point(
+        model, tmp_path / "model", {"threshold": 0.25, "classes": {"Zelle": 0.125}, "split": "val"}
+    )
+    own = (
+        "boxes with a score below 0.25 (Zelle 0.125) are left out: the model's own threshold, best on its val images "
+        "(--threshold sets another)"
+    )
+    assert predict(image, "--out", tmp_path / "a")[1].splitlines()[-1] == own
+    assert predict(image, "--out", tmp_path / "a", "--threshold", "")[1].splitlines()[-1] == own
+    said = predict(image, "--out", tmp_path / "a", "--threshold", 0.75)[1].splitlines()[-1]
+    assert said == "boxes with a score below 0.75 are left out (--threshold)"
+    predict.model = model
+    said = predict(image, "--out", tmp_path / "a")[1].splitlines()[-1]
+    assert said.startswith("boxes with a score below 0.5 are left out: the model has no threshold of its own")
 
 
 @pytest.mark.parametrize("orientation", [3, 6, 8])

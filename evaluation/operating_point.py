@@ -1,0 +1,78 @@
+"""The score threshold to use a model with: the best F1 on its validation split.
+
+A class gets a threshold of its own where the split has at least `FEWEST_BOXES` boxes of it; with fewer, the best
+one is mostly chance, and the class takes that of all classes together. Of equally good thresholds the highest is
+taken. The test split has no say.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import msgspec
+
+from evaluation.coco import UNDEFINED
+from evaluation.ground_truth import GroundTruth
+from evaluation.matching import boxes_by_image
+from evaluation.predictions import Prediction
+from evaluation.sweep import Sweep
+
+IOU = 0.5
+"""Overlap from which a predicted box counts as found in everything but the COCO numbers."""
+FALLBACK_THRESHOLD = 0.5
+"""The score threshold when no prediction is right and so none is best."""
+FEWEST_BOXES = 25
+"""Boxes of a class in the split from which on it has its own threshold."""
+SHOWN_CLASSES = 5
+
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class OperatingPoint(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model's config.json says about its thresholds."""
+
+    threshold: Share
+    """For classes without their own: the best of all classes together."""
+    classes: dict[str, Share]
+    """Name → its own threshold."""
+    split: str
+    """The split they were chosen on."""
+    iou: Share = IOU
+    boxes: dict[str, int] = {}
+    """Name → boxes of the class in that split."""
+
+    def of(self, name: str) -> float:
+        """The threshold of a class."""
+        return self.classes.get(name, self.threshold)
+
+    def describe(self) -> str:
+        """`0.33`, or `0.33 (RBC 0.31, WBC 0.4)` where classes differ from it."""
+        return describe(self.threshold, self.classes)
+
+
+def describe(threshold: float, classes: Mapping[str, float]) -> str:
+    """A threshold, and those of the classes that differ from it, with three digits each."""
+    own = [f"{name} {value:.3g}" for name, value in classes.items() if f"{value:.3g}" != f"{threshold:.3g}"]
+    if not own:
+        return f"{threshold:.3g}"
+    more = f" and {len(own) - SHOWN_CLASSES} more" if len(own) > SHOWN_CLASSES else ""
+    return f"{threshold:.3g} ({', '.join(own[:SHOWN_CLASSES])}{more})"
+
+
+def best_thresholds(classes: Mapping[str, Sweep]) -> tuple[float, dict[str, float]] | None:
+    """The best threshold of all classes together, and of each class with enough boxes. None: nothing is right."""
+    threshold = Sweep.together(list(classes.values())).best_threshold()
+    if threshold == UNDEFINED:
+        return None
+    own = {name: sweep.best_threshold() for name, sweep in classes.items() if sweep.objects >= FEWEST_BOXES}
+    return threshold, {name: value for name, value in own.items() if value != UNDEFINED}
+
+
+def choose_operating_point(truth: GroundTruth, predictions: Sequence[Prediction], split: str) -> OperatingPoint | None:
+    """The operating point of the model that made these predictions. None: none of them is right."""
+    images = list(boxes_by_image(truth, predictions))
+    sweeps = {name: Sweep.of_class(images, label, IOU) for label, name in enumerate(truth.class_names())}
+    best = best_thresholds(sweeps)
+    if best is None:
+        return None
+    boxes = {name: sweep.objects for name, sweep in sweeps.items()}
+    return OperatingPoint(threshold=best[0], classes=best[1], split=split, boxes=boxes)
