@@ -9,7 +9,6 @@ writes a run, one checkpoint after the other.
 
 import hashlib
 import io
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,12 +16,12 @@ from typing import Any
 
 import msgspec
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from detr_job.errors import JobError
+from detr_job.pickled_files import Unreadable, load_pickled
+from detr_job.tensor_files import tensors_in
 from object_store import Corrupted, NoSuchKey, ObjectStore
 
 FORMAT = 1
@@ -192,15 +191,24 @@ def read(run: ObjectStore, step: int) -> Checkpoint:
             raise DamagedCheckpoint(f"{where}/{name} has other bytes than were written")
         files[name] = data
     try:
-        state = torch.load(io.BytesIO(files[TRAINER]), weights_only=True, map_location="cpu")
+        state = _training_state(files[TRAINER])
         return Checkpoint(
             Progress(**state["progress"]),
-            load_safetensors(files[WEIGHTS]),
-            load_safetensors(files[AVERAGE]) if AVERAGE in files else None,
+            tensors_in(files[WEIGHTS]),
+            tensors_in(files[AVERAGE]) if AVERAGE in files else None,
             state["optimizer"],
         )
-    except (KeyError, TypeError, RuntimeError, pickle.UnpicklingError, SafetensorError) as error:
+    except Unreadable as error:
+        raise DamagedCheckpoint(f"{where} does not hold a training state: {error}") from error
+    except (KeyError, TypeError) as error:
         raise DamagedCheckpoint(f"{where} does not hold a training state: {type(error).__name__} {error}") from error
+
+
+def _training_state(data: bytes) -> dict[str, Any]:
+    state = load_pickled(io.BytesIO(data))
+    if not isinstance(state, dict):
+        raise Unreadable(f"{TRAINER} holds no names")
+    return state
 
 
 def _read_manifest(run: ObjectStore, step: int) -> Manifest:
@@ -214,7 +222,7 @@ def _read_manifest(run: ObjectStore, step: int) -> Manifest:
                 "or choose another run name"
             )
         manifest = msgspec.json.decode(content, type=Manifest)
-    except (NoSuchKey, Corrupted, msgspec.DecodeError) as error:
+    except (NoSuchKey, Corrupted, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DamagedCheckpoint(f"{where} cannot be read: {error}") from error
     if manifest.step != step:
         raise DamagedCheckpoint(f"{where} is of step {manifest.step}")

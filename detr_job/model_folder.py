@@ -13,17 +13,17 @@ from typing import Any
 
 import msgspec
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
 from safetensors.torch import save_file
 from torch import Tensor
 
 from detr_job.data import MEAN, STD
 from detr_job.errors import JobError
 from detr_job.family import Family, build_family
+from detr_job.pickled_files import Unreadable
+from detr_job.tensor_files import tensors_in
 from evaluation.operating_point import FALLBACK_THRESHOLD, OperatingPoint
 from object_store import ObjectStore, open_store
-from run_config.job import JobConfig
+from run_config.job import DetrModel, JobConfig
 from run_config.presets import checked
 
 FORMAT = 1
@@ -101,6 +101,8 @@ def read_info(store: ObjectStore) -> ModelConfig:
         if written != FORMAT:
             raise JobError(f"{where} has format {written}, this version reads {FORMAT}: use the version that wrote it")
         return msgspec.json.decode(content, type=ModelConfig)
+    except RecursionError as error:
+        raise JobError(f"{where} is not a model's configuration: it is nested too deeply") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise JobError(f"{where} is not a model's configuration: {error}") from error
 
@@ -108,8 +110,8 @@ def read_info(store: ObjectStore) -> ModelConfig:
 def read_weights(store: ObjectStore) -> dict[str, Tensor]:
     """The weights of a folder. JobError when the file is damaged."""
     try:
-        return load_safetensors(store.get_bytes(WEIGHTS))
-    except (SafetensorError, ValueError) as error:
+        return tensors_in(store.get_bytes(WEIGHTS))
+    except Unreadable as error:
         raise JobError(f"{store.url}/{WEIGHTS} is damaged: {error}") from error
 
 
@@ -118,15 +120,43 @@ def load_model(url: str, device: torch.device) -> TrainedModel:
     store = find_model(url)
     info = read_info(store)
     config = checked(info.job, f"{store.url}/{CONFIG}")
+    weights = read_weights(store)
+    _check_size(store.url, config, info, weights)
     family = build_family(config, len(info.classes))
     try:
-        family.network.load_state_dict(read_weights(store))
+        family.network.load_state_dict(weights)
     except RuntimeError as error:
         # The first line names the class, each other one a tensor.
         reasons = " ".join(line.strip() for line in str(error).splitlines()[1:3])[:300]
         raise JobError(f"{store.url}: {WEIGHTS} and {CONFIG} do not belong together: {reasons}") from error
     family.network.to(device).to(memory_format=torch.channels_last).eval()
     return TrainedModel(f"{info.preset} from {store.url}", config, info, family)
+
+
+def _check_size(url: str, config: JobConfig, info: ModelConfig, weights: Mapping[str, Tensor]) -> None:
+    """Refuse numbers that the weights do not bear out before a network of that size is made."""
+    depths = _depths(config)
+    too_deep = [f"{name}={depth}" for name, depth in depths.items() if depth > len(weights)]
+    if too_deep:
+        raise JobError(f"{url}: {WEIGHTS} and {CONFIG} do not belong together: {too_deep[0]} in {len(weights)} tensors")
+    try:
+        with torch.device("meta"):
+            outline = build_family(config, len(info.classes)).network.state_dict()
+    except (RuntimeError, ValueError, TypeError, OverflowError) as error:
+        raise JobError(f"{url}/{CONFIG} describes a network that cannot be built: check its model") from error
+    wanted, found = (sum(each.nbytes for each in state.values()) for state in (outline, weights))
+    if wanted > 4 * found + (64 << 20):  # what is less wrong is said tensor by tensor
+        raise JobError(
+            f"{url}: {WEIGHTS} and {CONFIG} do not belong together: {CONFIG} needs {wanted >> 20} MiB of weights, "
+            f"{WEIGHTS} has {found >> 20} MiB"
+        )
+
+
+def _depths(config: JobConfig) -> dict[str, int]:
+    """What makes a network deep: each layer has tensors of its own."""
+    model = config.model
+    blocks = {} if isinstance(model, DetrModel) else {"stage_blocks": max(model.stage_blocks)}
+    return {"encoder_layers": model.encoder_layers, "decoder_layers": model.decoder_layers, **blocks}
 
 
 def model_card(info: ModelConfig) -> str:

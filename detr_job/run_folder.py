@@ -65,7 +65,7 @@ def open_run(store: ObjectStore, description: dict[str, Any]) -> dict[str, Any]:
     if before is not None:
         _same_run(store.url, before, description)
         started = before.get("started", description["started"])
-        description = {**description, "started": started, "restarts": int(before.get("restarts", 0)) + 1}
+        description = {**description, "started": started, "restarts": before.get("restarts", 0) + 1}
         if MICRO_BATCH in before:
             description[MICRO_BATCH] = before[MICRO_BATCH]
     # Of two that start at the same moment under one name, the store lets one through.
@@ -84,12 +84,14 @@ def _read(store: ObjectStore) -> dict[str, Any] | None:
         before = json.loads(store.get_bytes(RUN))
     except NoSuchKey:
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise JobError(f"{store.url}/{RUN} is damaged: {error}; choose another run name") from error
     if not isinstance(before, dict) or before.get("format") != FORMAT:
         raise JobError(
             f"{store.url}/{RUN} is not of format {FORMAT}, which this version writes: choose another run name"
         )
+    if not isinstance(before.get("config", {}), dict) or not isinstance(before.get("restarts", 0), int):
+        raise JobError(f"{store.url}/{RUN} is damaged: config or restarts has another type; choose another run name")
     return before
 
 
@@ -156,5 +158,5 @@ def _place_of(line: str) -> tuple[str, float]:
     try:
         entry = json.loads(line)
         return str(entry["split"]), float(entry["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return "", float("inf")

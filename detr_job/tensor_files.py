@@ -1,15 +1,13 @@
 """Reading weights that somebody else wrote: tensors only, nothing in the file is ever executed."""
 
-import argparse
-import pickle
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
 from detr_job.errors import JobError
+from detr_job.pickled_files import Unreadable, load_pickled_file
 
 WRAPPERS = ("model", "state_dict")  # where training checkpoints keep the weights
 
@@ -22,21 +20,48 @@ def read_tensors(path: Path, name: str = "") -> dict[str, Tensor]:
     A checkpoint with optimiser and arguments beside the weights (`{"model": …}`, as DETR's own) gives
     its weights alone. Raises JobError when the file is missing, broken, or holds code.
     """
+    name = name or str(path)
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        # DETR's training checkpoints hold their command line, which is plain data
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content: object = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).splitlines()[0]
+            return tensors_in(path.read_bytes())
+        content = load_pickled_file(path)
+    except (OSError, Unreadable) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise JobError(
-            f"{name or path}: not a file of weights that can be read safely ({reason}); "
+            f"{name}: not a file of weights that can be read safely ({reason}); "
             "give a .safetensors file, or a .pth file that holds tensors only"
         ) from error
     for wrapper in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise JobError(f"{name or path}: holds no state dict; give a file with named tensors")
-    return {str(name): value for name, value in content.items()}
+        raise JobError(f"{name}: holds no state dict; give a file with named tensors")
+    for key, tensor in content.items():
+        if not isinstance(key, str):
+            raise JobError(f"{name}: holds no state dict: the name {str(key)[:60]!r} of a tensor is not text")
+        if not _is_plain(tensor):
+            raise JobError(
+                f"{name}: the tensor {key[:60]!r} does not hold the values that its shape names; save the "
+                "weights again as plain tensors on the host"
+            )
+    return dict(content)
+
+
+def tensors_in(data: bytes) -> dict[str, Tensor]:
+    """The tensors of a safetensors file. `Unreadable` where it is damaged or another kind of file."""
+    if not data:
+        raise Unreadable("it is empty")
+    if data.startswith(b"version https://git-lfs"):
+        raise Unreadable("it is a Git LFS pointer to the file: fetch the file itself with `git lfs pull`")
+    try:
+        return load_safetensors(data)
+    except Exception as error:
+        # Its own error, and what PyTorch raises for types and shapes that it does not know.
+        raise Unreadable("its header and its bytes do not belong together, or it is no safetensors file") from error
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether the values lie in memory: not on another device, not sparse, not a few that are repeated."""
+    if tensor.device.type != "cpu" or tensor.layout is not torch.strided or tensor.is_quantized:
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()

@@ -62,6 +62,26 @@ def edited(folder: Path, **changes: Any) -> None:
     (folder / CONFIG).write_bytes(msgspec.json.encode(config | changes))
 
 
+@pytest.mark.parametrize(
+    ("family", "key", "value"),
+    [
+        ("detr", "queries", 10**9),
+        ("tiny", "hidden_dim", 4 * 10**8),
+        ("detr", "hidden_dim", 2**62),
+        ("tiny", "feedforward_dim", 10**9),
+        ("detr", "encoder_layers", 10**9),
+        ("tiny", "decoder_layers", 10**9),
+        ("tiny", "stage_blocks", [1, 1, 1, 10**9]),
+    ],
+)
+def test_a_configuration_does_not_claim_the_machines_memory(tmp_path, family: str, key: str, value: object):
+    folder, _ = written(tmp_path / "model", family)
+    config = msgspec.json.decode((folder / CONFIG).read_bytes())
+    config["job"]["model"][key] = value
+    (folder / CONFIG).write_bytes(msgspec.json.encode(config))
+    assert CONFIG in complaint(folder)
+
+
 def complaint(folder: Path) -> str:
     with pytest.raises((JobError, StoreError, ConfigError)) as caught:
         load_model(str(folder), CPU)
@@ -74,7 +94,18 @@ def complaint(folder: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"null", b'{"format": "1"}', b'{"format": 1}', b'{"classes": ["a"]}', b"\xff\xfe{}"]
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'{"format": "1"}',
+        b'{"format": 1}',
+        b'{"classes": ["a"]}',
+        b"\xff\xfe{}",
+        b"[" * 100_000,
+    ],
 )
 def test_a_damaged_configuration_is_named(tmp_path, content: bytes):
     folder, _ = written(tmp_path / "model")
