@@ -64,7 +64,9 @@ def test_the_page_loads_nothing_from_elsewhere(tmp_path: Path):
     assert all(link.startswith("data:image/jpeg;base64,") for link in links)
     assert "url(" not in source
     policy = next(a["content"] for _, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
-    assert policy.startswith("default-src 'none'")
+    assert policy == (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+    )
 
 
 def test_the_page_says_what_the_manifest_says(tmp_path: Path):

@@ -63,8 +63,13 @@ def reported(tmp_path: Path, splits: dict[str, tuple[Coco, Predictions]], **run:
     return report, Page(report.page_path.read_text())
 
 
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+
+
 def assert_self_contained(page: Page, path: Path) -> None:
     assert page.count("script") == 0
+    head = [attributes for tag, attributes in page.tags if tag == "meta"]
+    assert [each["content"] for each in head if each.get("http-equiv") == "Content-Security-Policy"] == [POLICY]
     assert path.stat().st_size < 5_000_000
     for _, attributes in page.tags:
         assert not [name for name in attributes if name.startswith("on")]
