@@ -4,7 +4,9 @@ Refused with a sentence: encrypted, cut off or repeated entries, links, paths th
 and bombs (far more content than the archive's size explains).
 """
 
+import io
 import stat
+import struct
 import threading
 import zipfile
 import zlib
@@ -13,13 +15,48 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from data_prep.errors import SourceError
+from data_prep.memory_budget import free_bytes
 
 MAX_ENTRIES = 2_000_000
 # A picture packs at most a few times; JSON some fifty times. Small archives may do as they like.
 MAX_RATIO = 100
 RATIO_MATTERS_FROM_BYTES = 1 << 30
 _ENCRYPTED = 0x1
-_READ_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError)
+# What Python's reader raises on archives that are damaged, or made to break it: names that are no UTF-8, too.
+_READ_FAULTS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    OSError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    OverflowError,
+    LookupError,
+)
+DIRECTORY_COSTS = 16
+"""How much more memory the entries of a zip take than its directory has bytes."""
+# Of the other methods Python unpacks whatever comes, whoever asked for how little.
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+
+class _Bounded(io.BufferedReader):
+    """A zip's file that is not read in larger pieces: Python takes the whole directory into memory, unasked."""
+
+    def __init__(self, path: Path, most_bytes: int, shown_name: str) -> None:
+        super().__init__(io.FileIO(path))
+        self.most_bytes: int | None = most_bytes
+        self._shown_name = shown_name
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As any file. SourceError: more than is allowed at the moment."""
+        if self.most_bytes is not None and size is not None and size > self.most_bytes:
+            raise SourceError(
+                f"{self._shown_name} has a directory of {size >> 20} MiB, more than the {self.most_bytes >> 20} MiB "
+                "that fit into memory: split the export, or give the step more memory"
+            )
+        return super().read(size)
 
 
 class ZipExport:
@@ -29,11 +66,18 @@ class ZipExport:
         self._shown_name = shown_name
         self._lock = threading.Lock()
         with self._explained():
-            self._zip = zipfile.ZipFile(path)
+            file = _Bounded(path, free_bytes() // DIRECTORY_COSTS, shown_name)
+            try:
+                self._zip = zipfile.ZipFile(file)
+            except BaseException:
+                file.close()
+                raise
+            file.most_bytes = None
+            self._file = file
         try:
             self._entries = self._check_entries(path.stat().st_size)
         except BaseException:
-            self._zip.close()
+            self.close()
             raise
 
     @property
@@ -46,16 +90,19 @@ class ZipExport:
         entry = self._entries[name]
         if entry.file_size > limit:
             raise too_large(f"{name!r} in {self._shown_name}", entry.file_size, limit)
+        if entry.compress_type not in _METHODS:
+            raise SourceError(
+                f"{self._shown_name}: {name!r} is packed in a way (number {entry.compress_type}) that is not read: "
+                "pack the export as CVAT does, stored or deflated"
+            )
         with self._explained(name), self._zip.open(entry) as opened:
-            # The declared size may lie as well: one byte more is asked for than may be there.
-            data = opened.read(limit + 1)
-        if len(data) > limit:
-            raise too_large(f"{name!r} in {self._shown_name}", len(data), limit)
-        return data
+            # The declared size may lie as well: one byte more shows that, and costs no more than one byte.
+            return opened.read(entry.file_size + 1)
 
     def close(self) -> None:
         """Close the archive."""
         self._zip.close()
+        self._file.close()
 
     def _check_entries(self, archive_bytes: int) -> dict[str, zipfile.ZipInfo]:
         entries: dict[str, zipfile.ZipInfo] = {}
@@ -70,7 +117,9 @@ class ZipExport:
                     f"{self._shown_name} holds a link or device instead of a file at {entry.filename!r}: "
                     "pack the files themselves"
                 )
-            if entry.is_dir():
+            if not name and not entry.filename.strip("/\\"):
+                raise SourceError(f"{self._shown_name} holds a file without a name: pack the export again")
+            if entry.is_dir() or not name:
                 continue
             if entry.flag_bits & _ENCRYPTED:
                 raise SourceError(

@@ -17,6 +17,7 @@ from object_store import StoreError, StoreUnavailable
 from run_config.errors import ConfigError
 from run_config.installation import Installation
 from run_config.job_places import PLACES, places
+from run_config.json_text import load_json
 from run_config.parameters import TEMPLATES, Parameter, Value, lines, parse, split_overrides
 from run_config.presets import load_job_config
 
@@ -32,10 +33,14 @@ def texts_from_json(content: str) -> dict[str, str]:
     Raises ConfigError: neither of them.
     """
     try:
-        tree = json.loads(content)
+        tree = load_json(content)
     except ValueError as error:
-        raise ConfigError(f"--parameters-json is not JSON: {error}") from error
+        raise ConfigError(f"--parameters-json cannot be read: {error}") from error
     if isinstance(tree, list) and all(isinstance(one, dict) and isinstance(one.get("name"), str) for one in tree):
+        names = [one["name"] for one in tree]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ConfigError(f"--parameters-json: the parameter {twice[:60]!r} is given twice")
         # A parameter without a value has not been given.
         tree = {one["name"]: one["value"] for one in tree if one.get("value") is not None}
     if not isinstance(tree, dict):

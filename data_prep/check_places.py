@@ -1,6 +1,5 @@
 """The places that a run names, looked at without reading the data: is it there, is it what it should be."""
 
-import json
 import tempfile
 import uuid
 from pathlib import Path
@@ -10,12 +9,14 @@ from data_prep.export_layout import find_annotation_files
 from data_prep.source_names import source_places
 from data_prep.sources import find_source
 from object_store import NoSuchKey, ObjectStore, open_store
+from run_config.json_text import load_json
 from run_config.locations import resolve
 
 PATIENCE_S = 10.0
 """How long an unreachable store is asked again; a retry of the step comes cheaper."""
 
 RUN = "run.json"
+MAX_RUN_BYTES = 16 << 20
 ZIP_BEGINS = b"PK\x03\x04"
 MODEL_CONFIG = ("config.json", "model/config.json")
 
@@ -35,11 +36,11 @@ def try_to_write(store: ObjectStore, folder: str) -> None:
 def require_same_workflow(store: ObjectStore, folder: str, workflow_uid: str) -> None:
     """A folder that another workflow has written to is not ours, though the name is the same."""
     try:
-        content = store.get_bytes(f"{folder}/{RUN}")
+        content = store.get_bytes(f"{folder}/{RUN}", end=MAX_RUN_BYTES)
     except NoSuchKey:
         return
     try:
-        other = json.loads(content).get("workflow_uid", "")
+        other = load_json(content).get("workflow_uid", "")
     except (ValueError, AttributeError) as error:
         raise CheckError(f"{store.url}/{folder}/{RUN} is damaged: choose another output prefix") from error
     if other != workflow_uid:

@@ -4,17 +4,26 @@ Whole-file faults are refused with a sentence; what concerns one annotation is l
 `data_prep.mending`. Large files stay small in memory: masks and attributes are not unpacked.
 """
 
-import json
 import math
+import re
 import unicodedata
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from data_prep.errors import AnnotationError
 from data_prep.losses import LossReport, Reason
+from data_prep.memory_budget import free_bytes
+from run_config.json_text import JsonError, check_json, utf8
+
+FREE_SHARE = 0.75
+"""Of the memory that is free, what annotation files may take."""
+OBJECT_BYTES = 500
+"""Memory for one object of the file and what is made of it, beside its text: 290 while it is read, and its box."""
+_NO_NUMBER = re.compile(rb'"(?:[^"\\]++|\\.)*+"|-?(?:NaN|Infinity)', re.DOTALL)
 
 NO_SEGMENTATION = msgspec.Raw(b"[]")
 NO_ATTRIBUTES = msgspec.Raw(b"{}")
@@ -46,9 +55,9 @@ class _RawCategory(msgspec.Struct):
 
 
 class _RawCoco(msgspec.Struct):
-    images: list[_RawImage]
-    annotations: list[RawAnnotation]
-    categories: list[_RawCategory]
+    images: list[msgspec.Raw]
+    annotations: list[msgspec.Raw]
+    categories: list[msgspec.Raw]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,27 +110,26 @@ def read_number(value: object) -> tuple[float | None, bool]:
     return (number if math.isfinite(number) else None), is_text
 
 
+def most_bytes() -> int:
+    """How large an annotation file may be: it has to fit into the memory that is free."""
+    return int(FREE_SHARE * free_bytes())
+
+
 def parse_coco(data: bytes, subset: str, where: str, losses: LossReport) -> CocoFile:
     """Read an annotation file. `where` names source and file in errors (AnnotationError)."""
-    raw = _decode(data, where)
-    coco = CocoFile(subset, _images(raw, where, losses), _categories(raw, where, losses))
-    own_losses = LossReport()
-    _group_annotations(raw, coco, where, own_losses)
-    losses.merge([own_losses])
-    return coco
-
-
-def _decode(data: bytes, where: str) -> _RawCoco:
-    data = data.removeprefix(b"\xef\xbb\xbf")
     try:
-        try:
-            return msgspec.json.decode(data, type=_RawCoco)
-        except msgspec.DecodeError:
-            # Python's reader also takes NaN and Infinity, which some tools write; they become null here.
-            lenient = msgspec.json.encode(json.loads(data))
-            return msgspec.json.decode(lenient, type=_RawCoco)
-    except RecursionError as error:
-        raise AnnotationError(f"{where}: the JSON is nested too deeply to be an annotation file") from error
+        data = utf8(data)
+        _require_room(data, where)
+        check_json(data)
+        raw = _decode(data)
+        images = _records(raw.images, "images", _RawImage)
+        categories = _records(raw.categories, "categories", _RawCategory)
+        coco = CocoFile(subset, _images(images, where, losses), _categories(categories, where, losses))
+        own_losses = LossReport()
+        annotations = _records(raw.annotations, "annotations", RawAnnotation)
+        _group_annotations(annotations, len(raw.annotations), coco, where, own_losses)
+    except JsonError as error:
+        raise AnnotationError(f"{where}: {error}: export the task again") from error
     except msgspec.ValidationError as error:
         raise AnnotationError(
             f"{where} is not a COCO annotation file ({error}): export the task again as 'COCO 1.0'"
@@ -130,13 +138,55 @@ def _decode(data: bytes, where: str) -> _RawCoco:
         raise AnnotationError(
             f"{where} is not readable as JSON ({error}): the file may be cut off, export the task again"
         ) from error
+    losses.merge([own_losses])
+    return coco
 
 
-def _images(raw: _RawCoco, where: str, losses: LossReport) -> list[ListedImage]:
+def _require_room(data: bytes, where: str) -> None:
+    """Each object costs memory, however few bytes it has in the file."""
+    needed, most = len(data) + OBJECT_BYTES * data.count(b"{"), most_bytes()
+    if needed > most:
+        raise AnnotationError(
+            f"{where} needs about {needed >> 20} MiB of memory, more than the {most >> 20} MiB that are free for it: "
+            "split the task, or give the step more memory"
+        )
+
+
+def _decode(data: bytes) -> _RawCoco:
+    try:
+        return msgspec.json.decode(data, type=_RawCoco)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        # Some tools write NaN and Infinity, which are no JSON; they become null here.
+        lenient = _NO_NUMBER.sub(lambda found: found[0] if found[0][:1] == b'"' else b"null", data)
+        return msgspec.json.decode(lenient, type=_RawCoco)
+
+
+_Record = TypeVar("_Record", bound=msgspec.Struct)
+
+
+def _records(raw: list[msgspec.Raw], key: str, kind: type[_Record]) -> Iterator[_Record]:
+    """One after the other. A value that takes much memory, and means nothing here, is cut to a short text."""
+    decoder = msgspec.json.Decoder(kind)
+    for index, one in enumerate(raw):
+        try:
+            record = decoder.decode(one)
+        except msgspec.ValidationError as error:
+            raise msgspec.ValidationError(f"{error} - at `$.{key}[{index}]`") from error
+        for name in kind.__struct_fields__:
+            value = getattr(record, name)
+            is_box = isinstance(value, list) and len(value) == 4 and not any(isinstance(v, list | dict) for v in value)
+            if isinstance(value, list | dict) and not is_box:
+                setattr(record, name, repr(value)[:200])
+        yield record
+
+
+def _images(raw: Iterable[_RawImage], where: str, losses: LossReport) -> list[ListedImage]:
     images: list[ListedImage] = []
     names_by_id: dict[int, str] = {}
     ids_by_name: dict[str, int] = {}
-    for position, one in enumerate(raw.images, start=1):
+    for position, one in enumerate(raw, start=1):
         if not isinstance(one.file_name, str) or not one.file_name.strip():
             raise AnnotationError(
                 f"{where}: image number {position} (id {one.id!r}) has no file_name: export the task again"
@@ -166,9 +216,9 @@ def _images(raw: _RawCoco, where: str, losses: LossReport) -> list[ListedImage]:
     return images
 
 
-def _categories(raw: _RawCoco, where: str, losses: LossReport) -> dict[int, str]:
+def _categories(raw: Iterable[_RawCategory], where: str, losses: LossReport) -> dict[int, str]:
     names: dict[int, str] = {}
-    for one in raw.categories:
+    for one in raw:
         category_id, was_text = read_whole_number(one.id)
         if category_id is None:
             raise AnnotationError(f"{where}: category {one.name!r} has the id {one.id!r}: ids must be whole numbers")
@@ -196,11 +246,13 @@ def clean_class_name(name: str) -> str:
     return unicodedata.normalize("NFC", name).strip()
 
 
-def _group_annotations(raw: _RawCoco, coco: CocoFile, where: str, losses: LossReport) -> None:
+def _group_annotations(
+    raw: Iterable[RawAnnotation], count: int, coco: CocoFile, where: str, losses: LossReport
+) -> None:
     """Hand each annotation to its image; those of unknown images or categories are dropped and counted."""
     known = {image.id: image.file_name for image in coco.images}
     seen: set[int] = set()
-    for one in raw.annotations:
+    for one in raw:
         image_id, image_was_text = read_whole_number(one.image_id)
         category_id, category_was_text = read_whole_number(one.category_id)
         annotation_id, id_was_text = read_whole_number(one.id)
@@ -219,10 +271,10 @@ def _group_annotations(raw: _RawCoco, coco: CocoFile, where: str, losses: LossRe
         one.category_id = category_id
         coco.annotations[image_id].append(one)
     lost = losses.count(Reason.UNKNOWN_IMAGE, Reason.UNKNOWN_CATEGORY)
-    if lost * 10 > len(raw.annotations):
+    if lost * 10 > count:
         example = (losses.examples(Reason.UNKNOWN_IMAGE) + losses.examples(Reason.UNKNOWN_CATEGORY))[0]
         raise AnnotationError(
-            f"{where}: {lost} of {len(raw.annotations)} annotations belong to images or categories that the "
+            f"{where}: {lost} of {count} annotations belong to images or categories that the "
             f"file does not list (annotation {example.annotation_id or 'without id'}: "
             f"{example.detail or example.file}): two exports may have been mixed, export the task again"
         )

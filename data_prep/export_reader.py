@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from data_prep.coco_file import CocoFile, ListedImage, parse_coco
+from data_prep.coco_file import CocoFile, ListedImage, most_bytes, parse_coco
 from data_prep.errors import AnnotationError, ImageError, SourceError
-from data_prep.export_layout import ImageFinder, find_annotation_files
+from data_prep.export_layout import AnnotationFile, ImageFinder, find_annotation_files
 from data_prep.image_check import MAX_IMAGE_BYTES, CheckedImage, check_image, map_in_threads
 from data_prep.losses import LossReport, Reason
 from data_prep.mending import Box, Canvas, mend, read_attributes
@@ -73,10 +73,7 @@ def read_export(files: ExportFiles, where: str, losses: LossReport, watcher: Wat
     sizes = files.sizes
     root, annotation_files = find_annotation_files(sizes, where)
     finder = ImageFinder(sizes, root)
-    cocos = [
-        parse_coco(files.read(one.path, MAX_ANNOTATIONS_BYTES), one.subset, f"{where}: {one.path}", losses)
-        for one in annotation_files
-    ]
+    cocos = [_read_annotations(files, one, where, losses) for one in annotation_files]
     listed = sum(len(coco.images) for coco in cocos)
     if not listed:
         raise SourceError(f"{where} lists no images: export a task that has some")
@@ -98,7 +95,7 @@ def read_export(files: ExportFiles, where: str, losses: LossReport, watcher: Wat
     if watcher is not None:
         watcher.stage(f"checking {where}", len(found), "images")
     images: list[ExportImage] = []
-    for one, checked in zip(found, map_in_threads(check, found), strict=True):
+    for one, checked in zip(found, map_in_threads(check, found, size_bytes=lambda one: sizes[one.path]), strict=True):
         image = _build(one, checked, files, own_losses)
         if image is not None:
             images.append(image)
@@ -111,6 +108,11 @@ def read_export(files: ExportFiles, where: str, losses: LossReport, watcher: Wat
         for category_id, name in coco.categories.items():
             categories[name] = categories.get(name, frozenset()) | {category_id}
     return Export(where, tuple(images), categories)
+
+
+def _read_annotations(files: ExportFiles, file: AnnotationFile, where: str, losses: LossReport) -> CocoFile:
+    data = files.read(file.path, min(MAX_ANNOTATIONS_BYTES, most_bytes()))
+    return parse_coco(data, file.subset, f"{where}: {file.path}", losses)
 
 
 def _find_images(coco: CocoFile, finder: ImageFinder, where: str, losses: LossReport) -> list[_Found]:

@@ -15,9 +15,11 @@ import numpy as np
 from PIL import Image
 
 from data_prep.errors import ImageError
-from data_prep.prepared_set import decode_with_orientation
+from data_prep.image_decoding import decoded_image
 
 MAX_IMAGE_BYTES = 512 << 20
+FILES_BYTES = 512 << 20
+"""Image files, not yet decoded, that are in memory at a time."""
 LOOK_SIDE = 16
 
 _In = TypeVar("_In")
@@ -46,10 +48,10 @@ def check_image(data: bytes) -> CheckedImage:
     """Decode an image file as training will. ImageError when that fails."""
     if not data:
         raise ImageError("the file is empty")
-    image, orientation = decode_with_orientation(data)
-    return CheckedImage(
-        sha256(data).hexdigest(), len(data), image.width, image.height, orientation, difference_hash(image)
-    )
+    with decoded_image(data) as (image, orientation):
+        return CheckedImage(
+            sha256(data).hexdigest(), len(data), image.width, image.height, orientation, difference_hash(image)
+        )
 
 
 def difference_hash(image: Image.Image) -> bytes:
@@ -61,18 +63,33 @@ def difference_hash(image: Image.Image) -> bytes:
     return np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes()
 
 
-def map_in_threads(work: Callable[[_In], _Out], items: Iterable[_In], *, threads: int | None = None) -> Iterator[_Out]:
-    """Results in the order of the items; at most two items per thread are in memory at once."""
+def map_in_threads(
+    work: Callable[[_In], _Out],
+    items: Iterable[_In],
+    *,
+    size_bytes: Callable[[_In], int],
+    threads: int | None = None,
+) -> Iterator[_Out]:
+    """Results in the order of the items.
+
+    `size_bytes` says how large an item's file is: at most two items per thread, and files of `FILES_BYTES` in
+    all, or a single one that is larger, are in memory at once.
+    """
     count = threads or min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
     with ThreadPoolExecutor(count, thread_name_prefix="image") as pool:
-        waiting: deque[Future[_Out]] = deque()
+        waiting: deque[tuple[Future[_Out], int]] = deque()
+        in_memory = 0
         try:
             for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) >= 2 * count:
-                    yield waiting.popleft().result()
+                size = size_bytes(item)
+                while waiting and (len(waiting) >= 2 * count or in_memory + size > FILES_BYTES):
+                    future, freed = waiting.popleft()
+                    yield future.result()
+                    in_memory -= freed
+                waiting.append((pool.submit(work, item), size))
+                in_memory += size
             while waiting:
-                yield waiting.popleft().result()
+                yield waiting.popleft()[0].result()
         finally:
-            for future in waiting:
+            for future, _ in waiting:
                 future.cancel()

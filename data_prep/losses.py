@@ -117,6 +117,14 @@ class Reason(Enum):
         return str(self.value[2])
 
 
+def printable(name: str) -> str:
+    """The name as UTF-8 can write it: bytes of a file's name that are not UTF-8 become the replacement character."""
+    try:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    except UnicodeEncodeError:
+        return name.encode("utf-8", "backslashreplace").decode()
+
+
 @dataclass
 class _Tally:
     count: int = 0
@@ -135,7 +143,9 @@ class LossReport:
         tally.count += 1
         if len(tally.examples) < EXAMPLES_KEPT:
             # What an export wrote is somebody else's text: it is shortened before it goes anywhere.
-            tally.examples.append(Example(file[:200], str(annotation_id)[:40], detail[:200]))
+            tally.examples.append(
+                Example(printable(file)[:200], printable(str(annotation_id))[:40], printable(detail)[:200])
+            )
 
     def merge(self, others: Iterable["LossReport"]) -> None:
         """Add what other reports counted."""

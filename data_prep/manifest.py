@@ -9,10 +9,13 @@ import re
 import msgspec
 
 from data_prep.errors import SetError
+from run_config.json_text import check_json
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "val", "test")
 MANIFEST_KEY = "manifest.json"
+MAX_MANIFEST_BYTES = 1 << 30
+"""Each image takes some 80 bytes of it."""
 REPORT_KEY = "report.html"
 
 _SET_ID = re.compile(r"[0-9a-f]{16}")
@@ -149,6 +152,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
 def decode_manifest(data: bytes, where: str) -> Manifest:
     """Read `manifest.json`; SetError when it is damaged or of a newer format than this code knows."""
     try:
+        check_json(data)
         version = msgspec.json.decode(data, type=_Version).format_version
         if version > FORMAT_VERSION:
             raise SetError(
@@ -156,5 +160,5 @@ def decode_manifest(data: bytes, where: str) -> Manifest:
                 f"{FORMAT_VERSION}: update detr-workflows, or prepare the data again with this version"
             )
         return msgspec.json.decode(data, type=Manifest)
-    except msgspec.DecodeError as error:
+    except ValueError as error:
         raise SetError(f"the manifest of the prepared set {where} is damaged ({error}): prepare it again") from error

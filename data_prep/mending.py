@@ -23,6 +23,8 @@ from data_prep.losses import LossReport, Reason
 EDGE_TOLERANCE_PX = 0.02
 # Thinner than this is a slip of the mouse, and may vanish in 32-bit arithmetic.
 SMALLEST_SIDE_PX = 0.1
+# Of one annotation's mask or attributes. Unpacked they take some twenty times as much memory.
+MAX_VALUE_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ def read_attributes(raw: msgspec.Raw) -> _KnownAttributes:
     """The attributes that mean something here: `rotation` in degrees and `track_id`."""
     try:
         return msgspec.json.decode(raw, type=_KnownAttributes)
-    except msgspec.DecodeError:  # not an object at all
+    except (msgspec.DecodeError, UnicodeDecodeError):  # not an object at all
         return _KnownAttributes()
 
 
@@ -96,6 +98,11 @@ def mend(raw: RawAnnotation, class_name: str, canvas: Canvas, losses: LossReport
 
 def _canonical(value: msgspec.Raw, raw: RawAnnotation, file: str) -> msgspec.Raw:
     """The same value in one spelling, so that white space and key order do not change the set's id."""
+    if len(bytes(value)) > MAX_VALUE_BYTES:
+        raise AnnotationError(
+            f"annotation {raw.id!r} of image {file!r} has attributes or a segmentation of more than "
+            f"{MAX_VALUE_BYTES >> 20} MiB: correct it in CVAT and export again"
+        )
     try:
         return msgspec.Raw(msgspec.json.encode(msgspec.json.decode(value), order="sorted"))
     except (ValueError, RecursionError) as error:

@@ -22,6 +22,8 @@ from object_store import NoSuchKey, ObjectStore
 # Goes up when the same sources would give another set than before: pointers of older code lead nowhere then.
 RULES_VERSION = 1
 
+MAX_POINTER_BYTES = 64
+
 DrawReport = Callable[[Dataset, Manifest], bytes]
 
 
@@ -149,7 +151,7 @@ def inspect(request: Request, draw_report: DrawReport, events: Events | None = N
 
 def _look_up(store: ObjectStore, found: Found) -> Manifest | None:
     try:
-        own_id = store.get_bytes(found.pointer_key).decode(errors="replace")
+        own_id = store.get_bytes(found.pointer_key, end=MAX_POINTER_BYTES).decode(errors="replace")
     except NoSuchKey:
         return None
     return _open_if_there(store, own_id)

@@ -1,19 +1,16 @@
 """Read a prepared set: pull it from the store, then images by offset from its shards, boxes from its JSON.
 
-A set is written once (`data_prep.set_writer`) and never changed. This module also holds the one rule
-by which an image file becomes pixels, so that checking, training and drawing see the same picture.
-It imports quickly and knows no torch.
+A set is written once (`data_prep.set_writer`) and never changed. Also the door of this package for training
+and evaluation: how images are decoded (`data_prep.image_decoding`) is found here. Knows no torch.
 """
 
-import io
 import json
 import os
-import struct
 import tempfile
 import weakref
-import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
@@ -23,11 +20,13 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from data_prep.errors import ImageError, SetError
+from data_prep.image_decoding import ORIENTATION_TAG, decode_image, decoded_image
 from data_prep.manifest import (
     MANIFEST_KEY,
+    MAX_MANIFEST_BYTES,
     SPLITS,
     FileRecord,
     Manifest,
@@ -35,9 +34,12 @@ from data_prep.manifest import (
     decode_manifest,
     set_prefix,
 )
+from data_prep.memory_budget import SharedBudget, shared_image_budget, use_image_budget
 from object_store import NoSuchKey, ObjectStore, Progress
+from run_config.json_text import load_json
 
 __all__ = [
+    "ORIENTATION_TAG",
     "SPLITS",
     "ImageError",
     "ImageRecord",
@@ -45,80 +47,15 @@ __all__ = [
     "Manifest",
     "PreparedSet",
     "SetError",
+    "SharedBudget",
     "Split",
     "decode_image",
+    "decoded_image",
+    "shared_image_budget",
+    "use_image_budget",
 ]
 
-# Formats that Pillow decodes itself; others (EPS, for one) start foreign programs.
-IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "MPO", "WEBP", "TIFF", "JPEG2000", "AVIF")
-ORIENTATION_TAG = 0x0112
 HASHING_THREADS = 4
-# What Pillow's decoders raise on damaged files, beside OSError.
-DECODE_FAULTS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    OverflowError,
-    IndexError,
-    KeyError,
-    TypeError,
-    RuntimeError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-
-
-def decode_image(data: bytes) -> Image.Image:
-    """The image file as 8-bit RGB, turned as its EXIF orientation says.
-
-    Grey and palette become RGB. CMYK goes through Pillow's plain conversion, without colour profiles.
-    16-bit grey keeps its high byte, so the full range 0…65535 becomes 0…255. Transparency is dropped
-    and the colours beneath it stay. Of several frames the first is taken. At most 178,956,970 pixels,
-    Pillow's own limit against decompression bombs. ImageError says what is wrong with the file.
-    """
-    return decode_with_orientation(data)[0]
-
-
-def decode_with_orientation(data: bytes) -> tuple[Image.Image, int]:
-    """What `decode_image` gives, and the EXIF orientation (1…8) that was applied."""
-    try:
-        with Image.open(io.BytesIO(data), formats=_known_formats()) as image:
-            orientation = image.getexif().get(ORIENTATION_TAG, 1)
-            if orientation not in range(2, 9):
-                orientation = 1
-            else:
-                ImageOps.exif_transpose(image, in_place=True)
-            return _to_rgb(image), orientation
-    except UnidentifiedImageError as error:
-        raise ImageError("the file is not an image that can be read: is it JPEG, PNG, TIFF, WebP or BMP?") from error
-    except Image.DecompressionBombError as error:
-        raise ImageError("the image has more than 178,956,970 pixels: make it smaller, or cut it") from error
-    except DECODE_FAULTS as error:
-        raise ImageError(f"the image file is damaged ({error})") from error
-
-
-def _known_formats() -> list[str]:
-    """The formats that this build of Pillow has (AVIF and WebP are optional)."""
-    if any(name not in Image.OPEN for name in IMAGE_FORMATS):
-        Image.init()
-    return [name for name in IMAGE_FORMATS if name in Image.OPEN]
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise ImageError("pixels are floating-point numbers without a known range: convert to 8 or 16 bit")
-    if image.mode.startswith("I"):
-        values = np.asarray(image)
-        if values.size and (values.min() < 0 or values.max() > 65535):
-            raise ImageError("pixels have more than 16 bits: convert to 8 or 16 bit")
-        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
-    image.load()
-    # Pillow warns, or keys out a colour, when it finds transparency in a palette; it is dropped here.
-    image.info.pop("transparency", None)
-    return image.convert("RGB")
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,18 +169,26 @@ class Split:
 
     def decode(self, index: int) -> Image.Image:
         """The picture as `decode_image` makes it. ImageError names set, split and image."""
-        try:
-            return decode_image(self.read(index))
-        except ImageError as error:
-            raise ImageError(
-                f"image {self.images[index].file_name!r} of split {self.name} of the prepared set "
-                f"{self.set_id}: {error}"
-            ) from error
+        with self.decoded(index) as image:
+            return image
+
+    @contextmanager
+    def decoded(self, index: int) -> Iterator[Image.Image]:
+        """The same while memory is reserved for it, until the block is left; see `decoded_image`."""
+        with ExitStack() as held:
+            try:
+                image, _ = held.enter_context(decoded_image(self.read(index)))
+            except ImageError as error:
+                raise ImageError(
+                    f"image {self.images[index].file_name!r} of split {self.name} of the prepared set "
+                    f"{self.set_id}: {error}"
+                ) from error
+            yield image
 
     def _read_annotations(self) -> ImageRecords:
         try:
             return ImageRecords(msgspec.json.decode(self.annotations_path.read_bytes(), type=_Coco))
-        except (msgspec.DecodeError, KeyError) as error:
+        except (ValueError, KeyError, RecursionError) as error:
             raise SetError(f"{self.annotations_path} is damaged ({error}): pull the set again") from error
 
     def _place(self, places: dict[str, tuple[int, Member]], file_name: str) -> tuple[int, int, int]:
@@ -316,12 +261,14 @@ class PreparedSet:
         """The set with this id in the store; SetError when it is absent, unfinished or of a newer format."""
         folder = store.child(set_prefix(set_id))
         try:
-            content = folder.get_bytes(MANIFEST_KEY)
+            content = folder.get_bytes(MANIFEST_KEY, end=MAX_MANIFEST_BYTES + 1)
         except NoSuchKey as error:
             raise SetError(
                 f"there is no prepared set {set_id} in {store.url} (no {MANIFEST_KEY} in its folder): check "
                 "the id and the store, or run `data-prep prepare` again"
             ) from error
+        if len(content) > MAX_MANIFEST_BYTES:
+            raise SetError(f"the manifest of the prepared set {folder.url} is larger than any: prepare it again")
         return cls(folder, decode_manifest(content, folder.url))
 
     def pull(self, folder: Path, splits: Sequence[str] = SPLITS, *, progress: Progress | None = None) -> LocalSet:
@@ -365,7 +312,7 @@ class _Verified:
         self._path = path
         self._known: dict[str, list[Any]] = {}
         try:
-            known = json.loads(path.read_bytes())
+            known = load_json(path.read_bytes())
         except (OSError, ValueError):
             return  # a lost or torn note costs one more hash
         if isinstance(known, dict):

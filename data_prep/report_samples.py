@@ -5,12 +5,13 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from operator import attrgetter
 
 from PIL import Image
 
 from data_prep.dataset import Dataset, SetImage
 from data_prep.image_check import map_in_threads
-from data_prep.prepared_set import decode_image
+from data_prep.image_decoding import decoded_image
 
 SAMPLES = {"train": 6, "val": 3, "test": 3}
 LONG_SIDE_PX = 560
@@ -50,7 +51,8 @@ def draw_samples(dataset: Dataset) -> list[Sample]:
     """The samples of all splits, as they will be shown."""
     chosen = [image for split, count in SAMPLES.items() for image in choose_samples(dataset.split(split), count)]
     labels = {one.name: label for label, one in enumerate(dataset.classes)}
-    return list(map_in_threads(lambda image: _draw(image, labels), chosen))
+    size_bytes = attrgetter("source.checked.size_bytes")
+    return list(map_in_threads(lambda image: _draw(image, labels), chosen, size_bytes=size_bytes))
 
 
 def choose_samples(images: Sequence[SetImage], count: int) -> list[SetImage]:
@@ -80,7 +82,7 @@ def _draw(image: SetImage, labels: dict[str, int]) -> Sample:
         image.file_name,
         image.width,
         image.height,
-        _thumbnail(decode_image(image.source.read())),
+        _thumbnail(image.source.read()),
         # Large boxes first, so that the small ones lie above them.
         tuple(sorted(boxes, key=lambda box: -box.width * box.height)[:MOST_BOXES]),
         len(boxes),
@@ -88,8 +90,9 @@ def _draw(image: SetImage, labels: dict[str, int]) -> Sample:
     )
 
 
-def _thumbnail(picture: Image.Image) -> str:
-    picture.thumbnail((LONG_SIDE_PX, LONG_SIDE_PX), Image.Resampling.LANCZOS)
+def _thumbnail(data: bytes) -> str:
+    with decoded_image(data) as (picture, _):
+        picture.thumbnail((LONG_SIDE_PX, LONG_SIDE_PX), Image.Resampling.LANCZOS)
     jpeg = io.BytesIO()
     picture.save(jpeg, "JPEG", quality=JPEG_QUALITY, optimize=True)
     return base64.b64encode(jpeg.getvalue()).decode()

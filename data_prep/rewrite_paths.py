@@ -16,6 +16,7 @@ import msgspec
 
 from data_prep.archive import safe_path
 from data_prep.errors import AnnotationError
+from run_config.json_text import check_json, utf8
 
 _Images = list[dict[str, msgspec.Raw]]
 _Parsed = dict[str, Any]
@@ -43,8 +44,9 @@ def rewrite_paths(source: Path, image_dir: str, target: Path) -> int:
 
 def _split_up(data: bytes, source: Path) -> tuple[dict[str, msgspec.Raw], _Images]:
     """The top level, unpacked one level deep, and the images two levels deep."""
-    data = data.removeprefix(b"\xef\xbb\xbf")
     try:
+        data = utf8(data)
+        check_json(data)
         try:
             members = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
             return members, msgspec.json.decode(members.get("images", b""), type=_Images)

@@ -171,7 +171,7 @@ def _write_members(tar: "_HashingWriter", images: list[SetImage]) -> Iterator[Me
 
 
 def _read_ahead(images: Iterable[SetImage]) -> Iterator[bytes]:
-    return map_in_threads(_read_unchanged, images)
+    return map_in_threads(_read_unchanged, images, size_bytes=lambda image: image.source.checked.size_bytes)
 
 
 def _read_unchanged(image: SetImage) -> bytes:

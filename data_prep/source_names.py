@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from data_prep.errors import SourceError
+from data_prep.losses import printable
 from run_config.locations import local_path, resolve
 from run_config.parameters import lines
 
@@ -18,19 +19,22 @@ def source_places(texts: Iterable[str], store: str | None = None) -> tuple[str, 
 
 
 def _place(line: str, store: str | None) -> str:
-    path = local_path(line) or Path(line).expanduser()
     if "://" in line and not line.startswith("file://"):
         return line
-    if path.exists():
-        return str(path)
+    try:
+        path = local_path(line) or Path(line).expanduser()
+        if path.exists():
+            return str(path)
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, a home that nobody has
+        raise SourceError(f"{printable(line)} cannot be a path ({error}): check the path") from error
     if store is None or line.startswith(("/", ".", "~", "file://")):
-        raise SourceError(f"there is no file or folder {line}: check the path")
+        raise SourceError(f"there is no file or folder {printable(line)}: check the path")
     url = resolve(line, store)
     below = local_path(url)
     if below is None:
         return url
     if not below.exists():
         raise SourceError(
-            f"there is no file or folder {line}, neither here nor below the store {store}: check the path"
+            f"there is no file or folder {printable(line)}, neither here nor below the store {store}: check the path"
         )
     return str(below)

@@ -4,7 +4,9 @@ Every source ends up as an `ExportFiles`: paths and sizes, and a way to read one
 `Source` knows its files' sizes and ETags, which tell whether it is still the one seen earlier.
 """
 
+import errno
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 from data_prep.archive import ZipExport, safe_path, too_large
 from data_prep.errors import SourceError
 from data_prep.export_layout import export_files
+from data_prep.losses import printable
 from object_store import NoSuchKey, ObjectInfo, Progress, open_store
 
 
@@ -37,33 +40,66 @@ class FolderExport:
     """The files below a local folder. Links that lead out of it are refused."""
 
     def __init__(self, folder: Path, shown_name: str) -> None:
-        self._folder = folder.resolve()
         self._shown_name = shown_name
-        self.sizes = dict(self._walk())
+        self._files = {safe_path(file.name, shown_name): file for file in walk(folder, shown_name)}
+        self.sizes = {name: file.size_bytes for name, file in self._files.items()}
 
     def read(self, name: str, limit: int) -> bytes:
         """The content of a file, at most `limit` bytes."""
-        with (self._folder / name).open("rb") as opened:
-            data = opened.read(limit + 1)
-        if len(data) > limit:
-            raise too_large(f"{name!r} in {self._shown_name}", self.sizes[name], limit)
-        return data
+        size_bytes = self.sizes[name]
+        if size_bytes > limit:
+            raise too_large(f"{name!r} in {self._shown_name}", size_bytes, limit)
+        try:
+            with self._files[name].path.open("rb") as opened:
+                # One byte more shows that it grows meanwhile.
+                return opened.read(size_bytes + 1)
+        except OSError as error:
+            raise _unreadable(name, self._shown_name, error) from error
 
     def close(self) -> None:
         """Nothing is held open."""
 
-    def _walk(self) -> Iterator[tuple[str, int]]:
-        for root, _, names in os.walk(self._folder):
-            for file_name in names:
-                path = Path(root, file_name)
-                name = path.relative_to(self._folder).as_posix()
-                if path.is_symlink() and not path.resolve().is_relative_to(self._folder):
-                    raise SourceError(
-                        f"{name!r} in {self._shown_name} is a link that leads out of the folder: copy the file "
-                        "itself there"
-                    )
-                if path.is_file():
-                    yield safe_path(name, self._shown_name), path.stat().st_size
+
+@dataclass(frozen=True, slots=True)
+class FolderFile:
+    """A file below a folder. `name` is its relative path, as UTF-8 can write it."""
+
+    name: str
+    path: Path
+    size_bytes: int
+    etag: str
+
+
+def walk(folder: Path, shown_name: str) -> Iterator[FolderFile]:
+    """All files below a folder, links to files inside it included; SourceError for links that lead out of it.
+
+    What is no file (a pipe, a link to itself or to nothing) is left out.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise _unreadable(os.path.relpath(error.filename, folder), shown_name, error)
+
+    folder = Path(os.path.realpath(folder))
+    for root, _, names in os.walk(folder, onerror=refuse):
+        for file_name in sorted(names):
+            path = Path(root, file_name)
+            name = printable(path.relative_to(folder).as_posix())
+            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(folder):
+                raise SourceError(
+                    f"{name!r} in {shown_name} is a link that leads out of the folder: copy the file itself there"
+                )
+            try:
+                status = path.stat()
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ELOOP):
+                    continue
+                raise _unreadable(name, shown_name, error) from error
+            if stat.S_ISREG(status.st_mode):
+                yield FolderFile(name, path, status.st_size, _etag(status))
+
+
+def _unreadable(name: str, shown_name: str, error: OSError) -> SourceError:
+    return SourceError(f"{printable(name)!r} in {shown_name} cannot be read ({error.strerror}): check its permissions")
 
 
 @dataclass(frozen=True)
@@ -116,29 +152,47 @@ class Source:
 
 def find_source(name: str) -> Source:
     """Locate a source: a local path, `file://…` or `s3://…`; a zip or an unpacked export."""
-    parts = urlsplit(name)
+    try:
+        parts = urlsplit(name)
+    except ValueError as error:
+        raise SourceError(f"{printable(name)!r} is no URL ({error}): check the source") from error
     if parts.scheme == "file":
         return _find_local(name, Path(unquote(parts.path)))
     if parts.scheme and len(parts.scheme) > 1:
+        if printable(name) != name:
+            raise SourceError(f"{printable(name)!r} is not UTF-8: check the source")
         return _find_remote(name.rstrip("/"))
-    return _find_local(name, Path(name).expanduser())
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError as error:
+        raise SourceError(f"{printable(name)} cannot be a path ({error}): check the path") from error
+    return _find_local(name, path)
 
 
 def _find_local(name: str, path: Path) -> Source:
-    if not path.exists():
-        raise SourceError(f"there is no file or folder {name}: check the path")
-    path = path.resolve()
+    shown = printable(name)
+    try:
+        status = path.stat()
+        path = path.resolve()
+    except FileNotFoundError as error:
+        raise SourceError(f"there is no file or folder {shown}: check the path") from error
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{shown} cannot be read ({error}): check the path") from error
     if path.suffix.lower() == ".json":
-        raise SourceError(f"{name} is an annotation file alone: name the export's zip or its folder with images")
-    if path.is_file():
-        return Source(name, (_local_file(path),), path, is_zip=True)
-    files = sorted(one for one in path.rglob("*") if one.is_file())
-    return Source(name, tuple(_local_file(one) for one in files), path, is_zip=False)
+        raise SourceError(f"{shown} is an annotation file alone: name the export's zip or its folder with images")
+    if stat.S_ISREG(status.st_mode):
+        return Source(shown, (SourceFile(printable(str(path)), status.st_size, _etag(status)),), path, is_zip=True)
+    files = sorted(walk(path, shown), key=lambda file: file.path)
+    return Source(
+        shown,
+        tuple(SourceFile(printable(str(file.path)), file.size_bytes, file.etag) for file in files),
+        path,
+        is_zip=False,
+    )
 
 
-def _local_file(path: Path) -> SourceFile:
-    status = path.stat()
-    return SourceFile(str(path), status.st_size, f"{status.st_mtime_ns}-{status.st_ino}")
+def _etag(status: os.stat_result) -> str:
+    return f"{status.st_mtime_ns}-{status.st_ino}"
 
 
 def _find_remote(url: str) -> Source:

@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from data_prep.prepared_set import Split
+from data_prep.prepared_set import SharedBudget, Split, shared_image_budget, use_image_budget
 from detr_job import pixels, shared_memory
 from detr_job.augmentation import Sample, augment, resize, resized, resized_size
 from detr_job.batch_stream import start_worker
@@ -102,9 +103,14 @@ def collate(samples: Sequence[tuple[int, Sample]]) -> Batch:
 
 def read_sample(split: Split, index: int) -> Sample:
     """An image of a split, decoded, with its boxes."""
+    with split.decoded(index) as image:
+        return _sample(split, index, image)
+
+
+def _sample(split: Split, index: int, image: Image.Image) -> Sample:
     record = split.images[index]
-    image = pixels.pil_to_tensor(split.decode(index))
-    return Sample(image, torch.from_numpy(record.boxes.copy()), torch.from_numpy(record.labels.copy()))
+    boxes, labels = torch.from_numpy(record.boxes.copy()), torch.from_numpy(record.labels.copy())
+    return Sample(pixels.pil_to_tensor(image), boxes, labels)
 
 
 class ReducedImages:
@@ -140,7 +146,9 @@ class ReducedImages:
                 raise
 
     def _fill(self, index: int) -> None:
-        self._image(index).copy_(resized(read_sample(self.split, index), *self.shapes[index]).image)
+        # Within the block: the memory that was reserved for the image holds its tensor, too.
+        with self.split.decoded(index) as image:
+            self._image(index).copy_(resized(_sample(self.split, index, image), *self.shapes[index]).image)
 
     def _image(self, index: int) -> Tensor:
         height, width = self.shapes[index]
@@ -272,7 +280,7 @@ def training_loader(samples: TrainingSamples, batches: EpochBatches, device: tor
         num_workers=workers.count,
         prefetch_factor=workers.prefetch if workers.count else None,
         pin_memory=device.type == "cuda",
-        worker_init_fn=start_worker,
+        worker_init_fn=functools.partial(_start_worker, images=shared_image_budget()),
     )
 
 
@@ -300,5 +308,11 @@ def evaluation_loader(samples: EvaluationSamples, batch_size: int, device: torch
         num_workers=workers.count,
         prefetch_factor=workers.prefetch if workers.count else None,
         pin_memory=device.type == "cuda",
-        worker_init_fn=start_worker,
+        worker_init_fn=functools.partial(_start_worker, images=shared_image_budget()),
     )
+
+
+def _start_worker(worker: int, *, images: SharedBudget) -> None:
+    """Begin a worker process, which shares the budget for decoded images with all others."""
+    start_worker(worker)
+    use_image_budget(images)

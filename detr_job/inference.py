@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageOps
 
-from data_prep.prepared_set import ORIENTATION_TAG, ImageError, decode_image
+from data_prep.prepared_set import ORIENTATION_TAG, ImageError, decode_image, decoded_image
 from detr_job import pixels
 from detr_job.augmentation import Sample, resize
 from detr_job.data import Batch, collate, normalised
@@ -122,7 +122,11 @@ class Predictor:
 
     def read(self, data: bytes) -> ReadyImage:
         """The same from the bytes of an image file. UnreadableImage: it is none."""
-        return self.ready(upright_rgb(data))
+        try:
+            with decoded_image(data) as (image, _):
+                return self.ready(image)
+        except ImageError as error:
+            raise UnreadableImage(str(error)) from error
 
     @torch.no_grad()
     def detect(self, image: ReadyImage, threshold: float | None = None) -> list[Found]:

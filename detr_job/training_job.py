@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import logging
 import os
 import tempfile
@@ -37,6 +36,7 @@ from object_store import ObjectStore, open_store
 from run_config.installation import permitted
 from run_config.job import MOST_BOXES, DetrModel, JobConfig, advised_queries
 from run_config.job_places import places, with_places
+from run_config.json_text import load_json
 from run_config.locations import resolve
 from run_config.parameters import split_overrides
 from run_config.presets import is_chosen, load_job_config
@@ -256,7 +256,7 @@ def _open_run(
 def _parameters(text: str) -> dict[str, Any]:
     """--parameters-json: an object, or the list of names and values that Argo gives."""
     try:
-        given = json.loads(text or "{}")
+        given = load_json(text or "{}")
         return given if isinstance(given, dict) else {entry["name"]: entry.get("value", "") for entry in given}
     except ValueError as error:
         raise JobError(f"--parameters-json is not JSON: {error}") from error

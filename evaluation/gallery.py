@@ -87,7 +87,7 @@ def pictures(split: Split, outcomes: Sequence[ImageOutcome], classes: Sequence[s
                 record.file_name,
                 record.width,
                 record.height,
-                base64.b64encode(small_jpeg(split.decode(place), limit)).decode(),
+                base64.b64encode(_drawn(split, place, limit)).decode(),
                 _truth_rectangles(outcome, classes),
                 _prediction_rectangles(outcome, classes),
                 outcome.count(Outcome.CORRECT),
@@ -95,6 +95,11 @@ def pictures(split: Split, outcomes: Sequence[ImageOutcome], classes: Sequence[s
             )
         )
     return drawn
+
+
+def _drawn(split: Split, place: int, limit_bytes: int) -> bytes:
+    with split.decoded(place) as image:
+        return small_jpeg(image, limit_bytes)
 
 
 def small_jpeg(image: Image.Image, limit_bytes: int) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from evaluation.errors import GroundTruthError
+from run_config.json_text import check_json
 
 STANDARD_MAX_DETS = 100
 """Predictions of an image and class that COCO counts: the highest `maxDets` of its numbers."""
@@ -70,12 +71,14 @@ class GroundTruth(msgspec.Struct, frozen=True):
         name = str(source) if isinstance(source, Path) else "the annotations"
         try:
             if isinstance(source, Path):
-                truth = msgspec.json.decode(source.read_bytes(), type=cls)
+                data = source.read_bytes()
+                check_json(data)
+                truth = msgspec.json.decode(data, type=cls)
             else:
                 truth = msgspec.convert(source, type=cls)
         except OSError as error:
             raise GroundTruthError(f"{name} cannot be read: {error.strerror}") from error
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except ValueError as error:
             raise GroundTruthError(f"{name} is not a COCO annotation file: {error}") from error
         truth._check(name)
         return truth

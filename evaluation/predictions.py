@@ -18,6 +18,7 @@ import msgspec
 
 from evaluation.errors import PredictionsError
 from evaluation.ground_truth import Box, GroundTruth, usable_box
+from run_config.json_text import check_json
 
 FORMAT = 1
 
@@ -137,6 +138,7 @@ def read_predictions(
     name = name or (str(source) if isinstance(source, Path) else "the predictions file")
     try:
         data = source.read_bytes() if isinstance(source, Path) else source
+        check_json(data)
         version = msgspec.json.decode(data, type=_OnlyFormat).format
         if version != FORMAT:
             raise PredictionsError(
@@ -145,7 +147,7 @@ def read_predictions(
         content = msgspec.json.decode(data, type=PredictionsFile)
     except OSError as error:
         raise PredictionsError(f"{name} cannot be read: {error.strerror}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise PredictionsError(f"{name} is not a predictions file: {error}") from error
     _check(content, name)
     _check_belongs(content, name, set_id=set_id, split=split)

@@ -4,7 +4,6 @@ The training job wrote them; here they are only read. A run that was cut off may
 have no curve yet: the report says so and goes on, since the predictions are what it is about.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +11,11 @@ from typing import Any
 
 from evaluation.errors import RunError
 from object_store import ObjectStore
+from run_config.json_text import load_json
 
+MAX_RUN_BYTES = 16 << 20
+MAX_LOG_BYTES = 256 << 20
+MAX_PREDICTIONS_BYTES = 512 << 20
 PREDICTED_SPLITS = ("val", "test")
 
 
@@ -68,7 +71,7 @@ def read_run(store: ObjectStore, run_prefix: str) -> RunFiles:
     prefix = run_prefix.strip("/")
     folder = store.child(prefix)
     predictions = {
-        split: folder.get_bytes(f"predictions/{split}.json")
+        split: _read(folder, f"predictions/{split}.json", MAX_PREDICTIONS_BYTES)
         for split in PREDICTED_SPLITS
         if folder.exists(f"predictions/{split}.json")
     }
@@ -77,17 +80,27 @@ def read_run(store: ObjectStore, run_prefix: str) -> RunFiles:
             f"{folder.url} has neither predictions/val.json nor predictions/test.json: is --run-prefix the "
             "run's own folder, and has its training come to the end?"
         )
-    log = folder.get_bytes("metrics.jsonl") if folder.exists("metrics.jsonl") else b""
+    log = _read(folder, "metrics.jsonl", MAX_LOG_BYTES) if folder.exists("metrics.jsonl") else b""
     run: Mapping[str, Any] = {}
     if folder.exists("run.json"):
-        run = parse_run(folder.get_bytes("run.json"), f"{folder.url}/run.json")
+        run = parse_run(_read(folder, "run.json", MAX_RUN_BYTES), f"{folder.url}/run.json")
     return RunFiles(prefix.rsplit("/", 1)[-1], folder.url, run, parse_log(log), predictions)
+
+
+def _read(folder: ObjectStore, key: str, most_bytes: int) -> bytes:
+    data = folder.get_bytes(key, end=most_bytes + 1)
+    if len(data) > most_bytes:
+        raise RunError(
+            f"{folder.url}/{key} is larger than the {most_bytes >> 20} MiB that are read: it is written by the "
+            "training job, restore it"
+        )
+    return data
 
 
 def parse_run(data: bytes, name: str) -> Mapping[str, Any]:
     """The content of run.json."""
     try:
-        content = json.loads(data)
+        content = load_json(data)
     except ValueError as error:
         raise RunError(f"{name} is not JSON ({error}): it is written by the training job, restore it") from error
     if not isinstance(content, dict):
@@ -103,7 +116,7 @@ def parse_log(data: bytes) -> MetricsLog:
         if not text.strip():
             continue
         try:
-            line = json.loads(text)
+            line = load_json(text)
         except ValueError:
             line = None
         if isinstance(line, dict):

@@ -133,4 +133,5 @@ def leave_termination_message(message: str) -> None:
     if TERMINATION_LOG.exists():
         with contextlib.suppress(OSError):
             # Argo makes it the node's message. The kubelet reads 4096 bytes.
-            TERMINATION_LOG.write_text(without_tags(message)[:1000], encoding="utf-8")
+            text = without_tags(message)[:1000]
+            TERMINATION_LOG.write_text(text, encoding="utf-8", errors="backslashreplace")

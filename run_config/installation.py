@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic.alias_generators import to_camel
 
 from run_config.errors import ConfigError
 from run_config.locations import checked_url, is_below, key_below_store, overlaps, resolve, store_url
 from run_config.parameters import BY_NAME, POOL_NAME, Role, lines
+from run_config.yaml_text import read_yaml
 
 VARIABLE = "DETR_WORKFLOWS_SETTINGS"
 """Environment variable with the file's path."""
@@ -26,6 +26,11 @@ EXPORTS_VARIABLE = "DETR_WORKFLOWS_EXPORTS"
 
 EXPORTS = "cvat-exports"
 """Where the bridge keeps exports, unless its settings say otherwise."""
+
+MAX_IMAGE_PIXELS = 100_000_000
+"""Of one image, where the installation sets nothing else, or there is none."""
+MAX_IMAGE_SIDE = 32_768
+"""Of one image, in pixels; no setting changes it."""
 
 LABEL_VALUE = r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?"
 QUALIFIED_NAME = r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
@@ -102,6 +107,8 @@ class Installation(Part):
     """Below it lie exports that the bridge to CVAT made for one person each: they are read as the data set alone."""
     node_pool_label: QualifiedName = "node.kubernetes.io/instance-type"
     node_pools: tuple[NodePool, ...] = ()
+    max_image_pixels: int = Field(default=MAX_IMAGE_PIXELS, ge=1, le=MAX_IMAGE_SIDE**2)
+    """An image with more is left out as if it were damaged."""
 
     def pool(self, name: str) -> NodePool:
         """The pool that a run asks for.
@@ -214,9 +221,7 @@ def parse_installation(text: str, where: str) -> Installation:
     Raises ConfigError: no YAML, or a value that is missing, wrong or unknown.
     """
     try:
-        return Installation.model_validate(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+        return Installation.model_validate(read_yaml(text, where))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "the document"

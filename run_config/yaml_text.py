@@ -13,17 +13,27 @@ import yaml
 
 from run_config.errors import ConfigError
 
+MAX_DEPTH = 50
 _EXPONENT = re.compile(r"[-+]?(?:[0-9]+|[0-9]+\.[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
 
 
 class _Loader(yaml.SafeLoader):
     """SafeLoader with the rules above."""
 
+    _depth = 0
+
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]  # types-pyyaml leaves it untyped
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
             raise yaml.composer.ComposerError(None, None, "anchors and aliases are not read", event.start_mark)
-        return super().compose_node(parent, index)
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            problem = f"it is nested too deeply (more than {MAX_DEPTH} levels)"
+            raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
@@ -46,8 +56,8 @@ def read_yaml(text: str, where: str) -> Any:  # noqa: ANN401 - a YAML value
     except yaml.MarkedYAMLError as error:
         place = f" in line {error.problem_mark.line + 1}" if error.problem_mark is not None else ""
         raise ConfigError(f"{where} is not YAML that can be read: {error.problem}{place}") from error
-    except (yaml.YAMLError, ValueError) as error:
-        # ValueError: a date or a number that looks like one and is none
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, OverflowError) as error:
+        # All but the first: a tag or a text that promises a date or a number and is none.
         raise ConfigError(f"{where} is not YAML that can be read: {' '.join(str(error).split())[:200]}") from error
     except RecursionError as error:
         raise ConfigError(f"{where} is nested too deeply") from error

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 
-from run_config.installation import LABEL_VALUE, QUALIFIED_NAME
+from run_config.installation import LABEL_VALUE, MAX_IMAGE_SIDE, QUALIFIED_NAME
 from run_config.parameters import BY_NAME, POOL_NAME, TEMPLATES, Parameter, Role, Type
 from workflows import chart_bridge_schema
 from workflows.schema_words import (
@@ -72,6 +72,7 @@ def schema() -> Schema:
                 cvatBridge=_image(),
             ),
             store=_store(),
+            maxImagePixels={"type": "integer", "minimum": 1, "maximum": MAX_IMAGE_SIDE**2},
             nodePoolLabel=worded(QUALIFIED_NAME),
             nodePools={"type": "array", "items": _pool()},
             parameters=_parameters(),

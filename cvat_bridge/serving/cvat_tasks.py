@@ -5,6 +5,8 @@ import functools
 import logging
 import time
 import zipfile
+import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from cvat_bridge.errors import BridgeError, CvatRefusedError, CvatTokenError, Cv
 from cvat_bridge.serving.new_shapes import Attribute, Rectangle
 from cvat_bridge.settings import Cvat
 from cvat_bridge.subject import Kind, Subject
+from detr_job.inference import UnreadableImage, upright_rgb
 
 T = TypeVar("T")
 
@@ -39,7 +42,8 @@ AHEAD = 4
 """Images that are loaded while the model looks at another."""
 SHAPES_A_CALL = 5000
 _PASSING = frozenset({408, 425, 429})
-_IMAGE_FAULTS = (SyntaxError, ValueError, IndexError, zipfile.BadZipFile, Image.DecompressionBombError)
+MOST_IMAGE_BYTES = 512 << 20
+_ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, IndexError, NotImplementedError, RuntimeError)
 
 log = logging.getLogger(__name__)
 
@@ -59,11 +63,10 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """An image of a task. `load` may be called once."""
+    """An image of a task."""
 
     index: int
     name: str
-    load: Callable[[], Image.Image]
 
 
 class Patience:
@@ -142,14 +145,15 @@ class CvatTask:
         """CvatRefusedError: there is none, it has no data, or it may not be seen."""
         self.number, self._client, self._patience = number, client, patience
         self.title = f"task {number}"
-        task = self._ask(lambda: client.tasks.retrieve(number))
+        task = self._task = self._ask(lambda: client.tasks.retrieve(number))
         if task.dimension == "3d" or not task.size:
             raise CvatRefusedError(f"{self.title} has no images: only tasks with images can be annotated")
         self._chunk_size = task.data_chunk_size or task.size
         self._last_chunk = (task.size - 1) // self._chunk_size
         # Of a video there are no chunks of images: each frame is asked for.
-        still = str(task.data_original_chunk_type) == "imageset"
-        policy = MediaDownloadPolicy.FETCH_CHUNKS_ON_DEMAND if still else MediaDownloadPolicy.FETCH_FRAMES_ON_DEMAND
+        self._still = str(task.data_original_chunk_type) == "imageset"
+        self._folder = Path(client.config.cache_dir)
+        policy = MediaDownloadPolicy.FETCH_FRAMES_ON_DEMAND
         try:
             self._dataset = self._ask(
                 lambda: TaskDataset(client, number, load_annotations=False, media_download_policy=policy)
@@ -164,28 +168,37 @@ class CvatTask:
     def frames(self) -> Iterator[tuple[Frame, "Image.Image | UnreadableFrame"]]:
         """All images that were not deleted, in order, some loaded ahead; what of them cannot be opened, as an error."""
         samples = iter(self._dataset.samples)
-        with ThreadPoolExecutor(1, "load-images") as loader:
-            waiting: list[tuple[Frame, Future[Image.Image]]] = []
+        with ThreadPoolExecutor(1, "load-images") as loader, ThreadPoolExecutor(1, "decode-images") as decoder:
+            files: deque[tuple[Frame, Future[bytes]]] = deque()
             done_chunk = 0
 
             def load_next(count: int) -> None:
                 for sample in islice(samples, count):
-                    frame = Frame(sample.frame_index, sample.frame_name, sample.media.load_image)
-                    waiting.append((frame, loader.submit(self._load, frame)))
+                    frame = Frame(sample.frame_index, sample.frame_name)
+                    files.append((frame, loader.submit(self._load, frame)))
+
+            def decode_next() -> tuple[Frame, Future[Image.Image]] | None:
+                if not files:
+                    return None
+                frame, file = files.popleft()
+                return frame, decoder.submit(self._decode, frame, file)
 
             try:
                 load_next(AHEAD)
-                while waiting:
-                    frame, image = waiting.pop(0)
+                current = decode_next()
+                while current is not None:
                     load_next(1)
-                    try:
-                        yield frame, image.result()
-                    except UnreadableFrame as error:
-                        yield frame, error
+                    frame, decoded = current
+                    fault = decoded.exception()
+                    image = fault if isinstance(fault, UnreadableFrame) else decoded.result()
+                    # Two images are decoded at a time: one that the model looks at, and the next.
+                    current = decode_next()
+                    yield frame, image
                     if frame.index // self._chunk_size > done_chunk:
                         self._forget_chunks(done_chunk, frame.index // self._chunk_size)
                         done_chunk = frame.index // self._chunk_size
             finally:
+                decoder.shutdown(cancel_futures=True)
                 loader.shutdown(cancel_futures=True)
                 self._forget_chunks(done_chunk, self._last_chunk + 1)
 
@@ -221,39 +234,63 @@ class CvatTask:
     def _ask(self, question: Callable[[], T]) -> T:
         return self._patience.ask(self.title, question)
 
-    def _load(self, frame: Frame) -> Image.Image:
-        def question() -> Image.Image:
-            for wait_s in (FIRST_WAIT_S, 2 * FIRST_WAIT_S, None):
+    def _decode(self, frame: Frame, file: Future[bytes]) -> Image.Image:
+        try:
+            return upright_rgb(file.result())
+        except UnreadableImage as error:
+            raise UnreadableFrame(f"{self.title}, {frame.name!r}: {error}") from error
+
+    def _load(self, frame: Frame) -> bytes:
+        def question() -> bytes:
+            for wait_s in (FIRST_WAIT_S, 2 * FIRST_WAIT_S):
                 try:
-                    image = frame.load()
-                    break
+                    return self.read_file(frame.index)
                 except zipfile.BadZipFile:
-                    # A gateway's page instead of a chunk must not stay in the cache.
+                    # A gateway's page instead of a chunk must not stay on the disk.
                     number = frame.index // self._chunk_size
                     self._forget_chunks(number, number + 1)
-                    if wait_s is None:
-                        raise
                     time.sleep(wait_s)
-            image.load()
-            return image
+            return self.read_file(frame.index)
 
         try:
             return self._ask(question)
-        except _IMAGE_FAULTS as error:
+        except _ZIP_FAULTS as error:
             raise UnreadableFrame(f"{self.title}, {frame.name!r}: {error}") from error
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
                 raise BridgeError(
-                    f"images cannot be kept in {self._client.config.cache_dir} ({error.strerror}): give the step more "
-                    "ephemeral storage (roles.annotate.resources)"
+                    f"images cannot be kept in {self._folder} ({error.strerror}): give the step more ephemeral "
+                    "storage (roles.annotate.resources)"
                 ) from error
             raise UnreadableFrame(f"{self.title}, {frame.name!r}: {error}") from error
+
+    def read_file(self, index: int) -> bytes:
+        """The image file of a frame. The SDK would decode it, however large it is."""
+        if not self._still:
+            file: bytes = self._task.get_frame(index, quality="original").read()
+            return file
+        number, place = divmod(index, self._chunk_size)
+        chunk = self._chunk(number)
+        if not chunk.exists():
+            partial = chunk.with_suffix(".partial")
+            with partial.open("wb") as written:
+                self._task.download_chunk(number, written, quality="original")
+            partial.replace(chunk)
+        with zipfile.ZipFile(chunk) as archive:
+            entry = archive.infolist()[place]
+            if entry.file_size > MOST_IMAGE_BYTES:
+                raise UnreadableFrame(f"{self.title}, frame {index}: its file has {entry.file_size >> 20} MiB")
+            with archive.open(entry) as opened:
+                # The size is not believed: one byte more shows that it lies.
+                return opened.read(entry.file_size + 1)
+
+    def _chunk(self, number: int) -> Path:
+        return self._folder / f"task-{self.number}-chunk-{number}.zip"
 
     def _forget_chunks(self, first: int, end: int) -> None:
         """Images that were looked at need no room on the disk."""
         for number in range(first, end):
-            for path in Path(self._client.config.cache_dir).glob(f"servers/*/tasks/{self.number}/chunks/{number}.zip"):
-                path.unlink(missing_ok=True)
+            self._chunk(number).unlink(missing_ok=True)
 
 
 def as_rectangle(shape: models.LabeledShape) -> Rectangle | None:

@@ -16,7 +16,6 @@ import pytest
 import torch
 import yaml
 from cvat_sdk.api_client import exceptions
-from cvat_sdk.datasets import TaskDataset
 
 from cvat_bridge.errors import BridgeError, CvatRefusedError, CvatTokenError, CvatUnavailableError, GrantError
 from cvat_bridge.grants import Grant, Purpose, sign
@@ -28,6 +27,7 @@ from tests.cvat_bridge.model_stores import OUTPUT, write_run
 from tests.cvat_double import CvatDouble
 from tests.cvat_double.server import running
 from tests.cvat_double.world import Frame, Task
+from tests.data_prep.export_builder import png_claiming
 
 KEY = "0123456789abcdef0123456789abcdef"
 BOX = [10.0, 10.0, 40.0, 40.0]
@@ -244,8 +244,11 @@ def test_automatic_shapes_are_replaced_and_no_others(cvat: CvatDouble, task: Tas
     assert sources(task)["auto"] > 0
 
 
-def test_automatic_shapes_stay_on_an_image_that_cannot_be_read(cvat: CvatDouble, task: Task, step: Callable[..., Step]):
-    task.frames[1] = Frame(task.frames[1].name, 64, 64, b"this is no image")
+@pytest.mark.parametrize("file", [b"this is no image", png_claiming(1, 178_956_970)])
+def test_automatic_shapes_stay_on_an_image_that_cannot_be_read(
+    cvat: CvatDouble, task: Task, step: Callable[..., Step], file: bytes
+):
+    task.frames[1] = Frame(task.frames[1].name, 64, 64, file)
     there = cvat.add_box(task, 1, "disc", BOX, source="auto")
     going = cvat.add_box(task, 2, "disc", BOX, source="auto")
     said = step(task).runs(existing="replace-automatic")
@@ -422,10 +425,10 @@ def test_a_page_instead_of_any_answer_is_waited_for(cvat: CvatDouble, task: Task
 
 
 def test_a_full_disk_is_a_sentence(task: Task, step: Callable[..., Step], monkeypatch):
-    def load(_: Any) -> None:
+    def read_file(_: Any, __: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(TaskDataset._TaskMediaElement, "load_image", load)
+    monkeypatch.setattr(cvat_tasks.CvatTask, "read_file", read_file)
     with pytest.raises(BridgeError, match="give the step more ephemeral storage"):
         step(task).runs()
 

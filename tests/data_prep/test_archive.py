@@ -3,6 +3,8 @@
 import io
 import stat
 import struct
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -129,7 +131,7 @@ def test_an_unknown_compression_is_named(tmp_path: Path):
         data[data.index(signature) + method_at] = 77
     path.write_bytes(data)
     export = open_zip(path)
-    with pytest.raises(SourceError, match=r"compression method is not supported"):
+    with pytest.raises(SourceError, match=r"'x.png' is packed in a way \(number 77\) that is not read"):
         export.read("x.png", 1000)
     export.close()
 
@@ -168,3 +170,82 @@ def test_a_safe_path_stays_below_its_root(name: str):
     assert not cleaned.startswith("/")
     assert ".." not in cleaned.split("/")
     assert "\\" not in cleaned
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe.png", b"\xc3\x28.png"])
+def test_a_name_that_says_it_is_utf_8_and_is_not_is_a_sentence(name: bytes, tmp_path: Path):
+    path = zip_with(tmp_path / "name.zip", ("é" + "x" * (len(name) - 2), b"1"))
+    for last in (False, True):
+        patch(path, "é".encode() + b"x" * (len(name) - 2), name, last=last)
+    with pytest.raises(SourceError, match=r"the.zip is not a readable zip: 'utf-8' codec can't decode"):
+        open_zip(path)
+
+
+def test_a_name_in_the_alphabet_of_dos_is_read(tmp_path: Path):
+    path = zip_with(tmp_path / "dos.zip", ("zz.png", b"1"))
+    for last in (False, True):
+        patch(path, b"zz.png", b"\x81\xff.png", last=last)
+    export = open_zip(path)
+    assert list(export.sizes) == ["ü\xa0.png"]
+    export.close()
+
+
+class Nameless(zipfile.ZipInfo):
+    """Python's own cannot be written: it looks at the last letter of the name."""
+
+    def is_dir(self) -> bool:
+        return False
+
+
+def test_an_entry_without_a_name_is_a_sentence(tmp_path: Path):
+    path = zip_with(tmp_path / "empty.zip", (Nameless(""), b"1"), ("a.png", b"2"))
+    with pytest.raises(SourceError, match="holds a file without a name"):
+        open_zip(path)
+
+
+@pytest.mark.parametrize("name", [".", "./", "./."])
+def test_an_entry_for_the_root_itself_is_left_out(name: str, tmp_path: Path):
+    export = open_zip(zip_with(tmp_path / "root.zip", (name, b""), ("a.png", b"2")))
+    assert list(export.sizes) == ["a.png"]
+    export.close()
+
+
+READ_LIAR = """
+import sys
+from pathlib import Path
+from data_prep.archive import ZipExport
+from data_prep.errors import SourceError
+def peak_bytes():
+    return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+export = ZipExport(Path(sys.argv[1]), "the.zip")
+before = peak_bytes()
+try:
+    export.read("x.bin", 512 << 20)
+except SourceError as error:
+    print(error, file=sys.stderr)
+print(peak_bytes() - before)
+"""
+
+
+def test_an_entry_that_claims_a_hundred_bytes_costs_no_more(tmp_path: Path):
+    path = zip_with(tmp_path / "liar.zip", ("x.bin", bytes(200 << 20)), method=zipfile.ZIP_DEFLATED)
+    for last in (False, True):
+        patch(path, struct.pack("<L", 200 << 20), struct.pack("<L", 100), last=last)
+    done = subprocess.run([sys.executable, "-c", READ_LIAR, path], capture_output=True, text=True, check=True)
+    assert "Bad CRC-32" in done.stderr
+    assert int(done.stdout) < 8 << 20
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_methods_that_unpack_without_a_bound_are_not_read(method: int, tmp_path: Path):
+    export = open_zip(zip_with(tmp_path / "odd.zip", ("x.png", bytes(1000)), method=method))
+    with pytest.raises(SourceError, match=r"pack the export as CVAT does, stored or deflated"):
+        export.read("x.png", 1000)
+    export.close()
+
+
+def test_a_directory_that_does_not_fit_into_memory_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = zip_with(tmp_path / "many.zip", *((f"{number:0100}", b"") for number in range(1000)))
+    monkeypatch.setattr(archive, "free_bytes", lambda: 1 << 20)
+    with pytest.raises(SourceError, match=r"has a directory of 0 MiB, more than the 0 MiB that fit into memory"):
+        open_zip(path)

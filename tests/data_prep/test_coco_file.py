@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_prep import coco_file
 from data_prep.coco_file import parse_coco, read_number, read_whole_number
 from data_prep.errors import AnnotationError
 from data_prep.losses import LossReport
@@ -112,3 +113,23 @@ def test_any_values_end_in_records_or_a_sentence(images: list, annotations: list
     for image_id, own in parsed.annotations.items():
         assert image_id in {image.id for image in parsed.images}
         assert {one.category_id for one in own} <= set(parsed.categories)
+
+
+def test_a_file_whose_objects_do_not_fit_into_memory_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(coco_file, "free_bytes", lambda: 64 << 20)
+    data = b'{"images": [' + b"{}," * 200_000 + b'{}], "annotations": [], "categories": []}'
+    with pytest.raises(AnnotationError, match=r"needs about 95 MiB of memory, more than the 48 MiB that are free"):
+        parse_coco(data, "default", "x.json", LossReport())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"images": [], "images": [], "annotations": [], "categories": []}',
+        b'{"images": [{"id": 1, "file_name": "a", "id": 2}], "annotations": [], "categories": []}',
+        b'{"images": [], "annotations": [{"attributes": {"a": 1, "a": 2}}], "categories": []}',
+    ],
+)
+def test_a_key_given_twice_is_refused(data: bytes):
+    with pytest.raises(AnnotationError, match=r'^x.json: the key "\w+" is given twice: export the task again$'):
+        parse_coco(data, "default", "x.json", LossReport())
