@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from tests.charts.chart import rendered, variables
 
 SERVER = {"bucket": "parts", "prefix": "team/a", "endpoint": "http://s3.example.org:9000", "region": "eu-1"}
@@ -55,6 +57,12 @@ def test_steps_get_endpoint_and_region_from_the_configmap():
     release = rendered({"store": SERVER})
     assert release.config["s3-endpoint"] == "http://s3.example.org:9000"
     assert release.config["s3-region"] == "eu-1"
+
+
+@pytest.mark.parametrize(("values", "pixels"), [({}, 100_000_000), ({"maxImagePixels": 178_956_970}, 178_956_970)])
+def test_the_most_pixels_of_an_image_are_a_setting(installation: Any, values: dict[str, int], pixels: int):
+    """Helm would write a number of this size as 1e+08, which is text in YAML."""
+    assert installation(rendered(values)).max_image_pixels == pixels
 
 
 def test_steps_read_what_is_allowed_from_the_settings(installation: Any):
