@@ -9,6 +9,7 @@ import typer
 
 from run_config.argo_text import leave_value
 from run_config.command_line import run, top_options
+from run_config.writable import require_writable
 
 if TYPE_CHECKING:
     from data_prep.prepare import Request
@@ -89,6 +90,8 @@ def prepare_command(
             "cvat-test-path": "\n".join(test or ()),
         },
     )
+    if "OUT" in os.environ:
+        require_writable(Path(os.environ["OUT"], "outputs"), "$OUT")
     root = open_store(store)
     pool, held_out, tested = ([text] for text in allowed.values())
     request = _request(pool, held_out, tested, val_fraction, seed, ignore_subsets, root.url)
@@ -124,6 +127,12 @@ def inspect_command(
     from data_prep.progress import Display
     from data_prep.report import draw_report
 
+    if report is not None:
+        if report.is_dir():
+            raise DataPrepError(f"--report: {report} is a folder; give the name of a file in it")
+        if not report.parent.is_dir():
+            raise DataPrepError(f"the report {report} cannot be written: No such file or directory; check the folder")
+        require_writable(report.parent, "--report")
     with Display() as display:
         manifest, page = inspect(_request(sources, val, test, val_fraction, seed, ignore_subsets), draw_report, display)
     if report is not None:
@@ -206,6 +215,7 @@ def rewrite_paths_command(
     """Put another folder before every file_name of a COCO annotation file; nothing else changes."""
     from data_prep.rewrite_paths import rewrite_paths
 
+    require_writable(output.parent, "--output")
     print(f"{output}: {rewrite_paths(annotations, image_dir, output):,} images")
 
 

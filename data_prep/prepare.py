@@ -1,8 +1,9 @@
 """From sources to a prepared set: read, check, split, write once; or find that it was done before."""
 
+import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +18,7 @@ from data_prep.manifest import FORMAT_VERSION, Manifest, Options
 from data_prep.prepared_set import PreparedSet
 from data_prep.set_writer import describe, set_id, write_set
 from data_prep.sources import Source, find_source
-from object_store import NoSuchKey, ObjectStore
+from object_store import AccessDenied, NoSuchKey, ObjectStore
 
 # Goes up when the same sources would give another set than before: pointers of older code lead nowhere then.
 RULES_VERSION = 1
@@ -123,6 +124,7 @@ def prepare(
     known = _look_up(store, found)
     if known is not None:
         return Prepared(known, was_there=True)
+    _try_store(store)
     with read_dataset(found, events) as (dataset, scratch):
         own_id = set_id(dataset, found.options)
         existing = _open_if_there(store, own_id)
@@ -139,6 +141,14 @@ def prepare(
             )
     store.put_bytes(found.pointer_key, own_id.encode())
     return Prepared(existing or manifest, was_there=existing is not None)
+
+
+def _try_store(store: ObjectStore) -> None:
+    """Write a small object where the set will go, before the sources are read."""
+    key = f"datasets/check-{secrets.token_hex(8)}"
+    store.put_bytes(key, b"data-prep prepare was here")
+    with suppress(AccessDenied):  # a set is never deleted, so nobody needs the right for it
+        store.delete(key)
 
 
 def inspect(request: Request, draw_report: DrawReport, events: Events | None = None) -> tuple[Manifest, bytes]:

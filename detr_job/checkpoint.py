@@ -10,6 +10,7 @@ writes a run, one checkpoint after the other.
 import hashlib
 import io
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,16 +18,18 @@ from typing import Any
 import msgspec
 import torch
 from safetensors.torch import save as save_safetensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from detr_job.errors import JobError
 from detr_job.pickled_files import Unreadable, load_pickled
 from detr_job.tensor_files import tensors_in
 from object_store import Corrupted, NoSuchKey, ObjectStore
+from run_config.job import JobConfig
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 WEIGHTS, AVERAGE, TRAINER = "model.safetensors", "ema.safetensors", "trainer.pt"
+TRIAL = "check"
 _KEY = re.compile(r"checkpoints/step-(\d{8,})/(.+)")
 
 
@@ -127,6 +130,35 @@ def write(run: ObjectStore, checkpoint: Checkpoint) -> None:
         {name: File(len(data), hashlib.sha256(data).hexdigest()) for name, data in files.items()},
     )
     run.put_bytes(f"{folder(progress.step)}/{MANIFEST}", msgspec.json.encode(manifest))
+
+
+def try_place(run: ObjectStore) -> None:
+    """Write and delete a small object where checkpoints go, so that the first one is not the first to fail."""
+    key = f"checkpoints/{TRIAL}-{secrets.token_hex(8)}"
+    run.put_bytes(key, b"detr-job train was here")
+    run.delete(key)
+
+
+def room(run: ObjectStore, network: nn.Module, config: JobConfig) -> str:
+    """A sentence on what checkpoints will take in the store, and whether it has that much."""
+    weights = sum(each.nbytes for each in network.state_dict().values())
+    learned = sum(each.nbytes for each in network.parameters() if each.requires_grad)
+    # AdamW keeps two averages of each weight that is learned; the moving average is a copy of all.
+    each = weights * (2 if config.training.ema_decay else 1) + 2 * learned
+    # The newest, the best, and the next one while the oldest is still there.
+    most = each * (config.checkpoints.keep + 2)
+    said = f"checkpoints take {_mib(each)} each, up to {_mib(most)} in {run.url}"
+    free = run.free_bytes()
+    if free is None or free >= most:
+        return said
+    return (
+        f"warning: {said}, which has {_mib(free)} free: free some space or set checkpoints.keep lower; without room, "
+        "uploads wait and a restart goes on from an older step"
+    )
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{-(-size_bytes // (1 << 20)):,} MiB"
 
 
 def prune(run: ObjectStore, progress: Progress, keep: int) -> None:

@@ -15,6 +15,7 @@ from evaluation.coco import CocoResult, evaluate_boxes
 from evaluation.predictions import write_predictions
 from object_store import open_store
 from run_config.installation import permitted
+from run_config.writable import require_writable
 
 BATCH_SIZE = 4
 
@@ -36,6 +37,8 @@ def measure(
     """
     if split_name not in SPLITS:
         raise JobError(f"--split: {split_name!r} is not one of {', '.join(SPLITS)}")
+    if out is not None:
+        require_writable(out / "predictions", "--out")
     writes = {"cvat-output-path": output_prefix} if output_prefix else {}
     model_url = permitted(store_url, {"trained-model": model_url}, writes)["trained-model"]
     device = hardware.choose_device(device_name)

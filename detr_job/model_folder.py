@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from detr_job.data import MEAN, STD
@@ -76,7 +76,7 @@ def write_model(folder: Path, weights: Mapping[str, Tensor], info: ModelConfig) 
     """Write the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    save_file(plain, folder / WEIGHTS)
+    (folder / WEIGHTS).write_bytes(save_safetensors(plain))
     (folder / CONFIG).write_bytes(msgspec.json.format(msgspec.json.encode(info), indent=2))
     (folder / CARD).write_text(model_card(info), encoding="utf-8")
 

@@ -15,6 +15,7 @@ from detr_job import hardware
 from detr_job.drawing import draw_detections
 from detr_job.errors import JobError, OutOfMemory
 from detr_job.inference import NoMemory, Predictor
+from run_config.writable import require_writable
 
 DRAWN = ".found.jpg"  # ends the names of drawn pictures
 STEM_BYTES = 200  # a file name has at most 255
@@ -43,6 +44,8 @@ def predict_files(
 
     threshold: None is the model's own. `say` gets what a person should know about the result.
     """
+    if out is not None:
+        require_writable(out, "--out")
     files = image_files(paths)
     device = hardware.choose_device(device_name)
     hardware.prepare(device)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from data_prep.prepared_set import LocalSet, PreparedSet
-from detr_job import hardware, leaving, micro_batches, model_folder, out_of_memory
+from detr_job import checkpoint, hardware, leaving, micro_batches, model_folder, out_of_memory
 from detr_job.data import EvaluationSamples
 from detr_job.errors import Interrupted, JobError, NotFinite, OutOfMemory, StoreLeftBehind, WorkersLost
 from detr_job.family import Family, build_family
@@ -33,6 +33,7 @@ from evaluation.ground_truth import STANDARD_MAX_DETS
 from evaluation.operating_point import choose_operating_point
 from evaluation.predictions import write_predictions
 from object_store import ObjectStore, open_store
+from object_store.file_errors import file_errors
 from run_config.installation import permitted
 from run_config.job import MOST_BOXES, DetrModel, JobConfig, advised_queries
 from run_config.job_places import places, with_places
@@ -40,9 +41,11 @@ from run_config.json_text import load_json
 from run_config.locations import resolve
 from run_config.parameters import split_overrides
 from run_config.presets import is_chosen, load_job_config
+from run_config.writable import require_writable
 
 FROM_SCRATCH_IMAGES = 10_000
 PREDICTED_SPLITS = ("val", "test")
+LEFT_BEHIND = ("model", "checkpoint", "predictions")  # folders below --out
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +93,7 @@ def _chosen(request: TrainRequest) -> list[str]:
 def train(request: TrainRequest) -> None:
     """Train, predict the validation and test splits, and write what the run leaves to `out`."""
     request, config = _permitted(request, job_config(request))
+    _try_places(request.out)
     device = hardware.choose_device(request.device)
     hardware.prepare(device)
     stop, uploads, report = StopRequest(), Uploads(), ProgressReport()
@@ -113,6 +117,13 @@ def train(request: TrainRequest) -> None:
         finally:
             uploads.close()
     report.say(_farewell(job, info))
+
+
+def _try_places(out: Path) -> None:
+    """Refuse folders that cannot be written before the first step, not after the last."""
+    for name in LEFT_BEHIND:
+        require_writable(out / name, "--out")
+    _cache()
 
 
 def _permitted(request: TrainRequest, config: JobConfig) -> tuple[TrainRequest, JobConfig]:
@@ -151,6 +162,7 @@ def _prepare(
     torch.manual_seed(config.training.seed)
     family = build_family(config, len(local.class_names))
     description = _open_run(request, config, local, family, device, run)
+    checkpoint.try_place(run)
     trainer = Trainer(
         config,
         family,
@@ -162,7 +174,7 @@ def _prepare(
         _micro_batches(request, config, local, description, functools.partial(_record, uploads, run, description)),
         evaluation_batch_chosen=is_chosen("evaluation.batch_size", request.model, _chosen(request)),
     )
-    _announce(report, config, request, local, family, device, bf16=trainer.bf16)
+    _announce(report, config, request, local, family, device, run, bf16=trainer.bf16)
     trainer.resume(report.say)
     if trainer.progress.step == 0:
         _initialise(config, request, family, local, report, store)
@@ -194,14 +206,27 @@ def _record(uploads: Uploads, run: ObjectStore, description: dict[str, Any], ima
 @contextmanager
 def working_folder() -> Iterator[Path]:
     """Where data is pulled to: DETR_JOB_CACHE, where it stays, or a folder that goes with the process."""
-    kept = os.environ.get("DETR_JOB_CACHE")
-    if kept:
-        Path(kept).mkdir(parents=True, exist_ok=True)
+    kept = _cache()
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
         with leaving.in_time():
-            yield Path(kept)
-    else:
-        with tempfile.TemporaryDirectory(prefix="detr-job-") as folder, leaving.in_time():
-            yield Path(folder)
+            yield kept
+        return
+    try:
+        temporary = tempfile.TemporaryDirectory(prefix="detr-job-")
+    except OSError as error:
+        raise JobError(f"there is no folder for temporary files ({error.strerror}): set TMPDIR to one") from error
+    with temporary as folder, leaving.in_time():
+        yield Path(folder)
+
+
+def _cache() -> Path | None:
+    """The folder that DETR_JOB_CACHE names; ConfigError when it cannot be written."""
+    kept = os.environ.get("DETR_JOB_CACHE")
+    if not kept:
+        return None
+    require_writable(Path(kept), "DETR_JOB_CACHE")
+    return Path(kept)
 
 
 @contextmanager
@@ -271,6 +296,7 @@ def _announce(
     local: LocalSet,
     family: Family,
     device: torch.device,
+    run: ObjectStore,
     *,
     bf16: bool,
 ) -> None:
@@ -282,6 +308,7 @@ def _announce(
         f"{len(train_split)} training and {len(local.split('val'))} validation images, on "
         f"{hardware.hardware_name(device)}, {'bf16' if bf16 else 'fp32'}"
     )
+    report.say(checkpoint.room(run, family.network, config))
     for warning in _warnings(config, request, local):
         report.say(f"warning: {warning}")
     for name in PREDICTED_SPLITS:
@@ -353,7 +380,15 @@ def _initialise(
 
 
 def _leave_behind(job: _Job, report: ProgressReport) -> ModelConfig:
-    """Best weights, last state and predictions, for whoever uploads `out`; what the model says of itself."""
+    """Best weights, last state and predictions, for whoever uploads `out`; what the model says of itself.
+
+    Raises StoreError: the disk fails now.
+    """
+    with file_errors(job.request.out):
+        return _write_results(job, report)
+
+
+def _write_results(job: _Job, report: ProgressReport) -> ModelConfig:
     request, trainer = job.request, job.trainer
     last = request.out / "checkpoint"
     last.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,9 @@ from evaluation.predictions import PredictionsFile, read_predictions, write_atom
 from evaluation.run_files import RunFiles, read_run
 from object_store import ObjectStore
 from run_config.argo_text import leave_value
+from run_config.writable import require_writable
+
+FOLDERS = ("report", "outputs")  # below --out
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,10 @@ def write_report(store: ObjectStore, set_id: str, run_prefix: str, out: Path, sc
     Raises:
         EvaluationError, SetError, ImageError: The run or the set is unusable; the message says why.
         StoreError: The store cannot be read.
+        ConfigError: `out` cannot be written, which is tried first.
     """
+    for place in FOLDERS:
+        require_writable(out / place, "--out")
     run = read_run(store, run_prefix)
     local = PreparedSet.open(store, set_id).pull(scratch, tuple(run.predictions))
     truths = {name: GroundTruth.read(local.split(name).annotations_path) for name in run.predictions}

@@ -139,6 +139,10 @@ class ObjectStore(ABC):
             # Large files are parallel in themselves; one after the other keeps the memory bounded.
             run_all((functools.partial(self._upload_as_task, path, key, report) for path, key in large), 1)
 
+    def free_bytes(self) -> int | None:
+        """How much more fits into the store; None where it does not say, as S3."""
+        return None
+
     @abstractmethod
     def delete(self, keys: str | Iterable[str]) -> None:
         """Remove objects; those that are not there are no error."""

@@ -79,6 +79,13 @@ class LocalStore(ObjectStore):
                         raise
                     raise AlreadyExists(f"{self.url}/{key} exists") from None
 
+    def free_bytes(self) -> int | None:
+        """The room on the disk of the folder, or of the nearest folder above it that is there."""
+        place = next(place for place in (self.root, *self.root.parents) if place.is_dir())
+        with file_errors(place):
+            status = os.statvfs(place)
+        return status.f_bavail * status.f_frsize
+
     def delete(self, keys: str | Iterable[str]) -> None:
         """Remove files, and folders that are empty then."""
         for key in [keys] if isinstance(keys, str) else keys:

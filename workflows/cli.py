@@ -8,9 +8,10 @@ import typer
 
 from run_config.command_line import run, top_options
 from run_config.exit_codes import WRONG_INPUT
-from run_config.locations import store_url
+from run_config.locations import local_path, store_url
 from run_config.parameter_forms import form_json, markdown
 from run_config.parameters import BY_NAME, PARAMETERS, Role, Type, pairs
+from run_config.writable import require_writable
 from workflows.cluster import cli as cluster
 from workflows.errors import StepError, TemplateError, WorkflowError
 
@@ -119,8 +120,13 @@ def run_local(
     if "store" in given:
         given["store"] = store_url(given["store"])
     plan = read_plan(_template_text(template), template)
+    unfinished = (scratch or _default_scratch()).absolute()
+    require_writable(unfinished, "--scratch")
+    folder = local_path(given.get("store", ""))
+    if folder is not None:
+        require_writable(folder, "--store")
     try:
-        finished = run_plan(plan, _absolute(given), (scratch or _default_scratch()).absolute(), _say)
+        finished = run_plan(plan, _absolute(given), unfinished, _say)
     except StepError as error:
         if error.exit_code == WRONG_INPUT:
             # The step's own sentence is the last line, and all there is to say.

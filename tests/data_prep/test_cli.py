@@ -124,3 +124,21 @@ def test_prepared_set_imports_no_plots_and_no_torch():
         "print([m for m in ('torch', 'matplotlib', 'pycocotools', 'jinja2', 'boto3', 'obstore') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_every_place_is_tried_before_the_sources_are_read(source: Path, tmp_path: Path):
+    """The export is damaged, and nobody has come so far as to say it."""
+    source.write_bytes(source.read_bytes()[:100] + bytes(100))
+    blocked = tmp_path / "blocked"
+    blocked.write_text("a file")
+    free = f"file://{tmp_path}/store"
+    calls = [
+        (data_prep("prepare", source, "--store", free, OUT=str(blocked)), f"$OUT: {blocked}/outputs cannot be written"),
+        (data_prep("prepare", source, "--store", f"file://{blocked}"), str(blocked)),
+        (data_prep("inspect", source, "-o", tmp_path), f"--report: {tmp_path} is a folder"),
+        (data_prep("rewrite-paths", source, "--image-dir", "d", "-o", blocked / "o.json"), f"--output: {blocked}"),
+    ]
+    for done, sentence in calls:
+        assert done.returncode == WRONG_INPUT
+        assert done.stderr.startswith("error: ")
+        assert sentence in done.stderr.splitlines()[-1]

@@ -276,3 +276,13 @@ def test_both_limits_are_printed_for_a_dense_split(tmp_path: Path) -> None:
     assert wide.startswith(f"AP {result.at_max_dets.ap:.3f}  AP50 ")
     assert wide.endswith(f"  (maxDets {result.at_max_dets.max_dets})")
     assert "recall 1 cannot be reached there" in sentence
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_the_run_is_read(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "report").write_text("a file")
+    options = ("--store", f"file://{tmp_path}/store", "--set", SET_ID, "--run-prefix", PREFIX)
+    done = command_line(*options, out=tmp_path / "out")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: --out: {tmp_path}/out/report cannot be written: ")
+    assert done.stderr.count("\n") == 1

@@ -430,3 +430,16 @@ def test_steps_write_to_the_terminal_itself(local: Local):
         os.close(terminal)
         os.close(controller)
     assert (only_run(local) / "tty").read_text() == "True"
+
+
+@pytest.mark.parametrize("option", ["--store", "--scratch"])
+def test_the_command_tries_its_folders_before_the_first_step(tmp_path: Path, option: str):
+    blocked = tmp_path / "blocked"
+    blocked.write_text("a file")
+    folders = {"--store": tmp_path / "store", "--scratch": tmp_path / "scratch"} | {option: blocked}
+    arguments = [str(word) for pair in folders.items() for word in pair]
+    command = [str(COMMAND), "run-local", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {option}: {blocked} cannot be written: ")
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,58 @@
+"""Try a folder before the work whose results it will hold: a full or read-only disk is said at once."""
+
+import contextlib
+import errno
+import os
+import secrets
+from pathlib import Path
+
+from run_config.errors import ConfigError
+
+# A full disk may still take a name, or the bytes of one small file.
+PROBE_BYTES = 64 << 10
+
+_ADVICE = {
+    errno.ENOSPC: "free some space, or choose another folder",
+    errno.EDQUOT: "free some of your quota, or choose another folder",
+    errno.EROFS: "choose a folder on a disk that can be written",
+    errno.EACCES: "check the owner and the permissions of the folder, or choose another",
+    errno.EPERM: "check the owner and the permissions of the folder, or choose another",
+    errno.ENOTDIR: "a file is in the way; choose another folder",
+    errno.EEXIST: "a file is in the way; choose another folder",
+    errno.ENAMETOOLONG: "choose a shorter path; between two slashes there may be 255 bytes",
+}
+
+
+def require_writable(folder: Path, what: str) -> None:
+    """Write a small file into the folder and remove it, and every folder that had to be made for it.
+
+    Raises ConfigError, beginning with `what`, such as `--out`: the folder cannot be made or written.
+    """
+    made: list[Path] = []
+    try:
+        missing = [place for place in (folder, *folder.parents) if not place.exists()]
+        for place in reversed(missing):
+            place.mkdir(exist_ok=True)
+            made.append(place)
+        _write_and_remove(folder / f".partial-{secrets.token_hex(8)}")
+    except (OSError, ValueError) as error:
+        number = error.errno if isinstance(error, OSError) else None
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        advice = _ADVICE.get(number or 0, "choose another folder")
+        raise ConfigError(f"{what}: {folder} cannot be written: {reason}; {advice}") from error
+    finally:
+        for place in reversed(made):
+            with contextlib.suppress(OSError):  # another process may have put something there
+                place.rmdir()
+
+
+def _write_and_remove(probe: Path) -> None:
+    handle = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
+    try:
+        data = bytes(PROBE_BYTES)
+        while data:
+            data = data[os.write(handle, data) :]
+        os.fsync(handle)  # some file systems say only here that they are full
+    finally:
+        os.close(handle)
+        probe.unlink()
