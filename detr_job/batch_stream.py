@@ -48,9 +48,9 @@ def batches_of(loader: DataLoader[Item], stall_s: float = STALL_S) -> Iterator[I
     before = set(multiprocessing.active_children())
     stream: _Stream[Item] | None = None
     try:
-        with _sigchld_kept():
+        with _handlers_kept():
             iterator = iter(loader)
-        stream = _Stream(iterator, _started_since(before), stall_s)
+            stream = _Stream(iterator, _started_since(before), stall_s)
         yield stream
     finally:
         _end_workers(stream, _started_since(before))
@@ -61,16 +61,25 @@ def _started_since(before: set[BaseProcess]) -> list[BaseProcess]:
 
 
 @contextmanager
-def _sigchld_kept() -> Iterator[None]:
-    """PyTorch's handler raises wherever the main thread is, also in the middle of a step, when a worker dies."""
+def _handlers_kept() -> Iterator[None]:
+    """While workers are started, a request to stop waits: what its handler raises would be lost in a fork.
+
+    And SIGCHLD stays as it was: PyTorch's handler raises wherever the main thread is, also in the middle of a step.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    handler = signal.getsignal(signal.SIGCHLD)
+    arrived: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)}
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: arrived.append(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL if handler is None else handler)
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for each in arrived:
+            signal.raise_signal(each)
 
 
 class _Stream(Iterator[Item], Generic[Item]):

@@ -42,12 +42,22 @@ def fitting(wanted: Workers, images: int, height: int, width: int, place: Path |
         if wanted.count * prefetch <= most:
             return Workers(wanted.count, prefetch)
     count = max(most // LEAST_PREFETCH, 0)
-    _say_once(
-        f"data.workers: {wanted.count} processes need {_mib((wanted.count * LEAST_PREFETCH + 1) * batch / USABLE)} of "
-        f"shared memory for their batches, {place} has {_mib(free)} free: using {count}. More: docker run "
-        "--shm-size, on a cluster roles.train.sharedMemory"
-    )
+    _say_once(wanted.count, count, int((wanted.count * LEAST_PREFETCH + 1) * batch / USABLE), place)
     return Workers(count, LEAST_PREFETCH)
+
+
+@functools.cache
+def _say_once(wanted: int, count: int, needed: int, place: Path) -> None:
+    """Every evaluation asks again."""
+    log.warning(
+        "data.workers: %d processes need %s of shared memory for their batches, %s has %s free: using %d. More: docker "
+        "run --shm-size, on a cluster roles.train.sharedMemory",
+        wanted,
+        _mib(needed),
+        place,
+        _mib(free_bytes(place)),
+        count,
+    )
 
 
 def free_bytes(place: Path) -> int:
@@ -61,10 +71,4 @@ def free_bytes(place: Path) -> int:
 
 
 def _mib(size_bytes: float) -> str:
-    return f"{size_bytes / 2**20:.0f} MiB"
-
-
-@functools.cache
-def _say_once(sentence: str) -> None:
-    """Every evaluation asks again."""
-    log.warning("%s", sentence)
+    return f"{size_bytes / 2**20:.1f} MiB"

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from detr_job.batch_stream import batches_of, start_worker
 from detr_job.errors import WorkersLost
+from detr_job.stop_request import StopNow, StopRequest
 from tests.detr_job.job_server import wait_until
 
 
@@ -129,6 +130,17 @@ def test_slow_workers_are_waited_for():
 def test_an_error_in_a_worker_stays_what_it_is():
     with batches_of(loader(Numbers(wrong=4))) as batches, pytest.raises(RuntimeError, match="ill luck"):
         list(batches)
+
+
+def test_a_signal_that_comes_while_workers_start_is_handled_when_they_have(before: set[BaseProcess]):
+    """In a fork, Python prints what a handler raises, and goes on."""
+    numbers = [signal.SIGTERM]
+    os.register_at_fork(after_in_parent=lambda: signal.raise_signal(numbers.pop()) if numbers else None)
+    stop = StopRequest()
+    with stop.installed(), pytest.raises(StopNow), stop.at_once(), batches_of(loader(Numbers())):
+        pytest.fail("begun")
+    assert not numbers
+    assert started(before) == []
 
 
 def test_without_workers_nothing_is_started(before: set[BaseProcess]):

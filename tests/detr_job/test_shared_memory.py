@@ -54,8 +54,8 @@ def test_fewer_workers_are_said_once(free, caplog: pytest.LogCaptureFixture):
         assert batch_of_a_mib(Workers(8, 2)) == batch_of_a_mib(Workers(8, 2)) == Workers(3, 2)
     (record,) = caplog.records
     assert record.getMessage() == (
-        "data.workers: 8 processes need 23 MiB of shared memory for their batches, anywhere has 10 MiB free: using 3. "
-        "More: docker run --shm-size, on a cluster roles.train.sharedMemory"
+        "data.workers: 8 processes need 22.7 MiB of shared memory for their batches, anywhere has 10.0 MiB free: "
+        "using 3. More: docker run --shm-size, on a cluster roles.train.sharedMemory"
     )
 
 
