@@ -18,6 +18,8 @@ from data_prep.archive import safe_path
 from data_prep.errors import AnnotationError
 from run_config.json_text import check_json, utf8
 
+LARGE_BYTES = 4096
+
 _Images = list[dict[str, msgspec.Raw]]
 _Parsed = dict[str, Any]
 
@@ -46,20 +48,40 @@ def _split_up(data: bytes, source: Path) -> tuple[dict[str, msgspec.Raw], _Image
     """The top level, unpacked one level deep, and the images two levels deep."""
     try:
         data = utf8(data)
-        check_json(data)
         try:
             members = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+            _refuse_repeated_keys(data, members)
             return members, msgspec.json.decode(members.get("images", b""), type=_Images)
         except msgspec.ValidationError:
             raise
         except msgspec.DecodeError:
             # NaN and Infinity are no JSON, but some tools write them, and they have to survive as well.
+            check_json(data)
             parsed = msgspec.convert(json.loads(data), type=_Parsed)
             return _as_raw(parsed), [_as_raw(image) for image in msgspec.convert(parsed["images"], type=list[_Parsed])]
     except KeyError as error:
         raise AnnotationError(f"{source} has no list of images: it must be a COCO annotation file") from error
     except (ValueError, RecursionError) as error:
         raise AnnotationError(f"{source} is not a COCO annotation file ({error}): export the task again") from error
+
+
+def _refuse_repeated_keys(data: bytes, members: dict[str, msgspec.Raw]) -> None:
+    """JsonError: the file or an image has a key twice, of which one would be lost.
+
+    The large members pass through as they are, so they are left out, and the check takes a part of the time.
+    """
+    frame, position = [], 0
+    for value in members.values():
+        if len(memoryview(value)) < LARGE_BYTES:
+            continue
+        at = data.find(value, position)
+        if at < 0:  # not in the order of the file: a key came again
+            check_json(data)
+            return
+        frame.append(data[position:at])
+        position = at + len(memoryview(value))
+    check_json(b"0".join([*frame, data[position:]]))
+    check_json(bytes(members.get("images", b"")))
 
 
 def _as_raw(members: dict[str, Any]) -> dict[str, msgspec.Raw]:

@@ -98,3 +98,23 @@ def test_missing_files_and_folders_that_cannot_be_written_are_said(tmp_path: Pat
     (tmp_path / "in.json").write_text('{"images": []}')
     with pytest.raises(AnnotationError, match=r"out.json cannot be written: File exists"):
         rewrite_paths(tmp_path / "in.json", "/data", tmp_path / "in.json" / "out.json")
+
+
+LARGE = f'["{"x" * 5000}"]'
+
+
+@pytest.mark.parametrize(
+    ("content", "key"),
+    [
+        ('{"images": [{"file_name": "a.png", "file_name": "b.png"}]}', "file_name"),
+        ('{"images": [], "annotations": [], "images": [{"file_name": "b.png"}]}', "images"),
+        (f'{{"annotations": {LARGE}, "images": [], "annotations": {LARGE[:-1]}, 1]}}', "annotations"),
+        (f'{{"annotations": {LARGE}, "images": [], "info": {{}}, "info": NaN}}', "info"),
+    ],
+)
+def test_a_key_of_which_one_would_be_lost_is_refused(tmp_path: Path, content: str, key: str):
+    path = tmp_path / "instances.json"
+    path.write_text(content)
+    with pytest.raises(AnnotationError, match=f'the key "{key}" is given twice'):
+        rewrite_paths(path, "images", tmp_path / "new.json")
+    assert not (tmp_path / "new.json").exists()
