@@ -171,8 +171,8 @@ def test_killed_at_any_write_no_half_set_is_taken_for_whole(tmp_path: Path, run_
     endings = [tuple(map(int, line.split())) for line in lines]
     assert [ending for _, ending in endings] == [signal.SIGKILL] * (len(endings) - 1) + [0]
     expected = run_prepare(source, into=open_store(tmp_path / "undisturbed"), shard_bytes=20_000).manifest
-    # Annotations, shards, report, manifest, pointer: one write each.
-    assert len(endings) - 1 == 3 + len(expected.shards) + 3
+    # The trial, annotations, shards, report, manifest, pointer: one write each.
+    assert len(endings) - 1 == 1 + 3 + len(expected.shards) + 3
     for number, _ in endings:
         store = open_store(tmp_path / "killed" / str(number))
         whole = number >= len(endings) - 2  # killed at the pointer, or not at all: the manifest is there
