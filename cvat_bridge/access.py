@@ -97,7 +97,7 @@ class Access:
     async def require_export(self, session: Session, subject: Subject) -> None:
         """Refuse whoever may not export every task of the subject, or the project: to see it is not enough.
 
-        Refusal 401; 403: CVAT says no; 503: CVAT is away, or gives an answer that is neither yes nor no.
+        Refusal 401; 403: CVAT says no; 503: CVAT is unreachable, or its answer is neither yes nor no.
         """
         asked = [self._exportable(session, subject.kind, number) for number in subject.ids]
         found = await asyncio.gather(*asked, return_exceptions=True)
