@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from run_config.argo_text import leave_value
+from run_config.argo_text import leave_value, outputs_folder
 from run_config.command_line import run, top_options
 from run_config.writable import require_writable
 
@@ -91,7 +91,7 @@ def prepare_command(
         },
     )
     if "OUT" in os.environ:
-        require_writable(Path(os.environ["OUT"], "outputs"), "$OUT")
+        require_writable(outputs_folder(Path(os.environ["OUT"])), "$OUT")
     root = open_store(store)
     pool, held_out, tested = ([text] for text in allowed.values())
     request = _request(pool, held_out, tested, val_fraction, seed, ignore_subsets, root.url)

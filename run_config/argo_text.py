@@ -35,7 +35,12 @@ def leave_value(out: Path, name: str, text: str) -> None:
     _write(out, name, text)
 
 
+def outputs_folder(out: Path) -> Path:
+    """Where the output parameters of the step whose $OUT is `out` lie."""
+    return out / "outputs"
+
+
 def _write(out: Path, name: str, text: str) -> None:
-    path = out / "outputs" / name
+    path = outputs_folder(out) / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8", errors="replace")
