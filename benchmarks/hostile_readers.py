@@ -25,10 +25,9 @@ PATIENCE_S = 20
 @contextlib.contextmanager
 def exports() -> Iterator[Read]:
     """`data-prep inspect`: the archive, its annotations and every picture in it."""
-    from tests.hostile.exports import mutated_export
-
     from data_prep.prepare import Request, inspect
     from data_prep.report import draw_report
+    from tests.hostile.exports import mutated_export
 
     def read(seed: int, folder: Path) -> bool:
         return accepted(inspect, Request((str(mutated_export(seed, folder)),)), draw_report)
@@ -39,9 +38,8 @@ def exports() -> Iterator[Read]:
 @contextlib.contextmanager
 def weights() -> Iterator[Read]:
     """A checkpoint that a run starts from, as a `.pth` or a `.safetensors` file."""
-    from tests.hostile.weights import mutated_weights
-
     from detr_job.tensor_files import read_tensors
+    from tests.hostile.weights import mutated_weights
 
     def read(seed: int, folder: Path) -> bool:
         return accepted(read_tensors, mutated_weights(seed, folder))
@@ -124,12 +122,11 @@ class LoggedFaults(logging.Handler):
 @contextlib.contextmanager
 def parameters() -> Iterator[Read]:
     """What a form, a command line or a configuration file gives: five readers; accepted when one of them accepts it."""
-    from tests.hostile.parameters import hostile_parameters
-
     from data_prep.check import texts_from_json
     from data_prep.source_names import source_places
     from run_config.parameters import TEMPLATES, pairs, parse
     from run_config.presets import load_job_config
+    from tests.hostile.parameters import hostile_parameters
 
     def read(seed: int, folder: Path) -> bool:
         case = hostile_parameters(seed, folder)
