@@ -24,7 +24,7 @@ from detr_job.tensor_files import tensors_in
 from evaluation.operating_point import FALLBACK_THRESHOLD, OperatingPoint
 from object_store import ObjectStore, open_store
 from run_config.job import DetrModel, JobConfig
-from run_config.presets import checked
+from run_config.stored_config import stored_config
 
 FORMAT = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
@@ -119,7 +119,7 @@ def load_model(url: str, device: torch.device) -> TrainedModel:
     """A model from its folder, ready to predict on a device. JobError when the folder is not whole."""
     store = find_model(url)
     info = read_info(store)
-    config = checked(info.job, f"{store.url}/{CONFIG}")
+    config = stored_config(info.job, f"{store.url}/{CONFIG}")
     weights = read_weights(store)
     _check_size(store.url, config, info, weights)
     family = build_family(config, len(info.classes))

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +11,9 @@ import torch
 from detr_job.errors import JobError
 from object_store import NoSuchKey, ObjectStore
 from run_config.command_line import code_version
+from run_config.job import JobConfig
+from run_config.reference import value_of, with_values
+from run_config.stored_config import differences, keys_without_equal, stored_config
 
 FORMAT = 1
 RUN, METRICS = "run.json", "metrics.jsonl"
@@ -111,20 +115,44 @@ def _same_run(url: str, before: dict[str, Any], now: dict[str, Any]) -> None:
             f"{url} was started from {before.get('finetune') or 'fresh weights'}, not from "
             f"{now['finetune'] or 'fresh weights'}: choose another run name"
         )
-    old, new = _flat(before.get("config", {})), _flat(now["config"])
-    changed = [
-        key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key) and key not in _MAY_DIFFER
-    ]
+    _same_settings(url, _settings(url, before), stored_config(now["config"], f"{url}/{RUN}"))
+
+
+def _settings(url: str, run: dict[str, Any]) -> JobConfig:
+    """What a run was started with."""
+    stored = run.get("config", {})
+    unknown = keys_without_equal(stored)
+    if unknown:
+        raise JobError(
+            f"{url} was started by the release {run.get('code_version', '')}, which did not have {', '.join(unknown)}: "
+            "finish it with that release, or choose another run name"
+        )
+    return stored_config(stored, f"{url}/{RUN}")
+
+
+def _same_settings(url: str, before: JobConfig, now: JobConfig, may_differ: frozenset[str] = _MAY_DIFFER) -> None:
+    changed = {key: values for key, values in differences(before, now).items() if key not in may_differ}
     if changed:
-        what = ", ".join(f"{key} {old.get(key)!r} -> {new.get(key)!r}" for key in changed[:4])
+        what = ", ".join(f"{key} {old!r} -> {new!r}" for key, (old, new) in list(changed.items())[:4])
         raise JobError(f"{url} was started with other settings ({what}): choose another run name")
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
-    return flat
+def resumed_settings(
+    store: ObjectStore, config: JobConfig, preset: str, chosen: Callable[[str], bool]
+) -> tuple[JobConfig, dict[str, tuple[Any, Any]]]:
+    """The settings that a run goes on with, and those that differ from `config`: key to both values.
+
+    A run that another release of this program started keeps its settings where nobody chose one: presets and
+    defaults may have changed since. chosen: whether a person set a key. JobError when the run cannot go on.
+    """
+    before = _read(store)
+    if before is None or before.get("code_version") == code_version() or before.get("model") != preset:
+        return config, {}  # what differs is refused when the run is opened
+    settings = _settings(store.url, before)
+    other = differences(settings, config)
+    _same_settings(store.url, settings, config, _MAY_DIFFER | {key for key in other if not chosen(key)})
+    now = {key: value_of(config, key) for key in _MAY_DIFFER}
+    return with_values(settings, now), {key: values for key, values in other.items() if key not in _MAY_DIFFER}
 
 
 class Metrics:

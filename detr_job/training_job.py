@@ -24,7 +24,7 @@ from detr_job.models.detr import Detr
 from detr_job.models.imagenet_weights import load_imagenet_weights
 from detr_job.prediction import SplitPredictions, beyond_reach
 from detr_job.progress import ProgressReport, SayHandler, duration
-from detr_job.run_folder import MICRO_BATCH, describe_run, open_run, write_run
+from detr_job.run_folder import MICRO_BATCH, describe_run, open_run, resumed_settings, write_run
 from detr_job.stop_request import StopNow, StopRequest
 from detr_job.trainer import Trainer, has_boxes
 from detr_job.uploads import AT_END_S, ON_ERROR_S, ON_STOP_S, Uploads, store_patience_s
@@ -36,11 +36,12 @@ from object_store import ObjectStore, open_store
 from object_store.file_errors import file_errors
 from run_config.installation import permitted
 from run_config.job import MOST_BOXES, DetrModel, JobConfig, advised_queries
-from run_config.job_places import places, with_places
+from run_config.job_places import places
 from run_config.json_text import load_json
 from run_config.locations import resolve
 from run_config.parameters import split_overrides
 from run_config.presets import is_chosen, load_job_config
+from run_config.reference import shown, with_values
 from run_config.writable import require_writable
 
 FROM_SCRATCH_IMAGES = 10_000
@@ -132,7 +133,7 @@ def _permitted(request: TrainRequest, config: JobConfig) -> tuple[TrainRequest, 
     reads = {checkpoint: request.finetune, **places(config)}
     allowed = permitted(request.store, reads, {"cvat-output-path": request.output_prefix})
     finetune = allowed.pop(checkpoint)
-    return dataclasses.replace(request, finetune=finetune), with_places(config, allowed)
+    return dataclasses.replace(request, finetune=finetune), with_values(config, allowed)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -159,6 +160,7 @@ def _prepare(
     run = store.child(f"{request.output_prefix.strip('/')}/{request.run}")
     local = PreparedSet.open(store, request.set_id).pull(folder)
     _check_data(local)
+    config = _resumed(run, request, config, report)
     torch.manual_seed(config.training.seed)
     family = build_family(config, len(local.class_names))
     description = _open_run(request, config, local, family, device, run)
@@ -180,6 +182,20 @@ def _prepare(
         _initialise(config, request, family, local, report, store)
         trainer.restart_average()
     return _Job(request, config, local, trainer)
+
+
+def _resumed(run: ObjectStore, request: TrainRequest, config: JobConfig, report: ProgressReport) -> JobConfig:
+    """The settings that the run started with, where another release started it; else those asked for."""
+    chosen = functools.partial(is_chosen, name=request.model, overrides=_chosen(request))
+    config, kept = resumed_settings(run, config, _preset(request), chosen)
+    if kept:
+        what = ", ".join(f"{key}={shown(old)} (now {shown(new)})" for key, (old, new) in kept.items())
+        report.say(f"another release started this run, and it keeps its settings: {what}")
+    return _permitted(request, config)[1]
+
+
+def _preset(request: TrainRequest) -> str:
+    return Path(request.model).stem
 
 
 def _micro_batches(
@@ -267,7 +283,7 @@ def _open_run(
             uid=request.workflow_uid,
             parameters=_parameters(request.parameters),
             config=config.model_dump(mode="json"),
-            preset=Path(request.model).stem,
+            preset=_preset(request),
             finetune=request.finetune,
             set_id=local.id,
             classes=local.class_names,
@@ -304,7 +320,7 @@ def _announce(
     train_split = local.split("train")
     count = sum(parameter.numel() for parameter in family.network.parameters())
     report.say(
-        f"{Path(request.model).stem}: {count / 1e6:.1f} M parameters, {len(local.class_names)} classes, "
+        f"{_preset(request)}: {count / 1e6:.1f} M parameters, {len(local.class_names)} classes, "
         f"{len(train_split)} training and {len(local.split('val'))} validation images, on "
         f"{hardware.hardware_name(device)}, {'bf16' if bf16 else 'fp32'}"
     )
@@ -414,7 +430,7 @@ def _predict(job: _Job, name: str, report: ProgressReport) -> SplitPredictions |
     report.say(f"predicting {name}: {len(split)} images")
     with trainer.stop.at_once():
         seen = trainer.predict(EvaluationSamples(split, config.data), trainer.network)
-    description = f"{Path(job.request.model).stem}, step {trainer.progress.best_step or trainer.progress.step}"
+    description = f"{_preset(job.request)}, step {trainer.progress.best_step or trainer.progress.step}"
     path = job.request.out / "predictions" / f"{name}.json"
     write_predictions(path, seen.file(local.id, name, description, local.class_names))
     return seen
@@ -437,7 +453,7 @@ def _model_config(job: _Job, seen: SplitPredictions | None) -> ModelConfig:
             }
     return ModelConfig(
         classes=job.local.class_names,
-        preset=Path(job.request.model).stem,
+        preset=_preset(job.request),
         job=config.model_dump(mode="json"),
         preprocessing=Preprocessing(config.data.eval_size, config.data.max_size),
         prepared_set=job.local.id,

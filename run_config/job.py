@@ -19,6 +19,15 @@ Pixels = Annotated[int, Field(gt=0, le=16384)]
 A_PLACE: dict[str, JsonValue] = {"place": True}
 """Marks a key whose value names a place to read, which the installation must allow (`job_places.py`)."""
 
+
+def added_later(before: JsonValue) -> dict[str, JsonValue]:
+    """Mark a key that a release added. `before`: the value that does what releases without the key did.
+
+    Runs of those releases resume with it, and their models are used with it (`stored_config.py`).
+    """
+    return {"before": before}
+
+
 LEARNED_CELLS = 50
 """Rows and columns for which the published learned position encoding has vectors."""
 

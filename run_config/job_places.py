@@ -16,18 +16,6 @@ def places(config: JobConfig) -> dict[str, str]:
     return dict(_found(config.model_dump()))
 
 
-def with_places(config: JobConfig, changed: Mapping[str, str]) -> JobConfig:
-    """The configuration with other places under keys of `places`."""
-    tree = config.model_dump()
-    for name, place in changed.items():
-        *sections, last = name.split(".")
-        part = tree
-        for section in sections:
-            part = part[section]
-        part[last] = place
-    return JobConfig.model_validate(tree)
-
-
 def places_in_overrides(overrides: Sequence[str]) -> list[tuple[str, str]]:
     """Key and place of each override that names one, also those that a later override replaces.
 

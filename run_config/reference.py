@@ -5,7 +5,7 @@
 
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from pydantic.fields import FieldInfo
 from run_config.job import A_PLACE, DetrModel, JobConfig, TinyModel
 
 FAMILIES: dict[str, type[BaseModel]] = {"detr": DetrModel, "tiny": TinyModel}
+NO_VALUE = object()
+"""Of a key that is as old as the configuration, or that changes training whatever its value."""
 MARKER = "<!-- From here on written by `python -m run_config.reference`. -->"
 TABLE_HEAD = ("| key | value | default | meaning |", "|---|---|---|---|")
 
@@ -32,6 +34,8 @@ class Key:
     meaning: str
     place: bool = False
     """Whether its value names a place to read."""
+    before: object = NO_VALUE
+    """The value that does what releases without this key did."""
 
     @property
     def section(self) -> str:
@@ -61,7 +65,9 @@ def _leaves(record: BaseModel, prefix: str, family: str) -> Iterator[Key]:
         else:
             assert info.description, f"the key {prefix}{name} has no description"
             kind = _kind(info.annotation, list(info.metadata))
-            yield Key(prefix + name, family, kind, default, info.description, info.json_schema_extra == A_PLACE)
+            marks = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+            place, before = marks.keys() >= A_PLACE.keys(), marks.get("before", NO_VALUE)
+            yield Key(prefix + name, family, kind, default, info.description, place, before)
 
 
 # What may stand there -----------------------------------------------------------------------------
@@ -140,6 +146,22 @@ def value_of(config: JobConfig, name: str) -> object:
     for part in name.split("."):
         value = getattr(value, part)
     return value
+
+
+def with_values(config: JobConfig, changed: Mapping[str, object]) -> JobConfig:
+    """The configuration with other values under dotted keys."""
+    tree = config.model_dump()
+    for name, value in changed.items():
+        set_value(tree, name, value)
+    return JobConfig.model_validate(tree)
+
+
+def set_value(tree: dict[str, Any], name: str, value: object) -> None:
+    """Set the value under a dotted key; sections that the tree lacks are made."""
+    *sections, last = name.split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+    tree[last] = value
 
 
 def shown(value: object) -> str:

@@ -22,7 +22,7 @@ from detr_job.run_folder import RUN
 from object_store import InvalidKey, ObjectInfo, ObjectStore, StoreError, StoreUnavailable, open_store
 from run_config.errors import ConfigError
 from run_config.json_text import read_json
-from run_config.presets import checked
+from run_config.stored_config import stored_config
 
 log = logging.getLogger(__name__)
 
@@ -273,7 +273,7 @@ def _described(
         return LeftOut(folder.url, version, "config", f"{folder.url}/{CONFIG} is too large to be a model's")
     try:
         info = read_info(folder)
-        checked(info.job, f"{folder.url}/{CONFIG}")
+        stored_config(info.job, f"{folder.url}/{CONFIG}")
     except StoreUnavailable:
         raise
     except (JobError, StoreError, ConfigError, RecursionError) as error:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from detr_job.errors import JobError
-from detr_job.run_folder import Metrics, describe_run, open_run
+from detr_job.run_folder import Metrics, describe_run, open_run, resumed_settings
 from object_store import AlreadyExists, NoSuchKey, ObjectStore, StoreError, open_store
-from run_config.presets import load_job_config
+from run_config.job import JobConfig, Loss, added_later
+from run_config.presets import is_chosen, load_job_config
 
 
 def description(**changes: Any) -> dict[str, Any]:
@@ -90,6 +91,73 @@ def test_another_run_under_the_same_name_is_refused(store: ObjectStore, changes:
 def test_what_does_not_change_the_training_may_differ(store: ObjectStore, key: str):
     open_run(store, description())
     assert open_run(store, description(overrides=[key]))["restarts"] == 1
+
+
+OLDER = "0.0.9"
+
+
+def stored_by_an_older_release(store: ObjectStore, *missing: str, **changes: Any) -> None:
+    """A run.json whose configuration lacks keys that were added since."""
+    run = description(**changes) | {"code_version": OLDER}
+    for key in missing:
+        section, name = key.split(".")
+        del run["config"][section][name]
+    store.put_bytes("run.json", json.dumps(run).encode())
+
+
+def resumed(store: ObjectStore, *overrides: str, preset: str = "tiny") -> tuple[JobConfig, dict[str, tuple[Any, Any]]]:
+    """The settings that a start of this release goes on with."""
+
+    def chosen(key: str) -> bool:
+        return is_chosen(key, preset, overrides)
+
+    return resumed_settings(store, load_job_config(preset, overrides), preset, chosen)
+
+
+def test_a_run_of_an_older_release_goes_on_as_that_release_trained(store: ObjectStore, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Loss.model_fields["no_object"], "json_schema_extra", added_later(0.7))
+    stored_by_an_older_release(store, "loss.no_object")
+    config, kept = resumed(store)
+    assert config.loss.no_object == 0.7
+    assert kept == {"loss.no_object": (0.7, 0.1)}
+    again = open_run(store, description(config=config.model_dump(mode="json")))
+    assert (again["restarts"], again["config"]["loss"]["no_object"]) == (1, 0.7)
+    assert resumed(store) == (load_job_config("tiny"), {})  # this release wrote run.json now, and compares strictly
+
+
+def test_a_key_that_states_no_older_value_refuses_in_one_sentence(store: ObjectStore):
+    stored_by_an_older_release(store, "loss.no_object")
+    sentence = (
+        r"was started by the release 0\.0\.9, which did not have loss\.no_object: finish it with that release, or "
+        "choose another run name"
+    )
+    with pytest.raises(JobError, match=sentence):
+        resumed(store)
+    with pytest.raises(JobError, match=sentence):
+        open_run(store, description())
+
+
+def test_defaults_that_a_release_changed_stay_those_of_the_run(store: ObjectStore):
+    stored_by_an_older_release(store, overrides=["optimizer.lr=0.5", "data.workers=3"])
+    lr, workers = load_job_config("tiny").optimizer.lr, load_job_config("tiny").data.workers
+    config, kept = resumed(store)
+    assert kept == {"optimizer.lr": (0.5, lr)}
+    assert (config.optimizer.lr, config.data.workers) == (0.5, workers)
+
+
+@pytest.mark.parametrize("overrides", [("optimizer.lr=0.25",), ("optimizer={lr: 0.25}",)])
+def test_what_a_person_chooses_is_never_replaced(store: ObjectStore, overrides: tuple[str, ...]):
+    stored_by_an_older_release(store, overrides=["optimizer.lr=0.5"])
+    with pytest.raises(JobError, match=r"other settings \(optimizer.lr 0.5 -> 0.25\): choose another run name"):
+        resumed(store, *overrides)
+
+
+def test_another_model_under_the_name_of_an_older_run_is_refused(store: ObjectStore):
+    stored_by_an_older_release(store)
+    config, kept = resumed(store, preset="detr-r50")
+    assert (config, kept) == (load_job_config("detr-r50"), {})
+    with pytest.raises(JobError, match="other settings"):
+        open_run(store, description(config=config.model_dump(mode="json"), preset="detr-r50"))
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'"text"', b'{"format": 99}', b"\xff\xfe"])

@@ -74,6 +74,21 @@ def test_other_settings_and_another_workflow_under_the_same_name_are_refused(sho
     assert json.loads((short.stored_folder / "run.json").read_bytes())["restarts"] == 0
 
 
+def test_a_run_of_another_release_keeps_its_settings_and_says_so(short: Run):
+    short.ends()
+    path = short.stored_folder / "run.json"
+    stored = json.loads(path.read_bytes())
+    stored["code_version"] = "0.0.9"
+    stored["config"]["loss"]["cost_class"] = 1.5
+    path.write_text(json.dumps(stored))
+    said = short.ends().says()
+    model = json.loads((short.out / "model/config.json").read_bytes())
+    assert model["job"]["loss"]["cost_class"] == 1.5
+    assert "another release started this run, and it keeps its settings: loss.cost_class=1.5 (now " in said
+    written = json.loads(path.read_bytes())
+    assert (written["config"]["loss"]["cost_class"], written["restarts"]) == (1.5, 1)
+
+
 def test_a_store_that_may_not_be_written_is_found_before_training(short: Run):
     runs = short.stored_folder.parent
     runs.mkdir()

@@ -7,8 +7,9 @@ from pydantic import BaseModel
 
 from data_prep.check import _LOOKS
 from run_config.job import DetrModel, JobConfig, TinyModel
-from run_config.job_places import PLACES, places, places_in_overrides, with_places
+from run_config.job_places import PLACES, places, places_in_overrides
 from run_config.presets import load_job_config
+from run_config.reference import with_values
 
 KEY = "model.backbone_weights"
 PLACE = "s3://bucket/project/cvat-exports/task-9/x"
@@ -51,7 +52,7 @@ def test_a_file_that_names_a_place_is_found(tmp_path: Path):
 
 def test_other_places_change_nothing_else():
     config = load_job_config("detr-r18", [f"{KEY}={PLACE}", "optimizer.lr=0.0002"])
-    changed = with_places(config, {KEY: "file:///x"})
+    changed = with_values(config, {KEY: "file:///x"})
     assert places(changed) == {KEY: "file:///x"}
-    assert with_places(changed, {KEY: PLACE}) == config
-    assert with_places(config, {}) == config
+    assert with_values(changed, {KEY: PLACE}) == config
+    assert with_values(config, {}) == config

@@ -1,0 +1,50 @@
+"""Configurations that runs and models have stored, read by this release or by a later one.
+
+A key that is added to `job.py` says with `added_later` which value does what releases without the key did.
+"""
+
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from typing import Any
+
+from run_config.job import JobConfig
+from run_config.presets import checked
+from run_config.reference import NO_VALUE, Key, keys, set_value
+
+
+def stored_config(tree: Mapping[str, Any], where: str) -> JobConfig:
+    """The configuration that a release stored; keys that it did not know get the value that does what it did.
+
+    Raises ConfigError, beginning with `where`: a key that this release does not know, or a value out of bounds.
+    """
+    filled = deepcopy(dict(tree))
+    for key in _missing(tree):
+        if key.before is not NO_VALUE:
+            set_value(filled, key.name, key.before)
+    return checked(filled, where)
+
+
+def keys_without_equal(tree: Mapping[str, Any]) -> tuple[str, ...]:
+    """Keys that a stored configuration lacks, and for which no value does what its release did."""
+    return tuple(key.name for key in _missing(tree) if key.before is NO_VALUE)
+
+
+def differences(one: JobConfig, other: JobConfig) -> dict[str, tuple[Any, Any]]:
+    """Dotted key to both values, for each key whose values differ; None where a family of models lacks the key."""
+    left, right = (dict(_leaves(config.model_dump(mode="json"))) for config in (one, other))
+    names = sorted(left.keys() | right.keys())
+    return {name: (left.get(name), right.get(name)) for name in names if left.get(name) != right.get(name)}
+
+
+def _missing(tree: Mapping[str, Any]) -> Iterator[Key]:
+    there = dict(_leaves(tree))
+    family = there.get("model.family")
+    return (key for key in keys() if key.family in ("", family) and key.name not in there)
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
