@@ -16,7 +16,7 @@ from cvat_bridge.short_cache import ShortCache
 from run_config.installation import Installation, NodePool
 from workflows.cluster import submission
 from workflows.cluster.errors import ClusterError, NotThereError
-from workflows.cluster.kubernetes import GOING_ON, Kubernetes, Workflow, WorkflowTemplate
+from workflows.cluster.kubernetes import Kubernetes
 from workflows.cluster.pools import PoolState, find_training_pods, pool_states
 from workflows.cluster.run_status import FINISHED
 from workflows.cluster.templates import find_config_map
@@ -122,9 +122,9 @@ class Cluster:
 
     def _read_templates(self) -> list[Offered]:
         found = []
-        for tree in self._kubernetes.listed(WorkflowTemplate, labels=USED_BY):
+        for tree in self._kubernetes.templates(USED_BY):
             try:
-                offered = read_offered(dict(tree))
+                offered = read_offered(tree)
             except (KeyError, TypeError, ValueError) as error:
                 # One that cannot be read takes no other from the form.
                 log.warning("a template cannot be offered", extra={"template": str(tree["metadata"]["name"])})
@@ -143,11 +143,11 @@ class Cluster:
         )
 
     def _read_running(self, labels: Mapping[str, str]) -> list[Tree]:
-        return [one for one in self._each_run({**labels, **GOING_ON}) if unfinished(one)]
+        return [one for one in self._each_run(labels, unfinished=True) if unfinished(one)]
 
-    def _each_run(self, labels: Mapping[str, Any]) -> Iterator[Tree]:
+    def _each_run(self, labels: Mapping[str, str], *, unfinished: bool = False) -> Iterator[Tree]:
         """The runs that the labels select, in pages, each made small as it comes."""
-        return map(_without_bulk, self._kubernetes.each(Workflow, labels={**USED_BY, **labels}, page=_PAGE))
+        return map(_without_bulk, self._kubernetes.workflows({**USED_BY, **labels}, unfinished=unfinished, page=_PAGE))
 
     def _read_pools(self) -> list[PoolChoice]:
         states = self._read_states() if self._controls.nodes and self._installation.node_pools else {}

@@ -36,7 +36,7 @@ def begin_logs(level: int = logging.INFO) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level)
     # These write addresses of single objects for every request.
-    for name in ("httpx", "httpx2", "httpcore", "botocore", "urllib3"):
+    for name in ("httpx", "httpcore", "botocore", "urllib3"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -206,7 +206,7 @@ def test_cpu_steps_holds_no_torch_and_no_hera_and_stays_small(cpu_steps: str) ->
 
 def test_the_bridge_starts_without_a_shell(cvat_bridge: str) -> None:
     assert "Connect CVAT with the training workflows" in run(cvat_bridge, "cvat-bridge", "--help")
-    used = ("fastapi", "uvicorn", "httpx", "lightkube", "markdown_it", "obstore", *PACKAGES)
+    used = ("fastapi", "uvicorn", "httpx", "kubernetes", "markdown_it", "obstore", *PACKAGES)
     assert importable(cvat_bridge, *used) == dict.fromkeys(used, True)
 
 

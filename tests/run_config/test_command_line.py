@@ -20,8 +20,6 @@ from run_config.command_line import run
 from run_config.errors import ConfigError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-# Processes that a shell starts in the background ignore Ctrl-C, and so would this one.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Away(Exception):

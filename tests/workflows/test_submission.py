@@ -12,6 +12,7 @@ import yaml
 from tests.workflows.cluster_commands import Command, api, command
 from tests.workflows.fake_kubernetes import FakeKubernetes, Json
 from workflows.cli import RENDERED
+from workflows.cluster.kubeconfig import find_access
 
 __all__ = ["api", "command"]
 
@@ -274,14 +275,52 @@ def test_a_login_program_of_the_newer_kind_is_called(
     foreign: FakeKubernetes, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     program = tmp_path / "login"
-    program.write_text(
-        '#!/bin/sh\ncase "$KUBERNETES_EXEC_INFO" in *auth*/v1\\"*) echo \'{"status":{"token":"fresh"}}\';; esac\n'
-    )
+    version = "client.authentication.k8s.io/v1"
+    answer = json.dumps({"apiVersion": version, "kind": "ExecCredential", "status": {"token": "fresh"}})
+    program.write_text(f'#!/bin/sh\ncase "$KUBERNETES_EXEC_INFO" in *auth*/v1\\"*) echo \'{answer}\';; esac\n')
     program.chmod(0o755)
-    login = {"apiVersion": "client.authentication.k8s.io/v1", "command": str(program), "interactiveMode": "Never"}
+    login = {"apiVersion": version, "command": str(program), "interactiveMode": "Never"}
     monkeypatch.setenv("KUBECONFIG", str(foreign.kubeconfig(tmp_path / "exec", exec=login)))
     assert command("submit", "sums", "-p", "must=x").code == 0
     assert set(foreign.tokens) == {"Bearer fresh"}
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"), [("echo no account >&2; exit 3", "no account"), ("echo nonsense", "decode"), (None, "login")]
+)
+def test_a_login_program_that_fails_is_one_sentence(
+    foreign: FakeKubernetes,
+    command: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    script: str | None,
+    reason: str,
+):
+    program = tmp_path / "login"
+    if script is not None:
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+    login = {"apiVersion": "client.authentication.k8s.io/v1", "command": str(program), "interactiveMode": "Never"}
+    monkeypatch.setenv("KUBECONFIG", str(foreign.kubeconfig(tmp_path / "exec", exec=login)))
+    ended = command("submit", "sums", "-p", "must=x")
+    assert (ended.code, len(ended.err.strip().splitlines())) == (2, 1)
+    assert "login program failed" in ended.last
+    assert reason in ended.last
+    assert not foreign.tokens
+
+
+def test_the_pods_service_account_and_the_proxy_of_a_cluster(api: FakeKubernetes, tmp_path: Path):
+    """Read without a network: the API of a pod has a certificate of its own."""
+    for name, text in (("token", "abc"), ("ca.crt", "certificate"), ("namespace", "ml\n")):
+        (tmp_path / name).write_text(text)
+    environment = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "KUBERNETES_SERVICE_PORT": "443"}
+    access = find_access(None, environment, service_account=str(tmp_path), default=str(tmp_path / "none"))
+    assert (access.server, access.namespace) == ("https://10.0.0.1:443", "ml")
+    path = api.kubeconfig(tmp_path / "config")
+    tree = json.loads(path.read_text())
+    tree["clusters"][0]["cluster"]["proxy-url"] = "http://proxy.example:3128"
+    path.write_text(json.dumps(tree))
+    assert find_access(None, {"KUBECONFIG": str(path)}).configuration.proxy == "http://proxy.example:3128"
 
 
 def test_a_lost_answer_makes_no_second_run(foreign: FakeKubernetes, command: Command):
@@ -310,7 +349,7 @@ def test_help_loads_nothing_of_the_cluster():
         "import sys; from workflows import cli; sys.argv = ['detr-workflows', 'submit', '--help']\n"
         "try: cli.main()\n"
         "except SystemExit: pass\n"
-        "print([name for name in ('lightkube', 'httpx', 'httpx2', 'hera', 'yaml', 'rich') if name in sys.modules])"
+        "print([name for name in ('kubernetes', 'httpx', 'hera', 'yaml', 'rich') if name in sys.modules])"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "--watch" in said

@@ -10,7 +10,6 @@ from run_config.parameters import BRIDGE_TEMPLATES, TEMPLATES
 from workflows.cluster.artifact_repository import read_repository, repository_reference
 from workflows.cluster.errors import NotThereError
 from workflows.cluster.findings import Finding, fail, ok, unknown, warn
-from workflows.cluster.kubernetes import Workflow
 from workflows.cluster.scene import Scene
 from workflows.cluster.templates import SETTINGS_KEY
 
@@ -55,7 +54,7 @@ def _form_version(tree: Mapping[str, Any]) -> object:
 
 def controller(scene: Scene) -> Iterator[Finding]:
     """Whether Argo's controller looks at this namespace: seen by what became of the workflows in it."""
-    workflows = scene.cluster.listed(Workflow)
+    workflows = list(scene.cluster.workflows())
     untouched = [one for one in workflows if not (one.get("status") or {}).get("phase") and _age(one) > UNTOUCHED_AFTER]
     if untouched:
         names = ", ".join(sorted(str(one["metadata"]["name"]) for one in untouched)[:3])

@@ -4,12 +4,10 @@ import re
 from collections.abc import Iterator
 from decimal import Decimal
 
-from lightkube.resources.core_v1 import LimitRange, Namespace, Pod, ResourceQuota, Secret, ServiceAccount
-from lightkube.utils.quantity import parse_quantity
-
 from workflows.cluster.errors import ForbiddenError, NotThereError
 from workflows.cluster.findings import Finding, fail, ok, unknown, warn
-from workflows.cluster.nodes import enumerated
+from workflows.cluster.nodes import enumerated, quantity
+from workflows.cluster.objects import ResourceQuota
 from workflows.cluster.pod_needs import PodNeeds
 from workflows.cluster.pools import PoolState, pool_states, training_pods
 from workflows.cluster.scene import Scene
@@ -41,13 +39,13 @@ def _pull_secrets(scene: Scene) -> Iterator[Finding]:
     names = {name for needs in scene.needs.values() for name in needs.pull_secrets}
     for account in {needs.service_account for needs in scene.needs.values()}:
         try:
-            names |= {one.name or "" for one in scene.cluster.read(ServiceAccount, account).imagePullSecrets or ()}
+            names |= {one.name for one in scene.cluster.service_account(account).image_pull_secrets or ()}
         except (ForbiddenError, NotThereError):
             continue  # said where the account is looked at
     for name in sorted(names - {""}):
         subject = f"pull secret {name}"
         try:
-            kind = scene.cluster.read(Secret, name).type
+            kind = scene.cluster.secret(name).type
         except NotThereError:
             yield fail(subject, f"is not in {scene.namespace}", f"kubectl create secret docker-registry {name} …")
         except ForbiddenError:
@@ -61,19 +59,16 @@ def _pull_secrets(scene: Scene) -> Iterator[Finding]:
 
 def _failed_pulls(scene: Scene) -> Iterator[Finding]:
     try:
-        pods = scene.cluster.listed(Pod, labels=OURS)
+        pods = scene.cluster.pods(OURS)
     except ForbiddenError:
         yield unknown("image pulls", "you may not list pods", "`argo get` shows a step that waits for its image")
         return
     stuck: dict[str, list[str]] = {}
     for pod in pods:
-        statuses = [*((pod.status and pod.status.containerStatuses) or ())]
-        statuses += [*((pod.status and pod.status.initContainerStatuses) or ())]
-        for status in statuses:
-            waiting = status.state.waiting if status.state else None
+        for status in [*(pod.status.container_statuses or ()), *(pod.status.init_container_statuses or ())]:
+            waiting = status.state.waiting
             if waiting is not None and waiting.reason in PULL_PROBLEMS:
-                name = (pod.metadata.name if pod.metadata else None) or ""
-                stuck.setdefault(f"{status.image}: {waiting.reason}", []).append(name)
+                stuck.setdefault(f"{status.image}: {waiting.reason}", []).append(pod.metadata.name)
     for what, names in sorted(stuck.items()):
         yield fail(
             "image pulls",
@@ -159,13 +154,12 @@ def _gpus(subject: str, state: PoolState, gpus: int) -> Finding:
 
 def quotas(scene: Scene) -> Iterator[Finding]:
     """What is left of the namespace's quotas against the pods of the templates."""
-    found = scene.cluster.listed(ResourceQuota)
+    found = scene.cluster.resource_quotas()
     if not found:
         yield ok("quota", "none")
     for quota in found:
-        name = (quota.metadata.name if quota.metadata else None) or ""
-        subject = f"quota {name}"
-        if quota.spec and (quota.spec.scopes or quota.spec.scopeSelector):
+        subject = f"quota {quota.metadata.name}"
+        if quota.spec.scopes or quota.spec.scope_selector:
             yield unknown(subject, "holds for some pods only", "compare it with the templates' resources")
             continue
         problems = list(_quota_problems(scene, quota, subject))
@@ -173,10 +167,9 @@ def quotas(scene: Scene) -> Iterator[Finding]:
 
 
 def _quota_problems(scene: Scene, quota: ResourceQuota, subject: str) -> Iterator[Finding]:
-    hard = (quota.status.hard if quota.status else None) or (quota.spec.hard if quota.spec else None) or {}
-    used = (quota.status.used if quota.status else None) or {}
+    hard, used = quota.status.hard or quota.spec.hard or {}, quota.status.used or {}
     for key, text in hard.items():
-        limit, taken = parse_quantity(text) or Decimal(0), parse_quantity(used.get(key, "0")) or Decimal(0)
+        limit, taken = quantity(text), quantity(used.get(key))
         if key in ("pods", "count/pods"):
             needs = {"a step": Decimal(1)}
         else:
@@ -226,22 +219,21 @@ def _shown(number: Decimal) -> str:
 
 def limit_ranges(scene: Scene) -> Iterator[Finding]:
     """Bounds that the namespace sets for a container or a pod."""
-    found = scene.cluster.listed(LimitRange)
+    found = scene.cluster.limit_ranges()
     problems: list[Finding] = []
     for one in found:
-        name = (one.metadata.name if one.metadata else None) or ""
-        for item in (one.spec.limits if one.spec else None) or ():
+        for item in one.spec.limits or ():
             if item.type not in ("Container", "Pod"):
                 continue
             for bound, texts in (("max", item.max or {}), ("min", item.min or {})):
                 for resource, text in texts.items():
-                    problems += _outside(scene, f"limit range {name}", item.type, bound, resource, text)
+                    problems += _outside(scene, f"limit range {one.metadata.name}", item.type, bound, resource, text)
     yield from problems or [ok("limit ranges", "none" if not found else "every container is within them")]
 
 
 def _outside(scene: Scene, subject: str, kind: str, bound: str, resource: str, text: str) -> Iterator[Finding]:
     """The first of our pods that a bound would refuse."""
-    wanted = parse_quantity(text) or Decimal(0)
+    wanted = quantity(text)
     for pod in _pods(scene):
         values: list[tuple[str, Decimal]]
         side = "limits" if bound == "max" else "requests"
@@ -262,8 +254,7 @@ def _outside(scene: Scene, subject: str, kind: str, bound: str, resource: str, t
 
 def pod_security(scene: Scene) -> Iterator[Finding]:
     """The level that the namespace enforces, against what our pods say."""
-    namespace = scene.cluster.read(Namespace, scene.namespace)
-    level = ((namespace.metadata.labels if namespace.metadata else None) or {}).get(LEVEL, "privileged")
+    level = scene.cluster.namespace_labels().get(LEVEL, "privileged")
     problems = sorted({f"{pod.step}: {problem}" for pod in _pods(scene) for problem in pod.unrestricted})
     if level == "restricted" and problems:
         yield fail(

@@ -3,19 +3,10 @@
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
-from lightkube.models.authorization_v1 import (
-    ResourceAttributes,
-    SelfSubjectAccessReviewSpec,
-    SubjectAccessReviewSpec,
-)
-from lightkube.models.meta_v1 import ObjectMeta
-from lightkube.resources.authorization_v1 import LocalSubjectAccessReview, SelfSubjectAccessReview
-from lightkube.resources.core_v1 import Secret, ServiceAccount
-from lightkube.resources.rbac_authorization_v1 import ClusterRole, ClusterRoleBinding, Role, RoleBinding
-
 from workflows.cluster.artifact_repository import read_repository, repository_reference
 from workflows.cluster.errors import ForbiddenError, NotThereError
 from workflows.cluster.findings import Finding, fail, ok, unknown, warn
+from workflows.cluster.objects import Role
 from workflows.cluster.scene import Scene
 
 ARGO = "argoproj.io"
@@ -44,12 +35,7 @@ def caller(scene: Scene) -> Iterator[Finding]:
 
 
 def _may(scene: Scene, group: str, resource: str, verb: str, name: str) -> bool:
-    attributes = ResourceAttributes(
-        group=group, resource=resource, verb=verb, name=name or None, namespace=scene.namespace
-    )
-    review = SelfSubjectAccessReview(spec=SelfSubjectAccessReviewSpec(resourceAttributes=attributes))
-    answer = scene.cluster.ask(review)
-    return bool(answer.status and answer.status.allowed)
+    return scene.cluster.may({"group": group, "resource": resource, "verb": verb, "name": name})
 
 
 def service_accounts(scene: Scene) -> Iterator[Finding]:
@@ -57,7 +43,7 @@ def service_accounts(scene: Scene) -> Iterator[Finding]:
     for name in sorted({needs.service_account for needs in scene.needs.values()}):
         subject = f"service account {name}"
         try:
-            scene.cluster.read(ServiceAccount, name)
+            scene.cluster.service_account(name)
         except NotThereError:
             yield fail(
                 subject, f"is not in {scene.namespace}", "let the chart create it (serviceAccounts.workflow.create)"
@@ -81,41 +67,31 @@ def service_accounts(scene: Scene) -> Iterator[Finding]:
 
 def _account_may(scene: Scene, account: str, group: str, resource: str, verb: str) -> bool | None:
     """What the API says, else what the roles say; None where neither is to be seen."""
-    attributes = ResourceAttributes(group=group, resource=resource, verb=verb, namespace=scene.namespace)
-    review = LocalSubjectAccessReview(
-        metadata=ObjectMeta(namespace=scene.namespace),
-        spec=SubjectAccessReviewSpec(
-            user=f"system:serviceaccount:{scene.namespace}:{account}",
-            groups=["system:serviceaccounts", f"system:serviceaccounts:{scene.namespace}", "system:authenticated"],
-            resourceAttributes=attributes,
-        ),
-    )
     try:
-        answer = scene.cluster.ask(review)
+        return scene.cluster.service_account_may(account, {"group": group, "resource": resource, "verb": verb})
     except ForbiddenError:
         return _by_roles(scene, account, group, resource, verb)
-    return bool(answer.status and answer.status.allowed)
 
 
 def _by_roles(scene: Scene, account: str, group: str, resource: str, verb: str) -> bool | None:
     try:
-        bindings: list[Any] = list(scene.cluster.listed(RoleBinding))
-        rules = {("Role", _name(one)): one.rules for one in scene.cluster.listed(Role)}
+        bindings: list[Any] = list(scene.cluster.role_bindings())
+        rules = {("Role", _name(one)): one.rules for one in scene.cluster.roles()}
     except ForbiddenError:
         return None
     whole = True
     try:
-        bindings += scene.cluster.listed(ClusterRoleBinding)
-        rules |= {("ClusterRole", _name(one)): one.rules for one in scene.cluster.listed(ClusterRole)}
+        bindings += scene.cluster.cluster_role_bindings()
+        rules |= {("ClusterRole", _name(one)): one.rules for one in scene.cluster.cluster_roles()}
     except ForbiddenError:
         whole = False
     for binding in bindings:
         if not any(_is_account(subject, account, scene.namespace) for subject in binding.subjects or ()):
             continue
-        for rule in rules.get((binding.roleRef.kind, binding.roleRef.name)) or ():
-            if not rule.resourceNames and all(
+        for rule in rules.get((binding.role_ref.kind, binding.role_ref.name)) or ():
+            if not rule.resource_names and all(
                 _matches(wanted, have)
-                for wanted, have in ((group, rule.apiGroups), (resource, rule.resources), (verb, rule.verbs))
+                for wanted, have in ((group, rule.api_groups), (resource, rule.resources), (verb, rule.verbs))
             ):
                 return True
     # A role of the whole cluster may still give it.
@@ -136,8 +112,8 @@ def _matches(wanted: str, have: Sequence[str] | None) -> bool:
     return wanted in (have or ()) or "*" in (have or ())
 
 
-def _name(role: Role | ClusterRole) -> str:
-    return (role.metadata.name if role.metadata else None) or ""
+def _name(role: Role) -> str:
+    return role.metadata.name
 
 
 def secrets(scene: Scene) -> Iterator[Finding]:
@@ -196,7 +172,7 @@ def _secret(scene: Scene, name: str, required: Sequence[str], silent: Collection
     teller = "steps export and annotate say so" if only_cvat else "step check says within a minute"
     said = len(silent) < len(required) and f"the {teller} when it is missing"
     try:
-        data = scene.cluster.read(Secret, name).data or {}
+        data = scene.cluster.secret(name).data or {}
     except NotThereError:
         return fail(
             subject,

@@ -6,11 +6,10 @@ What other pods hold does not count, they end: a step is compared with all that 
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 
-from lightkube.resources.core_v1 import Node
-
 from run_config.installation import NodePool
 from workflows.cluster.findings import Finding, fail, ok, unknown, warn
 from workflows.cluster.nodes import allocatable, labels_of, name_of, untolerated
+from workflows.cluster.objects import Node
 from workflows.cluster.pod_needs import EXPRESSION, PodNeeds
 from workflows.cluster.scene import Scene
 
@@ -19,7 +18,7 @@ ON_DEMAND = "fine where nodes come on demand; else"
 
 def room(scene: Scene) -> Iterator[Finding]:
     """The requests of every step against the nodes that it may go to."""
-    nodes = scene.cluster.listed(Node)
+    nodes = scene.cluster.nodes()
     pods = [pod for needs in scene.needs.values() for pod in needs.pods]
     # A step that several templates have is said once.
     problems = dict.fromkeys(finding for pod in pods for finding in _step(scene, pod, nodes))

@@ -227,7 +227,7 @@ def _require_client() -> None:
     """The libraries of this part are an extra."""
     try:
         import httpx  # noqa: F401
-        import lightkube  # noqa: F401
+        import kubernetes  # noqa: F401
     except ModuleNotFoundError as error:
         raise WorkflowError(
             f"{error.name} is not installed here: pip install '.[client]' in a checkout, or use the image cpu-steps"

@@ -3,46 +3,44 @@
 KUBECONFIG, then ~/.kube/config, then the service account of the pod that this runs in.
 """
 
-import dataclasses
-import json
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from lightkube.config.kubeconfig import SERVICE_ACCOUNT, KubeConfig, SingleConfig
-from lightkube.config.models import NameValue, User
-from lightkube.core.exceptions import ConfigError
+from kubernetes.client import Configuration
+from kubernetes.config import ConfigException, incluster_config, kube_config
+from urllib3 import Retry
 
 from workflows.cluster.errors import NoAccessError
 
 DEFAULT = "~/.kube/config"
+SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 
-# Paths in a kubeconfig are relative to the file that names them.
-_PATHS = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
-_LISTS = (("clusters", "cluster"), ("users", "user"), ("contexts", "context"))
+_FILES: Any = kube_config  # the stubs lack the classes of these two
+_POD: Any = incluster_config
 
-_EXEC_VERSION = "client.authentication.k8s.io/v1"
-_EXEC_VERSION_KNOWN = "client.authentication.k8s.io/v1beta1"
+# What the library raises for files that are no kubeconfig, beside its own error.
+_UNREADABLE = (ConfigException, OSError, ValueError, TypeError, AttributeError, LookupError, yaml.YAMLError)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Access:
     """Where the API is and who asks. `source` is what a message calls it."""
 
-    config: SingleConfig
+    configuration: Configuration
     source: str
-
-    @property
-    def namespace(self) -> str:
-        """The namespace that the context names, else `default`."""
-        return self.config.namespace
+    namespace: str
+    """The namespace that the context names, else `default`."""
 
     @property
     def server(self) -> str:
         """Address of the API."""
-        return self.config.cluster.server
+        return str(self.configuration.host)
 
 
 def find_access(
@@ -60,81 +58,89 @@ def find_access(
     paths = [Path(part).expanduser() for part in named or [default]]
     present = [path for path in paths if path.is_file()]
     if named and not present:
-        raise NoAccessError(f"KUBECONFIG names {', '.join(named)}, which is not there; mend the variable or unset it")
+        raise NoAccessError(
+            f"KUBECONFIG names {', '.join(named)}, which does not exist; correct the variable or unset it"
+        )
     if present:
         return _from_files(present, context)
-    if Path(service_account, "token").is_file() and "KUBERNETES_SERVICE_HOST" in environment:
+    token = Path(service_account, "token")
+    if token.is_file() and "KUBERNETES_SERVICE_HOST" in environment:
         if context is not None:
             raise NoAccessError(f"--context {context}: inside a pod without a kubeconfig there are no contexts")
-        try:
-            own = KubeConfig.from_service_account(service_account).get()
-        except (ConfigError, OSError, KeyError) as error:
-            raise NoAccessError(f"the pod's service account cannot be used: {error}") from error
-        if own is not None:
-            return Access(own, "the pod's service account")
+        return _from_service_account(Path(service_account), environment)
     raise NoAccessError(
         f"there is no kubeconfig: neither KUBECONFIG is set nor {default} there; get one from who runs the cluster, "
         "or go through Argo's server with --server and --token-file"
     )
 
 
+def _from_service_account(folder: Path, environment: Mapping[str, str]) -> Access:
+    configuration = _configuration()
+    try:
+        _POD.InClusterConfigLoader(
+            token_filename=str(folder / "token"), cert_filename=str(folder / "ca.crt"), environ=environment
+        ).load_and_set(configuration)
+        namespace = (folder / "namespace").read_text(encoding="utf-8").strip()
+    except _UNREADABLE as error:
+        raise NoAccessError(f"the pod's service account cannot be used: {_line(error)}") from error
+    return Access(configuration, "the pod's service account", namespace)
+
+
 def _from_files(paths: list[Path], context: str | None) -> Access:
     """The chosen context; of several files the first that names a thing decides, as for `kubectl`."""
     source = ", ".join(map(str, paths))
-    merged: dict[str, Any] = {name: [] for name, _ in _LISTS}
-    for path in paths:
-        tree = _read(path)
-        if tree.get("current-context"):
-            merged.setdefault("current-context", tree["current-context"])
-        for name, _ in _LISTS:
-            have = {entry["name"] for entry in merged[name]}
-            merged[name] += [entry for entry in tree[name] if entry["name"] not in have]
     try:
-        config = KubeConfig.from_dict(merged).get(context)
-    except ConfigError as error:
-        names = ", ".join(entry["name"] for entry in merged["contexts"]) or "none"
-        if context is None:
-            raise NoAccessError(
-                f"{source} has no current context; choose one with --context (there are {names})"
-            ) from error
-        raise NoAccessError(f"{source} has no context {context}; there are {names}") from error
-    except (KeyError, ValueError) as error:
-        raise NoAccessError(f"{source} contradicts itself ({error}); mend it with `kubectl config`") from error
-    if config is None:
-        raise NoAccessError(f"{source} has no context to use; choose one with --context")
-    return Access(config._replace(user=_with_newer_exec(config)), f"{source}, context {config.context_name}")
-
-
-def _read(path: Path) -> dict[str, Any]:
+        merged = _FILES.KubeConfigMerger(os.pathsep.join(map(str, paths)))
+        contexts = [str(entry["name"]) for entry in merged.config["contexts"].value]
+        # The library takes the last file's.
+        current = (file.get("current-context") for file in merged.config_files.values())
+        chosen = context or next(filter(None, current), None)
+    except _UNREADABLE as error:
+        raise NoAccessError(f"{source} cannot be read as a kubeconfig: {_line(error)}") from error
+    names = ", ".join(contexts) or "none"
+    if chosen is None:
+        raise NoAccessError(f"{source} has no current context; choose one with --context (there are {names})")
+    if chosen not in contexts:
+        raise NoAccessError(f"{source} has no context {chosen}; there are {names}")
+    configuration = _configuration()
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise NoAccessError(f"the kubeconfig {path} cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(tree, dict):
-        raise NoAccessError(f"{path} is not a kubeconfig")
-    for name, inner in _LISTS:
-        entries = tree.get(name) or []
-        if not isinstance(entries, list) or not all(
-            isinstance(entry, dict) and "name" in entry and isinstance(entry.get(inner), dict) for entry in entries
-        ):
-            raise NoAccessError(f"{path} is not a kubeconfig: {name} must be a list of names, each with a {inner}")
-        tree[name] = entries
-        for entry in entries:
-            for key in _PATHS:
-                if entry[inner].get(key):
-                    entry[inner][key] = str(path.parent / Path(entry[inner][key]).expanduser())
-    return tree
+        with _complaints_raised():
+            _FILES.KubeConfigLoader(merged.config, active_context=chosen).load_and_set(configuration)
+        tree = merged.config["contexts"].get_with_name(chosen)["context"]
+        cluster = merged.config["clusters"].get_with_name(tree["cluster"])["cluster"]
+    except _UNREADABLE as error:
+        raise NoAccessError(
+            f"the context {chosen} of {source} cannot be used: {_line(error)}; correct it with `kubectl config`"
+        ) from error
+    configuration.proxy = cluster.safe_get("proxy-url") or configuration.proxy
+    return Access(configuration, f"{source}, context {chosen}", str(tree.safe_get("namespace") or "default"))
 
 
-def _with_newer_exec(config: SingleConfig) -> User | None:
-    """The user, with a login program of version v1 called as the library calls one of v1beta1.
+def _configuration() -> Any:  # noqa: ANN401 - a Configuration, of which the stubs lack half
+    configuration: Any = Configuration()
+    configuration.client_side_validation = False  # a cluster that is newer than the library may leave fields out
+    configuration.retries = Retry(0)  # those who ask decide what is asked again
+    return configuration
 
-    Both answer with the same JSON; a v1 program reads from its environment who asks.
-    """
-    user = config.user
-    if user is None or user.exec is None or user.exec.apiVersion != _EXEC_VERSION:
-        return user
-    asked = {"apiVersion": _EXEC_VERSION, "kind": "ExecCredential", "spec": {"interactive": False}}
-    user.exec.apiVersion = _EXEC_VERSION_KNOWN
-    user.exec.env = [*(user.exec.env or []), NameValue(name="KUBERNETES_EXEC_INFO", value=json.dumps(asked))]
-    return user
+
+@contextmanager
+def _complaints_raised() -> Iterator[None]:
+    """A login program that fails is an error: the library logs it, and would go on without credentials."""
+    complaints: list[str] = []
+
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            complaints.append(record.getMessage())
+
+    root, kept = logging.getLogger(), Kept(logging.ERROR)
+    others, root.handlers = root.handlers, [kept]
+    try:
+        yield
+    finally:
+        root.handlers = others
+    if complaints:
+        raise ConfigException(f"its login program failed: {complaints[0]}")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

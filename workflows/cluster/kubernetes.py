@@ -1,18 +1,16 @@
 """The Kubernetes API with the caller's own rights, its refusals in sentences."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from typing import Any, Self, TypeVar
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Generic, Self, TypeVar
 
-import httpx2
 import msgspec
-from lightkube import ApiError, Client
-from lightkube.core.exceptions import ConfigError
-from lightkube.core.resource import NamespacedResource, Resource
-from lightkube.generic_resource import GenericNamespacedResource, create_namespaced_resource
-from lightkube.operators import not_in
-from lightkube.resources.core_v1 import ConfigMap, Namespace
-from lightkube.types import PatchType
+from kubernetes import client
+from kubernetes.client import ApiException
+from kubernetes.config import ConfigException
+from urllib3.exceptions import HTTPError
 
 from workflows.cluster.errors import (
     AlreadyThereError,
@@ -24,16 +22,48 @@ from workflows.cluster.errors import (
     UnreachableError,
 )
 from workflows.cluster.kubeconfig import Access
+from workflows.cluster.objects import (
+    ConfigMap,
+    LimitRange,
+    Namespace,
+    Node,
+    Pod,
+    ResourceQuota,
+    Review,
+    Role,
+    RoleBinding,
+    Secret,
+    ServiceAccount,
+)
 
-Workflow = create_namespaced_resource("argoproj.io", "v1alpha1", "Workflow", "workflows")
-WorkflowTemplate = create_namespaced_resource("argoproj.io", "v1alpha1", "WorkflowTemplate", "workflowtemplates")
+ARGO = ("argoproj.io", "v1alpha1")
+TIMEOUT_S = (5, 30)
+"""To connect, and to wait for the next bytes."""
 
-Kind = TypeVar("Kind", bound=Resource)
-
-GOING_ON = {"workflows.argoproj.io/completed": not_in(["true"])}
+UNFINISHED = "workflows.argoproj.io/completed notin (true)"
 """Selects workflows that go on, and leaves finished ones unread; Argo sets the label a moment after the phase."""
 
 NO_ARGO = "this cluster has no Argo Workflows (its kinds are not defined); install it first, see docs/install.md"
+
+PAGE = 500
+"""Objects that are read at a time."""
+
+Tree = dict[str, Any]
+Right = Mapping[str, str]
+"""group, resource and verb, and the name of one object."""
+Call = Callable[..., Any]
+Kind = TypeVar("Kind")
+
+
+class _PageEnd(msgspec.Struct, frozen=True):
+    more: str | None = msgspec.field(name="continue", default=None)
+
+
+class _Page(msgspec.Struct, Generic[Kind], frozen=True):
+    """Part of a list."""
+
+    metadata: _PageEnd
+    items: list[Kind] | None = None
 
 
 class Kubernetes:
@@ -43,100 +73,193 @@ class Kubernetes:
         self.access = access
         self.namespace = namespace or access.namespace
         with explained(f"reading {access.source}", access.server):
-            self.client = Client(config=access.config, namespace=self.namespace)
+            self._api: Any = client.ApiClient(access.configuration)  # the stubs lack `close`
+        self._core = client.CoreV1Api(self._api)
+        self._roles = client.RbacAuthorizationV1Api(self._api)
+        self._rights = client.AuthorizationV1Api(self._api)
+        self._custom: Any = client.CustomObjectsApi(self._api)  # the stubs say that its calls return None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self.client.close()
+        self._api.close()
 
     @property
     def where(self) -> str:
         """Which API this is, for messages."""
         return self.access.server
 
-    def template(self, name: str) -> dict[str, Any]:
+    # Argo's objects ---------------------------------------------------------------------------------
+
+    def template(self, name: str) -> Tree:
         """The WorkflowTemplate `name`."""
-        return self._object(WorkflowTemplate, name, f"reading the workflow template {name}")
+        with explained(f"reading the workflow template {name}", self.where):
+            return self._argo_object("workflowtemplates", name)
+
+    def templates(self, labels: Mapping[str, str] | None = None) -> list[Tree]:
+        """The WorkflowTemplates of the namespace, or those with these labels."""
+        with explained(f"listing the workflow templates of {self.namespace}", self.where):
+            return list(self._argo_objects("workflowtemplates", _selector(labels)))
 
     def template_names(self) -> list[str]:
-        """The templates of the namespace."""
-        with explained(f"listing the workflow templates of {self.namespace}", self.where):
-            return [item["metadata"]["name"] for item in self.client.list(WorkflowTemplate, namespace=self.namespace)]
+        """The names of the WorkflowTemplates of the namespace."""
+        return [str(tree["metadata"]["name"]) for tree in self.templates()]
 
-    def workflow(self, name: str) -> dict[str, Any]:
+    def workflow(self, name: str) -> Tree:
         """The Workflow `name`."""
-        return self._object(Workflow, name, f"reading the workflow {name}")
+        with explained(f"reading the workflow {name}", self.where):
+            return self._argo_object("workflows", name)
 
-    def create(self, workflow: Mapping[str, Any]) -> dict[str, Any]:
+    def workflows(
+        self, labels: Mapping[str, str] | None = None, *, unfinished: bool = False, page: int = PAGE
+    ) -> Iterator[Tree]:
+        """The Workflows of the namespace, or those with these labels, of which `page` are read at a time."""
+        with explained("listing the workflows", self.where):
+            yield from self._argo_objects("workflows", _selector(labels, *([UNFINISHED] if unfinished else [])), page)
+
+    def create(self, workflow: Mapping[str, Any]) -> Tree:
         """Create a Workflow and return it as the cluster has it."""
+        place = (*ARGO, self.namespace, "workflows")
         with explained("creating the workflow", self.where):
-            return dict(self.client.create(Workflow(**workflow), namespace=self.namespace))
+            return _asked(Tree, self._custom.create_namespaced_custom_object, *place, dict(workflow))
 
-    def patch(self, name: str, change: Mapping[str, Any]) -> dict[str, Any]:
+    def patch(self, name: str, change: Mapping[str, Any]) -> Tree:
         """Merge `change` into the Workflow `name` and return it as the cluster has it."""
+        place = (*ARGO, self.namespace, "workflows", name)
         with explained(f"changing the workflow {name}", self.where):
-            changed = self.client.patch(
-                Workflow, name, dict(change), namespace=self.namespace, patch_type=PatchType.MERGE
-            )
-            return dict(changed)
+            return _asked(Tree, self._custom.patch_namespaced_custom_object, *place, dict(change))
+
+    def _argo_object(self, plural: str, name: str) -> Tree:
+        return _asked(Tree, self._custom.get_namespaced_custom_object, *ARGO, self.namespace, plural, name)
+
+    def _argo_objects(self, plural: str, selector: str, page: int = PAGE) -> Iterator[Tree]:
+        listing = self._custom.list_namespaced_custom_object
+        return _listed(Tree, listing, *ARGO, self.namespace, plural, label_selector=selector, page=page)
+
+    # Objects of the namespace -----------------------------------------------------------------------
 
     def settings(self, config_map: str) -> Mapping[str, str]:
         """The entries of the installation's ConfigMap."""
-        with explained(f"reading the ConfigMap {config_map}", self.where):
-            return self.client.get(ConfigMap, config_map, namespace=self.namespace).data or {}
+        return self._read(ConfigMap, self._core.read_namespaced_config_map, config_map).data or {}
+
+    def secret(self, name: str) -> Secret:
+        """A Secret."""
+        return self._read(Secret, self._core.read_namespaced_secret, name)
+
+    def service_account(self, name: str) -> ServiceAccount:
+        """A ServiceAccount."""
+        return self._read(ServiceAccount, self._core.read_namespaced_service_account, name)
+
+    def pods(self, labels: Mapping[str, str] | None = None) -> list[Pod]:
+        """The pods of the namespace, or those with these labels."""
+        return self._listed(Pod, self._core.list_namespaced_pod, self.namespace, label_selector=_selector(labels))
+
+    def resource_quotas(self) -> list[ResourceQuota]:
+        """The quotas of the namespace."""
+        return self._listed(ResourceQuota, self._core.list_namespaced_resource_quota, self.namespace)
+
+    def limit_ranges(self) -> list[LimitRange]:
+        """The limit ranges of the namespace."""
+        return self._listed(LimitRange, self._core.list_namespaced_limit_range, self.namespace)
+
+    def roles(self) -> list[Role]:
+        """The roles of the namespace."""
+        return self._listed(Role, self._roles.list_namespaced_role, self.namespace)
+
+    def role_bindings(self) -> list[RoleBinding]:
+        """The role bindings of the namespace."""
+        return self._listed(RoleBinding, self._roles.list_namespaced_role_binding, self.namespace)
+
+    # Objects of the whole cluster -------------------------------------------------------------------
+
+    def namespace_labels(self) -> Mapping[str, str]:
+        """The labels of the namespace itself."""
+        with explained(f"reading the namespace {self.namespace}", self.where):
+            return _asked(Namespace, self._core.read_namespace, self.namespace).metadata.labels or {}
 
     def has_namespace(self) -> bool | None:
         """Whether the namespace exists; None where the caller may not know."""
         try:
-            with explained(f"reading the namespace {self.namespace}", self.where):
-                self.client.get(Namespace, self.namespace)
+            self.namespace_labels()
         except NotThereError:
             return False
         except ForbiddenError:
             return None
         return True
 
-    def listed(
-        self, kind: type[Kind], *, everywhere: bool = False, labels: Mapping[str, Any] | None = None
-    ) -> list[Kind]:
-        """All objects of a kind: of the namespace, of the cluster where they belong to none, or `everywhere`."""
-        return list(self.each(kind, everywhere=everywhere, labels=labels))
+    def nodes(self) -> list[Node]:
+        """The nodes."""
+        return self._listed(Node, self._core.list_node)
 
-    def each(
-        self,
-        kind: type[Kind],
-        *,
-        everywhere: bool = False,
-        labels: Mapping[str, Any] | None = None,
-        page: int | None = None,
-    ) -> Iterator[Kind]:
-        """The same one by one, `page` of them read at a time, for those of which not all are to be held at once."""
-        client: Any = self.client
-        place = {"namespace": "*" if everywhere else self.namespace} if issubclass(kind, NamespacedResource) else {}
-        with explained(f"listing {kind.__name__} objects", self.where):
-            yield from client.list(kind, labels=labels, chunk_size=page, **place)
+    def pods_everywhere(self) -> list[Pod]:
+        """The pods of all namespaces."""
+        return self._listed(Pod, self._core.list_pod_for_all_namespaces)
 
-    def read(self, kind: type[Kind], name: str) -> Kind:
-        """One object."""
-        client: Any = self.client
-        place = {"namespace": self.namespace} if issubclass(kind, NamespacedResource) else {}
-        with explained(f"reading {kind.__name__} {name}", self.where):
-            found: Kind = client.get(kind, name, **place)
-            return found
+    def cluster_roles(self) -> list[Role]:
+        """The roles of the whole cluster."""
+        return self._listed(Role, self._roles.list_cluster_role)
 
-    def ask(self, review: Kind) -> Kind:
-        """Put a question to the API: an object that is created and not kept."""
-        client: Any = self.client
-        place = {"namespace": self.namespace} if isinstance(review, NamespacedResource) else {}
-        with explained(f"asking by a {type(review).__name__}", self.where):
-            answer: Kind = client.create(review, **place)
-            return answer
+    def cluster_role_bindings(self) -> list[RoleBinding]:
+        """The role bindings of the whole cluster."""
+        return self._listed(RoleBinding, self._roles.list_cluster_role_binding)
 
-    def _object(self, kind: type[GenericNamespacedResource], name: str, doing: str) -> dict[str, Any]:
-        with explained(doing, self.where):
-            return dict(self.client.get(kind, name, namespace=self.namespace))
+    def _read(self, kind: type[Kind], read: Call, name: str) -> Kind:
+        with explained(f"reading the {kind.__name__} {name}", self.where):
+            return _asked(kind, read, name, self.namespace)
+
+    def _listed(self, kind: type[Kind], read: Call, *place: str, label_selector: str = "") -> list[Kind]:
+        with explained(f"listing the {kind.__name__} objects", self.where):
+            return list(_listed(kind, read, *place, label_selector=label_selector))
+
+    # Rights -----------------------------------------------------------------------------------------
+
+    def may(self, what: Right) -> bool:
+        """Whether the caller may do something in this namespace."""
+        review = {"spec": {"resourceAttributes": {**what, "namespace": self.namespace}}}
+        with explained("asking for the caller's rights", self.where):
+            return _asked(Review, self._rights.create_self_subject_access_review, review).status.allowed
+
+    def service_account_may(self, account: str, what: Right) -> bool:
+        """Whether a service account of this namespace may do something in it."""
+        groups = ["system:serviceaccounts", f"system:serviceaccounts:{self.namespace}", "system:authenticated"]
+        review = {
+            "metadata": {"namespace": self.namespace},
+            "spec": {
+                "user": f"system:serviceaccount:{self.namespace}:{account}",
+                "groups": groups,
+                "resourceAttributes": {**what, "namespace": self.namespace},
+            },
+        }
+        ask = self._rights.create_namespaced_local_subject_access_review
+        with explained(f"asking for the rights of the service account {account}", self.where):
+            return _asked(Review, ask, self.namespace, review).status.allowed
+
+
+def _asked(kind: type[Kind], call: Call, *what: object, **chosen: object) -> Kind:
+    """The answer to a call of the client, which hands over the bytes."""
+    answer = call(*what, **chosen, _preload_content=False, _request_timeout=TIMEOUT_S)
+    return msgspec.json.decode(answer.data, type=kind)
+
+
+def _listed(kind: type[Kind], read: Call, *place: str, label_selector: str, page: int = PAGE) -> Iterator[Kind]:
+    """All objects that a call of the client lists, `page` of them at a time."""
+    more: str | None = None
+    while more != "":
+        answer: _Page[Kind] = _asked(
+            _Page[kind],  # type: ignore[valid-type]  # the kind is known when this runs
+            read,
+            *place,
+            limit=page,
+            _continue=more,
+            label_selector=label_selector,
+        )
+        yield from answer.items or ()
+        more = answer.metadata.more or ""
+
+
+def _selector(labels: Mapping[str, str] | None, *more: str) -> str:
+    return ",".join([*(f"{key}={value}" for key, value in (labels or {}).items()), *more])
 
 
 @contextlib.contextmanager
@@ -144,25 +267,36 @@ def explained(doing: str, where: str) -> Iterator[None]:
     """Turn what goes wrong inside the block into one of our errors."""
     try:
         yield
-    except ApiError as error:
-        status = error.status
-        raise refusal(status.code or 0, status.message or status.reason or "", doing, where) from error
-    except httpx2.HTTPStatusError as error:
-        raise refusal(error.response.status_code, error.response.text, doing, where) from error
-    except httpx2.HTTPError as error:
+    except ApiException as error:
+        raise refusal(error.status or 0, _message(error), doing, where) from error
+    except HTTPError as error:
         raise unreachable(where, error) from error
-    except ConfigError as error:
+    except ConfigException as error:
         raise NoAccessError(f"{doing}: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        # A certificate that is no certificate, or a file of the kubeconfig that is not there.
+        raise NoAccessError(f"the credentials for {where} cannot be used: {' '.join(str(error).split())}") from error
     except msgspec.MsgspecError as error:
         raise ClusterError(f"{doing}: {where} answered with something that is not Kubernetes' API ({error})") from error
-    except (OSError, ValueError) as error:
-        # A certificate that is no certificate, a login program that is not installed or answers nonsense.
-        raise NoAccessError(f"the credentials for {where} cannot be used: {' '.join(str(error).split())}") from error
+
+
+def _message(error: ApiException) -> str:
+    """What the API says: a Status in JSON, or whatever stands in front of it."""
+    body: Any = error.body
+    if isinstance(body, bytes):
+        body = body.decode("utf-8", "replace")
+    try:
+        status = json.loads(body)
+    except (ValueError, TypeError, RecursionError):
+        status = None
+    said = status.get("message") or status.get("reason") if isinstance(status, dict) else body
+    return str(said or error.reason or "")
 
 
 def unreachable(where: str, error: Exception) -> UnreachableError | NoAccessError:
     """Nobody answered; a certificate that does not fit will not fit later either."""
-    reason = " ".join(str(error).split()) or type(error).__name__
+    cause = getattr(error, "reason", None) or error  # of urllib3, which says first how often it tried
+    reason = re.sub(r"^\w+\([^)]*\): ", "", " ".join(str(cause).split())) or type(error).__name__
     if "CERTIFICATE_VERIFY_FAILED" in reason:
         return NoAccessError(f"{where} has a certificate that is not trusted here ({reason}); name its CA")
     return UnreachableError(f"{where} cannot be reached: {reason}; is the address right, and is it up?")

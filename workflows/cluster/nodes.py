@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from lightkube.resources.core_v1 import Node
-from lightkube.utils.quantity import parse_quantity
+from kubernetes.utils.quantity import parse_quantity  # type: ignore[import-untyped]  # the stubs lack it
+
+from workflows.cluster.objects import Node
 
 Tolerations = Sequence[Mapping[str, Any]]
 
@@ -15,15 +16,14 @@ _KEEP_PODS_AWAY = ("NoSchedule", "NoExecute")
 
 def is_ready(node: Node) -> bool:
     """Whether the scheduler would put a pod there at all."""
-    if node.spec is not None and node.spec.unschedulable:
+    if node.spec.unschedulable:
         return False
-    conditions = (node.status.conditions if node.status else None) or []
-    return any(condition.type == "Ready" and condition.status == "True" for condition in conditions)
+    return any(condition.type == "Ready" and condition.status == "True" for condition in node.status.conditions or ())
 
 
 def name_of(node: Node) -> str:
     """Its name."""
-    return (node.metadata.name if node.metadata else None) or ""
+    return node.metadata.name
 
 
 def enumerated(names: Sequence[str]) -> str:
@@ -34,21 +34,24 @@ def enumerated(names: Sequence[str]) -> str:
 
 def labels_of(node: Node) -> Mapping[str, str]:
     """Its labels."""
-    return (node.metadata.labels if node.metadata else None) or {}
+    return node.metadata.labels or {}
 
 
 def allocatable(node: Node, resource: str) -> Decimal:
     """What all its pods together may ask for. A resource that a node does not name it does not have."""
-    text = ((node.status.allocatable if node.status else None) or {}).get(resource)
-    return parse_quantity(text) or Decimal(0)
+    return quantity((node.status.allocatable or {}).get(resource))
+
+
+def quantity(text: str | None) -> Decimal:
+    """A quantity of Kubernetes, such as `500m` or `2Gi`; 0 without one. ValueError: it is none."""
+    return Decimal(0) if text is None else Decimal(parse_quantity(text))
 
 
 def untolerated(node: Node, tolerations: Tolerations) -> list[str]:
     """Its taints that keep a pod with these tolerations away."""
-    taints = (node.spec.taints if node.spec else None) or []
     return [
         f"{taint.key}={taint.value or ''}:{taint.effect}"
-        for taint in taints
+        for taint in node.spec.taints or ()
         # A node that is not ready or closed carries such a taint for that time; that is said already.
         if taint.effect in _KEEP_PODS_AWAY and not taint.key.startswith("node.kubernetes.io/")
         if not any(_tolerates(toleration, taint.key, taint.value or "", taint.effect) for toleration in tolerations)

@@ -10,7 +10,8 @@ from decimal import Decimal
 from typing import Any
 
 import yaml
-from lightkube.utils.quantity import parse_quantity
+
+from workflows.cluster.nodes import quantity
 
 ROLE_LABEL = "app.kubernetes.io/component"
 """On a step: its name among `roles` of the chart's values."""
@@ -178,7 +179,7 @@ def _container(
 
 def _quantity(text: Any, none: Sequence[str]) -> Decimal:  # noqa: ANN401 - what YAML gives
     try:
-        return parse_quantity(str(text)) or Decimal(0)
+        return quantity(str(text))
     except ValueError:
         # `{{=asInt(workflow.parameters['gpu-count'])}}`
         return Decimal(0 if any(name in str(text) for name in none) else 1)

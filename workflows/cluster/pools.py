@@ -5,16 +5,14 @@ None here and said to be unknown.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-
-from lightkube.resources.core_v1 import Node, Pod
-from lightkube.utils.quantity import parse_quantity
+from typing import TypeVar
 
 from run_config.installation import Installation, NodePool
 from run_config.parameters import TEMPLATES
 from workflows.cluster.errors import ForbiddenError, NotThereError
-from workflows.cluster.kubernetes import GOING_ON, Kind, Kubernetes, Workflow
+from workflows.cluster.kubernetes import Kubernetes
 from workflows.cluster.nodes import (
     Tolerations,
     allocatable,
@@ -22,9 +20,13 @@ from workflows.cluster.nodes import (
     is_ready,
     labels_of,
     name_of,
+    quantity,
     untolerated_by_any,
 )
+from workflows.cluster.objects import Container, Node, Pod
 from workflows.cluster.pod_needs import TRAINING, PodNeeds, TemplateNeeds, needs_of
+
+Seen = TypeVar("Seen")
 
 UNLIMITED = 1_000_000
 """What the chart gives a pool without a limit where others have one."""
@@ -84,7 +86,7 @@ def pool_states(
     `training`: the pods that go to a pool. Without them only the pools' own tolerations are known, of more that
     the chart may give them.
     """
-    nodes, pods = _seen(cluster, Node), _seen(cluster, Pod)
+    nodes, pods = _seen(cluster.nodes), _seen(cluster.pods_everywhere)
     holding, waiting = _semaphores(cluster)
     tolerations: list[Tolerations] = [pod.tolerations for pod in training]
     if not training:
@@ -109,9 +111,9 @@ def pool_states(
     return states
 
 
-def _seen(cluster: Kubernetes, kind: type[Kind]) -> list[Kind] | None:
+def _seen(read: Callable[[], list[Seen]]) -> list[Seen] | None:
     try:
-        return cluster.listed(kind, everywhere=True)
+        return read()
     except ForbiddenError:
         return None
 
@@ -125,7 +127,7 @@ def _limit(pool: NodePool, text: str | None) -> int | None:
 def _semaphores(cluster: Kubernetes) -> tuple[Counter[str] | None, Counter[str] | None]:
     """Key of the ConfigMap → how many steps hold it, and how many wait for it."""
     try:
-        workflows = cluster.listed(Workflow, labels=GOING_ON)
+        workflows = list(cluster.workflows(unfinished=True))
     except ForbiddenError:
         return None, None
     holding: Counter[str] = Counter()
@@ -175,26 +177,17 @@ def _gpus(node: Node, resource: str) -> int:
 
 def _taken(node: Node, pods: Iterable[Pod], resource: str) -> int:
     return sum(
-        _asked(pod, resource)
-        for pod in pods
-        if pod.spec is not None
-        and pod.spec.nodeName == name_of(node)
-        and not (pod.status and pod.status.phase in _OVER)
+        _asked(pod, resource) for pod in pods if pod.spec.node_name == name_of(node) and pod.status.phase not in _OVER
     )
 
 
 def _asked(pod: Pod, resource: str) -> int:
     """What a pod reserves: its containers together, or its hungriest init container."""
-    assert pod.spec is not None
-    main = [_whole((one.resources.limits or {}).get(resource)) for one in pod.spec.containers if one.resources]
-    first = [
-        _whole((one.resources.limits or {}).get(resource)) for one in pod.spec.initContainers or () if one.resources
-    ]
-    return max(sum(main), max(first, default=0))
 
+    def limits(containers: Iterable[Container] | None) -> list[int]:
+        return [int(quantity((one.resources.limits or {}).get(resource))) for one in containers or ()]
 
-def _whole(quantity: str | None) -> int:
-    return int(parse_quantity(quantity) or 0)
+    return max(sum(limits(pod.spec.containers)), max(limits(pod.spec.init_containers), default=0))
 
 
 HEAD = ("POOL", "TITLE", "NODES", "GPUS", "A RUN TAKES", "RUNS", "TAINTS")

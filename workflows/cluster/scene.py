@@ -8,7 +8,7 @@ from run_config.errors import ConfigError
 from run_config.installation import Installation, parse_installation
 from run_config.parameters import TEMPLATES
 from workflows.cluster.errors import ForbiddenError, NotThereError
-from workflows.cluster.kubernetes import Kubernetes, WorkflowTemplate
+from workflows.cluster.kubernetes import Kubernetes
 from workflows.cluster.pod_needs import TemplateNeeds, needs_of
 from workflows.cluster.templates import CONFIG_MAP, SETTINGS_KEY, Template, read_template
 
@@ -40,7 +40,7 @@ def look(cluster: Kubernetes) -> Scene:
 
     Raises NoSuchKindError without Argo; ForbiddenError when the caller may not list templates.
     """
-    trees = {tree["metadata"]["name"]: tree for tree in cluster.listed(WorkflowTemplate)}
+    trees = {tree["metadata"]["name"]: tree for tree in cluster.templates()}
     trees = {name: trees[name] for name in TEMPLATES if name in trees}
     templates = {name: read_template(tree) for name, tree in trees.items()}
     config_map = next((template.config_map for template in templates.values()), CONFIG_MAP)
