@@ -1,20 +1,20 @@
 """Signed permissions: a user whom CVAT let see a subject may have it exported, for an hour, or annotated.
 
 `detr1.<payload>.<HMAC-SHA256>`, both parts base64url without padding; the payload is JSON with subject, user,
-purpose, and the second at which it ends. One that is for an export annotates nothing. The key is shared by
-the bridge, which signs, and the steps that ask CVAT with the service account's token. Whoever may submit
-workflows but has no signature gets nothing.
+purpose, and the second at which it expires. A grant for an export does not permit annotating. The bridge signs; the
+steps that call CVAT with the service account's token verify with the same key. Without a signature, the right to
+submit workflows gives no access to CVAT's data.
 """
 
-import base64
-import binascii
 import hashlib
-import hmac
 import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+
+from itsdangerous import BadSignature, Signer
+from itsdangerous.encoding import base64_decode, base64_encode
 
 from cvat_bridge.errors import BridgeError, GrantError
 from cvat_bridge.subject import Subject
@@ -44,8 +44,8 @@ class Grant:
 def sign(grant: Grant, key: bytes) -> str:
     """The text that stands for the grant in a parameter."""
     content = {"subject": str(grant.subject), "user": grant.user, "expires": grant.expires, "purpose": grant.purpose}
-    payload = _encode(json.dumps(content, separators=(",", ":")).encode())
-    return f"{VERSION}.{payload}.{_encode(_mac(payload, key))}"
+    payload = base64_encode(json.dumps(content, separators=(",", ":"))).decode()
+    return _signer(key).sign(f"{VERSION}.{payload}").decode()
 
 
 def verify(
@@ -64,14 +64,12 @@ def verify(
     version, _, rest = text.partition(".")
     payload, _, mac = rest.partition(".")
     if version != VERSION or not payload or not mac:
-        raise GrantError(f"cvat-grant is missing or is none: {_ASK_AGAIN}; nobody types it by hand")
+        raise GrantError(f"cvat-grant is missing or malformed: {_ASK_AGAIN}; the CVAT form creates it")
     try:
-        right = hmac.compare_digest(_decode(mac), _mac(payload, key))
-    except (binascii.Error, ValueError):
-        right = False
-    if not right:
-        raise GrantError(f"cvat-grant was not signed by this installation, or was changed: {_ASK_AGAIN}")
-    content = json.loads(_decode(payload))
+        _signer(key).unsign(text)
+    except BadSignature as error:
+        raise GrantError(f"cvat-grant was not signed by this installation, or was changed: {_ASK_AGAIN}") from error
+    content = json.loads(base64_decode(payload))
     signed_for = Purpose(content["purpose"])
     grant = Grant(Subject.parse(content["subject"]), content["user"], content["expires"], signed_for)
     if grant.purpose is not purpose:
@@ -97,13 +95,5 @@ def signing_key(text: str | None) -> bytes:
     return key
 
 
-def _mac(payload: str, key: bytes) -> bytes:
-    return hmac.new(key, f"{VERSION}.{payload}".encode(), hashlib.sha256).digest()
-
-
-def _encode(content: bytes) -> str:
-    return base64.urlsafe_b64encode(content).decode().rstrip("=")
-
-
-def _decode(text: str) -> bytes:
-    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+def _signer(key: bytes) -> Signer:
+    return Signer(key, key_derivation="none", digest_method=hashlib.sha256)
