@@ -1,24 +1,21 @@
 """How far the step is: lines in the log, and Argo's progress file."""
 
-import contextlib
-import os
 import sys
 import time
-from pathlib import Path
+
+from run_config.argo_progress import ArgoProgress
 
 EVERY_S = 30.0
-SCALE = 100
 
 
 class ExportProgress:
     """One for the step. A line that says the same again comes at most every EVERY_S seconds."""
 
-    def __init__(self, exports: int, argo_file: str | None = None) -> None:
+    def __init__(self, exports: int) -> None:
         self._exports = max(1, exports)
         self._done = 0
         self._last, self._said_at = "", 0.0
-        path = os.environ.get("ARGO_PROGRESS_FILE") if argo_file is None else argo_file
-        self._argo = Path(path) if path else None
+        self._argo = ArgoProgress(parts=self._exports)
         self._tell_argo(0.0)
 
     def say(self, line: str) -> None:
@@ -39,9 +36,4 @@ class ExportProgress:
         self._tell_argo(0.0)
 
     def _tell_argo(self, part: float) -> None:
-        if self._argo is None:
-            return
-        reached = round((self._done + min(max(part, 0.0), 1.0)) * SCALE)
-        # The number is for a progress bar: a full disk must not end the export for it.
-        with contextlib.suppress(OSError):
-            self._argo.write_text(f"{min(reached, self._exports * SCALE)}/{self._exports * SCALE}\n", encoding="utf-8")
+        self._argo.tell(self._done + min(max(part, 0.0), 1.0), finished=self._done == self._exports)

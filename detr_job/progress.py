@@ -1,15 +1,12 @@
 """What people and machines see while a run trains: a bar in a terminal, lines in a log, Argo's progress file."""
 
-import contextlib
 import logging
-import os
 import sys
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-ARGO_SCALE = 100
+from run_config.argo_progress import ArgoProgress
 
 
 class ProgressReport:
@@ -18,8 +15,7 @@ class ProgressReport:
     def __init__(self) -> None:
         self.console = Console(stderr=True)
         self.bar: Progress | None = None
-        argo = os.environ.get("ARGO_PROGRESS_FILE")
-        self.argo_file = Path(argo) if argo else None
+        self._argo = ArgoProgress()
 
     def begin(self, done: float) -> None:
         """Training starts, or goes on with this part of it done (0…1)."""
@@ -36,7 +32,7 @@ class ProgressReport:
             self._task = self.bar.add_task("train", total=1.0, numbers="")
             self.bar.update(self._task, completed=done)
             self.bar.start()
-        self._tell_argo(done)
+        self._argo.tell(done)
 
     def update(self, done: float, line: str, short: str) -> None:
         """`line` goes to a log, `short` beside the bar."""
@@ -44,7 +40,7 @@ class ProgressReport:
             self.bar.update(self._task, completed=done, numbers=short)
         else:
             self.say(line)
-        self._tell_argo(done)
+        self._argo.tell(done)
 
     def end(self) -> None:
         """Remove the bar."""
@@ -58,14 +54,6 @@ class ProgressReport:
             self.bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
             print(line, file=sys.stderr, flush=True)
-
-    def _tell_argo(self, done: float) -> None:
-        """Argo reads N/M and shows it at the node. It must never say that all is done: predictions follow."""
-        if self.argo_file is not None:
-            part = min(int(ARGO_SCALE * done), ARGO_SCALE - 1)
-            # A picture for people: a full disk must not end the training that it is about.
-            with contextlib.suppress(OSError):
-                self.argo_file.write_text(f"{part}/{ARGO_SCALE}\n", encoding="ascii")
 
 
 class SayHandler(logging.Handler):

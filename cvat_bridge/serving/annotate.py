@@ -9,7 +9,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,10 +35,10 @@ from cvat_bridge.serving.new_shapes import Existing, Rectangle, attribute_values
 from cvat_bridge.settings import load_settings
 from cvat_bridge.subject import Subject
 from detr_job.inference import UnreadableImage, model_place
+from run_config.argo_progress import ArgoProgress
 from run_config.argo_text import leave_sentence
 from run_config.installation import permitted
 
-ARGO_SCALE = 100
 LINE_EACH_S = 10.0
 MOST_MESSAGE = 2000
 
@@ -99,8 +98,7 @@ class Progress:
     """Lines in the log, and Argo's file: at most 99 of 100, for the upload follows."""
 
     def __init__(self, environment: Mapping[str, str], total: int) -> None:
-        path = environment.get("ARGO_PROGRESS_FILE")
-        self._argo = Path(path) if path else None
+        self._argo = ArgoProgress(environment)
         self._total, self._said = max(total, 1), time.monotonic()
 
     def update(self, done: int, line: str) -> None:
@@ -109,10 +107,7 @@ class Progress:
         if now - self._said >= LINE_EACH_S:
             self._said = now
             say(line)
-        if self._argo is not None:
-            part = min(ARGO_SCALE * done // self._total, ARGO_SCALE - 1)
-            with suppress(OSError):
-                self._argo.write_text(f"{part}/{ARGO_SCALE}\n", encoding="ascii")
+        self._argo.tell(done / self._total)
 
 
 def say(line: str) -> None:

@@ -40,7 +40,7 @@ def packed(entries: Sequence[tuple[str | zipfile.ZipInfo, bytes]], compression: 
 
 def unpacked(store: ObjectStore, content: bytes) -> dict[str, bytes]:
     store.put_bytes(EXPORT.key, content)
-    unpack(store, EXPORT, "into", ExportProgress(1, ""))
+    unpack(store, EXPORT, "into", ExportProgress(1))
     return {info.key: store.get_bytes(info.key) for info in store.list("into")}
 
 
