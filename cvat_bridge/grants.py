@@ -67,7 +67,7 @@ def verify(
         raise GrantError(f"cvat-grant is missing or malformed: {_ASK_AGAIN}; the CVAT form creates it")
     try:
         _signer(key).unsign(text)
-    except BadSignature as error:
+    except (BadSignature, ValueError) as error:  # ValueError: it is no text that can be encoded
         raise GrantError(f"cvat-grant was not signed by this installation, or was changed: {_ASK_AGAIN}") from error
     content = json.loads(base64_decode(payload))
     signed_for = Purpose(content["purpose"])

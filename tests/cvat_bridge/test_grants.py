@@ -26,6 +26,7 @@ def test_a_signed_grant_comes_back():
         ("detr1.abc", SUBJECT, KEY, "is missing"),
         ("detr2." + sign(GRANT, KEY).partition(".")[2], SUBJECT, KEY, "is missing or malformed"),
         (sign(GRANT, KEY) + "A", SUBJECT, KEY, "was changed"),
+        (sign(GRANT, KEY) + "\udcff", SUBJECT, KEY, "was changed"),
         (sign(GRANT, KEY).replace(".", ".e", 1), SUBJECT, KEY, "was changed"),
         (sign(GRANT, b"another key, as long"), SUBJECT, KEY, "was not signed by this installation"),
         (sign(GRANT, KEY), Subject.tasks([9]), KEY, "is for task:8, not for task:9"),

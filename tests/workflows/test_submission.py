@@ -5,14 +5,18 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
 from tests.workflows.cluster_commands import Command, api, command
 from tests.workflows.fake_kubernetes import FakeKubernetes, Json
 from workflows.cli import RENDERED
+from workflows.cluster.errors import ClusterError
 from workflows.cluster.kubeconfig import find_access
+from workflows.cluster.kubernetes import explained
 
 __all__ = ["api", "command"]
 
@@ -239,6 +243,34 @@ def test_nobody_answering_is_a_fault_that_passes(
     ended = command("submit", "sums")
     assert ended.code == 75
     assert "http://127.0.0.1:9 cannot be reached" in ended.last
+
+
+@pytest.mark.parametrize(
+    ("user", "sentence"),
+    [
+        ({"token": "two\nlines"}, "the credentials for {url} cannot be used"),
+        ({"tokenFile": "nowhere"}, "cannot be used"),
+    ],
+)
+def test_credentials_that_cannot_be_used_are_one_sentence(
+    api: FakeKubernetes,
+    command: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    user: dict[str, str],
+    sentence: str,
+):
+    monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path / "config", **user)))
+    ended = command("submit", "sums")
+    assert (ended.code, len(ended.err.strip().splitlines())) == (2, 1)
+    assert sentence.format(url=api.url) in ended.last
+
+
+@pytest.mark.parametrize("content", [b"<html>login</html>", b'{"metadata": {"name": "\xff"}}', b"[" * 100_000, b"[]"])
+def test_an_answer_that_is_not_kubernetes_is_one_sentence(content: bytes):
+    sentence = r"^reading it: http://there answered with something that is not"
+    with pytest.raises(ClusterError, match=sentence), explained("reading it", "http://there"):
+        msgspec.json.decode(content, type=dict[str, Any])
 
 
 def test_without_a_kubeconfig_it_says_what_to_do(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -41,7 +41,7 @@ TIMEOUT_S = (5, 30)
 """To connect, and to wait for the next bytes."""
 
 UNFINISHED = "workflows.argoproj.io/completed notin (true)"
-"""Selects workflows that go on, and leaves finished ones unread; Argo sets the label a moment after the phase."""
+"""Label selector of unfinished workflows. Argo sets the label a moment after it sets the phase."""
 
 NO_ARGO = "this cluster has no Argo Workflows (its kinds are not defined); install it first, see docs/install.md"
 
@@ -273,11 +273,11 @@ def explained(doing: str, where: str) -> Iterator[None]:
         raise unreachable(where, error) from error
     except ConfigException as error:
         raise NoAccessError(f"{doing}: {' '.join(str(error).split())}") from error
-    except OSError as error:
-        # A certificate that is no certificate, or a file of the kubeconfig that is not there.
-        raise NoAccessError(f"the credentials for {where} cannot be used: {' '.join(str(error).split())}") from error
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ClusterError(f"{doing}: {where} answered with something that is not Kubernetes' API ({error})") from error
+    except (OSError, ValueError) as error:
+        # A certificate or key that is missing or malformed, or a token that no HTTP header can hold.
+        raise NoAccessError(f"the credentials for {where} cannot be used: {' '.join(str(error).split())}") from error
 
 
 def _message(error: ApiException) -> str:
