@@ -13,7 +13,7 @@ from object_store import NoSuchKey, ObjectStore
 from run_config.command_line import code_version
 from run_config.job import JobConfig
 from run_config.reference import value_of, with_values
-from run_config.stored_config import differences, keys_without_equal, stored_config
+from run_config.stored_config import differences, keys_without_a_value, stored_config
 
 FORMAT = 1
 RUN, METRICS = "run.json", "metrics.jsonl"
@@ -119,13 +119,13 @@ def _same_run(url: str, before: dict[str, Any], now: dict[str, Any]) -> None:
 
 
 def _settings(url: str, run: dict[str, Any]) -> JobConfig:
-    """What a run was started with."""
+    """The settings that a run was started with. JobError when this release cannot train with them as it did then."""
     stored = run.get("config", {})
-    unknown = keys_without_equal(stored)
+    unknown = keys_without_a_value(stored)
     if unknown:
         raise JobError(
-            f"{url} was started by the release {run.get('code_version', '')}, which did not have {', '.join(unknown)}: "
-            "finish it with that release, or choose another run name"
+            f"{url} was started by the release {run.get('code_version', '')}, which did not have "
+            f"{', '.join(unknown[:4])}: finish it with that release, or choose another run name"
         )
     return stored_config(stored, f"{url}/{RUN}")
 

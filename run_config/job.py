@@ -21,9 +21,10 @@ A_PLACE: dict[str, JsonValue] = {"place": True}
 
 
 def added_later(before: JsonValue) -> dict[str, JsonValue]:
-    """Mark a key that a release added. `before`: the value that does what releases without the key did.
+    """Mark a key that was added after the first release.
 
-    Runs of those releases resume with it, and their models are used with it (`stored_config.py`).
+    before: the value with which a job trains as it did in releases without the key. Runs and models of those
+    releases are read with it (`stored_config.py`).
     """
     return {"before": before}
 

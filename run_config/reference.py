@@ -13,11 +13,11 @@ import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from run_config.job import A_PLACE, DetrModel, JobConfig, TinyModel
+from run_config.job import DetrModel, JobConfig, TinyModel
 
 FAMILIES: dict[str, type[BaseModel]] = {"detr": DetrModel, "tiny": TinyModel}
 NO_VALUE = object()
-"""Of a key that is as old as the configuration, or that changes training whatever its value."""
+"""`Key.before` of a key that was there from the beginning, or for which no value trains as older releases did."""
 MARKER = "<!-- From here on written by `python -m run_config.reference`. -->"
 TABLE_HEAD = ("| key | value | default | meaning |", "|---|---|---|---|")
 
@@ -35,7 +35,7 @@ class Key:
     place: bool = False
     """Whether its value names a place to read."""
     before: object = NO_VALUE
-    """The value that does what releases without this key did."""
+    """The value with which a job trains as it did in releases without this key."""
 
     @property
     def section(self) -> str:
@@ -66,7 +66,7 @@ def _leaves(record: BaseModel, prefix: str, family: str) -> Iterator[Key]:
             assert info.description, f"the key {prefix}{name} has no description"
             kind = _kind(info.annotation, list(info.metadata))
             marks = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-            place, before = marks.keys() >= A_PLACE.keys(), marks.get("before", NO_VALUE)
+            place, before = bool(marks.get("place")), marks.get("before", NO_VALUE)
             yield Key(prefix + name, family, kind, default, info.description, place, before)
 
 

@@ -1,6 +1,6 @@
-"""Configurations that runs and models have stored, read by this release or by a later one.
+"""Read the configuration that a run or a model stored, possibly in an older release.
 
-A key that is added to `job.py` says with `added_later` which value does what releases without the key did.
+A key that was added since states its value for older releases (`added_later` in `job.py`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ from run_config.reference import NO_VALUE, Key, keys, set_value
 
 
 def stored_config(tree: Mapping[str, Any], where: str) -> JobConfig:
-    """The configuration that a release stored; keys that it did not know get the value that does what it did.
+    """The stored configuration. Keys that it lacks get the value that they state for older releases.
 
     Raises ConfigError, beginning with `where`: a key that this release does not know, or a value out of bounds.
     """
@@ -24,8 +24,8 @@ def stored_config(tree: Mapping[str, Any], where: str) -> JobConfig:
     return checked(filled, where)
 
 
-def keys_without_equal(tree: Mapping[str, Any]) -> tuple[str, ...]:
-    """Keys that a stored configuration lacks, and for which no value does what its release did."""
+def keys_without_a_value(tree: Mapping[str, Any]) -> tuple[str, ...]:
+    """Keys that a stored configuration lacks and that state no value for older releases."""
     return tuple(key.name for key in _missing(tree) if key.before is NO_VALUE)
 
 

@@ -229,7 +229,7 @@ def test_out_of_memory_is_told_from_other_faults(error: Exception, is_one: bool)
 PREDICT = """
 import resource, sys
 from pathlib import Path
-import torch._dynamo  # imported by the first model: it must not be what the memory is too small for
+import torch._dynamo  # a first model imports it; here before memory is limited
 from detr_job import cli, inference
 lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
 limit = int(lines["VmData"].split()[0]) * 1024 + (60 << 20)

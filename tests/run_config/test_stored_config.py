@@ -7,7 +7,7 @@ import pytest
 from run_config.errors import ConfigError
 from run_config.job import Data, Loss, added_later
 from run_config.presets import load_job_config
-from run_config.stored_config import differences, keys_without_equal, stored_config
+from run_config.stored_config import differences, keys_without_a_value, stored_config
 
 
 @pytest.fixture
@@ -24,17 +24,17 @@ def test_a_key_that_was_added_later_gets_the_value_that_it_states(
     monkeypatch.setattr(Loss.model_fields["no_object"], "json_schema_extra", added_later(0.7))
     config = stored_config(older, "run.json")
     assert config.loss.no_object == 0.7
-    assert "loss.no_object" not in keys_without_equal(older)
-    assert "data.augmentation.flip" in keys_without_equal(older)
+    assert "loss.no_object" not in keys_without_a_value(older)
+    assert "data.augmentation.flip" in keys_without_a_value(older)
     assert "no_object" not in older["loss"]
 
 
 def test_a_key_may_state_that_nothing_was_there(monkeypatch: pytest.MonkeyPatch) -> None:
     tree = load_job_config("tiny").model_dump(mode="json")
     del tree["data"]["cache"]
-    assert keys_without_equal(tree) == ("data.cache",)
+    assert keys_without_a_value(tree) == ("data.cache",)
     monkeypatch.setattr(Data.model_fields["cache"], "json_schema_extra", added_later(True))
-    assert keys_without_equal(tree) == ()
+    assert keys_without_a_value(tree) == ()
     assert stored_config(tree, "run.json").data.cache
 
 
@@ -42,7 +42,7 @@ def test_a_present_release_reads_what_it_wrote() -> None:
     for preset in ("tiny", "detr-r50"):
         config = load_job_config(preset)
         tree = config.model_dump(mode="json")
-        assert keys_without_equal(tree) == ()
+        assert keys_without_a_value(tree) == ()
         assert stored_config(tree, preset) == config
 
 

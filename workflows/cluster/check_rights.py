@@ -6,7 +6,6 @@ from typing import Any
 from workflows.cluster.artifact_repository import read_repository, repository_reference
 from workflows.cluster.errors import ForbiddenError, NotThereError
 from workflows.cluster.findings import Finding, fail, ok, unknown, warn
-from workflows.cluster.objects import Role
 from workflows.cluster.scene import Scene
 
 ARGO = "argoproj.io"
@@ -76,13 +75,13 @@ def _account_may(scene: Scene, account: str, group: str, resource: str, verb: st
 def _by_roles(scene: Scene, account: str, group: str, resource: str, verb: str) -> bool | None:
     try:
         bindings: list[Any] = list(scene.cluster.role_bindings())
-        rules = {("Role", _name(one)): one.rules for one in scene.cluster.roles()}
+        rules = {("Role", one.metadata.name): one.rules for one in scene.cluster.roles()}
     except ForbiddenError:
         return None
     whole = True
     try:
         bindings += scene.cluster.cluster_role_bindings()
-        rules |= {("ClusterRole", _name(one)): one.rules for one in scene.cluster.cluster_roles()}
+        rules |= {("ClusterRole", one.metadata.name): one.rules for one in scene.cluster.cluster_roles()}
     except ForbiddenError:
         whole = False
     for binding in bindings:
@@ -110,10 +109,6 @@ def _is_account(subject: Any, account: str, namespace: str) -> bool:  # noqa: AN
 
 def _matches(wanted: str, have: Sequence[str] | None) -> bool:
     return wanted in (have or ()) or "*" in (have or ())
-
-
-def _name(role: Role) -> str:
-    return role.metadata.name
 
 
 def secrets(scene: Scene) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from run_config.installation import NodePool
 from workflows.cluster.findings import Finding, fail, ok, unknown, warn
-from workflows.cluster.nodes import allocatable, labels_of, name_of, untolerated
+from workflows.cluster.nodes import allocatable, labels_of, untolerated
 from workflows.cluster.objects import Node
 from workflows.cluster.pod_needs import EXPRESSION, PodNeeds
 from workflows.cluster.scene import Scene
@@ -130,7 +130,8 @@ def _placed(
             has = {resource: allocatable(best, resource) for resource in asks}
             yield fail(
                 subject,
-                f"asks for {_listed(asks)}; the largest node that it may go to, {name_of(best)}, has {_listed(has)}",
+                f"asks for {_listed(asks)}; the largest node that it may go to, {best.metadata.name}, "
+                f"has {_listed(has)}",
                 f"lower {role}.resources in the chart's values, or add a larger node",
             )
 

@@ -104,7 +104,7 @@ def _from_files(paths: list[Path], context: str | None) -> Access:
         raise NoAccessError(f"{source} has no context {chosen}; there are {names}")
     configuration = _configuration()
     try:
-        with _complaints_raised():
+        with _logged_errors_raised():
             _FILES.KubeConfigLoader(merged.config, active_context=chosen).load_and_set(configuration)
         tree = merged.config["contexts"].get_with_name(chosen)["context"]
         cluster = merged.config["clusters"].get_with_name(tree["cluster"])["cluster"]
@@ -124,13 +124,13 @@ def _configuration() -> Any:  # noqa: ANN401 - a Configuration, of which the stu
 
 
 @contextmanager
-def _complaints_raised() -> Iterator[None]:
-    """A login program that fails is an error: the library logs it, and would go on without credentials."""
-    complaints: list[str] = []
+def _logged_errors_raised() -> Iterator[None]:
+    """Raise what the library only logs: after a login program failed, it would go on without credentials."""
+    errors: list[str] = []
 
     class Kept(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            complaints.append(record.getMessage())
+            errors.append(record.getMessage())
 
     root, kept = logging.getLogger(), Kept(logging.ERROR)
     others, root.handlers = root.handlers, [kept]
@@ -138,8 +138,8 @@ def _complaints_raised() -> Iterator[None]:
         yield
     finally:
         root.handlers = others
-    if complaints:
-        raise ConfigException(f"its login program failed: {complaints[0]}")
+    if errors:
+        raise ConfigException(f"its login program failed: {errors[0]}")
 
 
 def _line(error: Exception) -> str:

@@ -21,11 +21,6 @@ def is_ready(node: Node) -> bool:
     return any(condition.type == "Ready" and condition.status == "True" for condition in node.status.conditions or ())
 
 
-def name_of(node: Node) -> str:
-    """Its name."""
-    return node.metadata.name
-
-
 def enumerated(names: Sequence[str]) -> str:
     """The nodes of a line: a cluster may have hundreds."""
     more = len(names) - _NAMED
@@ -43,7 +38,7 @@ def allocatable(node: Node, resource: str) -> Decimal:
 
 
 def quantity(text: str | None) -> Decimal:
-    """A quantity of Kubernetes, such as `500m` or `2Gi`; 0 without one. ValueError: it is none."""
+    """A quantity of Kubernetes, such as `500m` or `2Gi`, as a number; 0 for None. ValueError: it is malformed."""
     return Decimal(0) if text is None else Decimal(parse_quantity(text))
 
 

@@ -19,7 +19,6 @@ from workflows.cluster.nodes import (
     enumerated,
     is_ready,
     labels_of,
-    name_of,
     quantity,
     untolerated_by_any,
 )
@@ -153,9 +152,9 @@ def _with_nodes(
 ) -> PoolState:
     """`whole`: the tolerations are all that training pods have."""
     ready = [node for node in nodes if is_ready(node)]
-    taints = {name_of(node): found for node in ready if (found := untolerated_by_any(node, tolerations))}
+    taints = {node.metadata.name: found for node in ready if (found := untolerated_by_any(node, tolerations))}
     known = whole or not taints
-    usable = [node for node in ready if not whole or name_of(node) not in taints]
+    usable = [node for node in ready if not whole or node.metadata.name not in taints]
     free = None
     if pods is not None:
         free = [_gpus(node, state.gpu_resource) - _taken(node, pods, state.gpu_resource) for node in usable]
@@ -177,7 +176,9 @@ def _gpus(node: Node, resource: str) -> int:
 
 def _taken(node: Node, pods: Iterable[Pod], resource: str) -> int:
     return sum(
-        _asked(pod, resource) for pod in pods if pod.spec.node_name == name_of(node) and pod.status.phase not in _OVER
+        _asked(pod, resource)
+        for pod in pods
+        if pod.spec.node_name == node.metadata.name and pod.status.phase not in _OVER
     )
 
 
