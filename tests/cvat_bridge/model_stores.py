@@ -152,6 +152,6 @@ def serving(app: Any) -> Iterator[tuple[str, asyncio.AbstractEventLoop]]:
         yield f"http://127.0.0.1:{port}", loop
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join()
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()

@@ -183,7 +183,7 @@ def listening(app: Any, lifespan: str = "on", **options: Any) -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join()
         listener.close()
 
 
