@@ -14,12 +14,12 @@ from typing import Any, Self
 
 import httpx
 
-from cvat_bridge.cvat_api import trust
-from cvat_bridge.errors import CvatRefusedError, CvatTokenError, CvatUnavailableError
 from cvat_bridge.metrics import Metrics
-from cvat_bridge.no_cookies import keep_no_cookies
-from cvat_bridge.settings import Cvat
-from cvat_bridge.subject import Kind
+from cvat_client.api import trust
+from cvat_client.errors import CvatRefusedError, CvatTokenError, CvatUnavailableError
+from cvat_client.no_cookies import keep_no_cookies
+from cvat_client.settings import Cvat
+from cvat_client.subject import Kind
 
 TIMEOUT_S = 10.0
 MOST_BYTES = 8 * 2**20

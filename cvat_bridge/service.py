@@ -8,13 +8,13 @@ from typing import Self
 from cvat_bridge.access import KEEP_S, Access
 from cvat_bridge.cluster import Cluster
 from cvat_bridge.cvat_questions import CvatQuestions, Token
-from cvat_bridge.grants import signing_key
 from cvat_bridge.metrics import Metrics
-from cvat_bridge.run_files import RunFiles
-from cvat_bridge.run_views import RunViews
-from cvat_bridge.settings import BridgeSettings
-from cvat_bridge.submit_run import Submitter
-from cvat_bridge.webhooks import Webhooks
+from cvat_bridge.runs.run_files import RunFiles
+from cvat_bridge.runs.run_views import RunViews
+from cvat_bridge.runs.submit_run import Submitter
+from cvat_bridge.webhooks.triggered_runs import Webhooks
+from cvat_client.grants import signing_key
+from cvat_client.settings import BridgeSettings
 from run_config.installation import Installation
 from workflows.cluster.kubernetes import Kubernetes
 

@@ -14,7 +14,7 @@ import pytest
 from cvat_bridge.access import KEEP_S
 from cvat_bridge.cvat_questions import CvatQuestions, Session
 from cvat_bridge.metrics import Metrics
-from cvat_bridge.settings import Cvat
+from cvat_client.settings import Cvat
 from tests.cvat_bridge.running_bridge import ORIGIN, Bridge, bridge, kubernetes, listening, serving, store, until
 from tests.cvat_double.server import CvatDouble
 from tests.workflows.fake_kubernetes import FakeKubernetes

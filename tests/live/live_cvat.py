@@ -16,11 +16,11 @@ from cvat_sdk import models
 from cvat_sdk.core.client import Client
 from cvat_sdk.core.proxies.tasks import ResourceType
 
-from cvat_bridge.cvat_api import CvatApi
-from cvat_bridge.grants import Grant, Purpose, sign
-from cvat_bridge.serving.cvat_tasks import connect
-from cvat_bridge.settings import Cvat
-from cvat_bridge.subject import Subject
+from cvat_client.api import CvatApi
+from cvat_client.grants import Grant, Purpose, sign
+from cvat_client.settings import Cvat
+from cvat_client.subject import Subject
+from cvat_steps.annotated_tasks import connect
 from tests.cvat_double.drawing import LABELS, drawn
 
 IMAGES = 6
