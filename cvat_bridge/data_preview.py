@@ -15,9 +15,9 @@ from typing import Any
 import anyio.to_thread
 
 from cvat_bridge.access import Seen
-from cvat_bridge.cvat_questions import CvatQuestions, whole_number
 from cvat_bridge.http.schemas import DrawnClass, DrawnNote, DrawnSubject, DrawnTask
 from cvat_client.errors import CvatRefusedError, CvatUnavailableError
+from cvat_client.questions import CvatQuestions, whole_number
 from cvat_client.subject import Kind
 
 log = logging.getLogger(__name__)

@@ -18,10 +18,24 @@ class CvatRefusedError(BridgeError):
 
 
 class CvatTokenError(CvatRefusedError):
-    """CVAT does not accept the token: it is wrong, expired, or was taken back."""
+    """CVAT does not accept the token or the session: it is wrong, has expired or was revoked."""
 
 
 class CvatUnavailableError(BridgeError):
     """CVAT cannot be reached or is overloaded; it passes."""
 
     exit_code = PASSING_FAULT
+
+
+class CvatAddressError(CvatUnavailableError):
+    """CVAT cannot be reached with `cvat.url` and `cvat.caFile` as they are set: waiting does not help."""
+
+    exit_code = WRONG_INPUT
+
+
+class UnclearError(CvatUnavailableError):
+    """CVAT answered, but the answer does not say whether somebody may do something."""
+
+
+class TooLargeError(CvatUnavailableError):
+    """CVAT's answer is longer than what is read."""

@@ -8,14 +8,14 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cvat_sdk import models  # type: ignore[import-untyped]
-
 from cvat_client import grants
+from cvat_client.api import CvatApi
 from cvat_client.errors import BridgeError, CvatRefusedError
+from cvat_client.patience import Patience
 from cvat_client.settings import load_settings
 from cvat_client.subject import Subject
 from cvat_steps import annotated_tasks
@@ -23,11 +23,10 @@ from cvat_steps.annotated_tasks import (
     AUTO,
     CvatTask,
     Label,
-    Patience,
+    Shape,
     UnreadableFrame,
     as_rectangle,
     batches,
-    connect,
     doubled,
     new_shape,
     task_ids,
@@ -130,22 +129,24 @@ def annotate(
     expired_too = settings.grants.accept_expired
     grants.verify(request.grant, subject, key, purpose=grants.Purpose.ANNOTATE, accept_expired=expired_too)
     place = permitted(request.store, {"trained-model": request.model})["trained-model"]
-    patience = Patience(settings.exports.save_for_s if patience_s is None else patience_s, say)
-    with tempfile.TemporaryDirectory(prefix="cvat-bridge-") as cache:
-        client = connect(settings.cvat, environment.get("CVAT_ACCESS_TOKEN", ""), Path(cache))
-        with client:
-            numbers = task_ids(client, subject, patience)
-            outcome = Outcome()
-            tasks = _open(numbers, lambda number: CvatTask(client, number, patience), outcome)
-            threshold = settings.models.threshold if request.threshold is None else request.threshold
-            detector = create(model_place(place, request.store), request.device, threshold)
-            say(detector.predictor.threshold_sentence(threshold))
-            matching = [(task, labels) for task in tasks if (labels := _labels(task, detector, outcome))]
-            if not matching:
-                raise BridgeError(" ".join(outcome.warnings) or f"{subject} has no tasks that can be annotated")
-            progress = Progress(environment, sum(len(task) for task, _ in matching))
-            for task, labels in matching:
-                _annotate_task(task, labels, detector, _run_name(place), existing, patience, outcome, progress)
+    longest_s = settings.exports.save_for_s if patience_s is None else patience_s
+    patience = Patience(longest_s, annotated_tasks.PACE, say)
+    with (
+        tempfile.TemporaryDirectory(prefix="cvat-bridge-") as folder,
+        CvatApi(settings.cvat, environment.get("CVAT_ACCESS_TOKEN")) as api,
+    ):
+        outcome = Outcome()
+        numbers = task_ids(api, subject, patience)
+        tasks = _open(numbers, lambda number: CvatTask(api, number, patience, Path(folder)), outcome)
+        threshold = settings.models.threshold if request.threshold is None else request.threshold
+        detector = create(model_place(place, request.store), request.device, threshold)
+        say(detector.predictor.threshold_sentence(threshold))
+        matching = [(task, labels) for task in tasks if (labels := _labels(task, detector, outcome))]
+        if not matching:
+            raise BridgeError(" ".join(outcome.warnings) or f"{subject} has no tasks that can be annotated")
+        progress = Progress(environment, sum(len(task) for task, _ in matching))
+        for task, labels in matching:
+            _annotate_task(task, labels, detector, _run_name(place), existing, patience, outcome, progress)
     if outcome.cut:
         _warn(outcome, f"On {_count(outcome.cut, 'image')}: {detector.predictor.limit_sentence()}.")
     if not outcome.tasks:
@@ -264,7 +265,7 @@ def _upload(
     # These go last: a pod that is lost in between leaves both, and the next one takes both as old.
     # On images that could not be read nothing takes their place, so there they stay.
     replacing = existing is Existing.REPLACE_AUTOMATIC
-    old = [each for each in there if replacing and str(each.source) == AUTO and each.frame not in unread]
+    old = [each for each in there if replacing and each.source == AUTO and each.frame not in unread]
     going = {each.id for each in old}
     new = _missing(found, there, going)
     outcome.there += len(found) - len(new)
@@ -282,7 +283,7 @@ def _upload(
             if left:
                 task.add(new_shape(each, attributes(each)) for each in left)
 
-        patience.ask(task.title, add_what_is_missing, first_wait_s=annotated_tasks.WRITE_WAIT_S)
+        patience.ask(add_what_is_missing, pace=annotated_tasks.AFTER_WRITING)
     if lost:
         # CVAT may have been slower than the wait, and have both.
         task.remove(doubled(each for each in task.annotations().shapes if each.id not in before))
@@ -290,7 +291,7 @@ def _upload(
     outcome.removed += len(old)
 
 
-def _missing(found: list[Rectangle], there: list[models.LabeledShape], going: set[int]) -> list[Rectangle]:
+def _missing(found: list[Rectangle], there: Iterable[Shape], going: set[int]) -> list[Rectangle]:
     """Those that are not among what is there and stays; `going`: the ids of what will be removed."""
     stays = (as_rectangle(each) for each in there if each.id not in going)
     return not_there_yet(found, [box for box in stays if box is not None])

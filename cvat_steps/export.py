@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from cvat_client.api import CvatApi, Request, Started, one_line
+from cvat_client.api import CvatApi, Request, Started
+from cvat_client.connection import one_line
 from cvat_client.errors import BridgeError, CvatRefusedError
+from cvat_client.patience import Pace, Patience
 from cvat_client.settings import BridgeSettings
 from cvat_client.subject import Kind, Subject
 from cvat_steps.export_progress import ExportProgress
-from cvat_steps.export_wait import Pace, Patience
 from cvat_steps.export_zip import problem_of_zip
 from object_store import NoSuchKey, ObjectStore
 from run_config.errors import ConfigError

@@ -12,12 +12,12 @@ from types import FrameType
 from cvat_client.api import CvatApi
 from cvat_client.errors import BridgeError
 from cvat_client.grants import signing_key, verify
+from cvat_client.patience import Pace
 from cvat_client.settings import BridgeSettings, load_settings
 from cvat_client.subject import Subject
 from cvat_steps.export import ExportStep, planned, url_of
 from cvat_steps.export_progress import ExportProgress
 from cvat_steps.export_unpack import unpack
-from cvat_steps.export_wait import Pace
 from object_store import open_store
 from run_config.argo_text import leave_value
 from run_config.exit_codes import TERMINATED

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from cvat_client.api import one_line
+from cvat_client.connection import one_line
 from cvat_client.errors import BridgeError
 from cvat_steps.export import Export
 from cvat_steps.export_progress import ExportProgress

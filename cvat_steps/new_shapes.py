@@ -4,7 +4,7 @@ Values in, values out: nothing here talks to CVAT.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -59,11 +59,37 @@ def _area(box: Box) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """An attribute of a label: whether it takes a value is CVAT's rule."""
+    """An attribute of a label, with CVAT's rule for what it can be.
+
+    input_type: checkbox, number, radio, select or text. values: what can be chosen; of a number its lowest and
+    highest value and the step between, all of them whole.
+    """
 
     id: int
     name: str
-    takes: Callable[[str], bool]
+    input_type: str
+    values: tuple[str, ...] = ()
+
+    def takes(self, value: str) -> bool:
+        """Whether CVAT would accept the value."""
+        match self.input_type:
+            case "text":
+                return True
+            case "checkbox":
+                return value in ("true", "false")
+            case "radio" | "select":
+                return value in self.values
+            case "number":
+                return self._takes_number(value)
+        return False
+
+    def _takes_number(self, value: str) -> bool:
+        try:
+            lowest, highest, step = map(int, self.values)
+            number = int(value)
+        except ValueError:
+            return False
+        return step > 0 and lowest <= number <= highest and (number - lowest) % step == 0
 
 
 def attribute_values(attributes: Iterable[Attribute], model: str, score: float) -> dict[int, str]:

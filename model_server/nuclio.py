@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from cvat_client.connection import keep_no_cookies
 from cvat_client.errors import BridgeError
-from cvat_client.no_cookies import keep_no_cookies
 from run_config.exit_codes import PASSING_FAULT
 
 LIST_TIMEOUT_S = 5.0

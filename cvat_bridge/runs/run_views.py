@@ -10,7 +10,6 @@ from typing import Any
 
 from cvat_bridge.access import Access, Seen
 from cvat_bridge.cluster import Cluster, unfinished
-from cvat_bridge.cvat_questions import Session, whole_number
 from cvat_bridge.http.problems import NO_SUCH_RUN, Refusal
 from cvat_bridge.http.schemas import DrawnRun
 from cvat_bridge.runs import run_labels, run_state
@@ -18,6 +17,8 @@ from cvat_bridge.runs.run_files import Pin, Place, ReportFile, RunFiles
 from cvat_bridge.runs.run_state import Run
 from cvat_bridge.runs.submit_run import Started, Submitter, Wanted
 from cvat_bridge.templates.catalog import Fill, Offered
+from cvat_client.connection import Session
+from cvat_client.questions import whole_number
 from cvat_client.settings import BridgeSettings
 from cvat_client.subject import Kind, Subject
 from object_store import StoreError

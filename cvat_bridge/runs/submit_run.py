@@ -10,7 +10,6 @@ from typing import Any
 
 from cvat_bridge.access import Access, Seen
 from cvat_bridge.cluster import Cluster
-from cvat_bridge.cvat_questions import CvatQuestions, Session
 from cvat_bridge.data_preview import class_count
 from cvat_bridge.http.problems import Refusal
 from cvat_bridge.http.request_limits import Pace
@@ -20,6 +19,8 @@ from cvat_bridge.templates import third_party
 from cvat_bridge.templates.catalog import Fill, Offered
 from cvat_bridge.templates.fill_parameters import Filling, fill_in
 from cvat_client import grants
+from cvat_client.connection import Session
+from cvat_client.questions import CvatQuestions
 from cvat_client.settings import BridgeSettings
 from run_config.argo_text import without_tags
 from run_config.installation import Installation

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from cvat_bridge.cvat_questions import whole_number
+from cvat_client.questions import whole_number
 from cvat_client.settings import Event
 from cvat_client.subject import Subject
 

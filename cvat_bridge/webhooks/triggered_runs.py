@@ -15,7 +15,6 @@ from typing import Any
 
 from cvat_bridge.access import Seen, User
 from cvat_bridge.cluster import Cluster, unfinished
-from cvat_bridge.cvat_questions import CvatQuestions, Token, whole_number
 from cvat_bridge.http.problems import Refusal
 from cvat_bridge.metrics import Metrics
 from cvat_bridge.runs import run_labels
@@ -23,7 +22,9 @@ from cvat_bridge.runs.run_state import template_of
 from cvat_bridge.runs.submit_run import NOBODY, Submitter, Wanted
 from cvat_bridge.short_cache import ShortCache
 from cvat_bridge.webhooks.events import Told, is_old, is_signed, read_event
+from cvat_client.connection import Token
 from cvat_client.errors import BridgeError, CvatUnavailableError
+from cvat_client.questions import CvatQuestions, whole_number
 from cvat_client.settings import Event, Trigger
 from run_config.errors import ConfigError
 from run_config.json_text import read_json

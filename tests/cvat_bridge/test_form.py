@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from cvat_bridge.access import Seen, User
-from cvat_bridge.cvat_questions import Session
 from cvat_bridge.data_preview import Counted, count_boxes
 from cvat_bridge.templates.help_text import safe_html
+from cvat_client.connection import Session
 from cvat_client.subject import Subject
 from tests.cvat_bridge.running_bridge import Bridge, bridge, install, kubernetes, our_template, serving, store
 from tests.cvat_double.server import CvatDouble

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cvat_client.api import CvatApi, one_line
+from cvat_client.api import CvatApi
+from cvat_client.connection import one_line
 from cvat_client.errors import BridgeError, CvatRefusedError, CvatTokenError, CvatUnavailableError
 from cvat_client.settings import Cvat
 from cvat_client.subject import Kind
@@ -89,7 +90,7 @@ def test_the_token_is_not_taken_elsewhere(cvat: CvatDouble, api: CvatApi) -> Non
     elsewhere.start()
     try:
         cvat.faults.redirect_to = elsewhere.url
-        with pytest.raises(BridgeError, match=r"sends us to '127\.0\.0\.1:\d+', and a token is not taken there"):
+        with pytest.raises(BridgeError, match=r"redirects to '127\.0\.0\.1:\d+', and the token is not sent there"):
             api.get("users/self")
         assert elsewhere.seen == []
     finally:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from cvat_client.grants import Grant, sign
+from cvat_client.patience import Pace
 from cvat_client.subject import Subject
 from cvat_steps.export_command import Order, export
-from cvat_steps.export_wait import Pace
 from object_store import ObjectStore, open_store
 from tests.cvat_double import CvatDouble
 from tests.cvat_double.world import CloudStorage, Task

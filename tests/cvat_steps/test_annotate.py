@@ -1,4 +1,4 @@
-"""The step `annotate` through the real SDK: what it adds, what it leaves, and what it does when CVAT is not well."""
+"""The step `annotate` against the double: what it adds, what it leaves, and what it does when CVAT is not well."""
 
 import errno
 import json
@@ -15,10 +15,17 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from cvat_sdk.api_client import exceptions
 
-from cvat_client.errors import BridgeError, CvatRefusedError, CvatTokenError, CvatUnavailableError, GrantError
+from cvat_client.errors import (
+    BridgeError,
+    CvatAddressError,
+    CvatRefusedError,
+    CvatTokenError,
+    CvatUnavailableError,
+    GrantError,
+)
 from cvat_client.grants import Grant, Purpose, sign
+from cvat_client.patience import Pace
 from cvat_client.subject import Subject
 from cvat_steps import annotated_tasks
 from cvat_steps.annotate import AnnotateRequest, annotate
@@ -40,9 +47,8 @@ def one_thread() -> None:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(annotated_tasks, "FIRST_WAIT_S", 0.05)
-    monkeypatch.setattr(annotated_tasks, "LONGEST_WAIT_S", 0.1)
-    monkeypatch.setattr(annotated_tasks, "WRITE_WAIT_S", 0.05)
+    monkeypatch.setattr(annotated_tasks, "PACE", Pace(0.05, 0.1))
+    monkeypatch.setattr(annotated_tasks, "AFTER_WRITING", Pace(0.05, 0.1))
     monkeypatch.delenv("DETR_WORKFLOWS_SETTINGS", raising=False)
 
 
@@ -221,7 +227,7 @@ def test_an_upload_that_never_arrived_is_sent_again_before_the_old_ones_go(
     def add(self: annotated_tasks.CvatTask, shapes: Any) -> None:
         if fails:
             fails.pop()
-            raise exceptions.ApiException(status=503)
+            raise CvatUnavailableError("status 503")
         plain(self, shapes)
 
     monkeypatch.setattr(annotated_tasks.CvatTask, "add", add)
@@ -402,7 +408,7 @@ def test_shapes_that_arrive_after_another_try_are_not_there_twice(task: Task, st
         shapes = list(shapes)
         if not late:
             late.extend(shapes)
-            raise exceptions.ApiException(status=504)
+            raise CvatUnavailableError("status 504")
         plain(self, shapes)
         plain(self, late)
 
@@ -435,14 +441,16 @@ def test_a_full_disk_is_a_sentence(task: Task, step: Callable[..., Step], monkey
 
 def test_cvat_away_for_too_long_passes(cvat: CvatDouble, task: Task, step: Callable[..., Step]):
     cvat.faults.bad_gateway = True
-    with pytest.raises(CvatUnavailableError, match="CVAT gave no answer") as caught:
+    with pytest.raises(
+        CvatUnavailableError, match=r"with the status 502, for 0 s now: the step ends and is tried again"
+    ) as caught:
         step(task).runs(patience_s=0.2)
     assert caught.value.exit_code == 75
 
 
 def test_a_token_that_cvat_does_not_accept_is_a_sentence(cvat: CvatDouble, task: Task, step: Callable[..., Step]):
     cvat.revoke(cvat.service)
-    with pytest.raises(CvatTokenError, match="CVAT does not accept CVAT_ACCESS_TOKEN") as caught:
+    with pytest.raises(CvatTokenError, match="CVAT does not accept the service account's access token") as caught:
         step(task).runs()
     assert caught.value.exit_code == 2
     assert cvat.service.token not in str(caught.value)
@@ -453,17 +461,18 @@ def test_a_token_that_cvat_does_not_accept_is_a_sentence(cvat: CvatDouble, task:
 def test_a_redirect_is_not_followed(cvat: CvatDouble, task: Task, step: Callable[..., Step]):
     with running() as elsewhere:
         cvat.faults.redirect_to = elsewhere.url
-        with pytest.raises(CvatRefusedError, match="leads elsewhere"):
+        with pytest.raises(CvatAddressError, match=r"redirects to .* set cvat\.url") as caught:
             step(task).runs()
+        assert caught.value.exit_code == 2
         assert elsewhere.seen == []
 
 
 def test_a_task_that_the_account_may_not_see_is_a_sentence(cvat: CvatDouble, task: Task, step: Callable[..., Step]):
-    with pytest.raises(CvatRefusedError, match=f"task {task.id}: CVAT has none, or does not let"):
+    with pytest.raises(CvatRefusedError, match=rf"CVAT does not let the service account do this.*\(tasks/{task.id}: "):
         step(task, environment={"CVAT_ACCESS_TOKEN": cvat.bob.token}).runs()
     one = step(task)
     one.subject = "task:999999"
-    with pytest.raises(CvatRefusedError, match="task 999999: CVAT has none"):
+    with pytest.raises(CvatRefusedError, match="CVAT has no tasks/999999: Not found"):
         one.runs()
 
 
@@ -531,7 +540,7 @@ def test_the_command_says_what_is_wrong_in_one_line(cvat: CvatDouble, task: Task
     process = start(step(task))
     _, log = process.communicate(timeout=120)
     assert process.returncode == 2
-    assert log.strip().splitlines()[-1].startswith("error: CVAT does not accept CVAT_ACCESS_TOKEN")
+    assert log.strip().splitlines()[-1].startswith("error: CVAT does not accept the service account's access token")
     assert "Traceback" not in log
     assert cvat.service.token not in log
     assert json.dumps(KEY) not in log

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -240,8 +241,15 @@ def test_an_export_whose_file_cvat_keeps_no_longer_is_asked_for_again(step: Step
 def test_cvat_may_be_away_while_it_exports(
     either: Step, task: Task, how: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    either.cvat.faults.export_takes_s = 0.5
-    leaving = while_it_runs(lambda: either.cvat.away_for(0.4, how=how))
+    either.cvat.faults.export_hangs = True
+
+    def leave() -> None:
+        until(lambda: either.cvat.exports.by_id)
+        either.cvat.away_for(0.4, how=how)
+        time.sleep(0.8)
+        either.cvat.faults.export_hangs = False
+
+    leaving = while_it_runs(leave)
     either.run(f"task:{task.id}")
     leaving.join()
     assert len(either.files(task)) > 3

@@ -3,6 +3,9 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from cvat_sdk import models
+from cvat_sdk.api_client import exceptions
+from cvat_sdk.attributes import attribute_value_validator
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,17 +61,42 @@ def test_iou_is_symmetric_and_between_nothing_and_all(one, other):
 
 
 def test_attributes_named_model_and_score_are_filled_in_a_form_that_they_take():
-    def anything(_: str) -> bool:
-        return True
-
     given_attributes = [
-        Attribute(1, "Model", anything),
-        Attribute(2, "score", anything),
-        Attribute(3, "score", str.isdecimal),
-        Attribute(4, "model", lambda text: text == "other"),
-        Attribute(5, "colour", anything),
+        Attribute(1, "Model", "text"),
+        Attribute(2, "score", "text"),
+        Attribute(3, "score", "number", ("0", "100", "1")),
+        Attribute(4, "model", "select", ("other",)),
+        Attribute(5, "colour", "text"),
     ]
     assert attribute_values(given_attributes, "run-a", 0.876) == {1: "run-a", 2: "0.88", 3: "88"}
+
+
+@pytest.mark.parametrize(
+    ("input_type", "values", "value", "takes"),
+    [
+        ("text", (), "anything", True),
+        ("checkbox", ("false",), "true", True),
+        ("checkbox", ("false",), "1", False),
+        ("radio", ("a", "b"), "b", True),
+        ("select", ("a", "b"), "c", False),
+        ("select", (), "", False),
+        ("number", ("10", "90", "20"), "50", True),
+        ("number", ("10", "90", "20"), "40", False),
+        ("number", ("10", "90", "20"), "110", False),
+        ("number", ("10", "90", "20"), "0.88", False),
+        ("number", ("0", "1"), "0", False),
+        ("number", ("0", "1", "0"), "0", False),
+        ("of another release", (), "x", False),
+    ],
+)
+def test_an_attribute_takes_what_cvat_takes(input_type: str, values: tuple[str, ...], value: str, takes: bool):
+    assert Attribute(1, "score", input_type, values).takes(value) is takes
+    try:
+        theirs = attribute_value_validator(models.AttributeRequest("score", False, input_type, values=list(values)))
+    except (ValueError, exceptions.ApiValueError):
+        assert not takes
+    else:
+        assert theirs(value) is takes
 
 
 def listed(*models: TrainedModel, **more: object) -> dict[str, str]:

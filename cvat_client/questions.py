@@ -1,23 +1,28 @@
-"""Questions to CVAT with somebody's credentials: only JSON, to the one address of the settings, changing nothing.
+"""Questions to CVAT with somebody's credentials, for the service: asynchronous, only JSON, changing nothing.
 
-No redirect is followed, no cookie that CVAT sets is kept, and nothing of the environment (proxies, netrc)
-is used: a session goes to CVAT and nowhere else. Everything is a GET, except `may_export`: CVAT answers that
-question only to a POST.
+Everything is a GET, except `may_export`: CVAT answers that question only to a POST.
 """
 
 import asyncio
 import json
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import httpx
 
-from cvat_bridge.metrics import Metrics
-from cvat_client.api import trust
-from cvat_client.errors import CvatRefusedError, CvatTokenError, CvatUnavailableError
-from cvat_client.no_cookies import keep_no_cookies
+from cvat_client.connection import (
+    Answer,
+    Credentials,
+    Session,
+    client_options,
+    error_of,
+    json_object,
+    keep_no_cookies,
+    no_answer,
+)
+from cvat_client.errors import CvatRefusedError, CvatTokenError, TooLargeError, UnclearError
 from cvat_client.settings import Cvat
 from cvat_client.subject import Kind
 
@@ -29,55 +34,16 @@ NO_FORMAT = "training-bridge asks only whether this may be exported"
 """A format that CVAT does not have. An administrator reads it in CVAT's log."""
 
 
-class UnclearError(CvatUnavailableError):
-    """CVAT answered, but the answer does not say whether somebody may do something."""
-
-
-class TooLargeError(CvatUnavailableError):
-    """CVAT's answer is longer than what is read."""
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """The browser's cookie. Never shown."""
-
-    value: str = field(repr=False)
-
-    def headers(self) -> dict[str, str]:
-        """What CVAT needs to know who asks."""
-        return {"Cookie": f"sessionid={self.value}"}
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """The service account's access token. Never shown."""
-
-    value: str = field(repr=False)
-    organization: str = ""
-
-    def headers(self) -> dict[str, str]:
-        """What CVAT needs to know who asks."""
-        organization = {"X-Organization": self.organization} if self.organization else {}
-        return {"Authorization": f"Bearer {self.value}", **organization}
-
-
-Credentials = Session | Token
-
-
 class CvatQuestions:
     """CVAT, as far as it is read."""
 
-    def __init__(self, settings: Cvat, metrics: Metrics) -> None:
-        self._metrics = metrics
+    def __init__(self, settings: Cvat, count: Callable[[str], object]) -> None:
+        """`count` is told how each question ended: `2xx` to `5xx`, `away`, or `export_right`."""
+        self._count = count
         self._url = settings.url.rstrip("/")
-        self._client = httpx.AsyncClient(
-            timeout=TIMEOUT_S,
-            follow_redirects=False,
-            trust_env=False,
-            verify=trust(settings.ca_file),
-            limits=httpx.Limits(max_connections=32, max_keepalive_connections=16),
-            headers={"Accept": "application/vnd.cvat+json, application/json", "User-Agent": "detr-workflows"},
-        )
+        self._host = urlsplit(self._url).netloc
+        limits = httpx.Limits(max_connections=32, max_keepalive_connections=16)
+        self._client = httpx.AsyncClient(timeout=TIMEOUT_S, limits=limits, **client_options(settings))
         self.few = asyncio.Semaphore(2)
         """For answers that may be large: so many at once for all users together."""
         keep_no_cookies(self._client)
@@ -100,17 +66,11 @@ class CvatQuestions:
 
         Raises CvatTokenError (401), CvatRefusedError (403 and 404 alike), CvatUnavailableError, TooLargeError.
         """
-        headers = who.headers() if who else {}
-        status, content = await self._answer("GET", path, headers, params, most_bytes)
-        self._metrics.cvat.labels(f"{status // 100}xx").inc()
-        _require_ok(status, path)
-        try:
-            tree = json.loads(content)
-        except (ValueError, RecursionError) as error:
-            raise CvatUnavailableError(f"CVAT answered {path} with something that is not JSON") from error
-        if not isinstance(tree, dict):
-            raise CvatUnavailableError(f"CVAT answered {path} with something that is no object")
-        return tree
+        answer = await self._answer("GET", path, who.headers() if who else {}, params, most_bytes)
+        self._count(f"{answer.status // 100}xx")
+        if answer.status != httpx.codes.OK:
+            raise error_of(answer, self._host, type(who) if who else Session)
+        return json_object(answer, self._host)
 
     async def may_export(self, kind: Kind, number: int, session: Session) -> bool:
         """Whether CVAT would export the images and annotations of a task or project to this user.
@@ -131,10 +91,10 @@ class CvatQuestions:
             "X-CSRFToken": pair,
             "Referer": f"{self._url}/",
         }
-        status, content = await self._answer("POST", path, headers, params, MOST_BYTES)
+        answer = await self._answer("POST", path, headers, params, MOST_BYTES)
         # Not among 4xx: the 400 is the answer hoped for.
-        self._metrics.cvat.labels("export_right").inc()
-        return _is_exportable(status, content, path)
+        self._count("export_right")
+        return _is_exportable(answer)
 
     async def _answer(
         self,
@@ -143,8 +103,8 @@ class CvatQuestions:
         headers: Mapping[str, str],
         params: Mapping[str, str | int] | None,
         most_bytes: int,
-    ) -> tuple[int, bytes]:
-        """Status and body of one answer. Raises CvatUnavailableError, TooLargeError."""
+    ) -> Answer:
+        """One request, its whole answer read. Raises CvatUnavailableError, TooLargeError."""
         url = f"{self._url}/api/{path}"
         try:
             async with self._client.stream(method, url, params=params, headers=headers) as answer:
@@ -154,9 +114,9 @@ class CvatQuestions:
                     if len(content) > most_bytes:
                         raise TooLargeError(f"CVAT's answer to {path} has more than {most_bytes} bytes")
         except httpx.HTTPError as error:
-            self._metrics.cvat.labels("away").inc()
-            raise CvatUnavailableError(f"CVAT does not answer ({type(error).__name__})") from error
-        return answer.status_code, bytes(content)
+            self._count("away")
+            raise no_answer(error, self._host) from error
+        return Answer(path, answer.status_code, bytes(content), answer.headers.get("location", ""))
 
     async def listed(
         self, path: str, who: Credentials, params: Mapping[str, str | int], *, most: int
@@ -186,18 +146,20 @@ def whole_number(value: object, otherwise: int = 0) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else otherwise
 
 
-def _is_exportable(status: int, content: bytes, path: str) -> bool:
+def _is_exportable(answer: Answer) -> bool:
     """Read CVAT's answer to a request for an export in an unknown format. UnclearError: it says neither yes nor no."""
-    said = content[:300].decode(errors="replace")
+    status, said = answer.status, answer.content[:300].decode(errors="replace")
     if status == httpx.codes.UNAUTHORIZED:
-        raise CvatTokenError("CVAT does not know who this is")
+        raise CvatTokenError(Session.unknown)
     if status in (httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND) and "CSRF" not in said:
         return False
     if status in (httpx.codes.ACCEPTED, httpx.codes.CONFLICT):
         return True  # CVAT exports, or is doing so already: a version that looks at the format only afterwards
-    if status == httpx.codes.BAD_REQUEST and _is_about_format(content):
+    if status == httpx.codes.BAD_REQUEST and _is_about_format(answer.content):
         return True
-    raise UnclearError(f"CVAT answered {path} with the status {status}, which does not say who may export: {said!r}")
+    raise UnclearError(
+        f"CVAT answered {answer.path} with the status {status}, which does not say who may export: {said!r}"
+    )
 
 
 def _is_about_format(content: bytes) -> bool:
@@ -207,15 +169,3 @@ def _is_about_format(content: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return isinstance(tree, list) and any(isinstance(one, str) and "format" in one.lower() for one in tree)
-
-
-def _require_ok(status: int, path: str) -> None:
-    if status == httpx.codes.OK:
-        return
-    if status == httpx.codes.UNAUTHORIZED:
-        raise CvatTokenError("CVAT does not know who this is")
-    if status in (httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND):
-        raise CvatRefusedError(f"CVAT refuses {path}")
-    if 300 <= status < 400:
-        raise CvatUnavailableError("CVAT's address in the settings leads elsewhere (cvat.url): give its inner one")
-    raise CvatUnavailableError(f"CVAT answered {path} with the status {status}")
