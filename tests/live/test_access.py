@@ -59,11 +59,16 @@ def test_a_task_that_is_not_there_is_not_theirs(live: LiveCvat, session: str) ->
 
 
 def test_cvat_says_who_may_export_and_starts_no_export(live_task: LiveTask, session: str) -> None:
-    subject, number = live_task.subject, live_task.number
-    before = live_task.cvat.api().get("requests", {"task_id": number})["count"]
+    subject, before = live_task.subject, requests_of(live_task)
     assert ask(live_task.cvat, lambda access: access.why_no_run(Session(session), subject)) is None
     assert ask(live_task.cvat, lambda access: access.why_no_run(Session(session), Subject.tasks([2147483647])))
-    assert live_task.cvat.api().get("requests", {"task_id": number})["count"] == before
+    assert requests_of(live_task) == before
+
+
+def requests_of(task: LiveTask) -> int:
+    """Background requests of CVAT about the task."""
+    with task.cvat.api() as api:
+        return int(api.get("requests", {"task_id": task.number})["count"])
 
 
 @pytest.fixture
