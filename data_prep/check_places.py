@@ -6,8 +6,8 @@ from pathlib import Path
 
 from data_prep.errors import CheckError, SourceError
 from data_prep.export_layout import find_annotation_files
-from data_prep.source_names import source_places
-from data_prep.sources import find_source
+from data_prep.sources.find import find_source
+from data_prep.sources.names import source_places
 from object_store import NoSuchKey, ObjectStore, open_store
 from run_config.json_text import load_json
 from run_config.locations import resolve

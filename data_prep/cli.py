@@ -74,11 +74,11 @@ def prepare_command(
     The same data and options give the same id, and are not written or even read again. Inside a
     workflow ($OUT is set) the id is also written to $OUT/outputs/prepared-set.
     """
-    from data_prep import summary
     from data_prep.manifest import REPORT_KEY, set_prefix
     from data_prep.prepare import prepare
     from data_prep.progress import Display
-    from data_prep.report import draw_report
+    from data_prep.report import summary
+    from data_prep.report.page import draw_report
     from object_store import open_store
     from run_config.installation import permitted
 
@@ -121,11 +121,11 @@ def inspect_command(
     as_json: AsJson = False,
 ) -> None:
     """Check exports as `prepare` does and say what would come of them; writes nothing but the report."""
-    from data_prep import summary
     from data_prep.errors import DataPrepError
     from data_prep.prepare import inspect
     from data_prep.progress import Display
-    from data_prep.report import draw_report
+    from data_prep.report import summary
+    from data_prep.report.page import draw_report
 
     if report is not None:
         if report.is_dir():
@@ -187,7 +187,7 @@ def make_sample_command(
 ) -> None:
     """Draw a small CVAT export of machine parts, for a first run without data; what is there is reused."""
     from data_prep.progress import Display
-    from data_prep.sample import make_sample
+    from data_prep.sample.make import make_sample
 
     with Display() as display:
         begun = False
@@ -231,7 +231,7 @@ def _request(
     from data_prep.errors import DataPrepError
     from data_prep.manifest import Options
     from data_prep.prepare import Request
-    from data_prep.source_names import source_places
+    from data_prep.sources.names import source_places
 
     pool, held_out, tested = (source_places(texts or (), store) for texts in (sources, val, test))
     if not pool:

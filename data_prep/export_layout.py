@@ -4,8 +4,8 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 
-from data_prep.archive import safe_path
 from data_prep.errors import SourceError
+from data_prep.sources.files import safe_path
 
 _ANNOTATIONS = re.compile(r"(?:(?P<root>.+)/)?annotations/instances_(?P<subset>[^/]*)\.json")
 _IMAGE_SUFFIXES = (

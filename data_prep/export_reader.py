@@ -9,7 +9,7 @@ from data_prep.export_layout import AnnotationFile, ImageFinder, find_annotation
 from data_prep.image_check import MAX_IMAGE_BYTES, CheckedImage, check_image, map_in_threads
 from data_prep.losses import LossReport, Reason
 from data_prep.mending import Box, Canvas, mend, read_attributes
-from data_prep.sources import ExportFiles
+from data_prep.sources.files import ExportFiles
 
 MAX_ANNOTATIONS_BYTES = 4 << 30
 _BROKEN = (Reason.IMAGE_MISSING, Reason.IMAGE_DAMAGED, Reason.IMAGE_SIZE)

@@ -17,7 +17,7 @@ from data_prep.losses import LossReport
 from data_prep.manifest import FORMAT_VERSION, Manifest, Options
 from data_prep.prepared_set import PreparedSet
 from data_prep.set_writer import describe, set_id, write_set
-from data_prep.sources import Source, find_source
+from data_prep.sources.find import Source, find_source
 from object_store import AccessDenied, NoSuchKey, ObjectStore
 
 # Goes up when the same sources would give another set than before: pointers of older code lead nowhere then.

@@ -19,7 +19,7 @@ from data_prep.image_decoding import decode_image, decoded_image
 from data_prep.losses import Reason
 from data_prep.memory_budget import MemoryBudget, use_image_budget
 from data_prep.prepare import Request, inspect
-from data_prep.report import draw_report
+from data_prep.report.page import draw_report
 from run_config.installation import MAX_IMAGE_PIXELS, VARIABLE
 from tests.data_prep.export_builder import picture, png_claiming, simple_export, write_zip
 

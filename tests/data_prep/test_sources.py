@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.errors import SourceError
-from data_prep.sources import find_source
+from data_prep.sources.find import find_source
 from object_store import ObjectStore, StoreError, open_store
 from tests.data_prep.conftest import Load, Prepare
 from tests.data_prep.export_builder import simple_export, write_folder, write_zip

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from data_prep.dataset import Dataset, SetImage
 from data_prep.findings import QUERIES
 from data_prep.manifest import SPLITS, Manifest
-from data_prep.report_samples import draw_samples
+from data_prep.report.samples import draw_samples
 
 SMALL_PX, LARGE_PX = 32, 96
 """COCO's limits: a box is small below 32², large from 96² square pixels on."""
@@ -50,7 +50,7 @@ class ClassRow:
 def draw_report(dataset: Dataset, manifest: Manifest) -> bytes:
     """The page as UTF-8. Reads the sample images from the sources, which must still be open."""
     template = Environment(
-        loader=PackageLoader("data_prep"),
+        loader=PackageLoader("data_prep.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

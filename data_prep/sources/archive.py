@@ -12,10 +12,11 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from data_prep.errors import SourceError
 from data_prep.memory_budget import free_bytes
+from data_prep.sources.files import safe_path, too_large
 
 MAX_ENTRIES = 2_000_000
 # A picture packs at most a few times; JSON some fifty times. Small archives may do as they like.
@@ -150,21 +151,3 @@ class ZipExport:
             raise SourceError(
                 f"{self._shown_name} is not a readable zip{at}: {error}; it may be cut off, download or export it again"
             ) from error
-
-
-def safe_path(name: str, where: str) -> str:
-    """A relative path with forward slashes that stays below its root; SourceError otherwise."""
-    cleaned = name.replace("\\", "/")
-    parts = PurePosixPath(cleaned).parts
-    drive = len(cleaned) > 1 and cleaned[1] == ":"
-    if cleaned.startswith("/") or drive or ".." in parts or "\0" in cleaned:
-        raise SourceError(
-            f"{where} names a file outside itself: {name!r}; such paths are not followed, use an export as "
-            "CVAT writes it"
-        )
-    return "/".join(parts)
-
-
-def too_large(what: str, size_bytes: int, limit: int) -> SourceError:
-    """The error for a file that is larger than such a file can honestly be."""
-    return SourceError(f"{what} has {size_bytes >> 20} MiB, more than the {limit >> 20} MiB that are read")

@@ -18,10 +18,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_prep import sample_parts, sample_scene, sample_tables
 from data_prep.errors import DataPrepError
-from data_prep.sample_parts import SHAPES
-from data_prep.sample_scene import IMAGE_HEIGHT, IMAGE_WIDTH, LabelledPart, draw_scene
+from data_prep.sample.parts import SHAPES
+from data_prep.sample.scene import IMAGE_HEIGHT, IMAGE_WIDTH, LabelledPart, draw_scene
 
 TEST_SHARE = 0.2
 JPEG_QUALITY = 88
@@ -71,8 +70,8 @@ class _Half:
 def generator_version() -> str:
     """The digest of the drawing code: a sample of any other code is drawn anew, with nothing to remember."""
     digest = hashlib.sha256()
-    for source in (__file__, sample_parts.__file__, sample_scene.__file__, sample_tables.__file__):
-        digest.update(Path(source).read_bytes())
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from data_prep.sample_parts import MATERIALS, SHAPES, Field, Light, Sprite, draw_part
-from data_prep.sample_tables import TABLES, draw_table, noise
+from data_prep.sample.parts import MATERIALS, SHAPES, Field, Light, Sprite, draw_part
+from data_prep.sample.tables import TABLES, draw_table, noise
 
 IMAGE_WIDTH, IMAGE_HEIGHT = 384, 288
 EMPTY_SHARE = 0.07

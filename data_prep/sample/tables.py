@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from data_prep.sample_parts import Field
+from data_prep.sample.parts import Field
 
 
 @dataclass(frozen=True, slots=True)

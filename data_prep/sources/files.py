@@ -1,0 +1,38 @@
+"""The files of a source, wherever they lie, and which of their paths are followed."""
+
+from pathlib import PurePosixPath
+from typing import Protocol
+
+from data_prep.errors import SourceError
+
+
+class ExportFiles(Protocol):
+    """The files of a source; `read` may be called from several threads."""
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Path → size in bytes."""
+
+    def read(self, name: str, limit: int) -> bytes:
+        """A file's content; SourceError when it is larger than `limit`."""
+
+    def close(self) -> None:
+        """Let go of what is open."""
+
+
+def safe_path(name: str, where: str) -> str:
+    """A relative path with forward slashes that stays below its root; SourceError otherwise."""
+    cleaned = name.replace("\\", "/")
+    parts = PurePosixPath(cleaned).parts
+    drive = len(cleaned) > 1 and cleaned[1] == ":"
+    if cleaned.startswith("/") or drive or ".." in parts or "\0" in cleaned:
+        raise SourceError(
+            f"{where} names a file outside itself: {name!r}; such paths are not followed, use an export as "
+            "CVAT writes it"
+        )
+    return "/".join(parts)
+
+
+def too_large(what: str, size_bytes: int, limit: int) -> SourceError:
+    """The error for a file that is larger than such a file can honestly be."""
+    return SourceError(f"{what} has {size_bytes >> 20} MiB, more than the {limit >> 20} MiB that are read")
