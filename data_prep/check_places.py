@@ -5,7 +5,7 @@ import uuid
 from pathlib import Path
 
 from data_prep.errors import CheckError, SourceError
-from data_prep.export_layout import find_annotation_files
+from data_prep.formats.registry import recognise
 from data_prep.sources.find import find_source
 from data_prep.sources.names import source_places
 from object_store import NoSuchKey, ObjectStore, open_store
@@ -56,11 +56,9 @@ def source(line: str, store: str) -> str:
     found = find_source(place)
     if found.local is not None:
         with found.open(Path(tempfile.gettempdir())) as files:
-            find_annotation_files(files.sizes, line)
+            recognise(files).own_files(files)
     elif found.is_zip:
         _begins_as_zip(place)
-    else:
-        find_annotation_files({file.key.removeprefix(f"{place}/"): file.size_bytes for file in found.files}, line)
     return f"{line}, {found.size_bytes / 1e6:,.1f} MB"
 
 

@@ -9,6 +9,7 @@ import typer
 
 from run_config.argo_text import leave_value, outputs_folder
 from run_config.command_line import run, top_options
+from run_config.cvat_formats import COCO
 from run_config.writable import require_writable
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ Sources = Annotated[
     list[str],
     typer.Argument(
         metavar="SOURCE...",
-        help="CVAT exports in the format 'COCO 1.0' with images: a zip or an unpacked folder, local or in a "
+        help=f"CVAT exports in the format {COCO!r} with images: a zip or an unpacked folder, local or in a "
         "bucket (s3://bucket/key.zip, s3://bucket/prefix). Several are merged by class name.",
     ),
 ]

@@ -4,7 +4,6 @@ Nothing here depends on where a source lay or in which order its files came: nam
 from content, so the same data always make the same set.
 """
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +19,6 @@ from data_prep.manifest import SPLITS, ClassName, Counts, Options, SplitMethod
 from data_prep.mending import Box
 from data_prep.splitting import Item, hold_back
 
-_VIDEO_FRAME = re.compile(r"frame_\d{6,}")
 # CVAT's subset names, in lower case → our splits. Others take part in training.
 _SUBSET_SPLITS = {
     "train": "train",
@@ -204,8 +202,8 @@ def _item(image: _Placed) -> Item:
     home = (image.export, source.subset)
     ties: set[tuple[object, ...]] = {("file", source.checked.sha256)}
     ties |= {("track", *home, track) for track in source.tracks}
-    if _VIDEO_FRAME.fullmatch(path.stem):
-        ties.add(("video", *home, str(path.parent)))
+    if source.recording is not None:
+        ties.add(("video", *home, source.recording))
     return Item(
         f"{image.export}/{source.subset}/{source.file_name}",
         image.digest,

@@ -1,17 +1,22 @@
 """Read one source whole: its annotation files, a check of each image, and the boxes that come of it."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Protocol
 
-from data_prep.coco_file import CocoFile, ListedImage, most_bytes, parse_coco
 from data_prep.errors import AnnotationError, ImageError, SourceError
-from data_prep.export_layout import AnnotationFile, ImageFinder, find_annotation_files
+from data_prep.formats.record import Annotations, ListedImage
+from data_prep.formats.registry import recognise
 from data_prep.image_check import MAX_IMAGE_BYTES, CheckedImage, check_image, map_in_threads
+from data_prep.image_finder import ImageFinder
 from data_prep.losses import LossReport, Reason
-from data_prep.mending import Box, Canvas, mend, read_attributes
+from data_prep.mending import Box, Canvas, mend
 from data_prep.sources.files import ExportFiles
 
-MAX_ANNOTATIONS_BYTES = 4 << 30
+# CVAT's names for the frames of a video.
+_VIDEO_FRAME = re.compile(r"frame_\d{6,}")
 _BROKEN = (Reason.IMAGE_MISSING, Reason.IMAGE_DAMAGED, Reason.IMAGE_SIZE)
 
 
@@ -39,6 +44,8 @@ class ExportImage:
     boxes: tuple[Box, ...]
     tracks: frozenset[str]
     """The video tracks that have a box on it; comparable within one export."""
+    recording: str | None
+    """Stands for the video that it is a frame of, within its subset; None for a single picture."""
 
     def read(self) -> bytes:
         """The bytes of the file."""
@@ -51,7 +58,7 @@ class Export:
 
     name: str
     images: tuple[ExportImage, ...]
-    categories: dict[str, frozenset[int]]
+    categories: Mapping[str, frozenset[int]]
     """Class name → the ids it had."""
 
 
@@ -60,7 +67,6 @@ class _Found:
     """An image as listed, with its file."""
 
     listed: ListedImage
-    coco: CocoFile
     name: str
     path: str
 
@@ -71,14 +77,13 @@ def read_export(files: ExportFiles, where: str, losses: LossReport, watcher: Wat
     SourceError, AnnotationError: a sentence about what cannot be mended.
     """
     sizes = files.sizes
-    root, annotation_files = find_annotation_files(sizes, where)
-    finder = ImageFinder(sizes, root)
-    cocos = [_read_annotations(files, one, where, losses) for one in annotation_files]
-    listed = sum(len(coco.images) for coco in cocos)
+    annotations = recognise(files).read(files, losses)
+    listed = len(annotations.images)
     if not listed:
         raise SourceError(f"{where} lists no images: export a task that has some")
+    finder = ImageFinder(sizes, annotations.image_folder)
     own_losses = LossReport()
-    found = [one for coco in cocos for one in _find_images(coco, finder, where, own_losses)]
+    found = _find_images(annotations, finder, where, own_losses)
     if not found:
         raise SourceError(
             _explain_no_images(where, finder.has_images, own_losses.examples(Reason.IMAGE_MISSING)[0].file)
@@ -103,35 +108,27 @@ def read_export(files: ExportFiles, where: str, losses: LossReport, watcher: Wat
             watcher.advance(1)
     _refuse_mostly_broken(where, listed, own_losses)
     losses.merge([own_losses])
-    categories: dict[str, frozenset[int]] = {}
-    for coco in cocos:
-        for category_id, name in coco.categories.items():
-            categories[name] = categories.get(name, frozenset()) | {category_id}
-    return Export(where, tuple(images), categories)
+    return Export(where, tuple(images), annotations.classes)
 
 
-def _read_annotations(files: ExportFiles, file: AnnotationFile, where: str, losses: LossReport) -> CocoFile:
-    data = files.read(file.path, min(MAX_ANNOTATIONS_BYTES, most_bytes()))
-    return parse_coco(data, file.subset, f"{where}: {file.path}", losses)
-
-
-def _find_images(coco: CocoFile, finder: ImageFinder, where: str, losses: LossReport) -> list[_Found]:
+def _find_images(annotations: Annotations, finder: ImageFinder, where: str, losses: LossReport) -> list[_Found]:
     found: list[_Found] = []
-    owners: dict[str, str] = {}
-    for listed in coco.images:
-        name, path = finder.find(listed.file_name, coco.subset, where)
+    owners: dict[tuple[str, str], str] = {}
+    for listed in annotations.images:
+        name, path = finder.find(listed.file_name, listed.folders, where)
         if path is None:
             losses.add(Reason.IMAGE_MISSING, listed.file_name)
             continue
-        if path in owners:
+        claim = (listed.listed_in, path)
+        if claim in owners:
             raise AnnotationError(
-                f"{where}: the images {owners[path]!r} and {listed.file_name!r} are the same file {path!r}: "
+                f"{where}: the images {owners[claim]!r} and {listed.file_name!r} are the same file {path!r}: "
                 "export the task again"
             )
         if not path.endswith(name):
             losses.add(Reason.NAME_CASE, listed.file_name, detail=path)
-        owners[path] = listed.file_name
-        found.append(_Found(listed, coco, name, path))
+        owners[claim] = listed.file_name
+        found.append(_Found(listed, name, path))
     return found
 
 
@@ -155,18 +152,20 @@ def _build(
         # CVAT draws on the turned picture; whoever lists the stored size drew on the unturned one.
         turn = checked.orientation
     canvas = Canvas(file_name, checked.width, checked.height, turn)
-    raw = one.coco.annotations.get(one.listed.id, [])
-    mended = (mend(r, one.coco.categories[r.category_id], canvas, losses) for r in raw)
-    boxes = tuple(box for box in mended if box is not None)
-    tracks = [read_attributes(r.attributes).track_id for r in raw]
+    boxes: list[Box] = []
+    tracks: set[str] = set()
+    for annotation in one.listed.annotations:
+        box = mend(annotation, canvas, losses)
+        if box is not None:
+            boxes.append(box)
+        if annotation.track_id is not None:
+            tracks.add(annotation.track_id)
+    recording = one.listed.recording
+    path = PurePosixPath(one.name)
+    if recording is None and _VIDEO_FRAME.fullmatch(path.stem):
+        recording = str(path.parent)
     return ExportImage(
-        files,
-        one.path,
-        one.name,
-        one.coco.subset,
-        checked,
-        boxes,
-        frozenset(str(track) for track in tracks if track is not None),
+        files, one.path, one.name, one.listed.subset, checked, tuple(boxes), frozenset(tracks), recording
     )
 
 

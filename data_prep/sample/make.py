@@ -1,4 +1,4 @@
-"""`data-prep make-sample`: a CVAT "COCO 1.0" export of our own making, for a first run without data.
+"""`data-prep make-sample`: a COCO export like CVAT's, of our own making, for a first run without data.
 
 Two zips, one to train on and one held back, laid out as CVAT writes them. The same options give the
 same bytes with the same versions of numpy and Pillow; what is there and whole is not drawn again.

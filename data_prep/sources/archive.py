@@ -48,13 +48,13 @@ class _Bounded(io.BufferedReader):
     def __init__(self, path: Path, most_bytes: int, shown_name: str) -> None:
         super().__init__(io.FileIO(path))
         self.most_bytes: int | None = most_bytes
-        self._shown_name = shown_name
+        self.shown_name = shown_name
 
     def read(self, size: int | None = -1, /) -> bytes:
         """As any file. SourceError: more than is allowed at the moment."""
         if self.most_bytes is not None and size is not None and size > self.most_bytes:
             raise SourceError(
-                f"{self._shown_name} has a directory of {size >> 20} MiB, more than the {self.most_bytes >> 20} MiB "
+                f"{self.shown_name} has a directory of {size >> 20} MiB, more than the {self.most_bytes >> 20} MiB "
                 "that fit into memory: split the export, or give the step more memory"
             )
         return super().read(size)
@@ -64,7 +64,7 @@ class ZipExport:
     """The files of one zip by their path inside it. Reading is safe from several threads."""
 
     def __init__(self, path: Path, shown_name: str) -> None:
-        self._shown_name = shown_name
+        self.shown_name = shown_name
         self._lock = threading.Lock()
         with self._explained():
             file = _Bounded(path, free_bytes() // DIRECTORY_COSTS, shown_name)
@@ -90,10 +90,10 @@ class ZipExport:
         """The content of an entry, at most `limit` bytes."""
         entry = self._entries[name]
         if entry.file_size > limit:
-            raise too_large(f"{name!r} in {self._shown_name}", entry.file_size, limit)
+            raise too_large(f"{name!r} in {self.shown_name}", entry.file_size, limit)
         if entry.compress_type not in _METHODS:
             raise SourceError(
-                f"{self._shown_name}: {name!r} is packed in a way (number {entry.compress_type}) that is not read: "
+                f"{self.shown_name}: {name!r} is packed in a way (number {entry.compress_type}) that is not read: "
                 "pack the export as CVAT does, stored or deflated"
             )
         with self._explained(name), self._zip.open(entry) as opened:
@@ -109,33 +109,33 @@ class ZipExport:
         entries: dict[str, zipfile.ZipInfo] = {}
         infos = self._zip.infolist()
         if len(infos) > MAX_ENTRIES:
-            raise SourceError(f"{self._shown_name} has {len(infos)} entries, more than {MAX_ENTRIES}: split the export")
+            raise SourceError(f"{self.shown_name} has {len(infos)} entries, more than {MAX_ENTRIES}: split the export")
         for entry in infos:
-            name = safe_path(entry.filename, self._shown_name)
+            name = safe_path(entry.filename, self.shown_name)
             mode = entry.external_attr >> 16
             if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise SourceError(
-                    f"{self._shown_name} holds a link or device instead of a file at {entry.filename!r}: "
+                    f"{self.shown_name} holds a link or device instead of a file at {entry.filename!r}: "
                     "pack the files themselves"
                 )
             if not name and not entry.filename.strip("/\\"):
-                raise SourceError(f"{self._shown_name} holds a file without a name: pack the export again")
+                raise SourceError(f"{self.shown_name} holds a file without a name: pack the export again")
             if entry.is_dir() or not name:
                 continue
             if entry.flag_bits & _ENCRYPTED:
                 raise SourceError(
-                    f"{self._shown_name} is encrypted (entry {entry.filename!r}): pack it without a password"
+                    f"{self.shown_name} is encrypted (entry {entry.filename!r}): pack it without a password"
                 )
             if name in entries:
                 raise SourceError(
-                    f"{self._shown_name} holds two files called {name!r}: it is unclear which one is meant, "
+                    f"{self.shown_name} holds two files called {name!r}: it is unclear which one is meant, "
                     "export the task again"
                 )
             entries[name] = entry
         total = sum(entry.file_size for entry in entries.values())
         if total > RATIO_MATTERS_FROM_BYTES and total > MAX_RATIO * archive_bytes:
             raise SourceError(
-                f"{self._shown_name} would unpack to {total >> 20} MiB from {archive_bytes >> 20} MiB: "
+                f"{self.shown_name} would unpack to {total >> 20} MiB from {archive_bytes >> 20} MiB: "
                 "that is not an export of pictures"
             )
         return entries
@@ -145,9 +145,9 @@ class ZipExport:
         try:
             yield
         except FileNotFoundError as error:
-            raise SourceError(f"there is no file {self._shown_name}: check the path") from error
+            raise SourceError(f"there is no file {self.shown_name}: check the path") from error
         except _READ_FAULTS as error:
             at = f" (entry {name!r})" if name else ""
             raise SourceError(
-                f"{self._shown_name} is not a readable zip{at}: {error}; it may be cut off, download or export it again"
+                f"{self.shown_name} is not a readable zip{at}: {error}; it may be cut off, download or export it again"
             ) from error

@@ -1,13 +1,22 @@
 """The files of a source, wherever they lie, and which of their paths are followed."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Protocol
 
 from data_prep.errors import SourceError
 
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2", ".avif",
+)  # fmt: skip
+
 
 class ExportFiles(Protocol):
     """The files of a source; `read` may be called from several threads."""
+
+    @property
+    def shown_name(self) -> str:
+        """The source's name for people."""
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -18,6 +27,20 @@ class ExportFiles(Protocol):
 
     def close(self) -> None:
         """Let go of what is open."""
+
+
+def without_macos_shadows(paths: Iterable[str]) -> Iterator[str]:
+    """All paths but the shadow files that macOS packs beside the real ones."""
+    return (path for path in paths if "__MACOSX/" not in path and not path.rpartition("/")[2].startswith("._"))
+
+
+def images_below(prefix: str, paths: Iterable[str]) -> list[str]:
+    """The image files whose paths begin so."""
+    return [
+        path
+        for path in without_macos_shadows(paths)
+        if path.startswith(prefix) and path.lower().endswith(IMAGE_SUFFIXES)
+    ]
 
 
 def safe_path(name: str, where: str) -> str:

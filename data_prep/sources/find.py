@@ -13,10 +13,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from data_prep.errors import SourceError
-from data_prep.export_layout import export_files
+from data_prep.formats.registry import recognise
 from data_prep.losses import printable
 from data_prep.sources.archive import ZipExport
-from data_prep.sources.files import ExportFiles
+from data_prep.sources.files import ExportFiles, too_large
 from data_prep.sources.folder import FolderExport, etag, walk
 from object_store import NoSuchKey, ObjectInfo, Progress, open_store
 
@@ -121,10 +121,28 @@ def _find_remote(url: str) -> Source:
     infos = {info.key: info for info in open_store(url).list()}
     if not infos:
         raise SourceError(f"there is nothing below {url}: check bucket and prefix")
-    sizes = {key: info.size_bytes for key, info in infos.items()}
     # A prefix may hold more than the export (a whole bucket, even): only the export is fetched.
-    files = tuple(_remote_file(url, infos[key]) for key in export_files(sizes, url))
-    return Source(url, files, None, is_zip=False)
+    listed = _BucketFolder(url, {key: info.size_bytes for key, info in infos.items()})
+    own_files = recognise(listed).own_files(listed)
+    return Source(url, tuple(_remote_file(url, infos[key]) for key in own_files), None, is_zip=False)
+
+
+@dataclass(frozen=True)
+class _BucketFolder:
+    """The files below a prefix, to tell their format before they are fetched."""
+
+    shown_name: str
+    """Its URL."""
+    sizes: dict[str, int]
+
+    def read(self, name: str, limit: int) -> bytes:
+        """One object."""
+        if self.sizes[name] > limit:
+            raise too_large(f"{name!r} in {self.shown_name}", self.sizes[name], limit)
+        return open_store(self.shown_name).get_bytes(name)
+
+    def close(self) -> None:
+        """Nothing is held open."""
 
 
 def _remote_file(parent: str, info: ObjectInfo) -> SourceFile:

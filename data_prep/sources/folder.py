@@ -16,7 +16,7 @@ class FolderExport:
     """The files below a local folder. Links that lead out of it are refused."""
 
     def __init__(self, folder: Path, shown_name: str) -> None:
-        self._shown_name = shown_name
+        self.shown_name = shown_name
         self._files = {safe_path(file.name, shown_name): file for file in walk(folder, shown_name)}
         self.sizes = {name: file.size_bytes for name, file in self._files.items()}
 
@@ -24,13 +24,13 @@ class FolderExport:
         """The content of a file, at most `limit` bytes."""
         size_bytes = self.sizes[name]
         if size_bytes > limit:
-            raise too_large(f"{name!r} in {self._shown_name}", size_bytes, limit)
+            raise too_large(f"{name!r} in {self.shown_name}", size_bytes, limit)
         try:
             with self._files[name].path.open("rb") as opened:
                 # One byte more shows that it grows meanwhile.
                 return opened.read(size_bytes + 1)
         except OSError as error:
-            raise _unreadable(name, self._shown_name, error) from error
+            raise _unreadable(name, self.shown_name, error) from error
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -6,7 +6,6 @@ Whole-file faults are refused with a sentence; what concerns one annotation is l
 
 import math
 import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -15,8 +14,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from data_prep.errors import AnnotationError
+from data_prep.formats.record import NO_ATTRIBUTES, NO_OUTLINE, clean_class_name
 from data_prep.losses import LossReport, Reason
 from data_prep.memory_budget import free_bytes
+from run_config.cvat_formats import COCO
 from run_config.json_text import JsonError, check_json, utf8
 
 FREE_SHARE = 0.75
@@ -24,9 +25,6 @@ FREE_SHARE = 0.75
 OBJECT_BYTES = 500
 """Memory for one object of the file and what is made of it, beside its text: 290 while it is read, and its box."""
 _NO_NUMBER = re.compile(rb'"(?:[^"\\]++|\\.)*+"|-?(?:NaN|Infinity)', re.DOTALL)
-
-NO_SEGMENTATION = msgspec.Raw(b"[]")
-NO_ATTRIBUTES = msgspec.Raw(b"{}")
 
 
 class RawAnnotation(msgspec.Struct):
@@ -38,7 +36,7 @@ class RawAnnotation(msgspec.Struct):
     bbox: Any = None
     area: Any = None
     iscrowd: Any = 0
-    segmentation: msgspec.Raw = NO_SEGMENTATION
+    segmentation: msgspec.Raw = NO_OUTLINE
     attributes: msgspec.Raw = NO_ATTRIBUTES
 
 
@@ -61,7 +59,7 @@ class _RawCoco(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class ListedImage:
+class CocoImage:
     """An image as the annotation file lists it; sizes are None where the file has none."""
 
     id: int
@@ -74,8 +72,7 @@ class ListedImage:
 class CocoFile:
     """One annotation file: ids are numbers, names are clean, annotations still as they were written."""
 
-    subset: str
-    images: list[ListedImage]
+    images: list[CocoImage]
     categories: dict[int, str]
     annotations: dict[int, list[RawAnnotation]] = field(default_factory=lambda: defaultdict(list))
     """By image id."""
@@ -115,7 +112,7 @@ def most_bytes() -> int:
     return int(FREE_SHARE * free_bytes())
 
 
-def parse_coco(data: bytes, subset: str, where: str, losses: LossReport) -> CocoFile:
+def parse_coco(data: bytes, where: str, losses: LossReport) -> CocoFile:
     """Read an annotation file. `where` names source and file in errors (AnnotationError)."""
     try:
         data = utf8(data)
@@ -124,7 +121,7 @@ def parse_coco(data: bytes, subset: str, where: str, losses: LossReport) -> Coco
         raw = _decode(data)
         images = _records(raw.images, "images", _RawImage)
         categories = _records(raw.categories, "categories", _RawCategory)
-        coco = CocoFile(subset, _images(images, where, losses), _categories(categories, where, losses))
+        coco = CocoFile(_images(images, where, losses), _categories(categories, where, losses))
         own_losses = LossReport()
         annotations = _records(raw.annotations, "annotations", RawAnnotation)
         _group_annotations(annotations, len(raw.annotations), coco, where, own_losses)
@@ -132,7 +129,7 @@ def parse_coco(data: bytes, subset: str, where: str, losses: LossReport) -> Coco
         raise AnnotationError(f"{where}: {error}: export the task again") from error
     except msgspec.ValidationError as error:
         raise AnnotationError(
-            f"{where} is not a COCO annotation file ({error}): export the task again as 'COCO 1.0'"
+            f"{where} is not a COCO annotation file ({error}): export the task again as {COCO!r}"
         ) from error
     except (ValueError, OverflowError) as error:
         raise AnnotationError(
@@ -182,8 +179,8 @@ def _records(raw: list[msgspec.Raw], key: str, kind: type[_Record]) -> Iterator[
         yield record
 
 
-def _images(raw: Iterable[_RawImage], where: str, losses: LossReport) -> list[ListedImage]:
-    images: list[ListedImage] = []
+def _images(raw: Iterable[_RawImage], where: str, losses: LossReport) -> list[CocoImage]:
+    images: list[CocoImage] = []
     names_by_id: dict[int, str] = {}
     ids_by_name: dict[str, int] = {}
     for position, one in enumerate(raw, start=1):
@@ -212,7 +209,7 @@ def _images(raw: Iterable[_RawImage], where: str, losses: LossReport) -> list[Li
         if was_text or width_was_text or height_was_text:
             losses.add(Reason.TEXT_NUMBER, one.file_name, detail="image id or size")
         has_size = width is not None and height is not None and width > 0 and height > 0
-        images.append(ListedImage(image_id, one.file_name, width if has_size else None, height if has_size else None))
+        images.append(CocoImage(image_id, one.file_name, width if has_size else None, height if has_size else None))
     return images
 
 
@@ -239,11 +236,6 @@ def _categories(raw: Iterable[_RawCategory], where: str, losses: LossReport) -> 
     if not names:
         raise AnnotationError(f"{where} has no categories: give the task labels in CVAT and export again")
     return names
-
-
-def clean_class_name(name: str) -> str:
-    """The name by which classes of several sources are merged: trimmed, composed Unicode."""
-    return unicodedata.normalize("NFC", name).strip()
 
 
 def _group_annotations(
