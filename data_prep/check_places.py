@@ -95,7 +95,7 @@ def backbone(url: str, store: str) -> str:  # noqa: ARG001 - one signature for a
 def prepared_set(store: ObjectStore, set_id: str, split: str) -> str:
     """A set that is complete and has images in the split."""
     # Imported here: it brings libraries for images, which no other check needs.
-    from data_prep.prepared_set import PreparedSet
+    from prepared_set.reader import PreparedSet
 
     manifest = PreparedSet.open(store, set_id).manifest
     counts = manifest.counts.get(split)

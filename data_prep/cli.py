@@ -75,12 +75,12 @@ def prepare_command(
     The same data and options give the same id, and are not written or even read again. Inside a
     workflow ($OUT is set) the id is also written to $OUT/outputs/prepared-set.
     """
-    from data_prep.manifest import REPORT_KEY, set_prefix
     from data_prep.prepare import prepare
     from data_prep.progress import Display
     from data_prep.report import summary
     from data_prep.report.page import draw_report
     from object_store import open_store
+    from prepared_set.manifest import REPORT_KEY, set_prefix
     from run_config.installation import permitted
 
     allowed = permitted(
@@ -230,9 +230,9 @@ def _request(
     store: str | None = None,
 ) -> "Request":
     from data_prep.errors import DataPrepError
-    from data_prep.manifest import Options
     from data_prep.prepare import Request
     from data_prep.sources.names import source_places
+    from prepared_set.manifest import Options
 
     pool, held_out, tested = (source_places(texts or (), store) for texts in (sources, val, test))
     if not pool:

@@ -15,9 +15,9 @@ import msgspec
 from data_prep.errors import SourceError
 from data_prep.export_reader import Export, ExportImage
 from data_prep.losses import LossReport, Reason
-from data_prep.manifest import SPLITS, ClassName, Counts, Options, SplitMethod
 from data_prep.mending import Box
 from data_prep.splitting import Item, hold_back
+from prepared_set.manifest import SPLITS, ClassName, Counts, Options, SplitMethod
 
 # CVAT's subset names, in lower case → our splits. Others take part in training.
 _SUBSET_SPLITS = {

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Protocol
 
-from data_prep.errors import AnnotationError, ImageError, SourceError
+from data_prep.errors import AnnotationError, SourceError
 from data_prep.formats.record import Annotations, ListedImage
 from data_prep.formats.registry import recognise
 from data_prep.image_check import MAX_IMAGE_BYTES, CheckedImage, check_image, map_in_threads
@@ -14,6 +14,7 @@ from data_prep.image_finder import ImageFinder
 from data_prep.losses import LossReport, Reason
 from data_prep.mending import Box, Canvas, mend
 from data_prep.sources.files import ExportFiles
+from prepared_set.errors import ImageError
 
 # CVAT's names for the frames of a video.
 _VIDEO_FRAME = re.compile(r"frame_\d{6,}")

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from data_prep.dataset import Dataset, SetImage
 from data_prep.losses import Reason
-from data_prep.manifest import SPLITS, Counts
+from prepared_set.manifest import SPLITS, Counts
 from run_config.job import MOST_BOXES, DetrModel, TinyModel, advised_queries
 
 FEW_BOXES_PER_CLASS = 50

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from data_prep.manifest import Change, Example
+from prepared_set.manifest import Change, Example
 
 EXAMPLES_KEPT = 5
 

@@ -11,14 +11,14 @@ from pathlib import Path
 import msgspec
 
 from data_prep.dataset import Dataset, build_dataset
-from data_prep.errors import SetError
 from data_prep.export_reader import Export, read_export
 from data_prep.losses import LossReport
-from data_prep.manifest import FORMAT_VERSION, Manifest, Options
-from data_prep.prepared_set import PreparedSet
 from data_prep.set_writer import describe, set_id, write_set
 from data_prep.sources.find import Source, find_source
 from object_store import AccessDenied, NoSuchKey, ObjectStore
+from prepared_set.errors import SetError
+from prepared_set.manifest import FORMAT_VERSION, Manifest, Options
+from prepared_set.reader import PreparedSet
 
 # Goes up when the same sources would give another set than before: pointers of older code lead nowhere then.
 RULES_VERSION = 1

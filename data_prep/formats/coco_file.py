@@ -16,7 +16,7 @@ import msgspec
 from data_prep.errors import AnnotationError
 from data_prep.formats.record import NO_ATTRIBUTES, NO_OUTLINE, clean_class_name
 from data_prep.losses import LossReport, Reason
-from data_prep.memory_budget import free_bytes
+from prepared_set.memory_budget import free_bytes
 from run_config.cvat_formats import COCO
 from run_config.json_text import JsonError, check_json, utf8
 

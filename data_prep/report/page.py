@@ -13,8 +13,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from data_prep.dataset import Dataset, SetImage
 from data_prep.findings import QUERIES
-from data_prep.manifest import SPLITS, Manifest
 from data_prep.report.samples import draw_samples
+from prepared_set.manifest import SPLITS, Manifest
 
 SMALL_PX, LARGE_PX = 32, 96
 """COCO's limits: a box is small below 32², large from 96² square pixels on."""

@@ -11,7 +11,7 @@ from PIL import Image
 
 from data_prep.dataset import Dataset, SetImage
 from data_prep.image_check import map_in_threads
-from data_prep.image_decoding import decoded_image
+from prepared_set.decoding import decoded_image
 
 SAMPLES = {"train": 6, "val": 3, "test": 3}
 LONG_SIDE_PX = 560

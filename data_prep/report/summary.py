@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from data_prep.findings import plural
-from data_prep.manifest import SPLITS, Manifest
+from prepared_set.manifest import SPLITS, Manifest
 
 
 def as_lines(manifest: Manifest) -> Iterator[str]:

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data_prep.errors import SourceError
-from data_prep.memory_budget import free_bytes
 from data_prep.sources.files import safe_path, too_large
+from prepared_set.memory_budget import free_bytes
 
 MAX_ENTRIES = 2_000_000
 # A picture packs at most a few times; JSON some fifty times. Small archives may do as they like.

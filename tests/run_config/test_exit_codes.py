@@ -11,7 +11,9 @@ import object_store.errors
 from run_config import exit_codes
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("run_config", "object_store", "data_prep", "detr_job", "evaluation", "workflows", "cvat_bridge")
+PACKAGES = (
+    "run_config", "object_store", "prepared_set", "data_prep", "detr_job", "evaluation", "workflows", "cvat_bridge",
+)  # fmt: skip
 
 
 def families() -> set[type[Exception]]:

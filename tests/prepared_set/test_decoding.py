@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_prep.errors import ImageError
-from data_prep.prepared_set import decode_image
+from prepared_set.decoding import decode_image
+from prepared_set.errors import ImageError
 from tests.data_prep.export_builder import encode, picture, png_claiming
 
 RAMP = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5

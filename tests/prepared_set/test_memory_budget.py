@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from data_prep import memory_budget
-from data_prep.memory_budget import AlreadyReserved, Budget, MemoryBudget, OverBudget, SharedBudget, free_bytes
+from prepared_set import memory_budget
+from prepared_set.memory_budget import AlreadyReserved, Budget, MemoryBudget, OverBudget, SharedBudget, free_bytes
 
 GIB = 1 << 30
 

@@ -1,7 +1,6 @@
 """Read a prepared set: pull it from the store, then images by offset from its shards, boxes from its JSON.
 
-A set is written once (`data_prep.set_writer`) and never changed. Also the door of this package for training
-and evaluation: how images are decoded (`data_prep.image_decoding`) is found here. Knows no torch.
+A set is written once (`data_prep.set_writer`) and never changed.
 """
 
 import json
@@ -22,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_prep.errors import ImageError, SetError
-from data_prep.image_decoding import ORIENTATION_TAG, decode_image, decoded_image
-from data_prep.manifest import (
+from object_store import NoSuchKey, ObjectStore, Progress
+from prepared_set.decoding import decoded_image
+from prepared_set.errors import ImageError, SetError
+from prepared_set.manifest import (
     MANIFEST_KEY,
     MAX_MANIFEST_BYTES,
     SPLITS,
@@ -34,26 +34,7 @@ from data_prep.manifest import (
     decode_manifest,
     set_prefix,
 )
-from data_prep.memory_budget import SharedBudget, shared_image_budget, use_image_budget
-from object_store import NoSuchKey, ObjectStore, Progress
 from run_config.json_text import load_json
-
-__all__ = [
-    "ORIENTATION_TAG",
-    "SPLITS",
-    "ImageError",
-    "ImageRecord",
-    "LocalSet",
-    "Manifest",
-    "PreparedSet",
-    "SetError",
-    "SharedBudget",
-    "Split",
-    "decode_image",
-    "decoded_image",
-    "shared_image_budget",
-    "use_image_budget",
-]
 
 HASHING_THREADS = 4
 

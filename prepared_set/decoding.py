@@ -16,9 +16,9 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from data_prep import jpeg2000
-from data_prep.errors import ImageError
-from data_prep.memory_budget import OverBudget, image_budget
+from prepared_set import jpeg2000
+from prepared_set.errors import ImageError
+from prepared_set.memory_budget import OverBudget, image_budget
 from run_config.installation import MAX_IMAGE_PIXELS, MAX_IMAGE_SIDE, VARIABLE, load_installation
 
 # Formats that Pillow decodes itself; others (EPS, for one) start foreign programs.

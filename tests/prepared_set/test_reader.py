@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.errors import ImageError, SetError
-from data_prep.manifest import FORMAT_VERSION
-from data_prep.prepared_set import LocalSet, PreparedSet, Split
 from object_store import ObjectStore, open_store
+from prepared_set.errors import ImageError, SetError
+from prepared_set.manifest import FORMAT_VERSION
+from prepared_set.reader import LocalSet, PreparedSet, Split
 from tests.data_prep.conftest import Load, Prepare
 from tests.data_prep.export_builder import Export, picture, simple_export
 

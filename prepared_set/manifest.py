@@ -8,7 +8,7 @@ import re
 
 import msgspec
 
-from data_prep.errors import SetError
+from prepared_set.errors import SetError
 from run_config.json_text import check_json
 
 FORMAT_VERSION = 1

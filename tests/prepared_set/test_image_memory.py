@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import image_check, image_decoding, jpeg2000
-from data_prep.errors import ImageError
-from data_prep.image_decoding import decode_image, decoded_image
+from data_prep import image_check
 from data_prep.losses import Reason
-from data_prep.memory_budget import MemoryBudget, use_image_budget
 from data_prep.prepare import Request, inspect
 from data_prep.report.page import draw_report
+from prepared_set import decoding, jpeg2000
+from prepared_set.decoding import decode_image, decoded_image
+from prepared_set.errors import ImageError
+from prepared_set.memory_budget import MemoryBudget, use_image_budget
 from run_config.installation import MAX_IMAGE_PIXELS, VARIABLE
 from tests.data_prep.export_builder import picture, png_claiming, simple_export, write_zip
 
@@ -30,8 +31,8 @@ PEAK = """
 import sys
 from pathlib import Path
 from PIL import Image
-from data_prep import image_decoding
-from data_prep.errors import ImageError
+from prepared_set import decoding
+from prepared_set.errors import ImageError
 from data_prep.image_check import difference_hash
 import numpy as np
 Image.init()
@@ -40,7 +41,7 @@ def peak_bytes():
 data = Path(sys.argv[1]).read_bytes()
 before = peak_bytes()
 try:
-    with image_decoding.decoded_image(data) as (image, _):
+    with decoding.decoded_image(data) as (image, _):
         difference_hash(image)
         np.array(image)
 except ImageError as error:
@@ -59,7 +60,7 @@ def peak_bytes(data: bytes, folder: Path) -> tuple[int, str]:
 
 def cost_bytes(data: bytes) -> int:
     with Image.open(io.BytesIO(data)) as opened:
-        return image_decoding._cost_bytes(opened, data)
+        return decoding._cost_bytes(opened, data)
 
 
 def file(mode: str, form: str, turned: bool, side: int = SIDE, **options: Any) -> bytes:
