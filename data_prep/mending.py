@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import msgspec
 
 from data_prep.box_geometry import Xywh, clip_box, enclosing_box, turn_box
+from data_prep.changes import ChangeLog, Reason
 from data_prep.errors import AnnotationError
 from data_prep.formats.record import NO_ATTRIBUTES, NO_OUTLINE, Annotation
-from data_prep.losses import LossReport, Reason
 
 # A box may be this far outside before it counts as clipped: exports round to two digits.
 EDGE_TOLERANCE_PX = 0.02
@@ -43,26 +43,26 @@ class Canvas:
     """The EXIF orientation by which boxes have yet to be turned; 1 when they were drawn on the turned image."""
 
 
-def mend(annotation: Annotation, canvas: Canvas, losses: LossReport) -> Box | None:
-    """The box of an annotation, or None when it is dropped; either way the loss report knows."""
+def mend(annotation: Annotation, canvas: Canvas, changes: ChangeLog) -> Box | None:
+    """The box of an annotation, or None when it is dropped; either way `changes` counts it."""
     file, place = canvas.file_name, annotation.place
     if annotation.box is None:
-        losses.add(Reason.BOX_NOT_A_NUMBER, file, place, _written(annotation))
+        changes.add(Reason.BOX_NOT_A_NUMBER, file, place, _written(annotation))
         return None
     if annotation.box_was_text:
-        losses.add(Reason.TEXT_NUMBER, file, place, _written(annotation))
+        changes.add(Reason.TEXT_NUMBER, file, place, _written(annotation))
     if min(annotation.box[2:]) < SMALLEST_SIDE_PX:
-        losses.add(Reason.BOX_EMPTY, file, place, _written(annotation))
+        changes.add(Reason.BOX_EMPTY, file, place, _written(annotation))
         return None
-    box = _to_canvas(annotation, annotation.box, canvas, losses)
+    box = _to_canvas(annotation, annotation.box, canvas, changes)
     clipped = clip_box(box, canvas.width, canvas.height)
     if not min(clipped[2:]) >= SMALLEST_SIDE_PX:
-        losses.add(Reason.BOX_OUTSIDE, file, place, f"{_written(annotation)} in {canvas.width}x{canvas.height}")
+        changes.add(Reason.BOX_OUTSIDE, file, place, f"{_written(annotation)} in {canvas.width}x{canvas.height}")
         return None
     if max(abs(a - b) for a, b in zip(_corners(box), _corners(clipped), strict=True)) > EDGE_TOLERANCE_PX:
-        losses.add(Reason.BOX_CLIPPED, file, place, f"{_written(annotation)} in {canvas.width}x{canvas.height}")
+        changes.add(Reason.BOX_CLIPPED, file, place, f"{_written(annotation)} in {canvas.width}x{canvas.height}")
     if annotation.is_crowd:
-        losses.add(Reason.CROWD, file, place)
+        changes.add(Reason.CROWD, file, place)
     # A mask drawn before the orientation would lie askew on the turned image.
     outline = annotation.outline if canvas.turn == 1 else NO_OUTLINE
     area = annotation.area
@@ -98,15 +98,15 @@ def _canonical(value: msgspec.Raw, place: object, file: str) -> msgspec.Raw:
         ) from error
 
 
-def _to_canvas(annotation: Annotation, box: Xywh, canvas: Canvas, losses: LossReport) -> Xywh:
+def _to_canvas(annotation: Annotation, box: Xywh, canvas: Canvas, changes: ChangeLog) -> Xywh:
     """Apply the rectangle's rotation, then the image's orientation where the boxes do not have it yet."""
     if annotation.rotation % 360 != 0:
         box = enclosing_box(box, annotation.rotation)
-        losses.add(Reason.BOX_ROTATED, canvas.file_name, annotation.place, f"{annotation.rotation:g}°")
+        changes.add(Reason.BOX_ROTATED, canvas.file_name, annotation.place, f"{annotation.rotation:g}°")
     if canvas.turn != 1:
         stored = (canvas.height, canvas.width) if canvas.turn >= 5 else (canvas.width, canvas.height)
         box = turn_box(box, canvas.turn, *stored)
-        losses.add(Reason.BOX_TURNED, canvas.file_name, annotation.place, f"EXIF orientation {canvas.turn}")
+        changes.add(Reason.BOX_TURNED, canvas.file_name, annotation.place, f"EXIF orientation {canvas.turn}")
     return box
 
 

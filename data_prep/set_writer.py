@@ -57,7 +57,7 @@ def describe(dataset: Dataset, options: Options) -> Manifest:
         counts=dataset.counts(),
         annotations={},
         shards=(),
-        changes=dataset.losses.changes(),
+        changes=dataset.changes.entries(),
         warnings=find_warnings(dataset),
     )
 

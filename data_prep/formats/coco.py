@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 
 from data_prep.box_geometry import Xywh
+from data_prep.changes import ChangeLog
 from data_prep.errors import SourceError
 from data_prep.formats.coco_file import RawAnnotation, most_bytes, parse_coco, read_number
 from data_prep.formats.record import NO_ATTRIBUTES, NO_OUTLINE, Annotation, Annotations, ListedImage
-from data_prep.losses import LossReport
 from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
 from run_config.cvat_formats import COCO
 
@@ -35,14 +35,14 @@ class Coco:
         root, subsets = _only_root(files)
         return [*subsets, *images_below(root, files.sizes)]
 
-    def read(self, files: ExportFiles, losses: LossReport) -> Annotations:
+    def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:
         """All annotation files of the export. Annotations are converted when they are asked for."""
         root, subsets = _only_root(files)
         images: list[ListedImage] = []
         classes: dict[str, frozenset[int]] = {}
         for path, subset in subsets.items():
             coco = parse_coco(
-                files.read(path, min(MAX_FILE_BYTES, most_bytes())), f"{files.shown_name}: {path}", losses
+                files.read(path, min(MAX_FILE_BYTES, most_bytes())), f"{files.shown_name}: {path}", changes
             )
             # CVAT before 2.16.1 had no folder for each subset.
             folders = tuple(f"{root}{folder}" for folder in (f"images/{subset}/", "images/", ""))

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from data_prep.changes import ChangeLog, Reason
 from data_prep.errors import AnnotationError
 from data_prep.formats.record import NO_ATTRIBUTES, NO_OUTLINE, clean_class_name
-from data_prep.losses import LossReport, Reason
 from prepared_set.memory_budget import free_bytes
 from run_config.cvat_formats import COCO
 from run_config.json_text import JsonError, check_json, utf8
@@ -112,7 +112,7 @@ def most_bytes() -> int:
     return int(FREE_SHARE * free_bytes())
 
 
-def parse_coco(data: bytes, where: str, losses: LossReport) -> CocoFile:
+def parse_coco(data: bytes, where: str, changes: ChangeLog) -> CocoFile:
     """Read an annotation file. `where` names source and file in errors (AnnotationError)."""
     try:
         data = utf8(data)
@@ -121,10 +121,10 @@ def parse_coco(data: bytes, where: str, losses: LossReport) -> CocoFile:
         raw = _decode(data)
         images = _records(raw.images, "images", _RawImage)
         categories = _records(raw.categories, "categories", _RawCategory)
-        coco = CocoFile(_images(images, where, losses), _categories(categories, where, losses))
-        own_losses = LossReport()
+        coco = CocoFile(_images(images, where, changes), _categories(categories, where, changes))
+        own_changes = ChangeLog()
         annotations = _records(raw.annotations, "annotations", RawAnnotation)
-        _group_annotations(annotations, len(raw.annotations), coco, where, own_losses)
+        _group_annotations(annotations, len(raw.annotations), coco, where, own_changes)
     except JsonError as error:
         raise AnnotationError(f"{where}: {error}: export the task again") from error
     except msgspec.ValidationError as error:
@@ -135,7 +135,7 @@ def parse_coco(data: bytes, where: str, losses: LossReport) -> CocoFile:
         raise AnnotationError(
             f"{where} is not readable as JSON ({error}): the file may be cut off, export the task again"
         ) from error
-    losses.merge([own_losses])
+    changes.merge(own_changes)
     return coco
 
 
@@ -179,7 +179,7 @@ def _records(raw: list[msgspec.Raw], key: str, kind: type[_Record]) -> Iterator[
         yield record
 
 
-def _images(raw: Iterable[_RawImage], where: str, losses: LossReport) -> list[CocoImage]:
+def _images(raw: Iterable[_RawImage], where: str, changes: ChangeLog) -> list[CocoImage]:
     images: list[CocoImage] = []
     names_by_id: dict[int, str] = {}
     ids_by_name: dict[str, int] = {}
@@ -207,13 +207,13 @@ def _images(raw: Iterable[_RawImage], where: str, losses: LossReport) -> list[Co
         width, width_was_text = read_whole_number(one.width)
         height, height_was_text = read_whole_number(one.height)
         if was_text or width_was_text or height_was_text:
-            losses.add(Reason.TEXT_NUMBER, one.file_name, detail="image id or size")
+            changes.add(Reason.TEXT_NUMBER, one.file_name, detail="image id or size")
         has_size = width is not None and height is not None and width > 0 and height > 0
         images.append(CocoImage(image_id, one.file_name, width if has_size else None, height if has_size else None))
     return images
 
 
-def _categories(raw: Iterable[_RawCategory], where: str, losses: LossReport) -> dict[int, str]:
+def _categories(raw: Iterable[_RawCategory], where: str, changes: ChangeLog) -> dict[int, str]:
     names: dict[int, str] = {}
     for one in raw:
         category_id, was_text = read_whole_number(one.id)
@@ -229,9 +229,9 @@ def _categories(raw: Iterable[_RawCategory], where: str, losses: LossReport) -> 
                 f"{where}: categories {names[category_id]!r} and {name!r} share the id {category_id}: give each its own"
             )
         if name in names.values():
-            losses.add(Reason.CATEGORY_MERGED, where, detail=f"{one.name!r} (id {category_id})")
+            changes.add(Reason.CATEGORY_MERGED, where, detail=f"{one.name!r} (id {category_id})")
         if was_text:
-            losses.add(Reason.TEXT_NUMBER, where, detail=f"id of category {name!r}")
+            changes.add(Reason.TEXT_NUMBER, where, detail=f"id of category {name!r}")
         names[category_id] = name
     if not names:
         raise AnnotationError(f"{where} has no categories: give the task labels in CVAT and export again")
@@ -239,7 +239,7 @@ def _categories(raw: Iterable[_RawCategory], where: str, losses: LossReport) -> 
 
 
 def _group_annotations(
-    raw: Iterable[RawAnnotation], count: int, coco: CocoFile, where: str, losses: LossReport
+    raw: Iterable[RawAnnotation], count: int, coco: CocoFile, where: str, changes: ChangeLog
 ) -> None:
     """Hand each annotation to its image; those of unknown images or categories are dropped and counted."""
     known = {image.id: image.file_name for image in coco.images}
@@ -249,22 +249,22 @@ def _group_annotations(
         category_id, category_was_text = read_whole_number(one.category_id)
         annotation_id, id_was_text = read_whole_number(one.id)
         if image_id is None or image_id not in known:
-            losses.add(Reason.UNKNOWN_IMAGE, f"image id {one.image_id!r}", one.id)
+            changes.add(Reason.UNKNOWN_IMAGE, f"image id {one.image_id!r}", one.id)
             continue
         if category_id not in coco.categories:
-            losses.add(Reason.UNKNOWN_CATEGORY, known[image_id], one.id, f"category id {one.category_id!r}")
+            changes.add(Reason.UNKNOWN_CATEGORY, known[image_id], one.id, f"category id {one.category_id!r}")
             continue
         if annotation_id is not None:
             if annotation_id in seen:
-                losses.add(Reason.ANNOTATION_ID_REPEATED, known[image_id], annotation_id)
+                changes.add(Reason.ANNOTATION_ID_REPEATED, known[image_id], annotation_id)
             seen.add(annotation_id)
         if image_was_text or category_was_text or id_was_text:
-            losses.add(Reason.TEXT_NUMBER, known[image_id], one.id, "annotation ids")
+            changes.add(Reason.TEXT_NUMBER, known[image_id], one.id, "annotation ids")
         one.category_id = category_id
         coco.annotations[image_id].append(one)
-    lost = losses.count(Reason.UNKNOWN_IMAGE, Reason.UNKNOWN_CATEGORY)
+    lost = changes.count(Reason.UNKNOWN_IMAGE, Reason.UNKNOWN_CATEGORY)
     if lost * 10 > count:
-        example = (losses.examples(Reason.UNKNOWN_IMAGE) + losses.examples(Reason.UNKNOWN_CATEGORY))[0]
+        example = (changes.examples(Reason.UNKNOWN_IMAGE) + changes.examples(Reason.UNKNOWN_CATEGORY))[0]
         raise AnnotationError(
             f"{where}: {lost} of {count} annotations belong to images or categories that the "
             f"file does not list (annotation {example.annotation_id or 'without id'}: "

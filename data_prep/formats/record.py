@@ -12,7 +12,7 @@ from typing import Protocol
 import msgspec
 
 from data_prep.box_geometry import Xywh
-from data_prep.losses import LossReport
+from data_prep.changes import ChangeLog
 from data_prep.sources.files import ExportFiles
 
 NO_OUTLINE = msgspec.Raw(b"[]")
@@ -96,8 +96,8 @@ class Format(Protocol):
         Only called for a source that it recognises. SourceError: it is unclear which files are meant.
         """
 
-    def read(self, files: ExportFiles, losses: LossReport) -> Annotations:
-        """Read all annotation files; what is dropped or mended on the way is counted in `losses`.
+    def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:
+        """Read all annotation files; what is dropped or mended on the way is counted in `changes`.
 
         SourceError, AnnotationError: a sentence about what cannot be mended.
         """

@@ -29,6 +29,14 @@ class ExportFiles(Protocol):
         """Let go of what is open."""
 
 
+def printable(name: str) -> str:
+    """The name as UTF-8 can write it: bytes of a file's name that are not UTF-8 become the replacement character."""
+    try:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    except UnicodeEncodeError:
+        return name.encode("utf-8", "backslashreplace").decode()
+
+
 def without_macos_shadows(paths: Iterable[str]) -> Iterator[str]:
     """All paths but the shadow files that macOS packs beside the real ones."""
     return (path for path in paths if "__MACOSX/" not in path and not path.rpartition("/")[2].startswith("._"))

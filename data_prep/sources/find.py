@@ -14,9 +14,8 @@ from urllib.parse import unquote, urlsplit
 
 from data_prep.errors import SourceError
 from data_prep.formats.registry import recognise
-from data_prep.losses import printable
 from data_prep.sources.archive import ZipExport
-from data_prep.sources.files import ExportFiles, too_large
+from data_prep.sources.files import ExportFiles, printable, too_large
 from data_prep.sources.folder import FolderExport, etag, walk
 from object_store import NoSuchKey, ObjectInfo, Progress, open_store
 

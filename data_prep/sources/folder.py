@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.errors import SourceError
-from data_prep.losses import printable
-from data_prep.sources.files import safe_path, too_large
+from data_prep.sources.files import printable, safe_path, too_large
 
 
 class FolderExport:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from data_prep.errors import SourceError
-from data_prep.losses import printable
+from data_prep.sources.files import printable
 from run_config.locations import local_path, resolve
 from run_config.parameters import lines
 

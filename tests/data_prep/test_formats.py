@@ -7,12 +7,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from data_prep.changes import ChangeLog, Reason
 from data_prep.errors import AnnotationError, SourceError
 from data_prep.export_reader import read_export
 from data_prep.formats import registry
 from data_prep.formats.coco import Coco
 from data_prep.formats.record import Annotation, Annotations, ListedImage
-from data_prep.losses import LossReport, Reason
 from data_prep.sources.files import ExportFiles
 from data_prep.sources.find import find_source
 from object_store import ObjectStore, open_store
@@ -37,12 +37,12 @@ class Cards:
     def own_files(self, files: ExportFiles) -> list[str]:
         return sorted(files.sizes)
 
-    def read(self, files: ExportFiles, losses: LossReport) -> Annotations:
+    def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:
         cards = json.loads(files.read("cards.json", 1 << 20))["cards"]
         for card in cards:
             for one in [one for one in card["things"] if one["is"] not in CLASSES]:
                 card["things"].remove(one)
-                losses.add(Reason.UNKNOWN_CATEGORY, card["file"], detail=one["is"])
+                changes.add(Reason.UNKNOWN_CATEGORY, card["file"], detail=one["is"])
         images = [
             ListedImage(
                 card["file"], ("photos/",), card["part"], "cards.json",
@@ -116,7 +116,7 @@ def test_a_registered_format_goes_through_to_a_prepared_set(tmp_path: Path, load
 def test_the_record_keeps_what_a_prepared_set_has_no_place_for(tmp_path: Path, cards: Cards):
     path = write_zip(tmp_path / "cards.zip", **card_files(CARDS))
     with find_source(str(path)).open(tmp_path) as files:
-        images = cards.read(files, LossReport()).images
+        images = cards.read(files, ChangeLog()).images
     (first,) = images[0].annotations
     assert (first.source, first.rotation, first.box) == ("auto", 90.0, (10, 10, 20, 8))
 
@@ -194,9 +194,9 @@ def test_of_coco_the_record_has_all_that_cvat_writes(tmp_path: Path):
     export.annotate(first, ("cat", 1, 2, 3, 4))["bbox"] = [None, 2, 3, 4]
     path = write_zip(tmp_path / "x.zip", export)
     with find_source(str(path)).open(tmp_path) as files:
-        read = Coco().read(files, LossReport())
-        losses = LossReport()
-        (built,) = read_export(files, "x.zip", losses).images
+        read = Coco().read(files, ChangeLog())
+        changes = ChangeLog()
+        (built,) = read_export(files, "x.zip", changes).images
     (image,) = read.images
     assert (image.file_name, image.subset, image.width, image.height) == ("clip/frame_000001.png", "Train", 64, 48)
     assert (image.folders, image.listed_in) == (("images/Train/", "images/", ""), "annotations/instances_Train.json")
@@ -214,7 +214,7 @@ def test_of_coco_the_record_has_all_that_cvat_writes(tmp_path: Path):
     assert (broken.box, broken.box_as_written) == (None, [None, 2, 3, 4])
     assert [one.source for one in image.annotations] == [None] * 4, "they can be gone through again"
     assert (built.recording, built.tracks) == ("clip", {"7"})
-    assert losses.count(Reason.BOX_ROTATED, Reason.CROWD, Reason.TEXT_NUMBER, Reason.BOX_NOT_A_NUMBER) == 4
+    assert changes.count(Reason.BOX_ROTATED, Reason.CROWD, Reason.TEXT_NUMBER, Reason.BOX_NOT_A_NUMBER) == 4
 
 
 def test_cvats_name_of_the_format_stands_in_one_module():

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.changes import Reason
 from data_prep.errors import SourceError
-from data_prep.losses import Reason
 from data_prep.prepare import Request, inspect
 from data_prep.report.page import draw_report
 from data_prep.sources.find import find_source

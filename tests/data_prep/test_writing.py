@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_prep.errors import SourceError
-from data_prep.export_reader import ExportImage
-from data_prep.prepare import Events, Request, prepare
+from data_prep.export_reader import ExportImage, Watcher
+from data_prep.prepare import Request, prepare
 from object_store import ObjectStore, open_store
 from prepared_set.errors import SetError
 from prepared_set.reader import PreparedSet
@@ -206,7 +206,7 @@ def test_several_at_once_do_no_harm(tmp_path: Path):
 def test_an_image_that_changes_meanwhile_is_refused(tmp_path: Path, store: ObjectStore):
     folder = write_folder(tmp_path / "export", simple_export())
 
-    class Meddler(Events):
+    class Meddler(Watcher):
         def stage(self, title: str, *_: object) -> None:
             if title.startswith("storing"):
                 path = folder / "images/default/003.png"

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from data_prep import image_check
-from data_prep.losses import Reason
+from data_prep.changes import Reason
 from data_prep.prepare import Request, inspect
 from data_prep.report.page import draw_report
 from prepared_set import decoding, jpeg2000

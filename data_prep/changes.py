@@ -1,13 +1,13 @@
-"""The loss report: every thing that was mended, dropped or merely noticed, counted, with the first few cases.
+"""The log of what was corrected or left out on the way to a prepared set, counted, with the first few cases.
 
 Nothing is changed silently: whoever drops a box or moves one says so here, and the report page,
 `--json` and the manifest show it.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
+from data_prep.sources.files import printable
 from prepared_set.manifest import Change, Example
 
 EXAMPLES_KEPT = 5
@@ -117,21 +117,13 @@ class Reason(Enum):
         return str(self.value[2])
 
 
-def printable(name: str) -> str:
-    """The name as UTF-8 can write it: bytes of a file's name that are not UTF-8 become the replacement character."""
-    try:
-        return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    except UnicodeEncodeError:
-        return name.encode("utf-8", "backslashreplace").decode()
-
-
 @dataclass
 class _Tally:
     count: int = 0
     examples: list[Example] = field(default_factory=list)
 
 
-class LossReport:
+class ChangeLog:
     """Counts per reason. Not for use from several threads."""
 
     def __init__(self) -> None:
@@ -147,13 +139,12 @@ class LossReport:
                 Example(printable(file)[:200], printable(str(annotation_id))[:40], printable(detail)[:200])
             )
 
-    def merge(self, others: Iterable["LossReport"]) -> None:
-        """Add what other reports counted."""
-        for other in others:
-            for reason, tally in other._tallies.items():
-                own = self._tallies.setdefault(reason, _Tally())
-                own.count += tally.count
-                own.examples = (own.examples + tally.examples)[:EXAMPLES_KEPT]
+    def merge(self, other: "ChangeLog") -> None:
+        """Add what another log counted."""
+        for reason, tally in other._tallies.items():
+            own = self._tallies.setdefault(reason, _Tally())
+            own.count += tally.count
+            own.examples = (own.examples + tally.examples)[:EXAMPLES_KEPT]
 
     def count(self, *reasons: Reason) -> int:
         """How many cases of these reasons there were."""
@@ -163,8 +154,8 @@ class LossReport:
         """The first few cases of one reason."""
         return list(self._tallies[reason].examples) if reason in self._tallies else []
 
-    def changes(self) -> tuple[Change, ...]:
-        """The report as the manifest holds it: what was dropped first."""
+    def entries(self) -> tuple[Change, ...]:
+        """The log as the manifest holds it: what was dropped comes first."""
         found = [reason for reason in Reason if reason in self._tallies]
         found.sort(key=lambda reason: reason.action != "dropped")
         return tuple(
