@@ -170,7 +170,7 @@ def check_command(
 
     In a cluster also what the installation allows: the node pool, its GPUs, the places that are read and written.
     """
-    from data_prep.check import check, texts_from_json
+    from run_check.check import check, texts_from_json
     from run_config.installation import load_installation
     from run_config.parameters import pairs
 

@@ -15,7 +15,3 @@ class SourceError(DataPrepError):
 
 class AnnotationError(DataPrepError):
     """An annotation file contradicts itself in a way that must not be guessed at."""
-
-
-class CheckError(DataPrepError):
-    """What a run was told is wrong, or cannot be used: one sentence a line."""

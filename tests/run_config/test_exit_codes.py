@@ -12,7 +12,8 @@ from run_config import exit_codes
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = (
-    "run_config", "object_store", "prepared_set", "data_prep", "detr_job", "evaluation", "workflows", "cvat_bridge",
+    "run_config", "object_store", "prepared_set", "data_prep", "run_check", "detr_job", "evaluation", "workflows",
+    "cvat_bridge",
 )  # fmt: skip
 
 

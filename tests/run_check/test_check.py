@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from data_prep import check_places
-from data_prep.check import check, texts_from_json
-from data_prep.errors import CheckError, SourceError
+from data_prep.errors import SourceError
 from data_prep.sources.names import source_places
 from object_store import ObjectStore, StoreUnavailable
+from run_check import places as check_places
+from run_check.check import check, texts_from_json
+from run_check.errors import CheckError
 from run_config.errors import ConfigError
 from tests.data_prep.export_builder import simple_export, write_zip
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.check import check
-from data_prep.errors import CheckError
 from object_store import ObjectStore
+from run_check.check import check
+from run_check.errors import CheckError
 from run_config.errors import ConfigError
 from run_config.installation import VARIABLE, Installation, NodePool
 from tests.data_prep.export_builder import simple_export, write_zip

@@ -10,11 +10,12 @@ import difflib
 import json
 from collections.abc import Callable, Iterator, Mapping
 
-from data_prep import check_places
-from data_prep.check_installation import machine, naming_the_secret, require_keys
-from data_prep.errors import CheckError, DataPrepError
+from data_prep.errors import DataPrepError
 from object_store import StoreError, StoreUnavailable
 from prepared_set.errors import PreparedSetError
+from run_check import places as check_places
+from run_check.errors import CheckError
+from run_check.installation import machine, naming_the_secret, require_keys
 from run_config.errors import ConfigError
 from run_config.installation import Installation
 from run_config.job_places import PLACES, places
@@ -116,7 +117,7 @@ class _Mistakes:
             yield
         except StoreUnavailable as error:
             self._unavailable = self._unavailable or error
-        except (ConfigError, DataPrepError, PreparedSetError, StoreError) as error:
+        except (CheckError, ConfigError, DataPrepError, PreparedSetError, StoreError) as error:
             self._sentences.append(f"{parameter}: {error}" if parameter else str(error))
 
     def stop_here(self) -> None:

@@ -4,8 +4,8 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 
-from data_prep.errors import CheckError
 from object_store import WrongCredentials
+from run_check.errors import CheckError
 from run_config.errors import ConfigError
 from run_config.installation import Installation, NodePool
 from run_config.parameters import Value

@@ -4,11 +4,12 @@ import tempfile
 import uuid
 from pathlib import Path
 
-from data_prep.errors import CheckError, SourceError
+from data_prep.errors import SourceError
 from data_prep.formats.registry import recognise
 from data_prep.sources.find import find_source
 from data_prep.sources.names import source_places
 from object_store import NoSuchKey, ObjectStore, open_store
+from run_check.errors import CheckError
 from run_config.json_text import load_json
 from run_config.locations import resolve
 
