@@ -27,7 +27,7 @@ OBJECT_BYTES = 500
 _NO_NUMBER = re.compile(rb'"(?:[^"\\]++|\\.)*+"|-?(?:NaN|Infinity)', re.DOTALL)
 
 
-class RawAnnotation(msgspec.Struct):
+class RawAnnotation(msgspec.Struct, gc=False):
     """An annotation as it stands in the file; any value may be of any type."""
 
     id: Any = None

@@ -19,7 +19,7 @@ NO_OUTLINE = msgspec.Raw(b"[]")
 NO_ATTRIBUTES = msgspec.Raw(b"{}")
 
 
-class Annotation(msgspec.Struct, frozen=True):
+class Annotation(msgspec.Struct, frozen=True, gc=False):
     """One object on an image, as the file has it."""
 
     class_name: str
