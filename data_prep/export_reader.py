@@ -71,12 +71,12 @@ class _ListedFile:
     path: str
 
 
-def read_export(files: ExportFiles, where: str, changes: ChangeLog, watcher: Watcher | None = None) -> Export:
-    """Read and check a source. `where` is its name for people; `watcher` is told of each checked image.
+def read_export(files: ExportFiles, changes: ChangeLog, watcher: Watcher | None = None) -> Export:
+    """Read and check a source; `watcher` is told of each checked image.
 
     SourceError, AnnotationError: a sentence about what cannot be mended.
     """
-    sizes = files.sizes
+    sizes, where = files.sizes, files.shown_name
     annotations = recognise(files).read(files, changes)
     listed = len(annotations.images)
     if not listed:

@@ -90,7 +90,7 @@ def _read_one(source: Source, scratch: Path, opened: ExitStack, changes: ChangeL
     if source.local is None:
         watcher.stage(f"fetching {source.name}", source.size_bytes, "bytes")
     files = opened.enter_context(source.open(scratch, watcher.advance))
-    return read_export(files, source.name, changes, watcher)
+    return read_export(files, changes, watcher)
 
 
 @dataclass(frozen=True)

@@ -196,7 +196,7 @@ def test_of_coco_the_record_has_all_that_cvat_writes(tmp_path: Path):
     with find_source(str(path)).open(tmp_path) as files:
         read = Coco().read(files, ChangeLog())
         changes = ChangeLog()
-        (built,) = read_export(files, "x.zip", changes).images
+        (built,) = read_export(files, changes).images
     (image,) = read.images
     assert (image.file_name, image.subset, image.width, image.height) == ("clip/frame_000001.png", "Train", 64, 48)
     assert (image.folders, image.listed_in) == (("images/Train/", "images/", ""), "annotations/instances_Train.json")
