@@ -56,7 +56,6 @@ class ExportImage:
 class Export:
     """One source, read and mended."""
 
-    name: str
     images: tuple[ExportImage, ...]
     categories: Mapping[str, frozenset[int]]
     """Class name → the ids it had."""
@@ -107,7 +106,7 @@ def read_export(files: ExportFiles, changes: ChangeLog, watcher: Watcher | None 
         watcher.advance(1)
     _refuse_mostly_broken(where, listed, own_changes)
     changes.merge(own_changes)
-    return Export(where, tuple(images), annotations.classes)
+    return Export(tuple(images), annotations.classes)
 
 
 def _find_images(annotations: Annotations, finder: ImageFinder, where: str, changes: ChangeLog) -> list[_ListedFile]:
