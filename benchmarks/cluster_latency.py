@@ -30,7 +30,7 @@ from benchmarks.cluster_space import (
     stamped_log,
 )
 from benchmarks.local_run import machine
-from data_prep.sample import make_sample
+from data_prep.sample.make import make_sample
 from tests.cluster.cluster import Installation, node
 from workflows import pods
 

@@ -36,7 +36,8 @@ OURS = """
 import json, os, sys, time
 from hashlib import sha256
 from pathlib import Path
-from data_prep.prepared_set import SPLITS, PreparedSet
+from prepared_set.manifest import SPLITS
+from prepared_set.reader import PreparedSet
 from object_store import open_store
 born = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
 store = open_store(sys.argv[1])

@@ -26,7 +26,7 @@ PATIENCE_S = 20
 def exports() -> Iterator[Read]:
     """`data-prep inspect`: the archive, its annotations and every picture in it."""
     from data_prep.prepare import Request, inspect
-    from data_prep.report import draw_report
+    from data_prep.report.page import draw_report
     from tests.hostile.exports import mutated_export
 
     def read(seed: int, folder: Path) -> bool:
@@ -122,8 +122,8 @@ class LoggedFaults(logging.Handler):
 @contextlib.contextmanager
 def parameters() -> Iterator[Read]:
     """What a form, a command line or a configuration file gives: five readers; accepted when one of them accepts it."""
-    from data_prep.check import texts_from_json
-    from data_prep.source_names import source_places
+    from data_prep.sources.names import source_places
+    from run_check.check import texts_from_json
     from run_config.parameters import TEMPLATES, pairs, parse
     from run_config.presets import load_job_config
     from tests.hostile.parameters import hostile_parameters

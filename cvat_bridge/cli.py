@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from run_config.command_line import run, share, top_options
+from run_config.cvat_formats import COCO
 
 app = typer.Typer(
     name="cvat-bridge",
@@ -95,7 +96,7 @@ def export_command(
     subject: Annotated[str, typer.Option("--subject", help="What is exported: task:8,task:9 or project:3.")],
     run_name: Annotated[str, typer.Option("--run", help="Name of the run, which is part of where the export goes.")],
     grant: Annotated[str, typer.Option("--grant", help="The bridge's signature for the subject.")] = "",
-    format_name: Annotated[str, typer.Option("--format", help="One of CVAT's export formats.")] = "COCO 1.0",
+    format_name: Annotated[str, typer.Option("--format", help="One of CVAT's export formats.")] = COCO,
     unpack: Annotated[bool, typer.Option("--unpack", help="Unpack the export below --into as well.")] = False,
     into: Annotated[str, typer.Option("--into", help="Key below the store that the export is unpacked to.")] = "",
 ) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from run_config.argo_text import leave_value, outputs_folder
 from run_config.command_line import run, top_options
+from run_config.cvat_formats import COCO
 from run_config.writable import require_writable
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ Sources = Annotated[
     list[str],
     typer.Argument(
         metavar="SOURCE...",
-        help="CVAT exports in the format 'COCO 1.0' with images: a zip or an unpacked folder, local or in a "
+        help=f"CVAT exports in the format {COCO!r} with images: a zip or an unpacked folder, local or in a "
         "bucket (s3://bucket/key.zip, s3://bucket/prefix). Several are merged by class name.",
     ),
 ]
@@ -74,12 +75,12 @@ def prepare_command(
     The same data and options give the same id, and are not written or even read again. Inside a
     workflow ($OUT is set) the id is also written to $OUT/outputs/prepared-set.
     """
-    from data_prep import summary
-    from data_prep.manifest import REPORT_KEY, set_prefix
     from data_prep.prepare import prepare
     from data_prep.progress import Display
-    from data_prep.report import draw_report
+    from data_prep.report import summary
+    from data_prep.report.page import draw_report
     from object_store import open_store
+    from prepared_set.manifest import REPORT_KEY, set_prefix
     from run_config.installation import permitted
 
     allowed = permitted(
@@ -121,11 +122,11 @@ def inspect_command(
     as_json: AsJson = False,
 ) -> None:
     """Check exports as `prepare` does and say what would come of them; writes nothing but the report."""
-    from data_prep import summary
     from data_prep.errors import DataPrepError
     from data_prep.prepare import inspect
     from data_prep.progress import Display
-    from data_prep.report import draw_report
+    from data_prep.report import summary
+    from data_prep.report.page import draw_report
 
     if report is not None:
         if report.is_dir():
@@ -169,7 +170,7 @@ def check_command(
 
     In a cluster also what the installation allows: the node pool, its GPUs, the places that are read and written.
     """
-    from data_prep.check import check, texts_from_json
+    from run_check.check import check, texts_from_json
     from run_config.installation import load_installation
     from run_config.parameters import pairs
 
@@ -187,7 +188,7 @@ def make_sample_command(
 ) -> None:
     """Draw a small CVAT export of machine parts, for a first run without data; what is there is reused."""
     from data_prep.progress import Display
-    from data_prep.sample import make_sample
+    from data_prep.sample.make import make_sample
 
     with Display() as display:
         begun = False
@@ -229,9 +230,9 @@ def _request(
     store: str | None = None,
 ) -> "Request":
     from data_prep.errors import DataPrepError
-    from data_prep.manifest import Options
     from data_prep.prepare import Request
-    from data_prep.source_names import source_places
+    from data_prep.sources.names import source_places
+    from prepared_set.manifest import Options
 
     pool, held_out, tested = (source_places(texts or (), store) for texts in (sources, val, test))
     if not pool:

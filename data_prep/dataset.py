@@ -4,7 +4,6 @@ Nothing here depends on where a source lay or in which order its files came: nam
 from content, so the same data always make the same set.
 """
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -13,14 +12,13 @@ from pathlib import PurePosixPath
 
 import msgspec
 
+from data_prep.changes import ChangeLog, Reason
 from data_prep.errors import SourceError
 from data_prep.export_reader import Export, ExportImage
-from data_prep.losses import LossReport, Reason
-from data_prep.manifest import SPLITS, ClassName, Counts, Options, SplitMethod
 from data_prep.mending import Box
 from data_prep.splitting import Item, hold_back
+from prepared_set.manifest import SPLITS, ClassName, Counts, Options, SplitMethod
 
-_VIDEO_FRAME = re.compile(r"frame_\d{6,}")
 # CVAT's subset names, in lower case → our splits. Others take part in training.
 _SUBSET_SPLITS = {
     "train": "train",
@@ -62,7 +60,7 @@ class Dataset:
     classes: tuple[ClassName, ...]
     images: tuple[SetImage, ...]
     split_method: SplitMethod
-    losses: LossReport
+    changes: ChangeLog
 
     def split(self, name: str) -> list[SetImage]:
         """The images of one split."""
@@ -100,24 +98,24 @@ def build_dataset(
     val: Sequence[Export],
     test: Sequence[Export],
     options: Options,
-    losses: LossReport,
+    changes: ChangeLog,
 ) -> Dataset:
     """Merge the exports and split what is not split. SourceError when nothing can be trained on."""
-    placed = _drop_repeated(_place(pool, val, test, options), losses)
+    placed = _drop_repeated(_place(pool, val, test, options), changes)
     if not any(image.boxes for image in placed):
         raise SourceError(
             "no image has a box: draw boxes in CVAT and export again (points, polylines and tags are not exported)"
         )
     given_val = bool(val) or any(image.split == "val" for image in placed)
     images, method = _split(placed, given_val, options)
-    images = _name(images, losses)
+    images = _name(images, changes)
     if not any(image.split == "train" and image.boxes for image in images):
         raise SourceError(
             "no image with boxes is left for training: all belong to val or test; give more sources, or use "
             "--ignore-subsets to mix the subsets"
         )
     ordered = sorted(images, key=lambda image: (SPLITS.index(image.split), image.file_name))
-    return Dataset(_classes([*pool, *val, *test]), tuple(ordered), method, losses)
+    return Dataset(_classes([*pool, *val, *test]), tuple(ordered), method, changes)
 
 
 def _classes(exports: Iterable[Export]) -> tuple[ClassName, ...]:
@@ -166,12 +164,12 @@ def _digest(split: str | None, image: ExportImage, boxes: tuple[Box, ...]) -> st
     return sha256(msgspec.json.encode(content)).hexdigest()
 
 
-def _drop_repeated(placed: list[_Placed], losses: LossReport) -> list[_Placed]:
+def _drop_repeated(placed: list[_Placed], changes: ChangeLog) -> list[_Placed]:
     """Keep one of the images that are the same in everything: overlapping exports are common."""
     unique: dict[str, _Placed] = {}
     for image in sorted(placed, key=lambda image: (image.digest, image.export)):
         if image.digest in unique:
-            losses.add(Reason.IMAGE_REPEATED, image.source.file_name)
+            changes.add(Reason.IMAGE_REPEATED, image.source.file_name)
         else:
             unique[image.digest] = image
     return list(unique.values())
@@ -204,8 +202,8 @@ def _item(image: _Placed) -> Item:
     home = (image.export, source.subset)
     ties: set[tuple[object, ...]] = {("file", source.checked.sha256)}
     ties |= {("track", *home, track) for track in source.tracks}
-    if _VIDEO_FRAME.fullmatch(path.stem):
-        ties.add(("video", *home, str(path.parent)))
+    if source.recording is not None:
+        ties.add(("video", *home, source.recording))
     return Item(
         f"{image.export}/{source.subset}/{source.file_name}",
         image.digest,
@@ -215,7 +213,7 @@ def _item(image: _Placed) -> Item:
     )
 
 
-def _name(images: list[SetImage], losses: LossReport) -> list[SetImage]:
+def _name(images: list[SetImage], changes: ChangeLog) -> list[SetImage]:
     """Give each image a name of its own; those that share one get a part of their digest."""
     taken = Counter(image.source.file_name for image in images)
     named: list[SetImage] = []
@@ -224,6 +222,6 @@ def _name(images: list[SetImage], losses: LossReport) -> list[SetImage]:
         if taken[name] > 1:
             path = PurePosixPath(name)
             name = str(path.with_name(f"{path.stem}~{image.digest[:12]}{path.suffix}"))
-            losses.add(Reason.NAME_TAKEN, image.source.file_name, detail=f"now {name}")
+            changes.add(Reason.NAME_TAKEN, image.source.file_name, detail=f"now {name}")
         named.append(replace(image, file_name=name))
     return named

@@ -15,15 +15,3 @@ class SourceError(DataPrepError):
 
 class AnnotationError(DataPrepError):
     """An annotation file contradicts itself in a way that must not be guessed at."""
-
-
-class ImageError(DataPrepError):
-    """An image file cannot be decoded."""
-
-
-class SetError(DataPrepError):
-    """A prepared set is not there, is damaged, or was written by a newer version."""
-
-
-class CheckError(DataPrepError):
-    """What a run was told is wrong, or cannot be used: one sentence a line."""

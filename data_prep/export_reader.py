@@ -1,22 +1,27 @@
 """Read one source whole: its annotation files, a check of each image, and the boxes that come of it."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import PurePosixPath
 
-from data_prep.coco_file import CocoFile, ListedImage, most_bytes, parse_coco
-from data_prep.errors import AnnotationError, ImageError, SourceError
-from data_prep.export_layout import AnnotationFile, ImageFinder, find_annotation_files
+from data_prep.changes import ChangeLog, Reason
+from data_prep.errors import AnnotationError, SourceError
+from data_prep.formats.record import Annotations, ListedImage
+from data_prep.formats.registry import recognise
 from data_prep.image_check import MAX_IMAGE_BYTES, CheckedImage, check_image, map_in_threads
-from data_prep.losses import LossReport, Reason
-from data_prep.mending import Box, Canvas, mend, read_attributes
-from data_prep.sources import ExportFiles
+from data_prep.image_finder import ImageFinder
+from data_prep.mending import Box, Canvas, mend
+from data_prep.sources.files import ExportFiles
+from prepared_set.errors import ImageError
 
-MAX_ANNOTATIONS_BYTES = 4 << 30
+# CVAT's names for the frames of a video.
+_VIDEO_FRAME = re.compile(r"frame_\d{6,}")
 _BROKEN = (Reason.IMAGE_MISSING, Reason.IMAGE_DAMAGED, Reason.IMAGE_SIZE)
 
 
-class Watcher(Protocol):
-    """Is told how the check of the images goes on."""
+class Watcher:
+    """Is told how the work goes on; does nothing by itself."""
 
     def stage(self, title: str, total: int, unit: str) -> None:
         """A new piece of work starts; `unit` is `bytes` or `images`."""
@@ -39,6 +44,8 @@ class ExportImage:
     boxes: tuple[Box, ...]
     tracks: frozenset[str]
     """The video tracks that have a box on it; comparable within one export."""
+    recording: str | None
+    """Stands for the video that it is a frame of, within its subset; None for a single picture."""
 
     def read(self) -> bytes:
         """The bytes of the file."""
@@ -49,124 +56,114 @@ class ExportImage:
 class Export:
     """One source, read and mended."""
 
-    name: str
     images: tuple[ExportImage, ...]
-    categories: dict[str, frozenset[int]]
+    categories: Mapping[str, frozenset[int]]
     """Class name → the ids it had."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _ListedFile:
     """An image as listed, with its file."""
 
     listed: ListedImage
-    coco: CocoFile
     name: str
     path: str
 
 
-def read_export(files: ExportFiles, where: str, losses: LossReport, watcher: Watcher | None = None) -> Export:
-    """Read and check a source. `where` is its name for people; `watcher` is told each checked image.
+def read_export(files: ExportFiles, changes: ChangeLog, watcher: Watcher | None = None) -> Export:
+    """Read and check a source; `watcher` is told of each checked image.
 
     SourceError, AnnotationError: a sentence about what cannot be mended.
     """
-    sizes = files.sizes
-    root, annotation_files = find_annotation_files(sizes, where)
-    finder = ImageFinder(sizes, root)
-    cocos = [_read_annotations(files, one, where, losses) for one in annotation_files]
-    listed = sum(len(coco.images) for coco in cocos)
+    sizes, where = files.sizes, files.shown_name
+    annotations = recognise(files).read(files, changes)
+    listed = len(annotations.images)
     if not listed:
         raise SourceError(f"{where} lists no images: export a task that has some")
-    own_losses = LossReport()
-    found = [one for coco in cocos for one in _find_images(coco, finder, where, own_losses)]
+    finder = ImageFinder(sizes, annotations.image_folder)
+    own_changes = ChangeLog()
+    found = _find_images(annotations, finder, where, own_changes)
     if not found:
         raise SourceError(
-            _explain_no_images(where, finder.has_images, own_losses.examples(Reason.IMAGE_MISSING)[0].file)
+            _explain_no_images(where, finder.has_images, own_changes.examples(Reason.IMAGE_MISSING)[0].file)
         )
     for path in finder.unlisted:
-        own_losses.add(Reason.IMAGE_UNLISTED, path)
+        own_changes.add(Reason.IMAGE_UNLISTED, path)
 
-    def check(one: _Found) -> CheckedImage | ImageError:
+    def check(one: _ListedFile) -> CheckedImage | ImageError:
         try:
             return check_image(files.read(one.path, MAX_IMAGE_BYTES))
         except ImageError as error:
             return error
 
-    if watcher is not None:
-        watcher.stage(f"checking {where}", len(found), "images")
+    watcher = watcher or Watcher()
+    watcher.stage(f"checking {where}", len(found), "images")
     images: list[ExportImage] = []
     for one, checked in zip(found, map_in_threads(check, found, size_bytes=lambda one: sizes[one.path]), strict=True):
-        image = _build(one, checked, files, own_losses)
+        image = _build(one, checked, files, own_changes)
         if image is not None:
             images.append(image)
-        if watcher is not None:
-            watcher.advance(1)
-    _refuse_mostly_broken(where, listed, own_losses)
-    losses.merge([own_losses])
-    categories: dict[str, frozenset[int]] = {}
-    for coco in cocos:
-        for category_id, name in coco.categories.items():
-            categories[name] = categories.get(name, frozenset()) | {category_id}
-    return Export(where, tuple(images), categories)
+        watcher.advance(1)
+    _refuse_mostly_broken(where, listed, own_changes)
+    changes.merge(own_changes)
+    return Export(tuple(images), annotations.classes)
 
 
-def _read_annotations(files: ExportFiles, file: AnnotationFile, where: str, losses: LossReport) -> CocoFile:
-    data = files.read(file.path, min(MAX_ANNOTATIONS_BYTES, most_bytes()))
-    return parse_coco(data, file.subset, f"{where}: {file.path}", losses)
-
-
-def _find_images(coco: CocoFile, finder: ImageFinder, where: str, losses: LossReport) -> list[_Found]:
-    found: list[_Found] = []
-    owners: dict[str, str] = {}
-    for listed in coco.images:
-        name, path = finder.find(listed.file_name, coco.subset, where)
+def _find_images(annotations: Annotations, finder: ImageFinder, where: str, changes: ChangeLog) -> list[_ListedFile]:
+    found: list[_ListedFile] = []
+    owners: dict[tuple[str, str], str] = {}
+    for listed in annotations.images:
+        name, path = finder.find(listed.file_name, listed.folders, where)
         if path is None:
-            losses.add(Reason.IMAGE_MISSING, listed.file_name)
+            changes.add(Reason.IMAGE_MISSING, listed.file_name)
             continue
-        if path in owners:
+        claim = (listed.listed_in, path)
+        if claim in owners:
             raise AnnotationError(
-                f"{where}: the images {owners[path]!r} and {listed.file_name!r} are the same file {path!r}: "
+                f"{where}: the images {owners[claim]!r} and {listed.file_name!r} are the same file {path!r}: "
                 "export the task again"
             )
         if not path.endswith(name):
-            losses.add(Reason.NAME_CASE, listed.file_name, detail=path)
-        owners[path] = listed.file_name
-        found.append(_Found(listed, coco, name, path))
+            changes.add(Reason.NAME_CASE, listed.file_name, detail=path)
+        owners[claim] = listed.file_name
+        found.append(_ListedFile(listed, name, path))
     return found
 
 
 def _build(
-    one: _Found, checked: CheckedImage | ImageError, files: ExportFiles, losses: LossReport
+    one: _ListedFile, checked: CheckedImage | ImageError, files: ExportFiles, changes: ChangeLog
 ) -> ExportImage | None:
     """The image with its boxes on the turned picture; None when file and boxes do not belong together."""
     file_name = one.listed.file_name
     if isinstance(checked, ImageError):
-        losses.add(Reason.IMAGE_DAMAGED, file_name, detail=str(checked))
+        changes.add(Reason.IMAGE_DAMAGED, file_name, detail=str(checked))
         return None
     declared = (one.listed.width, one.listed.height)
     turn = 1
     if declared[0] is None or declared[1] is None:
-        losses.add(Reason.SIZE_UNKNOWN, file_name, detail=f"{checked.width}x{checked.height}")
+        changes.add(Reason.SIZE_UNKNOWN, file_name, detail=f"{checked.width}x{checked.height}")
     elif declared != (checked.width, checked.height):
         if declared != checked.stored_size:
             detail = f"listed as {declared[0]}x{declared[1]}, the file has {checked.width}x{checked.height}"
-            losses.add(Reason.IMAGE_SIZE, file_name, detail=detail)
+            changes.add(Reason.IMAGE_SIZE, file_name, detail=detail)
             return None
         # CVAT draws on the turned picture; whoever lists the stored size drew on the unturned one.
         turn = checked.orientation
     canvas = Canvas(file_name, checked.width, checked.height, turn)
-    raw = one.coco.annotations.get(one.listed.id, [])
-    mended = (mend(r, one.coco.categories[r.category_id], canvas, losses) for r in raw)
-    boxes = tuple(box for box in mended if box is not None)
-    tracks = [read_attributes(r.attributes).track_id for r in raw]
+    boxes: list[Box] = []
+    tracks: set[str] = set()
+    for annotation in one.listed.annotations:
+        box = mend(annotation, canvas, changes)
+        if box is not None:
+            boxes.append(box)
+        if annotation.track_id is not None:
+            tracks.add(annotation.track_id)
+    recording = one.listed.recording
+    path = PurePosixPath(one.name)
+    if recording is None and _VIDEO_FRAME.fullmatch(path.stem):
+        recording = str(path.parent)
     return ExportImage(
-        files,
-        one.path,
-        one.name,
-        one.coco.subset,
-        checked,
-        boxes,
-        frozenset(str(track) for track in tracks if track is not None),
+        files, one.path, one.name, one.listed.subset, checked, tuple(boxes), frozenset(tracks), recording
     )
 
 
@@ -182,17 +179,17 @@ def _explain_no_images(where: str, has_images: bool, example: str) -> str:
     )
 
 
-def _refuse_mostly_broken(where: str, listed: int, losses: LossReport) -> None:
+def _refuse_mostly_broken(where: str, listed: int, changes: ChangeLog) -> None:
     """A few broken files are left out; more than a tenth means that the export itself is broken."""
-    broken = losses.count(*_BROKEN)
+    broken = changes.count(*_BROKEN)
     if broken * 10 <= listed:
         return
     parts: list[str] = []
     for reason, words in zip(_BROKEN, ("missing", "not decodable", "of another size than listed"), strict=True):
-        if losses.count(reason):
-            example = losses.examples(reason)[0]
+        if changes.count(reason):
+            example = changes.examples(reason)[0]
             detail = f": {example.detail}" if example.detail else ""
-            parts.append(f"{losses.count(reason)} {words} (for one {example.file!r}{detail})")
+            parts.append(f"{changes.count(reason)} {words} (for one {example.file!r}{detail})")
     raise SourceError(
         f"{where}: {broken} of {listed} images cannot be used, {'; '.join(parts)}: export the task again with images"
     )

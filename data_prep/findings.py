@@ -6,9 +6,9 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from data_prep.changes import Reason
 from data_prep.dataset import Dataset, SetImage
-from data_prep.losses import Reason
-from data_prep.manifest import SPLITS, Counts
+from prepared_set.manifest import SPLITS, Counts
 from run_config.job import MOST_BOXES, DetrModel, TinyModel, advised_queries
 
 FEW_BOXES_PER_CLASS = 50
@@ -26,7 +26,7 @@ def find_warnings(dataset: Dataset) -> tuple[str, ...]:
     """The warnings, most important first."""
     counts = dataset.counts()
     return (
-        *_about_losses(dataset),
+        *_about_changes(dataset),
         *_about_leaks(dataset),
         *_about_size(counts),
         *_about_classes(dataset, counts),
@@ -34,11 +34,11 @@ def find_warnings(dataset: Dataset) -> tuple[str, ...]:
     )
 
 
-def _about_losses(dataset: Dataset) -> Iterable[str]:
-    images = dataset.losses.count(Reason.IMAGE_MISSING, Reason.IMAGE_DAMAGED, Reason.IMAGE_SIZE)
+def _about_changes(dataset: Dataset) -> Iterable[str]:
+    images = dataset.changes.count(Reason.IMAGE_MISSING, Reason.IMAGE_DAMAGED, Reason.IMAGE_SIZE)
     if images:
         yield f"{plural(images, 'image')} could not be used: see what was changed."
-    boxes = dataset.losses.count(
+    boxes = dataset.changes.count(
         Reason.BOX_NOT_A_NUMBER,
         Reason.BOX_EMPTY,
         Reason.BOX_OUTSIDE,

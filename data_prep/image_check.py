@@ -14,8 +14,8 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from data_prep.errors import ImageError
-from data_prep.image_decoding import decoded_image
+from prepared_set.decoding import decoded_image
+from prepared_set.errors import ImageError
 
 MAX_IMAGE_BYTES = 512 << 20
 FILES_BYTES = 512 << 20

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import msgspec
 
+from data_prep.changes import ChangeLog
 from data_prep.dataset import Dataset, build_dataset
-from data_prep.errors import SetError
-from data_prep.export_reader import Export, read_export
-from data_prep.losses import LossReport
-from data_prep.manifest import FORMAT_VERSION, Manifest, Options
-from data_prep.prepared_set import PreparedSet
+from data_prep.export_reader import Export, Watcher, read_export
 from data_prep.set_writer import describe, set_id, write_set
-from data_prep.sources import Source, find_source
+from data_prep.sources.find import Source, find_source
 from object_store import AccessDenied, NoSuchKey, ObjectStore
+from prepared_set.errors import SetError
+from prepared_set.manifest import FORMAT_VERSION, Manifest, Options
+from prepared_set.reader import PreparedSet
 
 # Goes up when the same sources would give another set than before: pointers of older code lead nowhere then.
 RULES_VERSION = 1
@@ -39,7 +39,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Found:
+class LocatedRequest:
     """A request whose sources were located, not yet read."""
 
     pool: tuple[Source, ...]
@@ -63,9 +63,9 @@ class Found:
         return f"datasets/by-source/{sha256(content).hexdigest()[:32]}"
 
 
-def locate(request: Request) -> Found:
+def locate(request: Request) -> LocatedRequest:
     """Find every source; SourceError names the one that is not there."""
-    return Found(
+    return LocatedRequest(
         tuple(map(find_source, request.pool)),
         tuple(map(find_source, request.val)),
         tuple(map(find_source, request.test)),
@@ -73,34 +73,24 @@ def locate(request: Request) -> Found:
     )
 
 
-class Events:
-    """What a caller may show while it waits; does nothing by itself."""
-
-    def stage(self, title: str, total: int, unit: str) -> None:
-        """A new piece of work starts; `unit` is `bytes` or `images`."""
-
-    def advance(self, done: int) -> None:
-        """So much more of it is done."""
-
-
 @contextmanager
-def read_dataset(found: Found, events: Events) -> Iterator[tuple[Dataset, Path]]:
+def read_dataset(found: LocatedRequest, watcher: Watcher) -> Iterator[tuple[Dataset, Path]]:
     """Read, check and split the sources; yields the data set and a scratch folder while files are open."""
-    losses = LossReport()
+    changes = ChangeLog()
     with tempfile.TemporaryDirectory(prefix="data-prep-") as scratch, ExitStack() as opened:
 
         def read_all(sources: Sequence[Source]) -> list[Export]:
-            return [_read_one(source, Path(scratch), opened, losses, events) for source in sources]
+            return [_read_one(source, Path(scratch), opened, changes, watcher) for source in sources]
 
         pool, val, test = read_all(found.pool), read_all(found.val), read_all(found.test)
-        yield build_dataset(pool, val, test, found.options, losses), Path(scratch)
+        yield build_dataset(pool, val, test, found.options, changes), Path(scratch)
 
 
-def _read_one(source: Source, scratch: Path, opened: ExitStack, losses: LossReport, events: Events) -> Export:
+def _read_one(source: Source, scratch: Path, opened: ExitStack, changes: ChangeLog, watcher: Watcher) -> Export:
     if source.local is None:
-        events.stage(f"fetching {source.name}", source.size_bytes, "bytes")
-    files = opened.enter_context(source.open(scratch, events.advance))
-    return read_export(files, source.name, losses, events)
+        watcher.stage(f"fetching {source.name}", source.size_bytes, "bytes")
+    files = opened.enter_context(source.open(scratch, watcher.advance))
+    return read_export(files, changes, watcher)
 
 
 @dataclass(frozen=True)
@@ -116,28 +106,28 @@ def prepare(
     request: Request,
     store: ObjectStore,
     draw_report: DrawReport,
-    events: Events | None = None,
+    watcher: Watcher | None = None,
 ) -> Prepared:
     """Make the prepared set of a request in the store, or find it there."""
-    events = events or Events()
+    watcher = watcher or Watcher()
     found = locate(request)
     known = _look_up(store, found)
     if known is not None:
         return Prepared(known, was_there=True)
     _try_store(store)
-    with read_dataset(found, events) as (dataset, scratch):
+    with read_dataset(found, watcher) as (dataset, scratch):
         own_id = set_id(dataset, found.options)
         existing = _open_if_there(store, own_id)
         if existing is None:
             total = sum(image.source.checked.size_bytes for image in dataset.images)
-            events.stage(f"storing {own_id}", total, "bytes")
+            watcher.stage(f"storing {own_id}", total, "bytes")
             manifest = write_set(
                 store,
                 dataset,
                 found.options,
                 lambda manifest: draw_report(dataset, manifest),
                 scratch,
-                events.advance,
+                watcher.advance,
             )
     store.put_bytes(found.pointer_key, own_id.encode())
     return Prepared(existing or manifest, was_there=existing is not None)
@@ -151,15 +141,15 @@ def _try_store(store: ObjectStore) -> None:
         store.delete(key)
 
 
-def inspect(request: Request, draw_report: DrawReport, events: Events | None = None) -> tuple[Manifest, bytes]:
+def inspect(request: Request, draw_report: DrawReport, watcher: Watcher | None = None) -> tuple[Manifest, bytes]:
     """The same checks without a store: what the set would be, and its report page."""
     found = locate(request)
-    with read_dataset(found, events or Events()) as (dataset, _):
+    with read_dataset(found, watcher or Watcher()) as (dataset, _):
         manifest = describe(dataset, found.options)
         return manifest, draw_report(dataset, manifest)
 
 
-def _look_up(store: ObjectStore, found: Found) -> Manifest | None:
+def _look_up(store: ObjectStore, found: LocatedRequest) -> Manifest | None:
     try:
         own_id = store.get_bytes(found.pointer_key, end=MAX_POINTER_BYTES).decode(errors="replace")
     except NoSuchKey:

@@ -15,10 +15,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from data_prep.prepare import Events
+from data_prep.export_reader import Watcher
 
 
-class Display(Events):
+class Display(Watcher):
     """Stages on stderr, so that stdout holds the answer alone. Use as a context."""
 
     def __init__(self) -> None:

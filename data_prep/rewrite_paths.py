@@ -14,8 +14,8 @@ from typing import Any
 
 import msgspec
 
-from data_prep.archive import safe_path
 from data_prep.errors import AnnotationError
+from data_prep.sources.files import safe_path
 from run_config.json_text import check_json, utf8
 
 LARGE_BYTES = 4096

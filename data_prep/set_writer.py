@@ -14,10 +14,12 @@ from typing import BinaryIO
 import msgspec
 
 from data_prep.dataset import Dataset, SetImage
-from data_prep.errors import SetError, SourceError
+from data_prep.errors import SourceError
 from data_prep.findings import find_warnings
 from data_prep.image_check import map_in_threads
-from data_prep.manifest import (
+from object_store import AlreadyExists, ObjectStore, Progress
+from prepared_set.errors import SetError
+from prepared_set.manifest import (
     FORMAT_VERSION,
     MANIFEST_KEY,
     REPORT_KEY,
@@ -30,8 +32,7 @@ from data_prep.manifest import (
     encode_manifest,
     set_prefix,
 )
-from data_prep.prepared_set import PreparedSet
-from object_store import AlreadyExists, ObjectStore, Progress
+from prepared_set.reader import PreparedSet
 
 _BLOCK = tarfile.BLOCKSIZE
 
@@ -56,7 +57,7 @@ def describe(dataset: Dataset, options: Options) -> Manifest:
         counts=dataset.counts(),
         annotations={},
         shards=(),
-        changes=dataset.losses.changes(),
+        changes=dataset.changes.entries(),
         warnings=find_warnings(dataset),
     )
 

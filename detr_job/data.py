@@ -18,12 +18,13 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from data_prep.prepared_set import SharedBudget, Split, shared_image_budget, use_image_budget
 from detr_job import pixels, shared_memory
 from detr_job.augmentation import Sample, augment, resize, resized, resized_size
 from detr_job.batch_stream import start_worker
 from detr_job.boxes import xyxy_to_cxcywh
 from detr_job.detections import Targets
+from prepared_set.memory_budget import SharedBudget, shared_image_budget, use_image_budget
+from prepared_set.reader import Split
 from run_config.job import Data
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as DETR was published

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageOps
 
-from data_prep.prepared_set import ORIENTATION_TAG, ImageError, decode_image, decoded_image
 from detr_job import pixels
 from detr_job.augmentation import Sample, resize
 from detr_job.data import Batch, collate, normalised
@@ -22,6 +21,8 @@ from detr_job.model_folder import TrainedModel, load_model
 from detr_job.out_of_memory import DoesNotFit, released
 from evaluation.operating_point import FALLBACK_THRESHOLD
 from object_store import open_store
+from prepared_set.decoding import ORIENTATION_TAG, decode_image, decoded_image
+from prepared_set.errors import ImageError
 from run_config.exit_codes import PASSING_FAULT
 from run_config.locations import resolve
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from data_prep.prepared_set import SPLITS, PreparedSet
 from detr_job import hardware, out_of_memory
 from detr_job.data import EvaluationSamples
 from detr_job.errors import JobError
@@ -14,6 +13,8 @@ from detr_job.training_job import working_folder
 from evaluation.coco import CocoResult, evaluate_boxes
 from evaluation.predictions import write_predictions
 from object_store import open_store
+from prepared_set.manifest import SPLITS
+from prepared_set.reader import PreparedSet
 from run_config.installation import permitted
 from run_config.writable import require_writable
 

@@ -10,11 +10,12 @@ from typing import Any
 
 from PIL import Image
 
-from data_prep.prepared_set import ImageError, decode_image
 from detr_job import hardware
 from detr_job.drawing import draw_detections
 from detr_job.errors import JobError, OutOfMemory
 from detr_job.inference import NoMemory, Predictor
+from prepared_set.decoding import decode_image
+from prepared_set.errors import ImageError
 from run_config.writable import require_writable
 
 DRAWN = ".found.jpg"  # ends the names of drawn pictures

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from data_prep.prepared_set import Split
 from detr_job.batch_stream import batches_of
 from detr_job.data import Batch, EvaluationSamples, evaluation_loader, normalised
 from detr_job.detections import Outputs
@@ -16,6 +15,7 @@ from detr_job.family import Family
 from detr_job.hardware import autocast
 from detr_job.out_of_memory import DoesNotFit, released
 from evaluation.predictions import PredictedImage, Prediction, PredictionsFile
+from prepared_set.reader import Split
 from run_config.job import advised_queries
 
 log = logging.getLogger(__name__)

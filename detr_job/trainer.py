@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from data_prep.prepared_set import LocalSet, Split
 from detr_job import checkpoint as checkpoints
 from detr_job.batch_stream import batches_of
 from detr_job.checkpoint import Checkpoint, Progress, host_copy
@@ -44,6 +43,7 @@ from detr_job.uploads import ON_STOP_S, Uploads, store_patience_s
 from evaluation.coco import evaluate_boxes
 from evaluation.ground_truth import GroundTruth
 from object_store import ObjectStore
+from prepared_set.reader import LocalSet, Split
 from run_config.job import JobConfig
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from data_prep.prepared_set import LocalSet, PreparedSet
 from detr_job import checkpoint, hardware, leaving, micro_batches, model_folder, out_of_memory
 from detr_job.data import EvaluationSamples
 from detr_job.errors import Interrupted, JobError, NotFinite, OutOfMemory, StoreLeftBehind, WorkersLost
@@ -34,6 +33,7 @@ from evaluation.operating_point import choose_operating_point
 from evaluation.predictions import write_predictions
 from object_store import ObjectStore, open_store
 from object_store.file_errors import file_errors
+from prepared_set.reader import LocalSet, PreparedSet
 from run_config.installation import permitted
 from run_config.job import MOST_BOXES, DetrModel, JobConfig, advised_queries
 from run_config.job_places import places

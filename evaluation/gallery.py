@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from data_prep.prepared_set import Split
 from evaluation.confusion import ImageOutcome, Outcome
 from evaluation.matching import UNMATCHED
+from prepared_set.reader import Split
 
 WORST, BEST = 12, 4
 BYTES_FOR_ALL = 3_000_000

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import msgspec
 
-from data_prep.prepared_set import LocalSet, PreparedSet
 from evaluation.gallery import choose, pictures
 from evaluation.ground_truth import GroundTruth
 from evaluation.metrics import Measured, Metrics, SplitInput, measure
@@ -18,6 +17,7 @@ from evaluation.page import PageInput, render
 from evaluation.predictions import PredictionsFile, read_predictions, write_atomically
 from evaluation.run_files import RunFiles, read_run
 from object_store import ObjectStore
+from prepared_set.reader import LocalSet, PreparedSet
 from run_config.argo_text import leave_value
 from run_config.writable import require_writable
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from run_config.cvat_formats import COCO
 from run_config.errors import ConfigError
 from run_config.locations import key_below_store, resolve
 
@@ -96,7 +97,7 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="cvat-annotation-path",
         title="Dataset",
-        help="CVAT export in **COCO 1.0** format: a zip, or a folder with `images/` and `annotations/`. "
+        help=f"CVAT export in **{COCO}** format: a zip, or a folder with `images/` and `annotations/`. "
         "An `s3://` or `file://` URL, or a key below the store. Several are merged: one a line.",
         group="Data",
         type=Type.LOCATIONS,

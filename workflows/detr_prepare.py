@@ -2,6 +2,7 @@
 
 from hera.workflows import DAG, Task, WorkflowTemplate
 
+from run_config.cvat_formats import COCO
 from workflows.detr_train import result
 from workflows.steps import check, given, prepare
 from workflows.template import settings
@@ -13,7 +14,7 @@ with (
         **settings(
             "detr-prepare",
             TITLE,
-            "Checks a CVAT export in COCO 1.0 format, splits it and writes a prepared set with a report of what was "
+            f"Checks a CVAT export in {COCO} format, splits it and writes a prepared set with a report of what was "
             "found. A training run on the same data and options uses it and prepares nothing.",
             TITLE,
             given("cvat-annotation-path"),

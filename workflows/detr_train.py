@@ -3,12 +3,13 @@
 from hera.workflows import DAG, Parameter, Task, WorkflowTemplate
 from hera.workflows import models as m
 
+from run_config.cvat_formats import COCO
 from workflows.steps import RUN_PREFIX, check, given, prepare, report, train
 from workflows.template import settings
 
 TITLE = "Train a detection transformer"
 DESCRIPTION = (
-    "Takes a CVAT export in COCO 1.0 format to a trained and evaluated detector: **check** the parameters, "
+    f"Takes a CVAT export in {COCO} format to a trained and evaluated detector: **check** the parameters, "
     "**prepare** the data set, **train**, **report**. The model and `report/index.html` lie in the store, "
     "under the output prefix and the name of the run."
 )

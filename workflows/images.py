@@ -5,7 +5,7 @@ from importlib.metadata import version
 VERSION = version("detr-workflows")
 
 CPU_STEPS = f"detr-workflows/cpu-steps:{VERSION}"
-"""data_prep and evaluation: no torch."""
+"""data_prep, run_check, prepared_set and evaluation: no torch."""
 
 DETR_JOB = f"detr-workflows/detr-job:{VERSION}"
 """detr_job, with torch."""

@@ -24,6 +24,7 @@ from hera.workflows import (
 from hera.workflows import models as m
 
 from run_config import parameters
+from run_config.cvat_formats import COCO
 from workflows import images, pods
 from workflows.pods import OUT
 
@@ -202,7 +203,7 @@ export_for_others = _export(
     ["--unpack", "--into={{inputs.parameters.into}}", "--format={{inputs.parameters.format}}"],
     inputs=[
         *(Parameter(name=name) for name in ("subject", "grant", "store", "into")),
-        Parameter(name="format", value="COCO 1.0"),
+        Parameter(name="format", value=COCO),
     ],
     service_account_name=pods.NAME,
     pod_security_context=pods.POD_SECURITY,

@@ -1,6 +1,6 @@
 """From Onepanel's names of dump formats to CVAT's names of export formats."""
 
-DEFAULT = "COCO 1.0"
+from run_config.cvat_formats import COCO
 
 NO_LONGER = (
     "This template wants the format `{}`, which CVAT does not export: have it changed to another `dump-format`, "
@@ -9,7 +9,7 @@ NO_LONGER = (
 
 _BY_OLD_NAME = {
     "cvat_camvid": "CamVid 1.0",
-    "cvat_coco": DEFAULT,
+    "cvat_coco": COCO,
     "cvat_cvat": "CVAT for images 1.1",
     "cvat_datumaro": "Datumaro 1.0",
     "cvat_imagenet": "ImageNet 1.0",
@@ -36,5 +36,5 @@ _NAMES = frozenset(
 def export_format(text: str) -> str | None:
     """CVAT's name for what a template's `dump-format` says; None where there is none, as for TFRecord."""
     if not text:
-        return DEFAULT
+        return COCO
     return text if text in _NAMES else _BY_OLD_NAME.get(text.lower())

@@ -10,11 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from data_prep.manifest import Options
 from data_prep.prepare import Request as Prepare
 from data_prep.prepare import inspect
-from data_prep.report import draw_report
+from data_prep.report.page import draw_report
 from evaluation.report import write_report
+from prepared_set.manifest import Options
 from tests.browser.serving import serving
 from tests.data_prep.export_builder import simple_export, write_zip
 from tests.evaluation.datasets import random_coco

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.sample import make_sample
+from data_prep.sample.make import make_sample
 from tests.cluster.cluster import Cluster, Installation, from_environment, own_namespace
 
 

@@ -6,8 +6,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from data_prep.sample_parts import SHAPES
-from data_prep.sample_scene import draw_scene
+from data_prep.sample.parts import SHAPES
+from data_prep.sample.scene import draw_scene
 from tests.cvat_double.world import Frame
 
 LABELS = tuple(SHAPES)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.manifest import Options
 from data_prep.prepare import Prepared, Request, prepare
-from data_prep.prepared_set import LocalSet, PreparedSet
 from object_store import ObjectStore, open_store
+from prepared_set.manifest import Options
+from prepared_set.reader import LocalSet, PreparedSet
 from tests.data_prep.export_builder import Export, write_zip
 from tests.object_store.conftest import answering_server, bucket, no_aws, s3, s3_client, s3_server
 

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_prep import archive
-from data_prep.archive import ZipExport, safe_path
 from data_prep.errors import SourceError
+from data_prep.sources import archive
+from data_prep.sources.archive import ZipExport
+from data_prep.sources.files import safe_path
 from tests.data_prep.export_builder import simple_export, write_zip
 
 
@@ -213,7 +214,7 @@ def test_an_entry_for_the_root_itself_is_left_out(name: str, tmp_path: Path):
 READ_LIAR = """
 import sys
 from pathlib import Path
-from data_prep.archive import ZipExport
+from data_prep.sources.archive import ZipExport
 from data_prep.errors import SourceError
 def peak_bytes():
     return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmHWM"))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data_prep.box_geometry import clip_box, enclosing_box, turn_box
-from data_prep.prepared_set import decode_image
+from prepared_set.decoding import decode_image
 from tests.data_prep.export_builder import encode
 
 SIDE = st.floats(0.5, 300)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from data_prep.cli import main
-from data_prep.prepared_set import PreparedSet
 from object_store import ObjectStore
+from prepared_set.reader import PreparedSet
 from run_config.exit_codes import WRONG_INPUT
 from tests.data_prep.export_builder import simple_export, write_zip
 
@@ -120,7 +120,7 @@ def test_help_lists_the_verbs_without_loading_the_heavy_parts():
 
 def test_prepared_set_imports_no_plots_and_no_torch():
     code = (
-        "import sys, data_prep.prepared_set;"
+        "import sys, prepared_set.reader;"
         "print([m for m in ('torch', 'matplotlib', 'pycocotools', 'jinja2', 'boto3', 'obstore') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

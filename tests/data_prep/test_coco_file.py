@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep import coco_file
-from data_prep.coco_file import parse_coco, read_number, read_whole_number
+from data_prep.changes import ChangeLog
 from data_prep.errors import AnnotationError
-from data_prep.losses import LossReport
+from data_prep.formats import coco_file
+from data_prep.formats.coco_file import parse_coco, read_number, read_whole_number
 from tests.data_prep.export_builder import Export
 
 DEEP = b"[" * 200_000 + b"]" * 200_000
 
 
 def parse(data: bytes):
-    return parse_coco(data, "default", "export.zip: instances_default.json", LossReport())
+    return parse_coco(data, "export.zip: instances_default.json", ChangeLog())
 
 
 def small() -> dict:
@@ -119,7 +119,7 @@ def test_a_file_whose_objects_do_not_fit_into_memory_is_refused(monkeypatch: pyt
     monkeypatch.setattr(coco_file, "free_bytes", lambda: 64 << 20)
     data = b'{"images": [' + b"{}," * 200_000 + b'{}], "annotations": [], "categories": []}'
     with pytest.raises(AnnotationError, match=r"needs about 95 MiB of memory, more than the 48 MiB that are free"):
-        parse_coco(data, "default", "x.json", LossReport())
+        parse_coco(data, "x.json", ChangeLog())
 
 
 @pytest.mark.parametrize(
@@ -132,4 +132,4 @@ def test_a_file_whose_objects_do_not_fit_into_memory_is_refused(monkeypatch: pyt
 )
 def test_a_key_given_twice_is_refused(data: bytes):
     with pytest.raises(AnnotationError, match=r'^x.json: the key "\w+" is given twice: export the task again$'):
-        parse_coco(data, "default", "x.json", LossReport())
+        parse_coco(data, "x.json", ChangeLog())

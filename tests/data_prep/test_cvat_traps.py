@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from data_prep.errors import AnnotationError, SourceError
-from data_prep.manifest import Change
-from data_prep.prepared_set import ImageRecord, LocalSet
+from prepared_set.manifest import Change
+from prepared_set.reader import ImageRecord, LocalSet
 from tests.data_prep.conftest import Load, Prepare
 from tests.data_prep.export_builder import ClassBox, Export, encode, picture, simple_export, write_folder, write_zip
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.changes import Reason
 from data_prep.findings import FEW_BOXES, FEW_BOXES_PER_CLASS
-from data_prep.losses import Reason
 
 PAGE = (Path(__file__).parents[2] / "docs" / "prepare.md").read_text()
 

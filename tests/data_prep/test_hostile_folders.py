@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.changes import Reason
 from data_prep.errors import SourceError
-from data_prep.losses import Reason
 from data_prep.prepare import Request, inspect
-from data_prep.report import draw_report
-from data_prep.source_names import source_places
-from data_prep.sources import find_source
+from data_prep.report.page import draw_report
+from data_prep.sources.find import find_source
+from data_prep.sources.names import source_places
 from tests.data_prep.export_builder import simple_export, write_folder, write_zip
 
 ODD = os.fsdecode(b"caf\xe9")

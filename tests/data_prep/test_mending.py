@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.coco_file import RawAnnotation
+from data_prep.changes import ChangeLog, Reason
 from data_prep.errors import AnnotationError
-from data_prep.losses import LossReport, Reason
+from data_prep.formats.coco import to_record
+from data_prep.formats.coco_file import RawAnnotation
 from data_prep.mending import SMALLEST_SIDE_PX, Canvas, mend
 from tests.data_prep.test_coco_file import JSON
 
@@ -31,9 +32,9 @@ def test_a_box_lies_inside_its_image_or_a_reason_is_counted(
     bbox: object, area: object, iscrowd: object, segmentation: object, attributes: object, turn: int
 ):
     raw = RawAnnotation(5, 1, 1, bbox, area, iscrowd, raw_json(segmentation), raw_json(attributes))
-    losses = LossReport()
-    box = mend(raw, "cat", Canvas("x.png", 64, 48, turn), losses)
-    dropped = losses.count(Reason.BOX_EMPTY, Reason.BOX_NOT_A_NUMBER, Reason.BOX_OUTSIDE)
+    changes = ChangeLog()
+    box = mend(to_record(raw, "cat"), Canvas("x.png", 64, 48, turn), changes)
+    dropped = changes.count(Reason.BOX_EMPTY, Reason.BOX_NOT_A_NUMBER, Reason.BOX_OUTSIDE)
     assert dropped == (box is None)
     if box is not None:
         x, y, width, height = box.bbox
@@ -50,7 +51,7 @@ def test_a_box_lies_inside_its_image_or_a_reason_is_counted(
 def test_white_space_and_key_order_of_attributes_do_not_matter():
     def mended(attributes: bytes) -> bytes:
         raw = RawAnnotation(5, 1, 1, [1, 2, 3, 4], attributes=msgspec.Raw(attributes))
-        box = mend(raw, "cat", Canvas("x.png", 64, 48), LossReport())
+        box = mend(to_record(raw, "cat"), Canvas("x.png", 64, 48), ChangeLog())
         assert box is not None
         return bytes(box.attributes)
 
@@ -60,4 +61,4 @@ def test_white_space_and_key_order_of_attributes_do_not_matter():
 def test_attributes_that_are_no_text_are_refused():
     raw = RawAnnotation(5, 1, 1, [1, 2, 3, 4], attributes=msgspec.Raw(b'{"name": "\xff"}'))
     with pytest.raises(AnnotationError, match=r"annotation 5 of image 'x.png' has attributes or a segmentation"):
-        mend(raw, "cat", Canvas("x.png", 64, 48), LossReport())
+        mend(to_record(raw, "cat"), Canvas("x.png", 64, 48), ChangeLog())

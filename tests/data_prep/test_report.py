@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.manifest import Manifest, Options
 from data_prep.prepare import Request, inspect
-from data_prep.report import draw_report
+from data_prep.report.page import draw_report
+from prepared_set.manifest import Manifest, Options
 from tests.data_prep.export_builder import Export, simple_export, write_zip
 
 HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>\"'&"

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.sample import ABANDONED_AFTER_S, SampleError, make_sample
-from data_prep.sample_parts import MATERIALS, SHAPES, Light, draw_part
-from data_prep.sample_scene import (
+from data_prep.sample.make import ABANDONED_AFTER_S, SampleError, make_sample
+from data_prep.sample.parts import MATERIALS, SHAPES, Light, draw_part
+from data_prep.sample.scene import (
     IMAGE_HEIGHT,
     IMAGE_WIDTH,
     LEAST_CONTRAST,
@@ -25,7 +25,7 @@ from data_prep.sample_scene import (
     PARTS_PER_IMAGE,
     draw_scene,
 )
-from data_prep.sample_tables import TABLES, draw_table
+from data_prep.sample.tables import TABLES, draw_table
 
 ANNOTATIONS = "annotations/instances_default.json"
 
@@ -136,7 +136,7 @@ def test_other_options_replace_the_sample(tmp_path: Path, options: Any) -> None:
 
 def test_another_version_of_the_generator_draws_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_sample(tmp_path, images=2)
-    monkeypatch.setattr("data_prep.sample.generator_version", lambda: "another")
+    monkeypatch.setattr("data_prep.sample.make.generator_version", lambda: "another")
     assert not make_sample(tmp_path, images=2).reused
 
 
@@ -172,7 +172,7 @@ def test_a_damaged_or_changed_half_is_drawn_anew_and_only_that_half(tmp_path: Pa
 
 def test_a_killed_run_leaves_no_half_zip_under_the_final_name(tmp_path: Path) -> None:
     program = (
-        "import os, signal, sys; from pathlib import Path; import data_prep.sample as sample\n"
+        "import os, signal, sys; from pathlib import Path; import data_prep.sample.make as sample\n"
         "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
         "sample.make_sample(Path(sys.argv[1]), images=3)"
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.errors import SourceError
-from data_prep.sources import find_source
+from data_prep.sources.find import find_source
 from object_store import ObjectStore, StoreError, open_store
 from tests.data_prep.conftest import Load, Prepare
 from tests.data_prep.export_builder import simple_export, write_folder, write_zip
@@ -54,7 +54,7 @@ def test_an_annotation_file_alone_is_no_source(tmp_path: Path):
 def test_a_set_can_be_written_to_a_bucket_and_read_back(
     tmp_path: Path, remote: ObjectStore, run_prepare: Prepare, load: Load
 ):
-    from data_prep.prepared_set import PreparedSet
+    from prepared_set.reader import PreparedSet
 
     done = run_prepare(simple_export(), into=remote)
     pulled = PreparedSet.open(remote, done.manifest.id).pull(tmp_path / "from-s3")

@@ -12,18 +12,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_prep.errors import SetError, SourceError
-from data_prep.export_reader import ExportImage
-from data_prep.prepare import Events, Request, prepare
-from data_prep.prepared_set import PreparedSet
+from data_prep.errors import SourceError
+from data_prep.export_reader import ExportImage, Watcher
+from data_prep.prepare import Request, prepare
 from object_store import ObjectStore, open_store
+from prepared_set.errors import SetError
+from prepared_set.reader import PreparedSet
 from tests.data_prep.conftest import Prepare
 from tests.data_prep.export_builder import Export, simple_export, write_folder, write_zip
 
 # Runs `prepare` once for each write that it makes, and dies by SIGKILL at that write.
 KILLED_AT_EACH_WRITE = """
 import os, signal, sys
-from data_prep.manifest import Options
+from prepared_set.manifest import Options
 from data_prep.prepare import Request, prepare
 from object_store import open_store
 from object_store.local_store import LocalStore
@@ -205,7 +206,7 @@ def test_several_at_once_do_no_harm(tmp_path: Path):
 def test_an_image_that_changes_meanwhile_is_refused(tmp_path: Path, store: ObjectStore):
     folder = write_folder(tmp_path / "export", simple_export())
 
-    class Meddler(Events):
+    class Meddler(Watcher):
         def stage(self, title: str, *_: object) -> None:
             if title.startswith("storing"):
                 path = folder / "images/default/003.png"

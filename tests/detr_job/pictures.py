@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from data_prep.manifest import Options
 from data_prep.prepare import Request, prepare
-from data_prep.prepared_set import PreparedSet, Split
 from detr_job.augmentation import Sample
 from object_store import open_store
+from prepared_set.manifest import Options
+from prepared_set.reader import PreparedSet, Split
 from run_config.job import JobConfig
 from run_config.presets import load_job_config
 from tests.data_prep.export_builder import Export, encode, write_zip

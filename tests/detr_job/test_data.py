@@ -9,7 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.prepared_set import Split
 from detr_job import data as data_module
 from detr_job.augmentation import Sample, resize
 from detr_job.data import (
@@ -26,6 +25,7 @@ from detr_job.data import (
     training_loader,
     worker_count,
 )
+from prepared_set.reader import Split
 from run_config.job import Augmentation, Data
 from tests.detr_job.pictures import mixed_split, rectangles
 

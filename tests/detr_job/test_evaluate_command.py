@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_prep.prepared_set import PreparedSet
 from detr_job.cli import _digits
 from detr_job.family import build_family
 from detr_job.model_folder import ModelConfig, Preprocessing, write_model
 from evaluation.coco import evaluate_boxes
 from evaluation.predictions import read_predictions
 from object_store import open_store
+from prepared_set.reader import PreparedSet
 from tests.detr_job.job_server import JobServer
 from tests.detr_job.pictures import mixed_set, small_config
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from PIL import Image
 
-from data_prep.manifest import Options
 from data_prep.prepare import Request, prepare
 from detr_job.family import build_family
 from detr_job.inference import Predictor
@@ -17,6 +16,7 @@ from detr_job.model_folder import ModelConfig, Preprocessing, write_model
 from detr_job.predicting import predict_files
 from evaluation.predictions import read_predictions
 from object_store import open_store
+from prepared_set.manifest import Options
 from tests.data_prep.export_builder import Export, encode, write_zip
 from tests.detr_job.pictures import small_config
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from data_prep.prepared_set import PreparedSet
 from detr_job.inference import Predictor
 from evaluation.ground_truth import GroundTruth
 from evaluation.operating_point import choose_operating_point
 from evaluation.predictions import read_predictions
 from object_store import open_store
+from prepared_set.reader import PreparedSet
 from tests.detr_job.training_runs import Run, make_set
 
 LEARNS = {"schedule.steps": 60, "evaluation.interval": 20, "optimizer.lr": "3e-3"}

@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from data_prep.prepared_set import PreparedSet
 from detr_job.data import EpochBatches, EvaluationSamples, TrainingSamples, normalised, training_loader
 from detr_job.detections import Outputs
 from detr_job.errors import OutOfMemory
@@ -26,6 +25,7 @@ from detr_job.stop_request import StopRequest
 from detr_job.trainer import Interval, Trainer
 from detr_job.uploads import Uploads
 from object_store import open_store
+from prepared_set.reader import PreparedSet
 from tests.detr_job.pictures import mixed_set, mixed_split, small_config
 from tests.detr_job.test_evaluate_command import random_model
 from tests.detr_job.training_runs import TINY, Run, assert_same_result

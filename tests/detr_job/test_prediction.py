@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from data_prep.prepared_set import Split, decode_image
 from detr_job.augmentation import resize
 from detr_job.data import EvaluationSamples, collate, normalised, read_sample
 from detr_job.detections import Outputs
@@ -15,6 +14,8 @@ from detr_job.inference import Predictor
 from detr_job.model_folder import ModelConfig, Preprocessing, write_model
 from detr_job.prediction import SplitPredictions, predict_split
 from evaluation.predictions import Prediction, write_predictions
+from prepared_set.decoding import decode_image
+from prepared_set.reader import Split
 from tests.detr_job.pictures import mixed_split, small_config
 
 CPU = torch.device("cpu")

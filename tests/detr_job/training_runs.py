@@ -9,10 +9,10 @@ from typing import Any
 
 from safetensors.numpy import load_file
 
-from data_prep.manifest import Options
 from data_prep.prepare import Request, prepare
-from data_prep.sample import make_sample
+from data_prep.sample.make import make_sample
 from object_store import ObjectStore, open_store
+from prepared_set.manifest import Options
 from tests.detr_job.job_server import Job, JobServer
 
 SMALL_IMAGES = {

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_prep.manifest import (
+from object_store import ObjectStore, open_store
+from prepared_set.manifest import (
     FORMAT_VERSION,
     MANIFEST_KEY,
     SPLITS,
@@ -26,7 +27,6 @@ from data_prep.manifest import (
     encode_manifest,
     set_prefix,
 )
-from object_store import ObjectStore, open_store
 from tests.evaluation.datasets import Coco, Predictions
 
 SET_ID = "0123456789abcdef"

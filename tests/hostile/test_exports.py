@@ -8,10 +8,10 @@ import pytest
 
 from data_prep.errors import DataPrepError
 from data_prep.prepare import Request, inspect, prepare
-from data_prep.prepared_set import PreparedSet
-from data_prep.report import draw_report
-from data_prep.summary import as_json, as_lines
+from data_prep.report.page import draw_report
+from data_prep.report.summary import as_json, as_lines
 from object_store import open_store
+from prepared_set.reader import PreparedSet
 from tests.hostile.exports import mutated_export
 
 CASES, PARTS = 300, 10
@@ -64,7 +64,7 @@ def peak_bytes():
 resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
 from data_prep.errors import DataPrepError
 from data_prep.prepare import Request, inspect
-from data_prep.report import draw_report
+from data_prep.report.page import draw_report
 from tests.hostile.exports import mutated_export
 for seed in range(40):
     try:

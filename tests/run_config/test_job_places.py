@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from data_prep.check import _LOOKS
+from run_check.check import _LOOKS
 from run_config.job import DetrModel, JobConfig, TinyModel
 from run_config.job_places import PLACES, places, places_in_overrides
 from run_config.presets import load_job_config

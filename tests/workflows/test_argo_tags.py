@@ -103,7 +103,10 @@ def test_every_output_of_a_step_is_of_a_known_kind(manifest: Any):
 
 def test_nothing_but_the_one_module_writes_outputs_for_argo():
     """Else a step could hand on text that Argo evaluates."""
-    packages = ("cvat_bridge", "data_prep", "detr_job", "evaluation", "object_store", "run_config", "workflows")
+    packages = (
+        "cvat_bridge", "data_prep", "detr_job", "evaluation", "object_store", "prepared_set", "run_check", "run_config",
+        "workflows",
+    )  # fmt: skip
     writers = [
         path.relative_to(ROOT).as_posix()
         for package in packages

@@ -1,0 +1,164 @@
+"""The log of what was corrected or left out on the way to a prepared set, counted, with the first few cases.
+
+Nothing is changed silently: whoever drops a box or moves one says so here, and the report page,
+`--json` and the manifest show it.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from data_prep.sources.files import printable
+from prepared_set.manifest import Change, Example
+
+EXAMPLES_KEPT = 5
+
+
+class Reason(Enum):
+    """Why something is not as the export had it: (name, action, sentence)."""
+
+    BOX_CLIPPED = ("box-clipped", "mended", "Boxes reached over the edge of their image and were cut to it.")
+    BOX_ROTATED = (
+        "box-rotated",
+        "mended",
+        "Rotated rectangles were replaced by the upright box that encloses them.",
+    )
+    BOX_TURNED = (
+        "box-turned",
+        "mended",
+        "Boxes were drawn before the image's EXIF orientation was applied and were turned with it.",
+    )
+    CROWD = (
+        "crowd-flag",
+        "mended",
+        "CVAT marks masks and ellipses as crowds, which training would ignore: they count as objects here.",
+    )
+    TEXT_NUMBER = ("text-number", "mended", "Numbers were written as text and were read as numbers.")
+    ANNOTATION_ID_REPEATED = (
+        "annotation-id-repeated",
+        "mended",
+        "Annotation ids occurred more than once; COCO tools keep one of each, here all got new ids.",
+    )
+    CATEGORY_MERGED = (
+        "category-merged",
+        "mended",
+        "Categories with the same name were merged into one class.",
+    )
+    SIZE_UNKNOWN = (
+        "image-size-unknown",
+        "mended",
+        "Images had no size in the annotation file: the file's own size was taken.",
+    )
+    NAME_CASE = (
+        "image-name-case",
+        "mended",
+        "Images were found under a name that differs only in upper and lower case.",
+    )
+    NAME_TAKEN = (
+        "image-name-taken",
+        "mended",
+        "Images had the same name in two sources, subsets or splits and were renamed.",
+    )
+    BOX_NOT_A_NUMBER = (
+        "box-not-a-number",
+        "dropped",
+        "Boxes were missing or had coordinates that are not finite numbers.",
+    )
+    BOX_EMPTY = ("box-empty", "dropped", "Boxes had no width or no height.")
+    BOX_OUTSIDE = ("box-outside", "dropped", "Boxes lay wholly outside their image.")
+    UNKNOWN_IMAGE = (
+        "unknown-image",
+        "dropped",
+        "Annotations belonged to an image that the annotation file does not list.",
+    )
+    UNKNOWN_CATEGORY = (
+        "unknown-category",
+        "dropped",
+        "Annotations belonged to a category that the annotation file does not list.",
+    )
+    IMAGE_MISSING = (
+        "image-missing",
+        "dropped",
+        "Images were listed, but their files were not in the export; they were left out with their boxes.",
+    )
+    IMAGE_DAMAGED = (
+        "image-damaged",
+        "dropped",
+        "Image files could not be decoded and were left out with their boxes.",
+    )
+    IMAGE_SIZE = (
+        "image-size",
+        "dropped",
+        "Images had another size than the one their boxes were drawn for; they were left out with their boxes.",
+    )
+    IMAGE_REPEATED = (
+        "image-repeated",
+        "dropped",
+        "Images occurred again, byte for byte, with the same name and boxes in the same split.",
+    )
+    IMAGE_UNLISTED = (
+        "image-unlisted",
+        "dropped",
+        "Image files were in the export, but no annotation file lists them.",
+    )
+
+    @property
+    def label(self) -> str:
+        """The name in the manifest."""
+        return str(self.value[0])
+
+    @property
+    def action(self) -> str:
+        """`mended` or `dropped`."""
+        return str(self.value[1])
+
+    @property
+    def sentence(self) -> str:
+        """What happened, for people."""
+        return str(self.value[2])
+
+
+@dataclass
+class _Tally:
+    count: int = 0
+    examples: list[Example] = field(default_factory=list)
+
+
+class ChangeLog:
+    """Counts per reason. Not for use from several threads."""
+
+    def __init__(self) -> None:
+        self._tallies: dict[Reason, _Tally] = {}
+
+    def add(self, reason: Reason, file: str, annotation_id: object = "", detail: str = "") -> None:
+        """Count one case."""
+        tally = self._tallies.setdefault(reason, _Tally())
+        tally.count += 1
+        if len(tally.examples) < EXAMPLES_KEPT:
+            # What an export wrote is somebody else's text: it is shortened before it goes anywhere.
+            tally.examples.append(
+                Example(printable(file)[:200], printable(str(annotation_id))[:40], printable(detail)[:200])
+            )
+
+    def merge(self, other: "ChangeLog") -> None:
+        """Add what another log counted."""
+        for reason, tally in other._tallies.items():
+            own = self._tallies.setdefault(reason, _Tally())
+            own.count += tally.count
+            own.examples = (own.examples + tally.examples)[:EXAMPLES_KEPT]
+
+    def count(self, *reasons: Reason) -> int:
+        """How many cases of these reasons there were."""
+        return sum(self._tallies[reason].count for reason in reasons if reason in self._tallies)
+
+    def examples(self, reason: Reason) -> list[Example]:
+        """The first few cases of one reason."""
+        return list(self._tallies[reason].examples) if reason in self._tallies else []
+
+    def entries(self) -> tuple[Change, ...]:
+        """The log as the manifest holds it: what was dropped comes first."""
+        found = [reason for reason in Reason if reason in self._tallies]
+        found.sort(key=lambda reason: reason.action != "dropped")
+        return tuple(
+            Change(r.label, r.action, r.sentence, self._tallies[r].count, tuple(self._tallies[r].examples))
+            for r in found
+        )

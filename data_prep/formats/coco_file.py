@@ -1,0 +1,272 @@
+"""Read one `instances_<subset>.json` as CVAT and others write it, without trusting a single value in it.
+
+Whole-file faults are refused with a sentence; what concerns one annotation is left to
+`data_prep.mending`. Large files stay small in memory: masks and attributes are not unpacked.
+"""
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import msgspec
+
+from data_prep.changes import ChangeLog, Reason
+from data_prep.errors import AnnotationError
+from data_prep.formats.record import NO_ATTRIBUTES, NO_OUTLINE, clean_class_name
+from prepared_set.memory_budget import free_bytes
+from run_config.cvat_formats import COCO
+from run_config.json_text import JsonError, check_json, utf8
+
+FREE_SHARE = 0.75
+"""Of the memory that is free, what annotation files may take."""
+OBJECT_BYTES = 500
+"""Memory for one object of the file and what is made of it, beside its text: 290 while it is read, and its box."""
+_NO_NUMBER = re.compile(rb'"(?:[^"\\]++|\\.)*+"|-?(?:NaN|Infinity)', re.DOTALL)
+
+
+class RawAnnotation(msgspec.Struct, gc=False):
+    """An annotation as it stands in the file; any value may be of any type."""
+
+    id: Any = None
+    image_id: Any = None
+    category_id: Any = None
+    bbox: Any = None
+    area: Any = None
+    iscrowd: Any = 0
+    segmentation: msgspec.Raw = NO_OUTLINE
+    attributes: msgspec.Raw = NO_ATTRIBUTES
+
+
+class _RawImage(msgspec.Struct):
+    id: Any = None
+    file_name: Any = None
+    width: Any = None
+    height: Any = None
+
+
+class _RawCategory(msgspec.Struct):
+    id: Any = None
+    name: Any = None
+
+
+class _RawCoco(msgspec.Struct):
+    images: list[msgspec.Raw]
+    annotations: list[msgspec.Raw]
+    categories: list[msgspec.Raw]
+
+
+@dataclass(frozen=True, slots=True)
+class CocoImage:
+    """An image as the annotation file lists it; sizes are None where the file has none."""
+
+    id: int
+    file_name: str
+    width: int | None
+    height: int | None
+
+
+@dataclass
+class CocoFile:
+    """One annotation file: ids are numbers, names are clean, annotations still as they were written."""
+
+    images: list[CocoImage]
+    categories: dict[int, str]
+    annotations: dict[int, list[RawAnnotation]] = field(default_factory=lambda: defaultdict(list))
+    """By image id."""
+
+
+def read_whole_number(value: object) -> tuple[int | None, bool]:
+    """The value as an int, None if it is none; and whether it was written as text."""
+    match value:
+        case bool():
+            return None, False
+        case int():
+            return value, False
+        case float() if value.is_integer():
+            return int(value), False
+        case str():
+            try:
+                return int(value.strip()), True
+            except ValueError:
+                return None, True
+    return None, False
+
+
+def read_number(value: object) -> tuple[float | None, bool]:
+    """The value as a finite float, None if it is none; and whether it was written as text."""
+    is_text = isinstance(value, str)
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None, False
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None, is_text
+    return (number if math.isfinite(number) else None), is_text
+
+
+def most_bytes() -> int:
+    """How large an annotation file may be: it has to fit into the memory that is free."""
+    return int(FREE_SHARE * free_bytes())
+
+
+def parse_coco(data: bytes, where: str, changes: ChangeLog) -> CocoFile:
+    """Read an annotation file. `where` names source and file in errors (AnnotationError)."""
+    try:
+        data = utf8(data)
+        _require_room(data, where)
+        check_json(data)
+        raw = _decode(data)
+        images = _records(raw.images, "images", _RawImage)
+        categories = _records(raw.categories, "categories", _RawCategory)
+        coco = CocoFile(_images(images, where, changes), _categories(categories, where, changes))
+        own_changes = ChangeLog()
+        annotations = _records(raw.annotations, "annotations", RawAnnotation)
+        _group_annotations(annotations, len(raw.annotations), coco, where, own_changes)
+    except JsonError as error:
+        raise AnnotationError(f"{where}: {error}: export the task again") from error
+    except msgspec.ValidationError as error:
+        raise AnnotationError(
+            f"{where} is not a COCO annotation file ({error}): export the task again as {COCO!r}"
+        ) from error
+    except (ValueError, OverflowError) as error:
+        raise AnnotationError(
+            f"{where} is not readable as JSON ({error}): the file may be cut off, export the task again"
+        ) from error
+    changes.merge(own_changes)
+    return coco
+
+
+def _require_room(data: bytes, where: str) -> None:
+    """Each object costs memory, however few bytes it has in the file."""
+    needed, most = len(data) + OBJECT_BYTES * data.count(b"{"), most_bytes()
+    if needed > most:
+        raise AnnotationError(
+            f"{where} needs about {needed >> 20} MiB of memory, more than the {most >> 20} MiB that are free for it: "
+            "split the task, or give the step more memory"
+        )
+
+
+def _decode(data: bytes) -> _RawCoco:
+    try:
+        return msgspec.json.decode(data, type=_RawCoco)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        # Some tools write NaN and Infinity, which are no JSON; they become null here.
+        lenient = _NO_NUMBER.sub(lambda found: found[0] if found[0][:1] == b'"' else b"null", data)
+        return msgspec.json.decode(lenient, type=_RawCoco)
+
+
+_Record = TypeVar("_Record", bound=msgspec.Struct)
+
+
+def _records(raw: list[msgspec.Raw], key: str, kind: type[_Record]) -> Iterator[_Record]:
+    """One after the other. A value that takes much memory, and means nothing here, is cut to a short text."""
+    decoder = msgspec.json.Decoder(kind)
+    for index, one in enumerate(raw):
+        try:
+            record = decoder.decode(one)
+        except msgspec.ValidationError as error:
+            raise msgspec.ValidationError(f"{error} - at `$.{key}[{index}]`") from error
+        for name in kind.__struct_fields__:
+            value = getattr(record, name)
+            is_box = isinstance(value, list) and len(value) == 4 and not any(isinstance(v, list | dict) for v in value)
+            if isinstance(value, list | dict) and not is_box:
+                setattr(record, name, repr(value)[:200])
+        yield record
+
+
+def _images(raw: Iterable[_RawImage], where: str, changes: ChangeLog) -> list[CocoImage]:
+    images: list[CocoImage] = []
+    names_by_id: dict[int, str] = {}
+    ids_by_name: dict[str, int] = {}
+    for position, one in enumerate(raw, start=1):
+        if not isinstance(one.file_name, str) or not one.file_name.strip():
+            raise AnnotationError(
+                f"{where}: image number {position} (id {one.id!r}) has no file_name: export the task again"
+            )
+        image_id, was_text = read_whole_number(one.id)
+        if image_id is None:
+            raise AnnotationError(f"{where}: image {one.file_name!r} has the id {one.id!r}: ids must be whole numbers")
+        if image_id in names_by_id:
+            raise AnnotationError(
+                f"{where}: images {names_by_id[image_id]!r} and {one.file_name!r} share the id {image_id}, so "
+                "their boxes are mixed. CVAT does this to names that differ only in the extension: rename one "
+                "of them in the task and export again"
+            )
+        if one.file_name in ids_by_name:
+            raise AnnotationError(
+                f"{where}: image {one.file_name!r} is listed twice, with the ids {ids_by_name[one.file_name]} "
+                f"and {image_id}: remove one of them"
+            )
+        names_by_id[image_id] = one.file_name
+        ids_by_name[one.file_name] = image_id
+        width, width_was_text = read_whole_number(one.width)
+        height, height_was_text = read_whole_number(one.height)
+        if was_text or width_was_text or height_was_text:
+            changes.add(Reason.TEXT_NUMBER, one.file_name, detail="image id or size")
+        has_size = width is not None and height is not None and width > 0 and height > 0
+        images.append(CocoImage(image_id, one.file_name, width if has_size else None, height if has_size else None))
+    return images
+
+
+def _categories(raw: Iterable[_RawCategory], where: str, changes: ChangeLog) -> dict[int, str]:
+    names: dict[int, str] = {}
+    for one in raw:
+        category_id, was_text = read_whole_number(one.id)
+        if category_id is None:
+            raise AnnotationError(f"{where}: category {one.name!r} has the id {one.id!r}: ids must be whole numbers")
+        name = clean_class_name(one.name) if isinstance(one.name, str) else ""
+        if not name:
+            raise AnnotationError(
+                f"{where}: the category with id {category_id} has no name: give the label a name in CVAT"
+            )
+        if names.get(category_id, name) != name:
+            raise AnnotationError(
+                f"{where}: categories {names[category_id]!r} and {name!r} share the id {category_id}: give each its own"
+            )
+        if name in names.values():
+            changes.add(Reason.CATEGORY_MERGED, where, detail=f"{one.name!r} (id {category_id})")
+        if was_text:
+            changes.add(Reason.TEXT_NUMBER, where, detail=f"id of category {name!r}")
+        names[category_id] = name
+    if not names:
+        raise AnnotationError(f"{where} has no categories: give the task labels in CVAT and export again")
+    return names
+
+
+def _group_annotations(
+    raw: Iterable[RawAnnotation], count: int, coco: CocoFile, where: str, changes: ChangeLog
+) -> None:
+    """Hand each annotation to its image; those of unknown images or categories are dropped and counted."""
+    known = {image.id: image.file_name for image in coco.images}
+    seen: set[int] = set()
+    for one in raw:
+        image_id, image_was_text = read_whole_number(one.image_id)
+        category_id, category_was_text = read_whole_number(one.category_id)
+        annotation_id, id_was_text = read_whole_number(one.id)
+        if image_id is None or image_id not in known:
+            changes.add(Reason.UNKNOWN_IMAGE, f"image id {one.image_id!r}", one.id)
+            continue
+        if category_id not in coco.categories:
+            changes.add(Reason.UNKNOWN_CATEGORY, known[image_id], one.id, f"category id {one.category_id!r}")
+            continue
+        if annotation_id is not None:
+            if annotation_id in seen:
+                changes.add(Reason.ANNOTATION_ID_REPEATED, known[image_id], annotation_id)
+            seen.add(annotation_id)
+        if image_was_text or category_was_text or id_was_text:
+            changes.add(Reason.TEXT_NUMBER, known[image_id], one.id, "annotation ids")
+        one.category_id = category_id
+        coco.annotations[image_id].append(one)
+    lost = changes.count(Reason.UNKNOWN_IMAGE, Reason.UNKNOWN_CATEGORY)
+    if lost * 10 > count:
+        example = (changes.examples(Reason.UNKNOWN_IMAGE) + changes.examples(Reason.UNKNOWN_CATEGORY))[0]
+        raise AnnotationError(
+            f"{where}: {lost} of {count} annotations belong to images or categories that the "
+            f"file does not list (annotation {example.annotation_id or 'without id'}: "
+            f"{example.detail or example.file}): two exports may have been mixed, export the task again"
+        )

@@ -1,0 +1,54 @@
+"""The known annotation formats, and which of them a source is in."""
+
+import re
+
+from data_prep.errors import SourceError
+from data_prep.formats.coco import Coco
+from data_prep.formats.record import Format
+from data_prep.sources.files import ExportFiles, without_macos_shadows
+
+FORMATS: tuple[Format, ...] = (
+    Coco(),
+)  # fmt: skip
+
+# A file that gives away a format that is not read → the format's name in CVAT.
+_OTHER_FORMATS = (
+    (re.compile(r"(.*/)?annotations/person_keypoints_[^/]*\.json"), "COCO Keypoints 1.0"),
+    (re.compile(r"(.*/)?annotations\.xml"), "CVAT for images or video"),
+    (re.compile(r"(.*/)?obj\.(names|data)"), "YOLO 1.1"),
+    (re.compile(r"(.*/)?data\.ya?ml"), "Ultralytics YOLO"),
+    (re.compile(r"(.*/)?Annotations/.*\.xml"), "PASCAL VOC 1.1"),
+    (re.compile(r".*\.tfrecord"), "TFRecord"),
+    (re.compile(r"(.*/)?gt/gt\.txt"), "MOT 1.1"),
+    (re.compile(r"(.*/)?annotations/[^/]*\.json"), "another JSON format"),
+)
+
+
+def recognise(files: ExportFiles) -> Format:
+    """The format of a source.
+
+    SourceError: no format recognises it, or several do. Which of them is meant is not guessed: the wrong one
+    would train on wrong boxes.
+    """
+    found = [one for one in FORMATS if one.recognises(files)]
+    if len(found) > 1:
+        names = " and ".join(repr(one.name) for one in found)
+        raise SourceError(
+            f"{files.shown_name} holds annotations in several formats ({names}): keep the files of one of them"
+        )
+    if not found:
+        raise SourceError(_explain_unknown(list(without_macos_shadows(files.sizes)), files.shown_name))
+    return found[0]
+
+
+def _explain_unknown(paths: list[str], where: str) -> str:
+    names = " or ".join(repr(one.name) for one in FORMATS)
+    missing = f"{where} has no {' or '.join(one.looks_like for one in FORMATS)}"
+    for pattern, name in _OTHER_FORMATS:
+        found = next((path for path in paths if pattern.fullmatch(path)), None)
+        if found:
+            return f"{missing} but {found!r}: it looks like {name}; export the task as {names}"
+    zips = [path for path in paths if path.lower().endswith(".zip")]
+    if zips:
+        return f"{where} holds no unpacked export, but {zips[0]!r}: name that zip as the source"
+    return f"{missing}: it must be a CVAT export in the format {names}, packed or unpacked"

@@ -1,0 +1,151 @@
+"""The page about a data set: what is in it, what was changed on the way, and what to mind before training.
+
+One self-contained HTML file without scripts. Whatever comes from the export (names of files, classes,
+tracks) is escaped, and the page's policy forbids it to load or run anything.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from data_prep.dataset import Dataset, SetImage
+from data_prep.findings import QUERIES
+from data_prep.report.samples import draw_samples
+from prepared_set.manifest import SPLITS, Manifest
+
+SMALL_PX, LARGE_PX = 32, 96
+"""COCO's limits: a box is small below 32², large from 96² square pixels on."""
+_SIDE_EDGES_PX = (0, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+_MOST_COLUMNS = 16
+_MOST_CLASSES = 400
+_COLOURS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a histogram; `share` of the tallest, 0…1."""
+
+    label: str
+    count: int
+    share: float
+    tone: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassRow:
+    """One class: boxes per split, and the share of the most frequent class for the bar, 0…1."""
+
+    label: int
+    name: str
+    counts: tuple[int, ...]
+    shares: tuple[float, ...]
+    small: int
+    medium: int
+    large: int
+
+
+def draw_report(dataset: Dataset, manifest: Manifest) -> bytes:
+    """The page as UTF-8. Reads the sample images from the sources, which must still be open."""
+    template = Environment(
+        loader=PackageLoader("data_prep.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template("report.html.j2")
+    rows = class_rows(dataset, manifest)
+    return template.render(
+        manifest=manifest,
+        splits=[name for name in SPLITS if manifest.counts[name].images],
+        total_images=len(dataset.images),
+        total_boxes=sum(len(image.boxes) for image in dataset.images),
+        rows=rows[:_MOST_CLASSES],
+        rows_left_out=len(rows) - len(rows[:_MOST_CLASSES]),
+        sizes=[sum(getattr(row, size) for row in rows) for size in ("small", "medium", "large")],
+        box_sides=box_side_histogram(dataset.images),
+        boxes_per_image=boxes_per_image_histogram(dataset.images),
+        most_boxes=max((len(image.boxes) for image in dataset.images), default=0),
+        queries=QUERIES,
+        image_sizes=Counter((image.width, image.height) for image in dataset.images).most_common(6),
+        image_size_count=len({(image.width, image.height) for image in dataset.images}),
+        samples=draw_samples(dataset),
+        colours=_COLOURS,
+    ).encode()
+
+
+def class_rows(dataset: Dataset, manifest: Manifest) -> list[ClassRow]:
+    """All classes, the most frequent first."""
+    sizes = {one.name: Counter[str]() for one in dataset.classes}
+    for image in dataset.images:
+        for box in image.boxes:
+            sizes[box.class_name][size_of(box.bbox[2] * box.bbox[3])] += 1
+    per_split = [manifest.counts[name].boxes_per_class for name in SPLITS]
+    most = max((sum(counts) for counts in zip(*per_split, strict=True)), default=0) or 1
+    rows = [
+        ClassRow(
+            label,
+            one.name,
+            tuple(counts[label] for counts in per_split),
+            tuple(counts[label] / most for counts in per_split),
+            *(sizes[one.name][size] for size in ("small", "medium", "large")),
+        )
+        for label, one in enumerate(dataset.classes)
+    ]
+    return sorted(rows, key=lambda row: (-sum(row.counts), row.name))
+
+
+def size_of(area_px: float) -> str:
+    """COCO's word for a box of this area."""
+    if area_px < SMALL_PX**2:
+        return "small"
+    return "medium" if area_px < LARGE_PX**2 else "large"
+
+
+def box_side_histogram(images: Sequence[SetImage]) -> list[Column]:
+    """Boxes by the square root of their area; columns are toned small, medium or large."""
+    found: Counter[int] = Counter()
+    for image in images:
+        for box in image.boxes:
+            side = math.sqrt(box.bbox[2] * box.bbox[3])
+            found[max(edge for edge in _SIDE_EDGES_PX if edge <= side)] += 1
+    most = max(found.values(), default=0) or 1
+    last = _SIDE_EDGES_PX[-1]
+    return [
+        Column(f"{edge}+" if edge == last else str(edge), found[edge], found[edge] / most, size_of(edge**2))
+        for edge in _SIDE_EDGES_PX
+    ]
+
+
+def boxes_per_image_histogram(images: Sequence[SetImage]) -> list[Column]:
+    """Images by how many boxes they have; the first column is images without boxes, if there are any."""
+    counts = Counter(len(image.boxes) for image in images)
+    width = _round_up((max(counts, default=0)) / (_MOST_COLUMNS - 1))
+    binned: Counter[int] = Counter()
+    for boxes, number in counts.items():
+        binned[-1 if boxes == 0 else (boxes - 1) // width] += number
+    most = max(binned.values(), default=0) or 1
+    columns = range(-1 if counts[0] else 0, max(binned, default=0) + 1)
+    return [
+        Column(_range_label(column, width), binned[column], binned[column] / most, "none" if column < 0 else "")
+        for column in columns
+    ]
+
+
+def _range_label(column: int, width: int) -> str:
+    if column < 0:
+        return "0"
+    first, last = column * width + 1, (column + 1) * width
+    return str(first) if first == last else f"{first}-{last}"
+
+
+def _round_up(value: float) -> int:
+    """The next of 1, 2, 5, 10, 20, 50, …"""
+    step = 1
+    while True:
+        for factor in (1, 2, 5):
+            if factor * step >= value:
+                return factor * step
+        step *= 10

@@ -1,0 +1,98 @@
+"""Which images the report shows, and how: small JPEGs with their boxes as an overlay."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from operator import attrgetter
+
+from PIL import Image
+
+from data_prep.dataset import Dataset, SetImage
+from data_prep.image_check import map_in_threads
+from prepared_set.decoding import decoded_image
+
+SAMPLES = {"train": 6, "val": 3, "test": 3}
+LONG_SIDE_PX = 560
+JPEG_QUALITY = 78
+# Of a picture with more boxes than this, no more are drawn.
+MOST_BOXES = 300
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnBox:
+    """A box for the overlay, in the image's own pixels."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    label: int
+    class_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One picture of the report."""
+
+    split: str
+    file_name: str
+    width: int
+    height: int
+    jpeg_base64: str
+    boxes: tuple[DrawnBox, ...]
+    box_count: int
+    legend: tuple[tuple[int, str, int], ...]
+    """(label, class name, boxes on this image)"""
+
+
+def draw_samples(dataset: Dataset) -> list[Sample]:
+    """The samples of all splits, as they will be shown."""
+    chosen = [image for split, count in SAMPLES.items() for image in choose_samples(dataset.split(split), count)]
+    labels = {one.name: label for label, one in enumerate(dataset.classes)}
+    size_bytes = attrgetter("source.checked.size_bytes")
+    return list(map_in_threads(lambda image: _draw(image, labels), chosen, size_bytes=size_bytes))
+
+
+def choose_samples(images: Sequence[SetImage], count: int) -> list[SetImage]:
+    """Images that show each class at least once where so few can, and one without boxes.
+
+    The choice follows from the images' content, so that the same set always gives the same report.
+    """
+    left = sorted(images, key=lambda image: sha256(image.digest.encode()).digest())
+    chosen: list[SetImage] = []
+    seen: set[str] = set()
+    while left and len(chosen) < count:
+        best = max(left, key=lambda image: len({box.class_name for box in image.boxes} - seen))
+        chosen.append(best)
+        left.remove(best)
+        seen |= {box.class_name for box in best.boxes}
+    if len(chosen) > 1 and all(image.boxes for image in chosen):
+        empty = next((image for image in left if not image.boxes), None)
+        chosen[-1] = empty or chosen[-1]
+    return chosen
+
+
+def _draw(image: SetImage, labels: dict[str, int]) -> Sample:
+    boxes = tuple(DrawnBox(*box.bbox, labels[box.class_name], box.class_name) for box in image.boxes)
+    names = sorted({box.class_name for box in image.boxes})
+    return Sample(
+        image.split,
+        image.file_name,
+        image.width,
+        image.height,
+        _thumbnail(image.source.read()),
+        # Large boxes first, so that the small ones lie above them.
+        tuple(sorted(boxes, key=lambda box: -box.width * box.height)[:MOST_BOXES]),
+        len(boxes),
+        tuple((labels[name], name, sum(box.class_name == name for box in boxes)) for name in names),
+    )
+
+
+def _thumbnail(data: bytes) -> str:
+    with decoded_image(data) as (picture, _):
+        picture.thumbnail((LONG_SIDE_PX, LONG_SIDE_PX), Image.Resampling.LANCZOS)
+    jpeg = io.BytesIO()
+    picture.save(jpeg, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    return base64.b64encode(jpeg.getvalue()).decode()

@@ -1,0 +1,42 @@
+"""The answer of `prepare` and `inspect`: a few lines for people, one JSON object for programs."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from data_prep.findings import plural
+from prepared_set.manifest import SPLITS, Manifest
+
+
+def as_lines(manifest: Manifest) -> Iterator[str]:
+    """What the set holds, what was changed, what to mind."""
+    for name in SPLITS:
+        counts = manifest.counts[name]
+        if counts.images:
+            empty = f", {counts.images_without_boxes:,} of them without boxes" if counts.images_without_boxes else ""
+            images, boxes = plural(counts.images, "image"), plural(counts.boxes, "box", "boxes")
+            yield f"  {name:<6} {images}{empty}, {boxes}"
+    yield f"  {plural(len(manifest.classes), 'class', 'classes')}: {_shortened(manifest.class_names)}"
+    for change in manifest.changes:
+        yield f"  {change.action}: {change.count:,} x {change.sentence}"
+    for warning in manifest.warnings:
+        yield f"  warning: {warning}"
+
+
+def as_json(manifest: Manifest, **more: object) -> str:
+    """The same as an object: `set`, `classes`, `counts` by split, `split`, `changes`, `warnings`."""
+    content: dict[str, Any] = {
+        "set": manifest.id,
+        **more,
+        "classes": manifest.class_names,
+        "counts": manifest.counts,
+        "split": manifest.split_method,
+        "changes": manifest.changes,
+        "warnings": manifest.warnings,
+    }
+    return msgspec.json.encode(content).decode()
+
+
+def _shortened(names: tuple[str, ...], shown: int = 12) -> str:
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")

@@ -1,0 +1,1 @@
+"""Draw a sample export: a tray of machine parts, with the boxes of its parts."""

@@ -1,0 +1,153 @@
+"""Read a zip that somebody else packed: nothing is unpacked to disk, and no entry is believed.
+
+Refused with a sentence: encrypted, cut off or repeated entries, links, paths that leave the archive,
+and bombs (far more content than the archive's size explains).
+"""
+
+import io
+import stat
+import struct
+import threading
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from data_prep.errors import SourceError
+from data_prep.sources.files import safe_path, too_large
+from prepared_set.memory_budget import free_bytes
+
+MAX_ENTRIES = 2_000_000
+# A picture packs at most a few times; JSON some fifty times. Small archives may do as they like.
+MAX_RATIO = 100
+RATIO_MATTERS_FROM_BYTES = 1 << 30
+_ENCRYPTED = 0x1
+# What Python's reader raises on archives that are damaged, or made to break it: names that are no UTF-8, too.
+_READ_FAULTS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    OSError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    OverflowError,
+    LookupError,
+)
+DIRECTORY_COSTS = 16
+"""How much more memory the entries of a zip take than its directory has bytes."""
+# Of the other methods Python unpacks whatever comes, whoever asked for how little.
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+
+class _Bounded(io.BufferedReader):
+    """A zip's file that is not read in larger pieces: Python takes the whole directory into memory, unasked."""
+
+    def __init__(self, path: Path, most_bytes: int, shown_name: str) -> None:
+        super().__init__(io.FileIO(path))
+        self.most_bytes: int | None = most_bytes
+        self.shown_name = shown_name
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As any file. SourceError: more than is allowed at the moment."""
+        if self.most_bytes is not None and size is not None and size > self.most_bytes:
+            raise SourceError(
+                f"{self.shown_name} has a directory of {size >> 20} MiB, more than the {self.most_bytes >> 20} MiB "
+                "that fit into memory: split the export, or give the step more memory"
+            )
+        return super().read(size)
+
+
+class ZipExport:
+    """The files of one zip by their path inside it. Reading is safe from several threads."""
+
+    def __init__(self, path: Path, shown_name: str) -> None:
+        self.shown_name = shown_name
+        self._lock = threading.Lock()
+        with self._explained():
+            file = _Bounded(path, free_bytes() // DIRECTORY_COSTS, shown_name)
+            try:
+                self._zip = zipfile.ZipFile(file)
+            except BaseException:
+                file.close()
+                raise
+            file.most_bytes = None
+            self._file = file
+        try:
+            self._entries = self._check_entries(path.stat().st_size)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Path inside the archive → declared size in bytes."""
+        return {name: entry.file_size for name, entry in self._entries.items()}
+
+    def read(self, name: str, limit: int) -> bytes:
+        """The content of an entry, at most `limit` bytes."""
+        entry = self._entries[name]
+        if entry.file_size > limit:
+            raise too_large(f"{name!r} in {self.shown_name}", entry.file_size, limit)
+        if entry.compress_type not in _METHODS:
+            raise SourceError(
+                f"{self.shown_name}: {name!r} is packed in a way (number {entry.compress_type}) that is not read: "
+                "pack the export as CVAT does, stored or deflated"
+            )
+        with self._explained(name), self._zip.open(entry) as opened:
+            # The declared size may lie as well: one byte more shows that, and costs no more than one byte.
+            return opened.read(entry.file_size + 1)
+
+    def close(self) -> None:
+        """Close the archive."""
+        self._zip.close()
+        self._file.close()
+
+    def _check_entries(self, archive_bytes: int) -> dict[str, zipfile.ZipInfo]:
+        entries: dict[str, zipfile.ZipInfo] = {}
+        infos = self._zip.infolist()
+        if len(infos) > MAX_ENTRIES:
+            raise SourceError(f"{self.shown_name} has {len(infos)} entries, more than {MAX_ENTRIES}: split the export")
+        for entry in infos:
+            name = safe_path(entry.filename, self.shown_name)
+            mode = entry.external_attr >> 16
+            if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise SourceError(
+                    f"{self.shown_name} holds a link or device instead of a file at {entry.filename!r}: "
+                    "pack the files themselves"
+                )
+            if not name and not entry.filename.strip("/\\"):
+                raise SourceError(f"{self.shown_name} holds a file without a name: pack the export again")
+            if entry.is_dir() or not name:
+                continue
+            if entry.flag_bits & _ENCRYPTED:
+                raise SourceError(
+                    f"{self.shown_name} is encrypted (entry {entry.filename!r}): pack it without a password"
+                )
+            if name in entries:
+                raise SourceError(
+                    f"{self.shown_name} holds two files called {name!r}: it is unclear which one is meant, "
+                    "export the task again"
+                )
+            entries[name] = entry
+        total = sum(entry.file_size for entry in entries.values())
+        if total > RATIO_MATTERS_FROM_BYTES and total > MAX_RATIO * archive_bytes:
+            raise SourceError(
+                f"{self.shown_name} would unpack to {total >> 20} MiB from {archive_bytes >> 20} MiB: "
+                "that is not an export of pictures"
+            )
+        return entries
+
+    @contextmanager
+    def _explained(self, name: str = "") -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise SourceError(f"there is no file {self.shown_name}: check the path") from error
+        except _READ_FAULTS as error:
+            at = f" (entry {name!r})" if name else ""
+            raise SourceError(
+                f"{self.shown_name} is not a readable zip{at}: {error}; it may be cut off, download or export it again"
+            ) from error

@@ -1,0 +1,69 @@
+"""The files of a source, wherever they lie, and which of their paths are followed."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
+from typing import Protocol
+
+from data_prep.errors import SourceError
+
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2", ".avif",
+)  # fmt: skip
+
+
+class ExportFiles(Protocol):
+    """The files of a source; `read` may be called from several threads."""
+
+    @property
+    def shown_name(self) -> str:
+        """The source's name for people."""
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Path → size in bytes."""
+
+    def read(self, name: str, limit: int) -> bytes:
+        """A file's content; SourceError when it is larger than `limit`."""
+
+    def close(self) -> None:
+        """Let go of what is open."""
+
+
+def printable(name: str) -> str:
+    """The name as UTF-8 can write it: bytes of a file's name that are not UTF-8 become the replacement character."""
+    try:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    except UnicodeEncodeError:
+        return name.encode("utf-8", "backslashreplace").decode()
+
+
+def without_macos_shadows(paths: Iterable[str]) -> Iterator[str]:
+    """All paths but the shadow files that macOS packs beside the real ones."""
+    return (path for path in paths if "__MACOSX/" not in path and not path.rpartition("/")[2].startswith("._"))
+
+
+def images_below(prefix: str, paths: Iterable[str]) -> list[str]:
+    """The image files whose paths begin so."""
+    return [
+        path
+        for path in without_macos_shadows(paths)
+        if path.startswith(prefix) and path.lower().endswith(IMAGE_SUFFIXES)
+    ]
+
+
+def safe_path(name: str, where: str) -> str:
+    """A relative path with forward slashes that stays below its root; SourceError otherwise."""
+    cleaned = name.replace("\\", "/")
+    parts = PurePosixPath(cleaned).parts
+    drive = len(cleaned) > 1 and cleaned[1] == ":"
+    if cleaned.startswith("/") or drive or ".." in parts or "\0" in cleaned:
+        raise SourceError(
+            f"{where} names a file outside itself: {name!r}; such paths are not followed, use an export as "
+            "CVAT writes it"
+        )
+    return "/".join(parts)
+
+
+def too_large(what: str, size_bytes: int, limit: int) -> SourceError:
+    """The error for a file that is larger than such a file can honestly be."""
+    return SourceError(f"{what} has {size_bytes >> 20} MiB, more than the {limit >> 20} MiB that are read")

@@ -1,0 +1,148 @@
+"""Find and open what a person names as a source: a zip, a folder, or either of them in a bucket.
+
+Every source ends up as an `ExportFiles`: paths and sizes, and a way to read one file's bytes. A
+`Source` knows its files' sizes and ETags, which tell whether it is still the one seen earlier.
+"""
+
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from data_prep.errors import SourceError
+from data_prep.formats.registry import recognise
+from data_prep.sources.archive import ZipExport
+from data_prep.sources.files import ExportFiles, printable, too_large
+from data_prep.sources.folder import FolderExport, etag, walk
+from object_store import NoSuchKey, ObjectInfo, Progress, open_store
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file of a source and what tells it apart unread: its full key, size, and ETag (or time, locally)."""
+
+    key: str
+    size_bytes: int
+    etag: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source as it was named, found and not yet read."""
+
+    name: str
+    files: tuple[SourceFile, ...]
+    local: Path | None
+    """The zip or folder on this machine; None when it has to be fetched."""
+    is_zip: bool
+
+    @property
+    def size_bytes(self) -> int:
+        """How much there is to read."""
+        return sum(file.size_bytes for file in self.files)
+
+    @contextmanager
+    def open(self, scratch: Path, progress: Progress | None = None) -> Iterator[ExportFiles]:
+        """The source's files; what lies in a bucket is first fetched below `scratch`."""
+        local = self.local or self._fetch(scratch, progress)
+        files: ExportFiles = ZipExport(local, self.name) if local.is_file() else FolderExport(local, self.name)
+        try:
+            yield files
+        finally:
+            files.close()
+
+    def _fetch(self, scratch: Path, progress: Progress | None) -> Path:
+        folder = Path(tempfile.mkdtemp(dir=scratch))
+        if self.is_zip:
+            parent, _, key = self.name.rpartition("/")
+            open_store(parent).get_file(key, folder / "export.zip", progress=progress)
+            return folder / "export.zip"
+        store = open_store(self.name)
+        wanted = {file.key for file in self.files}
+        # Listed again: an object that was replaced meanwhile is an error of the store's, not mixed data.
+        infos = [info for info in store.list() if f"{self.name}/{info.key}" in wanted]
+        store.get_many(infos, folder, progress=progress)
+        return folder
+
+
+def find_source(name: str) -> Source:
+    """Locate a source: a local path, `file://…` or `s3://…`; a zip or an unpacked export."""
+    try:
+        parts = urlsplit(name)
+    except ValueError as error:
+        raise SourceError(f"{printable(name)!r} is no URL ({error}): check the source") from error
+    if parts.scheme == "file":
+        return _find_local(name, Path(unquote(parts.path)))
+    if parts.scheme and len(parts.scheme) > 1:
+        if printable(name) != name:
+            raise SourceError(f"{printable(name)!r} is not UTF-8: check the source")
+        return _find_remote(name.rstrip("/"))
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError as error:
+        raise SourceError(f"{printable(name)} cannot be a path ({error}): check the path") from error
+    return _find_local(name, path)
+
+
+def _find_local(name: str, path: Path) -> Source:
+    shown = printable(name)
+    try:
+        status = path.stat()
+        path = path.resolve()
+    except FileNotFoundError as error:
+        raise SourceError(f"there is no file or folder {shown}: check the path") from error
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{shown} cannot be read ({error}): check the path") from error
+    if path.suffix.lower() == ".json":
+        raise SourceError(f"{shown} is an annotation file alone: name the export's zip or its folder with images")
+    if stat.S_ISREG(status.st_mode):
+        return Source(shown, (SourceFile(printable(str(path)), status.st_size, etag(status)),), path, is_zip=True)
+    files = sorted(walk(path, shown), key=lambda file: file.path)
+    return Source(
+        shown,
+        tuple(SourceFile(printable(str(file.path)), file.size_bytes, file.etag) for file in files),
+        path,
+        is_zip=False,
+    )
+
+
+def _find_remote(url: str) -> Source:
+    parent, _, key = url.rpartition("/")
+    if key.lower().endswith(".zip"):
+        try:
+            info = open_store(parent).head(key)
+        except NoSuchKey as error:
+            raise SourceError(f"there is no object {url}: check the key, and that the export has finished") from error
+        return Source(url, (_remote_file(parent, info),), None, is_zip=True)
+    infos = {info.key: info for info in open_store(url).list()}
+    if not infos:
+        raise SourceError(f"there is nothing below {url}: check bucket and prefix")
+    # A prefix may hold more than the export (a whole bucket, even): only the export is fetched.
+    listed = _BucketFolder(url, {key: info.size_bytes for key, info in infos.items()})
+    own_files = recognise(listed).own_files(listed)
+    return Source(url, tuple(_remote_file(url, infos[key]) for key in own_files), None, is_zip=False)
+
+
+@dataclass(frozen=True)
+class _BucketFolder:
+    """The files below a prefix, to tell their format before they are fetched."""
+
+    shown_name: str
+    """Its URL."""
+    sizes: dict[str, int]
+
+    def read(self, name: str, limit: int) -> bytes:
+        """One object."""
+        if self.sizes[name] > limit:
+            raise too_large(f"{name!r} in {self.shown_name}", self.sizes[name], limit)
+        return open_store(self.shown_name).get_bytes(name)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def _remote_file(parent: str, info: ObjectInfo) -> SourceFile:
+    return SourceFile(f"{parent}/{info.key}", info.size_bytes, info.etag or "")

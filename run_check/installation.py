@@ -1,0 +1,76 @@
+"""What a run asks of the installation that it is part of: keys of the store, a node pool, GPUs."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+
+from object_store import WrongCredentials
+from run_check.errors import CheckError
+from run_config.errors import ConfigError
+from run_config.installation import Installation, NodePool
+from run_config.parameters import Value
+
+
+def require_keys(installation: Installation, environment: Mapping[str, str] = os.environ) -> None:
+    """Raise CheckError when the secret with the store's keys did not reach this container.
+
+    The pod starts without it, so that a person reads this sentence and not of a pod that waits.
+    """
+    secret, names = installation.store_secret, installation.store_secret_keys
+    keys = {"AWS_ACCESS_KEY_ID": names.access_key_id, "AWS_SECRET_ACCESS_KEY": names.secret_access_key}
+    missing = [key for variable, key in keys.items() if not environment.get(variable)]
+    if secret and missing:
+        files = " ".join(f"--from-file={key}" for key in keys.values())
+        absent = " and no ".join(missing)
+        raise CheckError(
+            f"the secret {secret} with the store's keys is missing in this namespace, or has no {absent}: "
+            f"write each key into a file of its name and run `kubectl create secret generic {secret} {files}`"
+        )
+
+
+@contextlib.contextmanager
+def naming_the_secret(installation: Installation | None) -> Iterator[None]:
+    """Say of keys that the store refuses where they come from: nobody has typed them into this container."""
+    try:
+        yield
+    except WrongCredentials as error:
+        if installation is None or not installation.store_secret:
+            raise
+        raise CheckError(f"{error}. They come from the secret {installation.store_secret}: mend it there") from error
+
+
+def machine(values: Mapping[str, Value], installation: Installation) -> list[str]:
+    """What the run gets, a sentence each, when pool, GPUs and device go together.
+
+    Raises ConfigError: they do not; the sentence says what to choose.
+    """
+    count, device = int(values["gpu-count"] or 0), str(values["device"])
+    name = str(values["sys-node-pool"] or "")
+    pool = installation.pool(name) if installation.node_pools or name else None
+    if device == "cuda":
+        _require_gpus(count, pool, installation)
+    if pool is not None and count > pool.gpu_count:
+        raise ConfigError(_too_many(count, pool, installation))
+    findings = [f"node pool: {pool.name}, GPUs: {count}" if pool else f"GPUs: {count}"]
+    if device == "cpu" and count:
+        findings.append(f"warning: device=cpu leaves the GPUs idle that gpu-count={count} holds; 0 asks for none")
+    elif count > 1:
+        findings.append(f"warning: training uses one GPU, and gpu-count={count} holds {count}")
+    return findings
+
+
+def _require_gpus(count: int, pool: NodePool | None, installation: Installation) -> None:
+    if pool is not None and not pool.gpu_count:
+        others = [one.name for one in installation.node_pools if one.gpu_count]
+        instead = f"choose sys-node-pool={' or '.join(others)}, or " if others else "choose "
+        raise ConfigError(
+            f"device=cuda needs a GPU, and the pool {pool.name} has none: {instead}device=cpu with gpu-count=0."
+        )
+    if not count:
+        raise ConfigError("device=cuda needs a GPU, and gpu-count is 0: set gpu-count=1, or choose device=cpu.")
+
+
+def _too_many(count: int, pool: NodePool, installation: Installation) -> str:
+    others = [one.name for one in installation.node_pools if one.gpu_count >= count]
+    instead = f", or choose sys-node-pool={' or '.join(others)}" if others else ""
+    return f"gpu-count={count} is more than the pool {pool.name} allows: set it to at most {pool.gpu_count}{instead}."
