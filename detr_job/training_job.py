@@ -38,10 +38,10 @@ from run_config.installation import permitted
 from run_config.job import MOST_BOXES, DetrModel, JobConfig, advised_queries
 from run_config.job_places import places
 from run_config.json_text import load_json
+from run_config.keys import shown, with_values
 from run_config.locations import resolve
 from run_config.parameters import split_overrides
 from run_config.presets import is_chosen, load_job_config
-from run_config.reference import shown, with_values
 from run_config.writable import require_writable
 
 FROM_SCRATCH_IMAGES = 10_000

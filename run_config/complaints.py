@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from run_config.reference import FAMILIES, Key, keys, shown
+from run_config.keys import FAMILIES, Key, keys, shown
 
 SHOWN_CHARACTERS = 60
 

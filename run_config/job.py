@@ -6,28 +6,9 @@ them. Sizes are pixels, intervals optimiser steps, fractions 0…1 of the whole 
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, model_validator
 
-Positive = Annotated[int, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Weight = Annotated[float, Field(ge=0, le=1e4)]
-Rate = Annotated[float, Field(ge=0, le=1)]
-Beta = Annotated[float, Field(ge=0, lt=1)]
-Pixels = Annotated[int, Field(gt=0, le=16384)]
-
-A_PLACE: dict[str, JsonValue] = {"place": True}
-"""Marks a key whose value names a place to read, which the installation must allow (`job_places.py`)."""
-
-
-def added_later(before: JsonValue) -> dict[str, JsonValue]:
-    """Mark a key that was added after the first release.
-
-    before: the value with which a job trains as it did in releases without the key. Runs and models of those
-    releases are read with it (`stored_config.py`).
-    """
-    return {"before": before}
-
+from run_config.section import A_PLACE, Beta, Fraction, Pixels, Positive, Rate, Section, Weight
 
 LEARNED_CELLS = 50
 """Rows and columns for which the published learned position encoding has vectors."""
@@ -40,26 +21,6 @@ MOST_BOXES = 5000
 def advised_queries(boxes: int) -> int:
     """A number of queries for images with up to this many boxes: a few more than boxes."""
     return min(boxes + 20, MOST_BOXES)
-
-
-class Section(BaseModel):
-    """A part of the configuration: unknown keys are refused, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _true_is_no_number(cls, values: object) -> object:
-        """YAML reads `on` as true, and Python takes true for 1; a text without content is read as nothing."""
-        if not isinstance(values, dict):
-            return values
-        for name, field in cls.model_fields.items():
-            value = values.get(name)
-            items = value if isinstance(value, list | tuple) else (value,)
-            if field.annotation is not bool and any(isinstance(item, bool) for item in items):
-                raise PydanticCustomError("true_for_a_number", "{name} takes no true or false", {"name": name})
-        empty = {name for name, field in cls.model_fields.items() if field.annotation is str}
-        return {key: "" if value is None and key in empty else value for key, value in values.items()}
 
 
 class DetrModel(Section):

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from run_config.errors import ConfigError
 from run_config.job import DetrModel, JobConfig, TinyModel
-from run_config.presets import checked, config_keys, is_chosen, load_job_config, preset_names
-from run_config.reference import keys, value_of
+from run_config.keys import keys, value_of
+from run_config.preset_files import preset_names
+from run_config.presets import checked, config_keys, is_chosen, load_job_config
 
 
 def write(folder: Path, name: str, text: str) -> str:

@@ -8,8 +8,8 @@ from pydantic import BaseModel
 from data_prep.check import _LOOKS
 from run_config.job import DetrModel, JobConfig, TinyModel
 from run_config.job_places import PLACES, places, places_in_overrides
+from run_config.keys import with_values
 from run_config.presets import load_job_config
-from run_config.reference import with_values
 
 KEY = "model.backbone_weights"
 PLACE = "s3://bucket/project/cvat-exports/task-9/x"
