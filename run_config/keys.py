@@ -7,9 +7,9 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from run_config.job import DetrModel, JobConfig, TinyModel
+from run_config.families.registry import FAMILIES
+from run_config.job import JobConfig
 
-FAMILIES: dict[str, type[BaseModel]] = {"detr": DetrModel, "tiny": TinyModel}
 NO_VALUE = object()
 """`Key.before` of a key that was there from the beginning, or for which no value trains as older releases did."""
 

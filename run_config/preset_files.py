@@ -1,15 +1,26 @@
-"""The presets that ship with the project, as files."""
+"""The presets that ship with the project, as files. Needs no YAML, so that the parameters import fast."""
 
-from importlib import resources
+import re
+from pathlib import Path
 
-_FOLDER = resources.files("run_config") / "presets"
+_FIRST_LINE = re.compile(r"# (\d+)\. (.+)")
+_FOLDER = Path(__file__).parent / "presets"
 
 
 def preset_names() -> tuple[str, ...]:
     """Their names, sorted."""
-    return tuple(sorted(entry.name[:-5] for entry in _FOLDER.iterdir() if entry.name.endswith(".yaml")))
+    return tuple(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
 
 
 def preset_text(name: str) -> str:
     """The YAML of a preset."""
     return (_FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def presets_on_offer() -> dict[str, str]:
+    """Name to one line about it, in the order of the form: the comment with which each file begins, `# 3. Small.`."""
+    first_lines = {name: _FIRST_LINE.match(preset_text(name)) for name in preset_names()}
+    wrong = [name for name, line in first_lines.items() if line is None]
+    assert not wrong, f"presets begin with a line such as `# 3. Small and fast`, but not {wrong}"
+    lines = sorted((int(line[1]), name, line[2]) for name, line in first_lines.items() if line is not None)
+    return {name: text for _, name, text in lines}

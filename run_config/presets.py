@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from run_config.complaints import sentences
 from run_config.errors import ConfigError
+from run_config.families.registry import DEFAULT
 from run_config.job import JobConfig
 from run_config.keys import keys
 from run_config.preset_files import preset_names, preset_text
@@ -57,6 +58,11 @@ def override_tree(override: str) -> dict[str, Any]:
     if not separator or not key.strip():
         raise ConfigError(f"override {override!r} is not of the form key=value, e.g. optimizer.lr=0.0002")
     return _nested(key.strip(), read_yaml(text, f"{key.strip()}={text}"))
+
+
+def presets_from_scratch() -> tuple[str, ...]:
+    """The presets whose models learn from random weights, whatever the number of images."""
+    return tuple(name for name in preset_names() if not load_job_config(name).model.from_scratch_images)
 
 
 def config_keys() -> tuple[str, ...]:
@@ -145,5 +151,5 @@ def checked(tree: Mapping[str, Any], where: str) -> JobConfig:
         return JobConfig.model_validate(tree)
     except ValidationError as error:
         model = tree.get("model")
-        family = model.get("family", "detr") if isinstance(model, Mapping) else "detr"
+        family = model.get("family", DEFAULT) if isinstance(model, Mapping) else DEFAULT
         raise ConfigError(f"{where}: " + "; ".join(sentences(error, family))) from error

@@ -163,9 +163,9 @@ def test_warnings_name_what_to_mind(exports: list[Export], test: Export | None, 
     ("boxes", "warning"),
     [
         (60, ""),
-        (61, ("1 image has more than 60 boxes (up to 61 on x.png): the 60 queries of tiny cannot find them all, set "
+        (61, ("1 image has more than 60 boxes (up to 61 on x.png): the queries of tiny (60) cannot find them all, set "
              "model.queries=81 or more.")),
-        (400, ("1 image has more than 100 boxes (up to 400 on x.png): DETR's 100 queries, and the 60 of tiny, cannot "
+        (400, ("1 image has more than 100 boxes (up to 400 on x.png): the queries of detr (100) and tiny (60) cannot "
               "find them all, set model.queries=420 or more.")),
     ],
 )  # fmt: skip

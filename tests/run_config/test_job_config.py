@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from run_config.errors import ConfigError
-from run_config.job import DetrModel, JobConfig, TinyModel
+from run_config.families.detr import DetrModel
+from run_config.families.tiny import TinyModel
+from run_config.job import JobConfig
 from run_config.keys import keys, value_of
 from run_config.preset_files import preset_names
 from run_config.presets import checked, config_keys, is_chosen, load_job_config

@@ -6,7 +6,9 @@ import pytest
 from pydantic import BaseModel
 
 from data_prep.check import _LOOKS
-from run_config.job import DetrModel, JobConfig, TinyModel
+from run_config.families.detr import DetrModel
+from run_config.families.tiny import TinyModel
+from run_config.job import JobConfig
 from run_config.job_places import PLACES, places, places_in_overrides
 from run_config.keys import with_values
 from run_config.presets import load_job_config
