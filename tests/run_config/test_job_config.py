@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from run_config.errors import ConfigError
 from run_config.families.detr import DetrModel
+from run_config.families.registry import FAMILIES
 from run_config.families.tiny import TinyModel
 from run_config.job import JobConfig
 from run_config.keys import keys, value_of
@@ -192,7 +193,7 @@ def test_two_lengths_in_one_file_are_refused(tmp_path):
         ("data.min_sizes=400", "data.min_sizes must be a list, such as [1, 2], not 400"),
         ("data.augmentation.scale=[2, 1]", "scale must be two numbers, 0 < low <= high <= 10, not 2.0, 1.0"),
         ("schedule.kind=linear", "schedule.kind must be 'step', 'cosine' or 'constant', not 'linear'"),
-        ("model.family=yolo", "model.family must be 'detr', 'tiny', not"),
+        ("model.family=yolo", f"model.family must be {', '.join(map(repr, FAMILIES))}, not 'yolo'"),
         ("model.heads=7", "hidden_dim 256 must be a multiple of 2 x heads (7)"),
         ("training.seed=" + "9" * 5000, "is not YAML that can be read"),
         ("optimizer.lr=[1", "is not YAML that can be read"),
