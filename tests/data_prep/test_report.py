@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from data_prep import findings
 from data_prep.manifest import Manifest, Options
 from data_prep.prepare import Request, inspect
 from data_prep.report import draw_report
+from run_config.families.detr import DetrModel
+from run_config.families.tiny import TinyModel
 from tests.data_prep.export_builder import Export, simple_export, write_zip
 
 HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>\"'&"
@@ -169,7 +172,10 @@ def test_warnings_name_what_to_mind(exports: list[Export], test: Export | None, 
               "find them all, set model.queries=420 or more.")),
     ],
 )  # fmt: skip
-def test_a_crowded_image_names_the_number_of_queries(boxes: int, warning: str, tmp_path: Path):
+def test_a_crowded_image_names_the_number_of_queries(
+    boxes: int, warning: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(findings, "FAMILIES", {"detr": DetrModel, "tiny": TinyModel})
     export = Export()
     export.add("x.png", [("cat", k % 60, k // 60, 4, 4) for k in range(boxes)])
     manifest, _ = page_of(tmp_path, export)
