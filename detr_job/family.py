@@ -1,6 +1,7 @@
 """What a family of models gives to training and prediction, and how the configured one is found."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -19,13 +20,14 @@ class Family(ABC):
     """A network and what belongs to it.
 
     network: with fresh weights; parameters of the backbone have `backbone` in their names.
+    criterion: outputs, targets and the number of boxes to divide by, to the losses.
     most_detections: the largest number of detections that an image can get.
     """
 
     network: nn.Module
+    criterion: Callable[[Outputs, Targets, float], Losses]
     most_detections: int
 
-    @abstractmethod
     def losses(
         self,
         network: nn.Module,
@@ -38,10 +40,14 @@ class Family(ABC):
     ) -> Losses:
         """Run the network on a training batch, under autocast, and compute its losses in full precision.
 
+        A family whose forward pass needs the targets or draws at random has a method of its own.
+
         network: `self.network`, or what wraps it. images: (B, 3, H, W), normalised. padding_mask: (B, H, W), True on
         padding, or None where there is none. num_boxes: what sums over boxes are divided by, at least 1. generator:
         on the device of the images, for all that is random but dropout; it draws the same after a resume.
         """
+        del generator
+        return self.criterion(network(images, padding_mask), targets, num_boxes)
 
     @abstractmethod
     def detections(self, outputs: Outputs, sizes: Tensor) -> list[Detections]:

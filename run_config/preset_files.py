@@ -19,8 +19,9 @@ def preset_text(name: str) -> str:
 
 def presets_on_offer() -> dict[str, str]:
     """Name to one line about it, in the order of the form: the comment with which each file begins, `# 3. Small.`."""
-    first_lines = {name: _FIRST_LINE.match(preset_text(name)) for name in preset_names()}
-    wrong = [name for name, line in first_lines.items() if line is None]
-    assert not wrong, f"presets begin with a line such as `# 3. Small and fast`, but not {wrong}"
-    lines = sorted((int(line[1]), name, line[2]) for name, line in first_lines.items() if line is not None)
-    return {name: text for _, name, text in lines}
+    lines = []
+    for name in preset_names():
+        first = _FIRST_LINE.match(preset_text(name))
+        assert first is not None, f"the preset {name} does not begin with a line such as `# 3. Small and fast.`"
+        lines.append((int(first[1]), name, first[2]))
+    return {name: line for _, name, line in sorted(lines)}

@@ -43,6 +43,7 @@ def test_every_family_has_its_configuration_its_folder_and_a_preset():
     assert DEFAULT in FAMILIES
     for name, model in FAMILIES.items():
         assert model().family == name
+        assert model.title
         assert model().most_objects > 0
         assert set(model().depths) <= set(model.model_fields)
 

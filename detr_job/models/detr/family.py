@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from detr_job.detections import Outputs, Targets
+from detr_job.detections import Outputs
 from detr_job.family import Family
-from detr_job.losses import Losses
 from detr_job.models.detr.criterion import DetrCriterion
 from detr_job.models.detr.network import Detr
 from detr_job.models.imagenet_weights import load_imagenet_weights
@@ -27,20 +25,6 @@ class DetrFamily(Family):
         self.network = Detr(model, num_classes)
         self.criterion = DetrCriterion(num_classes, config.loss, model.aux_loss)
         self.most_detections = min(model.queries, MOST_BOXES)
-
-    def losses(
-        self,
-        network: nn.Module,
-        images: Tensor,
-        padding_mask: Tensor | None,
-        targets: Targets,
-        *,
-        num_boxes: float,
-        generator: torch.Generator,
-    ) -> Losses:
-        """See Family."""
-        del generator  # only dropout is random
-        return self.criterion(network(images, padding_mask), targets, num_boxes)
 
     def detections(self, outputs: Outputs, sizes: Tensor) -> list[Detections]:
         """See Family."""
