@@ -1,12 +1,15 @@
 """What a step minimises, and the parts of it that families of models share."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
 from detr_job.boxes import cxcywh_to_xyxy, iou_and_giou
 from detr_job.detections import Outputs, Targets
 from detr_job.matcher import Matches
+from run_config.job import Loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,20 +25,30 @@ class Losses:
     terms: dict[str, Tensor]
 
 
-def layer_terms(**values: Tensor) -> dict[str, Tensor]:
-    """Name the terms of all layers: each (L,) becomes `name_0` … `name_<L-2>` and, for the last, `name`."""
-    terms: dict[str, Tensor] = {}
-    for name, value in values.items():
-        *earlier, last = value.detach().unbind()
-        terms[name] = last
-        terms |= {f"{name}_{layer}": each for layer, each in enumerate(earlier)}
-    return terms
+class Term(NamedTuple):
+    """A part of the loss. values: (L,), one a layer."""
+
+    weight: float
+    values: Tensor
 
 
-def box_losses(outputs: Outputs, targets: Targets, matches: Matches, num_boxes: float) -> tuple[Tensor, Tensor, Tensor]:
-    """L1 of cxcywh and 1 - GIoU of the matched pairs of each layer, two (L,), and the IoU of each pair, (L, M).
+def weighted_sum(terms: Mapping[str, Term]) -> Losses:
+    """The sum over terms and layers, in the order of the terms, whose names are those of the last layer's logs."""
+    first, *others = (term.weight * term.values for term in terms.values())
+    named: dict[str, Tensor] = {}
+    for name, term in terms.items():
+        *earlier, named[name] = term.values.detach().unbind()
+        named |= {f"{name}_{layer}": value for layer, value in enumerate(earlier)}
+    return Losses(sum(others, start=first).sum(), named)
 
-    The first two are summed and divided by `num_boxes`; the IoU has no graph.
+
+def box_losses(
+    loss: Loss, outputs: Outputs, targets: Targets, matches: Matches, num_boxes: float
+) -> tuple[dict[str, Term], Tensor]:
+    """What every family adds to its loss of the classes: L1 of cxcywh and 1 - GIoU of the matched pairs.
+
+    Both are summed over the pairs of a layer and divided by `num_boxes`. The IoU of each pair, (L, M), comes with
+    them, without a graph.
     """
     queries = outputs.boxes.shape[2]
     pair = (matches.image * queries + matches.query)[..., None].expand(-1, -1, 4)
@@ -43,4 +56,8 @@ def box_losses(outputs: Outputs, targets: Targets, matches: Matches, num_boxes: 
     wanted = targets.boxes[matches.target]
     l1 = (predicted - wanted).abs().sum((1, 2)) / num_boxes
     iou, giou = iou_and_giou(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(wanted))
-    return l1, (1 - giou).sum(1) / num_boxes, iou.detach()
+    terms = {
+        "loss_bbox": Term(loss.bbox, l1),
+        "loss_giou": Term(loss.giou, (1 - giou).sum(1) / num_boxes),
+    }
+    return terms, iou.detach()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from detr_job.detections import Outputs, Targets
-from detr_job.losses import Losses, box_losses, layer_terms
+from detr_job.losses import Losses, Term, box_losses, weighted_sum
 from detr_job.matcher import Matches, match
 from run_config.job import Loss
 
@@ -40,10 +40,9 @@ class DetrCriterion:
                 cost_giou=self.loss.cost_giou,
             )
             ce = self._cross_entropy(log_probability, targets, matches)
-            l1, giou, _ = box_losses(outputs, targets, matches, num_boxes)
-            total = (self.loss.classification * ce + self.loss.bbox * l1 + self.loss.giou * giou).sum()
-            terms = layer_terms(loss_ce=ce, loss_bbox=l1, loss_giou=giou)
-            return Losses(total, terms | self._errors(log_probability[-1].detach(), targets, matches))
+            boxes, _ = box_losses(self.loss, outputs, targets, matches, num_boxes)
+            losses = weighted_sum({"loss_ce": Term(self.loss.classification, ce), **boxes})
+            return Losses(losses.total, losses.terms | self._errors(log_probability[-1].detach(), targets, matches))
 
     def _cross_entropy(self, log_probability: Tensor, targets: Targets, matches: Matches) -> Tensor:
         """(L,): the mean over queries, weighted by class, of which "no object" counts for less."""

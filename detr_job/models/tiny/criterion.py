@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from detr_job.detections import Outputs, Targets
-from detr_job.losses import Losses, box_losses, layer_terms
+from detr_job.losses import Losses, Term, box_losses, weighted_sum
 from detr_job.matcher import Matches, match
 from run_config.job import Loss
 
@@ -26,10 +26,9 @@ class VarifocalCriterion:
         with torch.autocast(outputs.boxes.device.type, enabled=False):
             outputs = Outputs(outputs.logits.float(), outputs.boxes.float())
             matches = self.match(outputs, targets)
-            l1, giou, iou = box_losses(outputs, targets, matches, num_boxes)
+            boxes, iou = box_losses(self.loss, outputs, targets, matches, num_boxes)
             varifocal = _varifocal(outputs.logits, targets, matches, iou.clamp(0, 1)) / num_boxes
-            total = (self.loss.classification * varifocal + self.loss.bbox * l1 + self.loss.giou * giou).sum()
-            return Losses(total, layer_terms(loss_ce=varifocal, loss_bbox=l1, loss_giou=giou))
+            return weighted_sum({"loss_ce": Term(self.loss.classification, varifocal), **boxes})
 
     def match(self, outputs: Outputs, targets: Targets) -> Matches:
         """Pairs by focal class cost, L1 and GIoU."""
