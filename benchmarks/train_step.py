@@ -24,15 +24,16 @@ import typer
 from torch import Tensor, nn
 from transformers.loss.loss_for_object_detection import HungarianMatcher
 
-import detr_job.criterion
+import detr_job.models.detr.criterion
 from benchmarks.transformers_detr import transformers_detr
-from detr_job.criterion import DetrCriterion
 from detr_job.data import Batch, normalised
 from detr_job.detections import Targets
 from detr_job.hardware import autocast, choose_device, hardware_name, prepare
-from detr_job.models.detr import build_detr
+from detr_job.models.detr.criterion import DetrCriterion
+from detr_job.models.detr.network import Detr
 from detr_job.optimizer import build_optimizer
-from run_config.job import DetrModel, Loss, Optimizer
+from run_config.families.detr import DetrModel
+from run_config.job import Loss, Optimizer
 
 CLASSES = 91
 SETTINGS = Optimizer()
@@ -113,7 +114,7 @@ class OurStep:
         with part("forward"), autocast(self.clock.device, bf16=self.bf16):
             outputs = self.network(images, batch.padding_mask)
         with part("loss"):
-            loss = self.criterion(outputs, batch.targets).total
+            loss = self.criterion(outputs, batch.targets, max(len(batch.targets), 1)).total
         with part("backward"):
             loss.backward()
         with part("optimiser"):
@@ -213,11 +214,11 @@ def main(
     torch.manual_seed(0)
     height, width = (int(side) for side in size.split("x"))
     config = DetrModel.model_validate({"backbone": backbone})
-    model = build_detr(config, CLASSES)
+    model = Detr(config, CLASSES)
     twin = transformers_detr(model, config, CLASSES)
     data = host_batch((height, width), batch, boxes)
     clocks = Clock(where), Clock(where)
-    detr_job.criterion.match = clocks[0].timed("matching", detr_job.criterion.match)  # type: ignore[assignment]
+    detr_job.models.detr.criterion.match = clocks[0].timed("matching", detr_job.models.detr.criterion.match)  # type: ignore[assignment]
     HungarianMatcher.forward = clocks[1].timed("matching", HungarianMatcher.forward)
     ours = OurStep(model, data, clocks[0], bf16=bf16)
     theirs = TransformersStep(twin, data, clocks[1], bf16=bf16)
@@ -255,7 +256,8 @@ def _check_same(ours: OurStep, theirs: TransformersStep) -> None:
         batch = ours.batch.to(ours.clock.device)
         with torch.no_grad():
             if step is ours:
-                losses.append(ours.criterion(ours.network(normalised(batch), batch.padding_mask), batch.targets).total)
+                outputs = ours.network(normalised(batch), batch.padding_mask)
+                losses.append(ours.criterion(outputs, batch.targets, max(len(batch.targets), 1)).total)
             else:
                 device = theirs.clock.device
                 labels = [{name: each.to(device) for name, each in image.items()} for image in theirs.labels]

@@ -8,8 +8,8 @@ import re
 from torch import Tensor
 from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 
-from detr_job.models.detr import Detr
-from run_config.job import DetrModel
+from detr_job.models.detr.network import Detr
+from run_config.families.detr import DetrModel
 
 RESNETS = {
     "resnet18": ("basic", [2, 2, 2, 2], [64, 128, 256, 512]),

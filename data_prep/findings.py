@@ -9,14 +9,12 @@ from numpy.typing import NDArray
 from data_prep.changes import Reason
 from data_prep.dataset import Dataset, SetImage
 from prepared_set.manifest import SPLITS, Counts
-from run_config.job import MOST_BOXES, DetrModel, TinyModel, advised_queries
+from run_config.families.registry import FAMILIES
+from run_config.job import MOST_BOXES, advised_queries
 
 FEW_BOXES_PER_CLASS = 50
 FEW_BOXES = 100
 FEW_VAL_IMAGES = 20
-QUERIES = DetrModel().queries
-"""DETR looks for at most so many objects on an image, unless it is told otherwise."""
-TINY_QUERIES = TinyModel().queries
 ALIKE_BITS = 10
 """Of 256: pictures whose difference hashes are this close look the same to a person."""
 _MAX_COMPARISONS = 400_000_000
@@ -134,20 +132,26 @@ def _about_classes(dataset: Dataset, counts: dict[str, Counts]) -> Iterable[str]
 
 
 def _about_crowding(dataset: Dataset) -> Iterable[str]:
-    for queries, whose in ((QUERIES, f"DETR's {QUERIES} queries, and the {TINY_QUERIES} of tiny,"),
-                           (TINY_QUERIES, f"the {TINY_QUERIES} queries of tiny")):  # fmt: skip
-        crowded = [image for image in dataset.images if len(image.boxes) > queries]
+    limits = most_objects_by_family()
+    for limit in sorted(set(limits.values()), reverse=True):
+        crowded = [image for image in dataset.images if len(image.boxes) > limit]
         if not crowded:
             continue
         worst = max(crowded, key=lambda image: len(image.boxes))
+        whose = " and ".join(f"{family} ({most})" for family, most in limits.items() if most <= limit)
         yield (
-            f"{plural(len(crowded), 'image')} {'has' if len(crowded) == 1 else 'have'} more than {queries} boxes (up "
-            f"to {len(worst.boxes)} on {worst.file_name}): {whose} cannot find them all, set "
+            f"{plural(len(crowded), 'image')} {'has' if len(crowded) == 1 else 'have'} more than {limit} boxes (up "
+            f"to {len(worst.boxes)} on {worst.file_name}): the queries of {whose} cannot find them all, set "
             f"model.queries={advised_queries(len(worst.boxes))} or more."
         )
         if len(worst.boxes) > MOST_BOXES:
             yield f"An image gets at most {MOST_BOXES} boxes, whatever model.queries is: cut such images into parts."
         return
+
+
+def most_objects_by_family() -> dict[str, int]:
+    """How many objects on an image the models of each family learn, unless they are told otherwise."""
+    return {family: model().most_objects for family, model in FAMILIES.items()}
 
 
 def _listed(names: list[str], shown: int = 8) -> str:

@@ -32,7 +32,7 @@ CACHE_LIMIT_BYTES = 4 << 30
 POOL_BATCHES = 16  # batches that are sorted by shape together
 MAX_WORKERS = 8
 TRAINING_PREFETCH, EVALUATION_PREFETCH = 4, 2  # batches that a worker prepares ahead
-ORDER_STREAM, SAMPLE_STREAM = 1, 2  # (seed, epoch) alone would be the same numbers as (seed, epoch, 0)
+ORDER_STREAM, SAMPLE_STREAM, STEP_STREAM = 1, 2, 3  # (seed, epoch) alone would be the same numbers as (seed, epoch, 0)
 
 Key = tuple[int, int]
 
@@ -222,6 +222,11 @@ class EpochBatches(Sampler[list[Key]]):
             part = order[start : start + pool]
             order[start : start + pool] = part[np.argsort(self.aspect[part], kind="stable")]
         return rng.permutation(order.reshape(self.batches_per_epoch, self.batch_size))
+
+
+def step_seed(seed: int, step: int) -> int:
+    """The seed of the generator that belongs to a step: 64 bits, of which a generator on a CPU takes the low 32."""
+    return int(np.random.SeedSequence((seed, STEP_STREAM, step)).generate_state(1, np.uint64)[0])
 
 
 class EvaluationSamples(Dataset[tuple[int, Sample]]):

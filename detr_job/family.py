@@ -1,55 +1,87 @@
-"""The families of models: for each, the network, its loss and the reading of its outputs."""
+"""What a family of models gives to training and prediction, and how the configured one is found."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
-from detr_job.criterion import DetrCriterion, Losses
 from detr_job.detections import Outputs, Targets
-from detr_job.models.detr import Detr, build_detr
-from detr_job.models.tiny import Tiny, build_tiny
-from detr_job.postprocess import Detections, most_pairs, sigmoid_detections, softmax_detections
-from detr_job.varifocal_criterion import VarifocalCriterion
-from run_config.job import MOST_BOXES, DetrModel, JobConfig, TinyModel
+from detr_job.errors import JobError
+from detr_job.losses import Losses
+from detr_job.postprocess import Detections
+from run_config.job import JobConfig
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
+class Family(ABC):
     """A network and what belongs to it.
 
-    detections: last layer's outputs and original sizes (B, 2) as height, width to one record an image.
-    class_heads: names of the parameters with one row a class; a row more than classes is "no object".
+    network: with fresh weights; parameters of the backbone have `backbone` in their names.
+    criterion: outputs, targets and the number of boxes to divide by, to the losses.
     most_detections: the largest number of detections that an image can get.
     """
 
     network: nn.Module
-    criterion: Callable[[Outputs, Targets], Losses]
-    detections: Callable[[Outputs, Tensor], list[Detections]]
-    class_heads: tuple[str, ...]
+    criterion: Callable[[Outputs, Targets, float], Losses]
     most_detections: int
+
+    def losses(
+        self,
+        network: nn.Module,
+        images: Tensor,
+        padding_mask: Tensor | None,
+        targets: Targets,
+        *,
+        num_boxes: float,
+        generator: torch.Generator,
+    ) -> Losses:
+        """Run the network on a training batch, under autocast, and compute its losses in full precision.
+
+        A family whose forward pass needs the targets or draws at random has a method of its own.
+
+        network: `self.network`, or what wraps it. images: (B, 3, H, W), normalised. padding_mask: (B, H, W), True on
+        padding, or None where there is none. num_boxes: what sums over boxes are divided by, at least 1. generator:
+        on the device of the images, for all that is random but dropout; it draws the same after a resume.
+        """
+        del generator
+        return self.criterion(network(images, padding_mask), targets, num_boxes)
+
+    @abstractmethod
+    def detections(self, outputs: Outputs, sizes: Tensor) -> list[Detections]:
+        """One record an image from the outputs of the last layer. sizes: (B, 2), original height and width."""
+
+    @cached_property
+    def class_heads(self) -> tuple[str, ...]:
+        """Names of the parameters with one row a class; a row more than classes is "no object"."""
+        return tuple(name for name, _ in self.network.named_parameters() if "class_embed" in name)
+
+    def load_backbone(self, path: Path) -> None:
+        """Fill the backbone from the file that a key of the model's configuration names (`A_PLACE`).
+
+        Raises JobError: the file holds another network, or models of this family have no such key.
+        """
+        raise JobError(f"{path}: models of this family do not start from weights of a backbone")
 
 
 def build_family(config: JobConfig, num_classes: int) -> Family:
-    """The configured model with fresh weights, its criterion and its post-processing."""
-    model = config.model
-    network: Detr | Tiny
-    criterion: Callable[[Outputs, Targets], Losses]
-    detections: Callable[[Outputs, Tensor], list[Detections]]
-    if isinstance(model, DetrModel):
-        network = build_detr(model, num_classes)
-        criterion, detections = DetrCriterion(num_classes, config.loss, model.aux_loss), softmax_detections
-    else:
-        network = build_tiny(model, num_classes)
-        criterion, detections = VarifocalCriterion(config.loss), sigmoid_detections
+    """The configured model with fresh weights and what belongs to it.
+
+    Raises JobError: this program has no network for the family.
+    """
+    name = config.model.family
+    module = f"detr_job.models.{name}.family"
+    try:
+        build = import_module(module).build
+    except ModuleNotFoundError as error:
+        if not module.startswith(error.name or module):
+            raise
+        raise JobError(f"model.family: there is no network for models of the family {name!r}") from error
+    family: Family = build(config, num_classes)
     if config.optimizer.lr_backbone == 0:
-        network.backbone.requires_grad_(requires_grad=False)
-    heads = tuple(name for name, _ in network.named_parameters() if "class_embed" in name)
-    return Family(network, criterion, detections, heads, most_detections(model, num_classes))
-
-
-def most_detections(model: DetrModel | TinyModel, num_classes: int) -> int:
-    """The largest number of detections that an image can get from a model."""
-    if isinstance(model, DetrModel):
-        return min(model.queries, MOST_BOXES)  # one per query
-    return min(most_pairs(model.queries), model.queries * num_classes)  # the best pairs of query and class
+        for key, parameter in family.network.named_parameters():
+            if "backbone" in key:
+                parameter.requires_grad_(False)
+    return family

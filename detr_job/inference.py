@@ -118,7 +118,8 @@ class Predictor:
         """Why an image has no more boxes, and what changes that."""
         return (
             f"{self.model.family.most_detections} boxes in an image are the most that this model gives "
-            f"(model.queries={self.model.config.model.queries}): further objects are not found. Train with more queries"
+            f"(model.queries={self.model.config.model.most_objects}): further objects are not found. Train with more "
+            "queries"
         )
 
     def read(self, data: bytes) -> ReadyImage:

@@ -55,7 +55,7 @@ def measure(
         split = prepared.pull(folder, [split_name]).split(split_name)
         if not len(split):
             raise JobError(f"the prepared set {set_id} has no images in {split_name}: choose another --split")
-        for sentence in beyond_reach(split, model.family.most_detections, model.config.model.queries):
+        for sentence in beyond_reach(split, model.family.most_detections, model.config.model.most_objects):
             say(f"warning: {sentence}")
         samples = EvaluationSamples(split, model.config.data)
         bf16 = hardware.use_bf16(model.config.training, device, insist=False)

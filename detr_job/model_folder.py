@@ -23,7 +23,7 @@ from detr_job.pickled_files import Unreadable
 from detr_job.tensor_files import tensors_in
 from evaluation.operating_point import FALLBACK_THRESHOLD, OperatingPoint
 from object_store import ObjectStore, open_store
-from run_config.job import DetrModel, JobConfig
+from run_config.job import JobConfig
 from run_config.stored_config import stored_config
 
 FORMAT = 1
@@ -135,8 +135,7 @@ def load_model(url: str, device: torch.device) -> TrainedModel:
 
 def _check_size(url: str, config: JobConfig, info: ModelConfig, weights: Mapping[str, Tensor]) -> None:
     """Refuse numbers that the weights do not bear out before a network of that size is made."""
-    depths = _depths(config)
-    too_deep = [f"{name}={depth}" for name, depth in depths.items() if depth > len(weights)]
+    too_deep = [f"{name}={depth}" for name, depth in config.model.depths.items() if depth > len(weights)]
     if too_deep:
         raise JobError(f"{url}: {WEIGHTS} and {CONFIG} do not belong together: {too_deep[0]} in {len(weights)} tensors")
     try:
@@ -150,13 +149,6 @@ def _check_size(url: str, config: JobConfig, info: ModelConfig, weights: Mapping
             f"{url}: {WEIGHTS} and {CONFIG} do not belong together: {CONFIG} needs {wanted >> 20} MiB of weights, "
             f"{WEIGHTS} has {found >> 20} MiB"
         )
-
-
-def _depths(config: JobConfig) -> dict[str, int]:
-    """What makes a network deep: each layer has tensors of its own."""
-    model = config.model
-    blocks = {} if isinstance(model, DetrModel) else {"stage_blocks": max(model.stage_blocks)}
-    return {"encoder_layers": model.encoder_layers, "decoder_layers": model.decoder_layers, **blocks}
 
 
 def model_card(info: ModelConfig) -> str:

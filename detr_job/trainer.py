@@ -24,6 +24,7 @@ from detr_job.data import (
     EvaluationSamples,
     TrainingSamples,
     normalised,
+    step_seed,
     training_loader,
 )
 from detr_job.ema import MovingAverage
@@ -45,6 +46,7 @@ from evaluation.ground_truth import GroundTruth
 from object_store import ObjectStore
 from prepared_set.reader import LocalSet, Split
 from run_config.job import JobConfig
+from run_config.presets import presets_from_scratch
 
 
 @dataclass(slots=True)
@@ -82,6 +84,7 @@ class Trainer:
         self._statistics = [buffer for norm in norms for buffer in norm.buffers()]
         self._statistics_before = [buffer.clone() for buffer in self._statistics]
         self.bf16 = use_bf16(config.training, device)
+        self.generator = torch.Generator(device)
         self.optimizer = build_optimizer(self.network, config.optimizer)
         decay = config.training.ema_decay
         self.ema = MovingAverage(self.network, decay) if decay else None
@@ -242,8 +245,9 @@ class Trainer:
                     batches = loader.enter_context(self._batches())
             step, started_s = self.progress.step, time.monotonic()
             set_rates(self.optimizer, rate_factor(self.config.schedule, self.fraction_done()))
-            # Dropout must not depend on how often the run was interrupted.
+            # Dropout, and what else a family draws, must not depend on how often the run was interrupted.
             torch.manual_seed((self.config.training.seed << 32) + step)
+            self.generator.manual_seed(step_seed(self.config.training.seed, step))
             try:
                 self._unseen.append(self._step(batches, step + 1, interval))
             except DoesNotFit as full:
@@ -314,8 +318,14 @@ class Trainer:
         """Add the gradient of a batch, divided by `share`; names and values of its losses, divided as well."""
         moved = batch.to(self.device)
         with autocast(self.device, bf16=self.bf16):
-            outputs = self.network(normalised(moved), moved.padding_mask)
-        losses = self.family.criterion(outputs, moved.targets)
+            losses = self.family.losses(
+                self.network,
+                normalised(moved),
+                moved.padding_mask,
+                moved.targets,
+                num_boxes=max(len(moved.targets), 1),
+                generator=self.generator,
+            )
         (losses.total / share).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         values = torch.stack([value.float() for value in (losses.total.detach(), *losses.terms.values())])
         return ("loss", *losses.terms), values / share
@@ -441,10 +451,15 @@ class Trainer:
     def _say_collapse(self, report: ProgressReport, seen: SplitPredictions) -> None:
         """Once, not at every evaluation."""
         if seen.collapsed and not self._collapse_was_said:
+            advice = "Start from a checkpoint (cvat-finetune-checkpoint) or train longer"
+            if self.config.model.from_scratch_images:
+                advice = (
+                    f"From random weights this takes {self.config.model.title} very long; start from a checkpoint "
+                    f"(cvat-finetune-checkpoint), train longer, or choose model={' or '.join(presets_from_scratch())}"
+                )
             report.say(
                 "warning: every query gives the same box for every image: the model has not begun to look at the "
-                "pictures. From random weights this takes DETR very long; start from a checkpoint "
-                "(cvat-finetune-checkpoint), train longer, or choose model=tiny"
+                f"pictures. {advice}"
             )
         self._collapse_was_said = seen.collapsed
 

@@ -19,8 +19,6 @@ from detr_job.family import Family, build_family
 from detr_job.finetune import load_weights, read_source
 from detr_job.micro_batches import MicroBatches
 from detr_job.model_folder import ModelConfig, Preprocessing
-from detr_job.models.detr import Detr
-from detr_job.models.imagenet_weights import load_imagenet_weights
 from detr_job.prediction import SplitPredictions, beyond_reach
 from detr_job.progress import ProgressReport, SayHandler, duration
 from detr_job.run_folder import MICRO_BATCH, describe_run, open_run, resumed_settings, write_run
@@ -35,16 +33,15 @@ from object_store import ObjectStore, open_store
 from object_store.file_errors import file_errors
 from prepared_set.reader import LocalSet, PreparedSet
 from run_config.installation import permitted
-from run_config.job import MOST_BOXES, DetrModel, JobConfig, advised_queries
+from run_config.job import MOST_BOXES, JobConfig, advised_queries
 from run_config.job_places import places
 from run_config.json_text import load_json
+from run_config.keys import shown, with_values
 from run_config.locations import resolve
 from run_config.parameters import split_overrides
-from run_config.presets import is_chosen, load_job_config
-from run_config.reference import shown, with_values
+from run_config.presets import is_chosen, load_job_config, presets_from_scratch
 from run_config.writable import require_writable
 
-FROM_SCRATCH_IMAGES = 10_000
 PREDICTED_SPLITS = ("val", "test")
 LEFT_BEHIND = ("model", "checkpoint", "predictions")  # folders below --out
 
@@ -328,13 +325,13 @@ def _announce(
     for warning in _warnings(config, request, local):
         report.say(f"warning: {warning}")
     for name in PREDICTED_SPLITS:
-        for warning in beyond_reach(local.split(name), family.most_detections, config.model.queries):
+        for warning in beyond_reach(local.split(name), family.most_detections, config.model.most_objects):
             report.say(f"warning: {warning}")
 
 
 def _warnings(config: JobConfig, request: TrainRequest, local: LocalSet) -> Iterator[str]:
     train_split = local.split("train")
-    batch_size, queries = config.data.batch_size, config.model.queries
+    batch_size, queries = config.data.batch_size, config.model.most_objects
     if len(train_split) < batch_size:
         yield (
             f"{len(train_split)} training images are fewer than the batch size {batch_size}: "
@@ -361,12 +358,12 @@ def _warnings(config: JobConfig, request: TrainRequest, local: LocalSet) -> Iter
         yield "the set has no validation part: the last weights are taken, not the best"
     elif not has_boxes(local.split("val")):
         yield "the validation part has no boxes, nothing can be measured: the last weights are taken, not the best"
-    scratch = isinstance(config.model, DetrModel) and not request.finetune
-    if scratch and len(train_split) < FROM_SCRATCH_IMAGES:
-        start = "a random transformer" if config.model.backbone_weights else "random weights"  # type: ignore[union-attr]  # a DetrModel here
+    model = config.model
+    if not request.finetune and len(train_split) < model.from_scratch_images:
         yield (
-            f"DETR from {start} needs more than {FROM_SCRATCH_IMAGES} images and hundreds of epochs to learn anything, "
-            f"and this set has {len(train_split)}: start from a checkpoint (cvat-finetune-checkpoint), or choose tiny"
+            f"{model.title} from {model.untrained} needs more than {model.from_scratch_images} images and hundreds of "
+            f"epochs to learn anything, and this set has {len(train_split)}: start from a checkpoint "
+            f"(cvat-finetune-checkpoint), or choose {' or '.join(presets_from_scratch())}"
         )
 
 
@@ -384,14 +381,13 @@ def _initialise(
         source = read_source(url)
         for line in load_weights(family, source, local.class_names).sentences(source.url):
             report.say(line)
-    elif isinstance(config.model, DetrModel) and config.model.backbone_weights:
-        url = config.model.backbone_weights
+        return
+    for url in places(config).values():
         folder, _, name = url.rpartition("/")
         with tempfile.TemporaryDirectory() as local_folder:
             path = Path(local_folder) / name
             open_store(folder or ".").get_file(name, path)
-            assert isinstance(family.network, Detr)
-            load_imagenet_weights(family.network, path)
+            family.load_backbone(path)
         report.say(f"backbone from {url}")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from run_config.reference import FAMILIES, Key, keys, shown
+from run_config.keys import Key, keys, shown
 
 SHOWN_CHARACTERS = 60
 
@@ -25,14 +25,12 @@ _WANTED = {
     "string_type": "text",
     "tuple_type": "a list, such as [1, 2]",
     "model_type": "a group of keys",
-    "model_attributes_type": "a group of keys",
     "dict_type": "a group of keys",
     "greater_than": "above {gt:g}",
     "greater_than_equal": "at least {ge:g}",
     "less_than": "below {lt:g}",
     "less_than_equal": "at most {le:g}",
     "literal_error": "{expected}",
-    "union_tag_invalid": "{expected_tags}",
     "missing": "a longer list",
     "too_short": "a list of {min_length} or more",
     "too_long": "a list of {max_length}",
@@ -66,10 +64,7 @@ def _name(item: ErrorDetails, known: tuple[Key, ...]) -> str:
     for part in item["loc"]:
         if ".".join(parts) in names:
             break
-        if parts != ["model"] or part not in FAMILIES:
-            parts.append(str(part))
-    if item["type"] == "union_tag_invalid":
-        parts.append("family")
+        parts.append(str(part))
     return ".".join(parts)
 
 

@@ -6,32 +6,11 @@ them. Sizes are pixels, intervals optimiser steps, fractions 0…1 of the whole 
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
-Positive = Annotated[int, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Weight = Annotated[float, Field(ge=0, le=1e4)]
-Rate = Annotated[float, Field(ge=0, le=1)]
-Beta = Annotated[float, Field(ge=0, lt=1)]
-Pixels = Annotated[int, Field(gt=0, le=16384)]
-
-A_PLACE: dict[str, JsonValue] = {"place": True}
-"""Marks a key whose value names a place to read, which the installation must allow (`job_places.py`)."""
-
-
-def added_later(before: JsonValue) -> dict[str, JsonValue]:
-    """Mark a key that was added after the first release.
-
-    before: the value with which a job trains as it did in releases without the key. Runs and models of those
-    releases are read with it (`stored_config.py`).
-    """
-    return {"before": before}
-
-
-LEARNED_CELLS = 50
-"""Rows and columns for which the published learned position encoding has vectors."""
-
+from run_config.families.model import ModelConfig
+from run_config.families.registry import DEFAULT, FAMILIES, model_config
+from run_config.section import Beta, Fraction, Pixels, Positive, Rate, Section, Weight
 
 MOST_BOXES = 5000
 """Boxes that are kept for an image, whatever the number of queries."""
@@ -42,110 +21,17 @@ def advised_queries(boxes: int) -> int:
     return min(boxes + 20, MOST_BOXES)
 
 
-class Section(BaseModel):
-    """A part of the configuration: unknown keys are refused, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _true_is_no_number(cls, values: object) -> object:
-        """YAML reads `on` as true, and Python takes true for 1; a text without content is read as nothing."""
-        if not isinstance(values, dict):
-            return values
-        for name, field in cls.model_fields.items():
-            value = values.get(name)
-            items = value if isinstance(value, list | tuple) else (value,)
-            if field.annotation is not bool and any(isinstance(item, bool) for item in items):
-                raise PydanticCustomError("true_for_a_number", "{name} takes no true or false", {"name": name})
-        empty = {name for name, field in cls.model_fields.items() if field.annotation is str}
-        return {key: "" if value is None and key in empty else value for key, value in values.items()}
-
-
-class DetrModel(Section):
-    """DETR as published (arXiv 2005.12872)."""
-
-    family: Literal["detr"] = Field("detr", description="Kind of model.")
-    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = Field(
-        "resnet50", description="The convolutional network that makes the features."
-    )
-    dilation: bool = Field(False, description="DC5: the last stage keeps stride 16 and dilates instead.")
-    backbone_weights: str = Field(
-        "",
-        description="URL or path of torchvision ImageNet weights for the backbone; empty: random.",
-        json_schema_extra=A_PLACE,
-    )
-    position_embedding: Literal["sine", "learned"] = Field(
-        "sine", description="How tokens know their place. The learned one ends at 50 x 50 cells."
-    )
-    hidden_dim: Positive = Field(256, description="Width of tokens and queries.")
-    heads: Positive = Field(8, description="Attention heads.")
-    encoder_layers: Annotated[int, Field(ge=0)] = Field(6, description="Transformer layers over the image.")
-    decoder_layers: Positive = Field(6, description="Transformer layers over the queries.")
-    feedforward_dim: Positive = Field(2048, description="Inner width of the feed-forward parts.")
-    dropout: Fraction = Field(0.1, description="Part of the activations set to 0 in training.")
-    pre_norm: bool = Field(False, description="Normalise before attention and feed-forward, not after.")
-    queries: Positive = Field(
-        100,
-        description="The most boxes an image can get, up to 5000. Public checkpoints have 100; change it only from "
-        "scratch.",
-    )
-    aux_loss: bool = Field(True, description="A loss on every decoder layer, not on the last alone.")
-
-    @model_validator(mode="after")
-    def _heads_divide_the_width(self) -> "DetrModel":
-        if self.hidden_dim % (2 * self.heads):
-            raise ValueError(f"hidden_dim {self.hidden_dim} must be a multiple of 2 x heads ({self.heads})")
-        if self.hidden_dim % 4:
-            raise ValueError(f"hidden_dim {self.hidden_dim} must be a multiple of 4: sine and cosine of x and y")
-        if self.dilation and self.backbone in ("resnet18", "resnet34"):
-            raise ValueError("dilation needs a backbone with bottleneck blocks: resnet50 or resnet101")
-        return self
-
-
-class TinyModel(Section):
-    """A small deformable DETR that learns from random initialisation: strides 8, 16 and 32."""
-
-    family: Literal["tiny"] = Field("tiny", description="Kind of model.")
-    stem_channels: Positive = Field(48, description="Channels of the two stem convolutions.")
-    stage_channels: tuple[Positive, Positive, Positive, Positive] = Field(
-        (48, 96, 192, 192), description="Channels of the stages at strides 4, 8, 16 and 32."
-    )
-    stage_blocks: tuple[Positive, Positive, Positive, Positive] = Field(
-        (1, 2, 2, 1), description="Residual blocks of these stages."
-    )
-    hidden_dim: Positive = Field(128, description="Width of tokens and queries.")
-    heads: Positive = Field(4, description="Attention heads.")
-    points: Positive = Field(4, description="Sampling points of each head on each level.")
-    encoder_layers: Annotated[int, Field(ge=0)] = Field(1, description="Attention layers on stride 32.")
-    decoder_layers: Positive = Field(3, description="Deformable layers, each of which refines the boxes.")
-    feedforward_dim: Positive = Field(512, description="Inner width of the feed-forward parts.")
-    queries: Positive = Field(
-        60,
-        description="Tokens taken from the encoder: the most objects that can be found in an image, up to 5000. The "
-        "best 100 boxes of an image are kept, or as many as there are queries where these are more.",
-    )
-    prior_box: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.07,
-        description="Side of the prior box on the finest level, as a part of the image; doubles by level.",
-    )
-    dropout: Fraction = Field(0.0, description="Part of the activations set to 0 in training.")
-
-    @model_validator(mode="after")
-    def _heads_divide_the_width(self) -> "TinyModel":
-        if self.hidden_dim % (4 * self.heads):
-            raise ValueError(f"hidden_dim {self.hidden_dim} must be a multiple of 4 x heads ({self.heads})")
-        return self
-
-
 class Loss(Section):
     """Weights of the loss terms, and of the costs by which queries are matched to boxes."""
 
-    classification: Weight = Field(1.0, description="Cross entropy (detr) or varifocal loss (tiny).")
+    classification: Weight = Field(1.0, description="Cross entropy or varifocal loss, as the family of models has it.")
     bbox: Weight = Field(5.0, description="L1 distance of cxcywh boxes in 0…1.")
     giou: Weight = Field(2.0, description="1 - generalised IoU.")
-    no_object: Fraction = Field(0.1, description="Weight of the no-object class in the cross entropy (detr).")
-    cost_class: Weight = Field(1.0, description="Weight of the class in matching: -probability, or focal cost (tiny).")
+    no_object: Fraction = Field(0.1, description="Weight of the no-object class in the cross entropy.")
+    cost_class: Weight = Field(
+        1.0,
+        description="Weight of the class in matching: -probability, or focal cost with varifocal loss.",
+    )
     cost_bbox: Weight = Field(5.0, description="Weight of the L1 distance in matching.")
     cost_giou: Weight = Field(2.0, description="Weight of -GIoU in matching.")
 
@@ -275,7 +161,7 @@ class Checkpoints(Section):
 class JobConfig(Section):
     """A whole training job."""
 
-    model: Annotated[DetrModel | TinyModel, Field(discriminator="family")] = DetrModel()
+    model: Annotated[SerializeAsAny[ModelConfig], BeforeValidator(model_config)] = FAMILIES[DEFAULT]()
     loss: Loss = Loss()
     data: Data = Data()
     optimizer: Optimizer = Optimizer()
@@ -284,22 +170,7 @@ class JobConfig(Section):
     evaluation: Evaluation = Evaluation()
     checkpoints: Checkpoints = Checkpoints()
 
-    @model_validator(mode="before")
-    @classmethod
-    def _published_family(cls, values: object) -> object:
-        """A file without a base may leave the family out."""
-        if isinstance(values, dict) and isinstance(values.get("model"), dict) and "family" not in values["model"]:
-            return {**values, "model": {"family": "detr", **values["model"]}}
-        return values
-
     @model_validator(mode="after")
-    def _places_for_every_cell(self) -> "JobConfig":
-        model = self.model
-        if isinstance(model, DetrModel) and model.position_embedding == "learned":
-            stride = 16 if model.dilation else 32
-            if self.data.max_size > LEARNED_CELLS * stride:
-                raise ValueError(
-                    f"model.position_embedding: learned encodings end at {LEARNED_CELLS} x {LEARNED_CELLS} cells of "
-                    f"{stride} pixels; set data.max_size to {LEARNED_CELLS * stride} or less, or use sine"
-                )
+    def _model_takes_the_images(self) -> "JobConfig":
+        self.model.check_image_size(self.data.max_size)
         return self

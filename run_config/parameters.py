@@ -16,6 +16,7 @@ from enum import StrEnum
 from run_config.cvat_formats import COCO
 from run_config.errors import ConfigError
 from run_config.locations import key_below_store, resolve
+from run_config.preset_files import presets_on_offer
 
 POOL_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 """What the chart lets a pool be called: it is also a key of a ConfigMap."""
@@ -93,6 +94,8 @@ class Parameter:
         return self.default is None or self.default != ""
 
 
+_PRESETS = presets_on_offer()
+
 _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="cvat-annotation-path",
@@ -155,15 +158,11 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="model",
         title="Model",
-        help="- `detr-r50`: the usual one. It wants a GPU, and a trained model to start from, or very many images\n"
-        "- `detr-r50-dc5`, `detr-r101-dc5`: better on small objects, twice the time\n"
-        "- `detr-r101`: larger and slower, a little better\n"
-        "- `detr-r18`: smaller and faster, a little worse\n"
-        "- `tiny`: needs nothing to start from and learns in minutes, on a CPU too: to try it out, for simple pictures",
+        help="\n".join(f"- `{name}`: {line}" for name, line in _PRESETS.items()),
         group="Model",
         type=Type.CHOICE,
-        default="detr-r50",
-        choices=("detr-r50", "detr-r50-dc5", "detr-r101", "detr-r101-dc5", "detr-r18", "tiny"),
+        default=next(iter(_PRESETS)),
+        choices=tuple(_PRESETS),
         file_suffixes=(".yaml", ".yml"),
     ),
     Parameter(

@@ -6,8 +6,6 @@ nearest known one.
 
 import difflib
 from collections.abc import Mapping, Sequence
-from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +13,14 @@ from pydantic import ValidationError
 
 from run_config.complaints import sentences
 from run_config.errors import ConfigError
+from run_config.families.registry import DEFAULT
 from run_config.job import JobConfig
-from run_config.reference import keys
+from run_config.keys import keys
+from run_config.preset_files import preset_names, preset_text
 from run_config.yaml_text import read_yaml
 
 MAX_FILE_BYTES = 1_000_000
 LENGTHS = ("epochs", "steps", "minutes")
-
-
-def preset_names() -> tuple[str, ...]:
-    """The presets that ship with the project, sorted."""
-    folder = resources.files("run_config") / "presets"
-    return tuple(sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".yaml")))
 
 
 def load_job_config(name: str, overrides: Sequence[str] = ()) -> JobConfig:
@@ -66,6 +60,11 @@ def override_tree(override: str) -> dict[str, Any]:
     return _nested(key.strip(), read_yaml(text, f"{key.strip()}={text}"))
 
 
+def presets_from_scratch() -> tuple[str, ...]:
+    """The presets whose models learn from random weights, whatever the number of images."""
+    return tuple(name for name in preset_names() if not load_job_config(name).model.from_scratch_images)
+
+
 def config_keys() -> tuple[str, ...]:
     """Every key that a file or an override may set, dotted."""
     return tuple(dict.fromkeys(key.name for key in keys()))
@@ -76,7 +75,7 @@ def _read(name: str, seen: tuple[Path, ...], where: str = "", *, presets: bool =
     if name in preset_names():
         if not presets:
             return {}
-        text, place, folder = _preset(name).read_text(encoding="utf-8"), f"preset {name}", None
+        text, place, folder = preset_text(name), f"preset {name}", None
     else:
         path = Path(name)
         if path.suffix not in (".yaml", ".yml"):
@@ -98,10 +97,6 @@ def _read(name: str, seen: tuple[Path, ...], where: str = "", *, presets: bool =
     if folder is not None and base not in preset_names() and Path(base).suffix in (".yaml", ".yml"):
         base = str(folder / base)
     return _merge(_read(base, seen, f"{place}: base: ", presets=presets), tree)
-
-
-def _preset(name: str) -> Traversable:
-    return resources.files("run_config") / "presets" / f"{name}.yaml"
 
 
 def _hint(name: str) -> str:
@@ -156,5 +151,5 @@ def checked(tree: Mapping[str, Any], where: str) -> JobConfig:
         return JobConfig.model_validate(tree)
     except ValidationError as error:
         model = tree.get("model")
-        family = model.get("family", "detr") if isinstance(model, Mapping) else "detr"
+        family = model.get("family", DEFAULT) if isinstance(model, Mapping) else DEFAULT
         raise ConfigError(f"{where}: " + "; ".join(sentences(error, family))) from error

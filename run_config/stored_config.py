@@ -1,6 +1,6 @@
 """Read the configuration that a run or a model stored, possibly in an older release.
 
-A key that was added since states its value for older releases (`added_later` in `job.py`).
+A key that was added since states its value for older releases (`added_later` in `section.py`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -8,8 +8,8 @@ from copy import deepcopy
 from typing import Any
 
 from run_config.job import JobConfig
+from run_config.keys import NO_VALUE, Key, keys, leaves, set_value
 from run_config.presets import checked
-from run_config.reference import NO_VALUE, Key, keys, set_value
 
 
 def stored_config(tree: Mapping[str, Any], where: str) -> JobConfig:
@@ -31,20 +31,12 @@ def keys_without_a_value(tree: Mapping[str, Any]) -> tuple[str, ...]:
 
 def differences(one: JobConfig, other: JobConfig) -> dict[str, tuple[Any, Any]]:
     """Dotted key to both values, for each key whose values differ; None where a family of models lacks the key."""
-    left, right = (dict(_leaves(config.model_dump(mode="json"))) for config in (one, other))
+    left, right = (dict(leaves(config.model_dump(mode="json"))) for config in (one, other))
     names = sorted(left.keys() | right.keys())
     return {name: (left.get(name), right.get(name)) for name in names if left.get(name) != right.get(name)}
 
 
 def _missing(tree: Mapping[str, Any]) -> Iterator[Key]:
-    there = dict(_leaves(tree))
+    there = dict(leaves(tree))
     family = there.get("model.family")
     return (key for key in keys() if key.family in ("", family) and key.name not in there)
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from data_prep.dataset import Dataset, SetImage
-from data_prep.findings import QUERIES
+from data_prep.findings import most_objects_by_family
 from data_prep.report.samples import draw_samples
 from prepared_set.manifest import SPLITS, Manifest
 
@@ -68,7 +68,7 @@ def draw_report(dataset: Dataset, manifest: Manifest) -> bytes:
         box_sides=box_side_histogram(dataset.images),
         boxes_per_image=boxes_per_image_histogram(dataset.images),
         most_boxes=max((len(image.boxes) for image in dataset.images), default=0),
-        queries=QUERIES,
+        limits=", ".join(f"{family} {most}" for family, most in most_objects_by_family().items()),
         image_sizes=Counter((image.width, image.height) for image in dataset.images).most_common(6),
         image_size_count=len({(image.width, image.height) for image in dataset.images}),
         samples=draw_samples(dataset),

@@ -1,4 +1,4 @@
-"""ResNet-18/34/50/101 with frozen batch norm (arXiv 1512.03385), the backbone of DETR.
+"""ResNet-18/34/50/101 with frozen batch norm (arXiv 1512.03385), a backbone.
 
 Same parameters, names and numbers as torchvision's. The batch norms never change, so each is folded
 into the convolution before it: conv(x, w * scale) + shift. Gradients reach w through the product.
@@ -9,8 +9,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from run_config.job import DetrModel
 
 EPSILON = 1e-5
 
@@ -181,11 +179,11 @@ def _stage(
 class Backbone(nn.Module):
     """A ResNet under the published name, `body`; the stem and the first stage never train."""
 
-    def __init__(self, config: DetrModel) -> None:
+    def __init__(self, name: str, *, dilation: bool = False) -> None:
         super().__init__()
-        self.body = ResNet(config.backbone, dilation=config.dilation)
-        for name, parameter in self.body.named_parameters():
-            parameter.requires_grad_(name.startswith(("layer2", "layer3", "layer4")))
+        self.body = ResNet(name, dilation=dilation)
+        for key, parameter in self.body.named_parameters():
+            parameter.requires_grad_(key.startswith(("layer2", "layer3", "layer4")))
 
     def forward(self, images: Tensor) -> Tensor:
         """See ResNet."""

@@ -7,16 +7,15 @@ the V2 weights have the same names and were trained otherwise.
 from pathlib import Path
 
 from detr_job.errors import JobError
-from detr_job.models.detr import Detr
+from detr_job.models.backbone import ResNet
 from detr_job.tensor_files import read_tensors
 
 
-def load_imagenet_weights(model: Detr, path: Path) -> None:
-    """Fill the model's backbone from `path`; the classifier (`fc`) in it is left out.
+def load_imagenet_weights(body: ResNet, path: Path) -> None:
+    """Fill the trunk from `path`; the classifier (`fc`) in it is left out.
 
     Raises JobError when the file holds another network: nothing is filled in part.
     """
-    body = model.body
     wanted = body.state_dict()
     found = {
         name: tensor

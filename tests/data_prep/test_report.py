@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from data_prep import findings
 from data_prep.prepare import Request, inspect
 from data_prep.report.page import draw_report
 from prepared_set.manifest import Manifest, Options
+from run_config.families.detr import DetrModel
+from run_config.families.tiny import TinyModel
 from tests.data_prep.export_builder import Export, simple_export, write_zip
 
 HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>\"'&"
@@ -163,13 +166,16 @@ def test_warnings_name_what_to_mind(exports: list[Export], test: Export | None, 
     ("boxes", "warning"),
     [
         (60, ""),
-        (61, ("1 image has more than 60 boxes (up to 61 on x.png): the 60 queries of tiny cannot find them all, set "
+        (61, ("1 image has more than 60 boxes (up to 61 on x.png): the queries of tiny (60) cannot find them all, set "
              "model.queries=81 or more.")),
-        (400, ("1 image has more than 100 boxes (up to 400 on x.png): DETR's 100 queries, and the 60 of tiny, cannot "
+        (400, ("1 image has more than 100 boxes (up to 400 on x.png): the queries of detr (100) and tiny (60) cannot "
               "find them all, set model.queries=420 or more.")),
     ],
 )  # fmt: skip
-def test_a_crowded_image_names_the_number_of_queries(boxes: int, warning: str, tmp_path: Path):
+def test_a_crowded_image_names_the_number_of_queries(
+    boxes: int, warning: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(findings, "FAMILIES", {"detr": DetrModel, "tiny": TinyModel})
     export = Export()
     export.add("x.png", [("cat", k % 60, k // 60, 4, 4) for k in range(boxes)])
     manifest, _ = page_of(tmp_path, export)

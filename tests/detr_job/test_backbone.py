@@ -9,9 +9,9 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from detr_job.errors import JobError
 from detr_job.models.backbone import Backbone, FrozenBatchNorm, ResNet
-from detr_job.models.detr import build_detr
+from detr_job.models.detr.network import Detr
 from detr_job.models.imagenet_weights import load_imagenet_weights
-from run_config.job import DetrModel
+from run_config.families.detr import DetrModel
 
 MODELS = [("resnet18", False), ("resnet34", False), ("resnet50", False), ("resnet101", False), ("resnet50", True)]
 
@@ -58,7 +58,7 @@ def test_features_and_gradients_are_torchvisions(name: str, dilation: bool):
 
 
 def test_only_the_last_three_stages_train():
-    backbone = Backbone(DetrModel(backbone="resnet18"))
+    backbone = Backbone("resnet18")
     training = {name.split(".")[1] for name, each in backbone.named_parameters() if each.requires_grad}
     frozen = {name.split(".")[1] for name, each in backbone.named_parameters() if not each.requires_grad}
     assert training == {"layer2", "layer3", "layer4"}
@@ -76,7 +76,7 @@ def test_a_norm_that_is_written_to_is_folded_anew():
 
 
 def test_training_goes_on_after_an_evaluation_in_inference_mode():
-    backbone = Backbone(DetrModel(backbone="resnet18"))
+    backbone = Backbone("resnet18")
     with torch.inference_mode():
         backbone(torch.zeros(1, 3, 32, 32))
     backbone(torch.rand(1, 3, 32, 32)).sum().backward()
@@ -91,8 +91,8 @@ def test_imagenet_weights_come_from_a_file(tmp_path, suffix: str):
         torch.save(network.state_dict(), path)
     else:
         save_file(network.state_dict(), path)
-    model = build_detr(DetrModel(backbone="resnet18"), 2)
-    load_imagenet_weights(model, path)
+    model = Detr(DetrModel(backbone="resnet18"), 2)
+    load_imagenet_weights(model.body, path)
     assert torch.equal(model.body.conv1.weight, network.conv1.weight)
     assert torch.equal(model.body.layer4[1].bn2.weight, network.layer4[1].bn2.weight)
 
@@ -100,8 +100,8 @@ def test_imagenet_weights_come_from_a_file(tmp_path, suffix: str):
 def test_weights_of_another_network_are_refused_and_change_nothing(tmp_path):
     path = tmp_path / "resnet34.pth"
     torch.save(torchvision.models.resnet34(weights=None).state_dict(), path)
-    model = build_detr(DetrModel(backbone="resnet18"), 2)
+    model = Detr(DetrModel(backbone="resnet18"), 2)
     before = model.body.conv1.weight.clone()
     with pytest.raises(JobError, match=r"resnet34\.pth: not the weights of this backbone: \d+ tensors"):
-        load_imagenet_weights(model, path)
+        load_imagenet_weights(model.body, path)
     assert torch.equal(model.body.conv1.weight, before)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from detr_job.criterion import DetrCriterion
 from detr_job.detections import Outputs, Targets
+from detr_job.models.detr.criterion import DetrCriterion
 from run_config.job import Loss
 from tests.detr_job.golden import targets
 
@@ -22,13 +22,16 @@ def no_targets() -> Targets:
 def test_layers_are_matched_and_lost_one_by_one():
     outputs = random_outputs()
     criterion = DetrCriterion(91, Loss())
-    together = criterion(outputs, targets())
+    together = criterion(outputs, targets(), len(targets()))
     assert {name for name in together.terms if name.startswith("loss_ce")} == {
         "loss_ce_0",
         "loss_ce_1",
         "loss_ce",
     }
-    alone = [criterion(Outputs(outputs.logits[i : i + 1], outputs.boxes[i : i + 1]), targets()) for i in range(3)]
+    alone = [
+        criterion(Outputs(outputs.logits[i : i + 1], outputs.boxes[i : i + 1]), targets(), len(targets()))
+        for i in range(3)
+    ]
     assert together.total.item() == pytest.approx(sum(each.total.item() for each in alone), rel=1e-6)
     assert together.terms["loss_giou_1"].item() == pytest.approx(alone[1].terms["loss_giou"].item())
     assert together.terms["class_error"] == alone[2].terms["class_error"]
@@ -36,22 +39,22 @@ def test_layers_are_matched_and_lost_one_by_one():
 
 def test_without_auxiliary_losses_only_the_last_layer_counts():
     outputs = random_outputs()
-    last = DetrCriterion(91, Loss())(Outputs(outputs.logits[-1:], outputs.boxes[-1:]), targets())
-    losses = DetrCriterion(91, Loss(), aux=False)(outputs, targets())
+    last = DetrCriterion(91, Loss())(Outputs(outputs.logits[-1:], outputs.boxes[-1:]), targets(), len(targets()))
+    losses = DetrCriterion(91, Loss(), aux=False)(outputs, targets(), len(targets()))
     assert losses.total.item() == pytest.approx(last.total.item())
     assert "loss_ce_0" not in losses.terms
 
 
 def test_the_total_is_the_weighted_sum_of_the_terms():
     loss = Loss(classification=3, bbox=7, giou=0.5)
-    losses = DetrCriterion(91, loss)(random_outputs(1), targets())
+    losses = DetrCriterion(91, loss)(random_outputs(1), targets(), len(targets()))
     ce, bbox, giou = (losses.terms[name].item() for name in ("loss_ce", "loss_bbox", "loss_giou"))
     assert losses.total.item() == pytest.approx(3 * ce + 7 * bbox + 0.5 * giou, rel=1e-6)
 
 
 def test_a_batch_without_boxes_teaches_no_object_alone():
     outputs = random_outputs()
-    losses = DetrCriterion(91, Loss())(outputs, no_targets())
+    losses = DetrCriterion(91, Loss())(outputs, no_targets(), 1)
     expected = -outputs.logits.log_softmax(-1)[-1, ..., -1].mean()
     assert losses.terms["loss_ce"].item() == pytest.approx(expected.item(), rel=1e-6)
     assert losses.terms["loss_bbox"] == 0
@@ -61,27 +64,27 @@ def test_a_batch_without_boxes_teaches_no_object_alone():
 
 
 def test_nothing_to_teach_is_a_loss_of_zero_and_not_nan():
-    losses = DetrCriterion(91, Loss(no_object=0))(random_outputs(), no_targets())
+    losses = DetrCriterion(91, Loss(no_object=0))(random_outputs(), no_targets(), 1)
     assert losses.total == 0
 
 
 def test_more_boxes_than_queries_leave_boxes_over():
     packed = Targets(torch.arange(9), torch.rand(9, 4) * 0.4 + 0.1, (7, 2))
-    losses = DetrCriterion(91, Loss())(random_outputs(queries=4), packed)
+    losses = DetrCriterion(91, Loss())(random_outputs(queries=4), packed, len(packed))
     assert torch.isfinite(losses.total)
 
 
 def test_losses_are_fp32_under_autocast():
     outputs = random_outputs()
     low = Outputs(outputs.logits.bfloat16(), outputs.boxes)
-    expected = DetrCriterion(91, Loss())(Outputs(low.logits.float(), low.boxes), targets())
+    expected = DetrCriterion(91, Loss())(Outputs(low.logits.float(), low.boxes), targets(), len(targets()))
     with torch.autocast("cpu", torch.bfloat16):
-        losses = DetrCriterion(91, Loss())(low, targets())
+        losses = DetrCriterion(91, Loss())(low, targets(), len(targets()))
     assert losses.total.dtype == torch.float32
     assert losses.total.item() == expected.total.item()
 
 
 def test_terms_carry_no_graph():
-    losses = DetrCriterion(91, Loss())(random_outputs(), targets())
+    losses = DetrCriterion(91, Loss())(random_outputs(), targets(), len(targets()))
     assert losses.total.requires_grad
     assert not any(term.requires_grad for term in losses.terms.values())

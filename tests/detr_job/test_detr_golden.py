@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from detr_job.criterion import DetrCriterion
 from detr_job.detections import Outputs, Targets
 from detr_job.matcher import match
-from detr_job.models.detr import build_detr
+from detr_job.models.detr.criterion import DetrCriterion
+from detr_job.models.detr.network import Detr
 from detr_job.postprocess import softmax_detections
-from run_config.job import DetrModel, Loss
+from run_config.families.detr import DetrModel
+from run_config.job import Loss
 from tests.detr_job.golden import BOXES, fill, padded_pair, targets, wave
 
 GOLDEN = {
@@ -36,7 +37,7 @@ GOLDEN = {
 @pytest.fixture(scope="module", params=["r50", "r50-dc5"])
 def case(request: pytest.FixtureRequest) -> tuple[dict[str, object], Outputs]:
     """The golden numbers and what this model gives."""
-    model = build_detr(DetrModel(dilation=request.param == "r50-dc5"), 91).eval()
+    model = Detr(DetrModel(dilation=request.param == "r50-dc5"), 91).eval()
     fill(model)
     with torch.no_grad():
         return GOLDEN[request.param], model(*padded_pair())
@@ -61,7 +62,7 @@ def test_the_predictions_are_the_published_ones(case):
 
 def test_the_losses_are_the_published_ones(case):
     golden, outputs = case
-    losses = DetrCriterion(91, Loss())(outputs, targets())
+    losses = DetrCriterion(91, Loss())(outputs, targets(), len(targets()))
     last = [losses.terms[name].item() for name in ("loss_ce", "loss_bbox", "loss_giou")]
     assert last == pytest.approx(golden["ce_bbox_giou"], abs=2e-5)
     assert losses.total.item() == pytest.approx(golden["total"], abs=2e-4)
@@ -87,7 +88,7 @@ def test_the_criterion_alone_gives_the_published_numbers():
     boxes = (1.5 * wave(40, 2)).sigmoid().float().reshape(1, 2, 5, 4)
     packed = Targets(torch.tensor([0, 2, 1]), torch.tensor([BOXES[0], BOXES[1], BOXES[3]]), (2, 1))
     outputs = Outputs(logits, boxes)
-    terms = {name: value.item() for name, value in DetrCriterion(3, Loss())(outputs, packed).terms.items()}
+    terms = {name: value.item() for name, value in DetrCriterion(3, Loss())(outputs, packed, len(packed)).terms.items()}
     assert terms == pytest.approx(
         {
             "loss_ce": 1.549655,

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from detr_job.models.detr import build_detr
+from detr_job.models.detr.network import Detr
+from detr_job.models.detr.transformer import Encoder, Transformer, recorded_weights
 from detr_job.models.position_encoding import SinePositionEncoding
-from detr_job.models.transformer import Encoder, Transformer, recorded_weights
-from run_config.job import DetrModel
+from run_config.families.detr import DetrModel
 from tests.detr_job.golden import padded_pair
 
 SMALL = DetrModel(backbone="resnet18", hidden_dim=32, heads=4, feedforward_dim=64, queries=7, dropout=0.0)
@@ -59,7 +59,7 @@ PUBLISHED_NAMES = re.compile(
 )
 def test_names_and_sizes_are_the_published_ones(changes, tensors, parameters, trained, further_names):
     with torch.device("meta"):
-        model = build_detr(DetrModel(**changes), 91)
+        model = Detr(DetrModel(**changes), 91)
     state = model.state_dict()
     assert len(state) == tensors
     assert {name for name in state if not PUBLISHED_NAMES.fullmatch(name)} == further_names
@@ -72,7 +72,7 @@ def test_names_and_sizes_are_the_published_ones(changes, tensors, parameters, tr
 
 def test_fresh_weights_are_drawn_as_published():
     torch.manual_seed(0)
-    model = build_detr(DetrModel(backbone="resnet18"), 3)
+    model = Detr(DetrModel(backbone="resnet18"), 3)
     attention = model.transformer.encoder.layers[0].self_attn
     bound = (6 / (768 + 256)) ** 0.5  # Xavier of the packed matrix as one
     assert attention.in_proj_weight.abs().max().item() == pytest.approx(bound, rel=1e-3)
@@ -102,7 +102,7 @@ def test_padding_changes_nothing_for_the_transformer():
 
 def test_an_image_in_a_batch_of_equal_shapes_gives_what_it_gives_alone():
     torch.manual_seed(0)
-    model = build_detr(SMALL, 3).eval()
+    model = Detr(SMALL, 3).eval()
     images = torch.randn(3, 3, 96, 64)
     together, masked = model(images), model(images, torch.zeros(3, 96, 64, dtype=torch.bool))
     torch.testing.assert_close(together.logits, masked.logits, atol=1e-5, rtol=1e-5)
@@ -148,7 +148,7 @@ def test_decoder_layers_are_pytorchs_when_positions_are_zero(pre_norm: bool):
 
 
 def test_attention_weights_can_be_looked_at():
-    model = build_detr(SMALL, 3).eval()
+    model = Detr(SMALL, 3).eval()
     images, mask = padded_pair()
     attention = model.transformer.decoder.layers[-1].multihead_attn
     with recorded_weights(attention) as weights:
@@ -174,7 +174,7 @@ def test_recorded_weights_are_those_that_attention_uses():
 
 
 def test_a_copy_of_the_model_predicts_the_same():
-    model = build_detr(SMALL, 3).eval()
+    model = Detr(SMALL, 3).eval()
     images, mask = padded_pair()
     expected = model(images, mask)
     assert torch.equal(copy.deepcopy(model)(images, mask).logits, expected.logits)

@@ -12,7 +12,7 @@ from tests.detr_job.training_runs import Run
 
 FAULTY_JOB = """
 from detr_job import cli
-from detr_job.models.tiny import Tiny
+from detr_job.models.tiny.network import Tiny
 forward, passes = Tiny.forward, []
 def faulty(self, images, mask=None):
     passes.append(len(images))

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from detr_job.detections import Outputs, Targets
 from detr_job.family import build_family
 from detr_job.models.deformable_attention import DeformableAttention
-from detr_job.models.tiny import CLASS_PRIOR, Tiny, build_tiny, prior_boxes, resized_mask, valid_ratio
-from run_config.job import JobConfig, Optimizer, TinyModel
+from detr_job.models.tiny.network import CLASS_PRIOR, Tiny, prior_boxes, resized_mask, valid_ratio
+from run_config.families.tiny import TinyModel
+from run_config.job import JobConfig, Optimizer
 
 SMALL = TinyModel(
     stem_channels=8,
@@ -30,7 +31,7 @@ CLASSES = 3
 def network() -> Tiny:
     """Fresh weights, moved a little, so that nothing is zero by initialisation."""
     torch.manual_seed(3)
-    built = build_tiny(SMALL, CLASSES)
+    built = Tiny(SMALL, CLASSES)
     with torch.no_grad():
         for parameter in built.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -153,14 +154,14 @@ def test_images_of_any_size_pass_with_as_many_queries_as_there_are_tokens(networ
 def test_every_class_starts_at_one_per_cent():
     torch.manual_seed(0)
     with torch.no_grad():
-        outputs = build_tiny(SMALL, CLASSES).eval()(torch.randn(2, 3, 96, 96))
+        outputs = Tiny(SMALL, CLASSES).eval()(torch.randn(2, 3, 96, 96))
     assert float(outputs.logits.mean()) == pytest.approx(math.log(CLASS_PRIOR / (1 - CLASS_PRIOR)), abs=0.5)
     assert outputs.logits.sigmoid().max() < 0.1
 
 
 def test_boxes_start_as_the_priors_of_their_cells():
     torch.manual_seed(0)
-    outputs = build_tiny(SMALL, CLASSES).eval()(torch.randn(1, 3, 64, 96))
+    outputs = Tiny(SMALL, CLASSES).eval()(torch.randn(1, 3, 64, 96))
     priors = prior_boxes([(8, 12), (4, 6), (2, 3)], SMALL.prior_box, torch.device("cpu"))[0]
     for layer in outputs.boxes:
         assert closest(layer[0], priors).max() < 1e-5
@@ -255,7 +256,7 @@ def test_images_of_a_batch_do_not_see_each_other(network):
 def test_selection_never_takes_padding_while_there_are_tokens():
     mask = torch.ones(1, 64, 96, dtype=torch.bool)
     mask[:, :32, :32] = False  # 16 + 4 + 1 cells for 11 queries
-    fresh = build_tiny(SMALL, CLASSES).eval()
+    fresh = Tiny(SMALL, CLASSES).eval()
     with torch.no_grad():
         boxes = fresh(torch.randn(1, 3, 64, 96), mask).boxes[0, 0]
     centres = prior_boxes([(4, 4), (2, 2), (1, 1)], SMALL.prior_box, torch.device("cpu"))[0]
@@ -282,7 +283,7 @@ def test_gradients_reach_every_parameter(network):
     family = build_family(JobConfig(model=SMALL), CLASSES)
     network.train()
     outputs = network(torch.randn(2, 3, 64, 96))
-    family.criterion(outputs, some_targets()).total.backward()
+    family.criterion(outputs, some_targets(), 3).total.backward()
     without = [name for name, each in network.named_parameters() if each.grad is None or not each.grad.any()]
     assert without == []
 
@@ -311,7 +312,7 @@ def test_a_frozen_backbone_keeps_its_statistics():
     family = build_family(config, CLASSES)
     before = copy.deepcopy(family.network.state_dict())
     family.network.train()
-    family.criterion(family.network(torch.randn(2, 3, 64, 96)), some_targets()).total.backward()
+    family.criterion(family.network(torch.randn(2, 3, 64, 96)), some_targets(), 3).total.backward()
     after = family.network.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed, "the statistics of the rest go on"
@@ -336,7 +337,7 @@ def test_it_learns_a_handful_of_pictures():
     losses = []
     for step in range(80):
         optimizer.param_groups[0]["lr"] = 3e-3 * min(1, (step + 1) / 5) * (1 - step / 80)
-        loss = family.criterion(family.network(images), targets).total
+        loss = family.criterion(family.network(images), targets, len(targets)).total
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(family.network.parameters(), 1.0)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from detr_job.boxes import cxcywh_to_xyxy, iou_and_giou
 from detr_job.detections import Outputs, Targets
-from detr_job.varifocal_criterion import VarifocalCriterion
+from detr_job.models.tiny.criterion import VarifocalCriterion
 from run_config.job import Loss
 from tests.detr_job.test_matcher import random_boxes
 
@@ -69,7 +69,7 @@ def test_the_loss_is_the_formula(counts: tuple[int, ...]):
     """(8, 2) has more boxes than there are queries; (0, 0) none at all."""
     criterion = VarifocalCriterion(LOSS)
     outputs, targets = case(counts)
-    losses = criterion(outputs, targets)
+    losses = criterion(outputs, targets, max(len(targets), 1))
     wanted = by_hand(outputs, targets, criterion)
     total = sum(1.5 * classification + 5 * l1 + 2 * giou for classification, l1, giou in wanted)
     assert float(losses.total) == pytest.approx(total, rel=1e-5)
@@ -107,7 +107,7 @@ def test_a_batch_without_boxes_still_teaches_that_there_is_nothing():
     outputs, targets = case((0, 0))
     logits = outputs.logits.clone().requires_grad_()
     boxes = outputs.boxes.clone().requires_grad_()
-    losses = VarifocalCriterion(LOSS)(Outputs(logits, boxes), targets)
+    losses = VarifocalCriterion(LOSS)(Outputs(logits, boxes), targets, 1)
     losses.total.backward()
     assert (logits.grad > 0).all()
     assert not boxes.grad.any()
@@ -119,7 +119,7 @@ def test_the_target_is_not_differentiated():
     outputs, targets = case((2,))
     boxes = outputs.boxes.clone().requires_grad_()
     losses = VarifocalCriterion(LOSS.model_copy(update={"bbox": 0.0, "giou": 0.0}))(
-        Outputs(outputs.logits.clone().requires_grad_(), boxes), targets
+        Outputs(outputs.logits.clone().requires_grad_(), boxes), targets, len(targets)
     )
     losses.total.backward()
     assert not boxes.grad.any()
@@ -129,9 +129,9 @@ def test_the_target_is_not_differentiated():
 def test_it_computes_in_full_precision_also_within_autocast(dtype: torch.dtype):
     outputs, targets = case((2, 3))
     low = Outputs(outputs.logits.to(dtype), outputs.boxes.to(dtype))
-    wanted = VarifocalCriterion(LOSS)(Outputs(low.logits.float(), low.boxes.float()), targets)
+    wanted = VarifocalCriterion(LOSS)(Outputs(low.logits.float(), low.boxes.float()), targets, len(targets))
     with torch.autocast("cpu", torch.bfloat16):
-        losses = VarifocalCriterion(LOSS)(low, targets)
+        losses = VarifocalCriterion(LOSS)(low, targets, len(targets))
     assert losses.total.dtype == torch.float32
     assert torch.equal(losses.total, wanted.total)
 
@@ -140,14 +140,14 @@ def test_it_computes_in_full_precision_also_within_autocast(dtype: torch.dtype):
 def test_a_value_that_is_not_finite_makes_the_loss_so(broken: str):
     outputs, targets = case((2, 1))
     getattr(outputs, broken)[1, 0] = torch.nan
-    assert not math.isfinite(float(VarifocalCriterion(LOSS)(outputs, targets).total))
+    assert not math.isfinite(float(VarifocalCriterion(LOSS)(outputs, targets, len(targets)).total))
 
 
 def test_extreme_scores_and_boxes_stay_finite():
     outputs, targets = case((2, 1))
     logits: Tensor = (outputs.logits * 100).requires_grad_()
     boxes = torch.zeros_like(outputs.boxes).requires_grad_()
-    losses = VarifocalCriterion(LOSS)(Outputs(logits, boxes), targets)
+    losses = VarifocalCriterion(LOSS)(Outputs(logits, boxes), targets, len(targets))
     losses.total.backward()
     assert losses.total.isfinite()
     assert logits.grad.isfinite().all()

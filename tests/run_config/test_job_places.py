@@ -6,10 +6,11 @@ import pytest
 from pydantic import BaseModel
 
 from run_check.check import _LOOKS
-from run_config.job import DetrModel, JobConfig, TinyModel
+from run_config.families.registry import FAMILIES
+from run_config.job import JobConfig
 from run_config.job_places import PLACES, places, places_in_overrides
+from run_config.keys import with_values
 from run_config.presets import load_job_config
-from run_config.reference import with_values
 
 KEY = "model.backbone_weights"
 PLACE = "s3://bucket/project/cvat-exports/task-9/x"
@@ -23,7 +24,7 @@ def free_texts(record: type[BaseModel], prefix: str) -> list[str]:
 def test_every_key_with_free_text_is_a_place():
     sections = [
         (type(getattr(JobConfig(), name)), f"{name}.") for name in JobConfig.model_fields if name != "model"
-    ] + [(DetrModel, "model."), (TinyModel, "model.")]
+    ] + [(model, "model.") for model in FAMILIES.values()]
     found = [key for record, prefix in sections for key in free_texts(record, prefix)]
     assert tuple(found) == PLACES == (KEY,)
     assert set(PLACES) <= set(_LOOKS), "check does not look at it"

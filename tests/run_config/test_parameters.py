@@ -26,7 +26,7 @@ from run_config.parameters import (
     parse_value,
     split_overrides,
 )
-from run_config.presets import preset_names
+from run_config.preset_files import preset_names
 
 GIVEN = {"cvat-annotation-path": "annotation-dump/cells", "store": "s3://bucket/project"}
 DOCS = Path(__file__).parents[2] / "docs"

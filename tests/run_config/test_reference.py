@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from run_config.presets import load_job_config, preset_names
-from run_config.reference import MARKER, keys, markdown
+from run_config.keys import keys
+from run_config.preset_files import preset_names
+from run_config.presets import load_job_config
+from run_config.reference import MARKER, markdown
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
 

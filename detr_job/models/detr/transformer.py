@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_job.models.layers import Linear, dropout, linear
-from run_config.job import DetrModel
+from run_config.families.detr import DetrModel
 
 
 class Attention(nn.Module):

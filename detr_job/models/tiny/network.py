@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from detr_job.detections import Outputs
 from detr_job.models.deformable_attention import DeformableAttention
 from detr_job.models.position_encoding import SinePositionEncoding
-from run_config.job import TinyModel
+from run_config.families.tiny import TinyModel
 
 LEVELS = 3
 CLASS_PRIOR = 0.01
@@ -285,8 +285,3 @@ def prior_boxes(shapes: list[tuple[int, int]], size: float, device: torch.device
         side = torch.full_like(x, size * 2**level)
         levels.append(torch.stack((x, y, side, side), dim=-1).flatten(0, 1))
     return torch.cat(levels)[None]
-
-
-def build_tiny(config: TinyModel, num_classes: int) -> Tiny:
-    """The model with fresh weights."""
-    return Tiny(config, num_classes)

@@ -8,48 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from detr_job.boxes import cxcywh_to_xyxy, iou_and_giou
 from detr_job.detections import Outputs, Targets
+from detr_job.losses import Losses, Term, box_losses, weighted_sum
 from detr_job.matcher import Matches, match
 from run_config.job import Loss
-
-
-@dataclass(frozen=True, slots=True)
-class Losses:
-    """What a step minimises, and what it logs.
-
-    total: the weighted sum over terms and layers, with its graph. terms: detached scalars on the
-    model's device, without their weights; the last layer's carry the plain name (`loss_bbox`),
-    those before it a number (`loss_bbox_0`). `class_error` and `cardinality_error` are logs only.
-    """
-
-    total: Tensor
-    terms: dict[str, Tensor]
-
-
-def layer_terms(**values: Tensor) -> dict[str, Tensor]:
-    """Name the terms of all layers: each (L,) becomes `name_0` … `name_<L-2>` and, for the last, `name`."""
-    terms: dict[str, Tensor] = {}
-    for name, value in values.items():
-        *earlier, last = value.detach().unbind()
-        terms[name] = last
-        terms |= {f"{name}_{layer}": each for layer, each in enumerate(earlier)}
-    return terms
-
-
-def box_losses(outputs: Outputs, targets: Targets, matches: Matches) -> tuple[Tensor, Tensor]:
-    """L1 of cxcywh and 1 - GIoU of the matched pairs of each layer, (L,) and (L,).
-
-    Both are summed and divided by the number of boxes in the batch, at least 1.
-    """
-    queries = outputs.boxes.shape[2]
-    pair = (matches.image * queries + matches.query)[..., None].expand(-1, -1, 4)
-    predicted = outputs.boxes.float().flatten(1, 2).gather(1, pair)
-    wanted = targets.boxes[matches.target]
-    number = max(len(targets), 1)
-    l1 = (predicted - wanted).abs().sum((1, 2)) / number
-    _, giou = iou_and_giou(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(wanted))
-    return l1, (1 - giou).sum(1) / number
 
 
 @dataclass(frozen=True)
@@ -60,8 +22,11 @@ class DetrCriterion:
     loss: Loss
     aux: bool = True
 
-    def __call__(self, outputs: Outputs, targets: Targets) -> Losses:
-        """Losses of outputs with (L, B, Q, num_classes + 1) logits; the last class is "no object"."""
+    def __call__(self, outputs: Outputs, targets: Targets, num_boxes: float) -> Losses:
+        """Losses of outputs with (L, B, Q, num_classes + 1) logits; the last class is "no object".
+
+        num_boxes: what the box terms are divided by, at least 1.
+        """
         if not self.aux:
             outputs = Outputs(outputs.logits[-1:], outputs.boxes[-1:])
         with torch.autocast(outputs.logits.device.type, enabled=False):
@@ -75,10 +40,9 @@ class DetrCriterion:
                 cost_giou=self.loss.cost_giou,
             )
             ce = self._cross_entropy(log_probability, targets, matches)
-            l1, giou = box_losses(outputs, targets, matches)
-            total = (self.loss.classification * ce + self.loss.bbox * l1 + self.loss.giou * giou).sum()
-            terms = layer_terms(loss_ce=ce, loss_bbox=l1, loss_giou=giou)
-            return Losses(total, terms | self._errors(log_probability[-1].detach(), targets, matches))
+            boxes, _ = box_losses(self.loss, outputs, targets, matches, num_boxes)
+            losses = weighted_sum({"loss_ce": Term(self.loss.classification, ce), **boxes})
+            return Losses(losses.total, losses.terms | self._errors(log_probability[-1].detach(), targets, matches))
 
     def _cross_entropy(self, log_probability: Tensor, targets: Targets, matches: Matches) -> Tensor:
         """(L,): the mean over queries, weighted by class, of which "no object" counts for less."""

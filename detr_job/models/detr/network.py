@@ -6,10 +6,10 @@ from torch import Tensor, nn
 
 from detr_job.detections import Outputs
 from detr_job.models.backbone import Backbone, ResNet
+from detr_job.models.detr.transformer import Transformer
 from detr_job.models.layers import Linear
 from detr_job.models.position_encoding import LearnedPositionEncoding, SinePositionEncoding
-from detr_job.models.transformer import Transformer
-from run_config.job import DetrModel
+from run_config.families.detr import DetrModel
 
 
 class BoxHead(nn.Module):
@@ -33,7 +33,7 @@ class Detr(nn.Module):
         super().__init__()
         dim = config.hidden_dim
         encodings = {"sine": SinePositionEncoding, "learned": LearnedPositionEncoding}
-        body = Backbone(config)
+        body = Backbone(config.backbone, dilation=config.dilation)
         # the published name of the learned encoding is `backbone.1`
         self.backbone = nn.ModuleList((body, encodings[config.position_embedding](dim)))
         self.input_proj = nn.Conv2d(body.body.channels, dim, kernel_size=1)
@@ -69,12 +69,3 @@ class Detr(nn.Module):
         with torch.autocast(hs.device.type, enabled=False):
             hs = hs.float()
             return Outputs(self.class_embed(hs), self.bbox_embed(hs).sigmoid())
-
-
-def build_detr(config: DetrModel, num_classes: int) -> Detr:
-    """A randomly initialised DETR.
-
-    `config.backbone_weights` is not read here: a model that is about to be filled from a checkpoint
-    has no use for them. See `detr_job.models.imagenet_weights`.
-    """
-    return Detr(config, num_classes)

@@ -1,0 +1,63 @@
+"""What a step minimises, and the parts of it that families of models share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from detr_job.boxes import cxcywh_to_xyxy, iou_and_giou
+from detr_job.detections import Outputs, Targets
+from detr_job.matcher import Matches
+from run_config.job import Loss
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """What a step minimises, and what it logs.
+
+    total: the weighted sum over terms and layers, with its graph. terms: detached scalars on the
+    model's device, without their weights; the last layer's carry the plain name (`loss_bbox`),
+    those before it a number (`loss_bbox_0`). `class_error` and `cardinality_error` are logs only.
+    """
+
+    total: Tensor
+    terms: dict[str, Tensor]
+
+
+class Term(NamedTuple):
+    """A part of the loss. values: (L,), one a layer."""
+
+    weight: float
+    values: Tensor
+
+
+def weighted_sum(terms: Mapping[str, Term]) -> Losses:
+    """The sum over terms and layers, in the order of the terms, whose names are those of the last layer's logs."""
+    first, *others = (term.weight * term.values for term in terms.values())
+    named: dict[str, Tensor] = {}
+    for name, term in terms.items():
+        *earlier, named[name] = term.values.detach().unbind()
+        named |= {f"{name}_{layer}": value for layer, value in enumerate(earlier)}
+    return Losses(sum(others, start=first).sum(), named)
+
+
+def box_losses(
+    loss: Loss, outputs: Outputs, targets: Targets, matches: Matches, num_boxes: float
+) -> tuple[dict[str, Term], Tensor]:
+    """What every family adds to its loss of the classes: L1 of cxcywh and 1 - GIoU of the matched pairs.
+
+    Both are summed over the pairs of a layer and divided by `num_boxes`. The IoU of each pair, (L, M), comes with
+    them, without a graph.
+    """
+    queries = outputs.boxes.shape[2]
+    pair = (matches.image * queries + matches.query)[..., None].expand(-1, -1, 4)
+    predicted = outputs.boxes.float().flatten(1, 2).gather(1, pair)
+    wanted = targets.boxes[matches.target]
+    l1 = (predicted - wanted).abs().sum((1, 2)) / num_boxes
+    iou, giou = iou_and_giou(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(wanted))
+    terms = {
+        "loss_bbox": Term(loss.bbox, l1),
+        "loss_giou": Term(loss.giou, (1 - giou).sum(1) / num_boxes),
+    }
+    return terms, iou.detach()

@@ -1,0 +1,1 @@
+"""DETR as published (arXiv 2005.12872)."""

@@ -1,0 +1,1 @@
+"""A small deformable DETR that learns from random initialisation."""

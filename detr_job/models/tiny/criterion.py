@@ -1,0 +1,55 @@
+"""The loss of the tiny family: varifocal classification (arXiv 2008.13367), L1 and GIoU on every layer."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from detr_job.detections import Outputs, Targets
+from detr_job.losses import Losses, Term, box_losses, weighted_sum
+from detr_job.matcher import Matches, match
+from run_config.job import Loss
+
+ALPHA, GAMMA = 0.25, 2.0  # of the focal cost (arXiv 1708.02002)
+NEGATIVE_ALPHA = 0.75  # of the varifocal loss
+
+
+@dataclass(frozen=True)
+class VarifocalCriterion:
+    """The weighted sum of the terms of all supervised layers."""
+
+    loss: Loss
+
+    def __call__(self, outputs: Outputs, targets: Targets, num_boxes: float) -> Losses:
+        """Losses of outputs with (L, B, Q, num_classes) logits; all terms are divided by `num_boxes`, at least 1."""
+        with torch.autocast(outputs.boxes.device.type, enabled=False):
+            outputs = Outputs(outputs.logits.float(), outputs.boxes.float())
+            matches = self.match(outputs, targets)
+            boxes, iou = box_losses(self.loss, outputs, targets, matches, num_boxes)
+            varifocal = _varifocal(outputs.logits, targets, matches, iou.clamp(0, 1)) / num_boxes
+            return weighted_sum({"loss_ce": Term(self.loss.classification, varifocal), **boxes})
+
+    def match(self, outputs: Outputs, targets: Targets) -> Matches:
+        """Pairs by focal class cost, L1 and GIoU."""
+        probability = outputs.logits.detach().sigmoid()
+        positive = ALPHA * (1 - probability) ** GAMMA * -(probability + 1e-8).log()
+        negative = (1 - ALPHA) * probability**GAMMA * -(1 - probability + 1e-8).log()
+        return match(
+            outputs,
+            targets,
+            positive - negative,
+            cost_class=self.loss.cost_class,
+            cost_bbox=self.loss.cost_bbox,
+            cost_giou=self.loss.cost_giou,
+        )
+
+
+def _varifocal(logits: Tensor, targets: Targets, matches: Matches, iou: Tensor) -> Tensor:
+    """Binary cross entropy to the IoU of the matched box, negatives weighted by their own score: (L,)."""
+    quality = torch.zeros_like(logits)
+    layer = torch.arange(logits.shape[0], device=logits.device)[:, None].expand_as(matches.query)
+    quality[layer, matches.image, matches.query, targets.labels[matches.target]] = iou
+    score = logits.detach().sigmoid()
+    weight = torch.where(quality > 0, quality, NEGATIVE_ALPHA * score**GAMMA)
+    return F.binary_cross_entropy_with_logits(logits, quality, weight, reduction="none").sum((1, 2, 3))

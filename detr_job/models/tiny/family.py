@@ -1,0 +1,29 @@
+"""The small deformable DETR for training and prediction."""
+
+from torch import Tensor
+
+from detr_job.detections import Outputs
+from detr_job.family import Family
+from detr_job.models.tiny.criterion import VarifocalCriterion
+from detr_job.models.tiny.network import Tiny
+from detr_job.postprocess import Detections, most_pairs, sigmoid_detections
+from run_config.families.tiny import TinyModel
+from run_config.job import JobConfig
+
+
+class TinyFamily(Family):
+    """Detections are the best pairs of query and class."""
+
+    def __init__(self, config: JobConfig, num_classes: int) -> None:
+        model = config.model
+        assert isinstance(model, TinyModel)
+        self.network = Tiny(model, num_classes)
+        self.criterion = VarifocalCriterion(config.loss)
+        self.most_detections = min(most_pairs(model.queries), model.queries * num_classes)
+
+    def detections(self, outputs: Outputs, sizes: Tensor) -> list[Detections]:
+        """See Family."""
+        return sigmoid_detections(outputs, sizes)
+
+
+build = TinyFamily  # by this name `build_family` finds it

@@ -1,0 +1,79 @@
+"""The configuration of DETR."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from run_config.families.model import ModelConfig
+from run_config.section import A_PLACE, Fraction, Positive
+
+LEARNED_CELLS = 50
+"""Rows and columns for which the published learned position encoding has vectors."""
+
+
+class DetrModel(ModelConfig):
+    """DETR as published (arXiv 2005.12872)."""
+
+    title = "DETR"
+    from_scratch_images = 10_000
+
+    family: Literal["detr"] = Field("detr", description="Kind of model.")
+    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = Field(
+        "resnet50", description="The convolutional network that makes the features."
+    )
+    dilation: bool = Field(False, description="DC5: the last stage keeps stride 16 and dilates instead.")
+    backbone_weights: str = Field(
+        "",
+        description="URL or path of torchvision ImageNet weights for the backbone; empty: random.",
+        json_schema_extra=A_PLACE,
+    )
+    position_embedding: Literal["sine", "learned"] = Field(
+        "sine", description="How tokens know their place. The learned one ends at 50 x 50 cells."
+    )
+    hidden_dim: Positive = Field(256, description="Width of tokens and queries.")
+    heads: Positive = Field(8, description="Attention heads.")
+    encoder_layers: Annotated[int, Field(ge=0)] = Field(6, description="Transformer layers over the image.")
+    decoder_layers: Positive = Field(6, description="Transformer layers over the queries.")
+    feedforward_dim: Positive = Field(2048, description="Inner width of the feed-forward parts.")
+    dropout: Fraction = Field(0.1, description="Part of the activations set to 0 in training.")
+    pre_norm: bool = Field(False, description="Normalise before attention and feed-forward, not after.")
+    queries: Positive = Field(
+        100,
+        description="The most boxes an image can get, up to 5000. Public checkpoints have 100; change it only from "
+        "scratch.",
+    )
+    aux_loss: bool = Field(True, description="A loss on every decoder layer, not on the last alone.")
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> "DetrModel":
+        if self.hidden_dim % (2 * self.heads):
+            raise ValueError(f"hidden_dim {self.hidden_dim} must be a multiple of 2 x heads ({self.heads})")
+        if self.hidden_dim % 4:
+            raise ValueError(f"hidden_dim {self.hidden_dim} must be a multiple of 4: sine and cosine of x and y")
+        if self.dilation and self.backbone in ("resnet18", "resnet34"):
+            raise ValueError("dilation needs a backbone with bottleneck blocks: resnet50 or resnet101")
+        return self
+
+    @property
+    def most_objects(self) -> int:
+        """One a query."""
+        return self.queries
+
+    @property
+    def depths(self) -> dict[str, int]:
+        """Layers of the transformer; those of the backbone have names, not numbers."""
+        return {"encoder_layers": self.encoder_layers, "decoder_layers": self.decoder_layers}
+
+    @property
+    def untrained(self) -> str:
+        """All, or all but the backbone."""
+        return "a random transformer" if self.backbone_weights else super().untrained
+
+    def check_image_size(self, longest: int) -> None:
+        """The published learned position encoding has vectors for a limited number of cells."""
+        stride = 16 if self.dilation else 32
+        if self.position_embedding == "learned" and longest > LEARNED_CELLS * stride:
+            raise ValueError(
+                f"model.position_embedding: learned encodings end at {LEARNED_CELLS} x {LEARNED_CELLS} cells of "
+                f"{stride} pixels; set data.max_size to {LEARNED_CELLS * stride} or less, or use sine"
+            )

@@ -1,0 +1,59 @@
+"""The configuration of the small model that learns from random initialisation."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from run_config.families.model import ModelConfig
+from run_config.section import Fraction, Positive
+
+
+class TinyModel(ModelConfig):
+    """A small deformable DETR that learns from random initialisation: strides 8, 16 and 32."""
+
+    title = "Tiny"
+
+    family: Literal["tiny"] = Field("tiny", description="Kind of model.")
+    stem_channels: Positive = Field(48, description="Channels of the two stem convolutions.")
+    stage_channels: tuple[Positive, Positive, Positive, Positive] = Field(
+        (48, 96, 192, 192), description="Channels of the stages at strides 4, 8, 16 and 32."
+    )
+    stage_blocks: tuple[Positive, Positive, Positive, Positive] = Field(
+        (1, 2, 2, 1), description="Residual blocks of these stages."
+    )
+    hidden_dim: Positive = Field(128, description="Width of tokens and queries.")
+    heads: Positive = Field(4, description="Attention heads.")
+    points: Positive = Field(4, description="Sampling points of each head on each level.")
+    encoder_layers: Annotated[int, Field(ge=0)] = Field(1, description="Attention layers on stride 32.")
+    decoder_layers: Positive = Field(3, description="Deformable layers, each of which refines the boxes.")
+    feedforward_dim: Positive = Field(512, description="Inner width of the feed-forward parts.")
+    queries: Positive = Field(
+        60,
+        description="Tokens taken from the encoder: the most objects that can be found in an image, up to 5000. The "
+        "best 100 boxes of an image are kept, or as many as there are queries where these are more.",
+    )
+    prior_box: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.07,
+        description="Side of the prior box on the finest level, as a part of the image; doubles by level.",
+    )
+    dropout: Fraction = Field(0.0, description="Part of the activations set to 0 in training.")
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> "TinyModel":
+        if self.hidden_dim % (4 * self.heads):
+            raise ValueError(f"hidden_dim {self.hidden_dim} must be a multiple of 4 x heads ({self.heads})")
+        return self
+
+    @property
+    def most_objects(self) -> int:
+        """One a query."""
+        return self.queries
+
+    @property
+    def depths(self) -> dict[str, int]:
+        """Layers of the transformer, and blocks of the longest stage."""
+        return {
+            "encoder_layers": self.encoder_layers,
+            "decoder_layers": self.decoder_layers,
+            "stage_blocks": max(self.stage_blocks),
+        }

@@ -1,0 +1,110 @@
+"""Every key of a job's configuration, and the values under keys."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from run_config.families.registry import FAMILIES
+from run_config.job import JobConfig
+
+NO_VALUE = object()
+"""`Key.before` of a key that was there from the beginning, or for which no value trains as older releases did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key, dotted. family: the models that have it; empty where all do. field: its type, bounds and marks."""
+
+    name: str
+    family: str
+    default: object
+    field: FieldInfo
+
+    @property
+    def meaning(self) -> str:
+        """One or two sentences."""
+        return self.field.description or ""
+
+    @property
+    def place(self) -> bool:
+        """Whether its value names a place to read."""
+        return bool(self._marks.get("place"))
+
+    @property
+    def before(self) -> object:
+        """The value with which a job trains as it did in releases without this key."""
+        return self._marks.get("before", NO_VALUE)
+
+    @property
+    def _marks(self) -> dict[str, Any]:
+        marks = self.field.json_schema_extra
+        return marks if isinstance(marks, dict) else {}
+
+
+def keys() -> tuple[Key, ...]:
+    """All keys in the order of the configuration, those of each family of models one after the other."""
+    found: list[Key] = []
+    defaults = JobConfig()
+    for section in JobConfig.model_fields:
+        if section == "model":
+            for family, record in FAMILIES.items():
+                found += _keys_of(record(), "model.", family)
+        else:
+            found += _keys_of(getattr(defaults, section), f"{section}.", "")
+    return tuple(found)
+
+
+def _keys_of(record: BaseModel, prefix: str, family: str) -> Iterator[Key]:
+    for name, field in type(record).model_fields.items():
+        default = getattr(record, name)
+        if isinstance(default, BaseModel):
+            yield from _keys_of(default, f"{prefix}{name}.", family)
+        else:
+            yield Key(prefix + name, family, default, field)
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of everything in a tree."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def value_of(config: JobConfig, name: str) -> object:
+    """The value under a dotted key."""
+    value: Any = config
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def with_values(config: JobConfig, changed: Mapping[str, object]) -> JobConfig:
+    """The configuration with other values under dotted keys."""
+    tree = config.model_dump()
+    for name, value in changed.items():
+        set_value(tree, name, value)
+    return JobConfig.model_validate(tree)
+
+
+def set_value(tree: dict[str, Any], name: str, value: object) -> None:
+    """Set the value under a dotted key; sections that the tree lacks are made."""
+    *sections, last = name.split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+    tree[last] = value
+
+
+def shown(value: object) -> str:
+    """A value as it is written in an override."""
+    if value is None or value == "":
+        return "empty"
+    if isinstance(value, tuple):
+        return f"[{','.join(shown(item) for item in value)}]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

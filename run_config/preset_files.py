@@ -1,0 +1,27 @@
+"""The presets that ship with the project, as files. Needs no YAML, so that the parameters import fast."""
+
+import re
+from pathlib import Path
+
+_FIRST_LINE = re.compile(r"# (\d+)\. (.+)")
+_FOLDER = Path(__file__).parent / "presets"
+
+
+def preset_names() -> tuple[str, ...]:
+    """Their names, sorted."""
+    return tuple(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
+
+
+def preset_text(name: str) -> str:
+    """The YAML of a preset."""
+    return (_FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def presets_on_offer() -> dict[str, str]:
+    """Name to one line about it, in the order of the form: the comment with which each file begins, `# 3. Small.`."""
+    lines = []
+    for name in preset_names():
+        first = _FIRST_LINE.match(preset_text(name))
+        assert first is not None, f"the preset {name} does not begin with a line such as `# 3. Small and fast.`"
+        lines.append((int(first[1]), name, first[2]))
+    return {name: line for _, name, line in sorted(lines)}
