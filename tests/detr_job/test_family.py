@@ -8,7 +8,6 @@ from typing import Literal
 
 import pytest
 import torch
-from data_prep.prepared_set import LocalSet, PreparedSet
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -23,6 +22,7 @@ from detr_job.stop_request import StopRequest
 from detr_job.trainer import Trainer
 from detr_job.uploads import Uploads
 from object_store import open_store
+from prepared_set.reader import LocalSet, PreparedSet
 from run_config.families.model import ModelConfig
 from run_config.families.registry import FAMILIES
 from run_config.job import JobConfig
