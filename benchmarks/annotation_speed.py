@@ -31,7 +31,7 @@ MODEL_ALONE = """
 import sys, time
 from pathlib import Path
 from detr_job import hardware
-from detr_job.inference import Predictor
+from detr_job.prediction.predictor import Predictor
 device = hardware.choose_device("cpu")
 hardware.prepare(device)
 predictor = Predictor(sys.argv[1], device)
@@ -49,7 +49,7 @@ WRITE_MODEL = """
 import sys
 from pathlib import Path
 from detr_job.family import build_family
-from detr_job.model_folder import ModelConfig, Preprocessing, write_model
+from detr_job.weights.model_folder import ModelConfig, Preprocessing, write_model
 from run_config.presets import load_job_config
 config = load_job_config(sys.argv[1], [])
 classes = ("disc", "square", "star")

@@ -67,7 +67,7 @@ for name in ("get", "head", "put", "delete"):
 module = importlib.import_module(sys.argv[1] + ".cli")
 marks["command line"] = age()
 if sys.argv[2] == "train":
-    import detr_job.training_job as job
+    import detr_job.training.training_job as job
     marks["imports"] = age()
     def mark(owner, name, title):
         wrap(owner, name, lambda: marks.setdefault(title, age()))
@@ -75,7 +75,7 @@ if sys.argv[2] == "train":
     mark(job, "build_family", "set pulled")
     mark(job, "_open_run", "model built")
     mark(job, "Trainer", "run opened")
-    from detr_job.trainer import Trainer
+    from detr_job.training.trainer import Trainer
     mark(Trainer, "resume", "trainer ready")
     mark(Trainer, "train", "looked for checkpoints")
     wrap(Trainer, "_log", lambda: end(0))

@@ -38,7 +38,7 @@ def exports() -> Iterator[Read]:
 @contextlib.contextmanager
 def weights() -> Iterator[Read]:
     """A checkpoint that a run starts from, as a `.pth` or a `.safetensors` file."""
-    from detr_job.tensor_files import read_tensors
+    from detr_job.weights.tensor_files import read_tensors
     from tests.hostile.weights import mutated_weights
 
     def read(seed: int, folder: Path) -> bool:

@@ -26,12 +26,12 @@ from transformers.loss.loss_for_object_detection import HungarianMatcher
 
 import detr_job.models.detr.criterion
 from benchmarks.transformers_detr import transformers_detr
-from detr_job.data import Batch, normalised
-from detr_job.detections import Targets
+from detr_job.data.batches import Batch, normalised
 from detr_job.hardware import autocast, choose_device, hardware_name, prepare
 from detr_job.models.detr.criterion import DetrCriterion
 from detr_job.models.detr.network import Detr
-from detr_job.optimizer import build_optimizer
+from detr_job.models.outputs import Targets
+from detr_job.training.optimizer import build_optimizer
 from run_config.families.detr import DetrModel
 from run_config.job import Loss, Optimizer
 

@@ -32,7 +32,7 @@ from cvat_steps.annotated_tasks import (
     task_ids,
 )
 from cvat_steps.new_shapes import Existing, Rectangle, attribute_values, not_there_yet
-from detr_job.inference import UnreadableImage, model_place
+from detr_job.prediction.predictor import UnreadableImage, model_place
 from model_server.function import Detector, create
 from run_config.argo_progress import ArgoProgress
 from run_config.argo_text import leave_sentence

@@ -20,7 +20,7 @@ from cvat_client.errors import BridgeError, CvatRefusedError
 from cvat_client.patience import Pace, Patience
 from cvat_client.subject import Kind, Subject
 from cvat_steps.new_shapes import Attribute, Rectangle
-from detr_job.inference import UnreadableImage, upright_rgb
+from detr_job.prediction.predictor import UnreadableImage, upright_rgb
 
 T = TypeVar("T")
 

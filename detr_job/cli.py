@@ -59,8 +59,8 @@ def train(
 
     A run that was stopped or lost goes on from its newest checkpoint when the same command runs again.
     """
-    from detr_job.training_job import TrainRequest
-    from detr_job.training_job import train as run_training
+    from detr_job.training.training_job import TrainRequest
+    from detr_job.training.training_job import train as run_training
 
     run_training(
         TrainRequest(
@@ -104,7 +104,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="The numbers as JSON on stdout.")] = False,
 ) -> None:
     """Measure any model on a split of any prepared set with the same classes."""
-    from detr_job.measuring import measure
+    from detr_job.prediction.evaluate_command import measure
 
     result = measure(model, store, set_id, split, out, batch_size, device, output_prefix, _warn)
     if as_json:
@@ -144,7 +144,7 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="The detections as JSON on stdout; no pictures.")] = False,
 ) -> None:
     """Find objects in images: JSON, and pictures with the boxes drawn."""
-    from detr_job.predicting import predict_files
+    from detr_job.prediction.predict_command import predict_files
 
     least = command_line.share(threshold, "--threshold")
     if as_json:

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from detr_job.detections import Outputs, Targets
 from detr_job.errors import JobError
-from detr_job.losses import Losses
-from detr_job.postprocess import Detections
+from detr_job.models.losses import Losses
+from detr_job.models.outputs import Outputs, Targets
+from detr_job.models.postprocess import Detections
 from run_config.job import JobConfig
 
 

@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.requests import ClientDisconnect
 
 from cvat_client.errors import BridgeError
-from detr_job.inference import Found
+from detr_job.prediction.predictor import Found
 from model_server.engine import Engine, ImageRefused, ModelFaulty, ModelNotNow
 from model_server.functions import Function
 from model_server.listing import FunctionList

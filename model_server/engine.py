@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from cvat_client.errors import BridgeError
 from detr_job.errors import JobError
-from detr_job.inference import Device, Found, NoMemory, Predictor, UnreadableImage, still_answers
+from detr_job.prediction.predictor import Device, Found, NoMemory, Predictor, UnreadableImage, still_answers
 from model_server.trained_models import TrainedModel
 from object_store import StoreError, StoreUnavailable
 from run_config.errors import ConfigError

@@ -13,7 +13,7 @@ import cvat_sdk.auto_annotation as cvataa  # type: ignore[import-untyped]
 from PIL import Image
 
 from detr_job import hardware
-from detr_job.inference import Predictor, upright_rgb_of
+from detr_job.prediction.predictor import Predictor, upright_rgb_of
 
 
 class Detector:

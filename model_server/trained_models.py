@@ -17,8 +17,8 @@ from urllib.parse import unquote
 from cvat_client.errors import BridgeError
 from cvat_client.subject import Kind, Subject
 from detr_job.errors import JobError
-from detr_job.model_folder import CONFIG, WEIGHTS, read_info
-from detr_job.run_folder import RUN
+from detr_job.training.run_folder import RUN
+from detr_job.weights.model_folder import CONFIG, WEIGHTS, read_info
 from object_store import InvalidKey, ObjectInfo, ObjectStore, StoreError, StoreUnavailable, open_store
 from run_config.errors import ConfigError
 from run_config.json_text import read_json

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from detr_job.errors import JobError
 from detr_job.models.backbone import ResNet
-from detr_job.tensor_files import read_tensors
+from detr_job.weights.tensor_files import read_tensors
 
 
 def load_imagenet_weights(body: ResNet, path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detr_job.detections import Targets
+from detr_job.models.outputs import Targets
 
 
 def wave(count: int, tensor: int) -> Tensor:

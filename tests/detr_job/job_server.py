@@ -220,7 +220,9 @@ def _become(arguments: list[str], log: str, environment: dict[str, str], *, to_t
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
-    from detr_job import cli, measuring, training_job  # noqa: F401 - what the forks find imported
+    from detr_job import cli
+    from detr_job.prediction import evaluate_command  # noqa: F401 - what the forks find imported
+    from detr_job.training import training_job  # noqa: F401
 
     gc.collect()
     gc.freeze()  # or the first collection in each fork copies all that was imported

@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from data_prep.prepare import Request, prepare
-from detr_job.augmentation import Sample
+from detr_job.data.augmentation import Sample
 from object_store import open_store
 from prepared_set.manifest import Options
 from prepared_set.reader import PreparedSet, Split

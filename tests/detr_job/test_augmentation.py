@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms.v2 import functional
 
-from detr_job import augmentation
-from detr_job.augmentation import FILL, Sample, augment, crop, mirror, resize, resized_size
+from detr_job.data import augmentation
+from detr_job.data.augmentation import FILL, Sample, augment, crop, mirror, resize, resized_size
 from run_config.job import Augmentation, Data
 from tests.detr_job.pictures import BACKGROUND, COLOURS, rectangles
 

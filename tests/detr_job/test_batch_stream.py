@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from detr_job.batch_stream import batches_of, start_worker
+from detr_job.data.batch_stream import batches_of, start_worker
 from detr_job.errors import WorkersLost
 from detr_job.stop_request import StopNow, StopRequest
 from tests.detr_job.job_server import wait_until
@@ -149,7 +149,7 @@ def test_without_workers_nothing_is_started(before: set[BaseProcess]):
 
 PARENT = """
 import multiprocessing, os, signal, sys, time
-from detr_job.batch_stream import batches_of
+from detr_job.data.batch_stream import batches_of
 from tests.detr_job.test_batch_stream import Numbers, loader
 with batches_of(loader(Numbers())) as batches:
     next(batches)

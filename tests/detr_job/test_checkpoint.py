@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from detr_job import checkpoint as checkpoints
-from detr_job.checkpoint import Checkpoint, Progress
 from detr_job.errors import JobError
+from detr_job.weights import checkpoint as checkpoints
+from detr_job.weights.checkpoint import Checkpoint, Progress
 from object_store import AccessDenied, ObjectStore, StoreUnavailable, open_store
 from tests.detr_job.training_runs import Run, assert_same_result
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from detr_job.detections import Outputs, Targets
 from detr_job.models.detr.criterion import DetrCriterion
+from detr_job.models.outputs import Outputs, Targets
 from run_config.job import Loss
 from tests.detr_job.golden import targets
 

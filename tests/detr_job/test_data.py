@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detr_job import data as data_module
-from detr_job.augmentation import Sample, resize
-from detr_job.data import (
+from detr_job.data import batches as data_module
+from detr_job.data.augmentation import Sample, resize
+from detr_job.data.batches import (
     Batch,
     EpochBatches,
     EvaluationSamples,

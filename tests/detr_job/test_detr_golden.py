@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from detr_job.detections import Outputs, Targets
-from detr_job.matcher import match
 from detr_job.models.detr.criterion import DetrCriterion
 from detr_job.models.detr.network import Detr
-from detr_job.postprocess import softmax_detections
+from detr_job.models.matcher import match
+from detr_job.models.outputs import Outputs, Targets
+from detr_job.models.postprocess import softmax_detections
 from run_config.families.detr import DetrModel
 from run_config.job import Loss
 from tests.detr_job.golden import BOXES, fill, padded_pair, targets, wave

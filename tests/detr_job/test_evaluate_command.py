@@ -8,7 +8,7 @@ import torch
 
 from detr_job.cli import _digits
 from detr_job.family import build_family
-from detr_job.model_folder import ModelConfig, Preprocessing, write_model
+from detr_job.weights.model_folder import ModelConfig, Preprocessing, write_model
 from evaluation.coco import evaluate_boxes
 from evaluation.predictions import read_predictions
 from object_store import open_store

@@ -11,16 +11,16 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from detr_job.detections import Outputs, Targets
 from detr_job.errors import Interrupted, JobError
 from detr_job.family import Family, build_family
-from detr_job.losses import Losses
-from detr_job.micro_batches import MicroBatches
-from detr_job.postprocess import Detections, sigmoid_detections
-from detr_job.progress import ProgressReport
+from detr_job.models.losses import Losses
+from detr_job.models.outputs import Outputs, Targets
+from detr_job.models.postprocess import Detections, sigmoid_detections
 from detr_job.stop_request import StopRequest
-from detr_job.trainer import Trainer
-from detr_job.uploads import Uploads
+from detr_job.training.micro_batches import MicroBatches
+from detr_job.training.progress import ProgressReport
+from detr_job.training.trainer import Trainer
+from detr_job.training.uploads import Uploads
 from object_store import open_store
 from prepared_set.reader import LocalSet, PreparedSet
 from run_config.families.model import ModelConfig

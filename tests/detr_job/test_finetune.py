@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from detr_job.coco_classes import COCO_CLASSES
 from detr_job.errors import JobError
 from detr_job.family import Family, build_family
-from detr_job.finetune import Source, Taken, load_weights, read_source
-from detr_job.model_folder import ModelConfig, Preprocessing, write_model
+from detr_job.weights.coco_classes import COCO_CLASSES
+from detr_job.weights.finetune import Source, Taken, load_weights, read_source
+from detr_job.weights.model_folder import ModelConfig, Preprocessing, write_model
 from object_store import StoreError
 from run_config.job import JobConfig
 from tests.detr_job.pictures import small_config

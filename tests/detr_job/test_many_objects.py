@@ -10,10 +10,10 @@ from PIL import Image
 
 from data_prep.prepare import Request, prepare
 from detr_job.family import build_family
-from detr_job.inference import Predictor
-from detr_job.measuring import measure
-from detr_job.model_folder import ModelConfig, Preprocessing, write_model
-from detr_job.predicting import predict_files
+from detr_job.prediction.evaluate_command import measure
+from detr_job.prediction.predict_command import predict_files
+from detr_job.prediction.predictor import Predictor
+from detr_job.weights.model_folder import ModelConfig, Preprocessing, write_model
 from evaluation.predictions import read_predictions
 from object_store import open_store
 from prepared_set.manifest import Options

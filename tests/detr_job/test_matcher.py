@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from detr_job.boxes import cxcywh_to_xyxy, iou_and_giou
-from detr_job.detections import Outputs, Targets
-from detr_job.matcher import Matches, match
+from detr_job.models.boxes import cxcywh_to_xyxy, iou_and_giou
+from detr_job.models.matcher import Matches, match
+from detr_job.models.outputs import Outputs, Targets
 
 WEIGHTS = {"cost_class": 2.0, "cost_bbox": 5.0, "cost_giou": 2.0}
 

@@ -10,7 +10,16 @@ from safetensors import safe_open
 
 from detr_job.errors import JobError
 from detr_job.family import build_family
-from detr_job.model_folder import CARD, CONFIG, WEIGHTS, ModelConfig, Preprocessing, load_model, model_card, write_model
+from detr_job.weights.model_folder import (
+    CARD,
+    CONFIG,
+    WEIGHTS,
+    ModelConfig,
+    Preprocessing,
+    load_model,
+    model_card,
+    write_model,
+)
 from evaluation.operating_point import OperatingPoint
 from object_store import StoreError
 from run_config.errors import ConfigError

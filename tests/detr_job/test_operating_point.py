@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from detr_job.inference import Predictor
+from detr_job.prediction.predictor import Predictor
 from evaluation.ground_truth import GroundTruth
 from evaluation.operating_point import choose_operating_point
 from evaluation.predictions import read_predictions

@@ -14,16 +14,16 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from detr_job.data import EpochBatches, EvaluationSamples, TrainingSamples, normalised, training_loader
-from detr_job.detections import Outputs
+from detr_job.data.batches import EpochBatches, EvaluationSamples, TrainingSamples, normalised, training_loader
 from detr_job.errors import OutOfMemory
 from detr_job.family import build_family
-from detr_job.micro_batches import MicroBatches
+from detr_job.models.outputs import Outputs
 from detr_job.out_of_memory import DoesNotFit, is_out_of_memory, released
-from detr_job.prediction import predict_split
+from detr_job.prediction.split_predictions import predict_split
 from detr_job.stop_request import StopRequest
-from detr_job.trainer import Interval, Trainer
-from detr_job.uploads import Uploads
+from detr_job.training.micro_batches import MicroBatches
+from detr_job.training.trainer import Interval, Trainer
+from detr_job.training.uploads import Uploads
 from object_store import open_store
 from prepared_set.reader import PreparedSet
 from tests.detr_job.pictures import mixed_set, mixed_split, small_config
@@ -237,7 +237,8 @@ PREDICT = """
 import resource, sys
 from pathlib import Path
 import torch._dynamo  # a first model imports it; here before memory is limited
-from detr_job import cli, inference
+from detr_job import cli
+from detr_job.prediction import predictor
 lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
 limit = int(lines["VmData"].split()[0]) * 1024 + (60 << 20)
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from detr_job import pixels
+from detr_job.data import pixels
 
 SIDE = st.integers(2, 90)  # to a single pixel, PyTorch itself fails with one of the layouts
 FACTOR = st.floats(0, 3)
@@ -82,8 +82,8 @@ def test_training_starts_without_the_model_zoo_and_the_compiler():
     """They cost seconds of every start; neither the settings of the process nor an optimiser's step may bring them."""
     code = """
 import sys, torch
-import detr_job.training_job, detr_job.inference
-from detr_job.optimizer import build_optimizer, restore_optimizer
+import detr_job.training.training_job, detr_job.prediction.predictor
+from detr_job.training.optimizer import build_optimizer, restore_optimizer
 from run_config.job import Optimizer
 from detr_job import hardware
 hardware.prepare(torch.device("cpu"))

@@ -55,8 +55,8 @@ def test_the_room_for_checkpoints_is_announced(short: Run):
 
 
 def test_too_little_room_for_checkpoints_is_a_warning(run: Run, monkeypatch: pytest.MonkeyPatch):
-    from detr_job import checkpoint
     from detr_job.family import build_family
+    from detr_job.weights import checkpoint
     from tests.detr_job.pictures import small_config
 
     monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=100, f_frsize=4096))

@@ -11,12 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from detr_job.drawing import class_colour, draw_detections
 from detr_job.errors import JobError
 from detr_job.family import build_family
-from detr_job.inference import Found
-from detr_job.model_folder import ModelConfig, Preprocessing, write_model
-from detr_job.predicting import image_files, picture_names, predict_files
+from detr_job.prediction.drawing import class_colour, draw_detections
+from detr_job.prediction.predict_command import image_files, picture_names, predict_files
+from detr_job.prediction.predictor import Found
+from detr_job.weights.model_folder import ModelConfig, Preprocessing, write_model
 from tests.data_prep.export_builder import encode
 from tests.detr_job.job_server import JobServer
 from tests.detr_job.pictures import small_config

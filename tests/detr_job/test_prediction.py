@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from detr_job.augmentation import resize
-from detr_job.data import EvaluationSamples, collate, normalised, read_sample
-from detr_job.detections import Outputs
+from detr_job.data.augmentation import resize
+from detr_job.data.batches import EvaluationSamples, collate, normalised, read_sample
 from detr_job.family import Family, build_family
-from detr_job.inference import Predictor
-from detr_job.model_folder import ModelConfig, Preprocessing, write_model
-from detr_job.prediction import SplitPredictions, predict_split
+from detr_job.models.outputs import Outputs
+from detr_job.prediction.predictor import Predictor
+from detr_job.prediction.split_predictions import SplitPredictions, predict_split
+from detr_job.weights.model_folder import ModelConfig, Preprocessing, write_model
 from evaluation.predictions import Prediction, write_predictions
 from prepared_set.decoding import decode_image
 from prepared_set.reader import Split

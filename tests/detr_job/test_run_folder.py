@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from detr_job.errors import JobError
-from detr_job.run_folder import Metrics, describe_run, open_run, resumed_settings
+from detr_job.training.run_folder import Metrics, describe_run, open_run, resumed_settings
 from object_store import AlreadyExists, NoSuchKey, ObjectStore, StoreError, open_store
 from run_config.job import JobConfig, Loss
 from run_config.presets import is_chosen, load_job_config

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from detr_job import checkpoint as checkpoints
-from detr_job.optimizer import rate_factor
-from detr_job.progress import duration
+from detr_job.training.optimizer import rate_factor
+from detr_job.training.progress import duration
+from detr_job.weights import checkpoint as checkpoints
 from run_config.job import Schedule
 from tests.detr_job.job_server import Gate
 from tests.detr_job.training_runs import Run

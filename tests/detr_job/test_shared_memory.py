@@ -6,9 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from detr_job import shared_memory
-from detr_job.data import EpochBatches, EvaluationSamples, TrainingSamples, evaluation_loader, training_loader
-from detr_job.shared_memory import Workers, fitting, free_bytes
+from detr_job.data.batches import (
+    EpochBatches,
+    EvaluationSamples,
+    TrainingSamples,
+    evaluation_loader,
+    shared_memory,
+    training_loader,
+)
+from detr_job.data.shared_memory import Workers, fitting, free_bytes
 from tests.detr_job.pictures import mixed_split, small_config
 
 MIB = 1 << 20

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from detr_job.errors import JobError
-from detr_job.tensor_files import read_tensors
+from detr_job.weights.tensor_files import read_tensors
 
 WEIGHTS = {"class_embed.weight": torch.arange(6.0).reshape(2, 3), "class_embed.bias": torch.zeros(2)}
 

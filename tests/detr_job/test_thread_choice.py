@@ -2,7 +2,7 @@
 
 import torch
 
-from detr_job.thread_choice import LONGEST_REST, ThreadChoice, thread_choice
+from detr_job.training.thread_choice import LONGEST_REST, ThreadChoice, thread_choice
 
 
 class Machine:

@@ -5,9 +5,9 @@ import threading
 
 import pytest
 
-from detr_job import uploads as module
 from detr_job.errors import JobError, StoreLeftBehind, StoreRefused
-from detr_job.uploads import Uploads, store_patience_s
+from detr_job.training import uploads as module
+from detr_job.training.uploads import Uploads, store_patience_s
 from object_store import AccessDenied, StoreUnavailable
 
 PATIENCE_S = 30.0

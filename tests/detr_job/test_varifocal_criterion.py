@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from detr_job.boxes import cxcywh_to_xyxy, iou_and_giou
-from detr_job.detections import Outputs, Targets
+from detr_job.models.boxes import cxcywh_to_xyxy, iou_and_giou
+from detr_job.models.outputs import Outputs, Targets
 from detr_job.models.tiny.criterion import VarifocalCriterion
 from run_config.job import Loss
 from tests.detr_job.test_matcher import random_boxes

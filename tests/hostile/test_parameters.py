@@ -9,7 +9,7 @@ import pytest
 from data_prep.errors import DataPrepError
 from data_prep.sources.names import source_places
 from detr_job.errors import JobError
-from detr_job.training_job import _parameters
+from detr_job.training.training_job import _parameters
 from run_check.check import texts_from_json
 from run_config.errors import ConfigError
 from run_config.installation import parse_installation

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from detr_job.errors import JobError
-from detr_job.tensor_files import read_tensors
+from detr_job.weights.tensor_files import read_tensors
 from tests.hostile.weights import PLAIN_FILES, mutated_weights, odd_contents
 
 FILES = 300

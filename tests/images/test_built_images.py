@@ -195,7 +195,10 @@ def test_a_cpu_step_does_its_work_in_tmp_alone(cpu_steps: str) -> None:
 def test_training_starts_without_a_shell(detr_job: str) -> None:
     assert "train" in run(detr_job, "detr-job", "--help")
     assert importable(detr_job, "torch", *PACKAGES) == dict.fromkeys(["torch", *PACKAGES], True)
-    assert run(detr_job, "python", "-c", "import detr_job.trainer, torch; print(torch.ones(2).sum().item())") == "2.0\n"
+    assert (
+        run(detr_job, "python", "-c", "import detr_job.training.trainer, torch; print(torch.ones(2).sum().item())")
+        == "2.0\n"
+    )
 
 
 def test_cpu_steps_holds_no_torch_and_no_hera_and_stays_small(cpu_steps: str) -> None:

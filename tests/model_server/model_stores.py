@@ -20,7 +20,7 @@ import uvicorn
 from PIL import Image
 
 from detr_job.family import build_family
-from detr_job.model_folder import ModelConfig, Preprocessing, write_model
+from detr_job.weights.model_folder import ModelConfig, Preprocessing, write_model
 from model_server.app import ModelServer, make_app
 from model_server.engine import Engine
 from model_server.listing import FunctionList

@@ -15,7 +15,7 @@ from PIL import Image
 import model_server.function
 from cvat_steps.annotate import _Context
 from detr_job.errors import JobError
-from detr_job.inference import Predictor, UnreadableImage, upright_rgb, upright_rgb_of
+from detr_job.prediction.predictor import Predictor, UnreadableImage, upright_rgb, upright_rgb_of
 from model_server.function import create
 from tests.cvat_double import CvatDouble
 from tests.model_server.model_stores import CPU, picture, write_trained_model

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from detr_job.inference import Predictor, upright_rgb
+from detr_job.prediction.predictor import Predictor, upright_rgb
 from model_server import app as app_module
 from model_server import engine as engine_module
 from model_server.engine import Engine

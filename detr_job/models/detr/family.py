@@ -4,12 +4,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from detr_job.detections import Outputs
 from detr_job.family import Family
 from detr_job.models.detr.criterion import DetrCriterion
 from detr_job.models.detr.network import Detr
 from detr_job.models.imagenet_weights import load_imagenet_weights
-from detr_job.postprocess import Detections, softmax_detections
+from detr_job.models.outputs import Outputs
+from detr_job.models.postprocess import Detections, softmax_detections
 from run_config.families.detr import DetrModel
 from run_config.job import MOST_BOXES, JobConfig
 

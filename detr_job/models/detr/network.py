@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detr_job.detections import Outputs
 from detr_job.models.backbone import Backbone, ResNet
 from detr_job.models.detr.transformer import Transformer
 from detr_job.models.layers import Linear
+from detr_job.models.outputs import Outputs
 from detr_job.models.position_encoding import LearnedPositionEncoding, SinePositionEncoding
 from run_config.families.detr import DetrModel
 

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from detr_job.detections import Outputs, Targets
-from detr_job.losses import Losses, Term, box_losses, weighted_sum
-from detr_job.matcher import Matches, match
+from detr_job.models.losses import Losses, Term, box_losses, weighted_sum
+from detr_job.models.matcher import Matches, match
+from detr_job.models.outputs import Outputs, Targets
 from run_config.job import Loss
 
 ALPHA, GAMMA = 0.25, 2.0  # of the focal cost (arXiv 1708.02002)

@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
-from detr_job.detections import Outputs
 from detr_job.family import Family
+from detr_job.models.outputs import Outputs
+from detr_job.models.postprocess import Detections, most_pairs, sigmoid_detections
 from detr_job.models.tiny.criterion import VarifocalCriterion
 from detr_job.models.tiny.network import Tiny
-from detr_job.postprocess import Detections, most_pairs, sigmoid_detections
 from run_config.families.tiny import TinyModel
 from run_config.job import JobConfig
 

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detr_job.detections import Outputs
 from detr_job.models.deformable_attention import DeformableAttention
+from detr_job.models.outputs import Outputs
 from detr_job.models.position_encoding import SinePositionEncoding
 from run_config.families.tiny import TinyModel
 

@@ -21,8 +21,8 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from detr_job.errors import JobError
-from detr_job.pickled_files import Unreadable, load_pickled
-from detr_job.tensor_files import tensors_in
+from detr_job.weights.pickled_files import Unreadable, load_pickled
+from detr_job.weights.tensor_files import tensors_in
 from object_store import Corrupted, NoSuchKey, ObjectStore
 from run_config.job import JobConfig
 

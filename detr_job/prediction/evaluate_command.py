@@ -4,12 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from detr_job import hardware, out_of_memory
-from detr_job.data import EvaluationSamples
+from detr_job.data.batches import EvaluationSamples
 from detr_job.errors import JobError
-from detr_job.inference import model_place
-from detr_job.model_folder import load_model
-from detr_job.prediction import beyond_reach, predict_split
-from detr_job.training_job import working_folder
+from detr_job.prediction.predictor import model_place
+from detr_job.prediction.split_predictions import beyond_reach, predict_split
+from detr_job.training.training_job import working_folder
+from detr_job.weights.model_folder import load_model
 from evaluation.coco import CocoResult, evaluate_boxes
 from evaluation.predictions import write_predictions
 from object_store import open_store

@@ -12,19 +12,21 @@ from typing import Any
 
 import torch
 
-from detr_job import checkpoint, hardware, leaving, micro_batches, model_folder, out_of_memory
-from detr_job.data import EvaluationSamples
+from detr_job import hardware, leaving, out_of_memory
+from detr_job.data.batches import EvaluationSamples
 from detr_job.errors import Interrupted, JobError, NotFinite, OutOfMemory, StoreLeftBehind, WorkersLost
 from detr_job.family import Family, build_family
-from detr_job.finetune import load_weights, read_source
-from detr_job.micro_batches import MicroBatches
-from detr_job.model_folder import ModelConfig, Preprocessing
-from detr_job.prediction import SplitPredictions, beyond_reach
-from detr_job.progress import ProgressReport, SayHandler, duration
-from detr_job.run_folder import MICRO_BATCH, describe_run, open_run, resumed_settings, write_run
+from detr_job.prediction.split_predictions import SplitPredictions, beyond_reach
 from detr_job.stop_request import StopNow, StopRequest
-from detr_job.trainer import Trainer, has_boxes
-from detr_job.uploads import AT_END_S, ON_ERROR_S, ON_STOP_S, Uploads, store_patience_s
+from detr_job.training import micro_batches
+from detr_job.training.micro_batches import MicroBatches
+from detr_job.training.progress import ProgressReport, SayHandler, duration
+from detr_job.training.run_folder import MICRO_BATCH, describe_run, open_run, resumed_settings, write_run
+from detr_job.training.trainer import Trainer, has_boxes
+from detr_job.training.uploads import AT_END_S, ON_ERROR_S, ON_STOP_S, Uploads, store_patience_s
+from detr_job.weights import checkpoint, model_folder
+from detr_job.weights.finetune import load_weights, read_source
+from detr_job.weights.model_folder import ModelConfig, Preprocessing
 from evaluation.coco import evaluate_boxes
 from evaluation.ground_truth import STANDARD_MAX_DETS
 from evaluation.operating_point import choose_operating_point

@@ -16,11 +16,11 @@ import torch
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-from detr_job.data import MEAN, STD
+from detr_job.data.batches import MEAN, STD
 from detr_job.errors import JobError
 from detr_job.family import Family, build_family
-from detr_job.pickled_files import Unreadable
-from detr_job.tensor_files import tensors_in
+from detr_job.weights.pickled_files import Unreadable
+from detr_job.weights.tensor_files import tensors_in
 from evaluation.operating_point import FALLBACK_THRESHOLD, OperatingPoint
 from object_store import ObjectStore, open_store
 from run_config.job import JobConfig

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from detr_job.batch_stream import batches_of
-from detr_job.data import Batch, EvaluationSamples, evaluation_loader, normalised
-from detr_job.detections import Outputs
+from detr_job.data.batch_stream import batches_of
+from detr_job.data.batches import Batch, EvaluationSamples, evaluation_loader, normalised
 from detr_job.errors import OutOfMemory
 from detr_job.family import Family
 from detr_job.hardware import autocast
+from detr_job.models.outputs import Outputs
 from detr_job.out_of_memory import DoesNotFit, released
 from evaluation.predictions import PredictedImage, Prediction, PredictionsFile
 from prepared_set.reader import Split

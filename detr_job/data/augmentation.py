@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detr_job import pixels
+from detr_job.data import pixels
 from run_config.job import Augmentation, Data
 
 CROP_SIZES = (400, 500, 600)  # short sides before a crop, as published

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from detr_job.inference import Found
+from detr_job.prediction.predictor import Found
 
 Rectangle = tuple[float, float, float, float]
 """left, top, right, bottom"""

@@ -18,11 +18,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from detr_job import pixels, shared_memory
-from detr_job.augmentation import Sample, augment, resize, resized, resized_size
-from detr_job.batch_stream import start_worker
-from detr_job.boxes import xyxy_to_cxcywh
-from detr_job.detections import Targets
+from detr_job.data import pixels, shared_memory
+from detr_job.data.augmentation import Sample, augment, resize, resized, resized_size
+from detr_job.data.batch_stream import start_worker
+from detr_job.models.boxes import xyxy_to_cxcywh
+from detr_job.models.outputs import Targets
 from prepared_set.memory_budget import SharedBudget, shared_image_budget, use_image_budget
 from prepared_set.reader import Split
 from run_config.job import Data

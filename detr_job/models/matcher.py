@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from detr_job.boxes import cxcywh_to_xyxy, iou_and_giou
-from detr_job.detections import Outputs, Targets
+from detr_job.models.boxes import cxcywh_to_xyxy, iou_and_giou
+from detr_job.models.outputs import Outputs, Targets
 
 NEVER = 1e6  # the cost of what is not finite: matched last, and the loss says which value broke
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from detr_job.boxes import cxcywh_to_xyxy
-from detr_job.detections import Outputs
+from detr_job.models.boxes import cxcywh_to_xyxy
+from detr_job.models.outputs import Outputs
 from run_config.job import MOST_BOXES
 
 FEWEST_KEPT = 100

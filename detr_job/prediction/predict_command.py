@@ -11,9 +11,9 @@ from typing import Any
 from PIL import Image
 
 from detr_job import hardware
-from detr_job.drawing import draw_detections
 from detr_job.errors import JobError, OutOfMemory
-from detr_job.inference import NoMemory, Predictor
+from detr_job.prediction.drawing import draw_detections
+from detr_job.prediction.predictor import NoMemory, Predictor
 from prepared_set.decoding import decode_image
 from prepared_set.errors import ImageError
 from run_config.writable import require_writable

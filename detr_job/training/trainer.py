@@ -15,10 +15,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from detr_job import checkpoint as checkpoints
-from detr_job.batch_stream import batches_of
-from detr_job.checkpoint import Checkpoint, Progress, host_copy
-from detr_job.data import (
+from detr_job.data.batch_stream import batches_of
+from detr_job.data.batches import (
     Batch,
     EpochBatches,
     EvaluationSamples,
@@ -27,20 +25,22 @@ from detr_job.data import (
     step_seed,
     training_loader,
 )
-from detr_job.ema import MovingAverage
 from detr_job.errors import Interrupted, NotFinite, OutOfMemory, WorkersLost
 from detr_job.family import Family
 from detr_job.hardware import autocast, memory_gib, use_bf16
-from detr_job.micro_batches import MicroBatches
-from detr_job.optimizer import build_optimizer, rate_factor, restore_optimizer, set_rates
 from detr_job.out_of_memory import DoesNotFit, released
-from detr_job.prediction import SplitPredictions, predict_split
-from detr_job.progress import ProgressReport, duration
-from detr_job.run_folder import METRICS, Metrics
-from detr_job.step_record import StepRecord
+from detr_job.prediction.split_predictions import SplitPredictions, predict_split
 from detr_job.stop_request import StopNow, StopRequest
-from detr_job.thread_choice import thread_choice
-from detr_job.uploads import ON_STOP_S, Uploads, store_patience_s
+from detr_job.training.ema import MovingAverage
+from detr_job.training.micro_batches import MicroBatches
+from detr_job.training.optimizer import build_optimizer, rate_factor, restore_optimizer, set_rates
+from detr_job.training.progress import ProgressReport, duration
+from detr_job.training.run_folder import METRICS, Metrics
+from detr_job.training.step_record import StepRecord
+from detr_job.training.thread_choice import thread_choice
+from detr_job.training.uploads import ON_STOP_S, Uploads, store_patience_s
+from detr_job.weights import checkpoint as checkpoints
+from detr_job.weights.checkpoint import Checkpoint, Progress, host_copy
 from evaluation.coco import evaluate_boxes
 from evaluation.ground_truth import GroundTruth
 from object_store import ObjectStore

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from detr_job.boxes import cxcywh_to_xyxy, iou_and_giou
-from detr_job.detections import Outputs, Targets
-from detr_job.matcher import Matches
+from detr_job.models.boxes import cxcywh_to_xyxy, iou_and_giou
+from detr_job.models.matcher import Matches
+from detr_job.models.outputs import Outputs, Targets
 from run_config.job import Loss
 
 

@@ -7,7 +7,7 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
 from detr_job.errors import JobError
-from detr_job.pickled_files import Unreadable, load_pickled_file
+from detr_job.weights.pickled_files import Unreadable, load_pickled_file
 
 WRAPPERS = ("model", "state_dict")  # where training checkpoints keep the weights
 

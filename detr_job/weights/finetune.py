@@ -11,11 +11,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from detr_job.coco_classes import COCO_CLASSES
 from detr_job.errors import JobError
 from detr_job.family import Family
-from detr_job.model_folder import find_model, read_info, read_weights
-from detr_job.tensor_files import read_tensors
+from detr_job.weights.coco_classes import COCO_CLASSES
+from detr_job.weights.model_folder import find_model, read_info, read_weights
+from detr_job.weights.tensor_files import read_tensors
 from object_store import open_store
 
 SEGMENTATION_PREFIX = "detr."

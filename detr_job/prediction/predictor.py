@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageOps
 
-from detr_job import pixels
-from detr_job.augmentation import Sample, resize
-from detr_job.data import Batch, collate, normalised
+from detr_job.data import pixels
+from detr_job.data.augmentation import Sample, resize
+from detr_job.data.batches import Batch, collate, normalised
 from detr_job.errors import JobError
 from detr_job.hardware import autocast, use_bf16
-from detr_job.model_folder import TrainedModel, load_model
 from detr_job.out_of_memory import DoesNotFit, released
+from detr_job.weights.model_folder import TrainedModel, load_model
 from evaluation.operating_point import FALLBACK_THRESHOLD
 from object_store import open_store
 from prepared_set.decoding import ORIENTATION_TAG, decode_image, decoded_image

@@ -1,0 +1,1 @@
+"""Batches of images: read from the shards, augmented, padded, in worker processes."""

@@ -1,0 +1,1 @@
+"""A trained model on a split of a prepared set and on single images."""
