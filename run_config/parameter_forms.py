@@ -39,7 +39,8 @@ def form_json(parameters: Sequence[Parameter] = PARAMETERS) -> str:
 
 
 def _field(parameter: Parameter) -> dict[str, object]:
-    lowest = "exclusiveMinimum" if parameter.above_minimum else "minimum"
+    limits = parameter.limits
+    lowest = "exclusiveMinimum" if limits.above_minimum else "minimum"
     entries: dict[str, object] = {
         "name": parameter.name,
         "title": parameter.title,
@@ -50,8 +51,8 @@ def _field(parameter: Parameter) -> dict[str, object]:
         "required": parameter.required,
         "default": parameter.default,
         "role": parameter.role.value if parameter.role else None,
-        lowest: parameter.minimum,
-        "maximum": parameter.maximum,
+        lowest: limits.minimum,
+        "maximum": limits.maximum,
         "choices": list(parameter.choices) or None,
     }
     return {key: value for key, value in entries.items() if value is not None}

@@ -5,8 +5,8 @@
 
 import types
 import typing
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import annotated_types
@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from run_config.job import DetrModel, JobConfig, TinyModel
+from run_config.limits import Limits
 
 FAMILIES: dict[str, type[BaseModel]] = {"detr": DetrModel, "tiny": TinyModel}
 NO_VALUE = object()
@@ -32,6 +33,8 @@ class Key:
     """What may stand there, in words."""
     default: object
     meaning: str
+    limits: Limits
+    """The bounds of a number."""
     place: bool = False
     """Whether its value names a place to read."""
     before: object = NO_VALUE
@@ -67,7 +70,8 @@ def _leaves(record: BaseModel, prefix: str, family: str) -> Iterator[Key]:
             kind = _kind(info.annotation, list(info.metadata))
             marks = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
             place, before = bool(marks.get("place")), marks.get("before", NO_VALUE)
-            yield Key(prefix + name, family, kind, default, info.description, place, before)
+            limits = _limits(_constraints(info.annotation, info.metadata))
+            yield Key(prefix + name, family, kind, default, info.description, limits, place, before)
 
 
 # What may stand there -----------------------------------------------------------------------------
@@ -90,6 +94,33 @@ def _kind(annotation: Any, metadata: list[Any]) -> str:  # noqa: ANN401 - annota
         return f"list of {len(arguments)}; each {_kind(arguments[0], [])}"
     words = {int: "whole number", float: "number", bool: "true or false", str: "text"}
     return " ".join((words[annotation], _bounds(metadata))).strip()
+
+
+def _constraints(annotation: Any, metadata: Iterable[Any]) -> Iterator[Any]:  # noqa: ANN401 - annotations have no common type
+    """What bounds a number, wherever in the annotation it stands."""
+    yield from metadata
+    if typing.get_origin(annotation) is typing.Annotated:
+        annotation, *more = typing.get_args(annotation)
+        for field in more:
+            yield from field.metadata if isinstance(field, FieldInfo) else (field,)
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        for part in typing.get_args(annotation):
+            yield from _constraints(part, ())
+
+
+def _limits(constraints: Iterable[Any]) -> Limits:
+    limits = Limits()
+    for one in constraints:
+        match one:
+            case annotated_types.Ge(int() | float() as ge):
+                limits = replace(limits, minimum=ge)
+            case annotated_types.Gt(int() | float() as gt):
+                limits = replace(limits, minimum=gt, above_minimum=True)
+            case annotated_types.Le(int() | float() as le):
+                limits = replace(limits, maximum=le)
+            case annotated_types.Lt(int() | float() as lt):
+                limits = replace(limits, maximum=lt, below_maximum=True)
+    return limits
 
 
 def _bounds(metadata: list[Any]) -> str:
