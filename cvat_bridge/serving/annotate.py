@@ -56,6 +56,8 @@ class AnnotateRequest:
     existing: str = Existing.KEEP
     device: str = "cuda"
     out: Path | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    """Name → text, of the workflow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,8 @@ def annotate(
     key = grants.signing_key(environment.get("CVAT_BRIDGE_SIGNING_KEY"))
     expired_too = settings.grants.accept_expired
     grants.verify(request.grant, subject, key, purpose=grants.Purpose.ANNOTATE, accept_expired=expired_too)
-    place = permitted(request.store, {"trained-model": request.model})["trained-model"]
+    given = {"store": request.store, "trained-model": request.model}
+    place = permitted({**request.parameters, **given})["trained-model"]
     patience = Patience(settings.exports.save_for_s if patience_s is None else patience_s, say)
     with tempfile.TemporaryDirectory(prefix="cvat-bridge-") as cache:
         client = connect(settings.cvat, environment.get("CVAT_ACCESS_TOKEN", ""), Path(cache))

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from data_prep import check_places
-from data_prep.check import check, texts_from_json
+from data_prep.check import check
 from data_prep.errors import CheckError, SourceError
 from data_prep.source_names import source_places
 from object_store import ObjectStore, StoreUnavailable
 from run_config.errors import ConfigError
+from run_config.step_parameters import texts_from_json
 from tests.data_prep.export_builder import simple_export, write_zip
 
 COMMAND = Path(sys.executable).parent / "data-prep"

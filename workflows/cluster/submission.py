@@ -4,14 +4,13 @@ Every parameter is submitted, defaults too: a retry that changes one of them in 
 were submitted.
 """
 
-import contextlib
 import difflib
 import os
 import re
 import secrets
 import shlex
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,36 +104,9 @@ def _mistakes(argument: Argument, text: str | None, *, may_be_empty: bool) -> li
 
 def _require_allowed(texts: Mapping[str, str], installation: Installation) -> None:
     """What the step `check` would refuse a minute later: pool, GPUs, places."""
-    mistakes: list[str] = []
-
-    @contextlib.contextmanager
-    def noted() -> Iterator[None]:
-        try:
-            yield
-        except ConfigError as error:
-            mistakes.append(str(error))
-
-    if "store" in texts:
-        with noted():
-            installation.require_store(texts["store"])
-    for name, text in texts.items():
-        parameter = BY_NAME.get(name)
-        if parameter is None or parameter.role is Role.STORE:
-            continue
-        if parameter.type in (Type.LOCATION, Type.LOCATIONS):
-            for line in lines(text):
-                with noted():
-                    installation.require_readable(name, line)
-        elif parameter.type is Type.KEY:
-            with noted():
-                installation.require_writable(name, text)
-    if "sys-node-pool" in texts and installation.node_pools:
-        with noted():
-            _require_pool(texts, installation)
-    elif texts.get("sys-node-pool"):
-        mistakes.append("sys-node-pool must be empty here: the installation names no node pools.")
-    if mistakes:
-        raise ConfigError("\n".join(mistakes))
+    installation.allowed(texts)
+    if texts.get("sys-node-pool"):
+        _require_pool(texts, installation)
 
 
 def _require_pool(texts: Mapping[str, str], installation: Installation) -> None:
