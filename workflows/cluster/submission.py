@@ -21,7 +21,7 @@ from run_config.parameters import BY_NAME, TEMPLATES, Parameter, Role, Type, lin
 from workflows.cluster.errors import AlreadyThereError, ClusterError, UnreachableError
 from workflows.cluster.templates import CONTROLLER_LABEL, Api, Argument, Template
 
-TEMPLATE_LABEL = "workflows.argoproj.io/workflow-template"
+ARGO_TEMPLATE_LABEL = "workflows.argoproj.io/workflow-template"
 """What Argo itself puts on a workflow that was made from a template."""
 
 SUBMISSION = "detr-workflows/submission"
@@ -177,7 +177,7 @@ def workflow(
         "kind": "Workflow",
         "metadata": {
             "name": name,
-            "labels": {TEMPLATE_LABEL: template.name, **controller, **(labels or {})},
+            "labels": {ARGO_TEMPLATE_LABEL: template.name, **controller, **(labels or {})},
             "annotations": {SUBMISSION: secrets.token_hex(8), **(annotations or {})},
         },
         "spec": {
