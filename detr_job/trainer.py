@@ -35,7 +35,7 @@ from detr_job.micro_batches import MicroBatches
 from detr_job.optimizer import build_optimizer, rate_factor, restore_optimizer, set_rates
 from detr_job.out_of_memory import DoesNotFit, released
 from detr_job.prediction import SplitPredictions, predict_split
-from detr_job.progress import ProgressReport, duration
+from detr_job.progress import ProgressReport
 from detr_job.run_folder import METRICS, Metrics
 from detr_job.step_record import StepRecord
 from detr_job.stop_request import StopNow, StopRequest
@@ -45,6 +45,7 @@ from evaluation.coco import evaluate_boxes
 from evaluation.ground_truth import GroundTruth
 from object_store import ObjectStore
 from run_config.job import JobConfig
+from run_config.wording import duration
 
 
 @dataclass(slots=True)

@@ -23,7 +23,7 @@ from detr_job.model_folder import ModelConfig, Preprocessing
 from detr_job.models.detr import Detr
 from detr_job.models.imagenet_weights import load_imagenet_weights
 from detr_job.prediction import SplitPredictions, beyond_reach
-from detr_job.progress import ProgressReport, SayHandler, duration
+from detr_job.progress import ProgressReport, SayHandler
 from detr_job.run_folder import MICRO_BATCH, describe_run, open_run, resumed_settings, write_run
 from detr_job.stop_request import StopNow, StopRequest
 from detr_job.trainer import Trainer, has_boxes
@@ -41,6 +41,7 @@ from run_config.locations import resolve
 from run_config.parameters import Type, overrides_of
 from run_config.presets import is_chosen, load_job_config
 from run_config.reference import shown, with_values
+from run_config.wording import duration
 from run_config.writable import require_writable
 
 FROM_SCRATCH_IMAGES = 10_000
