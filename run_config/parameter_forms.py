@@ -18,8 +18,10 @@ What a run of `detr-train` can be told, and at the end what the other templates 
 `detr-annotate` are there only where the bridge to CVAT is.
 `detr-workflows run-local -p name=value`, the Argo UI and the form in CVAT take the
 same names; `data-prep check` refuses what is wrong in the first seconds of a run. A step gets all of them as
-`--parameters-json`; the options of its command are for people, and an option that is given wins. The tables
-are written by `detr-workflows parameters --markdown` from `run_config/parameters.py`, and a test fails when they differ.
+`--parameters-json`; the options of its command are for people, and an option that is given wins.
+
+The tables are written by `detr-workflows parameters --markdown` from `run_config/parameters.py`, and a test
+fails when they differ.
 
 The classes come from the data set, so there is no `cvat-num-classes`. Everything that a model's preset
 sets (queries, schedules, augmentation, …) can be changed with `overrides`.

@@ -38,6 +38,7 @@ from detr_job.inference import UnreadableImage, model_place
 from run_config.argo_progress import ArgoProgress
 from run_config.argo_text import leave_sentence
 from run_config.installation import permitted
+from run_config.wording import shortened
 
 LINE_EACH_S = 10.0
 MOST_MESSAGE = 2000
@@ -321,8 +322,7 @@ def _warn(outcome: Outcome, sentence: str) -> None:
 
 def _some(names: list[str]) -> str:
     """A few of many names, each short and in one line."""
-    short = [" ".join(name.split())[:40] for name in names[:8]]
-    return ", ".join([*short, f"and {len(names) - 8} more"] if len(names) > 8 else short)
+    return shortened([" ".join(name.split())[:40] for name in names])
 
 
 def _count(number: int, one: str, many: str = "") -> str:
