@@ -52,9 +52,9 @@ def webhooks() -> Iterator[Read]:
     """Signed requests to the bridge's webhook, with triggers set, until what follows from them is done."""
     from fastapi.testclient import TestClient
 
-    from cvat_bridge.app import make_app
+    from cvat_bridge.http.app import make_app
     from cvat_bridge.service import Secrets, assemble
-    from cvat_bridge.settings import BridgeSettings
+    from cvat_client.settings import BridgeSettings
     from run_config.installation import parse_installation
     from tests.cvat_bridge import running_bridge as bridge
     from tests.cvat_double.server import running

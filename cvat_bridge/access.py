@@ -16,11 +16,12 @@ from typing import Any
 
 from fastapi import Request
 
-from cvat_bridge.answers import CVAT_AWAY, EXPORT_UNCLEAR, LOG_IN, NOT_EXPORTED, NOT_YOURS, Refusal
-from cvat_bridge.cvat_questions import Credentials, CvatQuestions, Session, UnclearError, whole_number
-from cvat_bridge.errors import BridgeError, CvatRefusedError, CvatTokenError, CvatUnavailableError
+from cvat_bridge.http.problems import CVAT_AWAY, EXPORT_UNCLEAR, LOG_IN, NOT_EXPORTED, NOT_YOURS, Refusal
 from cvat_bridge.short_cache import ShortCache
-from cvat_bridge.subject import Kind, Subject
+from cvat_client.connection import Credentials, Session
+from cvat_client.errors import BridgeError, CvatRefusedError, CvatTokenError, CvatUnavailableError, UnclearError
+from cvat_client.questions import CvatQuestions, whole_number
+from cvat_client.subject import Kind, Subject
 
 log = logging.getLogger(__name__)
 

@@ -30,7 +30,7 @@ def serve(
     Stands under CVAT's own address, as /training-bridge. Settings: CVAT_BRIDGE_SETTINGS, DETR_WORKFLOWS_SETTINGS.
     Secrets: CVAT_BRIDGE_SIGNING_KEY, and for webhooks CVAT_WEBHOOK_SECRET and CVAT_ACCESS_TOKEN.
     """
-    from cvat_bridge.serve import serve as answer
+    from cvat_bridge.http.serve import serve as answer
 
     answer(host, port)
 
@@ -50,7 +50,7 @@ def serve_models(
 
     CVAT is told that this is its Nuclio dashboard. CVAT proves nothing to it: only CVAT may reach the port.
     """
-    from cvat_bridge.serving.serve import serve_models as serve
+    from model_server.serve import serve_models as serve
 
     serve(host, port, device, store, prefix or [])
 
@@ -86,8 +86,8 @@ def annotate(
     out: Annotated[Path | None, typer.Option(envvar="OUT", help="Folder for outputs/message; a step's $OUT.")] = None,
 ) -> None:
     """Draw a trained model's boxes into tasks of CVAT. What people drew stays, unless replace-all is asked for."""
-    from cvat_bridge.serving.annotate import AnnotateRequest
-    from cvat_bridge.serving.annotate import annotate as annotate_tasks
+    from cvat_steps.annotate import AnnotateRequest
+    from cvat_steps.annotate import annotate as annotate_tasks
 
     request = AnnotateRequest(
         store=store,
@@ -125,8 +125,8 @@ def export_command(
     Started again it goes on where it was. Inside a workflow ($OUT is set) the URLs of the exports are left in
     $OUT/outputs/dataset, one a line.
     """
-    from cvat_bridge.errors import BridgeError
-    from cvat_bridge.export_command import Order, export
+    from cvat_client.errors import BridgeError
+    from cvat_steps.export_command import Order, export
 
     if unpack != bool(into):
         raise BridgeError("--unpack and --into=KEY belong together: the one says that, the other where to")

@@ -9,10 +9,10 @@ from typing import Any, ParamSpec, TypeVar
 import anyio
 import anyio.to_thread
 
-from cvat_bridge.marks import USED_BY, USER_LABEL
-from cvat_bridge.offered import Fill, Offered, read_offered
-from cvat_bridge.settings import Controls
+from cvat_bridge.runs.run_labels import USED_BY, USER_LABEL
 from cvat_bridge.short_cache import ShortCache
+from cvat_bridge.templates.catalog import Fill, Offered, read_offered
+from cvat_client.settings import Controls
 from run_config.installation import Installation, NodePool
 from workflows.cluster import submission
 from workflows.cluster.errors import ClusterError, NotThereError

@@ -7,14 +7,15 @@ from typing import Self
 
 from cvat_bridge.access import KEEP_S, Access
 from cvat_bridge.cluster import Cluster
-from cvat_bridge.cvat_questions import CvatQuestions, Token
-from cvat_bridge.grants import signing_key
 from cvat_bridge.metrics import Metrics
-from cvat_bridge.run_files import RunFiles
-from cvat_bridge.run_views import RunViews
-from cvat_bridge.settings import BridgeSettings
-from cvat_bridge.submit_run import Submitter
-from cvat_bridge.webhooks import Webhooks
+from cvat_bridge.runs.run_files import RunFiles
+from cvat_bridge.runs.run_views import RunViews
+from cvat_bridge.runs.submit_run import Submitter
+from cvat_bridge.webhooks.triggered_runs import Webhooks
+from cvat_client.connection import Token
+from cvat_client.grants import signing_key
+from cvat_client.questions import CvatQuestions
+from cvat_client.settings import BridgeSettings
 from run_config.installation import Installation
 from workflows.cluster.kubernetes import Kubernetes
 
@@ -65,7 +66,7 @@ def assemble(
 ) -> Service:
     """The service; `access_for_s`: how long CVAT's word about a user holds."""
     metrics = Metrics()
-    cvat = CvatQuestions(settings.cvat, metrics)
+    cvat = CvatQuestions(settings.cvat, lambda ended: metrics.cvat.labels(ended).inc())
     access = Access(cvat, keep_s=access_for_s)
     cluster = Cluster(kubernetes, installation, settings.controls)
     files = RunFiles(installation)

@@ -81,7 +81,7 @@ def _at_least(number: int) -> Schema:
 
 
 def _trigger() -> Schema:
-    """A run that an event starts, as `cvat_bridge.settings.Trigger` reads it."""
+    """A run that an event starts, as `cvat_client.settings.Trigger` reads it."""
     return {
         **closed(
             event={"enum": EVENTS},

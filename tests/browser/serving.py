@@ -35,4 +35,4 @@ def serving(app: ASGIApp, port: int = 0) -> Iterator[str]:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True
-            thread.join(PATIENCE_S)
+            thread.join()

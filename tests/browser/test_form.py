@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from cvat_bridge.answers import NOT_EXPORTED
+from cvat_bridge.http.problems import NOT_EXPORTED
 from tests.browser import sample
 from tests.browser.bridge_double import BridgeDouble
 from tests.browser.conftest import Console

@@ -10,7 +10,7 @@ import typer
 import yaml
 
 from cvat_bridge.cli import app as program
-from cvat_bridge.settings import BridgeSettings, Event, Exports, parse_settings
+from cvat_client.settings import BridgeSettings, Event, Exports, parse_settings
 from run_config.parameters import BRIDGE_TEMPLATES, TEMPLATES
 from tests.charts.chart import BUCKET, CHART, POOLS, Release, patch, refusal, rendered, variables
 from workflows.cluster.pod_needs import needs_of

@@ -124,7 +124,7 @@ class CvatLoop:
             yield self.origin
         finally:
             server.should_exit = True
-            thread.join(20)
+            thread.join()
             listener.close()
 
 

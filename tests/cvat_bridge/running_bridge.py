@@ -18,10 +18,10 @@ import pytest
 import uvicorn
 import yaml
 
-from cvat_bridge.app import make_app
-from cvat_bridge.http_connections import BoundedConnection
+from cvat_bridge.http.app import make_app
+from cvat_bridge.http.connections import BoundedConnection
 from cvat_bridge.service import Secrets, assemble
-from cvat_bridge.settings import BridgeSettings
+from cvat_client.settings import BridgeSettings
 from run_config.installation import parse_installation
 from tests.cvat_double.server import CvatDouble
 from tests.cvat_double.world import User
@@ -183,7 +183,7 @@ def listening(app: Any, lifespan: str = "on", **options: Any) -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join()
         listener.close()
 
 

@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from cvat_bridge.access import KEEP_S
-from cvat_bridge.cvat_questions import CvatQuestions, Session
-from cvat_bridge.metrics import Metrics
-from cvat_bridge.settings import Cvat
+from cvat_client.connection import Session
+from cvat_client.questions import CvatQuestions
+from cvat_client.settings import Cvat
 from tests.cvat_bridge.running_bridge import ORIGIN, Bridge, bridge, kubernetes, listening, serving, store, until
 from tests.cvat_double.server import CvatDouble
 from tests.workflows.fake_kubernetes import FakeKubernetes
@@ -226,7 +226,7 @@ def test_a_cookie_that_cvat_sets_goes_to_nobody_else() -> None:
         await send({"type": "http.response.body", "body": b"{}"})
 
     async def ask(url: str) -> None:
-        async with CvatQuestions(Cvat(url=url, public_origin=ORIGIN), Metrics()) as questions:
+        async with CvatQuestions(Cvat(url=url, public_origin=ORIGIN), list[str]().append) as questions:
             await questions.get("users/self", Session("ann"))
             await questions.get("users/self", Session("bob"))
             await questions.get("server/about", None)

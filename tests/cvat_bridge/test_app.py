@@ -14,7 +14,7 @@ import httpx
 import pytest
 from pydantic import TypeAdapter
 
-from cvat_bridge.drawn import DrawnForm, DrawnRun, DrawnRuns
+from cvat_bridge.http.schemas import DrawnForm, DrawnRun, DrawnRuns
 from tests.cvat_bridge.running_bridge import (
     KEY,
     ORIGIN,
@@ -188,7 +188,7 @@ def test_our_own_fault_is_a_sentence_and_a_line_in_the_log(
     def breaks(*_arguments: object) -> None:
         raise RuntimeError("private detail")
 
-    monkeypatch.setattr("cvat_bridge.api.subject_of", breaks)
+    monkeypatch.setattr("cvat_bridge.http.api.subject_of", breaks)
     answer = bridge.browser(bridge.cvat.ann).get("api/form?task=1")
     assert answer.status_code == 500
     assert "private" not in answer.text

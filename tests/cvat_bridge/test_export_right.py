@@ -6,12 +6,12 @@ from typing import Any
 import httpx
 import pytest
 
-from cvat_bridge.answers import EXPORT_UNCLEAR, NOT_EXPORTED
-from cvat_bridge.cvat_questions import NO_FORMAT, CvatQuestions, Session, UnclearError
-from cvat_bridge.errors import CvatTokenError
-from cvat_bridge.metrics import Metrics
-from cvat_bridge.settings import Cvat
-from cvat_bridge.subject import Kind
+from cvat_bridge.http.problems import EXPORT_UNCLEAR, NOT_EXPORTED
+from cvat_client.connection import Session
+from cvat_client.errors import CvatTokenError, UnclearError
+from cvat_client.questions import NO_FORMAT, CvatQuestions
+from cvat_client.settings import Cvat
+from cvat_client.subject import Kind
 from tests.cvat_bridge.running_bridge import ORIGIN, Bridge, bridge, kubernetes, listening, store
 from tests.cvat_double.server import CvatDouble
 from tests.cvat_double.world import Task
@@ -108,7 +108,7 @@ def test_only_a_clear_yes_is_a_right_to_export(status: int, body: bytes, answer:
         await send({"type": "http.response.body", "body": body})
 
     async def ask(url: str) -> bool:
-        async with CvatQuestions(Cvat(url=url, public_origin=ORIGIN), Metrics()) as questions:
+        async with CvatQuestions(Cvat(url=url, public_origin=ORIGIN), list[str]().append) as questions:
             return await questions.may_export(Kind.TASK, 8, Session("ann"))
 
     with listening(cvat, lifespan="off") as url:

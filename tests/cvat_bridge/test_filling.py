@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import yaml
 
-from cvat_bridge.answers import Refusal
 from cvat_bridge.cluster import PoolChoice
-from cvat_bridge.filling import Filling, fill_in
-from cvat_bridge.offered import Offered, read_offered
-from cvat_bridge.subject import Subject
+from cvat_bridge.http.problems import Refusal
+from cvat_bridge.templates.catalog import Offered, read_offered
+from cvat_bridge.templates.fill_parameters import Filling, fill_in
+from cvat_client.subject import Subject
 from run_config.installation import Installation
 from workflows.cli import RENDERED
 

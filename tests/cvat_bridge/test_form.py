@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from cvat_bridge.access import Seen, User
-from cvat_bridge.cvat_questions import Session
-from cvat_bridge.help_text import safe_html
-from cvat_bridge.subject import Subject
-from cvat_bridge.subject_facts import Counted, count_boxes
+from cvat_bridge.data_preview import Counted, count_boxes
+from cvat_bridge.templates.help_text import safe_html
+from cvat_client.connection import Session
+from cvat_client.subject import Subject
 from tests.cvat_bridge.running_bridge import Bridge, bridge, install, kubernetes, our_template, serving, store
 from tests.cvat_double.server import CvatDouble
 from tests.workflows.fake_kubernetes import FakeKubernetes, Json
@@ -101,7 +101,7 @@ def test_a_project_counts_its_tasks(bridge: Bridge) -> None:
 
 
 def test_too_much_to_read_is_not_counted(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cvat_bridge.subject_facts.MOST_ANNOTATION_BYTES", 100)
+    monkeypatch.setattr("cvat_bridge.data_preview.MOST_ANNOTATION_BYTES", 100)
     task = bridge.cvat.add_drawn_task("Cells", images=2)
     tree = form(bridge, f"task={task.id}")
     assert tree["subject"]["boxes"] is None
@@ -112,7 +112,7 @@ def test_too_much_to_read_is_not_counted(bridge: Bridge, monkeypatch: pytest.Mon
 def test_annotations_that_cvat_takes_long_for_hold_up_neither_this_form_nor_the_next(
     bridge: Bridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cvat_bridge.subject_facts.COUNTING_S", 0.4)
+    monkeypatch.setattr("cvat_bridge.data_preview.COUNTING_S", 0.4)
     bridge.cvat.faults.slow_annotations_s = 1.5
     tasks = [bridge.cvat.add_drawn_task("Cells", images=1) for _ in range(4)]
     began = time.monotonic()

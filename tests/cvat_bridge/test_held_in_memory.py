@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from cvat_bridge.cluster import Cluster
-from cvat_bridge.marks import USED_BY, USER_LABEL
-from cvat_bridge.runs import Run
-from cvat_bridge.settings import BridgeSettings, Controls
+from cvat_bridge.runs.run_labels import USED_BY, USER_LABEL
+from cvat_bridge.runs.run_state import Run
 from cvat_bridge.short_cache import ShortCache
-from cvat_bridge.subject import Subject
+from cvat_client.settings import BridgeSettings, Controls
+from cvat_client.subject import Subject
 from run_config.installation import parse_installation
 from tests.cvat_bridge.running_bridge import ORIGIN, SETTINGS, install, kubernetes
 from tests.workflows.fake_kubernetes import FakeKubernetes, Json

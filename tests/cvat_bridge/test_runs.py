@@ -7,8 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cvat_bridge.answers import NOT_EXPORTED
-from cvat_bridge.run_files import TAIL_BYTES, Ap, last_ap
+from cvat_bridge.http.problems import NOT_EXPORTED
+from cvat_bridge.runs.run_files import TAIL_BYTES, Ap, last_ap
 from object_store import ObjectStore, open_store
 from tests.cvat_bridge.running_bridge import Bridge, Browser, arguments, install, kubernetes, serving, until
 from tests.cvat_double.server import CvatDouble

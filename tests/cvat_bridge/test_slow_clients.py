@@ -14,10 +14,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from cvat_bridge import serve as bridge_serve
-from cvat_bridge.http_connections import BoundedConnection
-from cvat_bridge.request_limits import BodyLimit
-from cvat_bridge.serving import serve as model_serve
+from cvat_bridge.http import serve as bridge_serve
+from cvat_bridge.http.connections import BoundedConnection
+from cvat_bridge.http.request_limits import BodyLimit
+from model_server import serve as model_serve
 from tests.cvat_bridge.running_bridge import install, kubernetes, listening
 from tests.cvat_bridge.test_app import environment
 from tests.cvat_double.server import CvatDouble

@@ -8,10 +8,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cvat_bridge import grants
-from cvat_bridge.errors import GrantError
-from cvat_bridge.export_formats import export_format
-from cvat_bridge.subject import Subject
+from cvat_bridge.templates.export_formats import export_format
+from cvat_client import grants
+from cvat_client.errors import GrantError
+from cvat_client.subject import Subject
 from tests.cvat_bridge import running_bridge
 from tests.cvat_bridge.running_bridge import (
     KEY,

@@ -9,11 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
-from cvat_bridge.errors import BridgeError
 from cvat_bridge.service import Secrets, assemble
-from cvat_bridge.settings import BridgeSettings, Event
-from cvat_bridge.subject import Subject
-from cvat_bridge.webhook_events import Told, is_old, read_event
+from cvat_bridge.webhooks.events import Told, is_old, read_event
+from cvat_client.errors import BridgeError
+from cvat_client.settings import BridgeSettings, Event
+from cvat_client.subject import Subject
 from run_config.installation import parse_installation
 from tests.cvat_bridge.running_bridge import (
     KEY,

@@ -84,7 +84,7 @@ class Exports:
     def close(self) -> None:
         self._closed.set()
         for thread in self._threads:
-            thread.join(10)
+            thread.join()
 
     def _work(self, export: Export) -> None:
         export.started, export.status = now(), "started"

@@ -83,7 +83,7 @@ class CvatDouble:
         """Close the socket and every connection; what it knows stays, and exports go on."""
         if self._server is not None and self._thread is not None:
             self._server.should_exit = True
-            self._thread.join(15)
+            self._thread.join()  # without a limit: a machine that stood still must not leave the port taken
             self._server = self._thread = None
 
     def close(self) -> None:

@@ -10,9 +10,9 @@ import httpx
 import msgspec
 import pytest
 
-from cvat_bridge.errors import BridgeError
-from cvat_bridge.serving.app import Refusal, read_call
-from cvat_bridge.settings import parse_settings
+from cvat_client.errors import BridgeError
+from cvat_client.settings import parse_settings
+from model_server.app import Refusal, read_call
 from tests.cvat_bridge.running_bridge import OURS, SECRET, Bridge, install, kubernetes, serving, store
 from tests.cvat_double.fixtures import cvat
 from tests.cvat_double.server import CvatDouble

@@ -13,14 +13,13 @@ from typing import Any
 
 import httpx
 from cvat_sdk import models
-from cvat_sdk.core.client import Client
+from cvat_sdk.core.client import AccessTokenCredentials, Client, Config
 from cvat_sdk.core.proxies.tasks import ResourceType
 
-from cvat_bridge.cvat_api import CvatApi
-from cvat_bridge.grants import Grant, Purpose, sign
-from cvat_bridge.serving.cvat_tasks import connect
-from cvat_bridge.settings import Cvat
-from cvat_bridge.subject import Subject
+from cvat_client.api import CvatApi
+from cvat_client.grants import Grant, Purpose, sign
+from cvat_client.settings import Cvat
+from cvat_client.subject import Subject
 from tests.cvat_double.drawing import LABELS, drawn
 
 IMAGES = 6
@@ -31,18 +30,6 @@ ORIGIN = "https://cvat.example.org"
 ASKED = "CVAT_LIVE_URL and CVAT_LIVE_TOKEN name a running CVAT to test against; tests/live says how"
 NO_SESSION = "CVAT_LIVE_SESSION is not set: the cookie sessionid of somebody who sees what the token's account makes"
 NO_CALLBACK = "CVAT_LIVE_CALLBACK is not set: an address of this machine, http://host:port, that CVAT's webhooks reach"
-
-
-class LiveApi(CvatApi):
-    """The steps' client, which also makes what a test needs."""
-
-    def listed(self, path: str, params: Mapping[str, str | int]) -> list[dict[str, Any]]:
-        """The first objects of a list."""
-        return list(self._object("GET", path, {**params, "page_size": 100})["results"])
-
-    def send(self, method: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Change something; what CVAT answers."""
-        return self._object(method, path, None, body)
 
 
 @dataclass(frozen=True)
@@ -59,9 +46,9 @@ class LiveCvat:
     def settings(self) -> Cvat:
         return Cvat.model_validate({"url": self.url, "publicOrigin": ORIGIN, "organization": self.organization})
 
-    def api(self) -> LiveApi:
+    def api(self) -> CvatApi:
         """A client with the token."""
-        return LiveApi(self.settings, self.token)
+        return CvatApi(self.settings, self.token)
 
     def is_the_double(self) -> bool:
         """Whether this is tests/cvat_double, which makes tasks in its own way and removes none."""
@@ -72,7 +59,9 @@ class LiveCvat:
     @contextmanager
     def task(self, cache: Path) -> Iterator["LiveTask"]:
         """A task of drawn images with their boxes, which is deleted in the end."""
-        with connect(self.settings, self.token, cache / "sdk") as client:
+        with Client(self.url, config=Config(cache_dir=cache / "sdk"), check_server_version=False) as client:
+            client.login(AccessTokenCredentials(self.token))
+            client.organization_slug = self.organization or None
             double = self.is_the_double()
             number = self._ask_the_double() if double else self._make(client, cache / "images")
             try:

@@ -9,11 +9,11 @@ from typing import TypeVar
 import pytest
 
 from cvat_bridge.access import Access
-from cvat_bridge.answers import Refusal
-from cvat_bridge.cvat_questions import CvatQuestions, Session
-from cvat_bridge.grants import verify
-from cvat_bridge.metrics import Metrics
-from cvat_bridge.subject import Subject
+from cvat_bridge.http.problems import Refusal
+from cvat_client.connection import Session
+from cvat_client.grants import verify
+from cvat_client.questions import CvatQuestions
+from cvat_client.subject import Subject
 from tests.cvat_bridge import running_bridge
 from tests.cvat_bridge.running_bridge import OURS, Bridge, Browser, arguments, install, kubernetes, serving
 from tests.cvat_double.drawing import LABELS
@@ -29,7 +29,7 @@ def ask(live: LiveCvat, question: Callable[[Access], Awaitable[T]]) -> T:
     """Put a question to CVAT as the service does."""
 
     async def answer() -> T:
-        async with CvatQuestions(live.settings, Metrics()) as questions:
+        async with CvatQuestions(live.settings, list[str]().append) as questions:
             return await question(Access(questions))
 
     return asyncio.run(answer())

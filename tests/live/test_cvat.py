@@ -2,8 +2,8 @@
 
 import pytest
 
-from cvat_bridge.errors import CvatRefusedError, CvatTokenError
-from cvat_bridge.subject import Kind
+from cvat_client.errors import CvatRefusedError, CvatTokenError
+from cvat_client.subject import Kind
 from tests.cvat_double.drawing import LABELS
 from tests.live.live_cvat import IMAGES, LiveCvat, LiveTask
 

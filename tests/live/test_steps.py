@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from cvat_bridge.grants import Purpose
-from tests.cvat_bridge.model_stores import OUTPUT, write_run
+from cvat_client.grants import Purpose
 from tests.cvat_double.drawing import LABELS
 from tests.live.live_cvat import IMAGES, LiveTask
+from tests.model_server.model_stores import OUTPUT, write_run
 
 RUN = "cvat-train-live"
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from cvat_bridge.webhook_events import is_signed, read_event
+from cvat_bridge.webhooks.events import is_signed, read_event
 from tests.live.live_cvat import NAME, NO_CALLBACK, LiveCvat
 
 Arrived = tuple[bytes, str]

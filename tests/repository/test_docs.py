@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from cvat_bridge.settings import BridgeSettings, Cvat, parse_settings
+from cvat_client.settings import BridgeSettings, Cvat, parse_settings
 from run_config.parameters import BY_NAME
 from tests.charts.chart import CHART, rendered
 
@@ -235,8 +235,8 @@ def test_the_settings_of_the_bridge_are_shown_with_what_they_are_without():
 
 def test_the_sentences_of_the_page_about_cvat_are_said_by_the_program():
     """`…` stands for what differs; a sentence that goes over lines of code is read as one."""
-    folder = ROOT / "cvat_bridge"
-    files = [*folder.rglob("*.py"), *folder.rglob("*.js")]
+    folders = [ROOT / name for name in ("cvat_bridge", "cvat_client", "cvat_steps", "model_server")]
+    files = [path for folder in folders for path in folder.rglob("*") if path.suffix in (".py", ".js")]
     said = re.sub(r'"\s*f?"', "", "\n".join(path.read_text(encoding="utf-8") for path in files))
     page = (ROOT / "docs" / "cvat.md").read_text(encoding="utf-8")
     rows = page.partition("## Troubleshooting")[2].partition("\n## ")[0].splitlines()

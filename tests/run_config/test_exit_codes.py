@@ -3,6 +3,7 @@
 import importlib
 import pkgutil
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ import object_store.errors
 from run_config import exit_codes
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("run_config", "object_store", "data_prep", "detr_job", "evaluation", "workflows", "cvat_bridge")
+PACKAGES = tuple(
+    tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+)
 
 
 def families() -> set[type[Exception]]:

@@ -11,12 +11,12 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
-from cvat_bridge.answers import Refusal
 from cvat_bridge.cli import app as bridge_program
-from cvat_bridge.filling import Filling, fill_in
-from cvat_bridge.grants import Grant, Purpose, sign
-from cvat_bridge.offered import read_offered
-from cvat_bridge.subject import Subject
+from cvat_bridge.http.problems import Refusal
+from cvat_bridge.templates.catalog import read_offered
+from cvat_bridge.templates.fill_parameters import Filling, fill_in
+from cvat_client.grants import Grant, Purpose, sign
+from cvat_client.subject import Subject
 from data_prep.check import check
 from data_prep.cli import app as preparation_program
 from data_prep.errors import CheckError

@@ -24,7 +24,7 @@ app.kubernetes.io/instance: {{ .context.Release.Name | trunc 63 | trimSuffix "-"
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
-{{/* bridge.yaml, as cvat_bridge.settings reads it. */}}
+{{/* bridge.yaml, as cvat_client.settings reads it. */}}
 {{- define "detr-workflows.bridgeSettings" -}}
 {{- $bridge := .Values.cvatBridge -}}
 {{- $cvat := dict "url" ($bridge.cvat.url | trimSuffix "/") "publicOrigin" $bridge.cvat.publicOrigin "organization" $bridge.cvat.organization -}}

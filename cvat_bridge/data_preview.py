@@ -1,0 +1,295 @@
+"""What a run would be trained on, in numbers and plain words, before anybody waits for it.
+
+Read with the user's own session. Counts are those of CVAT's shapes: what the export makes of them is
+checked by the step `prepare`.
+"""
+
+import asyncio
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio.to_thread
+
+from cvat_bridge.access import Seen
+from cvat_bridge.http.schemas import DrawnClass, DrawnNote, DrawnSubject, DrawnTask
+from cvat_client.errors import CvatRefusedError, CvatUnavailableError
+from cvat_client.questions import CvatQuestions, whole_number
+from cvat_client.subject import Kind
+from run_config.wording import shortened
+
+log = logging.getLogger(__name__)
+
+FEW_BOXES = 100
+"""Under so many boxes altogether a model learns hardly anything."""
+
+FEW_OF_A_CLASS = 20
+MOST_TASKS_COUNTED = 30
+MOST_ANNOTATION_BYTES = 16 * 2**20
+COUNTING_S = 8.0
+"""Somebody waits for the form; and two such answers at a time is all that all users have."""
+
+_MOST_TASKS = 500
+_MOST_LABELS = 1000
+_AT_ONCE = 4
+
+_BOXES = frozenset({"rectangle", "polygon", "mask", "ellipse"})
+_DROPPED = {"points": "points", "polyline": "lines", "cuboid": "cuboids", "skeleton": "skeletons", "tag": "tags"}
+_COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
+
+
+@dataclass
+class Counted:
+    """Boxes of some tasks, by label id."""
+
+    boxes: Counter[int] = field(default_factory=Counter)
+    images_with_boxes: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A class as CVAT has it; the same name in several tasks is one class."""
+
+    id: int
+    name: str
+    color: str
+    type: str
+
+
+async def facts(cvat: CvatQuestions, seen: Seen, public_origin: str) -> DrawnSubject:
+    """The `subject` of the form. Raises CvatRefusedError and CvatUnavailableError."""
+    tasks, all_tasks = await _tasks(cvat, seen)
+    labels, counted = await asyncio.gather(_labels(cvat, seen), _counted(cvat, seen, tasks, all_tasks))
+    images = sum(whole_number(task.get("size")) for task in tasks)
+    boxes = _by_class(labels, counted)
+    total = None if counted is None else sum(counted.boxes.values())
+    unfinished = [one for task in tasks if (one := _unfinished(task)) is not None]
+    return {
+        "kind": seen.subject.kind.value,
+        "ids": list(seen.subject.ids),
+        "title": _title(seen),
+        "url": f"{public_origin.rstrip('/')}/{seen.subject.kind}s/{seen.subject.ids[0]}",
+        "images": images,
+        "boxes": total,
+        "classes": boxes,
+        "unfinished": unfinished,
+        "notes": notes(images, total, counted, boxes, unfinished, len(tasks), all_tasks),
+    }
+
+
+async def class_count(cvat: CvatQuestions, seen: Seen) -> int:
+    """How many classes an export has."""
+    return len({label.name for label in await _labels(cvat, seen)})
+
+
+async def _tasks(cvat: CvatQuestions, seen: Seen) -> tuple[list[Mapping[str, Any]], int]:
+    if seen.subject.kind is Kind.TASK:
+        return list(seen.things), len(seen.things)
+    query = {"project_id": seen.subject.ids[0]}
+    found, count = await cvat.listed("tasks", seen.who, query, most=_MOST_TASKS)
+    return list(found), count
+
+
+async def _labels(cvat: CvatQuestions, seen: Seen) -> list[Label]:
+    semaphore = asyncio.Semaphore(_AT_ONCE)
+
+    async def of(number: int) -> list[dict[str, Any]]:
+        async with semaphore:
+            query = {f"{seen.subject.kind}_id": number}
+            return (await cvat.listed("labels", seen.who, query, most=_MOST_LABELS))[0]
+
+    found = await asyncio.gather(*(of(number) for number in seen.subject.ids))
+    labels = {}
+    for tree in (one for some in found for one in some):
+        number = whole_number(tree.get("id"))
+        if number and tree.get("parent_id") is None:
+            color = str(tree.get("color") or "")
+            labels[number] = Label(
+                number,
+                str(tree.get("name") or ""),
+                color if _COLOUR.fullmatch(color) else "#808080",
+                str(tree.get("type") or "any"),
+            )
+    return list(labels.values())
+
+
+async def _counted(cvat: CvatQuestions, seen: Seen, tasks: list[Mapping[str, Any]], all_tasks: int) -> Counted | None:
+    """None where that takes too long, or CVAT does not give all of it: the rest of the form is of use without."""
+    if all_tasks > MOST_TASKS_COUNTED or len(tasks) > MOST_TASKS_COUNTED:
+        return None
+    total, whole = Counted(), True
+
+    async def add(task: Mapping[str, Any]) -> None:
+        number = whole_number(task.get("id"))
+        async with cvat.few:
+            path = f"tasks/{number}/annotations"
+            tree = await cvat.get(path, seen.who, most_bytes=MOST_ANNOTATION_BYTES // max(1, len(tasks)))
+            own = Counted()
+            await anyio.to_thread.run_sync(count_boxes, task, tree, own)
+            total.boxes.update(own.boxes)
+            total.dropped.update(own.dropped)
+            total.images_with_boxes += own.images_with_boxes
+
+    try:
+        # The first that fails ends the others: a part of the boxes is no count.
+        async with asyncio.timeout(COUNTING_S), asyncio.TaskGroup() as group:
+            for task in tasks:
+                group.create_task(add(task))
+    except* (CvatUnavailableError, TimeoutError) as errors:
+        log.info("boxes are not counted: %s", errors.exceptions[0], extra={"subject": str(seen.subject)})
+        whole = False
+    except* CvatRefusedError:
+        # A task of a project without a single image has no annotations to show.
+        whole = False
+    return total if whole else None
+
+
+def count_boxes(task: Mapping[str, Any], annotations: Mapping[str, Any], into: Counted) -> None:
+    """Add the boxes that an export of the task would have: shapes, and tracks on every frame that they are on."""
+    size, segment = whole_number(task.get("size")), whole_number(task.get("segment_size"))
+    spans: list[tuple[int, int]] = []
+    for shape in _mappings(annotations.get("shapes")):
+        kind, frame = str(shape.get("type")), whole_number(shape.get("frame"))
+        if kind in _BOXES:
+            into.boxes[whole_number(shape.get("label_id"))] += 1
+            spans.append((frame, frame + 1))
+        else:
+            into.dropped[_DROPPED.get(kind, "other shapes")] += 1
+    for track in _mappings(annotations.get("tracks")):
+        keys = sorted(_mappings(track.get("shapes")), key=lambda one: whole_number(one.get("frame")))
+        if not keys or str(keys[0].get("type")) not in _BOXES:
+            into.dropped["other tracks"] += 1
+            continue
+        covered = _covered(keys, size, segment)
+        into.boxes[whole_number(track.get("label_id"))] += _frames_in(covered)
+        spans += covered
+    into.dropped["tags"] += len(_mappings(annotations.get("tags")))
+    into.images_with_boxes += _frames_in(spans)
+
+
+def _covered(keys: list[Mapping[str, Any]], size: int, segment: int) -> list[tuple[int, int]]:
+    """The frames that a track is on, from and up to: each key frame to the next, the last to the end of its job."""
+    spans = []
+    for place, key in enumerate(keys):
+        start = whole_number(key.get("frame"))
+        if key.get("outside"):
+            continue
+        if place + 1 < len(keys):
+            end = whole_number(keys[place + 1].get("frame"))
+        else:
+            end = min(size, (start // segment + 1) * segment) if segment > 0 else size
+        spans.append((start, max(start + 1, min(end, size))))
+    return spans
+
+
+def _frames_in(spans: Iterable[tuple[int, int]]) -> int:
+    """How many frames lie in at least one of the spans. Only ends are looked at: a video has many frames."""
+    total, reached = 0, -1
+    for start, end in sorted(spans):
+        total += max(0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
+
+
+def _by_class(labels: Iterable[Label], counted: Counted | None) -> list[DrawnClass]:
+    by_name: dict[str, list[Label]] = {}
+    for label in labels:
+        by_name.setdefault(label.name, []).append(label)
+    return [
+        {
+            "name": name,
+            "color": same[0].color,
+            "boxes": (number := None if counted is None else sum(counted.boxes[label.id] for label in same)),
+            "warning": _warning(same, number),
+        }
+        for name, same in by_name.items()
+    ]
+
+
+def _warning(same: list[Label], boxes: int | None) -> str | None:
+    kinds = {label.type for label in same}
+    if kinds <= set(_DROPPED):
+        return f"This label is for {_DROPPED[same[0].type]}, and the model learns boxes only."
+    if boxes == 0:
+        return "No boxes: the model will never find this class."
+    if boxes is not None and boxes < FEW_OF_A_CLASS:
+        return f"Fewer than {FEW_OF_A_CLASS} boxes: the model will miss most of this class. 100 or more are better."
+    return None
+
+
+def _unfinished(task: Mapping[str, Any]) -> DrawnTask | None:
+    jobs = task.get("jobs")
+    jobs = jobs if isinstance(jobs, Mapping) else {}
+    count, completed = whole_number(jobs.get("count")), whole_number(jobs.get("completed"))
+    if completed >= count:
+        return None
+    return {
+        "id": whole_number(task.get("id")),
+        "name": str(task.get("name") or ""),
+        "jobs": count,
+        "completed": completed,
+    }
+
+
+def _title(seen: Seen) -> str:
+    name = str(seen.things[0].get("name") or f"{seen.subject.kind} {seen.subject.ids[0]}")
+    return shortened([name, *map(str, seen.things[1:])], 1)
+
+
+def notes(
+    images: int,
+    boxes: int | None,
+    counted: Counted | None,
+    classes: list[DrawnClass],
+    unfinished: list[DrawnTask],
+    tasks: int,
+    all_tasks: int,
+) -> list[DrawnNote]:
+    """What an annotator should know before the run starts, and what to do about it."""
+    found = []
+    if not images:
+        found.append(_warn("There are no images.", "Upload images to the task first."))
+    if boxes is None or counted is None:
+        found.append(
+            _tell("The boxes were not counted: that would take too long while you wait.", "The run checks them itself.")
+        )
+    elif boxes == 0:
+        found.append(_warn("There are no boxes, so there is nothing to learn.", "Draw boxes and save, then come back."))
+    elif boxes < FEW_BOXES:
+        advice = (
+            f"Draw boxes on more images until there are {FEW_BOXES} or more, best some of every class, from different "
+            "scenes. If a model of an earlier run knows these classes, start from it."
+        )
+        found.append(_warn(f"There are only {boxes} boxes. A model learns little from so few.", advice))
+    few = [one["name"] for one in classes if one["boxes"] is not None and 0 < one["boxes"] < FEW_OF_A_CLASS]
+    if few and boxes is not None and boxes >= FEW_BOXES:
+        text = f"{len(few)} of {len(classes)} classes have fewer than {FEW_OF_A_CLASS} boxes."
+        found.append(_warn(text, "Draw more of them, or the model will miss most of them."))
+    if counted is not None and boxes and images > counted.images_with_boxes and not unfinished:
+        empty = images - counted.images_with_boxes
+        advice = "The model learns that nothing is on them. Is that so?"
+        found.append(_tell(f"{empty} of {images} images have no box.", advice))
+    lost = [f"{number} {kind}" for kind, number in (counted.dropped if counted else Counter()).items() if number]
+    if lost:
+        found.append(
+            _tell(f"Not used: {', '.join(sorted(lost))}.", "The model learns boxes, polygons, masks, ellipses.")
+        )
+    if all_tasks > tasks:
+        found.append(_tell(f"Only {tasks} of {all_tasks} tasks are shown here.", "The run takes all of them."))
+    return found
+
+
+def _warn(text: str, advice: str) -> DrawnNote:
+    return {"level": "warning", "text": text, "advice": advice}
+
+
+def _tell(text: str, advice: str) -> DrawnNote:
+    return {"level": "info", "text": text, "advice": advice}
+
+
+def _mappings(value: object) -> list[Mapping[str, Any]]:
+    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []

@@ -1,0 +1,229 @@
+"""Runs as CVAT's users see them: state, progress, results and links, read from the workflow itself."""
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from cvat_bridge.http.schemas import DrawnRun, DrawnSetting, DrawnStep
+from cvat_bridge.runs import run_labels
+from cvat_bridge.runs.run_files import Ap
+from cvat_client.settings import BridgeSettings
+from cvat_client.subject import Subject
+from run_config.parameters import BY_NAME, TEMPLATES
+from workflows.cluster.run_status import RunStatus, Step, read_status
+from workflows.cluster.submission import ARGO_TEMPLATE_LABEL
+
+ROOT = "/training-bridge"
+_STATES = {
+    "": "pending",
+    "Pending": "pending",
+    "Running": "running",
+    "Succeeded": "succeeded",
+    "Failed": "failed",
+    "Error": "failed",
+    "Omitted": "skipped",
+    "Skipped": "skipped",
+}
+_NO_STEP = "exit handler"
+_WEIGHTS = {"export": 2, "prepare": 3, "train": 30, "annotate": 30}
+"""How much of a run a step is, beside one that takes seconds: what takes hours is what is waited for."""
+_MOST_SETTINGS = 12
+
+
+def page(subject: Subject, run: str = "") -> str:
+    """Address of the page of a subject, or of one of its runs, below CVAT's own."""
+    query = [(subject.kind.value, str(number)) for number in subject.ids]
+    return f"{ROOT}/?{urlencode(query + ([('run', run)] if run else []))}"
+
+
+def argo_link(settings: BridgeSettings, namespace: str, run: str) -> str | None:
+    """The run in Argo's own page."""
+    if not settings.links.argo:
+        return None
+    return f"{settings.links.argo.rstrip('/')}/workflows/{quote(namespace)}/{quote(run)}"
+
+
+def folder(workflow: Mapping[str, Any]) -> str | None:
+    """Where the run lies, a key below the store."""
+    prefix = argument(workflow, "cvat-output-path").strip("/")
+    parts = prefix.split("/")
+    if not prefix or any(part in ("", ".", "..") for part in parts):
+        return None
+    return f"{prefix}/{workflow['metadata']['name']}"
+
+
+def argument(workflow: Mapping[str, Any], name: str) -> str:
+    """A parameter that the run was started with; empty where it has none."""
+    for one in ((workflow.get("spec") or {}).get("arguments") or {}).get("parameters") or ():
+        if one.get("name") == name:
+            return str(one.get("value") or "")
+    return ""
+
+
+def template_of(workflow: Mapping[str, Any]) -> str:
+    """The template that the run was made from."""
+    return run_labels.label(workflow, ARGO_TEMPLATE_LABEL)
+
+
+class Run:
+    """One run."""
+
+    def __init__(self, workflow: Mapping[str, Any], subject: Subject) -> None:
+        self.workflow = workflow
+        self.subject = subject
+        self.name = str(workflow["metadata"]["name"])
+        self.status: RunStatus = read_status(workflow)
+        self._steps = _by_step(self.status)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more will happen."""
+        return self.status.finished
+
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody ended it, which is no fault."""
+        shut = (self.workflow.get("spec") or {}).get("shutdown")
+        return bool(shut) and self.status.phase in ("Failed", "Error")
+
+    def succeeded(self, step: str) -> bool:
+        """Whether a step of this name is through."""
+        found = self._steps.get(step)
+        return found is not None and found.phase == "Succeeded"
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether one of our own templates made it: the steps of others may have the same names, and leave others."""
+        return template_of(self.workflow) in TEMPLATES
+
+    def model(self, store: str) -> str | None:
+        """URL of the model that the run left, where that is one of ours."""
+        place = folder(self.workflow)
+        return f"{store}/{place}/model" if place and self.is_ours and self.succeeded("train") else None
+
+    @property
+    def has_report(self) -> bool:
+        """Whether there is a report to look at."""
+        return self.is_ours and self.succeeded("report") and folder(self.workflow) is not None
+
+    def drawn(
+        self, settings: BridgeSettings, namespace: str, store: str, ap: Ap | None, places: str, *, used: bool
+    ) -> DrawnRun:
+        """The run as the API gives it. `places`: what its model may be pinned for; `used`: it is the pinned one."""
+        metadata, status = self.workflow["metadata"], self.workflow.get("status") or {}
+        model = self.model(store)
+        report = f"{ROOT}/api/runs/{self.name}/report/" if self.has_report else None
+        return {
+            "name": self.name,
+            "template": template_of(self.workflow),
+            "title": run_labels.annotation(self.workflow, run_labels.TITLE) or template_of(self.workflow),
+            "state": "stopped" if self.stopped else _STATES.get(self.status.phase, "running"),
+            "message": self._message(),
+            "subject": {"kind": self.subject.kind.value, "ids": list(self.subject.ids)},
+            "settings": self.settings,
+            "user": run_labels.annotation(self.workflow, run_labels.USER_NAME),
+            "created": metadata.get("creationTimestamp"),
+            "started": status.get("startedAt"),
+            "finished": status.get("finishedAt"),
+            "progress": self._progress(),
+            "steps": self._drawn_steps(),
+            "ap": None if ap is None else {"value": ap.value, "step": ap.step},
+            "results": {name: " ".join(text.split())[:200] for name, text in self.status.results.items()},
+            "links": {
+                "argo": argo_link(settings, namespace, self.name),
+                "report": report,
+                "page": page(self.subject, self.name),
+            },
+            "model": None if model is None else {"url": model, "used": used, "place": places},
+            "may": {
+                "stop": settings.controls.stop and not self.finished,
+                "rerun": settings.controls.rerun and self.finished,
+                "use": model is not None and not used,
+                "release": model is not None and used,
+            },
+        }
+
+    def _message(self) -> str:
+        if self.status.phase not in ("Failed", "Error"):
+            return ""
+        if self.stopped:
+            return "The run was stopped."
+        failure = self.status.failure()
+        return (f"{failure.step}: {failure.sentence}" if failure.step else failure.sentence)[:2000]
+
+    @cached_property
+    def settings(self) -> list[DrawnSetting]:
+        """What was chosen that is not what everybody gets."""
+        try:
+            given = json.loads(run_labels.annotation(self.workflow, run_labels.FORM) or "{}")
+            chosen = [(str(name), " ".join(str(text).split())) for name, text in given.items()]
+        except (ValueError, RecursionError, AttributeError):
+            return []
+        ours = BY_NAME if self.is_ours else {}
+        different = [(name, text) for name, text in chosen if text and (name not in ours or text != ours[name].default)]
+        return [
+            {"title": ours[name].title if name in ours else name, "value": text[:80]}
+            for name, text in different[:_MOST_SETTINGS]
+        ]
+
+    def _progress(self) -> float | None:
+        """What part is done: the steps of the graph, and what they say of themselves. Argo counts those begun alone."""
+        if self.status.phase == "Succeeded":
+            return 1.0
+        weights = {name: _WEIGHTS.get(name, 1) for name in _planned(self.workflow)}
+        if not weights:
+            return None
+        done = sum(weight * self._part(name) for name, weight in weights.items())
+        return round(done / sum(weights.values()), 4)
+
+    def _part(self, name: str) -> float:
+        """How much of a step is done."""
+        step = self._steps.get(name)
+        if step is None or step.phase != "Running":
+            return float(step is not None and step.phase in ("Succeeded", "Skipped", "Omitted"))
+        done, _, total = step.progress.partition("/")
+        if not (done.isdigit() and total.isdigit()) or not 0 < int(total) < 10**12:
+            return 0.0
+        return min(1.0, int(done) / int(total))
+
+    def _drawn_steps(self) -> list[DrawnStep]:
+        drawn: list[DrawnStep] = []
+        for name in dict.fromkeys((*_planned(self.workflow), *self._steps)):
+            step = self._steps.get(name)
+            ended = self.stopped and step is not None and step.phase in ("Failed", "Error")
+            state = _STATES.get(step.phase, "running") if step else self._unbegun()
+            drawn.append(
+                {
+                    "name": name,
+                    "title": step.label if step else name,
+                    "state": "stopped" if ended else state,
+                    "progress": step.progress if step else "",
+                    "message": step.message[:2000] if step and not ended else "",
+                }
+            )
+        return drawn
+
+    def _unbegun(self) -> str:
+        return "skipped" if self.finished else "pending"
+
+
+def _by_step(status: RunStatus) -> dict[str, Step]:
+    """Name → the last attempt of each step."""
+    found: dict[str, Step] = {}
+    for step in status.steps():
+        name = step.label.partition(" (attempt ")[0]
+        if name != _NO_STEP:
+            found[name] = step
+    return found
+
+
+def _planned(workflow: Mapping[str, Any]) -> list[str]:
+    """The steps of the graph in their order: Argo keeps the template's text with the workflow."""
+    stored = (workflow.get("status") or {}).get("storedWorkflowTemplateSpec") or {}
+    spec = stored if stored.get("templates") else workflow.get("spec") or {}
+    for one in spec.get("templates") or ():
+        if one.get("name") == spec.get("entrypoint"):
+            return [str(task["name"]) for task in (one.get("dag") or {}).get("tasks") or ()]
+    return []

@@ -1,0 +1,264 @@
+"""Which runs a user sees, and what they may do with them: whoever may see every task of a run."""
+
+import asyncio
+import functools
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from cvat_bridge.access import Access, Seen
+from cvat_bridge.cluster import Cluster, unfinished
+from cvat_bridge.http.problems import NO_SUCH_RUN, Refusal
+from cvat_bridge.http.schemas import DrawnRun
+from cvat_bridge.runs import run_labels, run_state
+from cvat_bridge.runs.run_files import Pin, Place, ReportFile, RunFiles
+from cvat_bridge.runs.run_state import Run
+from cvat_bridge.runs.submit_run import Started, Submitter, Wanted
+from cvat_bridge.templates.catalog import Fill, Offered
+from cvat_client.connection import Session
+from cvat_client.questions import whole_number
+from cvat_client.settings import BridgeSettings
+from cvat_client.subject import Kind, Subject
+from object_store import StoreError
+
+log = logging.getLogger(__name__)
+
+MOST_RUNS = 50
+MOST_SUBJECTS = 100
+"""Of other subjects than the one that is looked at, whom CVAT is asked about for one page."""
+
+MOST_MODELS = 20
+MOST_READ = 500
+_READ_S = 60.0
+_MOST_LISTS = 10
+
+
+class RunViews:
+    """Runs, with CVAT's word on who sees them."""
+
+    def __init__(
+        self, settings: BridgeSettings, access: Access, cluster: Cluster, files: RunFiles, submitter: Submitter
+    ) -> None:
+        self._settings = settings
+        self._access = access
+        self._cluster = cluster
+        self._files = files
+        self._submitter = submitter
+        self._read: dict[str, tuple[float, str, Run]] = {}
+
+    async def listed(self, session: Session, seen: Seen) -> list[DrawnRun]:
+        """The runs of a subject, newest first."""
+        labels = [run_labels.subject_label(seen.subject)]
+        if seen.subject.kind is Kind.TASK:
+            labels = [run_labels.task_label(number) for number in seen.subject.ids[:_MOST_LISTS]]
+        found = await self._visible(session, seen, labels, lambda _: True, most=MOST_RUNS)
+        return list(await asyncio.gather(*(self._drawn(run, places_of(seen)) for run in found)))
+
+    async def one(self, session: Session, name: str) -> tuple[Run, Seen]:
+        """A run that the user may see. Refusal 404: there is none, or it is not theirs."""
+        await self._access.user(session)
+        workflow = await self._cluster.run(name)
+        subject = run_labels.subject_of(workflow) if workflow else None
+        if workflow is None or subject is None:
+            raise Refusal(404, NO_SUCH_RUN)
+        try:
+            seen = await self._access.see(session, subject)
+        except Refusal as refusal:
+            if refusal.status == 403:
+                raise Refusal(404, NO_SUCH_RUN) from refusal
+            raise
+        return self._run(workflow, subject), seen
+
+    async def drawn(self, session: Session, name: str) -> DrawnRun:
+        """One run."""
+        run, seen = await self.one(session, name)
+        return await self._drawn(run, places_of(seen))
+
+    async def stop(self, session: Session, name: str) -> DrawnRun:
+        """Stop a run. Refusal 403: this installation lets nobody; 409: it has ended."""
+        if not self._settings.controls.stop:
+            raise Refusal(403, "Runs are not stopped from here in this installation; ask who runs it.")
+        run, _ = await self.one(session, name)
+        if run.finished:
+            raise Refusal(409, f"{name} has ended already.")
+        await self._cluster.stop(name)
+        return await self.drawn(session, name)
+
+    async def rerun(self, session: Session, name: str) -> Started:
+        """Start the same once more, with a permission of the user who clicks."""
+        if not self._settings.controls.rerun:
+            raise Refusal(403, "Runs are not started again from here in this installation; ask who runs it.")
+        run, seen = await self.one(session, name)
+        if not run.finished:
+            raise Refusal(409, f"{name} has not ended yet.")
+        again = await self._again(run)
+        return await self._submitter.submit(seen, again)
+
+    async def _again(self, run: Run) -> Wanted:
+        """The same wish for as long as its run goes on: two clicks are one."""
+        form = run_labels.annotation(run.workflow, run_labels.FORM)
+        try:
+            given = {str(key): str(value) for key, value in json.loads(form or "{}").items()}
+        except (ValueError, RecursionError, AttributeError) as error:
+            raise Refusal(409, f"What {run.name} was started with cannot be read; use the form.") from error
+        others = await self._cluster.fresh_runs(run_labels.subject_label(run.subject))
+        ended = sum(
+            run_labels.annotation(one, run_labels.RERUN_OF) == run.name and not unfinished(one) for one in others
+        )
+        request = f"rerun {run.name} {ended}"
+        return Wanted(run_state.template_of(run.workflow), given, request, {}, {run_labels.RERUN_OF: run.name})
+
+    async def use_model(self, session: Session, name: str) -> DrawnRun:
+        """Pin the run's model for its project, or for its task where that has none."""
+        run, seen = await self.one(session, name)
+        model = run.model(self._files.url)
+        if model is None:
+            raise Refusal(409, f"{name} has left no model, or not yet.")
+        places = await self._own_places(session, seen)
+        for place in places:
+            await self._files.set_pin(place, Pin(model, name))
+        return await self._drawn(run, places)
+
+    async def release_model(self, session: Session, name: str) -> DrawnRun:
+        """Let the newest model be used again where this run's was pinned."""
+        run, seen = await self.one(session, name)
+        places = await self._own_places(session, seen)
+        for place in places:
+            pin = await self._files.pin(place)
+            if pin is not None and pin.model == run.model(self._files.url):
+                await self._files.clear_pin(place)
+        return await self._drawn(run, places)
+
+    async def _own_places(self, session: Session, seen: Seen) -> list[Place]:
+        """What the user chooses a model for. Refusal 403: it is for more than they may see."""
+        places = places_of(seen)
+        for place in places:
+            # Who may see one task of a project does not choose the model of all the others.
+            whole = place.kind != Kind.PROJECT or await self._access.may_see(session, Subject.project(place.number))
+            if not whole:
+                text = "The model is for the whole project, which you may not see: ask its owner to choose it."
+                raise Refusal(403, text)
+        return places
+
+    async def report(self, session: Session, name: str) -> ReportFile:
+        """The run's report. Refusal 404: it has none yet."""
+        run, _ = await self.one(session, name)
+        place = run_state.folder(run.workflow)
+        found = await self._files.report(place) if place and run.has_report else None
+        if found is None:
+            raise Refusal(404, "This run has no report, or not yet.")
+        return found
+
+    async def models(
+        self, session: Session, seen: Seen, offered: Sequence[Offered]
+    ) -> dict[str, list[tuple[str, str]]]:
+        """Template → models to start from or to annotate with: (value, title), newest first."""
+        labels = [
+            run_labels.subject_label(seen.subject),
+            *(run_labels.project_label(one) for one in sorted(seen.projects())),
+        ]
+        models: dict[str, list[tuple[str, str]]] = {}
+        ours: list[tuple[str, str]] | None = None
+        for one in offered:
+            if not any(one.filled(fill) for fill in (Fill.FINETUNE, Fill.MODEL)):
+                continue
+            if one.template.ours and ours is not None:
+                models[one.name] = ours  # all of ours take the models of each other
+                continue
+            left = self._model_of_ours if one.template.ours else functools.partial(self._folder_of, one.name)
+            found = await self._visible(session, seen, labels, left, most=MOST_MODELS)
+            models[one.name] = [(value, self._called(run)) for run in found if (value := left(run))]
+            ours = models[one.name] if one.template.ours else ours
+        return models
+
+    def _model_of_ours(self, run: Run) -> str | None:
+        return run.model(self._files.url) if run.finished else None
+
+    @staticmethod
+    def _folder_of(template: str, run: Run) -> str | None:
+        """The whole folder: where in it the model lies, only a template of somebody else itself knows."""
+        is_theirs = run_state.template_of(run.workflow) == template and run.status.phase == "Succeeded"
+        return run_state.folder(run.workflow) if is_theirs else None
+
+    @staticmethod
+    def _called(run: Run) -> str:
+        ap = run.status.results.get("ap", "")
+        day = str(run.workflow["metadata"].get("creationTimestamp") or "")[:10]
+        return ", ".join(part for part in (run.name, f"AP {ap[:10]}" if ap else "", day) if part)
+
+    async def _visible(
+        self,
+        session: Session,
+        seen: Seen,
+        labels: Iterable[Mapping[str, str]],
+        wanted: Callable[[Run], object],
+        *,
+        most: int,
+    ) -> list[Run]:
+        """The newest runs that are wanted and that the user may see: newer ones of another kind hide none."""
+        lists = await asyncio.gather(*(self._cluster.runs(one) for one in labels))
+        trees = {str(one["metadata"]["name"]): one for some in lists for one in some}
+        newest = sorted(trees.values(), key=lambda one: str(one["metadata"].get("creationTimestamp")), reverse=True)
+        about = [(one, subject) for one in newest if (subject := run_labels.subject_of(one)) is not None]
+        sees = {seen.subject: True}
+        found: list[Run] = []
+        for start in range(0, len(about), MOST_RUNS):
+            part = [
+                run for tree, subject in about[start : start + MOST_RUNS] if wanted(run := self._run(tree, subject))
+            ]
+            asked = [one for one in dict.fromkeys(run.subject for run in part) if one not in sees]
+            asked = asked[: MOST_SUBJECTS + 1 - len(sees)]
+            answers = await asyncio.gather(*(self._access.may_see(session, subject) for subject in asked))
+            sees |= zip(asked, answers, strict=True)
+            found += [run for run in part if sees.get(run.subject)]
+            if len(found) >= most:
+                break
+            # Other pages are answered in between: many runs are much to read.
+            await asyncio.sleep(0)
+        return found[:most]
+
+    def _run(self, workflow: Mapping[str, Any], subject: Subject) -> Run:
+        """The run, read once for each version that Kubernetes has of it: many pages look at the same."""
+        metadata = workflow["metadata"]
+        uid, version = str(metadata.get("uid")), str(metadata.get("resourceVersion") or "")
+        if not version:
+            return Run(workflow, subject)
+        _, read, run = self._read.pop(uid, (0.0, "", None))
+        if run is None or read != version:
+            run = Run(workflow, subject)
+        now = time.monotonic()
+        self._read[uid] = (now, version, run)
+        # The first is the one that nobody has looked at for the longest time.
+        while len(self._read) > MOST_READ or next(iter(self._read.values()))[0] < now - _READ_S:
+            del self._read[next(iter(self._read))]
+        return run
+
+    async def _drawn(self, run: Run, places: Sequence[Place]) -> DrawnRun:
+        model, place = run.model(self._files.url), run_state.folder(run.workflow)
+        ap, used = None, False
+        try:
+            if place and "ap" not in run.status.results and run.status.phase:
+                ap = await self._files.ap_so_far(place)
+            if model and places:
+                pins = await asyncio.gather(*(self._files.pin(one) for one in places))
+                used = all(pin is not None and pin.model == model for pin in pins)
+        except StoreError as error:
+            # A store that is away hides two numbers, and not the run.
+            log.warning("the store was not read for a run", extra={"run": run.name, "reason": type(error).__name__})
+        about = ", ".join(f"{one.kind} {one.number}" for one in places)
+        return run.drawn(self._settings, self._cluster.namespace, self._files.url, ap, about, used=used)
+
+
+def places_of(seen: Seen) -> list[Place]:
+    """For what a model of this subject would be pinned."""
+    if seen.subject.kind is Kind.PROJECT:
+        return [Place(Kind.PROJECT.value, number) for number in seen.subject.ids]
+    places = dict.fromkeys(
+        Place(Kind.PROJECT.value, project)
+        if (project := whole_number(task.get("project_id"))) > 0
+        else Place(Kind.TASK.value, number)
+        for number, task in zip(seen.subject.ids, seen.things, strict=True)
+    )
+    return list(places)

@@ -1,0 +1,165 @@
+"""Starting a run: the same request twice is one run, and a user has so many at a time."""
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cvat_bridge.access import Access, Seen
+from cvat_bridge.cluster import Cluster
+from cvat_bridge.data_preview import class_count
+from cvat_bridge.http.problems import Refusal
+from cvat_bridge.http.request_limits import Pace
+from cvat_bridge.metrics import Metrics
+from cvat_bridge.runs import run_labels
+from cvat_bridge.templates import third_party
+from cvat_bridge.templates.catalog import Fill, Offered
+from cvat_bridge.templates.fill_parameters import Filling, fill_in
+from cvat_client import grants
+from cvat_client.connection import Session
+from cvat_client.questions import CvatQuestions
+from cvat_client.settings import BridgeSettings
+from run_config.argo_text import without_tags
+from run_config.installation import Installation
+from workflows.cluster.errors import AlreadyThereError
+from workflows.cluster.submission import SUBMISSION, workflow
+
+NOBODY = 0
+"""The user of runs that no click started."""
+
+_LOCKS = 256
+QUEUE_S = 24 * 3600
+"""A grant to annotate is first looked at when there is a GPU, which may take so long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What somebody asks for. `request`: the same for the same click."""
+
+    template: str
+    given: Mapping[str, str]
+    request: str
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A run that the cluster has; `new`: since now."""
+
+    workflow: Mapping[str, Any]
+    new: bool
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return str(self.workflow["metadata"]["name"])
+
+
+def clicked(template: str, given: Mapping[str, str], request: str) -> Wanted:
+    """What a form asks for."""
+    return Wanted(template, given, request, {}, {})
+
+
+class Submitter:
+    """Creates runs."""
+
+    def __init__(
+        self,
+        settings: BridgeSettings,
+        installation: Installation,
+        key: bytes,
+        cvat: CvatQuestions,
+        access: Access,
+        cluster: Cluster,
+        metrics: Metrics,
+    ) -> None:
+        self._settings = settings
+        self._installation = installation
+        self._key = key
+        self._cvat = cvat
+        self._access = access
+        self._cluster = cluster
+        self._metrics = metrics
+        self._pace = Pace(settings.limits.submissions_per_minute)
+        # Two clicks of one user are taken one after the other, so that both are counted.
+        self._locks = tuple(asyncio.Lock() for _ in range(_LOCKS))
+
+    async def submit(self, seen: Seen, wanted: Wanted) -> Started:
+        """Start a run, or find the one of the same request. Refusal: 403 (may not export), 409, 422, 429, 503."""
+        try:
+            started = await self._submit(seen, wanted)
+        except Refusal:
+            self._metrics.submissions.labels("refused").inc()
+            raise
+        self._metrics.submissions.labels("created" if started.new else "again").inc()
+        return started
+
+    async def _submit(self, seen: Seen, wanted: Wanted) -> Started:
+        # Every template takes images out of CVAT. A run that an event starts has the service account's own right.
+        if isinstance(seen.who, Session):
+            await self._access.require_export(seen.who, seen.subject)
+        offered = await self._cluster.template(wanted.template)
+        if offered is None:
+            raise Refusal(422, "This workflow is not offered any more. Load the form again.")
+        name = run_labels.run_name(offered.name, self._key, str(seen.user.id), str(seen.subject), wanted.request)
+        async with self._locks[seen.user.id % _LOCKS]:
+            body = await self._body(seen, wanted, offered, name)
+            found = await self._cluster.fresh(name)
+            if found is None:
+                await self._require_room(seen)
+            try:
+                await self._cluster.create(body)
+            except AlreadyThereError as error:
+                raise Refusal(
+                    409, f"This form was sent before, with other values, as {name}. Load it again to start another run."
+                ) from error
+        return Started(found or body, found is None)
+
+    async def _body(self, seen: Seen, wanted: Wanted, offered: Offered, name: str) -> dict[str, Any]:
+        purpose, lifetime_s = grants.Purpose.EXPORT, self._settings.grants.lifetime_s
+        if offered.filled(Fill.MODEL) is not None:
+            purpose, lifetime_s = grants.Purpose.ANNOTATE, max(lifetime_s, QUEUE_S)
+        grant = grants.Grant(seen.subject, seen.user.name, int(time.time()) + lifetime_s, purpose)
+        filling = Filling(
+            subject=seen.subject,
+            grant=grants.sign(grant, self._key),
+            run=name,
+            installation=self._installation,
+            exports_prefix=self._settings.exports.prefix,
+            pools=await self._cluster.pools(),
+            classes=await class_count(self._cvat, seen) if offered.filled(Fill.CLASSES) else None,
+            namespace=self._cluster.namespace,
+        )
+        texts = fill_in(offered, wanted.given, filling)
+        labels = {**run_labels.labels(seen.subject, seen.projects(), seen.user.id), **wanted.labels}
+        content = json.dumps([str(seen.subject), offered.name, sorted(wanted.given.items())])
+        annotations = {
+            **run_labels.annotations(seen.subject, seen.user.name, offered.title, wanted.given),
+            SUBMISSION: hashlib.sha256(content.encode()).hexdigest()[:32],
+            **wanted.annotations,
+        }
+        # A template of somebody else may paste annotations, and names come from CVAT.
+        annotations = {key: without_tags(text) for key, text in annotations.items()}
+        if offered.exports_itself or offered.filled(Fill.DATASET) is None:
+            return workflow(offered.template, texts, name, labels, annotations)
+        return third_party.workflow_around(offered, texts, filling, labels, annotations)
+
+    async def _require_room(self, seen: Seen) -> None:
+        """Refuse what is more than one user may have, or all events together."""
+        if seen.user.id == NOBODY:
+            most = self._settings.limits.runs_of_events
+            if len(await self._cluster.running_of(NOBODY)) >= most:
+                raise Refusal(409, f"{most} runs that events started are not finished, and no more are allowed.")
+            return
+        self._pace.require(seen.user.id)
+        most = self._settings.limits.runs_per_user
+        running = await self._cluster.running_of(seen.user.id)
+        if len(running) >= most:
+            names = ", ".join(sorted(str(one["metadata"]["name"]) for one in running)[:5])
+            raise Refusal(
+                409, f"You have {len(running)} runs that are not finished ({names}), and {most} are allowed at a time."
+            )

@@ -1,1 +1,0 @@
-"""The way back: trained models as CVAT's automatic annotation, and as a step that annotates tasks."""

@@ -1,0 +1,227 @@
+"""The workflow templates that CVAT's users are offered, and what each of their parameters is.
+
+Of ours and of whoever writes the same annotation everything is known. Of others there are names, values,
+choices and descriptions; Onepanel's names say what is filled in, and its further keys are read where a
+cluster keeps them.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from cvat_bridge.runs.run_labels import USED_BY
+from run_config.parameter_forms import ANNOTATION, FORM_VERSION
+from run_config.parameters import Parameter, Role, Type, Visibility
+from workflows.cluster.templates import Argument, Template, read_template
+
+TITLE = "workflows.argoproj.io/title"
+DESCRIPTION = "workflows.argoproj.io/description"
+
+
+class Fill(StrEnum):
+    """What the bridge fills in, or offers choices for."""
+
+    DATASET = "dataset"
+    OUTPUT = "output"
+    STORE = "store"
+    SUBJECT = "subject"
+    GRANT = "grant"
+    CLASSES = "num-classes"
+    FORMAT = "dump-format"
+    FINETUNE = "finetune-checkpoint"
+    MODEL = "model-folder"
+    POOL = "node-pool"
+
+
+BY_NAME: Mapping[str, Fill] = {
+    "cvat-annotation-path": Fill.DATASET,
+    "cvat-output-path": Fill.OUTPUT,
+    "cvat-finetune-checkpoint": Fill.FINETUNE,
+    "cvat-num-classes": Fill.CLASSES,
+    "dump-format": Fill.FORMAT,
+    "sys-node-pool": Fill.POOL,
+    "cvat-subject": Fill.SUBJECT,
+    "cvat-grant": Fill.GRANT,
+}
+"""Onepanel's names, which templates of others have, and two of ours."""
+
+NOT_ASKED = frozenset({Fill.DATASET, Fill.OUTPUT, Fill.STORE, Fill.SUBJECT, Fill.GRANT, Fill.CLASSES, Fill.FORMAT})
+_HIDDEN = ("private", "internal", "protected", "hidden")
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A parameter of a template, as a form needs it."""
+
+    parameter: Parameter
+    fill: Fill | None
+    asked: bool
+    """Whether a person is asked; else the bridge, or the template's own default, fills it."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the template."""
+        return self.parameter.name
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """A template that is offered."""
+
+    template: Template
+    tree: Mapping[str, Any]
+    title: str
+    description: str
+    fields: tuple[Field, ...]
+
+    @property
+    def name(self) -> str:
+        """The template's name."""
+        return self.template.name
+
+    def filled(self, fill: Fill) -> Field | None:
+        """The parameter of that meaning."""
+        return next((one for one in self.fields if one.fill is fill), None)
+
+    @property
+    def looks_below_the_namespace(self) -> bool:
+        """Whether its artifacts have the namespace before the path of the data, as Onepanel's templates have."""
+        field = self.filled(Fill.DATASET)
+        keys = re.findall(r"{{([^{}]+)}}/{{([^{}]+)}}", json.dumps(self.tree.get("spec") or {}))
+        wanted = ("workflow.namespace", f"workflow.parameters.{field.name}") if field else None
+        return wanted in {(first.strip(), second.strip()) for first, second in keys}
+
+    @property
+    def exports_itself(self) -> bool:
+        """Whether the template asks CVAT itself; one of others has its export made before it."""
+        return self.filled(Fill.SUBJECT) is not None
+
+
+def _texts(value: object) -> object:
+    return tuple(str(one) for one in value) if isinstance(value, list) else value
+
+
+class _Entry(BaseModel):
+    """A parameter of the annotation."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: str
+    title: str = ""
+    help: str = ""
+    group: str = ""
+    type: str = Type.TEXT.value
+    visibility: str = Visibility.ANNOTATOR.value
+    required: bool = False
+    default: str | None = None
+    role: str | None = None
+    minimum: float | None = None
+    exclusiveMinimum: float | None = None  # noqa: N815 - the form's key
+    maximum: float | None = None
+    choices: Annotated[tuple[str, ...], BeforeValidator(_texts)] = ()
+
+
+class _Form(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    version: int
+    parameters: tuple[_Entry, ...]
+
+
+def read_offered(tree: Mapping[str, Any]) -> Offered | None:
+    """The template as it is offered; None where it is not for CVAT."""
+    metadata = tree["metadata"]
+    labels = metadata.get("labels") or {}
+    if any(labels.get(key) != value for key, value in USED_BY.items()):
+        return None
+    template = read_template(tree)
+    annotations = metadata.get("annotations") or {}
+    form = _form(annotations.get(ANNOTATION))
+    raw = {
+        str(one.get("name")): one for one in ((tree.get("spec") or {}).get("arguments") or {}).get("parameters") or ()
+    }
+    entries = {one.name: one for one in form.parameters} if form else {}
+    # In the form's order, and then what only the template has.
+    names = [name for name in entries if name in template.arguments]
+    names += [name for name in template.arguments if name not in entries]
+    fields = tuple(_field(template.arguments[name], entries.get(name), raw[name], form is not None) for name in names)
+    offered = Offered(
+        template=template,
+        tree=tree,
+        title=str(annotations.get(TITLE) or template.name),
+        description=str(annotations.get(DESCRIPTION) or ""),
+        fields=fields,
+    )
+    # Of ours those that start from an export have a twin that starts from CVAT.
+    return None if template.ours and not offered.exports_itself else offered
+
+
+def _form(text: str | None) -> _Form | None:
+    try:
+        form = _Form.model_validate(json.loads(text or "null"))
+    except (ValueError, RecursionError, ValidationError):
+        return None
+    return form if form.version == FORM_VERSION else None
+
+
+def _field(argument: Argument, entry: _Entry | None, raw: Mapping[str, Any], has_form: bool) -> Field:
+    if entry is not None:
+        fill = Fill(entry.role) if entry.role in set(Fill) else BY_NAME.get(entry.name)
+        parameter = _from_form(entry)
+    else:
+        fill = BY_NAME.get(argument.name)
+        parameter = _from_template(argument, raw)
+        if has_form:
+            parameter = replace(parameter, visibility=Visibility.EXPERT)
+    # What the platform engineer narrowed in the template wins over what its author wrote.
+    default = argument.default if argument.default is not None else (None if not argument.from_cluster else "")
+    choices = argument.choices or parameter.choices
+    if argument.choices and parameter.type is Type.TEXT:
+        parameter = replace(parameter, type=Type.CHOICE)
+    if fill is Fill.POOL:
+        parameter = replace(parameter, type=Type.NODE_POOL)
+    parameter = replace(parameter, default=default, choices=choices, role=_role(fill), file_suffixes=())
+    asked = parameter.visibility is not Visibility.HIDDEN and fill not in NOT_ASKED
+    return Field(parameter, fill, asked)
+
+
+def _role(fill: Fill | None) -> Role | None:
+    return Role(fill.value) if fill is not None and fill.value in set(Role) else None
+
+
+def _from_form(entry: _Entry) -> Parameter:
+    return Parameter(
+        name=entry.name,
+        title=entry.title or entry.name,
+        help=entry.help,
+        group=entry.group or "Settings",
+        type=Type(entry.type) if entry.type in set(Type) else Type.TEXT,
+        default=entry.default,
+        visibility=Visibility(entry.visibility) if entry.visibility in set(Visibility) else Visibility.ANNOTATOR,
+        minimum=entry.minimum if entry.exclusiveMinimum is None else entry.exclusiveMinimum,
+        maximum=entry.maximum,
+        above_minimum=entry.exclusiveMinimum is not None,
+        choices=entry.choices,
+    )
+
+
+def _from_template(argument: Argument, raw: Mapping[str, Any]) -> Parameter:
+    kind = str(raw.get("type") or "")
+    options = [one for one in raw.get("options") or () if isinstance(one, Mapping)]
+    chosen = argument.choices or tuple(str(one.get("value")) for one in options)
+    hidden = kind == "hidden" or str(raw.get("visibility") or "") in _HIDDEN
+    type_ = Type.CHOICE if chosen else Type.NUMBER if kind == "input.number" else Type.TEXT
+    return Parameter(
+        name=argument.name,
+        title=str(raw.get("displayName") or argument.name),
+        help=str(raw.get("description") or raw.get("hint") or ""),
+        group="Settings",
+        type=type_,
+        visibility=Visibility.HIDDEN if hidden else Visibility.ANNOTATOR,
+        choices=chosen,
+    )

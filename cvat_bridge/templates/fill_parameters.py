@@ -1,0 +1,208 @@
+"""From what a person chose to every parameter of a template, checked: nothing here talks to anybody."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from urllib.parse import unquote
+
+from cvat_bridge.cluster import PoolChoice
+from cvat_bridge.http.problems import Complaint, Refusal
+from cvat_bridge.templates.catalog import Field, Fill, Offered
+from cvat_bridge.templates.export_formats import NO_LONGER, export_format
+from cvat_bridge.templates.form import default_pool, is_shown, pool_names
+from cvat_client.subject import Subject
+from run_config.errors import ConfigError
+from run_config.installation import Installation
+from run_config.job_places import places_in_overrides
+from run_config.locations import overlaps, resolve
+from run_config.parameters import Parameter, Type, lines, parse_value, split_overrides
+from workflows.cluster import submission
+
+OUTPUT = "workflow-data/output"
+OVERRIDES = "overrides"
+"""The parameter whose text sets keys of the job's configuration."""
+
+LONGEST_VALUE = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """What the bridge knows when it fills a template in."""
+
+    subject: Subject
+    grant: str
+    run: str
+    installation: Installation
+    exports_prefix: str
+    pools: Sequence[PoolChoice]
+    classes: int | None = None
+    namespace: str = ""
+
+    @property
+    def into(self) -> str:
+        """The key below the store where the export for a template of somebody else is unpacked."""
+        return f"{self.exports_prefix}/{self.subject.kind}-{self.subject.ids[0]}/{self.run}/dataset"
+
+    def bucket_key(self, key: str) -> str:
+        """The key in the bucket of a key below the store: what artifacts of others are named by."""
+        prefix = self.installation.store.partition("://")[2].partition("/")[2]
+        return f"{prefix.strip('/')}/{key}" if prefix.strip("/") else key
+
+    def dataset_for(self, offered: Offered) -> str:
+        """What a template of somebody else is told of the export: a key in the bucket.
+
+        Onepanel's templates put the namespace before it; they are told the rest. Refusal 422: the store does not
+        lie below the namespace's name, so that such a template would look where nothing is.
+        """
+        key = self.bucket_key(self.into)
+        if not offered.looks_below_the_namespace:
+            return key
+        if not key.startswith(f"{self.namespace}/"):
+            text = (
+                f"This template reads its data below {self.namespace}/ in the bucket, and the store is "
+                f"{self.installation.store}: tell who runs this installation (docs/cvat.md, templates of others)."
+            )
+            raise Refusal(422, Complaint(text))
+        return key.removeprefix(f"{self.namespace}/")
+
+
+def fill_in(offered: Offered, given: Mapping[str, str], filling: Filling) -> dict[str, str]:
+    """Name → text of every parameter. Refusal 422: a sentence for each mistake."""
+    given = {**_chosen_pool(offered, filling), **given}
+    complaints = _check(offered, given, filling)
+    if complaints:
+        raise Refusal(422, *complaints)
+    texts: dict[str, str] = {}
+    for field in offered.fields:
+        text = given.get(field.name) if is_shown(field, offered, filling.pools) else None
+        filled = _filled(field, offered, text, filling)
+        if filled is not None:
+            texts[field.name] = filled
+    if offered.template.ours:
+        _require_gpus(texts, offered, filling)
+    try:
+        return submission.arguments(offered.template, texts, filling.installation, typed_here=False)
+    except ConfigError as error:
+        shown = {field.name for field in offered.fields if is_shown(field, offered, filling.pools)}
+        raise Refusal(422, *(_complaint(line, shown) for line in str(error).splitlines())) from error
+
+
+def _require_gpus(texts: Mapping[str, str], offered: Offered, filling: Filling) -> None:
+    """Said here, before a run waits for its first step. Refusal 422: a GPU is wanted where there is none."""
+    pools = {pool.name: pool for pool in filling.installation.node_pools}
+    pool = pools.get(texts.get("sys-node-pool", ""))
+    default = next((field.parameter.default for field in offered.fields if field.name == "device"), None)
+    if pool is None or pool.gpu_count or texts.get("device", default) != "cuda":
+        return
+    others = [one.title or one.name for one in pools.values() if one.gpu_count]
+    instead = f"Choose {' or '.join(others)} there, or cpu here." if others else "Choose cpu here."
+    raise Refusal(422, Complaint(f"The node pool {pool.title or pool.name} has no GPU. {instead}", "device"))
+
+
+def _chosen_pool(offered: Offered, filling: Filling) -> dict[str, str]:
+    """Where nobody chooses: an event has no form."""
+    field = offered.filled(Fill.POOL)
+    return {field.name: default_pool(field, filling.pools)} if field and field.asked and filling.pools else {}
+
+
+def _check(offered: Offered, given: Mapping[str, str], filling: Filling) -> list[Complaint]:
+    """What can be said of each value alone."""
+    shown = {field.name: field for field in offered.fields if is_shown(field, offered, filling.pools)}
+    complaints = [
+        Complaint(f"{name[:60]!r} is not asked for here; load the form again.") for name in given if name not in shown
+    ]
+    for name, field in shown.items():
+        text = given.get(name, field.parameter.default or "")
+        if len(text) > LONGEST_VALUE:
+            complaints.append(Complaint(f"{name} has more than {LONGEST_VALUE} characters.", name))
+            continue
+        if field.fill is Fill.POOL and filling.pools:
+            names = [pool.value for pool in pool_names(field, filling.pools)]
+            if text not in names:
+                complaints.append(Complaint(f"{name} must be one of {', '.join(names)}, not {text[:80]!r}.", name))
+            continue
+        try:
+            parse_value(_checked_as(field, offered), text)
+            _require_no_export(field, offered, text, filling)
+        except ConfigError as error:
+            complaints.append(Complaint(str(error).replace(" , not", ", not"), name))
+    old_format = offered.filled(Fill.FORMAT)
+    if not offered.exports_itself and old_format and export_format(old_format.parameter.default or "") is None:
+        complaints.append(Complaint(NO_LONGER.format(old_format.parameter.default)))
+    if _needs_export(offered) and len(filling.subject.ids) > 1:
+        complaints.append(Complaint("This template takes one task, or one project, at a time."))
+    return complaints
+
+
+def _checked_as(field: Field, offered: Offered) -> Parameter:
+    """A pool or place of another's template is any text: it has rules of its own."""
+    kind = field.parameter.type
+    if kind is Type.NODE_POOL and not offered.template.ours:
+        kind = Type.CHOICE if field.parameter.choices else Type.TEXT
+    return replace(field.parameter, type=kind)
+
+
+def _require_no_export(field: Field, offered: Offered, text: str, filling: Filling) -> None:
+    """Exports of the bridge hold what CVAT showed to whoever asked for them, and to nobody else.
+
+    Neither they nor a folder that holds them may be named. Of another's template nobody knows which text is a place.
+    """
+    store, prefix = filling.installation.store, filling.exports_prefix.strip("/")
+    kept = resolve(prefix, store)
+    named = field.parameter.type is Type.TEXT and re.search(rf"(?<![\w.-]){re.escape(prefix)}(?![\w.-])", _plain(text))
+    if named or any(overlaps(resolve(place, store), kept) for place in _named_places(field, offered, text)):
+        raise ConfigError(f"{field.name}: exports below {kept} are not taken again; start the run from their task.")
+
+
+def _named_places(field: Field, offered: Offered, text: str) -> Sequence[str]:
+    """What a value names that would be read, also by a key of the job's configuration."""
+    if field.parameter.type in (Type.LOCATION, Type.LOCATIONS):
+        return lines(text)
+    if not offered.template.ours or field.name != OVERRIDES:
+        return ()
+    return [line for _, place in places_in_overrides(split_overrides(text)) for line in lines(place)]
+
+
+def _plain(place: str) -> str:
+    """A URL or key without what does not change where it leads."""
+    scheme, separator, rest = unquote(place).rpartition("://")
+    return scheme + separator + "/".join(part for part in rest.split("/") if part not in ("", "."))
+
+
+def _needs_export(offered: Offered) -> bool:
+    return not offered.exports_itself and offered.filled(Fill.DATASET) is not None
+
+
+def _filled(field: Field, offered: Offered, text: str | None, filling: Filling) -> str | None:
+    """A parameter's text; None: the template's own default."""
+    if field.fill is Fill.POOL and filling.pools and not offered.template.ours:
+        if text is None:
+            return None  # nobody is asked for it
+        pool = next(pool for pool in filling.pools if pool.value == text)
+        allowed = field.parameter.choices
+        return pool.value if allowed and pool.label_value not in allowed else pool.label_value
+    if field.fill is Fill.OUTPUT:
+        return field.parameter.default or _output(offered, filling)
+    known = {
+        Fill.SUBJECT: str(filling.subject),
+        Fill.GRANT: filling.grant,
+        Fill.STORE: filling.installation.store,
+        Fill.DATASET: filling.dataset_for(offered) if field.fill is Fill.DATASET else "",
+        Fill.CLASSES: str(filling.classes or 0),
+    }
+    return known.get(field.fill, text) if field.fill else text
+
+
+def _output(offered: Offered, filling: Filling) -> str:
+    writable = filling.installation.writable
+    inside = not writable or any(f"{OUTPUT}/".startswith(f"{one.rstrip('/')}/") for one in writable)
+    key = OUTPUT if inside else writable[0].rstrip("/")
+    return key if offered.template.ours else filling.bucket_key(key)
+
+
+def _complaint(line: str, shown: set[str]) -> Complaint:
+    """The sentence, at the field that it begins with."""
+    name = line.partition(" ")[0].rstrip(":")
+    if " -p " in line:
+        return Complaint(f"This template needs {name}, which nobody is asked for: tell who made it.")
+    return Complaint(line, name if name in shown else None)

@@ -1,0 +1,97 @@
+"""The form: templates as the page draws them. Everything in it is text, but for help, which is safe HTML."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from cvat_bridge.cluster import PoolChoice
+from cvat_bridge.http.schemas import DrawnChoice, DrawnParameter, DrawnTemplate
+from cvat_bridge.templates.catalog import Field, Fill, Offered
+from cvat_bridge.templates.export_formats import NO_LONGER, export_format
+from cvat_bridge.templates.help_text import safe_html
+from run_config.parameters import Type
+
+MODELS = frozenset({Fill.FINETUNE, Fill.MODEL})
+
+Models = Mapping[str, Sequence[tuple[str, str]]]
+"""Template → (value, title) of models that finished runs left."""
+
+
+def draw(offered: Offered, pools: Sequence[PoolChoice], models: Sequence[tuple[str, str]]) -> DrawnTemplate:
+    """One template of the form."""
+    groups: dict[str, list[DrawnParameter]] = {}
+    for field in offered.fields:
+        if is_shown(field, offered, pools):
+            groups.setdefault(field.parameter.group, []).append(_drawn(field, pools, models))
+    return {
+        "name": offered.name,
+        "title": offered.title,
+        "help_html": safe_html("\n\n".join(part for part in (offered.description, _trouble(offered)) if part)),
+        "trains": offered.filled(Fill.MODEL) is None,
+        "groups": [{"title": title, "parameters": fields} for title, fields in groups.items()],
+    }
+
+
+def is_shown(field: Field, offered: Offered, pools: Sequence[PoolChoice]) -> bool:
+    """Whether a person is asked for it here."""
+    if field.fill is Fill.POOL and not pools:
+        # Ours must be empty then; what another template takes its machine from is its own affair.
+        return field.asked and not offered.template.ours
+    return field.asked
+
+
+def pool_names(field: Field, pools: Sequence[PoolChoice]) -> list[PoolChoice]:
+    """The pools that may be chosen: all, or those that the template's own choices name."""
+    allowed = field.parameter.choices
+    return [pool for pool in pools if not allowed or pool.value in allowed or pool.label_value in allowed]
+
+
+def default_pool(field: Field, pools: Sequence[PoolChoice]) -> str:
+    """The pool that is chosen where nobody chooses: the template's default, or the first."""
+    own, default = pool_names(field, pools), field.parameter.default
+    first = own[0].value if own else ""
+    return next((pool.value for pool in own if default in (pool.value, pool.label_value)), first)
+
+
+def _drawn(field: Field, pools: Sequence[PoolChoice], models: Sequence[tuple[str, str]]) -> DrawnParameter:
+    parameter = field.parameter
+    default = parameter.default or ""
+    required = parameter.required
+    choices = [_choice(text, text) for text in parameter.choices]
+    kind = parameter.type
+    if field.fill is Fill.POOL and pools:
+        own = pool_names(field, pools)
+        choices = [_choice(pool.value, pool.title, pool.detail, available=pool.available) for pool in own]
+        default = default_pool(field, pools)
+        required = True
+    elif field.fill is Fill.POOL:
+        kind = Type.CHOICE if choices else Type.TEXT
+    elif field.fill in MODELS:
+        choices = [_choice(value, title) for value, title in models]
+    drawn: DrawnParameter = {
+        "name": parameter.name,
+        "title": parameter.title,
+        "help_html": safe_html(parameter.help),
+        "type": kind.value,
+        "visibility": parameter.visibility.value,
+        "required": required,
+        "default": default,
+        "choices": choices,
+    }
+    limits = parameter.limits
+    if limits.minimum is not None:
+        bound: Literal["exclusiveMinimum", "minimum"] = "exclusiveMinimum" if limits.above_minimum else "minimum"
+        drawn[bound] = limits.minimum
+    if limits.maximum is not None:
+        drawn["maximum"] = limits.maximum
+    return drawn
+
+
+def _choice(value: str, title: str, detail: str = "", *, available: bool | None = None) -> DrawnChoice:
+    return {"value": value, "title": title, "detail": detail, "available": available}
+
+
+def _trouble(offered: Offered) -> str:
+    """Why a template of somebody else's would be refused, said before the form is filled."""
+    field = offered.filled(Fill.FORMAT)
+    text = (field.parameter.default or "") if field else ""
+    return NO_LONGER.format(text) if text and export_format(text) is None else ""

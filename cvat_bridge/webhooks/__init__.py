@@ -1,0 +1,1 @@
+"""Runs that start when something happens in CVAT."""

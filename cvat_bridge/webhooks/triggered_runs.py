@@ -1,0 +1,216 @@
+"""Runs that CVAT's events start: taken at once, worked off behind, and the same event twice is one run.
+
+An event is only a reason to look: what is so is asked of CVAT anew, with the service account's token.
+Events that are taken and not worked off are lost with the process; CVAT does not send them again.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from cvat_bridge.access import Seen, User
+from cvat_bridge.cluster import Cluster, unfinished
+from cvat_bridge.http.problems import Refusal
+from cvat_bridge.metrics import Metrics
+from cvat_bridge.runs import run_labels
+from cvat_bridge.runs.run_state import template_of
+from cvat_bridge.runs.submit_run import NOBODY, Submitter, Wanted
+from cvat_bridge.short_cache import ShortCache
+from cvat_bridge.webhooks.events import Told, is_old, is_signed, read_event
+from cvat_client.connection import Token
+from cvat_client.errors import BridgeError, CvatUnavailableError
+from cvat_client.questions import CvatQuestions, whole_number
+from cvat_client.settings import Event, Trigger
+from run_config.errors import ConfigError
+from run_config.json_text import read_json
+from workflows.cluster.errors import UnreachableError
+
+log = logging.getLogger(__name__)
+
+MOST_WAITING = 500
+TOGETHER_S = 60.0
+"""Events of a task within so many seconds are one."""
+
+PAUSES_S = (2.0, 10.0, 60.0, 300.0)
+_WHO_S = 300.0
+_LAST_S = 8.0
+
+
+class Webhooks:
+    """Takes events while `running`."""
+
+    def __init__(
+        self,
+        triggers: Sequence[Trigger],
+        secret: bytes,
+        token: Token | None,
+        cvat: CvatQuestions,
+        cluster: Cluster,
+        submitter: Submitter,
+        metrics: Metrics,
+        *,
+        pauses_s: Sequence[float] = PAUSES_S,
+    ) -> None:
+        if triggers and (not secret or token is None):
+            raise BridgeError(
+                "triggers are set, and CVAT_WEBHOOK_SECRET or CVAT_ACCESS_TOKEN is not: put webhook-secret and "
+                "access-token into the bridge's secret, or take the triggers out"
+            )
+        self._triggers = triggers
+        self._secret = secret
+        self._token = token
+        self._cvat = cvat
+        self._cluster = cluster
+        self._submitter = submitter
+        self._metrics = metrics
+        self._pauses_s = pauses_s
+        self._waiting: asyncio.Queue[tuple[Told, str]] = asyncio.Queue(MOST_WAITING)
+        self._own_account: ShortCache[int] = ShortCache(_WHO_S)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Work events off; at the end what has begun is finished, for some seconds."""
+        worker = asyncio.create_task(self._work())
+        try:
+            yield
+        finally:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._waiting.join(), _LAST_S)
+            worker.cancel()
+            await asyncio.gather(worker, return_exceptions=True)
+
+    def take(self, body: bytes, signature: str) -> None:
+        """Take an event. Refusal: not signed by CVAT, not readable, or too many at once."""
+        if not self._secret or not is_signed(body, signature, self._secret):
+            self._metrics.webhooks.labels("unsigned").inc()
+            raise Refusal(403, "The signature is missing or wrong: the webhook's secret in CVAT is another one.")
+        try:
+            payload = read_json(body, "The event")
+        except ConfigError as error:
+            raise Refusal(400, f"{error}.") from error
+        told = read_event(payload) if isinstance(payload, Mapping) and not is_old(payload) else None
+        if told is None or not any(self._matching(told)):
+            self._metrics.webhooks.labels("nothing").inc()
+            return
+        try:
+            self._waiting.put_nowait((told, hashlib.sha256(body).hexdigest()[:40]))
+        except asyncio.QueueFull as error:
+            self._metrics.webhooks.labels("refused").inc()
+            raise Refusal(429, "Too many events at once; send it again.", retry_after_s=30) from error
+        self._metrics.webhooks_waiting.set(self._waiting.qsize())
+
+    def _matching(self, told: Told) -> Iterator[Trigger]:
+        return (one for one in self._triggers if one.event is told.event)
+
+    async def _work(self) -> None:
+        while True:
+            told, event = await self._waiting.get()
+            try:
+                await self._with_patience(told, event)
+            except Exception:
+                self._metrics.webhooks.labels("failed").inc()
+                log.exception("an event could not be worked off", extra={"subject": str(told.subject)})
+            finally:
+                self._waiting.task_done()
+                self._metrics.webhooks_waiting.set(self._waiting.qsize())
+
+    async def _with_patience(self, told: Told, event: str) -> None:
+        for pause_s in (*self._pauses_s, None):
+            try:
+                await self._follow(told, event)
+            except (CvatUnavailableError, UnreachableError) as error:
+                if pause_s is None:
+                    raise
+                log.info("an event waits: %s", error, extra={"subject": str(told.subject)})
+                await asyncio.sleep(pause_s)
+            else:
+                return
+
+    async def _follow(self, told: Told, event: str) -> None:
+        assert self._token is not None  # there are no triggers without it
+        if told.event is Event.EXPORT_FINISHED and await self._is_own(told):
+            self._metrics.webhooks.labels("nothing").inc()
+            return
+        try:
+            thing = await self._cvat.get(f"{told.subject.kind}s/{told.subject.ids[0]}", self._token)
+        except CvatUnavailableError:
+            raise
+        except BridgeError as error:
+            log.warning("an event is about what the token does not see: %s", error)
+            self._metrics.webhooks.labels("refused").inc()
+            return
+        seen = Seen(User(NOBODY, f"CVAT: {told.event}"), self._token, told.subject, (thing,))
+        if told.event is Event.TASK_COMPLETED and not _is_completed(thing):
+            log.info("an event starts no run: not all jobs are completed", extra={"subject": str(told.subject)})
+            self._metrics.webhooks.labels("nothing").inc()
+            return
+        for trigger in self._matching(told):
+            if trigger.projects and not seen.projects() & set(trigger.projects):
+                more = {"subject": str(told.subject), "projects": list(trigger.projects)}
+                log.info("an event starts no run: it is of another project", extra=more)
+                self._metrics.webhooks.labels("nothing").inc()
+                continue
+            try:
+                await self._start(trigger, seen, event, str(thing.get("updated_date") or ""))
+            except Refusal as refusal:
+                # A template's parameters that are wrong, for instance: nobody is there to read it but the operator,
+                # and the other triggers have others.
+                self._metrics.webhooks.labels("refused").inc()
+                more = {"subject": str(told.subject), "template": trigger.template}
+                log.warning("an event starts no run: %s", refusal, extra=more)
+
+    async def _is_own(self, told: Told) -> bool:
+        """Whether the export was made by a run of ours, or it is not known by whom: that must start no other run."""
+        if told.by is None:
+            log.warning("an export is of nobody, so it starts no run", extra={"subject": str(told.subject)})
+            return True
+        return told.by == await self._own_account.get("self", self._ask_who)
+
+    async def _ask_who(self) -> int:
+        return whole_number((await self._cvat.get("users/self", self._token)).get("id"))
+
+    async def _start(self, trigger: Trigger, seen: Seen, event: str, state: str) -> None:
+        labels = {run_labels.EVENT_LABEL: event, run_labels.TRIGGER_LABEL: trigger.event.value}
+        for one in await self._cluster.fresh_runs(run_labels.subject_label(seen.subject)):
+            if template_of(one) != trigger.template or run_labels.label(one, run_labels.TRIGGER_LABEL) != trigger.event:
+                continue
+            if run_labels.label(one, run_labels.EVENT_LABEL) == event or _is_covered_by(one, state):
+                self._metrics.webhooks.labels("again").inc()
+                more = {"run": one["metadata"]["name"], "subject": str(seen.subject)}
+                log.info("an event starts no run: there is one for it", extra=more)
+                return
+        remembered = {run_labels.EVENT_STATE: state}
+        wanted = Wanted(trigger.template, trigger.parameters, f"{trigger.event} {state}", labels, remembered)
+        started = await self._submitter.submit(seen, wanted)
+        self._metrics.webhooks.labels("started" if started.new else "again").inc()
+        if started.new:
+            log.info("an event started a run", extra={"run": started.name, "subject": str(seen.subject)})
+
+
+def _is_covered_by(run: Mapping[str, Any], state: str) -> bool:
+    """Whether a run of the same trigger is what an event of this state asks for.
+
+    It goes on, and was made for the same state, or just now: jobs that end together move the state a few times.
+    """
+    if not unfinished(run):
+        return False
+    if run_labels.annotation(run, run_labels.EVENT_STATE) == state:
+        return True
+    try:
+        created = datetime.fromisoformat(str(run["metadata"].get("creationTimestamp"))).timestamp()
+    except ValueError:
+        return False
+    return time.time() - created < TOGETHER_S
+
+
+def _is_completed(task: Mapping[str, Any]) -> bool:
+    """Whether all jobs of a task are."""
+    jobs = task.get("jobs")
+    jobs = jobs if isinstance(jobs, Mapping) else {}
+    count = whole_number(jobs.get("count"))
+    return count > 0 and whole_number(jobs.get("completed")) >= count

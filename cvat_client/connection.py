@@ -1,0 +1,176 @@
+"""What every request to CVAT has in common: who asks, how the client is set up, and which error an answer is.
+
+Requests go to the one address of the settings. No redirect is followed, no cookie that a server sets is kept, and
+nothing of the environment (proxies, netrc) is used: a token or a session goes to CVAT and nowhere else.
+"""
+
+import json
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+import httpx
+
+from cvat_client.errors import (
+    BridgeError,
+    CvatAddressError,
+    CvatRefusedError,
+    CvatTokenError,
+    CvatUnavailableError,
+)
+from cvat_client.settings import Cvat
+
+SHOWN_CHARACTERS = 300
+_OVERLOADED = frozenset({408, 425, 429})
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The browser's cookie. Never shown."""
+
+    unknown: ClassVar[str] = "CVAT does not know this session: log in to CVAT again"
+    forbidden: ClassVar[str] = "CVAT does not let this user do this"
+
+    value: str = field(repr=False)
+
+    def headers(self) -> dict[str, str]:
+        """What CVAT needs to know who asks."""
+        return {"Cookie": f"sessionid={self.value}"}
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """The service account's access token. Never shown."""
+
+    unknown: ClassVar[str] = (
+        "CVAT does not accept the service account's access token: it is wrong, has expired or was revoked; tell "
+        "whoever runs this installation: a new one belongs into the secret's key access-token"
+    )
+    forbidden: ClassVar[str] = (
+        "CVAT does not let the service account do this: it must belong to the organization with the role maintainer, "
+        "or be an administrator, and its token must not be read-only"
+    )
+
+    value: str = field(repr=False)
+    organization: str = ""
+
+    def headers(self) -> dict[str, str]:
+        """What CVAT needs to know who asks."""
+        organization = {"X-Organization": self.organization} if self.organization else {}
+        return {"Authorization": f"Bearer {self.value}", **organization}
+
+
+Credentials = Session | Token
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer that was read whole. `path`: what was asked for, below /api/."""
+
+    path: str
+    status: int
+    content: bytes
+    location: str = ""
+
+
+def client_options(settings: Cvat) -> dict[str, Any]:
+    """Keyword arguments for httpx's clients. BridgeError: the file of certificates cannot be used."""
+    return {
+        "follow_redirects": False,
+        "trust_env": False,
+        "verify": _trust(settings.ca_file),
+        "headers": {"Accept": "application/vnd.cvat+json, application/json", "User-Agent": "detr-workflows"},
+    }
+
+
+def keep_no_cookies(client: httpx.Client | httpx.AsyncClient) -> None:
+    """Make a client drop each cookie that a server sets. A `Cookie` header of a request itself is still sent.
+
+    One client speaks for several people: the cookie of one must not be sent with the request of another.
+    """
+    client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+
+
+def no_answer(error: httpx.HTTPError, host: str) -> CvatUnavailableError:
+    """The error for a request that got no answer."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return CvatAddressError(
+                f"the certificate of CVAT at {host} is not accepted ({one_line(cause.verify_message)}): set "
+                "cvat.caFile to the certificates that it is signed by"
+            )
+        cause = cause.__cause__ or cause.__context__
+    # The error's own text may hold the address with its query; its kind says enough.
+    return CvatUnavailableError(f"CVAT at {host} does not answer ({type(error).__name__})")
+
+
+def error_of(answer: Answer, host: str, who: type[Credentials] = Token) -> BridgeError:
+    """The error for an answer whose status is not one that was hoped for. `who`: with what was asked."""
+    status, path = answer.status, answer.path
+    if status == httpx.codes.UNAUTHORIZED:
+        return CvatTokenError(who.unknown)
+    if 300 <= status < 400:
+        # Where it leads to is somebody else's text: only the host is shown.
+        target = urlsplit(answer.location).netloc or "elsewhere"
+        return CvatAddressError(
+            f"CVAT at {host} redirects to {target[:100]!r}, and the token is not sent there: set cvat.url to the "
+            "address at which CVAT's server itself answers"
+        )
+    if status >= 500 or status in _OVERLOADED:
+        return CvatUnavailableError(f"CVAT at {host} answers {path} with the status {status}")
+    said = _said(answer.content)
+    if status == httpx.codes.FORBIDDEN:
+        return CvatRefusedError(f"{who.forbidden} ({path}{said})")
+    if status == httpx.codes.NOT_FOUND:
+        return CvatRefusedError(f"CVAT has no {path}{said}: it was removed, or is in another organization")
+    return CvatRefusedError(f"CVAT refuses {path} (status {status}){said}")
+
+
+def json_object(answer: Answer, host: str) -> dict[str, Any]:
+    """The object that the answer is. CvatUnavailableError: a gateway's page, or another server at this address."""
+    try:
+        tree = json.loads(answer.content)
+    except (ValueError, RecursionError):
+        tree = None
+    if not isinstance(tree, dict):
+        raise CvatUnavailableError(f"{host} answered {answer.path} with something that is not CVAT's")
+    return tree
+
+
+def text_of(tree: Mapping[str, Any], name: str, path: str) -> str:
+    """A text of an answer. CvatUnavailableError: the answer has none under this name."""
+    value = tree.get(name)
+    if not isinstance(value, str) or not value:
+        raise CvatUnavailableError(f"CVAT answered {path} without {name}")
+    return value
+
+
+def one_line(text: str) -> str:
+    """Somebody else's text as part of a sentence: no line ends, no control characters, not endless."""
+    plain = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return plain if len(plain) <= SHOWN_CHARACTERS else plain[:SHOWN_CHARACTERS] + "…"
+
+
+def _trust(ca_file: str) -> ssl.SSLContext | bool:
+    if not ca_file:
+        return True
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise BridgeError(f"cvat.caFile {ca_file} cannot be used: {error}") from error
+
+
+def _said(content: bytes) -> str:
+    """CVAT's own words, in one short line; empty where it sent a page."""
+    try:
+        tree = json.loads(content)
+    except (ValueError, RecursionError):
+        return ""
+    if isinstance(tree, dict):
+        tree = tree.get("detail", tree)
+    words = "; ".join(str(one) for one in tree) if isinstance(tree, list) else str(tree)
+    return f": {one_line(words)}"

@@ -1,0 +1,330 @@
+"""The step `annotate`: a trained model draws its boxes into tasks of CVAT.
+
+What a person drew stays unless all is asked to be replaced. A pod that is lost in between is tried again, and
+does not draw its boxes a second time.
+"""
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cvat_client import grants
+from cvat_client.api import CvatApi
+from cvat_client.errors import BridgeError, CvatRefusedError
+from cvat_client.patience import Patience
+from cvat_client.settings import load_settings
+from cvat_client.subject import Subject
+from cvat_steps import annotated_tasks
+from cvat_steps.annotated_tasks import (
+    AUTO,
+    CvatTask,
+    Label,
+    Shape,
+    UnreadableFrame,
+    as_rectangle,
+    batches,
+    doubled,
+    new_shape,
+    task_ids,
+)
+from cvat_steps.new_shapes import Existing, Rectangle, attribute_values, not_there_yet
+from detr_job.inference import UnreadableImage, model_place
+from model_server.function import Detector, create
+from run_config.argo_progress import ArgoProgress
+from run_config.argo_text import leave_sentence
+from run_config.installation import permitted
+from run_config.wording import shortened
+
+LINE_EACH_S = 10.0
+MOST_MESSAGE = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnnotateRequest:
+    """The options of `cvat-bridge annotate`."""
+
+    store: str
+    subject: str
+    grant: str
+    model: str
+    threshold: float | None = None
+    """Lowest score of a box; None: the installation's, else the model's own."""
+    existing: str = Existing.KEEP
+    device: str = "cuda"
+    out: Path | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    """Name → text, of the workflow."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """What a function is told about an image."""
+
+    frame_name: str
+    conf_threshold: float | None
+    conv_mask_to_poly: bool = False
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of all tasks."""
+
+    tasks: int = 0
+    images: int = 0
+    added: int = 0
+    there: int = 0
+    removed: int = 0
+    unreadable: int = 0
+    cut: int = 0
+    """Images with as many boxes as the model can give."""
+    warnings: list[str] = field(default_factory=list)
+
+    def sentence(self) -> str:
+        """For whoever looks at the run."""
+        parts = [f"{_count(self.added, 'box', 'boxes')} added on {_count(self.images, 'image')} of "]
+        parts.append(_count(self.tasks, "task"))
+        if self.there:
+            parts.append(f"; {self.there} were there already")
+        if self.removed:
+            parts.append(f"; {_count(self.removed, 'shape')} removed")
+        if self.unreadable:
+            parts.append(f"; {_count(self.unreadable, 'image')} could not be read")
+        return " ".join(["".join(parts) + ".", *self.warnings])[:MOST_MESSAGE]
+
+
+class Progress:
+    """Lines in the log, and Argo's file: at most 99 of 100, for the upload follows."""
+
+    def __init__(self, environment: Mapping[str, str], total: int) -> None:
+        self._argo = ArgoProgress(environment)
+        self._total, self._said = max(total, 1), time.monotonic()
+
+    def update(self, done: int, line: str) -> None:
+        """`done` images of all tasks; a line now and then."""
+        now = time.monotonic()
+        if now - self._said >= LINE_EACH_S:
+            self._said = now
+            say(line)
+        self._argo.tell(done / self._total)
+
+
+def say(line: str) -> None:
+    """A line of the step's log."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def annotate(
+    request: AnnotateRequest, environment: Mapping[str, str] = os.environ, *, patience_s: float | None = None
+) -> str:
+    """Annotate, and return what was done in a sentence, which is also left in `out`/outputs/message.
+
+    patience_s: how long CVAT being away is waited for; None: as the settings say. Raises BridgeError, JobError,
+    StoreError, ConfigError with the exit code of the contract.
+    """
+    settings = load_settings(environment)
+    existing = _checked(request)
+    subject = Subject.parse(request.subject)
+    key = grants.signing_key(environment.get("CVAT_BRIDGE_SIGNING_KEY"))
+    expired_too = settings.grants.accept_expired
+    grants.verify(request.grant, subject, key, purpose=grants.Purpose.ANNOTATE, accept_expired=expired_too)
+    given = {"store": request.store, "trained-model": request.model}
+    place = permitted({**request.parameters, **given})["trained-model"]
+    longest_s = settings.exports.save_for_s if patience_s is None else patience_s
+    patience = Patience(longest_s, annotated_tasks.PACE, say)
+    with (
+        tempfile.TemporaryDirectory(prefix="cvat-bridge-") as folder,
+        CvatApi(settings.cvat, environment.get("CVAT_ACCESS_TOKEN")) as api,
+    ):
+        outcome = Outcome()
+        numbers = task_ids(api, subject, patience)
+        tasks = _open(numbers, lambda number: CvatTask(api, number, patience, Path(folder)), outcome)
+        threshold = settings.models.threshold if request.threshold is None else request.threshold
+        detector = create(model_place(place, request.store), request.device, threshold)
+        say(detector.predictor.threshold_sentence(threshold))
+        matching = [(task, labels) for task in tasks if (labels := _labels(task, detector, outcome))]
+        if not matching:
+            raise BridgeError(" ".join(outcome.warnings) or f"{subject} has no tasks that can be annotated")
+        progress = Progress(environment, sum(len(task) for task, _ in matching))
+        for task, labels in matching:
+            _annotate_task(task, labels, detector, _run_name(place), existing, patience, outcome, progress)
+    if outcome.cut:
+        _warn(outcome, f"On {_count(outcome.cut, 'image')}: {detector.predictor.limit_sentence()}.")
+    if not outcome.tasks:
+        raise BridgeError(" ".join(outcome.warnings))
+    if outcome.unreadable and not outcome.images:
+        raise BridgeError(f"no image could be read: {outcome.sentence()}")
+    _leave(request.out, outcome.sentence())
+    return outcome.sentence()
+
+
+def _checked(request: AnnotateRequest) -> Existing:
+    if request.threshold is not None and not 0 <= request.threshold <= 1:
+        raise BridgeError(f"--threshold must be from 0 to 1, not {request.threshold}")
+    try:
+        return Existing(request.existing)
+    except ValueError:
+        raise BridgeError(f"--existing must be one of {', '.join(Existing)}, not {request.existing[:80]!r}") from None
+
+
+def _open(numbers: list[int], open_task: Callable[[int], CvatTask], outcome: Outcome) -> list[CvatTask]:
+    """The tasks; of several, those without images are left out."""
+    tasks = []
+    for number in numbers:
+        try:
+            tasks.append(open_task(number))
+        except CvatRefusedError as error:
+            if len(numbers) == 1 or type(error) is not CvatRefusedError:
+                raise
+            _warn(outcome, f"Left out: {error}.")
+    return tasks
+
+
+def _labels(task: CvatTask, detector: Detector, outcome: Outcome) -> dict[int, Label]:
+    """The function's label id → the task's label of the same name. Empty: they have none in common."""
+    labels = {each.id: task.labels[each.name] for each in detector.spec.labels if each.name in task.labels}
+    missing = [each.name for each in detector.spec.labels if each.name not in task.labels]
+    if not labels:
+        _warn(
+            outcome,
+            f"{task.title} is left out: none of the model's classes ({_some(missing)}) is a label of it for "
+            f"rectangles ({_some(list(task.labels)) or 'it has none'}): give it labels of the same names.",
+        )
+    elif missing:
+        _warn(outcome, f"{task.title} has no label for {_some(missing)}: these were left out.")
+    return labels
+
+
+def _annotate_task(
+    task: CvatTask,
+    labels: dict[int, Label],
+    detector: Detector,
+    model: str,
+    existing: Existing,
+    patience: Patience,
+    outcome: Outcome,
+    progress: Progress,
+) -> None:
+    """Find all boxes first, and only then touch what is there."""
+    before, found, unread = outcome.images, list[Rectangle](), set[int]()
+    say(f"{task.title}: {_count(len(task), 'image')}")
+    for count, (frame, image) in enumerate(task.frames(), 1):
+        try:
+            if isinstance(image, UnreadableFrame):
+                raise image
+            shapes = detector.detect(_Context(frame.name, None), image)
+            outcome.cut += detector.at_limit
+        except (UnreadableFrame, UnreadableImage) as error:
+            outcome.unreadable += 1
+            unread.add(frame.index)
+            say(f"warning: {task.title}, {frame.name!r} is left out: {' '.join(str(error).split())}")
+            continue
+        outcome.images += 1
+        for shape in shapes:
+            if shape.label_id in labels:
+                x1, y1, x2, y2 = shape.points
+                found.append(Rectangle(frame.index, labels[shape.label_id].id, (x1, y1, x2, y2), shape.score))
+        progress.update(before + count, f"{task.title}: {count}/{len(task)} images, {len(found)} boxes")
+    if existing is Existing.REPLACE_ALL and unread:
+        outcome.images = before
+        _warn(
+            outcome,
+            f"{task.title} is left as it was: {_count(len(unread), 'image')} could not be read, and replace-all would "
+            "take away what is there and bring nothing. Delete them in CVAT, or choose replace-automatic.",
+        )
+        return
+    attributes = {label.id: label.attributes for label in labels.values()}
+    _upload(
+        task,
+        found,
+        unread,
+        existing,
+        patience,
+        outcome,
+        lambda each: attribute_values(attributes[each.label_id], model, each.score),
+    )
+    outcome.tasks += 1
+
+
+def _upload(
+    task: CvatTask,
+    found: list[Rectangle],
+    unread: set[int],
+    existing: Existing,
+    patience: Patience,
+    outcome: Outcome,
+    attributes: Callable[[Rectangle], Mapping[int, str]],
+) -> None:
+    if existing is Existing.REPLACE_ALL:
+        task.replace(new_shape(each, attributes(each)) for each in found)
+        outcome.added += len(found)
+        return
+    annotations = task.annotations()
+    there = list(annotations.shapes)
+    if annotations.tracks:
+        _warn(outcome, f"{task.title} has tracks, which stay: the model's boxes were not compared with theirs.")
+    # These go last: a pod that is lost in between leaves both, and the next one takes both as old.
+    # On images that could not be read nothing takes their place, so there they stay.
+    replacing = existing is Existing.REPLACE_AUTOMATIC
+    old = [each for each in there if replacing and each.source == AUTO and each.frame not in unread]
+    going = {each.id for each in old}
+    new = _missing(found, there, going)
+    outcome.there += len(found) - len(new)
+    outcome.added += len(new)
+    before, lost = {each.id for each in there}, False
+    for part in batches(new):
+        left, tried = part, False
+
+        def add_what_is_missing() -> None:
+            # An answer that was lost says nothing about what has arrived, or will: look before another try.
+            nonlocal left, tried, lost
+            if tried:
+                left, lost = _missing(left, task.annotations().shapes, going), True
+            tried = True
+            if left:
+                task.add(new_shape(each, attributes(each)) for each in left)
+
+        patience.ask(add_what_is_missing, pace=annotated_tasks.AFTER_WRITING)
+    if lost:
+        # CVAT may have been slower than the wait, and have both.
+        task.remove(doubled(each for each in task.annotations().shapes if each.id not in before))
+    task.remove(old)
+    outcome.removed += len(old)
+
+
+def _missing(found: list[Rectangle], there: Iterable[Shape], going: set[int]) -> list[Rectangle]:
+    """Those that are not among what is there and stays; `going`: the ids of what will be removed."""
+    stays = (as_rectangle(each) for each in there if each.id not in going)
+    return not_there_yet(found, [box for box in stays if box is not None])
+
+
+def _run_name(model: str) -> str:
+    """What stands in an attribute `model`: the run, which the folder `model/` lies in."""
+    parts = model.rstrip("/").removesuffix("/model").split("/")
+    return parts[-1][:100] or model[:100]
+
+
+def _leave(out: Path | None, message: str) -> None:
+    if out is None:
+        return
+    try:
+        leave_sentence(out, "message", message)
+    except OSError as error:
+        raise BridgeError(f"--out: {out} cannot be written: {error.strerror or error}") from error
+
+
+def _warn(outcome: Outcome, sentence: str) -> None:
+    say(f"warning: {sentence}")
+    outcome.warnings.append(sentence)
+
+
+def _some(names: list[str]) -> str:
+    """A few of many names, each short and in one line."""
+    return shortened([" ".join(name.split())[:40] for name in names])
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"

@@ -1,0 +1,271 @@
+"""The step `export`: tasks or a project of CVAT become zips in the store, each verified, each only once.
+
+    <store>/<exports.prefix>/<kind>-<id>/<run>/dataset.zip     what CVAT exported, unchanged
+                                               dataset.json    written last: format, request, size and ETag
+
+The second is the mark that the first is whole. A step that is started again believes the mark, takes over a zip
+that came without one, and otherwise joins the export that CVAT is still at.
+"""
+
+import contextlib
+import json
+import re
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from cvat_client.api import CvatApi, Request, Started
+from cvat_client.connection import one_line
+from cvat_client.errors import BridgeError, CvatRefusedError
+from cvat_client.patience import Pace, Patience
+from cvat_client.settings import BridgeSettings
+from cvat_client.subject import Kind, Subject
+from cvat_steps.export_progress import ExportProgress
+from cvat_steps.export_zip import problem_of_zip
+from object_store import NoSuchKey, ObjectStore
+from run_config.errors import ConfigError
+from run_config.json_text import read_json
+
+ZIP_NAME, MARK_NAME = "dataset.zip", "dataset.json"
+MOST_ATTEMPTS = 5
+"""Exports that finish and leave nothing whole, before the step gives up."""
+_RUN = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """One object to come: of one task, or of one project."""
+
+    kind: Kind
+    number: int
+    format: str
+    prefix: str
+    """Below the store, of this run alone."""
+
+    @property
+    def name(self) -> str:
+        """`task 8`."""
+        return f"{self.kind} {self.number}"
+
+    @property
+    def key(self) -> str:
+        """Of the zip, below the store."""
+        return f"{self.prefix}/{ZIP_NAME}"
+
+
+def planned(subject: Subject, run: str, format_name: str, prefix: str) -> list[Export]:
+    """What is exported for a subject. BridgeError: the run's name is none."""
+    if not _RUN.fullmatch(run) or ".." in run:
+        raise BridgeError(f"--run must be a workflow's name, small letters, digits and dashes, not {run[:80]!r}")
+    return [
+        Export(subject.kind, number, format_name, f"{prefix.strip('/')}/{subject.kind}-{number}/{run}")
+        for number in subject.ids
+    ]
+
+
+def url_of(store: ObjectStore, key: str) -> str:
+    """The URL of an object, as the next step takes it."""
+    return f"{store.url}/{quote(key) if store.url.startswith('file://') else key}"
+
+
+class ExportStep:
+    """Brings exports into the store, one after the other: CVAT does one at a time for an account anyway."""
+
+    def __init__(
+        self, settings: BridgeSettings, api: CvatApi, store: ObjectStore, progress: ExportProgress, pace: Pace
+    ) -> None:
+        self._api, self._store, self._progress, self._pace = api, store, progress, pace
+        self._patience = Patience(settings.exports.save_for_s, pace, progress.say)
+        self._longest_s = settings.exports.longest_s
+        self._storage = settings.cvat.cloud_storage_id if store.url.startswith("s3://") else None
+        self._storage_checked = False
+
+    def bring(self, exports: Sequence[Export], user: str) -> None:
+        """All of them; what is in the store already is left as it is."""
+        for export in exports:
+            if not self._is_marked(export):
+                rq_id = self._bring_one(export)
+                self._mark(export, rq_id, user)
+            self._progress.one_is_done()
+
+    def _is_marked(self, export: Export) -> bool:
+        """Whether the mark is there and says what is there; a zip that it does not speak of is removed with it."""
+        mark_key = f"{export.prefix}/{MARK_NAME}"
+        try:
+            text = self._store.get_bytes(mark_key)
+            info = self._store.head(export.key)
+        except NoSuchKey:
+            return False
+        try:
+            mark = read_json(text, mark_key)
+        except ConfigError:
+            mark = None
+        wanted: Mapping[str, Any] = mark if isinstance(mark, dict) else {}
+        same = (wanted.get("format"), wanted.get("size_bytes"), wanted.get("etag"))
+        if same == (export.format, info.size_bytes, info.etag):
+            self._progress.say(f"{export.name}: {ZIP_NAME} is there already ({_megabytes(info.size_bytes)})")
+            return True
+        self._progress.say(f"{export.name}: {ZIP_NAME} is not what its mark says; it is exported again")
+        self._store.delete(export.key)
+        self._store.delete(mark_key)
+        return False
+
+    def _mark(self, export: Export, rq_id: str, user: str) -> None:
+        info = self._store.head(export.key)
+        content = {
+            "version": 1,
+            "subject": f"{export.kind}:{export.number}",
+            "user": user,
+            "format": export.format,
+            "rq_id": rq_id,
+            "size_bytes": info.size_bytes,
+            "etag": info.etag,
+        }
+        self._store.put_bytes(f"{export.prefix}/{MARK_NAME}", json.dumps(content, indent=1).encode())
+        self._progress.say(f"{export.name}: exported, {_megabytes(info.size_bytes)}")
+
+    def _bring_one(self, export: Export) -> str:
+        """Until a whole zip is at the key; the id of the request that brought it ("": an earlier attempt of ours).
+
+        An export that CVAT finished for somebody else (409 when we asked) is waited for, and then ours is asked for.
+        """
+        problem = self._problem(export)
+        if not problem:
+            self._progress.say(f"{export.name}: {ZIP_NAME} of an attempt before this one is whole")
+            return ""
+        attempts = 0
+        until, pauses = time.monotonic() + self._longest_s, self._pace.pauses()
+        while attempts < MOST_ATTEMPTS:
+            started = self._start(export)
+            request = self._wait(export, started.rq_id, until, ours=started.is_ours)
+            problem = self._fetch(export, request) if self._storage is None and started.is_ours else ""
+            # Also after somebody else's: it may have been this step's own, asked for before it was killed.
+            problem = problem or self._problem(export)
+            if not problem:
+                return started.rq_id
+            # Only now: the request may already be another run's, which took the same id when ours had ended.
+            if request is not None and request.status == "failed" and started.is_ours:
+                raise CvatRefusedError(
+                    f"CVAT could not export {export.name} as {export.format!r}: "
+                    f"{one_line(request.message) or 'it does not say why'}"
+                )
+            if started.is_ours:
+                attempts += 1
+                self._progress.say(f"{export.name}: CVAT has finished, but {problem}; asking again")
+            else:
+                self._rest(export, next(pauses), until)
+        where = (
+            "the log of CVAT's export worker"
+            if self._storage is None
+            else f"that CVAT's cloud storage {self._storage} has this bucket's endpoint"
+        )
+        raise CvatRefusedError(
+            f"CVAT has finished the export of {export.name} {MOST_ATTEMPTS} times, but {problem} "
+            f"({url_of(self._store, export.key)}): check {where}"
+        )
+
+    def _start(self, export: Export) -> Started:
+        """Ask CVAT for it: at our key in its cloud storage, or kept for download."""
+        self._check_storage()
+        self._progress.say(f"{export.name}: asking CVAT for {export.format!r} with images")
+        if self._storage is None:
+            return self._patience.ask(lambda: self._api.start_export(export.kind, export.number, export.format))
+        storage, key = self._storage, self._key_in_bucket(export.key)
+        return self._patience.ask(
+            lambda: self._api.start_export(export.kind, export.number, export.format, storage=storage, key=key)
+        )
+
+    def _check_storage(self) -> None:
+        """CVAT must write to the bucket that we read: otherwise every export ends and none is there."""
+        if self._storage is None or self._storage_checked:
+            return
+        found = self._patience.ask(lambda: self._api.get(f"cloudstorages/{self._storage}"))
+        kind, bucket = str(found.get("provider_type")), str(found.get("resource"))
+        ours, _ = self._bucket_and_prefix()
+        if (kind, bucket) != ("AWS_S3_BUCKET", ours):
+            raise BridgeError(
+                f"CVAT's cloud storage {self._storage} is {one_line(bucket)!r} ({one_line(kind)}), but the store's "
+                f"bucket is {ours!r}: set cvat.cloudStorageId to the one that is, or to none"
+            )
+        self._storage_checked = True
+
+    def _key_in_bucket(self, key: str) -> str:
+        _, prefix = self._bucket_and_prefix()
+        return f"{prefix}/{key}" if prefix else key
+
+    def _bucket_and_prefix(self) -> tuple[str, str]:
+        # Not urlsplit: a key may hold what separates the parts of other URLs.
+        bucket, _, prefix = self._store.url.removeprefix("s3://").partition("/")
+        return bucket, prefix
+
+    def _rest(self, export: Export, pause_s: float, until: float) -> None:
+        """Wait a little, but not for ever: a worker of CVAT's that died leaves its export started."""
+        if time.monotonic() + pause_s > until:
+            raise BridgeError(
+                f"CVAT has not finished the export of {export.name} within {self._longest_s / 3600:.3g} h: look at "
+                "CVAT's export worker and its queue (Requests in CVAT), then retry the run"
+            )
+        time.sleep(pause_s)
+
+    def _wait(self, export: Export, rq_id: str, until: float, *, ours: bool) -> Request | None:
+        """Until the request has ended; None: CVAT forgot it, which it does some time after the end."""
+        for pause in self._pace.pauses():
+            request = self._patience.ask(lambda: self._api.request(rq_id))
+            if request is None or request.has_ended:
+                return request
+            doing = "waits in CVAT's queue" if request.status == "queued" else "is exported by CVAT"
+            if not ours:
+                doing = f"{doing} for another run, which comes first"
+            self._progress.still(f"{export.name} {doing}", f"{export.name} {doing}")
+            self._rest(export, pause, until)
+        raise AssertionError("pauses have no end")
+
+    def _fetch(self, export: Export, request: Request | None) -> str:
+        """Move the finished export from CVAT into the store, over a file; what went wrong, or nothing."""
+        if request is None or request.status != "finished" or not request.result_url:
+            return "it keeps no file for download"
+        name, result_url = export.name, request.result_url
+
+        def reached(size_bytes: int, total_bytes: int) -> None:
+            of = f" of {_megabytes(total_bytes)}" if total_bytes else ""
+            part = size_bytes / total_bytes / 2 if total_bytes else 0.0
+            self._progress.still(f"{name} comes", f"{name}: {_megabytes(size_bytes)}{of} have come from CVAT", part)
+
+        with _disk_faults(name), tempfile.TemporaryDirectory(prefix="cvat-export-") as folder:
+            file = Path(folder, ZIP_NAME)
+            if not self._patience.ask(lambda: self._api.download(result_url, file, reached)):
+                return "it keeps its file no longer"
+            if not zipfile.is_zipfile(file):
+                return "it sent a file that is no whole zip"
+            self._progress.still(f"{name} goes", f"{name}: {_megabytes(file.stat().st_size)} go to the store", 0.5)
+            self._store.put_file(file, export.key)
+        return ""
+
+    def _problem(self, export: Export) -> str:
+        """What is wrong with the object at the key; empty: it is a whole zip."""
+        try:
+            problem = problem_of_zip(self._store, self._store.head(export.key))
+        except NoSuchKey:
+            return "there is no object at its key"
+        return f"the object at its key is no whole zip ({problem})" if problem else ""
+
+
+@contextlib.contextmanager
+def _disk_faults(name: str) -> Iterator[None]:
+    """A full disk is said, not traced."""
+    try:
+        yield
+    except OSError as error:
+        raise BridgeError(
+            f"the export of {name} cannot be kept in {tempfile.gettempdir()}: {error.strerror or error}; give the "
+            "step export more ephemeral storage, or let CVAT write to the bucket itself (cvat.cloudStorageId)"
+        ) from error
+
+
+def _megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:,.1f} MB"

@@ -1,0 +1,115 @@
+"""`cvat-bridge export`: what the step is told, checked, then done. Everything here ends in one sentence or in 0."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from cvat_client.api import CvatApi
+from cvat_client.errors import BridgeError
+from cvat_client.grants import signing_key, verify
+from cvat_client.patience import Pace
+from cvat_client.settings import BridgeSettings, load_settings
+from cvat_client.subject import Subject
+from cvat_steps.export import ExportStep, planned, url_of
+from cvat_steps.export_progress import ExportProgress
+from cvat_steps.export_unpack import unpack
+from object_store import open_store
+from run_config.argo_text import leave_value
+from run_config.exit_codes import TERMINATED
+from run_config.installation import permitted
+from run_config.locations import key_below_store
+from run_config.parameters import Type
+
+PACE = Pace()
+
+
+class StoppedError(BridgeError):
+    """The pod is going away."""
+
+    exit_code = TERMINATED
+
+
+class _StopNow(BaseException):
+    """Not an Exception, so that nothing on its way takes it for a fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the command line says. `into`: where one export is unpacked; empty: it stays a zip.
+
+    parameters: name → text, of the workflow.
+    """
+
+    store: str
+    subject: str
+    grant: str
+    run: str
+    format: str
+    into: str = ""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+def export(order: Order, environment: Mapping[str, str] = os.environ, pace: Pace = PACE) -> list[str]:
+    """Bring the subject's exports into the store; the URLs for the next step, also left in $OUT/outputs/dataset."""
+    settings = load_settings(environment)
+    subject = Subject.parse(order.subject)
+    key = signing_key(environment.get("CVAT_BRIDGE_SIGNING_KEY"))
+    grant = verify(order.grant, subject, key, accept_expired=settings.grants.accept_expired)
+    into = _permitted_place(order, subject, settings)
+    store = open_store(order.store)
+    exports = planned(subject, order.run, order.format, settings.exports.prefix)
+    progress = ExportProgress(len(exports))
+    with _broken_off_by_sigterm(), CvatApi(settings.cvat, environment.get("CVAT_ACCESS_TOKEN")) as api:
+        ExportStep(settings, api, store, progress, pace).bring(exports, grant.user)
+        if into:
+            unpack(store, exports[0], into, progress)
+    urls = [url_of(store, into)] if into else [url_of(store, one.key) for one in exports]
+    _hand_on(urls, environment)
+    return urls
+
+
+def _permitted_place(order: Order, subject: Subject, settings: BridgeSettings) -> str:
+    """The key to unpack to, where a run may write: below the exports, which are the bridge's own, or as allowed."""
+    into = key_below_store(order.into) if order.into else ""
+    own = settings.exports.prefix.strip("/")
+    written = {"--into": into} if into and not into.startswith(f"{own}/") else {}
+    permitted({**order.parameters, "store": order.store, **written}, {"--into": Type.KEY})
+    if into and len(subject.ids) > 1:
+        raise BridgeError(f"--unpack takes one task or one project, not {subject}: start a run for each")
+    return into
+
+
+def _hand_on(urls: list[str], environment: Mapping[str, str]) -> None:
+    """The output parameter of the step."""
+    out = environment.get("OUT")
+    if not out:
+        return
+    try:
+        leave_value(Path(out), "dataset", "\n".join(urls))
+    except OSError as error:
+        raise BridgeError(f"{out}/outputs/dataset cannot be written: {error.strerror or error}; check $OUT") from error
+
+
+@contextmanager
+def _broken_off_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends the step as Ctrl-C does: scratch files go, and what is in the store stays for the next attempt."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise _StopNow
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except _StopNow:
+        raise StoppedError("stopped by SIGTERM; the same command goes on where it was") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)

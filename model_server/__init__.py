@@ -1,0 +1,1 @@
+"""Trained models as CVAT's automatic annotation: CVAT takes this server for its Nuclio dashboard."""

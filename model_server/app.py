@@ -1,0 +1,309 @@
+"""The model server: the three calls that CVAT makes to a Nuclio dashboard, answered with trained models.
+
+CVAT sends no proof of who it is: this port is for CVAT alone, which a network policy sees to. Of these three
+calls, those for functions that are not ours go to the Nuclio that the settings name. Any other call is unknown.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.requests import ClientDisconnect
+
+from cvat_client.errors import BridgeError
+from detr_job.inference import Found
+from model_server.engine import Engine, ImageRefused, ModelFaulty, ModelNotNow
+from model_server.functions import Function
+from model_server.listing import FunctionList
+from model_server.metrics import Numbers
+from model_server.nuclio import BodyTooLarge, BodyTooSlow, Nuclio, NuclioAway, answered
+
+MOST_IMAGE_BYTES = 64 << 20
+MOST_BODY_BYTES = MOST_IMAGE_BYTES * 4 // 3 + 4096
+MOST_CALLS = 16
+"""Calls that are read or wait for the device; those beyond are sent away."""
+MOST_BYTES = 256 << 20
+"""Of the bodies of all of them."""
+BODY_TIMEOUT_S = 60.0
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+
+log = logging.getLogger(__name__)
+
+
+class Refusal(Exception):
+    """An answer that is a sentence."""
+
+    def __init__(self, status: int, sentence: str, outcome: str = "refused") -> None:
+        super().__init__(sentence)
+        self.status, self.sentence, self.outcome = status, sentence, outcome
+
+
+class Call(msgspec.Struct):
+    """What CVAT sends; what else it may send in newer versions does not matter here."""
+
+    image: bytes
+    threshold: float | None = None
+
+
+@dataclass
+class ModelServer:
+    """All parts of the server."""
+
+    listing: FunctionList
+    engine: Engine
+    nuclio: Nuclio
+    threshold: float | None
+    """Of the installation; None: each model's own."""
+    port: int
+    numbers: Numbers = field(default_factory=Numbers)
+    calls: int = 0
+    bytes_held: int = 0
+
+    @contextlib.contextmanager
+    def room_for(self, size: int) -> Iterator[None]:
+        """Room for one more call. Refusal 503: there is none."""
+        if self.calls >= MOST_CALLS or self.bytes_held + size > MOST_BYTES:
+            raise Refusal(
+                503, f"{self.calls} images are being annotated here already: try again in a few seconds", "full"
+            )
+        self.calls, self.bytes_held = self.calls + 1, self.bytes_held + size
+        self.numbers.waiting.set(self.calls)
+        try:
+            yield
+        finally:
+            self.calls, self.bytes_held = self.calls - 1, self.bytes_held - size
+            self.numbers.waiting.set(self.calls)
+
+    async def annotate(self, function: Function, request: Request) -> list[dict[str, Any]]:
+        """The answer to one call. Refusal: it cannot be given."""
+        with self.room_for(stated_size(request)):
+            try:
+                async with asyncio.timeout(BODY_TIMEOUT_S):
+                    body = await read_body(request)
+            except TimeoutError:
+                raise Refusal(408, "the image took too long to arrive") from None
+            image, threshold = read_call(body, self.threshold)
+            del body
+            try:
+                found, timing = await self.engine.detect(function.model, image, threshold)
+            except ImageRefused as error:
+                raise Refusal(400, str(error), "image") from error
+            except ModelFaulty as error:
+                self.listing.mark_faulty(function.model, str(error))
+                raise Refusal(500, f"{error}; it is not listed any more", "model") from error
+            except ModelNotNow as error:
+                raise Refusal(503, str(error), "later") from error
+        for part in ("load", "decode", "detect"):
+            self.numbers.seconds.labels(part).observe(getattr(timing, part))
+        log.info(
+            "annotated",
+            extra={
+                "function": function.name,
+                "shapes": len(found),
+                "load_ms": round(1000 * timing.load),
+                "decode_ms": round(1000 * timing.decode),
+                "detect_ms": round(1000 * timing.detect),
+            },
+        )
+        return [shape(each) for each in found]
+
+    async def find(self, name: str) -> Function | None:
+        """Our function of that name. The other Nuclio's are known by theirs, and cause no look at the store."""
+        if name in self.nuclio.known:
+            return self.listing.functions.get(name)
+        return await self.listing.find(name)
+
+    def state(self) -> dict[str, Any]:
+        """What /readyz says."""
+        age = self.listing.age_s()
+        return {
+            "ready": age is not None,
+            "functions": len(self.listing.functions),
+            "list_age_s": None if age is None else round(age, 1),
+            "store": self.listing.trouble or "ok",
+            "nuclio": (self.nuclio.trouble or "ok") if self.nuclio.address else "none",
+            "left_out": [{"model": one.url, "reason": one.reason} for one in self.listing.left_out],
+        }
+
+    def count(self) -> bytes:
+        """What /metrics says."""
+        age = self.listing.age_s()
+        self.numbers.list_age.set(-1 if age is None else age)
+        self.numbers.listed.set(len(self.listing.functions))
+        self.numbers.loaded.set(self.engine.loaded())
+        self.numbers.left_out.clear()
+        for one in self.listing.left_out:
+            self.numbers.left_out.labels(one.url, one.kind).set(1)
+        return self.numbers.text()
+
+
+def make_app(server: ModelServer) -> FastAPI:
+    """The application; its list is kept fresh while it runs."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        fresh = asyncio.create_task(server.listing.keep_fresh())
+        try:
+            yield
+        finally:
+            fresh.cancel()
+            await server.nuclio.close()
+            server.engine.close()
+
+    app = FastAPI(title="Trained models for CVAT", lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
+    app.add_exception_handler(Refusal, _sentence)
+    app.add_exception_handler(Exception, _our_bug)
+    _add_health(app, server)
+    _add_nuclio_calls(app, server)
+    return app
+
+
+def _add_health(app: FastAPI, server: ModelServer) -> None:
+    @app.get("/healthz")
+    async def healthz() -> JSONResponse:
+        # A broken device is whole again in a new process.
+        return JSONResponse({"status": server.engine.broken or "ok"}, 503 if server.engine.broken else 200)
+
+    @app.get("/readyz")
+    async def readyz() -> JSONResponse:
+        state = server.state()
+        return JSONResponse(state, 200 if state["ready"] else 503)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(server.count(), media_type=PROMETHEUS)
+
+
+def _add_nuclio_calls(app: FastAPI, server: ModelServer) -> None:
+    @app.get("/api/functions")
+    async def list_functions(request: Request) -> dict[str, Any]:
+        others = await server.nuclio.functions(request.headers)
+        # A copy: another look may end while this one is written.
+        ours = {name: each.to_nuclio(server.port) for name, each in dict(server.listing.functions).items()}
+        return {**others, **ours}
+
+    @app.get("/api/functions/{name}")
+    async def get_function(name: str, request: Request) -> Response:
+        function = await server.find(name)
+        if function is None:
+            if name in (".", ".."):
+                raise _no_function(name)  # as a part of a path it would be another call
+            return await _hand_on(server, request, name)
+        return JSONResponse(function.to_nuclio(server.port))
+
+    @app.post("/api/function_invocations")
+    async def invoke(request: Request) -> Response:
+        name = request.headers.get("x-nuclio-function-name", "")
+        function = await server.find(name)
+        if function is None:
+            return await _hand_on(server, request, name or "without a name")
+        try:
+            answer = await server.annotate(function, request)
+        except Exception as error:
+            outcome = error.outcome if isinstance(error, Refusal) else "error"
+            server.numbers.calls.labels(name, outcome).inc()
+            raise
+        server.numbers.calls.labels(name, "answered").inc()
+        return JSONResponse(answer)
+
+    @app.api_route("/{path:path}", methods=METHODS)
+    async def anything_else() -> Response:
+        # A dashboard can also deploy and delete: that is nobody's to do through this port.
+        raise Refusal(404, "there is no such call here: functions are listed, looked up and invoked, and nothing else")
+
+
+def _no_function(name: str) -> Refusal:
+    return Refusal(404, f"there is no function {name[:100]!r} here: look at the list again, models come and go")
+
+
+async def _hand_on(server: ModelServer, request: Request, function: str) -> Response:
+    """The answer of the Nuclio that the settings name."""
+    if not server.nuclio.address:
+        raise _no_function(function)
+    try:
+        response = await server.nuclio.hand_on(
+            request.method,
+            request.scope["raw_path"],
+            request.scope["query_string"],
+            request.headers,
+            request.stream(),
+        )
+    except NuclioAway as error:
+        raise Refusal(503, str(error)) from error
+    except BodyTooLarge as error:
+        raise Refusal(413, str(error)) from error
+    except BodyTooSlow as error:
+        raise Refusal(408, str(error)) from error
+    except ClientDisconnect:
+        return Response(status_code=499)
+
+    async def body() -> AsyncIterator[bytes]:
+        try:
+            async for part in response.aiter_raw():
+                yield part
+        finally:
+            await response.aclose()
+
+    if response.is_success:
+        server.nuclio.remember(function)
+    return StreamingResponse(body(), response.status_code, answered(response.headers.items()))
+
+
+def stated_size(request: Request) -> int:
+    """Of the body, from its header. Refusal: none, or too large."""
+    stated = request.headers.get("content-length", "")
+    if not stated.isdecimal() or len(stated) > 18:
+        raise Refusal(411, "the call does not say how long it is (Content-Length)")
+    if int(stated) > MOST_BODY_BYTES:
+        raise Refusal(413, f"an image may have at most {MOST_IMAGE_BYTES >> 20} MiB", "image")
+    return int(stated)
+
+
+async def read_body(request: Request) -> bytes:
+    """All of it; the server holds it to the stated size. Refusal: it broke off."""
+    try:
+        return await request.body()
+    except ClientDisconnect:
+        raise Refusal(400, "the call broke off") from None
+
+
+def read_call(body: bytes, threshold: float | None) -> tuple[bytes, float | None]:
+    """The image file and the threshold of a call, or the given one. Refusal: it is of another form."""
+    try:
+        call = msgspec.json.decode(body, type=Call)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Refusal(400, f'the call is not of the form {{"image": base64, "threshold": 0.5}}: {error}') from error
+    if call.threshold is not None:
+        threshold = call.threshold
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise Refusal(400, f"threshold must be from 0 to 1, not {threshold}")
+    if not call.image:
+        raise Refusal(400, "the call has no image", "image")
+    return call.image, threshold
+
+
+def shape(found: Found) -> dict[str, Any]:
+    """A detection as Nuclio's detectors answer it: two corners in pixels, the score as text."""
+    left, top, width, height = found.bbox
+    points = [round(each, 2) for each in (left, top, left + width, top + height)]
+    return {"confidence": f"{found.score:.4f}", "label": found.label, "points": points, "type": "rectangle"}
+
+
+def _sentence(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    headers = {"Retry-After": "5"} if error.status == 503 else {}
+    if error.status in (408, 411, 413):
+        headers["Connection"] = "close"  # what is left of the body is not read
+    return JSONResponse({"error": error.sentence}, error.status, headers)
+
+
+def _our_bug(_: Request, error: Exception) -> Response:
+    sentence = str(error) if isinstance(error, BridgeError) else "an internal error, which the log has"
+    return JSONResponse({"error": sentence}, 500)

@@ -1,0 +1,145 @@
+"""Runs models: files are read, images decoded and networks run in threads of their own.
+
+One thread runs all networks of a device, for they share it. A few models stay in memory, those used last.
+Everything but the threads' work happens in one event loop, so there are no locks.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from cvat_client.errors import BridgeError
+from detr_job.errors import JobError
+from detr_job.inference import Device, Found, NoMemory, Predictor, UnreadableImage, still_answers
+from model_server.trained_models import TrainedModel
+from object_store import StoreError, StoreUnavailable
+from run_config.errors import ConfigError
+from run_config.exit_codes import PASSING_FAULT
+
+DECODERS = 2
+"""Images unpacked at a time: each may be half a gigabyte."""
+
+log = logging.getLogger(__name__)
+Key = tuple[str, str]
+
+
+class ModelFaulty(BridgeError):
+    """A model's files cannot be used; another try is of no use until they change."""
+
+
+class ModelNotNow(BridgeError):
+    """The store or the device has no room or no answer at the moment."""
+
+    exit_code = PASSING_FAULT
+
+
+class ImageRefused(BridgeError):
+    """What was sent is not an image that can be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds, of which most of the waiting is for others."""
+
+    load: float
+    decode: float
+    detect: float
+
+
+class Engine:
+    """The models of one device."""
+
+    def __init__(
+        self, device: Device, most_loaded: int, *, load: Callable[[str, Device], Predictor] = Predictor
+    ) -> None:
+        self.device = device
+        self.broken = ""
+        """Why nothing can be computed any more in this process; empty: it can."""
+        self._most, self._load = most_loaded, load
+        self._models: OrderedDict[Key, asyncio.Task[Predictor]] = OrderedDict()
+        self._loading = ThreadPoolExecutor(1, "load-model")
+        self._decoding = ThreadPoolExecutor(DECODERS, "decode")
+        self._detecting = ThreadPoolExecutor(1, "detect")
+
+    def close(self) -> None:
+        """Let the threads end."""
+        for pool in (self._loading, self._decoding, self._detecting):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def loaded(self) -> int:
+        """Models in memory, or on their way."""
+        return len(self._models)
+
+    async def detect(self, model: TrainedModel, image: bytes, threshold: float | None) -> tuple[list[Found], Timing]:
+        """What the model sees in an image file. threshold: None is the model's own.
+
+        Raises ModelFaulty, ModelNotNow, ImageRefused.
+        """
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        predictor = await self._predictor(model)
+        loaded = loop.time()
+        try:
+            ready = await loop.run_in_executor(self._decoding, predictor.read, image)
+        except UnreadableImage as error:
+            raise ImageRefused(str(error)) from error
+        except MemoryError:
+            raise ModelNotNow("there is not enough memory to decode the image: try again later") from None
+        decoded = loop.time()
+        try:
+            found = await loop.run_in_executor(self._detecting, predictor.detect, ready, threshold)
+        except NoMemory as error:
+            self._models.clear()  # those of others, too; they are read again when they are asked for
+            raise ModelNotNow(
+                f"{error}. Try again later, or let whoever runs this installation set models.loaded lower"
+            ) from error
+        except Exception as error:
+            if not await loop.run_in_executor(self._detecting, still_answers, self.device):
+                self.broken = f"{self.device} answers no more ({type(error).__name__})"
+                raise ModelNotNow(f"{self.broken}: the server begins anew") from error
+            raise
+        if predictor.at_limit(found, threshold):
+            log.warning("boxes cut", extra={"model": model.url, "reason": predictor.limit_sentence()})
+        return found, Timing(loaded - start, decoded - loaded, loop.time() - decoded)
+
+    async def _predictor(self, model: TrainedModel) -> Predictor:
+        key = (model.url, model.version)
+        if key not in self._models:
+            for other in [each for each in self._models if each[0] == model.url]:
+                del self._models[other]  # its files were replaced
+            while len(self._models) >= self._most:
+                self._models.popitem(last=False)
+            self._models[key] = asyncio.create_task(self._read(model))
+            self._models[key].add_done_callback(_seen)
+        self._models.move_to_end(key)
+        task = self._models[key]
+        try:
+            # One that gives up must not take the model away from the others who wait for it.
+            return await asyncio.shield(task)
+        except BridgeError:
+            if self._models.get(key) is task:
+                del self._models[key]
+            raise
+
+    async def _read(self, model: TrainedModel) -> Predictor:
+        loop = asyncio.get_running_loop()
+        try:
+            predictor = await loop.run_in_executor(self._loading, self._load, model.url, self.device)
+        except (StoreUnavailable, NoMemory) as error:
+            raise ModelNotNow(f"the model of run {model.run} cannot be read at the moment: {error}") from error
+        except (JobError, StoreError, ConfigError) as error:
+            raise ModelFaulty(f"the model of run {model.run} cannot be used: {error}") from error
+        except Exception as error:
+            log.exception("loading a model failed", extra={"model": model.url})
+            raise ModelFaulty(f"the model of run {model.run} cannot be loaded ({type(error).__name__})") from error
+        log.info("model loaded", extra={"model": model.url, "device": str(self.device)})
+        return predictor
+
+
+def _seen(task: asyncio.Task[Predictor]) -> None:
+    """A model that failed to load after everybody who waited has gone is no fault of the event loop."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,98 @@
+"""The function file, as CVAT's own tools use it."""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cvat_sdk.auto_annotation as cvataa
+import pytest
+import torch
+from cvat_sdk.core.client import AccessTokenCredentials, Client, Config
+from PIL import Image
+
+import model_server.function
+from cvat_steps.annotate import _Context
+from detr_job.errors import JobError
+from detr_job.inference import Predictor, UnreadableImage, upright_rgb, upright_rgb_of
+from model_server.function import create
+from tests.cvat_double import CvatDouble
+from tests.model_server.model_stores import CPU, picture, write_trained_model
+
+FILE = Path(model_server.function.__file__)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def test_the_function_says_its_classes_and_finds_what_the_model_finds(tmp_path: Path):
+    folder = write_trained_model(tmp_path / "model")
+    function = create(model=str(folder), device="cpu", threshold=0.01)
+    assert [(label.name, label.type) for label in function.spec.labels] == [
+        ("disc", "rectangle"),
+        ("square", "rectangle"),
+    ]
+    image = Image.open(io.BytesIO(picture()))
+    shapes = function.detect(_Context("a.png", None), image)
+    expected = Predictor(str(folder), CPU)(upright_rgb(picture()), 0.01)
+    assert [each.score for each in shapes] == [round(found.score, 4) for found in expected]
+    assert all(each.type.value == "rectangle" and len(each.points) == 4 for each in shapes)
+    assert function.detect(_Context("a.png", 1.0), image) == []
+
+
+def test_a_model_that_is_not_there_is_a_sentence(tmp_path: Path):
+    with pytest.raises(JobError, match="there is no model at"):
+        create(model=str(tmp_path), device="cpu")
+
+
+def test_the_sdk_annotates_a_task_with_it(cvat: CvatDouble, tmp_path: Path):
+    folder = write_trained_model(tmp_path / "model")
+    task = cvat.add_drawn_task(
+        "P", images=2, project=cvat.add_project("B", labels=["disc", "square"]), with_boxes=False
+    )
+    config = Config(cache_dir=tmp_path / "cache")
+    with Client(cvat.url, config=config, check_server_version=False) as client:
+        client.login(AccessTokenCredentials(cvat.service.token))
+        cvataa.annotate_task(client, task.id, create(model=str(folder), device="cpu", threshold=0.008))
+    assert task.shapes
+    assert {each["source"] for each in task.shapes} == {"auto"}
+
+
+def test_the_file_loads_by_its_path_alone(tmp_path: Path):
+    """As `cvat-cli --function-file` does it: from elsewhere, under another name."""
+    folder = write_trained_model(tmp_path / "model")
+    program = (
+        "import importlib.util, sys\n"
+        "spec = importlib.util.spec_from_file_location('a_function', sys.argv[1])\n"
+        "module = importlib.util.module_from_spec(spec)\n"
+        "spec.loader.exec_module(module)\n"
+        "print(len(module.create(model=sys.argv[2], device='cpu').spec.labels))\n"
+    )
+    command = [sys.executable, "-c", program, str(FILE), str(folder)]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ, capture_output=True, text=True, check=False)
+    assert done.stdout == "2\n", done.stderr
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "I;16", "YCbCr"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_an_opened_image_becomes_the_pixels_that_its_file_gives(mode: str, orientation: int):
+    """Whoever opened it, the model sees what it was trained on."""
+    noise = Image.effect_noise((20, 12), 90)
+    image = (
+        Image.frombytes(mode, noise.size, noise.tobytes() * 2) if mode == "I;16" else noise.convert("RGB").convert(mode)
+    )
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = io.BytesIO()
+    image.save(file, "TIFF", exif=exif)
+    opened = upright_rgb_of(Image.open(io.BytesIO(file.getvalue())))
+    assert opened.tobytes() == upright_rgb(file.getvalue()).tobytes()
+
+
+def test_an_opened_image_whose_file_breaks_off_is_a_sentence():
+    image = Image.open(io.BytesIO(picture(400, 300)[:2000]))
+    with pytest.raises(UnreadableImage, match="damaged"):
+        upright_rgb_of(image)
