@@ -104,16 +104,17 @@ def _mistakes(argument: Argument, text: str | None, *, may_be_empty: bool) -> li
 
 def _require_allowed(texts: Mapping[str, str], installation: Installation) -> None:
     """What the step `check` would refuse a minute later: pool, GPUs, places."""
-    installation.allowed(texts)
-    if texts.get("sys-node-pool"):
-        _require_pool(texts, installation)
-
-
-def _require_pool(texts: Mapping[str, str], installation: Installation) -> None:
-    pool = installation.pool(texts["sys-node-pool"])
+    mistakes: list[str] = []
+    try:
+        installation.allowed(texts)
+    except ConfigError as error:
+        mistakes.append(str(error))
+    pool = next((one for one in installation.node_pools if one.name == texts.get("sys-node-pool")), None)
     wanted = texts.get("gpu-count", "0")
-    if int(wanted) > pool.gpu_count:
-        raise ConfigError(f"gpu-count must be at most {pool.gpu_count} in the pool {pool.name}, not {wanted}.")
+    if pool is not None and int(wanted) > pool.gpu_count:
+        mistakes.append(f"gpu-count must be at most {pool.gpu_count} in the pool {pool.name}, not {wanted}.")
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
 
 
 def _local_paths(name: str, text: str, store: str) -> list[str]:
