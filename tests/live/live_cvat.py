@@ -71,6 +71,7 @@ class LiveCvat:
             finally:
                 if not double:
                     client.tasks.retrieve(number).remove()
+                client.api_client.rest_client.pool_manager.clear()
 
     def _make(self, client: Client, folder: Path) -> int:
         folder.mkdir()
