@@ -7,6 +7,7 @@ import typer
 
 from run_config.command_line import run, share, top_options
 from run_config.cvat_formats import COCO
+from run_config.step_parameters import From, ParametersJson, texts_from_json
 
 app = typer.Typer(
     name="cvat-bridge",
@@ -57,20 +58,32 @@ def serve_models(
 
 @app.command()
 def annotate(
-    store: Annotated[str, typer.Option(help="Root of the store: s3://bucket/prefix or file:///folder.")],
-    subject: Annotated[str, typer.Option(help="What to annotate: task:8,task:9 or project:3.")],
-    grant: Annotated[str, typer.Option(help="The signature of the bridge that lets a user have it done.")],
-    model: Annotated[str, typer.Option(help="model/ folder of a run, or the run's: a URL, or a key below the store.")],
+    store: Annotated[str, typer.Option(help="Root of the store: s3://bucket/prefix or file:///folder."), From("store")],
+    subject: Annotated[str, typer.Option(help="What to annotate: task:8,task:9 or project:3."), From("cvat-subject")],
+    grant: Annotated[
+        str, typer.Option(help="The signature of the bridge that lets a user have it done."), From("cvat-grant")
+    ],
+    model: Annotated[
+        str,
+        typer.Option(help="model/ folder of a run, or the run's: a URL, or a key below the store."),
+        From("trained-model"),
+    ],
     threshold: Annotated[
         str,
         typer.Option(
             help="Lowest score of a box that is drawn, 0 to 1. Empty: the installation's, or the model's own."
         ),
+        From("threshold"),
     ] = "",
     existing: Annotated[
-        str, typer.Option(help="What becomes of shapes that are there: keep, replace-automatic or replace-all.")
+        str,
+        typer.Option(help="What becomes of shapes that are there: keep, replace-automatic or replace-all."),
+        From("existing-shapes"),
     ] = "keep",
-    device: Annotated[str, typer.Option(help="auto, cuda or cpu. cuda without a GPU is an error.")] = "cuda",
+    device: Annotated[
+        str, typer.Option(help="auto, cuda or cpu. cuda without a GPU is an error."), From("device")
+    ] = "cuda",
+    parameters_json: ParametersJson = "{}",
     out: Annotated[Path | None, typer.Option(envvar="OUT", help="Folder for outputs/message; a step's $OUT.")] = None,
 ) -> None:
     """Draw a trained model's boxes into tasks of CVAT. What people drew stays, unless replace-all is asked for."""
@@ -86,19 +99,27 @@ def annotate(
         existing=existing,
         device=device,
         out=out,
+        parameters=texts_from_json(parameters_json),
     )
     print(annotate_tasks(request))
 
 
 @app.command("export")
 def export_command(
-    store: Annotated[str, typer.Option("--store", help="Root of the store: s3://bucket/prefix or file:///path.")],
-    subject: Annotated[str, typer.Option("--subject", help="What is exported: task:8,task:9 or project:3.")],
+    store: Annotated[
+        str, typer.Option("--store", help="Root of the store: s3://bucket/prefix or file:///path."), From("store")
+    ],
+    subject: Annotated[
+        str, typer.Option("--subject", help="What is exported: task:8,task:9 or project:3."), From("cvat-subject")
+    ],
     run_name: Annotated[str, typer.Option("--run", help="Name of the run, which is part of where the export goes.")],
-    grant: Annotated[str, typer.Option("--grant", help="The bridge's signature for the subject.")] = "",
+    grant: Annotated[
+        str, typer.Option("--grant", help="The bridge's signature for the subject."), From("cvat-grant")
+    ] = "",
     format_name: Annotated[str, typer.Option("--format", help="One of CVAT's export formats.")] = COCO,
     unpack: Annotated[bool, typer.Option("--unpack", help="Unpack the export below --into as well.")] = False,
     into: Annotated[str, typer.Option("--into", help="Key below the store that the export is unpacked to.")] = "",
+    parameters_json: ParametersJson = "{}",
 ) -> None:
     """Have CVAT export tasks or a project, with images, into the store, and wait until all of it is there.
 
@@ -110,7 +131,8 @@ def export_command(
 
     if unpack != bool(into):
         raise BridgeError("--unpack and --into=KEY belong together: the one says that, the other where to")
-    print(*export(Order(store, subject, grant, run_name, format_name, into)), sep="\n")
+    order = Order(store, subject, grant, run_name, format_name, into, texts_from_json(parameters_json))
+    print(*export(order), sep="\n")
 
 
 def main() -> None:

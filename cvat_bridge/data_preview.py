@@ -19,6 +19,7 @@ from cvat_bridge.http.schemas import DrawnClass, DrawnNote, DrawnSubject, DrawnT
 from cvat_client.errors import CvatRefusedError, CvatUnavailableError
 from cvat_client.questions import CvatQuestions, whole_number
 from cvat_client.subject import Kind
+from run_config.wording import shortened
 
 log = logging.getLogger(__name__)
 
@@ -236,8 +237,7 @@ def _unfinished(task: Mapping[str, Any]) -> DrawnTask | None:
 
 def _title(seen: Seen) -> str:
     name = str(seen.things[0].get("name") or f"{seen.subject.kind} {seen.subject.ids[0]}")
-    more = len(seen.things) - 1
-    return f"{name} and {more} more" if more else name
+    return shortened([name, *map(str, seen.things[1:])], 1)
 
 
 def notes(

@@ -105,7 +105,7 @@ def no_answer(error: httpx.HTTPError, host: str) -> CvatUnavailableError:
             )
         cause = cause.__cause__ or cause.__context__
     # The error's own text may hold the address with its query; its kind says enough.
-    return CvatUnavailableError(f"CVAT at {host} does not answer ({type(error).__name__})")
+    return CvatUnavailableError(f"CVAT does not answer at {host} ({type(error).__name__})")
 
 
 def error_of(answer: Answer, host: str, who: type[Credentials] = Token) -> BridgeError:

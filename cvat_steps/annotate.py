@@ -37,6 +37,7 @@ from model_server.function import Detector, create
 from run_config.argo_progress import ArgoProgress
 from run_config.argo_text import leave_sentence
 from run_config.installation import permitted
+from run_config.wording import shortened
 
 LINE_EACH_S = 10.0
 MOST_MESSAGE = 2000
@@ -55,6 +56,8 @@ class AnnotateRequest:
     existing: str = Existing.KEEP
     device: str = "cuda"
     out: Path | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    """Name → text, of the workflow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +131,8 @@ def annotate(
     key = grants.signing_key(environment.get("CVAT_BRIDGE_SIGNING_KEY"))
     expired_too = settings.grants.accept_expired
     grants.verify(request.grant, subject, key, purpose=grants.Purpose.ANNOTATE, accept_expired=expired_too)
-    place = permitted(request.store, {"trained-model": request.model})["trained-model"]
+    given = {"store": request.store, "trained-model": request.model}
+    place = permitted({**request.parameters, **given})["trained-model"]
     longest_s = settings.exports.save_for_s if patience_s is None else patience_s
     patience = Patience(longest_s, annotated_tasks.PACE, say)
     with (
@@ -319,8 +323,7 @@ def _warn(outcome: Outcome, sentence: str) -> None:
 
 def _some(names: list[str]) -> str:
     """A few of many names, each short and in one line."""
-    short = [" ".join(name.split())[:40] for name in names[:8]]
-    return ", ".join([*short, f"and {len(names) - 8} more"] if len(names) > 8 else short)
+    return shortened([" ".join(name.split())[:40] for name in names])
 
 
 def _count(number: int, one: str, many: str = "") -> str:

@@ -5,7 +5,7 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
@@ -23,6 +23,7 @@ from run_config.argo_text import leave_value
 from run_config.exit_codes import TERMINATED
 from run_config.installation import permitted
 from run_config.locations import key_below_store
+from run_config.parameters import Type
 
 PACE = Pace()
 
@@ -39,7 +40,10 @@ class _StopNow(BaseException):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What the command line says. `into`: where one export is unpacked; empty: it stays a zip."""
+    """What the command line says. `into`: where one export is unpacked; empty: it stays a zip.
+
+    parameters: name → text, of the workflow.
+    """
 
     store: str
     subject: str
@@ -47,6 +51,7 @@ class Order:
     run: str
     format: str
     into: str = ""
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
 
 def export(order: Order, environment: Mapping[str, str] = os.environ, pace: Pace = PACE) -> list[str]:
@@ -72,7 +77,8 @@ def _permitted_place(order: Order, subject: Subject, settings: BridgeSettings) -
     """The key to unpack to, where a run may write: below the exports, which are the bridge's own, or as allowed."""
     into = key_below_store(order.into) if order.into else ""
     own = settings.exports.prefix.strip("/")
-    permitted(order.store, {}, {"--into": into} if into and not into.startswith(f"{own}/") else {})
+    written = {"--into": into} if into and not into.startswith(f"{own}/") else {}
+    permitted({**order.parameters, "store": order.store, **written}, {"--into": Type.KEY})
     if into and len(subject.ids) > 1:
         raise BridgeError(f"--unpack takes one task or one project, not {subject}: start a run for each")
     return into

@@ -10,6 +10,7 @@ import typer
 from run_config.argo_text import leave_value, outputs_folder
 from run_config.command_line import run, top_options
 from run_config.cvat_formats import COCO
+from run_config.step_parameters import From, ParametersJson, texts_from_json
 from run_config.writable import require_writable
 
 if TYPE_CHECKING:
@@ -61,13 +62,16 @@ app.callback()(top_options)
 
 @app.command("prepare")
 def prepare_command(
-    sources: Sources,
-    store: Annotated[str, typer.Option("--store", help="Where the set goes: s3://bucket/prefix or file:///path.")],
+    sources: Annotated[Sources, From("cvat-annotation-path")],
+    store: Annotated[
+        str, typer.Option("--store", help="Where the set goes: s3://bucket/prefix or file:///path."), From("store")
+    ],
     val: Val = None,
-    test: Test = None,
-    val_fraction: ValFraction = 0.15,
-    seed: Seed = 0,
+    test: Annotated[Test, From("cvat-test-path")] = None,
+    val_fraction: Annotated[ValFraction, From("val-fraction")] = 0.15,
+    seed: Annotated[Seed, From("seed")] = 0,
     ignore_subsets: IgnoreSubsets = False,
+    parameters_json: ParametersJson = "{}",
     as_json: AsJson = False,
 ) -> None:
     """Check exports, split them and write a prepared set to the store; the answer is the set's id.
@@ -82,19 +86,19 @@ def prepare_command(
     from object_store import open_store
     from prepared_set.manifest import REPORT_KEY, set_prefix
     from run_config.installation import permitted
+    from run_config.parameters import Type
 
-    allowed = permitted(
-        store,
-        {
-            "cvat-annotation-path": "\n".join(sources),
-            "--val": "\n".join(val or ()),
-            "cvat-test-path": "\n".join(test or ()),
-        },
-    )
+    given = {
+        "store": store,
+        "cvat-annotation-path": "\n".join(sources),
+        "--val": "\n".join(val or ()),
+        "cvat-test-path": "\n".join(test or ()),
+    }
+    allowed = permitted(texts_from_json(parameters_json) | given, {"--val": Type.LOCATIONS})
     if "OUT" in os.environ:
         require_writable(outputs_folder(Path(os.environ["OUT"])), "$OUT")
     root = open_store(store)
-    pool, held_out, tested = ([text] for text in allowed.values())
+    pool, held_out, tested = ([allowed[name]] for name in ("cvat-annotation-path", "--val", "cvat-test-path"))
     request = _request(pool, held_out, tested, val_fraction, seed, ignore_subsets, root.url)
     with Display() as display:
         done = prepare(request, root, draw_report, display)
@@ -157,10 +161,7 @@ def check_command(
     workflow_uid: Annotated[
         str, typer.Option("--workflow-uid", help="Of the Argo workflow; another one's folder is refused.")
     ] = "",
-    parameters_json: Annotated[
-        str,
-        typer.Option("--parameters-json", help="All parameters, as Argo's {{workflow.parameters.json}} gives them."),
-    ] = "[]",
+    parameters_json: ParametersJson = "{}",
     parameter: Annotated[
         list[str] | None,
         typer.Option("--parameter", "-p", help="One parameter, name=value; see `detr-workflows parameters`."),
@@ -170,7 +171,7 @@ def check_command(
 
     In a cluster also what the installation allows: the node pool, its GPUs, the places that are read and written.
     """
-    from run_check.check import check, texts_from_json
+    from run_check.check import check
     from run_config.installation import load_installation
     from run_config.parameters import pairs
 

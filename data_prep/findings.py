@@ -11,6 +11,7 @@ from data_prep.dataset import Dataset, SetImage
 from prepared_set.manifest import SPLITS, Counts
 from run_config.families.registry import FAMILIES
 from run_config.job import MOST_BOXES, advised_queries
+from run_config.wording import shortened
 
 FEW_BOXES_PER_CLASS = 50
 FEW_BOXES = 100
@@ -120,15 +121,15 @@ def _about_classes(dataset: Dataset, counts: dict[str, Counts]) -> Iterable[str]
         if 0 < counts["train"].boxes_per_class[label] < FEW_BOXES_PER_CLASS:
             few.append(f"{one.name} ({counts['train'].boxes_per_class[label]})")
     for name, classes in absent.items():
-        yield f"No boxes in {name}: {_listed(classes)}."
+        yield f"No boxes in {name}: {shortened(classes)}."
     if few:
-        yield f"Fewer than {FEW_BOXES_PER_CLASS} boxes to learn from: {_listed(few)}."
+        yield f"Fewer than {FEW_BOXES_PER_CLASS} boxes to learn from: {shortened(few)}."
     folded: dict[str, list[str]] = defaultdict(list)
     for one in dataset.classes:
         folded[one.name.casefold()].append(one.name)
     for names in folded.values():
         if len(names) > 1:
-            yield f"Classes that differ only in case are kept apart: {_listed(names)}."
+            yield f"Classes that differ only in case are kept apart: {shortened(names)}."
 
 
 def _about_crowding(dataset: Dataset) -> Iterable[str]:
@@ -152,11 +153,6 @@ def _about_crowding(dataset: Dataset) -> Iterable[str]:
 def most_objects_by_family() -> dict[str, int]:
     """How many objects on an image the models of each family learn, unless they are told otherwise."""
     return {family: model().most_objects for family, model in FAMILIES.items()}
-
-
-def _listed(names: list[str], shown: int = 8) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
 
 
 def plural(count: int, one: str, many: str = "") -> str:

@@ -15,6 +15,7 @@ import typer
 
 from detr_job import leaving
 from run_config import command_line
+from run_config.step_parameters import From, ParametersJson, texts_from_json, values_from_json
 
 app = typer.Typer(
     name="detr-job",
@@ -34,26 +35,38 @@ Out = Annotated[
 
 @app.command()
 def train(
-    store: Annotated[str, typer.Option(help="Root of the store: s3://bucket/prefix or file:///folder.")],
+    store: Annotated[str, typer.Option(help="Root of the store: s3://bucket/prefix or file:///folder."), From("store")],
     set_id: Annotated[str, typer.Option("--set", help="Id of the prepared set, as data-prep prepare printed it.")],
-    output_prefix: Annotated[str, typer.Option(help="Prefix below the store under which runs lie.")],
+    output_prefix: Annotated[
+        str, typer.Option(help="Prefix below the store under which runs lie."), From("cvat-output-path")
+    ],
     run: Annotated[str, typer.Option(help="Name of this run. The same name goes on where it was.")],
     out: Out,
-    model: Annotated[str, typer.Option(help="Preset, or path of a YAML file with the configuration.")] = "detr-r50",
+    model: Annotated[
+        str, typer.Option(help="Preset, or path of a YAML file with the configuration."), From("model")
+    ] = "detr-r50",
     finetune: Annotated[
-        str, typer.Option(help="model/ folder or .pth to start from: a URL, or a key below the store.")
+        str,
+        typer.Option(help="model/ folder or .pth to start from: a URL, or a key below the store."),
+        From("cvat-finetune-checkpoint"),
     ] = "",
-    epochs: Annotated[str, typer.Option(help="Length of the run; empty: the preset's.")] = "",
-    minutes: Annotated[str, typer.Option(help="Length of the run in wall time, instead of epochs.")] = "",
-    batch_size: Annotated[str, typer.Option(help="Images a step; empty: the preset's.")] = "",
-    learning_rate: Annotated[str, typer.Option(help="Peak rate of all but the backbone; empty: the preset's.")] = "",
-    seed: Annotated[str, typer.Option(help="Empty: the preset's.")] = "",
-    device: Device = "cuda",
+    epochs: Annotated[str, typer.Option(help="Length of the run; empty: the preset's."), From("epochs")] = "",
+    minutes: Annotated[
+        str, typer.Option(help="Length of the run in wall time, instead of epochs."), From("minutes")
+    ] = "",
+    batch_size: Annotated[str, typer.Option(help="Images a step; empty: the preset's."), From("batch-size")] = "",
+    learning_rate: Annotated[
+        str, typer.Option(help="Peak rate of all but the backbone; empty: the preset's."), From("learning-rate")
+    ] = "",
+    seed: Annotated[str, typer.Option(help="Empty: the preset's."), From("seed")] = "",
+    device: Annotated[Device, From("device")] = "cuda",
     overrides: Annotated[
-        str, typer.Option(help="Any key of the configuration: 'optimizer.lr=2e-4 model.queries=300'.")
+        str,
+        typer.Option(help="Any key of the configuration: 'optimizer.lr=2e-4 model.queries=300'."),
+        From("overrides"),
     ] = "",
     workflow_uid: Annotated[str, typer.Option(help="Of the Argo workflow; guards the run's folder.")] = "",
-    parameters_json: Annotated[str, typer.Option(help="What the user set, recorded in run.json.")] = "",
+    parameters_json: ParametersJson = "{}",
 ) -> None:
     """Train, keep checkpoints in the store, and leave the best weights and their predictions.
 
@@ -62,6 +75,18 @@ def train(
     from detr_job.training.training_job import TrainRequest
     from detr_job.training.training_job import train as run_training
 
+    options = {
+        "store": store,
+        "cvat-output-path": output_prefix,
+        "cvat-finetune-checkpoint": finetune,
+        "epochs": epochs,
+        "minutes": minutes,
+        "batch-size": batch_size,
+        "learning-rate": learning_rate,
+        "seed": seed,
+        "overrides": overrides,
+    }
+    recorded = {name: "" if value is None else value for name, value in values_from_json(parameters_json).items()}
     run_training(
         TrainRequest(
             store=store,
@@ -71,25 +96,20 @@ def train(
             out=out,
             model=model,
             finetune=finetune,
-            epochs=epochs,
-            minutes=minutes,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            seed=seed,
             device=device,
-            overrides=overrides,
             workflow_uid=workflow_uid,
-            parameters=parameters_json,
+            settings=texts_from_json(parameters_json) | options,
+            recorded=recorded,
         )
     )
 
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Option(help="model/ folder of a run: path or URL.")],
-    store: Annotated[str, typer.Option(help="Root of the store that holds the prepared set.")],
-    set_id: Annotated[str, typer.Option("--set", help="Id of the prepared set.")],
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    model: Annotated[str, typer.Option(help="model/ folder of a run: path or URL."), From("trained-model")],
+    store: Annotated[str, typer.Option(help="Root of the store that holds the prepared set."), From("store")],
+    set_id: Annotated[str, typer.Option("--set", help="Id of the prepared set."), From("prepared-set")],
+    split: Annotated[str, typer.Option(help="train, val or test."), From("split")] = "test",
     out: Annotated[
         Path | None, typer.Option(envvar="OUT", help="Also write predictions/<split>.json here; a step's $OUT.")
     ] = None,
@@ -97,16 +117,20 @@ def evaluate(
         int | None,
         typer.Option(min=1, help="Images of equal shape predicted at once; empty: 4, or fewer where memory is short."),
     ] = None,
-    device: Device = "auto",
+    device: Annotated[Device, From("device")] = "auto",
     output_prefix: Annotated[
-        str, typer.Option(help="Of a workflow: where its artifacts go below the store, refused where not allowed.")
+        str,
+        typer.Option(help="Of a workflow: where its artifacts go below the store, refused where not allowed."),
+        From("cvat-output-path"),
     ] = "",
+    parameters_json: ParametersJson = "{}",
     as_json: Annotated[bool, typer.Option("--json", help="The numbers as JSON on stdout.")] = False,
 ) -> None:
     """Measure any model on a split of any prepared set with the same classes."""
     from detr_job.prediction.evaluate_command import measure
 
-    result = measure(model, store, set_id, split, out, batch_size, device, output_prefix, _warn)
+    parameters = texts_from_json(parameters_json) | ({"cvat-output-path": output_prefix} if output_prefix else {})
+    result = measure(model, store, set_id, split, out, batch_size, device, parameters, _warn)
     if as_json:
         print(json.dumps(result.to_dict()))
         return

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from run_config.command_line import run
+from run_config.step_parameters import From, ParametersJson, texts_from_json
 
 if TYPE_CHECKING:  # heavy, see below
     from evaluation.metrics import SplitMetrics
@@ -23,11 +24,12 @@ def evaluation() -> None:
 
 @app.command()
 def report(
-    store: Annotated[str, typer.Option(help="The store: s3://bucket/prefix, file:///path or a folder.")],
+    store: Annotated[str, typer.Option(help="The store: s3://bucket/prefix, file:///path or a folder."), From("store")],
     set_id: Annotated[str, typer.Option("--set", help="Id of the prepared set that the run was trained on.")],
     run_prefix: Annotated[str, typer.Option(help="Where the run lies in the store: OUTPUT-PATH/RUN.")],
     out: Annotated[Path, typer.Option(envvar="OUT", help="Folder for metrics.json, report/index.html and outputs/.")],
     *,
+    parameters_json: ParametersJson = "{}",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Compare a run's predictions with the annotations: metrics.json and a report page.
@@ -39,7 +41,7 @@ def report(
     from object_store import open_store  # heavy, see above
     from run_config.installation import permitted
 
-    permitted(store, {}, {"cvat-output-path": run_prefix})
+    permitted(texts_from_json(parameters_json) | {"store": store, "cvat-output-path": run_prefix})
     with tempfile.TemporaryDirectory(prefix="evaluation-") as scratch:
         written = write_report(open_store(store), set_id, run_prefix, out, Path(scratch))
     metrics = written.metrics

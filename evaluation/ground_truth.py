@@ -13,6 +13,7 @@ import msgspec
 
 from evaluation.errors import GroundTruthError
 from run_config.json_text import check_json
+from run_config.wording import shortened
 
 STANDARD_MAX_DETS = 100
 """Predictions of an image and class that COCO counts: the highest `maxDets` of its numbers."""
@@ -129,8 +130,7 @@ def _refuse_repeated(name: str, kind: str, ids: list[int]) -> None:
     if len(set(ids)) == len(ids):
         return
     repeated = sorted(record_id for record_id, count in Counter(ids).items() if count > 1)
-    shown = ", ".join(str(record_id) for record_id in repeated[:5])
-    more = f" and {len(repeated) - 5} more" if len(repeated) > 5 else ""
+    shown = shortened([str(record_id) for record_id in repeated], 5)
     raise GroundTruthError(
-        f"{name} repeats {kind} id {shown}{more}: only one of each would count; give every {kind} its own id"
+        f"{name} repeats {kind} id {shown}: only one of each would count; give every {kind} its own id"
     )

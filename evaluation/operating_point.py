@@ -15,6 +15,7 @@ from evaluation.ground_truth import GroundTruth
 from evaluation.matching import boxes_by_image
 from evaluation.predictions import Prediction
 from evaluation.sweep import Sweep
+from run_config.wording import shortened
 
 IOU = 0.5
 """Overlap from which a predicted box counts as found in everything but the COCO numbers."""
@@ -52,10 +53,7 @@ class OperatingPoint(msgspec.Struct, frozen=True, kw_only=True):
 def describe(threshold: float, classes: Mapping[str, float]) -> str:
     """A threshold, and those of the classes that differ from it, with three digits each."""
     own = [f"{name} {value:.3g}" for name, value in classes.items() if f"{value:.3g}" != f"{threshold:.3g}"]
-    if not own:
-        return f"{threshold:.3g}"
-    more = f" and {len(own) - SHOWN_CLASSES} more" if len(own) > SHOWN_CLASSES else ""
-    return f"{threshold:.3g} ({', '.join(own[:SHOWN_CLASSES])}{more})"
+    return f"{threshold:.3g} ({shortened(own, SHOWN_CLASSES)})" if own else f"{threshold:.3g}"
 
 
 def best_thresholds(classes: Mapping[str, Sweep]) -> tuple[float, dict[str, float]] | None:

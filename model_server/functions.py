@@ -14,6 +14,7 @@ from typing import Any
 
 from cvat_client.subject import Kind, Subject
 from model_server.trained_models import Choice, TrainedModel
+from run_config.wording import shortened
 
 MOST_NAME = 63
 SHOWN_CLASSES = 3
@@ -95,9 +96,7 @@ def _details(model: TrainedModel, threshold: float | None) -> str:
 
 def _listed(names: list[str], most: int) -> str:
     # One more than the most fits into the place of "and 1 more".
-    if len(names) <= most + 1:
-        return ", ".join(names)
-    return f"{', '.join(names[:most])} and {len(names) - most} more"
+    return shortened(names, len(names) if len(names) == most + 1 else most)
 
 
 def _short(text: str, most: int) -> str:

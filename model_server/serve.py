@@ -63,7 +63,7 @@ def _places(store: str, prefixes: list[str]) -> tuple[str, list[str], tuple[str,
         raise BridgeError("--store is missing: there are no settings of an installation here that name the store")
     if installation is not None:
         if store:
-            installation.require_store(store)
+            installation.allowed({"store": store})
         store = installation.store
     if not prefixes:
         prefixes = list(installation.writable) if installation is not None else []

@@ -7,7 +7,6 @@ apply follows from the parameters that a template has.
 
 import contextlib
 import difflib
-import json
 from collections.abc import Callable, Iterator, Mapping
 
 from data_prep.errors import DataPrepError
@@ -19,35 +18,13 @@ from run_check.installation import machine, naming_the_secret, require_keys
 from run_config.errors import ConfigError
 from run_config.installation import Installation
 from run_config.job_places import PLACES, places
-from run_config.json_text import load_json
-from run_config.parameters import TEMPLATES, Parameter, Value, lines, parse, split_overrides
+from run_config.parameters import TEMPLATES, Parameter, Type, Value, lines, overrides_of, parse
 from run_config.presets import load_job_config
 
 SOURCES = ("cvat-annotation-path", "cvat-test-path")
 CHECKPOINT = "cvat-finetune-checkpoint"
 MODEL = "trained-model"
 OUTPUT = "cvat-output-path"
-
-
-def texts_from_json(content: str) -> dict[str, str]:
-    """Parameters from Argo's `{{workflow.parameters.json}}`, [{"name", "value", …}], or from an object.
-
-    Raises ConfigError: neither of them.
-    """
-    try:
-        tree = load_json(content)
-    except ValueError as error:
-        raise ConfigError(f"--parameters-json cannot be read: {error}") from error
-    if isinstance(tree, list) and all(isinstance(one, dict) and isinstance(one.get("name"), str) for one in tree):
-        names = [one["name"] for one in tree]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise ConfigError(f"--parameters-json: the parameter {twice[:60]!r} is given twice")
-        # A parameter without a value has not been given.
-        tree = {one["name"]: one["value"] for one in tree if one.get("value") is not None}
-    if not isinstance(tree, dict):
-        raise ConfigError("--parameters-json must be a list of names and values, or an object of them")
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in tree.items()}
 
 
 def check(
@@ -118,7 +95,8 @@ class _Mistakes:
         except StoreUnavailable as error:
             self._unavailable = self._unavailable or error
         except (CheckError, ConfigError, DataPrepError, PreparedSetError, StoreError) as error:
-            self._sentences.append(f"{parameter}: {error}" if parameter else str(error))
+            sentences = (f"{parameter}: {error}" if parameter else str(error)).splitlines()
+            self._sentences += [one for one in sentences if one not in self._sentences]
 
     def stop_here(self) -> None:
         """Raise what was noted. Wrong input comes before faults that pass: a retry would not mend it."""
@@ -137,8 +115,12 @@ def _parameters(template: str) -> tuple[Parameter, ...]:
 
 
 def _places_of_the_job(values: Mapping[str, Value]) -> dict[str, str]:
-    """Key → place that the job would read: the preset or file with the overrides, read as the job does."""
-    return places(load_job_config(str(values["model"]), split_overrides(str(values["overrides"] or ""))))
+    """Key → place that the job would read: the preset or file with all that is set, read as the job does."""
+    return places(load_job_config(str(values["model"]), overrides_of(_texts(values))))
+
+
+def _texts(values: Mapping[str, Value]) -> dict[str, str]:
+    return {name: "" if value is None else str(value) for name, value in values.items()}
 
 
 def _allowed(values: dict[str, Value], installation: Installation, mistakes: _Mistakes) -> list[str]:
@@ -147,12 +129,7 @@ def _allowed(values: dict[str, Value], installation: Installation, mistakes: _Mi
     with mistakes.collected():
         require_keys(installation)
     with mistakes.collected():
-        installation.require_store(str(values["store"]))
-    with mistakes.collected():
-        installation.require_writable(OUTPUT, str(values[OUTPUT]))
-    for name in [one for one in _LOOKS if one in values]:
-        with mistakes.collected():
-            values[name] = "\n".join(installation.require_readable(name, line) for line in lines(values[name]))
+        values |= installation.allowed(_texts(values), dict.fromkeys(PLACES, Type.LOCATION))
     if "sys-node-pool" in values:
         with mistakes.collected():
             findings += machine(values, installation)

@@ -15,7 +15,7 @@ from pydantic.alias_generators import to_camel
 
 from run_config.errors import ConfigError
 from run_config.locations import checked_url, is_below, key_below_store, overlaps, resolve, store_url
-from run_config.parameters import BY_NAME, POOL_NAME, Role, lines
+from run_config.parameters import BY_NAME, POOL_NAME, Role, Type, lines
 from run_config.yaml_text import read_yaml
 
 VARIABLE = "DETR_WORKFLOWS_SETTINGS"
@@ -127,10 +127,41 @@ class Installation(Part):
         hint = f" Did you mean {near[0]}?" if near else ""
         raise ConfigError(f"sys-node-pool must be one of {', '.join(names)}, not {name!r}.{hint}")
 
-    def require_store(self, store: str) -> None:
-        """Raise ConfigError unless `store` is the installation's own."""
-        if store_url(store) != self.store:
-            raise ConfigError(f"store must be {self.store} here, not {store!r}; leave it as the form has it.")
+    def allowed(self, texts: Mapping[str, str], types: Mapping[str, Type] | None = None) -> dict[str, str]:
+        """Name → text, with a URL for every place that is read, when all of it is allowed here.
+
+        What a text may be follows from the type of the parameter of that name; `types` has those of other names,
+        such as keys of the job's configuration. Raises ConfigError: a line for each text that is not allowed.
+        """
+        kinds: dict[str, Type] = {one.name: one.type for one in BY_NAME.values()} | dict(types or {})
+        checked, mistakes = dict[str, str](), list[str]()
+        for name, text in texts.items():
+            kind, found = kinds.get(name), list[str]()
+            places = kind in (Type.LOCATION, Type.LOCATIONS)
+            for part in (places and lines(text)) or (text,):
+                try:
+                    found.append(self._allowed(name, part, kind))
+                except ConfigError as error:
+                    mistakes.append(str(error))
+            checked[name] = "\n".join(found)
+        if mistakes:
+            raise ConfigError("\n".join(mistakes))
+        return checked
+
+    def _allowed(self, name: str, text: str, kind: Type | None) -> str:
+        """One place, prefix or pool; a text of another type is always allowed."""
+        if name in BY_NAME and BY_NAME[name].role is Role.STORE:
+            if store_url(text) != self.store:
+                raise ConfigError(f"{name} must be {self.store} here, not {text!r}; leave it as the form has it.")
+            return text
+        match kind:
+            case Type.LOCATION | Type.LOCATIONS if text.strip():
+                return self.require_readable(name, text)
+            case Type.KEY:
+                self.require_writable(name, text)
+            case Type.NODE_POOL if text or self.node_pools:
+                self.pool(text)
+        return text
 
     def require_readable(self, parameter: str, text: str) -> str:
         """The URL of what `text`, a URL or key, points to.
@@ -168,24 +199,15 @@ class Installation(Part):
             )
 
 
-def permitted(store: str, reads: Mapping[str, str], writes: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What a command is about to read, when the installation allows it and what is written.
+def permitted(texts: Mapping[str, str], types: Mapping[str, Type] | None = None) -> dict[str, str]:
+    """What `Installation.allowed` gives for the installation that this process is part of; as given where it is none.
 
-    Each command asks for itself: whoever starts a workflow at another entrypoint leaves `check` out.
-    `reads` and `writes` are parameter → what it names: URLs or keys below the store, several one a line.
-    In an installation every place that is read comes back as a URL, so that no key is taken for a path
-    in the container. Elsewhere all comes back as it was given. Raises ConfigError: not allowed here.
+    Each step asks for itself, for all parameters of its workflow and under the options that it was given: whoever
+    starts a workflow at another entrypoint leaves `check` out. Places come back as URLs, so that no key is taken for
+    a path in the container. Raises ConfigError.
     """
     installation = load_installation()
-    if installation is None:
-        return dict(reads)
-    installation.require_store(store)
-    for parameter, prefix in (writes or {}).items():
-        installation.require_writable(parameter, prefix)
-    return {
-        parameter: "\n".join(installation.require_readable(parameter, line) for line in lines(text))
-        for parameter, text in reads.items()
-    }
+    return dict(texts) if installation is None else installation.allowed(texts, types)
 
 
 def load_installation(environment: Mapping[str, str] = os.environ) -> Installation | None:

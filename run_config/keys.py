@@ -1,14 +1,18 @@
 """Every key of a job's configuration, and the values under keys."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
+import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from run_config.families.registry import FAMILIES
 from run_config.job import JobConfig
+from run_config.limits import Limits
 
 NO_VALUE = object()
 """`Key.before` of a key that was there from the beginning, or for which no value trains as older releases did."""
@@ -39,6 +43,11 @@ class Key:
         return self._marks.get("before", NO_VALUE)
 
     @property
+    def limits(self) -> Limits:
+        """The bounds of a number."""
+        return _limits(_constraints(self.field.annotation, self.field.metadata))
+
+    @property
     def _marks(self) -> dict[str, Any]:
         marks = self.field.json_schema_extra
         return marks if isinstance(marks, dict) else {}
@@ -64,6 +73,33 @@ def _keys_of(record: BaseModel, prefix: str, family: str) -> Iterator[Key]:
             yield from _keys_of(default, f"{prefix}{name}.", family)
         else:
             yield Key(prefix + name, family, default, field)
+
+
+def _constraints(annotation: Any, metadata: Iterable[Any]) -> Iterator[Any]:  # noqa: ANN401 - annotations have no common type
+    """What bounds a number, wherever in the annotation it stands."""
+    yield from metadata
+    if typing.get_origin(annotation) is typing.Annotated:
+        annotation, *more = typing.get_args(annotation)
+        for field in more:
+            yield from field.metadata if isinstance(field, FieldInfo) else (field,)
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        for part in typing.get_args(annotation):
+            yield from _constraints(part, ())
+
+
+def _limits(constraints: Iterable[Any]) -> Limits:
+    limits = Limits()
+    for one in constraints:
+        match one:
+            case annotated_types.Ge(int() | float() as ge):
+                limits = replace(limits, minimum=ge)
+            case annotated_types.Gt(int() | float() as gt):
+                limits = replace(limits, minimum=gt, above_minimum=True)
+            case annotated_types.Le(int() | float() as le):
+                limits = replace(limits, maximum=le)
+            case annotated_types.Lt(int() | float() as lt):
+                limits = replace(limits, maximum=lt, below_maximum=True)
+    return limits
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

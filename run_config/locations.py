@@ -88,6 +88,8 @@ def checked_url(text: str) -> str:
             raise ConfigError(f"{text!r} names no bucket: s3://bucket/prefix")
         return "file:///"
     rest = rest.rstrip("/")
-    if leads_elsewhere(rest.removeprefix("/") if scheme == "file" else rest):
+    path = rest.removeprefix("/") if scheme == "file" else rest
+    # A percent-encoded slash of a file URL is a slash in the path that it stands for.
+    if leads_elsewhere(path) or (scheme == "file" and "" in unquote(path).split("/")):
         raise ConfigError(f"{text!r} must not have a part '..' or '.', or an empty one: write the path without it")
     return f"{scheme}://{quote(unquote_to_bytes(rest)) if scheme == 'file' else rest}"

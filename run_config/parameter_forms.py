@@ -17,8 +17,11 @@ DOCUMENT_HEAD = """\
 What a run of `detr-train` can be told, and at the end what the other templates take. `cvat-train` and
 `detr-annotate` are there only where the bridge to CVAT is.
 `detr-workflows run-local -p name=value`, the Argo UI and the form in CVAT take the
-same names; `data-prep check` refuses what is wrong in the first seconds of a run. The tables are written by
-`detr-workflows parameters --markdown` from `run_config/parameters.py`, and a test fails when they differ.
+same names; `data-prep check` refuses what is wrong in the first seconds of a run. A step gets all of them as
+`--parameters-json`; the options of its command are for people, and an option that is given wins.
+
+The tables are written by `detr-workflows parameters --markdown` from `run_config/parameters.py`, and a test
+fails when they differ.
 
 The classes come from the data set, so there is no `cvat-num-classes`. Everything that a model's preset
 sets (queries, schedules, augmentation, …) can be changed with `overrides`.
@@ -39,7 +42,8 @@ def form_json(parameters: Sequence[Parameter] = PARAMETERS) -> str:
 
 
 def _field(parameter: Parameter) -> dict[str, object]:
-    lowest = "exclusiveMinimum" if parameter.above_minimum else "minimum"
+    limits = parameter.limits
+    lowest = "exclusiveMinimum" if limits.above_minimum else "minimum"
     entries: dict[str, object] = {
         "name": parameter.name,
         "title": parameter.title,
@@ -50,8 +54,8 @@ def _field(parameter: Parameter) -> dict[str, object]:
         "required": parameter.required,
         "default": parameter.default,
         "role": parameter.role.value if parameter.role else None,
-        lowest: parameter.minimum,
-        "maximum": parameter.maximum,
+        lowest: limits.minimum,
+        "maximum": limits.maximum,
         "choices": list(parameter.choices) or None,
     }
     return {key: value for key, value in entries.items() if value is not None}

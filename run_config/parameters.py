@@ -3,9 +3,13 @@
 From this table come the template's parameters, the form that a button draws, the checks in the
 containers and the table in the docs. Argo hands every value over as a string and enforces neither
 types nor choices, so `parse` does.
+
+A parameter that `sets` a key of the job's configuration needs nothing else: the step `train` sets the key, and
+the bounds of a number are the key's.
 """
 
 import difflib
+import functools
 import math
 import re
 import shlex
@@ -15,6 +19,7 @@ from enum import StrEnum
 
 from run_config.cvat_formats import COCO
 from run_config.errors import ConfigError
+from run_config.limits import Limits
 from run_config.locations import key_below_store, resolve
 from run_config.preset_files import presets_on_offer
 
@@ -80,8 +85,12 @@ class Parameter:
     default: str | None = ""
     visibility: Visibility = Visibility.ANNOTATOR
     role: Role | None = None
+    sets: str = ""
+    """The key of the job's configuration that the value goes to, such as `schedule.epochs`."""
     minimum: float | None = None
     maximum: float | None = None
+    """Both None where a key is set: `limits` has the key's. A bound here is narrower: a guard against typing errors
+    in a form, where the key allows what some job may want."""
     above_minimum: bool = False
     """The minimum itself is not allowed."""
     choices: tuple[str, ...] = ()
@@ -92,6 +101,27 @@ class Parameter:
     def required(self) -> bool:
         """Whether an empty value is refused."""
         return self.default is None or self.default != ""
+
+    @property
+    def limits(self) -> Limits:
+        """The bounds of a number: its own, and where it has none those of the key that it sets."""
+        own = Limits(self.minimum, self.above_minimum, self.maximum)
+        if not self.sets or self.type not in (Type.INTEGER, Type.NUMBER):
+            return own
+        key = _limits_of_key(self.sets)
+        key = key.of_integers() if self.type is Type.INTEGER else key
+        low = key if own.minimum is None else own
+        high = key if own.maximum is None else own
+        if high.below_maximum:
+            raise ValueError(f"{self.name}: {self.sets} must be below {high.maximum:g}; give the parameter a maximum")
+        return Limits(low.minimum, low.above_minimum, high.maximum)
+
+
+@functools.cache
+def _limits_of_key(name: str) -> Limits:
+    from run_config.keys import keys  # with pydantic, which a list of parameters need not wait for
+
+    return next(key.limits for key in keys() if key.name == name)
 
 
 _PRESETS = presets_on_offer()
@@ -203,7 +233,7 @@ _ALL: tuple[Parameter, ...] = (
         "Not together with minutes.",
         group="Schedule",
         type=Type.INTEGER,
-        minimum=1,
+        sets="schedule.epochs",
         maximum=10_000,
     ),
     Parameter(
@@ -212,9 +242,8 @@ _ALL: tuple[Parameter, ...] = (
         help="Time for training, instead of epochs. Empty: no such limit, but 4 for `tiny`.",
         group="Schedule",
         type=Type.NUMBER,
-        minimum=0,
-        above_minimum=True,
-        maximum=10_080,
+        sets="schedule.minutes",
+        maximum=10_080,  # a week
     ),
     Parameter(
         name="batch-size",
@@ -222,7 +251,7 @@ _ALL: tuple[Parameter, ...] = (
         help="Images that the model sees at once: more need more memory. Empty: what the model is used with.",
         group="Schedule",
         type=Type.INTEGER,
-        minimum=1,
+        sets="data.batch_size",
         maximum=1024,
     ),
     Parameter(
@@ -232,9 +261,7 @@ _ALL: tuple[Parameter, ...] = (
         group="Schedule",
         type=Type.NUMBER,
         visibility=Visibility.EXPERT,
-        minimum=0,
-        above_minimum=True,
-        maximum=1,
+        sets="optimizer.lr",
     ),
     Parameter(
         name="seed",
@@ -244,8 +271,7 @@ _ALL: tuple[Parameter, ...] = (
         type=Type.INTEGER,
         default="42",
         visibility=Visibility.EXPERT,
-        minimum=0,
-        maximum=2**31 - 1,
+        sets="training.seed",
     ),
     Parameter(
         name="sys-node-pool",
@@ -454,6 +480,15 @@ def split_overrides(text: str) -> tuple[str, ...]:
     return words
 
 
+def overrides_of(texts: Mapping[str, str]) -> list[str]:
+    """What parameters set of a job's configuration, as `key=value`: one key each, and last what `overrides` says.
+
+    Raises ConfigError: the text of `overrides` cannot be read.
+    """
+    single = [f"{one.sets}={texts[one.name]}" for one in BY_NAME.values() if one.sets and texts.get(one.name)]
+    return [*single, *split_overrides(texts.get("overrides", ""))]
+
+
 def unknown_name(name: str, known: Iterable[str]) -> str:
     """The sentence about a parameter that does not exist."""
     known = tuple(known)
@@ -474,10 +509,11 @@ def _number(parameter: Parameter, text: str) -> int | float:
         if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text):
             raise ConfigError(wanted)
         value = float(text)
-    too_small = parameter.minimum is not None and (
-        value < parameter.minimum or (parameter.above_minimum and value == parameter.minimum)
+    limits = parameter.limits
+    too_small = limits.minimum is not None and (
+        value < limits.minimum or (limits.above_minimum and value == limits.minimum)
     )
-    too_large = parameter.maximum is not None and value > parameter.maximum
+    too_large = limits.maximum is not None and value > limits.maximum
     if too_small or too_large or not math.isfinite(value):
         raise ConfigError(wanted)
     return value
@@ -558,12 +594,15 @@ def _expected(parameter: Parameter) -> str:
 
 
 def bounds(parameter: Parameter) -> str:
-    """The bounds of a number in words, such as `from 1 to 1024`; empty where it has none."""
-    if parameter.minimum is None or parameter.maximum is None:
+    """The bounds of a number in words, such as `from 1 to 1024`; empty where it has no minimum."""
+    limits = parameter.limits
+    if limits.minimum is None:
         return ""
-    start = "above" if parameter.above_minimum else "from"
-    joint = "and at most" if parameter.above_minimum else "to"
-    return f"{start} {parameter.minimum:.15g} {joint} {parameter.maximum:.15g}"
+    start = "above" if limits.above_minimum else "from"
+    if limits.maximum is None:
+        return f"{start} {limits.minimum:.15g}"
+    joint = "and at most" if limits.above_minimum else "to"
+    return f"{start} {limits.minimum:.15g} {joint} {limits.maximum:.15g}"
 
 
 def _short(text: str) -> str:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from run_config.locations import local_path
+from run_config.wording import duration
 from workflows.plan import Plan
 
 WEIGHTS = "/model.safetensors"
@@ -40,16 +41,6 @@ def shown(url: str) -> str:
     """A URL as a person can paste it: a path where it is on this machine."""
     path = local_path(url)
     return url if path is None else str(path)
-
-
-def duration(seconds: float) -> str:
-    """`12 s`, `3 min 05 s`, `2 h 10 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
 
 
 def _number(text: str) -> str:

@@ -19,7 +19,8 @@ from typing import IO
 from run_config.errors import ConfigError
 from run_config.locations import resolve
 from run_config.parameters import BY_NAME, PARAMETERS, Role, parse_value, unknown_name
-from workflows.announcements import duration, head
+from run_config.wording import duration
+from workflows.announcements import head
 from workflows.errors import StepError, TemplateError, WorkflowError
 from workflows.local_identity import Lock, only_one, run_name, run_uid
 from workflows.local_process import Foreground

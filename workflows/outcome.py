@@ -12,9 +12,10 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import IntEnum
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -48,25 +49,41 @@ MEMORY = {
 }
 
 
+class NodeKind(IntEnum):
+    """What a node stands for, in the order in which the reason of a failure is looked for."""
+
+    STEP = 0
+    GRAPH = 1
+    """Nodes that hold others: they fail with them, and alone where a step could not even be made."""
+    EXIT_HANDLER = 2
+    """It runs after everything else."""
+
+
 @dataclass(frozen=True, slots=True)
 class FailedNode:
-    """One entry of Argo's `workflow.failures`."""
+    """A node that failed. Those of one step have the same `step`: itself, and its attempts where it was retried."""
 
-    name: str
+    step: str
     message: str
     finished: str
+    """A time in ISO 8601, so that texts compare as times do."""
+    attempt: int = -1
+    """Number of the attempt, from 0; -1 for a node that is no attempt of a retry."""
+    kind: NodeKind = NodeKind.STEP
+    id: str = ""
 
-    @property
-    def step(self) -> str:
-        """The step's name, for a retry's attempt too."""
-        match = _ATTEMPT.fullmatch(self.name)
-        return match["step"] if match else self.name
 
-    @property
-    def attempt(self) -> int:
-        """Number of the attempt, from 0; -1 for what is no attempt of a retry."""
-        match = _ATTEMPT.fullmatch(self.name)
-        return int(match["number"]) if match else -1
+def culprit(nodes: Sequence[FailedNode]) -> tuple[FailedNode, list[FailedNode]] | None:
+    """The step that failed first, and its attempts, the last one first; None where nothing failed.
+
+    An attempt that a later one made good is none of them: its step is not among the nodes.
+    """
+    ended = [node for node in nodes if node.attempt < 0]
+    if not ended:
+        return None
+    first = min(ended, key=lambda node: (node.kind, node.finished))
+    attempts = [node for node in nodes if node.step == first.step and node.attempt >= 0]
+    return first, sorted(attempts, key=lambda node: node.attempt, reverse=True)
 
 
 def sentence(run: str, status: str, failures: str) -> str:
@@ -80,25 +97,18 @@ def sentence(run: str, status: str, failures: str) -> str:
 
 
 def _sentence(run: str, status: str, failures: str) -> str:
-    nodes = failed_nodes(failures)
-    # The whole graph is a node too, with the run's name; alone it is a step that was started without the graph.
-    ended = [node for node in nodes if node.attempt < 0 and node.name != run] or [
-        node for node in nodes if node.name == run
-    ]
-    if not ended:
+    found = culprit(failed_nodes(failures, run))
+    if found is None:
         return f"the workflow ended as {status}, and no step says why: look at the workflow in Argo"
-    first = min(ended, key=lambda node: node.finished)
-    attempts = sorted((node for node in nodes if node.step == first.step and node.attempt >= 0), key=_attempt)
-    told = [
-        node.message for node in (first, *reversed(attempts)) if node.message and not _ARGO_ONLY.match(node.message)
-    ]
+    first, attempts = found
+    told = [node.message for node in (first, *attempts) if node.message and not _ARGO_ONLY.match(node.message)]
     # What a retry's own node says of its last attempt is that attempt's message, or nothing.
     text = in_words(first.step, told[0]) if told else "it failed, and Argo says no more: look at its log"
     tried = f" (after {len(attempts)} attempts)" if len(attempts) > 1 else ""
     return f"{first.step}: {text}{tried}"
 
 
-def failed_nodes(failures: str) -> list[FailedNode]:
+def failed_nodes(failures: str, run: str) -> list[FailedNode]:
     """The entries of Argo's `workflow.failures`, in base64 or as they are; none where they cannot be read."""
     failures = _from_base64(failures)
     try:
@@ -110,8 +120,16 @@ def failed_nodes(failures: str) -> list[FailedNode]:
         tree = _from_go(failures)
     if not isinstance(tree, list):
         return []
-    keys = ("displayName", "message", "finishedAt")
-    return [FailedNode(*(str(entry.get(key) or "") for key in keys)) for entry in tree if isinstance(entry, dict)]
+    return [_failed_node(entry, run) for entry in tree if isinstance(entry, dict)]
+
+
+def _failed_node(entry: Mapping[str, Any], run: str) -> FailedNode:
+    name, message, finished = (str(entry.get(key) or "") for key in ("displayName", "message", "finishedAt"))
+    attempt = _ATTEMPT.fullmatch(name)
+    if attempt:
+        return FailedNode(attempt["step"], message, finished, int(attempt["number"]))
+    # The whole graph is a node too, with the run's name; alone it is a step that was started without the graph.
+    return FailedNode(name, message, finished, kind=NodeKind.GRAPH if name == run else NodeKind.STEP)
 
 
 def _from_base64(text: str) -> str:
@@ -171,10 +189,6 @@ def _lost_pod_in_words(exit_code: int | None) -> str:
         "its pod is gone, and Argo does not say why. If it was deleted from outside, run it again: it continues "
         f"where it was. If that happens again, it may be out of memory in Argo's own container: {EXECUTOR_MEMORY}"
     )
-
-
-def _attempt(node: FailedNode) -> int:
-    return node.attempt
 
 
 def _from_go(text: str) -> Any:  # noqa: ANN401 - any JSON

@@ -5,7 +5,6 @@ text and never as text of a pod's patch. What a step leaves below $OUT belongs t
 $OUT/outputs are its parameters.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from hera.workflows import (
@@ -27,12 +26,16 @@ from run_config import parameters
 from run_config.cvat_formats import COCO
 from workflows import images, pods
 from workflows.pods import OUT
+from workflows.tags import PARAMETERS_JSON
 
 
 def given(name: str) -> str:
     """The tag that stands for a user's parameter; an unknown name fails here, not in the cluster."""
     return f"{{{{workflow.parameters.{parameters.BY_NAME[name].name}}}}}"
 
+
+PARAMETERS = f"--parameters-json={{{{{PARAMETERS_JSON}}}}}"
+"""All parameters of the workflow, of which a step takes its own: see `run_config.step_parameters`."""
 
 RUN_PREFIX = f"{given('cvat-output-path')}/{{{{workflow.name}}}}"
 """Where the run lies, below the store."""
@@ -149,7 +152,7 @@ def check(template: str) -> Container:
             f"--template={template}",
             "--run={{workflow.name}}",
             "--workflow-uid={{workflow.uid}}",
-            "--parameters-json={{workflow.parameters.json}}",
+            PARAMETERS,
         ],
         env=environment(images.CPU_STEPS),
         **volumes(),
@@ -163,20 +166,13 @@ def check(template: str) -> Container:
     )
 
 
-def _export(name: str, text_of: Callable[[str], str], more: list[str], **rest: Any) -> Container:  # noqa: ANN401 - what Hera takes
-    """CVAT writes the subject to the store; `text_of` gives the text of subject, grant and store."""
+def _export(name: str, more: list[str], **rest: Any) -> Container:  # noqa: ANN401 - what Hera takes
+    """CVAT writes the subject to the store."""
     return Container(
         name=name,
         image=images.CVAT_BRIDGE,
         command=["cvat-bridge"],
-        args=[
-            "export",
-            f"--store={text_of('store')}",
-            f"--subject={text_of('subject')}",
-            f"--grant={text_of('grant')}",
-            "--run={{workflow.name}}",
-            *more,
-        ],
+        args=["export", "--run={{workflow.name}}", *more],
         env=environment(images.CVAT_BRIDGE, cvat=True),
         **volumes(cvat=True),
         resources=resources("100m", "1Gi", "20Gi"),
@@ -187,20 +183,14 @@ def _export(name: str, text_of: Callable[[str], str], more: list[str], **rest: A
     )
 
 
-export = _export(
-    "export",
-    lambda role: given("store" if role == "store" else f"cvat-{role}"),
-    [],
-    outputs=[output("dataset")],
-    archive_location=logs(archived=True),
-)
+export = _export("export", [PARAMETERS], outputs=[output("dataset")], archive_location=logs(archived=True))
 
-# For workflows of others, which call it by reference: they bring neither our security nor our executor's token, and
-# may have no place for logs. What they want is unpacked below the key `into`.
+# For workflows of others, which call it by reference: they bring neither our parameters, our security nor our
+# executor's token, and may have no place for logs. What they want is unpacked below the key `into`.
 export_for_others = _export(
     "export-for-others",
-    lambda role: f"{{{{inputs.parameters.{role}}}}}",
-    ["--unpack", "--into={{inputs.parameters.into}}", "--format={{inputs.parameters.format}}"],
+    [f"--{name}={{{{inputs.parameters.{name}}}}}" for name in ("store", "subject", "grant")]
+    + ["--unpack", "--into={{inputs.parameters.into}}", "--format={{inputs.parameters.format}}"],
     inputs=[
         *(Parameter(name=name) for name in ("subject", "grant", "store", "into")),
         Parameter(name="format", value=COCO),
@@ -212,22 +202,14 @@ export_for_others = _export(
 )
 
 
-def prepare_from(sources: str, inputs: list[Parameter]) -> Container:
-    """The step `prepare`; `sources` is a tag of the exports, one a line."""
+def prepare_from(sources: list[str], inputs: list[Parameter]) -> Container:
+    """The step `prepare`; `sources`: arguments that name the exports; none: the workflow's parameter does."""
     return Container(
         name="prepare",
         image=images.CPU_STEPS,
         command=["data-prep"],
         inputs=inputs,
-        args=[
-            "prepare",
-            f"--store={given('store')}",
-            f"--test={given('cvat-test-path')}",
-            f"--val-fraction={given('val-fraction')}",
-            f"--seed={given('seed')}",
-            "--",
-            sources,
-        ],
+        args=["prepare", PARAMETERS, *sources],
         env=environment(images.CPU_STEPS),
         **volumes(),
         outputs=[output("prepared-set")],
@@ -239,10 +221,10 @@ def prepare_from(sources: str, inputs: list[Parameter]) -> Container:
     )
 
 
-prepare = prepare_from(given("cvat-annotation-path"), [])
+prepare = prepare_from([], [])
 
 # From what another step exported.
-prepare_dataset = prepare_from("{{inputs.parameters.dataset}}", [Parameter(name="dataset")])
+prepare_dataset = prepare_from(["--", "{{inputs.parameters.dataset}}"], [Parameter(name="dataset")])
 
 train = Container(
     name="train",
@@ -251,22 +233,10 @@ train = Container(
     inputs=[Parameter(name="prepared-set")],
     args=[
         "train",
-        f"--store={given('store')}",
         "--set={{inputs.parameters.prepared-set}}",
-        f"--output-prefix={given('cvat-output-path')}",
         "--run={{workflow.name}}",
         "--workflow-uid={{workflow.uid}}",
-        f"--model={given('model')}",
-        f"--finetune={given('cvat-finetune-checkpoint')}",
-        f"--epochs={given('epochs')}",
-        f"--minutes={given('minutes')}",
-        f"--batch-size={given('batch-size')}",
-        f"--learning-rate={given('learning-rate')}",
-        f"--seed={given('seed')}",
-        f"--device={given('device')}",
-        f"--overrides={given('overrides')}",
-        # For the record in run.json.
-        "--parameters-json={{workflow.parameters.json}}",
+        PARAMETERS,
     ],
     env=environment(images.DETR_JOB),
     **volumes(shm=True),
@@ -284,15 +254,7 @@ evaluate = Container(
     name="evaluate",
     image=images.DETR_JOB,
     command=["detr-job"],
-    args=[
-        "evaluate",
-        f"--store={given('store')}",
-        f"--set={given('prepared-set')}",
-        f"--model={given('trained-model')}",
-        f"--split={given('split')}",
-        f"--output-prefix={given('cvat-output-path')}",
-        f"--device={given('device')}",
-    ],
+    args=["evaluate", PARAMETERS],
     env=environment(images.DETR_JOB),
     **volumes(shm=True),
     outputs=[left("predictions", "predictions/")],
@@ -309,16 +271,7 @@ annotate = Container(
     name="annotate",
     image=images.DETR_JOB,
     command=["cvat-bridge"],
-    args=[
-        "annotate",
-        f"--store={given('store')}",
-        f"--subject={given('cvat-subject')}",
-        f"--grant={given('cvat-grant')}",
-        f"--model={given('trained-model')}",
-        f"--threshold={given('threshold')}",
-        f"--existing={given('existing-shapes')}",
-        f"--device={given('device')}",
-    ],
+    args=["annotate", PARAMETERS],
     env=environment(images.DETR_JOB, cvat=True),
     **volumes(shm=True, cvat=True),
     outputs=[output("message")],
@@ -340,9 +293,9 @@ report = Container(
         "-m",
         "evaluation",
         "report",
-        f"--store={given('store')}",
         "--set={{inputs.parameters.prepared-set}}",
         f"--run-prefix={RUN_PREFIX}",
+        PARAMETERS,
     ],
     env=environment(images.CPU_STEPS),
     **volumes(),

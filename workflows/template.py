@@ -9,7 +9,7 @@ from hera.workflows import models as m
 from run_config import parameter_forms, parameters
 from workflows import pods, steps
 
-TEMPLATE_LABEL = "detr-workflows/template"
+OUR_TEMPLATE_LABEL = "detr-workflows/template"
 """On every workflow: which of our templates it came from."""
 
 A_MONTH_S = 30 * 24 * 3600
@@ -46,7 +46,7 @@ def settings(
         "arguments": [argument(parameter) for parameter in taken],
         # Argo does not copy the template's labels and annotations to the workflows made from it.
         "workflow_metadata": m.WorkflowMetadata(
-            labels={"used-by": "cvat", TEMPLATE_LABEL: name},
+            labels={"used-by": "cvat", OUR_TEMPLATE_LABEL: name},
             annotations={
                 "workflows.argoproj.io/title": run_title,
                 "workflows.argoproj.io/description": run_description,

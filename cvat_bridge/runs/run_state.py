@@ -13,7 +13,7 @@ from cvat_client.settings import BridgeSettings
 from cvat_client.subject import Subject
 from run_config.parameters import BY_NAME, TEMPLATES
 from workflows.cluster.run_status import RunStatus, Step, read_status
-from workflows.cluster.submission import TEMPLATE_LABEL
+from workflows.cluster.submission import ARGO_TEMPLATE_LABEL
 
 ROOT = "/training-bridge"
 _STATES = {
@@ -64,7 +64,7 @@ def argument(workflow: Mapping[str, Any], name: str) -> str:
 
 def template_of(workflow: Mapping[str, Any]) -> str:
     """The template that the run was made from."""
-    return run_labels.label(workflow, TEMPLATE_LABEL)
+    return run_labels.label(workflow, ARGO_TEMPLATE_LABEL)
 
 
 class Run:

@@ -77,11 +77,12 @@ def _drawn(field: Field, pools: Sequence[PoolChoice], models: Sequence[tuple[str
         "default": default,
         "choices": choices,
     }
-    if parameter.minimum is not None:
-        bound: Literal["exclusiveMinimum", "minimum"] = "exclusiveMinimum" if parameter.above_minimum else "minimum"
-        drawn[bound] = parameter.minimum
-    if parameter.maximum is not None:
-        drawn["maximum"] = parameter.maximum
+    limits = parameter.limits
+    if limits.minimum is not None:
+        bound: Literal["exclusiveMinimum", "minimum"] = "exclusiveMinimum" if limits.above_minimum else "minimum"
+        drawn[bound] = limits.minimum
+    if limits.maximum is not None:
+        drawn["maximum"] = limits.maximum
     return drawn
 
 

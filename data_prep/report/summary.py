@@ -7,6 +7,7 @@ import msgspec
 
 from data_prep.findings import plural
 from prepared_set.manifest import SPLITS, Manifest
+from run_config.wording import shortened
 
 
 def as_lines(manifest: Manifest) -> Iterator[str]:
@@ -17,7 +18,7 @@ def as_lines(manifest: Manifest) -> Iterator[str]:
             empty = f", {counts.images_without_boxes:,} of them without boxes" if counts.images_without_boxes else ""
             images, boxes = plural(counts.images, "image"), plural(counts.boxes, "box", "boxes")
             yield f"  {name:<6} {images}{empty}, {boxes}"
-    yield f"  {plural(len(manifest.classes), 'class', 'classes')}: {_shortened(manifest.class_names)}"
+    yield f"  {plural(len(manifest.classes), 'class', 'classes')}: {shortened(manifest.class_names, 12)}"
     for change in manifest.changes:
         yield f"  {change.action}: {change.count:,} x {change.sentence}"
     for warning in manifest.warnings:
@@ -36,7 +37,3 @@ def as_json(manifest: Manifest, **more: object) -> str:
         "warnings": manifest.warnings,
     }
     return msgspec.json.encode(content).decode()
-
-
-def _shortened(names: tuple[str, ...], shown: int = 12) -> str:
-    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")

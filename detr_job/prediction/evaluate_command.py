@@ -1,6 +1,6 @@
 """`detr-job evaluate`: a model from its folder on a split of a prepared set."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from detr_job import hardware, out_of_memory
@@ -29,19 +29,19 @@ def measure(
     out: Path | None,
     batch_size: int | None,
     device_name: str,
-    output_prefix: str = "",
+    parameters: Mapping[str, str] | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> CocoResult:
     """The COCO numbers. JobError when the classes of model and set differ, or the split is empty.
 
-    `say` gets what a person should know about them.
+    parameters: name → text, of the workflow. `say` gets what a person should know about the numbers.
     """
     if split_name not in SPLITS:
         raise JobError(f"--split: {split_name!r} is not one of {', '.join(SPLITS)}")
     if out is not None:
         require_writable(out / "predictions", "--out")
-    writes = {"cvat-output-path": output_prefix} if output_prefix else {}
-    model_url = permitted(store_url, {"trained-model": model_url}, writes)["trained-model"]
+    given = {"store": store_url, "trained-model": model_url}
+    model_url = permitted({**(parameters or {}), **given})["trained-model"]
     device = hardware.choose_device(device_name)
     hardware.prepare(device)
     model = load_model(model_place(model_url, store_url), device)

@@ -16,6 +16,7 @@ from detr_job.prediction.drawing import draw_detections
 from detr_job.prediction.predictor import NoMemory, Predictor
 from prepared_set.decoding import decode_image
 from prepared_set.errors import ImageError
+from run_config.wording import shortened
 from run_config.writable import require_writable
 
 DRAWN = ".found.jpg"  # ends the names of drawn pictures
@@ -76,8 +77,7 @@ def predict_files(
         if out is not None:
             _write(out / name, _jpeg(draw_detections(image, found, predictor.classes)))
     if full:
-        more = f" and {len(full) - 1} more" if len(full) > 1 else ""
-        say(f"warning: {full[0]}{more}: {predictor.limit_sentence()}")
+        say(f"warning: {shortened([str(path) for path in full], 1)}: {predictor.limit_sentence()}")
     if out is not None:
         _write(out / "predictions.json", json.dumps(records, indent=1, ensure_ascii=False).encode())
         say(predictor.threshold_sentence(threshold))

@@ -66,10 +66,3 @@ class SayHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print the message."""
         self.report.say(f"warning: {record.getMessage()}")
-
-
-def duration(seconds: float) -> str:
-    """`1:02:03`, or `2:03` under an hour."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

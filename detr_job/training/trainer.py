@@ -34,7 +34,7 @@ from detr_job.stop_request import StopNow, StopRequest
 from detr_job.training.ema import MovingAverage
 from detr_job.training.micro_batches import MicroBatches
 from detr_job.training.optimizer import build_optimizer, rate_factor, restore_optimizer, set_rates
-from detr_job.training.progress import ProgressReport, duration
+from detr_job.training.progress import ProgressReport
 from detr_job.training.run_folder import METRICS, Metrics
 from detr_job.training.step_record import StepRecord
 from detr_job.training.thread_choice import thread_choice
@@ -47,6 +47,7 @@ from object_store import ObjectStore
 from prepared_set.reader import LocalSet, Split
 from run_config.job import JobConfig
 from run_config.presets import presets_from_scratch
+from run_config.wording import duration
 
 
 @dataclass(slots=True)

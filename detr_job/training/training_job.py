@@ -5,7 +5,7 @@ import functools
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from detr_job.prediction.split_predictions import SplitPredictions, beyond_reach
 from detr_job.stop_request import StopNow, StopRequest
 from detr_job.training import micro_batches
 from detr_job.training.micro_batches import MicroBatches
-from detr_job.training.progress import ProgressReport, SayHandler, duration
+from detr_job.training.progress import ProgressReport, SayHandler
 from detr_job.training.run_folder import MICRO_BATCH, describe_run, open_run, resumed_settings, write_run
 from detr_job.training.trainer import Trainer, has_boxes
 from detr_job.training.uploads import AT_END_S, ON_ERROR_S, ON_STOP_S, Uploads, store_patience_s
@@ -37,11 +37,11 @@ from prepared_set.reader import LocalSet, PreparedSet
 from run_config.installation import permitted
 from run_config.job import MOST_BOXES, JobConfig, advised_queries
 from run_config.job_places import places
-from run_config.json_text import load_json
 from run_config.keys import shown, with_values
 from run_config.locations import resolve
-from run_config.parameters import split_overrides
+from run_config.parameters import Type, overrides_of
 from run_config.presets import is_chosen, load_job_config, presets_from_scratch
+from run_config.wording import duration
 from run_config.writable import require_writable
 
 PREDICTED_SPLITS = ("val", "test")
@@ -50,7 +50,10 @@ LEFT_BEHIND = ("model", "checkpoint", "predictions")  # folders below --out
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TrainRequest:
-    """The options of `detr-job train`; empty strings are what was not given."""
+    """The options of `detr-job train`; empty strings are what was not given.
+
+    settings: name → text of the workflow's parameters, the options among them. recorded: what run.json says of them.
+    """
 
     store: str
     set_id: str
@@ -59,35 +62,17 @@ class TrainRequest:
     model: str
     workflow_uid: str = ""
     finetune: str = ""
-    epochs: str = ""
-    minutes: str = ""
-    batch_size: str = ""
-    learning_rate: str = ""
-    seed: str = ""
     device: str = "cuda"
-    overrides: str = ""
-    parameters: str = ""
+    settings: Mapping[str, str]
+    recorded: Mapping[str, Any]
     out: Path
 
 
 def job_config(request: TrainRequest) -> JobConfig:
-    """The preset or file, under the options, under the overrides."""
-    if request.epochs and request.minutes:
+    """The preset or file, under the parameters that set a key, under the overrides."""
+    if request.settings.get("epochs") and request.settings.get("minutes"):
         raise JobError("epochs and minutes are both set: a run has one length, choose one")
-    return load_job_config(request.model, _chosen(request))
-
-
-def _chosen(request: TrainRequest) -> list[str]:
-    """What the options and the overrides set, as overrides."""
-    options = {
-        "schedule.epochs": request.epochs,
-        "schedule.minutes": request.minutes,
-        "data.batch_size": request.batch_size,
-        "optimizer.lr": request.learning_rate,
-        "training.seed": request.seed,
-    }
-    given = [f"{key}={value}" for key, value in options.items() if value]
-    return [*given, *split_overrides(request.overrides)]
+    return load_job_config(request.model, overrides_of(request.settings))
 
 
 def train(request: TrainRequest) -> None:
@@ -128,11 +113,10 @@ def _try_places(out: Path) -> None:
 
 def _permitted(request: TrainRequest, config: JobConfig) -> tuple[TrainRequest, JobConfig]:
     """Both with the places as the installation lets them be read, where there is one: `check` can be left out."""
-    checkpoint = "cvat-finetune-checkpoint"
-    reads = {checkpoint: request.finetune, **places(config)}
-    allowed = permitted(request.store, reads, {"cvat-output-path": request.output_prefix})
-    finetune = allowed.pop(checkpoint)
-    return dataclasses.replace(request, finetune=finetune), with_values(config, allowed)
+    read = places(config)
+    allowed = permitted({**request.settings, **read}, dict.fromkeys(read, Type.LOCATION))
+    finetune = allowed["cvat-finetune-checkpoint"]
+    return dataclasses.replace(request, finetune=finetune), with_values(config, {key: allowed[key] for key in read})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -173,7 +157,7 @@ def _prepare(
         uploads,
         stop,
         _micro_batches(request, config, local, description, functools.partial(_record, uploads, run, description)),
-        evaluation_batch_chosen=is_chosen("evaluation.batch_size", request.model, _chosen(request)),
+        evaluation_batch_chosen=is_chosen("evaluation.batch_size", request.model, overrides_of(request.settings)),
     )
     _announce(report, config, request, local, family, device, run, bf16=trainer.bf16)
     trainer.resume(report.say)
@@ -185,7 +169,7 @@ def _prepare(
 
 def _resumed(run: ObjectStore, request: TrainRequest, config: JobConfig, report: ProgressReport) -> JobConfig:
     """The settings that the run started with, where another release started it; else those asked for."""
-    chosen = functools.partial(is_chosen, name=request.model, overrides=_chosen(request))
+    chosen = functools.partial(is_chosen, name=request.model, overrides=overrides_of(request.settings))
     config, kept = resumed_settings(run, config, _preset(request), chosen)
     if kept:
         what = ", ".join(f"{key}={shown(old)} (now {shown(new)})" for key, (old, new) in kept.items())
@@ -206,7 +190,7 @@ def _micro_batches(
 ) -> MicroBatches:
     return MicroBatches(
         min(config.data.batch_size, len(local.split("train"))),
-        chosen=is_chosen("data.batch_size", request.model, _chosen(request)),
+        chosen=is_chosen("data.batch_size", request.model, overrides_of(request.settings)),
         halved=MICRO_BATCH in description,
         record=record,
     )
@@ -280,7 +264,7 @@ def _open_run(
         describe_run(
             run=request.run,
             uid=request.workflow_uid,
-            parameters=_parameters(request.parameters),
+            parameters=dict(request.recorded),
             config=config.model_dump(mode="json"),
             preset=_preset(request),
             finetune=request.finetune,
@@ -291,17 +275,6 @@ def _open_run(
             model_parameters=sum(parameter.numel() for parameter in family.network.parameters()),
         ),
     )
-
-
-def _parameters(text: str) -> dict[str, Any]:
-    """--parameters-json: an object, or the list of names and values that Argo gives."""
-    try:
-        given = load_json(text or "{}")
-        return given if isinstance(given, dict) else {entry["name"]: entry.get("value", "") for entry in given}
-    except ValueError as error:
-        raise JobError(f"--parameters-json is not JSON: {error}") from error
-    except (TypeError, KeyError, AttributeError) as error:
-        raise JobError("--parameters-json is neither an object nor a list of {name, value}") from error
 
 
 def _announce(

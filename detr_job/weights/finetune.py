@@ -17,6 +17,7 @@ from detr_job.weights.coco_classes import COCO_CLASSES
 from detr_job.weights.model_folder import find_model, read_info, read_weights
 from detr_job.weights.tensor_files import read_tensors
 from object_store import open_store
+from run_config.wording import shortened
 
 SEGMENTATION_PREFIX = "detr."
 WHOLE_FILES = (".pth", ".pt", ".safetensors")
@@ -45,18 +46,13 @@ class Taken:
         """One line each for taken, made new and ignored."""
         lines = [f"starting from {source}: {len(self.same)} tensors taken as they are"]
         if self.rows:
-            kept = f"rows kept of {_listed(self.kept_classes)}" if self.kept_classes else "no class is known there"
-            lines.append(f"  heads made new for the classes of this set: {_listed(list(self.rows))}; {kept}")
+            kept = f"rows kept of {shortened(self.kept_classes)}" if self.kept_classes else "no class is known there"
+            lines.append(f"  heads made new for the classes of this set: {shortened(list(self.rows))}; {kept}")
         if self.fresh:
-            lines.append(f"  made new: {_listed(self.fresh)}")
+            lines.append(f"  made new: {shortened(self.fresh)}")
         if self.ignored:
-            lines.append(f"  in the source and ignored: {_listed(self.ignored)}")
+            lines.append(f"  in the source and ignored: {shortened(self.ignored)}")
         return lines
-
-
-def _listed(names: Sequence[str], most: int = 8) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def read_source(url: str) -> Source:

@@ -16,6 +16,8 @@ from typing import BinaryIO
 
 import torch
 
+from run_config.wording import shortened
+
 LEGACY_PICKLES = 5  # magic number, protocol, machine, content, keys of the storages
 # What a state dict, an optimiser's state and DETR's command line are made of.
 _PLAIN = frozenset(
@@ -107,9 +109,7 @@ def _is_plain(name: str) -> bool:
 
 def _listed(names: list[str]) -> str:
     """A few of the names, as a line that a hostile name cannot fill or break."""
-    shown = [re.sub(r"[^\w.]", "?", name)[:60] for name in names[:_MOST_NAMED]]
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return ", ".join(shown) + more
+    return shortened([re.sub(r"[^\w.]", "?", name)[:60] for name in names], _MOST_NAMED)
 
 
 def load_pickled_file(path: Path) -> object:

@@ -36,10 +36,11 @@ def field(parameter: Parameter, pools: list[Json] | None = None) -> Json:
     }
     if parameter.type is Type.NODE_POOL:
         made |= {"choices": POOLS if pools is None else pools, "required": True}
-    if parameter.minimum is not None:
-        made["exclusiveMinimum" if parameter.above_minimum else "minimum"] = parameter.minimum
-    if parameter.maximum is not None:
-        made["maximum"] = parameter.maximum
+    limits = parameter.limits
+    if limits.minimum is not None:
+        made["exclusiveMinimum" if limits.above_minimum else "minimum"] = limits.minimum
+    if limits.maximum is not None:
+        made["maximum"] = limits.maximum
     return made
 
 

@@ -100,8 +100,8 @@ def test_the_forms_of_a_default_installation_are_those_of_the_specification():
     for parameter in TEMPLATES["detr-train"]:
         field = release.form(parameter.name)
         assert field["help"] == BY_NAME[parameter.name].help
-        if parameter.minimum is not None:
-            assert field.get("minimum", field.get("exclusiveMinimum")) == parameter.minimum
+        if parameter.limits.minimum is not None:
+            assert field.get("minimum", field.get("exclusiveMinimum")) == parameter.limits.minimum
 
 
 def test_a_name_of_ones_own_reaches_every_reference():

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from detr_job.training.optimizer import rate_factor
-from detr_job.training.progress import duration
 from detr_job.weights import checkpoint as checkpoints
 from run_config.job import Schedule
 from tests.detr_job.job_server import Gate
@@ -116,13 +115,3 @@ def test_a_terminal_gets_a_bar_and_lines_above_it(run: Run):
     assert text.count("step 3: val AP") == 1
     assert "done: 6 steps" in text.splitlines()[-1]
     assert shown.count(b"\x1b[?25l") == shown.count(b"\x1b[?25h") == 1  # one bar, and the cursor is back
-
-
-def test_durations_are_read_at_a_glance():
-    assert [duration(seconds) for seconds in (0, 59.6, 61, 3600, 36061)] == [
-        "0:00",
-        "1:00",
-        "1:01",
-        "1:00:00",
-        "10:01:01",
-    ]

@@ -8,13 +8,11 @@ import pytest
 
 from data_prep.errors import DataPrepError
 from data_prep.sources.names import source_places
-from detr_job.errors import JobError
-from detr_job.training.training_job import _parameters
-from run_check.check import texts_from_json
 from run_config.errors import ConfigError
 from run_config.installation import parse_installation
 from run_config.parameters import TEMPLATES, pairs, parse, split_overrides
 from run_config.presets import load_job_config
+from run_config.step_parameters import texts_from_json
 from tests.hostile.parameters import hostile_parameters
 
 CASES = 300
@@ -26,7 +24,6 @@ def test_parameters_are_taken_or_refused_with_a_sentence(tmp_path: Path):
         case = hostile_parameters(seed, tmp_path / str(seed))
         readers: list[Callable[[], Any]] = [
             lambda case=case: texts_from_json(case.parameters_json),
-            lambda case=case: _parameters(case.parameters_json),
             lambda case=case: parse(case.texts, TEMPLATES.get(case.template, TEMPLATES["detr-train"])),
             lambda case=case: pairs(case.overrides),
             lambda case=case: split_overrides("\n".join(case.texts.values())),
@@ -40,7 +37,7 @@ def test_parameters_are_taken_or_refused_with_a_sentence(tmp_path: Path):
             try:
                 read()
                 taken += 1
-            except (ConfigError, DataPrepError, JobError) as error:
+            except (ConfigError, DataPrepError) as error:
                 sentence = str(error)
                 if len(sentence) < 10:
                     pytest.fail(f"seed {seed}, reader {number}: {sentence!r}")

@@ -11,9 +11,10 @@ from data_prep.errors import SourceError
 from data_prep.sources.names import source_places
 from object_store import ObjectStore, StoreUnavailable
 from run_check import places as check_places
-from run_check.check import check, texts_from_json
+from run_check.check import check
 from run_check.errors import CheckError
 from run_config.errors import ConfigError
+from run_config.step_parameters import texts_from_json
 from tests.data_prep.export_builder import simple_export, write_zip
 
 COMMAND = Path(sys.executable).parent / "data-prep"

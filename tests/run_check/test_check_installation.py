@@ -76,7 +76,7 @@ def test_everything_that_is_not_allowed_is_said_at_once(texts: dict[str, str], o
         "cvat-finetune-checkpoint": "file:///root/model",
         "sys-node-pool": "gpu-c",
     }
-    store, output, source, test, finetune, pool = said_by(texts, ours)
+    source, test, finetune, pool, output, store = said_by(texts, ours)
     assert store == f"store must be {ours.store} here, not 's3://another'; leave it as the form has it."
     assert output.startswith("cvat-output-path: 'datasets' may not be written here; allowed are runs")
     assert source.startswith("cvat-annotation-path: file:///etc/passwd may not be read here; allowed are s3://")

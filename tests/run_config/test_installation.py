@@ -8,6 +8,7 @@ import yaml
 from run_config import installation as module
 from run_config.errors import ConfigError
 from run_config.installation import Installation, load_installation, parse_installation, permitted
+from run_config.parameters import BY_NAME, Role, Type
 
 SETTINGS = """\
 version: 1
@@ -170,30 +171,77 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(module.VARIABLE, str(tmp_path / "settings.yaml"))
 
 
+TYPES = {"a": Type.LOCATIONS, "b": Type.LOCATION, "c": Type.KEY, "d": Type.NODE_POOL}
+"""What texts of other names than the parameters' are."""
+
+
 @pytest.mark.usefixtures("inside")
 def test_what_a_command_may_read_comes_back_as_urls():
-    reads = {"a": "dumps/one\n\n s3://exports/two ", "b": ""}
-    assert permitted("s3://bucket/project/", reads, {"c": "runs"}) == {
-        "a": "s3://bucket/project/dumps/one\ns3://exports/two",
+    texts = {
+        "store": "s3://bucket/project/",
+        "a": "dumps/one\n\n s3://exports/two ",
         "b": "",
+        "c": "runs",
+        "d": "gpu-a",
     }
+    assert permitted(texts, TYPES) == texts | {"a": "s3://bucket/project/dumps/one\ns3://exports/two"}
 
 
 @pytest.mark.usefixtures("inside")
 @pytest.mark.parametrize(
-    ("store", "reads", "writes", "said"),
+    ("texts", "said"),
     [
-        ("s3://bucket", {}, {}, "store must be s3://bucket/project here, not 's3://bucket'"),
-        ("s3://bucket/project", {"a": "x\n/etc/passwd"}, {}, "a: file:///etc/passwd may not be read here"),
-        ("s3://bucket/project", {}, {"c": "datasets"}, "c: 'datasets' may not be written here"),
+        ({"store": "s3://bucket"}, "store must be s3://bucket/project here, not 's3://bucket'"),
+        ({"a": "x\n/etc/passwd"}, "a: file:///etc/passwd may not be read here"),
+        ({"c": "datasets"}, "c: 'datasets' may not be written here"),
+        ({"c": ""}, "c: '' must be a key below the store"),
+        ({"d": ""}, "sys-node-pool is missing: one of gpu-a, cpu-a."),
+        ({"d": "gpu-b"}, "sys-node-pool must be one of gpu-a, cpu-a, not 'gpu-b'. Did you mean gpu-a?"),
     ],
 )
-def test_a_command_is_refused_what_is_not_allowed(store: str, reads: dict, writes: dict, said: str):
+def test_a_command_is_refused_what_is_not_allowed(texts: dict[str, str], said: str):
     with pytest.raises(ConfigError) as caught:
-        permitted(store, reads, writes)
+        permitted({"store": "s3://bucket/project"} | texts, TYPES)
     assert str(caught.value).startswith(said)
+
+
+def test_every_text_that_is_not_allowed_gets_a_line(ours: Installation):
+    texts = {
+        "store": "s3://other",
+        "cvat-annotation-path": "/etc/a\ndumps/b\n/etc/c",
+        "trained-model": "/etc/d",
+        "cvat-output-path": "datasets",
+        "sys-node-pool": "gpu-b",
+    }
+    with pytest.raises(ConfigError) as caught:
+        ours.allowed(texts)
+    names = [line.replace(":", "").split()[0] for line in str(caught.value).splitlines()]
+    assert names == ["store", "cvat-annotation-path", *list(texts)[1:]]
+
+
+def test_what_is_no_place_and_no_pool_is_always_allowed(ours: Installation):
+    texts = {"model": "/configs/mine.yaml", "overrides": "optimizer.lr=1", "not-of-ours": "/etc/passwd", "epochs": ""}
+    assert ours.allowed(texts) == texts
+
+
+@pytest.mark.parametrize("name", [one.name for one in BY_NAME.values() if one.role is not Role.STORE])
+def test_the_type_of_a_parameter_decides_what_is_allowed(ours: Installation, name: str):
+    refused = {
+        Type.LOCATION: "/etc/passwd",
+        Type.LOCATIONS: "dumps/a\n/etc/passwd",
+        Type.KEY: "datasets",
+        Type.NODE_POOL: "gpu-b",
+    }
+    kind = BY_NAME[name].type
+    if kind not in refused:
+        assert ours.allowed({name: "/etc/passwd"}) == {name: "/etc/passwd"}
+        return
+    with pytest.raises(ConfigError) as caught:
+        ours.allowed({name: refused[kind]})
+    assert name in str(caught.value)
 
 
 def test_elsewhere_everything_is_as_it_was_given(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv(module.VARIABLE, raising=False)
-    assert permitted("anything", {"a": "../here"}, {"c": "../there"}) == {"a": "../here"}
+    texts = {"store": "anything", "a": "../here", "c": "../there"}
+    assert permitted(texts, TYPES) == texts

@@ -56,6 +56,8 @@ PART = st.text(alphabet="ab.%2eEfF/", max_size=12)
 
 @given(st.lists(PART, max_size=4).map("/".join), st.sampled_from(["file:///store/", "/store/", ""]))
 @example("%2e%2e/etc", "file:///store/")
+@example("%2F", "file:///store/")
+@example("a%2f%2Fb", "file:///store/")
 def test_what_is_allowed_lies_below_the_store_for_whoever_opens_it(path: str, root: str):
     try:
         url = Installation(store="file:///store").require_readable("x", root + path)

@@ -4,12 +4,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from run_config.errors import ConfigError
+from run_config.keys import value_of
 from run_config.locations import key_below_store, local_path, resolve, store_url
 from run_config.parameter_forms import form_json, markdown
 from run_config.parameters import (
@@ -21,12 +23,15 @@ from run_config.parameters import (
     Role,
     Type,
     Visibility,
+    bounds,
     lines,
+    overrides_of,
     parse,
     parse_value,
     split_overrides,
 )
 from run_config.preset_files import preset_names
+from run_config.presets import config_keys, load_job_config
 
 GIVEN = {"cvat-annotation-path": "annotation-dump/cells", "store": "s3://bucket/project"}
 DOCS = Path(__file__).parents[2] / "docs"
@@ -51,6 +56,66 @@ def test_every_default_passes_its_own_check():
 
 def test_the_models_on_offer_are_the_presets():
     assert sorted(BY_NAME["model"].choices) == list(preset_names())
+
+
+SETTING = [one for one in BY_NAME.values() if one.sets]
+
+
+@pytest.mark.parametrize("parameter", SETTING, ids=lambda one: one.name)
+def test_a_parameter_sets_a_key_that_takes_every_value_of_it(parameter: Parameter):
+    assert parameter.sets in config_keys()
+    limits = parameter.limits
+    texts = [*parameter.choices, *([parameter.default] if parameter.default else [])]
+    texts += [f"{bound:.17g}" for bound in (limits.minimum, limits.maximum) if bound is not None]
+    if limits.above_minimum:
+        texts.remove(f"{limits.minimum:.17g}")
+    assert texts
+    for text in texts:
+        value = parse_value(parameter, text)
+        config = load_job_config("detr-r50", overrides_of({parameter.name: text}))
+        assert value_of(config, parameter.sets) == value
+        assert isinstance(value_of(config, parameter.sets), type(value))
+
+
+def test_two_parameters_never_set_the_same_key():
+    assert len({one.sets for one in SETTING}) == len(SETTING)
+
+
+def made_up(**fields: Any) -> Parameter:
+    return Parameter(name="made-up", title="", help="", group="", **fields)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "words"),
+    [
+        (made_up(type=Type.NUMBER, sets="optimizer.weight_decay"), "from 0 to 1"),
+        (made_up(type=Type.NUMBER, sets="optimizer.lr"), "above 0 and at most 1"),
+        (made_up(type=Type.NUMBER, sets="optimizer.lr", minimum=0.001), "from 0.001 to 1"),
+        (made_up(type=Type.NUMBER, sets="training.ema_decay", maximum=0.999), "from 0 to 0.999"),
+        (made_up(type=Type.INTEGER, sets="training.log_interval"), "from 1"),
+        (made_up(type=Type.INTEGER, sets="training.log_interval", maximum=50), "from 1 to 50"),
+        (made_up(type=Type.INTEGER, sets="training.seed"), "from 0 to 2147483647"),
+        (made_up(type=Type.INTEGER, sets="data.workers"), "from 0 to 64"),
+    ],
+)
+def test_bounds_are_those_of_the_key_unless_the_parameter_has_its_own(parameter: Parameter, words: str):
+    assert bounds(parameter) == words
+
+
+def test_a_bound_that_a_parameter_cannot_express_wants_a_maximum():
+    with pytest.raises(ValueError, match=r"made-up: training.ema_decay must be below 1; give the parameter a maximum"):
+        _ = made_up(type=Type.NUMBER, sets="training.ema_decay").limits
+
+
+def test_what_sets_one_key_comes_before_the_overrides():
+    texts = {"epochs": "3", "minutes": "", "overrides": "optimizer.lr=1e-3 schedule.epochs=5", "seed": "7"}
+    assert overrides_of(texts) == [
+        "schedule.epochs=3",
+        "training.seed=7",
+        "optimizer.lr=1e-3",
+        "schedule.epochs=5",
+    ]
+    assert overrides_of({}) == []
 
 
 def test_each_role_belongs_to_one_parameter():
@@ -228,11 +293,11 @@ def test_any_text_is_either_taken_or_refused_in_one_sentence(parameter, text: st
 
 @given(st.sampled_from([p for p in BY_NAME.values() if p.type in (Type.INTEGER, Type.NUMBER)]), st.data())
 def test_numbers_within_their_bounds_are_taken_as_they_are(parameter, data):
-    low, high = parameter.minimum, parameter.maximum
+    low, high = parameter.limits.minimum, parameter.limits.maximum
     if parameter.type is Type.INTEGER:
         number = data.draw(st.integers(int(low), int(high)))
     else:
-        number = data.draw(st.floats(low, high, exclude_min=parameter.above_minimum))
+        number = data.draw(st.floats(low, high, exclude_min=parameter.limits.above_minimum))
     assert parse_value(parameter, repr(number)) == number
 
 

@@ -131,7 +131,7 @@ NONE = ['"null"', "null", "[]", '"[]"', "", "{{workflow.failures}}", "{", '"{', 
 
 @pytest.mark.parametrize("text", NONE)
 def test_without_failures_there_is_nothing_to_read(text: str):
-    assert failed_nodes(text) == []
+    assert failed_nodes(text, "run") == []
     assert sentence("run-1", "Succeeded", text) == ""
     assert "no step says why" in sentence("run-1", "Failed", text)
 

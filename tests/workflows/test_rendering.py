@@ -1,10 +1,12 @@
 """The rendered templates: in step with the code, and true to the parameters they come from."""
 
+import copy
 import json
 import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,14 @@ import typer
 import yaml
 
 from cvat_bridge.cli import app as bridge_program
+from data_prep.cli import app as preparation_program
+from detr_job.cli import app as job_program
+from evaluation.__main__ import app as evaluation_program
+from run_config import step_parameters
 from run_config.parameter_forms import ANNOTATION, form_json
-from run_config.parameters import BY_NAME, TEMPLATES
+from run_config.parameters import BY_NAME, TEMPLATES, Parameter, Type
 from workflows import images, rendering
+from workflows.cli import app as workflows_program
 from workflows.cluster.pod_needs import needs_of
 from workflows.plan import read_plan
 
@@ -23,6 +30,13 @@ COMMAND = Path(sys.executable).parent / "detr-workflows"
 
 
 TAG = re.compile(r"\{\{(.+?)\}\}")
+PROGRAMS = {
+    "cvat-bridge": bridge_program,
+    "data-prep": preparation_program,
+    "detr-job": job_program,
+    "detr-workflows": workflows_program,
+    "python": evaluation_program,
+}
 STEPS = {
     "detr-train": ["check", "prepare", "train", "report"],
     "detr-prepare": ["check", "prepare"],
@@ -132,11 +146,65 @@ def test_what_a_person_types_reaches_a_pods_patch_as_a_number_alone(manifest: di
     assert in_patches == {f"=asInt(workflow.parameters['{name}'])" for name in asked}
 
 
-def test_every_parameter_is_used(manifest: dict[str, Any]):
+def command(container: dict[str, Any]) -> typer.core.TyperCommand:
+    """The command that a step calls."""
+    program = typer.main.get_command(PROGRAMS[container["command"][0]])
+    assert isinstance(program, typer.core.TyperGroup)
+    verb = next(argument for argument in container["args"] if argument in program.commands)
+    found = program.commands[verb]
+    assert isinstance(found, typer.core.TyperCommand)
+    return found
+
+
+def read_by_steps(manifest: dict[str, Any]) -> set[str]:
+    """The parameters that a step, or the patch of its pod, reads: from a tag, or out of all of them."""
     text = json.dumps([containers(manifest), [one.get("podSpecPatch", "") for one in manifest["spec"]["templates"]]])
-    used = set(re.findall(r"workflow\.parameters(?:\.|\[')([\w-]+)", text))
+    read = set(re.findall(r"workflow\.parameters(?:\.|\[')([\w-]+)", text)) - {"json"}
+    for name, container in containers(manifest).items():
+        if "--parameters-json={{workflow.parameters.json}}" in container["args"]:
+            callback = command(container).callback
+            assert callback is not None
+            read |= set(step_parameters.options(callback).values())
+            if name == "train":
+                read |= {one.name for one in BY_NAME.values() if one.sets}
+    return read
+
+
+def unread(manifest: dict[str, Any]) -> set[str]:
+    """The parameters of the template that no step reads."""
+    return {one["name"] for one in manifest["spec"]["arguments"]["parameters"]} - read_by_steps(manifest)
+
+
+def test_every_parameter_is_used(manifest: dict[str, Any]):
+    taken = {parameter.name for parameter in TEMPLATES[name_of(manifest)]}
     # The pool is the chart's to place by; here it reaches `check` among all parameters.
-    assert used - {"json"} == {parameter.name for parameter in TEMPLATES[name_of(manifest)]} - {"sys-node-pool"}
+    assert unread(manifest) == taken & {"sys-node-pool"}
+    tags = {tag.removeprefix("workflow.parameters.") for tag in TAG.findall(json.dumps(containers(manifest)))}
+    assert {tag for tag in tags if tag in BY_NAME} <= taken
+
+
+def test_a_parameter_that_nobody_reads_is_found(manifest: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
+    made_up = Parameter(name="made-up", title="", help="", group="", type=Type.NUMBER)
+    manifest = copy.deepcopy(manifest)
+    manifest["spec"]["arguments"]["parameters"].append({"name": "made-up"})
+    monkeypatch.setitem(BY_NAME, "made-up", made_up)
+    assert "made-up" in unread(manifest)
+    # One that sets a key is read where a model is trained, and nowhere else.
+    monkeypatch.setitem(BY_NAME, "made-up", replace(made_up, sets="optimizer.weight_decay"))
+    assert ("made-up" in unread(manifest)) is ("train" not in containers(manifest))
+
+
+def test_the_steps_of_a_run_get_no_value_twice(manifest: dict[str, Any]):
+    """What stands in the JSON of all parameters is no option besides; the exit handler gets two values and no JSON."""
+    for name, container in containers(manifest).items():
+        single = {tag for text in container["args"] for tag in TAG.findall(text)} & {
+            f"workflow.parameters.{one}" for one in BY_NAME
+        }
+        allowed = {
+            "tell": {"workflow.parameters.store", "workflow.parameters.cvat-output-path"},
+            "report": {"workflow.parameters.cvat-output-path"},  # part of where the run lies
+        }
+        assert single == allowed.get(name, set()), name
 
 
 def test_argos_uploads_stay_within_the_memory_of_its_container(manifest: dict[str, Any]):
@@ -229,6 +297,12 @@ def test_what_the_steps_that_talk_to_cvat_are_told_is_what_they_take(manifest: d
             given = {option.partition("=")[0] for option in options}
             parameters = commands.commands[verb].params
             assert given <= {option for parameter in parameters for option in parameter.opts}, name
+            if "--parameters-json" in given:
+                taken = {parameter.name for parameter in TEMPLATES[name_of(manifest)]}
+                callback = commands.commands[verb].callback
+                assert callback is not None
+                options = step_parameters.options(callback)
+                given |= {one.opts[0] for one in parameters if options.get(one.name or "") in taken}
             assert {parameter.opts[0] for parameter in parameters if parameter.required} <= given, name
 
 

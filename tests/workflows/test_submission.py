@@ -152,6 +152,14 @@ def test_all_mistakes_are_said_at_once(command: Command):
 
 
 @pytest.mark.usefixtures("ours")
+def test_all_that_the_installation_does_not_allow_is_said_at_once(command: Command):
+    given = ("cvat-annotation-path=s3://a/b\ns3://exports/c\ns3://d/e", "cvat-output-path=elsewhere", "gpu-count=2")
+    ended = command("submit", "detr-train", *(word for text in given for word in ("-p", text)))
+    for words in ("s3://a/b may not", "s3://d/e may not", "'elsewhere' may not", "gpu-count must be at most 1"):
+        assert words in ended.last
+
+
+@pytest.mark.usefixtures("ours")
 def test_a_folder_that_lies_here_is_to_be_uploaded(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "export").mkdir()
     monkeypatch.chdir(tmp_path)

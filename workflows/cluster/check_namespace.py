@@ -4,9 +4,10 @@ import re
 from collections.abc import Iterator
 from decimal import Decimal
 
+from run_config.wording import shortened
 from workflows.cluster.errors import ForbiddenError, NotThereError
 from workflows.cluster.findings import Finding, fail, ok, unknown, warn
-from workflows.cluster.nodes import enumerated, quantity
+from workflows.cluster.nodes import quantity
 from workflows.cluster.objects import ResourceQuota
 from workflows.cluster.pod_needs import PodNeeds
 from workflows.cluster.pools import PoolState, pool_states, training_pods
@@ -97,7 +98,7 @@ def pools(scene: Scene) -> Iterator[Finding]:
             yield warn(
                 f"taints of pool {state.name}",
                 f"training pods do not tolerate {', '.join(state.not_tolerated or ())}, so they do not go to "
-                f"{enumerated(state.nodes_tainted)}",
+                f"{shortened(state.nodes_tainted)}",
                 "fine where that is meant; else add tolerations to the pool in the chart's values",
             )
 

@@ -10,7 +10,6 @@ from workflows.cluster.objects import Node
 
 Tolerations = Sequence[Mapping[str, Any]]
 
-_NAMED = 8
 _KEEP_PODS_AWAY = ("NoSchedule", "NoExecute")
 
 
@@ -19,12 +18,6 @@ def is_ready(node: Node) -> bool:
     if node.spec.unschedulable:
         return False
     return any(condition.type == "Ready" and condition.status == "True" for condition in node.status.conditions or ())
-
-
-def enumerated(names: Sequence[str]) -> str:
-    """The nodes of a line: a cluster may have hundreds."""
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def labels_of(node: Node) -> Mapping[str, str]:

@@ -11,12 +11,12 @@ from typing import TypeVar
 
 from run_config.installation import Installation, NodePool
 from run_config.parameters import TEMPLATES
+from run_config.wording import shortened
 from workflows.cluster.errors import ForbiddenError, NotThereError
 from workflows.cluster.kubernetes import Kubernetes
 from workflows.cluster.nodes import (
     Tolerations,
     allocatable,
-    enumerated,
     is_ready,
     labels_of,
     quantity,
@@ -225,7 +225,7 @@ def _taints(state: PoolState) -> str:
         return "unknown"
     if not state.nodes_tainted:
         return "tolerated"
-    return f"not tolerated: {', '.join(state.not_tolerated)} ({enumerated(state.nodes_tainted)})"
+    return f"not tolerated: {', '.join(state.not_tolerated)} ({shortened(state.nodes_tainted)})"
 
 
 def _runs(state: PoolState) -> str:

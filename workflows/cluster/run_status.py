@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from run_config.exit_codes import PASSING_FAULT, WRONG_INPUT
-from workflows.outcome import in_words
+from workflows.outcome import FailedNode, NodeKind, culprit, in_words
 
 FINISHED = ("Succeeded", "Failed", "Error")
 BAD = ("Failed", "Error")
@@ -123,14 +123,14 @@ class RunStatus:
 
         What the exit handler said is preferred to the node's message, which Argo may overwrite later.
         """
-        culprit = self._culprit()
-        if culprit is None:
+        node = self._culprit()
+        if node is None:
             return Failure("", " ".join((self.message or f"the workflow ended as {self.phase}").split()), 1)
-        step = _plain(culprit.display_name)
+        step = _plain(node.display_name)
         said = self._told(step)
-        if not said and culprit.message:
-            said = in_words(step, culprit.message, culprit.exit_code)
-        return Failure(step, " ".join((said or f"{step} ended as {culprit.phase}").split()), _meaning(culprit))
+        if not said and node.message:
+            said = in_words(step, node.message, node.exit_code)
+        return Failure(step, " ".join((said or f"{step} ended as {node.phase}").split()), _meaning(node))
 
     def _told(self, step: str) -> str:
         """What our exit handler said of a step; empty where it said nothing, or of another step."""
@@ -140,20 +140,14 @@ class RunStatus:
         return next((text.removeprefix(beginning) for text in said if text.startswith(beginning)), "")
 
     def _culprit(self) -> Node | None:
-        attempts = {child for node in self.nodes.values() if node.type == "Retry" for child in node.children}
-        candidates = []
-        for node in self.nodes.values():
-            if node.type == "Retry" and node.phase in BAD:
-                pods = [self.nodes[child] for child in node.children if child in self.nodes]
-                failed = [pod for pod in pods if pod.type == "Pod" and pod.phase in BAD]
-                candidates.append(max(failed, key=lambda pod: pod.started_at or "") if failed else node)
-            elif node.type == "Pod" and node.phase in BAD and node.id not in attempts:
-                candidates.append(node)
-        # A node of the graph that never became a pod, such as one whose template is wrong.
-        candidates = candidates or [node for node in self.nodes.values() if node.phase in BAD and node.message]
-        # The exit handler runs after everything; what it says is the reason only where nothing else failed.
-        of_the_run = [node for node in candidates if ".onExit" not in node.name]
-        return min(of_the_run or candidates, key=lambda node: node.finished_at or "9", default=None)
+        """The last attempt of the step that failed first."""
+        retries = {child: node for node in self.nodes.values() if node.type == "Retry" for child in node.children}
+        failed = [_failed(node, retries.get(node.id)) for node in self.nodes.values() if node.phase in BAD]
+        found = culprit([one for one in failed if one.kind is not NodeKind.GRAPH or one.message])
+        if found is None:
+            return None
+        first, attempts = found
+        return self.nodes[(attempts or [first])[0].id]
 
 
 def read_status(workflow: Mapping[str, Any]) -> RunStatus:
@@ -176,6 +170,17 @@ def read_status(workflow: Mapping[str, Any]) -> RunStatus:
         nodes=read,
         results={one.name: one.value for one in parameters if one.value is not None},
     )
+
+
+def _failed(node: Node, retry: Node | None) -> FailedNode:
+    """A failed node for the search; attempts are known by the node of their retry."""
+    kind = NodeKind.STEP if node.type in ("Pod", "Retry") else NodeKind.GRAPH
+    if ".onExit" in node.name:
+        kind = NodeKind.EXIT_HANDLER
+    attempt, step = -1, node.id
+    if retry is not None and node.type == "Pod":
+        attempt, step = retry.children.index(node.id), retry.id
+    return FailedNode(step, node.message, node.finished_at or "9", attempt, kind, node.id)
 
 
 def _meaning(node: Node) -> int:

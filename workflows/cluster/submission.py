@@ -4,14 +4,13 @@ Every parameter is submitted, defaults too: a retry that changes one of them in 
 were submitted.
 """
 
-import contextlib
 import difflib
 import os
 import re
 import secrets
 import shlex
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from run_config.parameters import BY_NAME, TEMPLATES, Parameter, Role, Type, lin
 from workflows.cluster.errors import AlreadyThereError, ClusterError, UnreachableError
 from workflows.cluster.templates import CONTROLLER_LABEL, Api, Argument, Template
 
-TEMPLATE_LABEL = "workflows.argoproj.io/workflow-template"
+ARGO_TEMPLATE_LABEL = "workflows.argoproj.io/workflow-template"
 """What Argo itself puts on a workflow that was made from a template."""
 
 SUBMISSION = "detr-workflows/submission"
@@ -106,42 +105,16 @@ def _mistakes(argument: Argument, text: str | None, *, may_be_empty: bool) -> li
 def _require_allowed(texts: Mapping[str, str], installation: Installation) -> None:
     """What the step `check` would refuse a minute later: pool, GPUs, places."""
     mistakes: list[str] = []
-
-    @contextlib.contextmanager
-    def noted() -> Iterator[None]:
-        try:
-            yield
-        except ConfigError as error:
-            mistakes.append(str(error))
-
-    if "store" in texts:
-        with noted():
-            installation.require_store(texts["store"])
-    for name, text in texts.items():
-        parameter = BY_NAME.get(name)
-        if parameter is None or parameter.role is Role.STORE:
-            continue
-        if parameter.type in (Type.LOCATION, Type.LOCATIONS):
-            for line in lines(text):
-                with noted():
-                    installation.require_readable(name, line)
-        elif parameter.type is Type.KEY:
-            with noted():
-                installation.require_writable(name, text)
-    if "sys-node-pool" in texts and installation.node_pools:
-        with noted():
-            _require_pool(texts, installation)
-    elif texts.get("sys-node-pool"):
-        mistakes.append("sys-node-pool must be empty here: the installation names no node pools.")
+    try:
+        installation.allowed(texts)
+    except ConfigError as error:
+        mistakes.append(str(error))
+    pool = next((one for one in installation.node_pools if one.name == texts.get("sys-node-pool")), None)
+    wanted = texts.get("gpu-count", "0")
+    if pool is not None and int(wanted) > pool.gpu_count:
+        mistakes.append(f"gpu-count must be at most {pool.gpu_count} in the pool {pool.name}, not {wanted}.")
     if mistakes:
         raise ConfigError("\n".join(mistakes))
-
-
-def _require_pool(texts: Mapping[str, str], installation: Installation) -> None:
-    pool = installation.pool(texts["sys-node-pool"])
-    wanted = texts.get("gpu-count", "0")
-    if int(wanted) > pool.gpu_count:
-        raise ConfigError(f"gpu-count must be at most {pool.gpu_count} in the pool {pool.name}, not {wanted}.")
 
 
 def _local_paths(name: str, text: str, store: str) -> list[str]:
@@ -205,7 +178,7 @@ def workflow(
         "kind": "Workflow",
         "metadata": {
             "name": name,
-            "labels": {TEMPLATE_LABEL: template.name, **controller, **(labels or {})},
+            "labels": {ARGO_TEMPLATE_LABEL: template.name, **controller, **(labels or {})},
             "annotations": {SUBMISSION: secrets.token_hex(8), **(annotations or {})},
         },
         "spec": {

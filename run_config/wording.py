@@ -1,0 +1,19 @@
+"""Times and long lists as a person reads them, in one form everywhere."""
+
+from collections.abc import Sequence
+
+
+def duration(seconds: float) -> str:
+    """`12 s`, `3 min 05 s`, `2 h 10 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+def shortened(names: Sequence[str], most: int = 8) -> str:
+    """The first of many names: `a, b and 3 more`."""
+    hidden = len(names) - most
+    return ", ".join(names[:most]) + (f" and {hidden} more" if hidden > 0 else "")
