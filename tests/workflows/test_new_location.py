@@ -18,7 +18,7 @@ from cvat_bridge.templates.fill_parameters import Filling, fill_in
 from cvat_client.grants import Grant, Purpose, sign
 from cvat_client.subject import Subject
 from data_prep.cli import app as preparation_program
-from data_prep.errors import CheckError
+from run_check.errors import CheckError
 from detr_job.cli import app as job_program
 from evaluation.__main__ import app as evaluation_program
 from run_check.check import check
