@@ -50,7 +50,7 @@ import sys
 from pathlib import Path
 from detr_job.family import build_family
 from detr_job.weights.model_folder import ModelConfig, Preprocessing, write_model
-from run_config.presets import load_job_config
+from run_config.job.presets import load_job_config
 config = load_job_config(sys.argv[1], [])
 classes = ("disc", "square", "star")
 size = Preprocessing(config.data.eval_size, config.data.max_size)

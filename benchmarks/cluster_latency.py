@@ -32,7 +32,7 @@ from benchmarks.cluster_space import (
 from benchmarks.local_run import machine
 from data_prep.sample.make import make_sample
 from tests.cluster.cluster import Installation, node
-from workflows import pods
+from workflows.templates import pods
 
 STEPS = ("check", "prepare", "train")
 PARTS = ("Argo", "scheduler", "pod start", "init", "ours")

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from tests.cluster.cluster import SECRET, Cluster, Installation, from_environment, own_namespace
-from workflows import pods
+from workflows.templates import pods
 
 Json = dict[str, Any]
 

@@ -123,8 +123,8 @@ class LoggedFaults(logging.Handler):
 def parameters() -> Iterator[Read]:
     """What a form, a command line or a configuration file gives: five readers; accepted when one of them accepts it."""
     from data_prep.sources.names import source_places
+    from run_config.job.presets import load_job_config
     from run_config.parameters import TEMPLATES, pairs, parse
-    from run_config.presets import load_job_config
     from run_config.step_parameters import texts_from_json
     from tests.hostile.parameters import hostile_parameters
 

@@ -33,7 +33,7 @@ from detr_job.models.detr.network import Detr
 from detr_job.models.outputs import Targets
 from detr_job.training.optimizer import build_optimizer
 from run_config.families.detr import DetrModel
-from run_config.job import Loss, Optimizer
+from run_config.job.config import Loss, Optimizer
 
 CLASSES = 91
 SETTINGS = Optimizer()

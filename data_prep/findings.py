@@ -10,7 +10,7 @@ from data_prep.changes import Reason
 from data_prep.dataset import Dataset, SetImage
 from prepared_set.manifest import SPLITS, Counts
 from run_config.families.registry import FAMILIES
-from run_config.job import MOST_BOXES, advised_queries
+from run_config.job.config import MOST_BOXES, advised_queries
 from run_config.wording import shortened
 
 FEW_BOXES_PER_CLASS = 50

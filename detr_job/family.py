@@ -13,7 +13,7 @@ from detr_job.errors import JobError
 from detr_job.models.losses import Losses
 from detr_job.models.outputs import Outputs, Targets
 from detr_job.models.postprocess import Detections
-from run_config.job import JobConfig
+from run_config.job.config import JobConfig
 
 
 class Family(ABC):

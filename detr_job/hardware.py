@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 import torch
 
 from detr_job.errors import JobError
-from run_config.job import Training
+from run_config.job.config import Training
 
 
 def choose_device(name: str) -> torch.device:

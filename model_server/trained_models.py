@@ -21,8 +21,8 @@ from detr_job.training.run_folder import RUN
 from detr_job.weights.model_folder import CONFIG, WEIGHTS, read_info
 from object_store import InvalidKey, ObjectInfo, ObjectStore, StoreError, StoreUnavailable, open_store
 from run_config.errors import ConfigError
+from run_config.job.stored_config import stored_config
 from run_config.json_text import read_json
-from run_config.stored_config import stored_config
 
 log = logging.getLogger(__name__)
 

@@ -17,9 +17,9 @@ from run_check.errors import CheckError
 from run_check.installation import machine, naming_the_secret, require_keys
 from run_config.errors import ConfigError
 from run_config.installation import Installation
-from run_config.job_places import PLACES, places
+from run_config.job.places import PLACES, places
+from run_config.job.presets import load_job_config
 from run_config.parameters import TEMPLATES, Parameter, Type, Value, lines, overrides_of, parse
-from run_config.presets import load_job_config
 
 SOURCES = ("cvat-annotation-path", "cvat-test-path")
 CHECKPOINT = "cvat-finetune-checkpoint"

@@ -19,9 +19,9 @@ from enum import StrEnum
 
 from run_config.cvat_formats import COCO
 from run_config.errors import ConfigError
-from run_config.limits import Limits
+from run_config.job.limits import Limits
+from run_config.job.preset_files import presets_on_offer
 from run_config.locations import key_below_store, resolve
-from run_config.preset_files import presets_on_offer
 
 POOL_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 """What the chart lets a pool be called: it is also a key of a ConfigMap."""
@@ -119,7 +119,7 @@ class Parameter:
 
 @functools.cache
 def _limits_of_key(name: str) -> Limits:
-    from run_config.keys import keys  # with pydantic, which a list of parameters need not wait for
+    from run_config.job.keys import keys  # with pydantic, which a list of parameters need not wait for
 
     return next(key.limits for key in keys() if key.name == name)
 

@@ -13,14 +13,14 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 Pixels = Annotated[int, Field(gt=0, le=16384)]
 
 A_PLACE: dict[str, JsonValue] = {"place": True}
-"""Marks a key whose value names a place to read, which the installation must allow (`job_places.py`)."""
+"""Marks a key whose value names a place to read, which the installation must allow (`job/places.py`)."""
 
 
 def added_later(before: JsonValue) -> dict[str, JsonValue]:
     """Mark a key that was added after the first release.
 
     before: the value with which a job trains as it did in releases without the key. Runs and models of those
-    releases are read with it (`stored_config.py`).
+    releases are read with it (`job/stored_config.py`).
     """
     return {"before": before}
 

@@ -52,18 +52,18 @@ def render(
 ) -> None:
     """Write the templates as YAML: as the tree keeps them, or for one installation."""
     if settings is not None:
-        from workflows import plain
+        from workflows.chart import plain_manifests
 
         if output is None or not namespace or check:
             raise WorkflowError(
                 "--settings needs --output, the folder that the files go to, and --namespace, where the objects go; "
                 "there is no --check for it"
             )
-        place = plain.Place(
+        place = plain_manifests.Place(
             namespace=namespace, registry=registry, image_tag=image_tag, s3_endpoint=s3_endpoint, s3_region=s3_region
         )
-        bridge_text = None if bridge is None else plain.read_bridge(bridge)
-        paths = plain.write(output, RENDERED, plain.read_settings(settings), place, bridge_text)
+        bridge_text = None if bridge is None else plain_manifests.read_bridge(bridge)
+        paths = plain_manifests.write(output, RENDERED, plain_manifests.read_settings(settings), place, bridge_text)
     elif namespace or registry or image_tag or s3_endpoint or s3_region or bridge:
         raise WorkflowError("where an installation lies goes with --settings, the file with its settings")
     else:
@@ -110,9 +110,9 @@ def run_local(
     ] = None,
 ) -> None:
     """Run a template's steps here, one after the other; the same command again goes on after an interruption."""
-    from workflows.announcements import summary
-    from workflows.local_runner import run_local as run_plan
-    from workflows.plan import read_plan
+    from workflows.local.announcements import summary
+    from workflows.local.plan import read_plan
+    from workflows.local.runner import run_local as run_plan
 
     given = pairs(parameter or [])
     if store is not None:

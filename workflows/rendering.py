@@ -10,12 +10,12 @@ from pathlib import Path
 from hera.workflows import WorkflowTemplate
 
 from run_config.parameters import BRIDGE_TEMPLATES
-from workflows import chart_schema, chart_values
-from workflows.cvat_train import cvat_train
-from workflows.detr_annotate import detr_annotate
-from workflows.detr_evaluate import detr_evaluate
-from workflows.detr_prepare import detr_prepare
-from workflows.detr_train import detr_train
+from workflows.chart import values_schema, values_table
+from workflows.templates.cvat_train import cvat_train
+from workflows.templates.detr_annotate import detr_annotate
+from workflows.templates.detr_evaluate import detr_evaluate
+from workflows.templates.detr_prepare import detr_prepare
+from workflows.templates.detr_train import detr_train
 
 TEMPLATES: tuple[WorkflowTemplate, ...] = (detr_train, detr_prepare, detr_evaluate, cvat_train, detr_annotate)
 
@@ -25,7 +25,7 @@ RENDERED = Path(__file__).parent / "rendered"
 CHART = Path(__file__).parents[1] / "charts" / "detr-workflows"
 """The chart in the tree; an installed package has none."""
 
-HEADER = "# Rendered by `detr-workflows render` from workflows/{module}.py. Do not edit.\n"
+HEADER = "# Rendered by `detr-workflows render` from workflows/templates/{module}.py. Do not edit.\n"
 
 
 def rendered() -> dict[str, str]:
@@ -45,9 +45,9 @@ def in_tree() -> dict[Path, str]:
         for name, text in rendered().items():
             folder = "bridge" if name.removesuffix(".yaml") in BRIDGE_TEMPLATES else "workflows"
             files[CHART / "files" / folder / name] = text
-        files[CHART / "values.schema.json"] = chart_schema.text()
+        files[CHART / "values.schema.json"] = values_schema.text()
         readme, values = CHART / "README.md", CHART / "values.yaml"
-        files[readme] = chart_values.with_table(readme.read_text("utf-8"), values.read_text("utf-8"))
+        files[readme] = values_table.with_table(readme.read_text("utf-8"), values.read_text("utf-8"))
     return files
 
 

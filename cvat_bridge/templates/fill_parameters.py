@@ -13,7 +13,7 @@ from cvat_bridge.templates.form import default_pool, is_shown, pool_names
 from cvat_client.subject import Subject
 from run_config.errors import ConfigError
 from run_config.installation import Installation
-from run_config.job_places import places_in_overrides
+from run_config.job.places import places_in_overrides
 from run_config.locations import overlaps, resolve
 from run_config.parameters import Parameter, Type, lines, parse_value, split_overrides
 from workflows.cluster import submission

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from detr_job.data import pixels
-from run_config.job import Augmentation, Data
+from run_config.job.config import Augmentation, Data
 
 CROP_SIZES = (400, 500, 600)  # short sides before a crop, as published
 CROP_RANGE = (384, 600)

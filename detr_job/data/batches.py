@@ -25,7 +25,7 @@ from detr_job.models.boxes import xyxy_to_cxcywh
 from detr_job.models.outputs import Targets
 from prepared_set.memory_budget import SharedBudget, shared_image_budget, use_image_budget
 from prepared_set.reader import Split
-from run_config.job import Data
+from run_config.job.config import Data
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as DETR was published
 CACHE_LIMIT_BYTES = 4 << 30

@@ -9,7 +9,7 @@ from torch import Tensor
 from detr_job.models.boxes import cxcywh_to_xyxy, iou_and_giou
 from detr_job.models.matcher import Matches
 from detr_job.models.outputs import Outputs, Targets
-from run_config.job import Loss
+from run_config.job.config import Loss
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from detr_job.models.boxes import cxcywh_to_xyxy
 from detr_job.models.outputs import Outputs
-from run_config.job import MOST_BOXES
+from run_config.job.config import MOST_BOXES
 
 FEWEST_KEPT = 100
 """Pairs of query and class that are kept also where there are fewer queries."""

@@ -16,7 +16,7 @@ from detr_job.models.outputs import Outputs
 from detr_job.out_of_memory import DoesNotFit, released
 from evaluation.predictions import PredictedImage, Prediction, PredictionsFile
 from prepared_set.reader import Split
-from run_config.job import advised_queries
+from run_config.job.config import advised_queries
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from run_config.job import Optimizer, Schedule
+from run_config.job.config import Optimizer, Schedule
 
 
 class EagerAdamW(torch.optim.AdamW):

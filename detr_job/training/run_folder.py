@@ -11,9 +11,9 @@ import torch
 from detr_job.errors import JobError
 from object_store import NoSuchKey, ObjectStore
 from run_config.command_line import code_version
-from run_config.job import JobConfig
-from run_config.keys import value_of, with_values
-from run_config.stored_config import differences, keys_without_a_value, stored_config
+from run_config.job.config import JobConfig
+from run_config.job.keys import value_of, with_values
+from run_config.job.stored_config import differences, keys_without_a_value, stored_config
 
 FORMAT = 1
 RUN, METRICS = "run.json", "metrics.jsonl"

@@ -45,8 +45,8 @@ from evaluation.coco import evaluate_boxes
 from evaluation.ground_truth import GroundTruth
 from object_store import ObjectStore
 from prepared_set.reader import LocalSet, Split
-from run_config.job import JobConfig
-from run_config.presets import presets_from_scratch
+from run_config.job.config import JobConfig
+from run_config.job.presets import presets_from_scratch
 from run_config.wording import duration
 
 

@@ -35,12 +35,12 @@ from object_store import ObjectStore, open_store
 from object_store.file_errors import file_errors
 from prepared_set.reader import LocalSet, PreparedSet
 from run_config.installation import permitted
-from run_config.job import MOST_BOXES, JobConfig, advised_queries
-from run_config.job_places import places
-from run_config.keys import shown, with_values
+from run_config.job.config import MOST_BOXES, JobConfig, advised_queries
+from run_config.job.keys import shown, with_values
+from run_config.job.places import places
+from run_config.job.presets import is_chosen, load_job_config, presets_from_scratch
 from run_config.locations import resolve
 from run_config.parameters import Type, overrides_of
-from run_config.presets import is_chosen, load_job_config, presets_from_scratch
 from run_config.wording import duration
 from run_config.writable import require_writable
 

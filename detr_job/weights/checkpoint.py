@@ -24,7 +24,7 @@ from detr_job.errors import JobError
 from detr_job.weights.pickled_files import Unreadable, load_pickled
 from detr_job.weights.tensor_files import tensors_in
 from object_store import Corrupted, NoSuchKey, ObjectStore
-from run_config.job import JobConfig
+from run_config.job.config import JobConfig
 
 FORMAT = 1
 MANIFEST = "manifest.json"

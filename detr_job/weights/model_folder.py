@@ -23,8 +23,8 @@ from detr_job.weights.pickled_files import Unreadable
 from detr_job.weights.tensor_files import tensors_in
 from evaluation.operating_point import FALLBACK_THRESHOLD, OperatingPoint
 from object_store import ObjectStore, open_store
-from run_config.job import JobConfig
-from run_config.stored_config import stored_config
+from run_config.job.config import JobConfig
+from run_config.job.stored_config import stored_config
 
 FORMAT = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"

@@ -13,8 +13,8 @@ import yaml
 
 from run_config.parameters import BRIDGE_TEMPLATES, BY_NAME, TEMPLATES
 from tests.charts.chart import CHART, KUBERNETES, helm, rendered
-from workflows import chart_schema, chart_values
-from workflows.images import VERSION
+from workflows.chart import values_schema, values_table
+from workflows.templates.images import VERSION
 
 VALUES_TEXT = (CHART / "values.yaml").read_text()
 VALUES = yaml.safe_load(VALUES_TEXT)
@@ -31,7 +31,7 @@ def leaves(tree: dict[str, Any], path: str = "") -> list[str]:
 
 
 def test_every_value_is_described_in_the_line_above_it():
-    paths = [value.path for value in chart_values.described(VALUES_TEXT)]
+    paths = [value.path for value in values_table.described(VALUES_TEXT)]
     undescribed = [
         leaf for leaf in leaves(VALUES) if not any(leaf == path or leaf.startswith(f"{path}.") for path in paths)
     ]
@@ -41,12 +41,12 @@ def test_every_value_is_described_in_the_line_above_it():
 
 def test_the_readmes_table_is_that_of_the_values():
     readme = (CHART / "README.md").read_text()
-    assert readme == chart_values.with_table(readme, VALUES_TEXT), "run: detr-workflows render"
+    assert readme == values_table.with_table(readme, VALUES_TEXT), "run: detr-workflows render"
     assert '| `store.bucket` | `""` | Bucket of everything that runs read and write. Required. |' in readme
 
 
 def test_the_schema_is_what_the_code_says():
-    assert (CHART / "values.schema.json").read_text() == chart_schema.text(), "run: detr-workflows render"
+    assert (CHART / "values.schema.json").read_text() == values_schema.text(), "run: detr-workflows render"
 
 
 def test_the_schema_knows_every_value_and_values_know_every_key_of_the_schema():
@@ -57,7 +57,7 @@ def test_the_schema_knows_every_value_and_values_know_every_key_of_the_schema():
             found |= keys(below, here) or {here}
         return found
 
-    known = keys(chart_schema.schema())
+    known = keys(values_schema.schema())
     for leaf in leaves(VALUES):
         assert any(leaf == one or leaf.startswith(f"{one}.") or one.startswith(f"{leaf}.") for one in known), leaf
     optional = re.compile(r"parameters\.|test\.parameters\.|workflow\.ttl\.|roles\.\w+\.|\S*\.(requests|limits)")
@@ -66,7 +66,7 @@ def test_the_schema_knows_every_value_and_values_know_every_key_of_the_schema():
 
 
 def test_the_schema_has_every_parameter_but_the_store():
-    assert set(chart_schema.schema()["properties"]["parameters"]["properties"]) == set(BY_NAME) - {
+    assert set(values_schema.schema()["properties"]["parameters"]["properties"]) == set(BY_NAME) - {
         "store",
         "cvat-subject",
         "cvat-grant",

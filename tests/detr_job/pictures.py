@@ -11,8 +11,8 @@ from detr_job.data.augmentation import Sample
 from object_store import open_store
 from prepared_set.manifest import Options
 from prepared_set.reader import PreparedSet, Split
-from run_config.job import JobConfig
-from run_config.presets import load_job_config
+from run_config.job.config import JobConfig
+from run_config.job.presets import load_job_config
 from tests.data_prep.export_builder import Export, encode, write_zip
 from tests.detr_job.training_runs import DETR, TINY
 

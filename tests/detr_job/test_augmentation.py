@@ -10,7 +10,7 @@ from torchvision.transforms.v2 import functional
 
 from detr_job.data import augmentation
 from detr_job.data.augmentation import FILL, Sample, augment, crop, mirror, resize, resized_size
-from run_config.job import Augmentation, Data
+from run_config.job.config import Augmentation, Data
 from tests.detr_job.pictures import BACKGROUND, COLOURS, rectangles
 
 SMALL = Data(min_sizes=(64, 80, 112), max_size=150, eval_size=64)

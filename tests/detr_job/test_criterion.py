@@ -5,7 +5,7 @@ import torch
 
 from detr_job.models.detr.criterion import DetrCriterion
 from detr_job.models.outputs import Outputs, Targets
-from run_config.job import Loss
+from run_config.job.config import Loss
 from tests.detr_job.golden import targets
 
 

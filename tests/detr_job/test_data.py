@@ -26,7 +26,7 @@ from detr_job.data.batches import (
     worker_count,
 )
 from prepared_set.reader import Split
-from run_config.job import Augmentation, Data
+from run_config.job.config import Augmentation, Data
 from tests.detr_job.pictures import mixed_split, rectangles
 
 CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ from detr_job.models.matcher import match
 from detr_job.models.outputs import Outputs, Targets
 from detr_job.models.postprocess import softmax_detections
 from run_config.families.detr import DetrModel
-from run_config.job import Loss
+from run_config.job.config import Loss
 from tests.detr_job.golden import BOXES, fill, padded_pair, targets, wave
 
 GOLDEN = {

@@ -25,8 +25,8 @@ from object_store import open_store
 from prepared_set.reader import LocalSet, PreparedSet
 from run_config.families.model import ModelConfig
 from run_config.families.registry import FAMILIES
-from run_config.job import JobConfig
-from run_config.presets import checked
+from run_config.job.config import JobConfig
+from run_config.job.presets import checked
 from tests.detr_job.pictures import mixed_set, small_config
 
 CPU = torch.device("cpu")

@@ -17,7 +17,7 @@ from detr_job.weights.coco_classes import COCO_CLASSES
 from detr_job.weights.finetune import Source, Taken, load_weights, read_source
 from detr_job.weights.model_folder import ModelConfig, Preprocessing, write_model
 from object_store import StoreError
-from run_config.job import JobConfig
+from run_config.job.config import JobConfig
 from tests.detr_job.pictures import small_config
 
 COCO_ROWS = 92

@@ -6,7 +6,7 @@ import torch
 from detr_job import hardware
 from detr_job.errors import JobError
 from detr_job.hardware import autocast, choose_device, hardware_name, memory_gib, use_bf16
-from run_config.job import Training
+from run_config.job.config import Training
 
 CPU = torch.device("cpu")
 

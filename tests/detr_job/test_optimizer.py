@@ -12,8 +12,8 @@ from torch import nn
 from detr_job.family import build_family
 from detr_job.training.ema import MovingAverage
 from detr_job.training.optimizer import build_optimizer, rate_factor, restore_optimizer, set_rates
-from run_config.job import Optimizer, Schedule
-from run_config.presets import load_job_config
+from run_config.job.config import Optimizer, Schedule
+from run_config.job.presets import load_job_config
 from tests.detr_job.pictures import small_config
 
 

@@ -84,7 +84,7 @@ def test_training_starts_without_the_model_zoo_and_the_compiler():
 import sys, torch
 import detr_job.training.training_job, detr_job.prediction.predictor
 from detr_job.training.optimizer import build_optimizer, restore_optimizer
-from run_config.job import Optimizer
+from run_config.job.config import Optimizer
 from detr_job import hardware
 hardware.prepare(torch.device("cpu"))
 network = torch.nn.Linear(2, 2)

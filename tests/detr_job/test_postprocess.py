@@ -6,7 +6,7 @@ import torch
 from detr_job.family import build_family
 from detr_job.models.outputs import Outputs
 from detr_job.models.postprocess import sigmoid_detections, softmax_detections
-from run_config.job import MOST_BOXES
+from run_config.job.config import MOST_BOXES
 from tests.detr_job.pictures import small_config
 
 

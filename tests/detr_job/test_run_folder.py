@@ -10,8 +10,8 @@ import pytest
 from detr_job.errors import JobError
 from detr_job.training.run_folder import Metrics, describe_run, open_run, resumed_settings
 from object_store import AlreadyExists, NoSuchKey, ObjectStore, StoreError, open_store
-from run_config.job import JobConfig, Loss
-from run_config.presets import is_chosen, load_job_config
+from run_config.job.config import JobConfig, Loss
+from run_config.job.presets import is_chosen, load_job_config
 from run_config.section import added_later
 
 

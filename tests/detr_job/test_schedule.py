@@ -12,7 +12,7 @@ import pytest
 
 from detr_job.training.optimizer import rate_factor
 from detr_job.weights import checkpoint as checkpoints
-from run_config.job import Schedule
+from run_config.job.config import Schedule
 from tests.detr_job.job_server import Gate
 from tests.detr_job.training_runs import Run
 

@@ -12,7 +12,7 @@ from detr_job.models.deformable_attention import DeformableAttention
 from detr_job.models.outputs import Outputs, Targets
 from detr_job.models.tiny.network import CLASS_PRIOR, Tiny, prior_boxes, resized_mask, valid_ratio
 from run_config.families.tiny import TinyModel
-from run_config.job import JobConfig, Optimizer
+from run_config.job.config import JobConfig, Optimizer
 
 SMALL = TinyModel(
     stem_channels=8,

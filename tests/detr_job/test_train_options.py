@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from detr_job.cli import app
 from detr_job.training import training_job
 from detr_job.training.training_job import TrainRequest, job_config
-from run_config.job import JobConfig
+from run_config.job.config import JobConfig
 from run_config.parameters import BY_NAME, Parameter, Type
 
 PARAMETERS = {

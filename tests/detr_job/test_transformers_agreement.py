@@ -7,7 +7,7 @@ from benchmarks.transformers_detr import transformers_detr
 from detr_job.models.detr.criterion import DetrCriterion
 from detr_job.models.detr.network import Detr
 from run_config.families.detr import DetrModel
-from run_config.job import Loss
+from run_config.job.config import Loss
 from tests.detr_job.golden import padded_pair, targets
 
 

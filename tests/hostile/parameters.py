@@ -5,9 +5,9 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
+from run_config.job.preset_files import preset_names
+from run_config.job.presets import config_keys
 from run_config.parameters import PARAMETERS, TEMPLATES
-from run_config.preset_files import preset_names
-from run_config.presets import config_keys
 
 TEXTS = (
     "", " ", "0", "-1", "010", "0x10", "1e999", "nan", ".inf", "9" * 5000, "1_000", "1:30", "yes", "~", "null",

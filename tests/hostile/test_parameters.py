@@ -10,8 +10,8 @@ from data_prep.errors import DataPrepError
 from data_prep.sources.names import source_places
 from run_config.errors import ConfigError
 from run_config.installation import parse_installation
+from run_config.job.presets import load_job_config
 from run_config.parameters import TEMPLATES, pairs, parse, split_overrides
-from run_config.presets import load_job_config
 from run_config.step_parameters import texts_from_json
 from tests.hostile.parameters import hostile_parameters
 

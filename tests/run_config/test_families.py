@@ -11,11 +11,11 @@ from pydantic import Field
 from run_config.errors import ConfigError
 from run_config.families.model import ModelConfig
 from run_config.families.registry import DEFAULT, FAMILIES
-from run_config.keys import keys
+from run_config.job.keys import keys
+from run_config.job.preset_files import preset_names, preset_text, presets_on_offer
+from run_config.job.presets import checked, load_job_config, presets_from_scratch
+from run_config.job.stored_config import differences, stored_config
 from run_config.parameters import BY_NAME
-from run_config.preset_files import preset_names, preset_text, presets_on_offer
-from run_config.presets import checked, load_job_config, presets_from_scratch
-from run_config.stored_config import differences, stored_config
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("run_config", "object_store", "data_prep", "detr_job", "evaluation", "workflows", "cvat_bridge")

@@ -13,10 +13,10 @@ from run_config.errors import ConfigError
 from run_config.families.detr import DetrModel
 from run_config.families.registry import FAMILIES
 from run_config.families.tiny import TinyModel
-from run_config.job import JobConfig
-from run_config.keys import keys, value_of
-from run_config.preset_files import preset_names
-from run_config.presets import checked, config_keys, is_chosen, load_job_config
+from run_config.job.config import JobConfig
+from run_config.job.keys import keys, value_of
+from run_config.job.preset_files import preset_names
+from run_config.job.presets import checked, config_keys, is_chosen, load_job_config
 
 
 def write(folder: Path, name: str, text: str) -> str:

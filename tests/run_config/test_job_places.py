@@ -7,10 +7,10 @@ from pydantic import BaseModel
 
 from run_check.check import _LOOKS
 from run_config.families.registry import FAMILIES
-from run_config.job import JobConfig
-from run_config.job_places import PLACES, places, places_in_overrides
-from run_config.keys import with_values
-from run_config.presets import load_job_config
+from run_config.job.config import JobConfig
+from run_config.job.keys import with_values
+from run_config.job.places import PLACES, places, places_in_overrides
+from run_config.job.presets import load_job_config
 
 KEY = "model.backbone_weights"
 PLACE = "s3://bucket/project/cvat-exports/task-9/x"

@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from run_config.errors import ConfigError
-from run_config.keys import value_of
+from run_config.job.keys import value_of
+from run_config.job.preset_files import preset_names
+from run_config.job.presets import config_keys, load_job_config
 from run_config.locations import key_below_store, local_path, resolve, store_url
 from run_config.parameter_forms import form_json, markdown
 from run_config.parameters import (
@@ -30,8 +32,6 @@ from run_config.parameters import (
     parse_value,
     split_overrides,
 )
-from run_config.preset_files import preset_names
-from run_config.presets import config_keys, load_job_config
 
 GIVEN = {"cvat-annotation-path": "annotation-dump/cells", "store": "s3://bucket/project"}
 DOCS = Path(__file__).parents[2] / "docs"

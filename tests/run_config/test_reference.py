@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from run_config.keys import keys
-from run_config.preset_files import preset_names
-from run_config.presets import load_job_config
-from run_config.reference import MARKER, markdown
+from run_config.job.keys import keys
+from run_config.job.preset_files import preset_names
+from run_config.job.presets import load_job_config
+from run_config.job.reference import MARKER, markdown
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
 
@@ -16,7 +16,9 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
 def test_the_document_has_the_tables_that_the_code_writes():
     text = DOCUMENT.read_text(encoding="utf-8")
     _, _, tables = text.partition(f"{MARKER}\n\n")
-    assert tables == markdown(), f"below its marker, {DOCUMENT.name} is what `python -m run_config.reference` prints"
+    assert tables == markdown(), (
+        f"below its marker, {DOCUMENT.name} is what `python -m run_config.job.reference` prints"
+    )
 
 
 def test_every_key_has_a_meaning_and_a_row():

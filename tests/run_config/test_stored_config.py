@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from run_config.errors import ConfigError
-from run_config.job import Data, Loss
-from run_config.presets import load_job_config
+from run_config.job.config import Data, Loss
+from run_config.job.presets import load_job_config
+from run_config.job.stored_config import differences, keys_without_a_value, stored_config
 from run_config.section import added_later
-from run_config.stored_config import differences, keys_without_a_value, stored_config
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """What the local runner says."""
 
-from workflows.announcements import summary
+from workflows.local.announcements import summary
 
 
 def test_the_numbers_come_first_and_then_where_to_look():

@@ -114,4 +114,4 @@ def test_nothing_but_the_one_module_writes_outputs_for_argo():
         if re.search(r"""/ ["']outputs["']|Path\(.*["']outputs["']""", path.read_text(encoding="utf-8"))
     ]
     # The local runner reads them, and pastes each value once.
-    assert sorted(writers) == ["run_config/argo_text.py", "workflows/local_runner.py"]
+    assert sorted(writers) == ["run_config/argo_text.py", "workflows/local/runner.py"]

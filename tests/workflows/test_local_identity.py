@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from workflows.errors import RunningElsewhereError, WorkflowError
-from workflows.local_identity import only_one, run_name, run_uid
+from workflows.local.identity import only_one, run_name, run_uid
 
 VALUES = {"store": "file:///runs/store", "cvat-annotation-path": "", "model": "tiny", "epochs": ""}
 

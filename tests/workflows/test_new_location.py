@@ -18,10 +18,10 @@ from cvat_bridge.templates.fill_parameters import Filling, fill_in
 from cvat_client.grants import Grant, Purpose, sign
 from cvat_client.subject import Subject
 from data_prep.cli import app as preparation_program
-from run_check.errors import CheckError
 from detr_job.cli import app as job_program
 from evaluation.__main__ import app as evaluation_program
 from run_check.check import check
+from run_check.errors import CheckError
 from run_config.errors import ConfigError
 from run_config.installation import VARIABLE, Installation
 from run_config.parameters import BY_NAME, TEMPLATES, Parameter, Type

@@ -8,8 +8,8 @@ import pytest
 
 from tests.workflows.templates import container, task, template, text
 from workflows.errors import TemplateError
-from workflows.manifest import ContainerInCluster, SpecInCluster, TemplateInCluster
-from workflows.plan import RUN_FOLDER, read_plan
+from workflows.local.manifest import ContainerInCluster, SpecInCluster, TemplateInCluster
+from workflows.local.plan import RUN_FOLDER, read_plan
 
 
 def two_steps() -> dict[str, Any]:

@@ -21,10 +21,11 @@ from evaluation.__main__ import app as evaluation_program
 from run_config import step_parameters
 from run_config.parameter_forms import ANNOTATION, form_json
 from run_config.parameters import BY_NAME, TEMPLATES, Parameter, Type
-from workflows import images, rendering
+from workflows import rendering
 from workflows.cli import app as workflows_program
 from workflows.cluster.pod_needs import needs_of
-from workflows.plan import read_plan
+from workflows.local.plan import read_plan
+from workflows.templates import images
 
 COMMAND = Path(sys.executable).parent / "detr-workflows"
 

@@ -94,7 +94,7 @@ def pools(namespace: Namespace = None, context: Context = None, as_json: AsJson 
 
 def preflight(namespace: Namespace = None, context: Context = None, as_json: AsJson = False) -> None:
     """Say whether a run could work here, and what to mend. Exit code 2 when it could not."""
-    from workflows.cluster.findings import Finding, Mark, fail, verdict
+    from workflows.cluster.preflight.findings import Finding, Mark, fail, verdict
 
     findings: list[Finding] = []
 
@@ -109,7 +109,7 @@ def preflight(namespace: Namespace = None, context: Context = None, as_json: AsJ
     except NoAccessError as error:
         note(fail("API", str(error), "get a kubeconfig with which `kubectl get namespaces` answers"))
     else:
-        from workflows.cluster.preflight import preflight as look_at
+        from workflows.cluster.preflight.preflight import preflight as look_at
 
         where = cluster.namespace
         with cluster:

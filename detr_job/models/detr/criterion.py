@@ -11,7 +11,7 @@ from torch import Tensor
 from detr_job.models.losses import Losses, Term, box_losses, weighted_sum
 from detr_job.models.matcher import Matches, match
 from detr_job.models.outputs import Outputs, Targets
-from run_config.job import Loss
+from run_config.job.config import Loss
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from detr_job.models.imagenet_weights import load_imagenet_weights
 from detr_job.models.outputs import Outputs
 from detr_job.models.postprocess import Detections, softmax_detections
 from run_config.families.detr import DetrModel
-from run_config.job import MOST_BOXES, JobConfig
+from run_config.job.config import MOST_BOXES, JobConfig
 
 
 class DetrFamily(Family):

@@ -9,7 +9,7 @@ from torch import Tensor
 from detr_job.models.losses import Losses, Term, box_losses, weighted_sum
 from detr_job.models.matcher import Matches, match
 from detr_job.models.outputs import Outputs, Targets
-from run_config.job import Loss
+from run_config.job.config import Loss
 
 ALPHA, GAMMA = 0.25, 2.0  # of the focal cost (arXiv 1708.02002)
 NEGATIVE_ALPHA = 0.75  # of the varifocal loss

@@ -8,7 +8,7 @@ from detr_job.models.postprocess import Detections, most_pairs, sigmoid_detectio
 from detr_job.models.tiny.criterion import VarifocalCriterion
 from detr_job.models.tiny.network import Tiny
 from run_config.families.tiny import TinyModel
-from run_config.job import JobConfig
+from run_config.job.config import JobConfig
 
 
 class TinyFamily(Family):

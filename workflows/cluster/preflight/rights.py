@@ -5,8 +5,8 @@ from typing import Any
 
 from workflows.cluster.artifact_repository import read_repository, repository_reference
 from workflows.cluster.errors import ForbiddenError, NotThereError
-from workflows.cluster.findings import Finding, fail, ok, unknown, warn
-from workflows.cluster.scene import Scene
+from workflows.cluster.preflight.findings import Finding, fail, ok, unknown, warn
+from workflows.cluster.preflight.snapshot import Snapshot
 
 ARGO = "argoproj.io"
 
@@ -14,7 +14,7 @@ _CLIENT_ROLE = "ask for the chart's role for clients (value rbac.clientSubjects)
 _WORKFLOW_ROLE = "let the chart create its roles (rbac.create), or bind one with workflowtaskresults: create, patch"
 
 
-def caller(scene: Scene) -> Iterator[Finding]:
+def caller(snapshot: Snapshot) -> Iterator[Finding]:
     """What submitting and watching need."""
     wanted = [
         (ARGO, "workflowtemplates", "get", ""),
@@ -22,70 +22,72 @@ def caller(scene: Scene) -> Iterator[Finding]:
         (ARGO, "workflows", "get", ""),
     ]
     lacking = [
-        f"{verb} {resource}" for group, resource, verb, name in wanted if not _may(scene, group, resource, verb, name)
+        f"{verb} {resource}"
+        for group, resource, verb, name in wanted
+        if not _may(snapshot, group, resource, verb, name)
     ]
     if lacking:
-        yield fail("your rights", f"you may not {', '.join(lacking)} in {scene.namespace}", _CLIENT_ROLE)
+        yield fail("your rights", f"you may not {', '.join(lacking)} in {snapshot.namespace}", _CLIENT_ROLE)
     else:
-        yield ok("your rights", f"you may submit and watch runs in {scene.namespace}")
-    if not _may(scene, "", "configmaps", "get", scene.config_map):
+        yield ok("your rights", f"you may submit and watch runs in {snapshot.namespace}")
+    if not _may(snapshot, "", "configmaps", "get", snapshot.config_map):
         what = "you may not read it, so wrong pools and places are refused by the run's first step and not by `submit`"
-        yield warn(f"ConfigMap {scene.config_map} for you", what, _CLIENT_ROLE)
+        yield warn(f"ConfigMap {snapshot.config_map} for you", what, _CLIENT_ROLE)
 
 
-def _may(scene: Scene, group: str, resource: str, verb: str, name: str) -> bool:
-    return scene.cluster.may({"group": group, "resource": resource, "verb": verb, "name": name})
+def _may(snapshot: Snapshot, group: str, resource: str, verb: str, name: str) -> bool:
+    return snapshot.cluster.may({"group": group, "resource": resource, "verb": verb, "name": name})
 
 
-def service_accounts(scene: Scene) -> Iterator[Finding]:
+def service_accounts(snapshot: Snapshot) -> Iterator[Finding]:
     """The account that the pods run as: there, allowed to report, and to nothing else that matters."""
-    for name in sorted({needs.service_account for needs in scene.needs.values()}):
+    for name in sorted({needs.service_account for needs in snapshot.needs.values()}):
         subject = f"service account {name}"
         try:
-            scene.cluster.service_account(name)
+            snapshot.cluster.service_account(name)
         except NotThereError:
             yield fail(
-                subject, f"is not in {scene.namespace}", "let the chart create it (serviceAccounts.workflow.create)"
+                subject, f"is not in {snapshot.namespace}", "let the chart create it (serviceAccounts.workflow.create)"
             )
             continue
         except ForbiddenError:
             pass  # the roles may still be seen
         results = ((ARGO, "workflowtaskresults", "create"), (ARGO, "workflowtaskresults", "patch"))
-        answers = [_account_may(scene, name, *one) for one in results]
+        answers = [_account_may(snapshot, name, *one) for one in results]
         if None in answers:
             yield unknown(
                 subject, "you may neither ask for its rights nor read roles", "`helm test` shows whether they suffice"
             )
         elif not all(answers):
             yield fail(subject, "may not report what a step left", _WORKFLOW_ROLE)
-        elif _account_may(scene, name, "", "secrets", "list"):
+        elif _account_may(snapshot, name, "", "secrets", "list"):
             yield warn(subject, "may list secrets, which no run needs", "take that right from its roles")
         else:
             yield ok(subject, "may report what a step left")
 
 
-def _account_may(scene: Scene, account: str, group: str, resource: str, verb: str) -> bool | None:
+def _account_may(snapshot: Snapshot, account: str, group: str, resource: str, verb: str) -> bool | None:
     """What the API says, else what the roles say; None where neither is to be seen."""
     try:
-        return scene.cluster.service_account_may(account, {"group": group, "resource": resource, "verb": verb})
+        return snapshot.cluster.service_account_may(account, {"group": group, "resource": resource, "verb": verb})
     except ForbiddenError:
-        return _by_roles(scene, account, group, resource, verb)
+        return _by_roles(snapshot, account, group, resource, verb)
 
 
-def _by_roles(scene: Scene, account: str, group: str, resource: str, verb: str) -> bool | None:
+def _by_roles(snapshot: Snapshot, account: str, group: str, resource: str, verb: str) -> bool | None:
     try:
-        bindings: list[Any] = list(scene.cluster.role_bindings())
-        rules = {("Role", one.metadata.name): one.rules for one in scene.cluster.roles()}
+        bindings: list[Any] = list(snapshot.cluster.role_bindings())
+        rules = {("Role", one.metadata.name): one.rules for one in snapshot.cluster.roles()}
     except ForbiddenError:
         return None
     whole = True
     try:
-        bindings += scene.cluster.cluster_role_bindings()
-        rules |= {("ClusterRole", one.metadata.name): one.rules for one in scene.cluster.cluster_roles()}
+        bindings += snapshot.cluster.cluster_role_bindings()
+        rules |= {("ClusterRole", one.metadata.name): one.rules for one in snapshot.cluster.cluster_roles()}
     except ForbiddenError:
         whole = False
     for binding in bindings:
-        if not any(_is_account(subject, account, scene.namespace) for subject in binding.subjects or ()):
+        if not any(_is_account(subject, account, snapshot.namespace) for subject in binding.subjects or ()):
             continue
         for rule in rules.get((binding.role_ref.kind, binding.role_ref.name)) or ():
             if not rule.resource_names and all(
@@ -111,16 +113,16 @@ def _matches(wanted: str, have: Sequence[str] | None) -> bool:
     return wanted in (have or ()) or "*" in (have or ())
 
 
-def secrets(scene: Scene) -> Iterator[Finding]:
+def secrets(snapshot: Snapshot) -> Iterator[Finding]:
     """The secrets by name and key. Their values are not looked at, beyond whether there is one."""
     by_steps: dict[str, set[str]] = {}
     for_cvat: dict[str, set[str]] = {}
-    for needs in scene.needs.values():
+    for needs in snapshot.needs.values():
         for secret in needs.secrets:
             by_steps.setdefault(secret.name, set()).update(secret.keys)
             for_cvat.setdefault(secret.name, set()).update(secret.cvat_keys)
-    by_argo, always = _of_artifacts(scene)
-    store = scene.installation.store_secret if scene.installation else None
+    by_argo, always = _of_artifacts(snapshot)
+    store = snapshot.installation.store_secret if snapshot.installation else None
     for name in sorted(by_steps.keys() | by_argo.keys()):
         read = by_steps.get(name, set())
         mounted = by_argo.get(name, set())
@@ -133,21 +135,21 @@ def secrets(scene: Scene) -> Iterator[Finding]:
         silent = mounted if always else mounted - read
         if read | mounted:
             only_cvat = bool(cvat) and cvat == read | mounted
-            yield _secret(scene, name, sorted(read | mounted), silent, only_cvat=only_cvat)
+            yield _secret(snapshot, name, sorted(read | mounted), silent, only_cvat=only_cvat)
 
 
-def _of_artifacts(scene: Scene) -> tuple[dict[str, set[str]], bool]:
+def _of_artifacts(snapshot: Snapshot) -> tuple[dict[str, set[str]], bool]:
     """Secret → keys that the artifact repository names, and whether every pod needs them.
 
     A repository that is not seen is said where it is looked at.
     """
     found: dict[str, set[str]] = {}
     always = False
-    for config_map, key in {repository_reference(tree) for tree in scene.trees.values()}:
+    for config_map, key in {repository_reference(tree) for tree in snapshot.trees.values()}:
         if not config_map:
             continue
         try:
-            entries = scene.cluster.settings(config_map)
+            entries = snapshot.cluster.settings(config_map)
         except (ForbiddenError, NotThereError):
             continue
         repository = read_repository(entries.get(key, ""))
@@ -157,7 +159,9 @@ def _of_artifacts(scene: Scene) -> tuple[dict[str, set[str]], bool]:
     return found, always
 
 
-def _secret(scene: Scene, name: str, required: Sequence[str], silent: Collection[str], *, only_cvat: bool) -> Finding:
+def _secret(
+    snapshot: Snapshot, name: str, required: Sequence[str], silent: Collection[str], *, only_cvat: bool
+) -> Finding:
     """`silent`: the keys without which a pod never starts, before any step could say so.
 
     `only_cvat`: what is in it is not for the store.
@@ -167,12 +171,12 @@ def _secret(scene: Scene, name: str, required: Sequence[str], silent: Collection
     teller = "steps export and annotate say so" if only_cvat else "step check says within a minute"
     said = len(silent) < len(required) and f"the {teller} when it is missing"
     try:
-        data = scene.cluster.secret(name).data or {}
+        data = snapshot.cluster.secret(name).data or {}
     except NotThereError:
         return fail(
             subject,
-            f"is not in {scene.namespace}" + ("" if said else f"; {stuck}"),
-            f"kubectl -n {scene.namespace} create secret generic {name} {_files(required)}",
+            f"is not in {snapshot.namespace}" + ("" if said else f"; {stuck}"),
+            f"kubectl -n {snapshot.namespace} create secret generic {name} {_files(required)}",
         )
     except ForbiddenError:
         return unknown(subject, "you may not read it", said or f"ask somebody who may: {stuck} without it")

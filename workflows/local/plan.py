@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from workflows.errors import TemplateError
-from workflows.manifest import Arguments, Container, OutputArtifact, OutputParameter, Task, Template, parse_manifest
+from workflows.local.manifest import (
+    Arguments,
+    Container,
+    OutputArtifact,
+    OutputParameter,
+    Task,
+    Template,
+    parse_manifest,
+)
 from workflows.tags import PARAMETERS_JSON, tags
 
 RUN_FOLDER = "{{workflow.parameters.cvat-output-path}}/{{workflow.name}}"

@@ -6,12 +6,12 @@ from decimal import Decimal
 
 from run_config.wording import shortened
 from workflows.cluster.errors import ForbiddenError, NotThereError
-from workflows.cluster.findings import Finding, fail, ok, unknown, warn
 from workflows.cluster.nodes import quantity
 from workflows.cluster.objects import ResourceQuota
 from workflows.cluster.pod_needs import PodNeeds
 from workflows.cluster.pools import PoolState, pool_states, training_pods
-from workflows.cluster.scene import Scene
+from workflows.cluster.preflight.findings import Finding, fail, ok, unknown, warn
+from workflows.cluster.preflight.snapshot import Snapshot
 
 IMAGE = re.compile(
     r"(?P<name>[a-z0-9]+([._-]+[a-z0-9]+)*(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*)"
@@ -22,9 +22,9 @@ OURS = {"app.kubernetes.io/part-of": "detr-workflows"}
 LEVEL = "pod-security.kubernetes.io/enforce"
 
 
-def images(scene: Scene) -> Iterator[Finding]:
+def images(snapshot: Snapshot) -> Iterator[Finding]:
     """References, pull secrets, and pods of ours that could not get an image. Nothing is pulled."""
-    for image in sorted({image for needs in scene.needs.values() for image in needs.images}):
+    for image in sorted({image for needs in snapshot.needs.values() for image in needs.images}):
         match = IMAGE.fullmatch(image)
         if match is None:
             yield fail(f"image {image}", "is not a reference", "mend images.* in the chart's values")
@@ -32,23 +32,23 @@ def images(scene: Scene) -> Iterator[Finding]:
             yield warn(f"image {image}", "has no fixed tag, so nodes may run different ones", "set a tag or a digest")
         else:
             yield ok(f"image {image}", "is well-formed")
-    yield from _pull_secrets(scene)
-    yield from _failed_pulls(scene)
+    yield from _pull_secrets(snapshot)
+    yield from _failed_pulls(snapshot)
 
 
-def _pull_secrets(scene: Scene) -> Iterator[Finding]:
-    names = {name for needs in scene.needs.values() for name in needs.pull_secrets}
-    for account in {needs.service_account for needs in scene.needs.values()}:
+def _pull_secrets(snapshot: Snapshot) -> Iterator[Finding]:
+    names = {name for needs in snapshot.needs.values() for name in needs.pull_secrets}
+    for account in {needs.service_account for needs in snapshot.needs.values()}:
         try:
-            names |= {one.name for one in scene.cluster.service_account(account).image_pull_secrets or ()}
+            names |= {one.name for one in snapshot.cluster.service_account(account).image_pull_secrets or ()}
         except (ForbiddenError, NotThereError):
             continue  # said where the account is looked at
     for name in sorted(names - {""}):
         subject = f"pull secret {name}"
         try:
-            kind = scene.cluster.secret(name).type
+            kind = snapshot.cluster.secret(name).type
         except NotThereError:
-            yield fail(subject, f"is not in {scene.namespace}", f"kubectl create secret docker-registry {name} …")
+            yield fail(subject, f"is not in {snapshot.namespace}", f"kubectl create secret docker-registry {name} …")
         except ForbiddenError:
             yield unknown(subject, "you may not read it", "a first run shows whether images are pulled")
         else:
@@ -58,9 +58,9 @@ def _pull_secrets(scene: Scene) -> Iterator[Finding]:
                 yield fail(subject, f"is of type {kind}", "make it with `kubectl create secret docker-registry`")
 
 
-def _failed_pulls(scene: Scene) -> Iterator[Finding]:
+def _failed_pulls(snapshot: Snapshot) -> Iterator[Finding]:
     try:
-        pods = scene.cluster.pods(OURS)
+        pods = snapshot.cluster.pods(OURS)
     except ForbiddenError:
         yield unknown("image pulls", "you may not list pods", "`argo get` shows a step that waits for its image")
         return
@@ -80,12 +80,14 @@ def _failed_pulls(scene: Scene) -> Iterator[Finding]:
         yield ok("image pulls", "no pod of ours waits for an image")
 
 
-def pools(scene: Scene) -> Iterator[Finding]:
+def pools(snapshot: Snapshot) -> Iterator[Finding]:
     """The node pools: nodes, GPUs, taints."""
-    if scene.installation is None or scene.entries is None:
+    if snapshot.installation is None or snapshot.entries is None:
         yield unknown("pools", "the settings are not to be seen", "see the line about the ConfigMap")
         return
-    states = pool_states(scene.cluster, scene.installation, scene.entries, training_pods(scene.needs.values()))
+    states = pool_states(
+        snapshot.cluster, snapshot.installation, snapshot.entries, training_pods(snapshot.needs.values())
+    )
     if not states:
         yield warn(
             "pools",
@@ -153,9 +155,9 @@ def _gpus(subject: str, state: PoolState, gpus: int) -> Finding:
     return ok(subject, f"{nodes}, {state.gpus_free} of {gpus} GPUs free")
 
 
-def quotas(scene: Scene) -> Iterator[Finding]:
+def quotas(snapshot: Snapshot) -> Iterator[Finding]:
     """What is left of the namespace's quotas against the pods of the templates."""
-    found = scene.cluster.resource_quotas()
+    found = snapshot.cluster.resource_quotas()
     if not found:
         yield ok("quota", "none")
     for quota in found:
@@ -163,11 +165,11 @@ def quotas(scene: Scene) -> Iterator[Finding]:
         if quota.spec.scopes or quota.spec.scope_selector:
             yield unknown(subject, "holds for some pods only", "compare it with the templates' resources")
             continue
-        problems = list(_quota_problems(scene, quota, subject))
+        problems = list(_quota_problems(snapshot, quota, subject))
         yield from problems or [ok(subject, "leaves room for every step")]
 
 
-def _quota_problems(scene: Scene, quota: ResourceQuota, subject: str) -> Iterator[Finding]:
+def _quota_problems(snapshot: Snapshot, quota: ResourceQuota, subject: str) -> Iterator[Finding]:
     hard, used = quota.status.hard or quota.spec.hard or {}, quota.status.used or {}
     for key, text in hard.items():
         limit, taken = quantity(text), quantity(used.get(key))
@@ -178,8 +180,8 @@ def _quota_problems(scene: Scene, quota: ResourceQuota, subject: str) -> Iterato
             kind = kind or "requests"
             if kind not in ("requests", "limits") or resource == "storage" or key.startswith("count/"):
                 continue
-            needs = {pod.step: pod.total(kind, resource) for pod in _pods(scene)}
-            bare = _without(scene, kind, resource)
+            needs = {pod.step: pod.total(kind, resource) for pod in _pods(snapshot)}
+            bare = _without(snapshot, kind, resource)
             if bare and resource in ("cpu", "memory"):
                 yield warn(
                     subject,
@@ -197,13 +199,13 @@ def _quota_problems(scene: Scene, quota: ResourceQuota, subject: str) -> Iterato
             )
 
 
-def _pods(scene: Scene) -> list[PodNeeds]:
-    return [pod for needs in scene.needs.values() for pod in needs.pods]
+def _pods(snapshot: Snapshot) -> list[PodNeeds]:
+    return [pod for needs in snapshot.needs.values() for pod in needs.pods]
 
 
-def _without(scene: Scene, kind: str, resource: str) -> str:
+def _without(snapshot: Snapshot, kind: str, resource: str) -> str:
     """A container that says nothing about what a quota counts: the API refuses its pod."""
-    for pod in _pods(scene):
+    for pod in _pods(snapshot):
         for one in pod.containers:
             if resource not in one.limits and (kind == "limits" or resource not in one.requests):
                 return f"{pod.step}/{one.name}"
@@ -218,9 +220,9 @@ def _shown(number: Decimal) -> str:
     return f"{number.normalize():f}"
 
 
-def limit_ranges(scene: Scene) -> Iterator[Finding]:
+def limit_ranges(snapshot: Snapshot) -> Iterator[Finding]:
     """Bounds that the namespace sets for a container or a pod."""
-    found = scene.cluster.limit_ranges()
+    found = snapshot.cluster.limit_ranges()
     problems: list[Finding] = []
     for one in found:
         for item in one.spec.limits or ():
@@ -228,14 +230,14 @@ def limit_ranges(scene: Scene) -> Iterator[Finding]:
                 continue
             for bound, texts in (("max", item.max or {}), ("min", item.min or {})):
                 for resource, text in texts.items():
-                    problems += _outside(scene, f"limit range {one.metadata.name}", item.type, bound, resource, text)
+                    problems += _outside(snapshot, f"limit range {one.metadata.name}", item.type, bound, resource, text)
     yield from problems or [ok("limit ranges", "none" if not found else "every container is within them")]
 
 
-def _outside(scene: Scene, subject: str, kind: str, bound: str, resource: str, text: str) -> Iterator[Finding]:
+def _outside(snapshot: Snapshot, subject: str, kind: str, bound: str, resource: str, text: str) -> Iterator[Finding]:
     """The first of our pods that a bound would refuse."""
     wanted = quantity(text)
-    for pod in _pods(scene):
+    for pod in _pods(snapshot):
         values: list[tuple[str, Decimal]]
         side = "limits" if bound == "max" else "requests"
         if kind == "Pod":
@@ -253,10 +255,10 @@ def _outside(scene: Scene, subject: str, kind: str, bound: str, resource: str, t
                 return
 
 
-def pod_security(scene: Scene) -> Iterator[Finding]:
+def pod_security(snapshot: Snapshot) -> Iterator[Finding]:
     """The level that the namespace enforces, against what our pods say."""
-    level = scene.cluster.namespace_labels().get(LEVEL, "privileged")
-    problems = sorted({f"{pod.step}: {problem}" for pod in _pods(scene) for problem in pod.unrestricted})
+    level = snapshot.cluster.namespace_labels().get(LEVEL, "privileged")
+    problems = sorted({f"{pod.step}: {problem}" for pod in _pods(snapshot) for problem in pod.unrestricted})
     if level == "restricted" and problems:
         yield fail(
             "pod security",

@@ -5,27 +5,27 @@ Nothing is changed and no pod is started. What the caller may not see is `unknow
 
 from collections.abc import Callable, Iterator
 
-from workflows.cluster import check_installation, check_namespace, check_rights, check_room, check_store
 from workflows.cluster.errors import ClusterError, ForbiddenError, NoSuchKindError
-from workflows.cluster.findings import Finding, fail, ok, unknown
 from workflows.cluster.kubernetes import Kubernetes
-from workflows.cluster.scene import Scene, look
+from workflows.cluster.preflight import installation, namespace, rights, room, store
+from workflows.cluster.preflight.findings import Finding, fail, ok, unknown
+from workflows.cluster.preflight.snapshot import Snapshot, look
 
-CHECKS: tuple[tuple[str, Callable[[Scene], Iterator[Finding]]], ...] = (
-    ("your rights", check_rights.caller),
-    ("templates", check_installation.templates),
-    ("controller", check_installation.controller),
-    ("settings", check_installation.settings),
-    ("artifacts", check_installation.artifacts),
-    ("service account", check_rights.service_accounts),
-    ("secrets", check_rights.secrets),
-    ("images", check_namespace.images),
-    ("pools", check_namespace.pools),
-    ("room", check_room.room),
-    ("quota", check_namespace.quotas),
-    ("limits", check_namespace.limit_ranges),
-    ("pod security", check_namespace.pod_security),
-    ("store", check_store.store),
+CHECKS: tuple[tuple[str, Callable[[Snapshot], Iterator[Finding]]], ...] = (
+    ("your rights", rights.caller),
+    ("templates", installation.templates),
+    ("controller", installation.controller),
+    ("settings", installation.settings),
+    ("artifacts", installation.artifacts),
+    ("service account", rights.service_accounts),
+    ("secrets", rights.secrets),
+    ("images", namespace.images),
+    ("pools", namespace.pools),
+    ("room", room.room),
+    ("quota", namespace.quotas),
+    ("limits", namespace.limit_ranges),
+    ("pod security", namespace.pod_security),
+    ("store", store.store),
 )
 
 
@@ -44,7 +44,7 @@ def preflight(cluster: Kubernetes) -> Iterator[Finding]:
         )
         return
     try:
-        scene = look(cluster)
+        snapshot = look(cluster)
     except NoSuchKindError:
         yield fail(
             "Argo", "the cluster does not know Argo's kinds", "install Argo Workflows, controller and definitions"
@@ -55,12 +55,12 @@ def preflight(cluster: Kubernetes) -> Iterator[Finding]:
         return
     yield ok("Argo", "its kinds are defined")
     for subject, check in CHECKS:
-        yield from _seen(subject, check, scene)
+        yield from _seen(subject, check, snapshot)
 
 
-def _seen(subject: str, check: Callable[[Scene], Iterator[Finding]], scene: Scene) -> Iterator[Finding]:
+def _seen(subject: str, check: Callable[[Snapshot], Iterator[Finding]], snapshot: Snapshot) -> Iterator[Finding]:
     try:
-        yield from check(scene)
+        yield from check(snapshot)
     except ForbiddenError as error:
         yield unknown(subject, str(error), "ask somebody who may look to run this too")
     except ClusterError as error:

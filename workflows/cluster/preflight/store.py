@@ -8,8 +8,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from workflows.cluster.findings import Finding, ok, unknown, warn
-from workflows.cluster.scene import Scene
+from workflows.cluster.preflight.findings import Finding, ok, unknown, warn
+from workflows.cluster.preflight.snapshot import Snapshot
 
 PATIENCE_S = 60
 _OWN = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
@@ -17,20 +17,20 @@ _FILES = (("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"), ("AWS_CONFIG_FI
 _TELLS = "the step check says it for the pods, with their credentials"
 
 
-def store(scene: Scene) -> Iterator[Finding]:
+def store(snapshot: Snapshot) -> Iterator[Finding]:
     """Ask for an object that need not be there."""
-    if scene.installation is None or scene.entries is None:
+    if snapshot.installation is None or snapshot.entries is None:
         yield unknown("store", "the settings are not to be seen", _TELLS)
         return
-    url = scene.installation.store
+    url = snapshot.installation.store
     subject = f"store {url}"
     if not _has_credentials():
         yield unknown(subject, "you have no credentials of your own for it here", _TELLS)
         return
     environment = dict(os.environ)
     for variable, key in (("AWS_ENDPOINT_URL", "s3-endpoint"), ("AWS_REGION", "s3-region")):
-        if scene.entries.get(key):
-            environment.setdefault(variable, scene.entries[key])
+        if snapshot.entries.get(key):
+            environment.setdefault(variable, snapshot.entries[key])
     command = [sys.executable, "-m", "object_store", "exists", url, "detr-workflows-preflight"]
     try:
         done = subprocess.run(  # noqa: S603 - an argument list, the store from the installation's settings

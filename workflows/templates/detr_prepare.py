@@ -3,9 +3,9 @@
 from hera.workflows import DAG, Task, WorkflowTemplate
 
 from run_config.cvat_formats import COCO
-from workflows.detr_train import result
-from workflows.steps import check, given, prepare
-from workflows.template import settings
+from workflows.templates.detr_train import result
+from workflows.templates.steps import check, given, prepare
+from workflows.templates.template import settings
 
 TITLE = "Prepare a data set"
 

@@ -7,7 +7,7 @@ from hera.workflows import Label as MetricLabel
 from hera.workflows import models as m
 
 from run_config import parameter_forms, parameters
-from workflows import pods, steps
+from workflows.templates import pods, steps
 
 OUR_TEMPLATE_LABEL = "detr-workflows/template"
 """On every workflow: which of our templates it came from."""

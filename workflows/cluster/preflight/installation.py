@@ -9,8 +9,8 @@ from run_config.parameter_forms import ANNOTATION, FORM_VERSION
 from run_config.parameters import BRIDGE_TEMPLATES, TEMPLATES
 from workflows.cluster.artifact_repository import read_repository, repository_reference
 from workflows.cluster.errors import NotThereError
-from workflows.cluster.findings import Finding, fail, ok, unknown, warn
-from workflows.cluster.scene import Scene
+from workflows.cluster.preflight.findings import Finding, fail, ok, unknown, warn
+from workflows.cluster.preflight.snapshot import Snapshot
 from workflows.cluster.templates import SETTINGS_KEY
 
 INSTALL = "install the chart detr-workflows in this namespace, see docs/install.md"
@@ -18,16 +18,16 @@ UPGRADE = "upgrade the chart (`helm upgrade`) or this command, so that both are 
 UNTOUCHED_AFTER = timedelta(seconds=60)
 
 
-def templates(scene: Scene) -> Iterator[Finding]:
+def templates(snapshot: Snapshot) -> Iterator[Finding]:
     """Our templates, and whether they take what this command knows."""
-    bridge = any(name in scene.trees for name in BRIDGE_TEMPLATES)
+    bridge = any(name in snapshot.trees for name in BRIDGE_TEMPLATES)
     for name, parameters in TEMPLATES.items():
         if name in BRIDGE_TEMPLATES and not bridge:
             continue
-        tree = scene.trees.get(name)
+        tree = snapshot.trees.get(name)
         subject = f"template {name}"
         if tree is None:
-            yield fail(subject, f"is not in {scene.namespace}", INSTALL)
+            yield fail(subject, f"is not in {snapshot.namespace}", INSTALL)
             continue
         version = _form_version(tree)
         if version is None:
@@ -35,7 +35,7 @@ def templates(scene: Scene) -> Iterator[Finding]:
         elif version != FORM_VERSION:
             yield fail(subject, f"has a form of version {version}, this command knows {FORM_VERSION}", UPGRADE)
         else:
-            ours, theirs = {one.name for one in parameters}, set(scene.templates[name].arguments)
+            ours, theirs = {one.name for one in parameters}, set(snapshot.templates[name].arguments)
             other = sorted(ours ^ theirs)
             if other:
                 yield warn(subject, f"is of another version: {', '.join(other)} is known to one side only", UPGRADE)
@@ -52,9 +52,9 @@ def _form_version(tree: Mapping[str, Any]) -> object:
     return form.get("version") if isinstance(form, dict) else None
 
 
-def controller(scene: Scene) -> Iterator[Finding]:
+def controller(snapshot: Snapshot) -> Iterator[Finding]:
     """Whether Argo's controller looks at this namespace: seen by what became of the workflows in it."""
-    workflows = list(scene.cluster.workflows())
+    workflows = list(snapshot.cluster.workflows())
     untouched = [one for one in workflows if not (one.get("status") or {}).get("phase") and _age(one) > UNTOUCHED_AFTER]
     if untouched:
         names = ", ".join(sorted(str(one["metadata"]["name"]) for one in untouched)[:3])
@@ -74,30 +74,30 @@ def _age(workflow: Mapping[str, Any]) -> timedelta:
     return datetime.now(UTC) - created
 
 
-def settings(scene: Scene) -> Iterator[Finding]:
+def settings(snapshot: Snapshot) -> Iterator[Finding]:
     """The ConfigMap with what the platform engineer has set."""
-    subject = f"ConfigMap {scene.config_map}"
-    if isinstance(scene.entries_error, NotThereError):
-        yield fail(subject, f"is not in {scene.namespace}", INSTALL)
-    elif scene.entries_error is not None:
-        yield unknown(subject, str(scene.entries_error), "the step check reads it; ask for the right to get it")
-    elif scene.entries is not None and SETTINGS_KEY not in scene.entries:
+    subject = f"ConfigMap {snapshot.config_map}"
+    if isinstance(snapshot.entries_error, NotThereError):
+        yield fail(subject, f"is not in {snapshot.namespace}", INSTALL)
+    elif snapshot.entries_error is not None:
+        yield unknown(subject, str(snapshot.entries_error), "the step check reads it; ask for the right to get it")
+    elif snapshot.entries is not None and SETTINGS_KEY not in snapshot.entries:
         yield fail(subject, f"has no key {SETTINGS_KEY}", INSTALL)
-    elif scene.installation is None:
-        yield fail(subject, scene.settings_error, "mend the chart's values and run `helm upgrade`")
+    elif snapshot.installation is None:
+        yield fail(subject, snapshot.settings_error, "mend the chart's values and run `helm upgrade`")
     else:
-        yield ok(subject, f"is valid; runs write to {scene.installation.store}")
+        yield ok(subject, f"is valid; runs write to {snapshot.installation.store}")
 
 
-def artifacts(scene: Scene) -> Iterator[Finding]:
+def artifacts(snapshot: Snapshot) -> Iterator[Finding]:
     """Argo's artifact repository that the templates point to."""
-    for config_map, key in sorted({repository_reference(tree) for tree in scene.trees.values()}):
+    for config_map, key in sorted({repository_reference(tree) for tree in snapshot.trees.values()}):
         subject = f"artifact repository {config_map}/{key}"
         if not config_map:
             yield warn("artifact repository", "is the controller's, unseen from here", "`argo logs` after a first run")
             continue
         try:
-            entries = scene.cluster.settings(config_map)
+            entries = snapshot.cluster.settings(config_map)
         except NotThereError:
             yield fail(subject, "the ConfigMap is not there", INSTALL)
             continue
@@ -108,10 +108,10 @@ def artifacts(scene: Scene) -> Iterator[Finding]:
         bucket = repository.bucket
         if not bucket:
             yield fail(subject, "names no bucket", "mend the chart's values store.* and run `helm upgrade`")
-        elif scene.installation and bucket != scene.installation.store.removeprefix("s3://").partition("/")[0]:
+        elif snapshot.installation and bucket != snapshot.installation.store.removeprefix("s3://").partition("/")[0]:
             yield fail(
                 subject,
-                f"is the bucket {bucket}, runs write to {scene.installation.store}",
+                f"is the bucket {bucket}, runs write to {snapshot.installation.store}",
                 "let both be one bucket, or the report will not find the model",
             )
         elif repository.archive_logs:

@@ -2,9 +2,9 @@
 
 from hera.workflows import DAG, Task, WorkflowTemplate
 
-from workflows.detr_train import result
-from workflows.steps import RUN_PREFIX, check, evaluate, given, report
-from workflows.template import settings
+from workflows.templates.detr_train import result
+from workflows.templates.steps import RUN_PREFIX, check, evaluate, given, report
+from workflows.templates.template import settings
 
 TITLE = "Evaluate a model"
 

@@ -1,6 +1,6 @@
 """The tables in docs/configuration.md.
 
-`python -m run_config.reference` prints what that document holds below its marker.
+`python -m run_config.job.reference` prints what that document holds below its marker.
 """
 
 import types
@@ -10,11 +10,11 @@ from typing import Any
 import annotated_types
 from pydantic.fields import FieldInfo
 
-from run_config.keys import Key, keys, shown, value_of
-from run_config.preset_files import preset_names
-from run_config.presets import load_job_config
+from run_config.job.keys import Key, keys, shown, value_of
+from run_config.job.preset_files import preset_names
+from run_config.job.presets import load_job_config
 
-MARKER = "<!-- From here on written by `python -m run_config.reference`. -->"
+MARKER = "<!-- From here on written by `python -m run_config.job.reference`. -->"
 TABLE_HEAD = ("| key | value | default | meaning |", "|---|---|---|---|")
 
 

@@ -11,8 +11,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from run_config.families.registry import FAMILIES
-from run_config.job import JobConfig
-from run_config.limits import Limits
+from run_config.job.config import JobConfig
+from run_config.job.limits import Limits
 
 NO_VALUE = object()
 """`Key.before` of a key that was there from the beginning, or for which no value trains as older releases did."""

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
-from run_config.job import JobConfig
-from run_config.keys import NO_VALUE, Key, keys, leaves, set_value
-from run_config.presets import checked
+from run_config.job.config import JobConfig
+from run_config.job.keys import NO_VALUE, Key, keys, leaves, set_value
+from run_config.job.presets import checked
 
 
 def stored_config(tree: Mapping[str, Any], where: str) -> JobConfig:

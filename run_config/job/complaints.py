@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from run_config.keys import Key, keys, shown
+from run_config.job.keys import Key, keys, shown
 
 SHOWN_CHARACTERS = 60
 

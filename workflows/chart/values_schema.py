@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 from run_config.installation import LABEL_VALUE, MAX_IMAGE_SIDE, QUALIFIED_NAME
 from run_config.parameters import BY_NAME, POOL_NAME, TEMPLATES, Parameter, Role, Type
-from workflows import chart_bridge_schema
-from workflows.schema_words import (
+from workflows.chart import bridge_schema
+from workflows.chart.schema_words import (
     BOOLEAN,
     BUCKET,
     CIDR,
@@ -80,7 +80,7 @@ def schema() -> Schema:
             workflow=_workflow(),
             pods=_pods(),
             roles=_roles(),
-            cvatBridge=chart_bridge_schema.bridge(),
+            cvatBridge=bridge_schema.bridge(),
             webhook=closed(existingSecret=maybe(DNS_NAME), key=worded(KEY), trialUrl=maybe(r"https?://\S+")),
             serviceAccounts=closed(workflow=service_account(), client=service_account()),
             rbac=closed(create=BOOLEAN, clientSubjects=OBJECTS),

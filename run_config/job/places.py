@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from run_config.job import JobConfig
-from run_config.keys import keys
-from run_config.presets import override_tree
+from run_config.job.config import JobConfig
+from run_config.job.keys import keys
+from run_config.job.presets import override_tree
 
 PLACES = tuple(dict.fromkeys(key.name for key in keys() if key.place))
 """The dotted keys, such as model.backbone_weights."""

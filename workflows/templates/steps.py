@@ -24,9 +24,9 @@ from hera.workflows import models as m
 
 from run_config import parameters
 from run_config.cvat_formats import COCO
-from workflows import images, pods
-from workflows.pods import OUT
 from workflows.tags import PARAMETERS_JSON
+from workflows.templates import images, pods
+from workflows.templates.pods import OUT
 
 
 def given(name: str) -> str:

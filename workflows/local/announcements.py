@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from run_config.locations import local_path
 from run_config.wording import duration
-from workflows.plan import Plan
+from workflows.local.plan import Plan
 
 WEIGHTS = "/model.safetensors"
 

@@ -4,8 +4,8 @@ from hera.workflows import DAG, Parameter, Task, WorkflowTemplate
 from hera.workflows import models as m
 
 from run_config.cvat_formats import COCO
-from workflows.steps import RUN_PREFIX, check, given, prepare, report, train
-from workflows.template import settings
+from workflows.templates.steps import RUN_PREFIX, check, given, prepare, report, train
+from workflows.templates.template import settings
 
 TITLE = "Train a detection transformer"
 DESCRIPTION = (

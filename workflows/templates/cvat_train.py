@@ -5,9 +5,18 @@ It also holds `export-for-others`, which workflows of other people call by refer
 
 from hera.workflows import DAG, Task, WorkflowTemplate
 
-from workflows.detr_train import result
-from workflows.steps import RUN_PREFIX, check, export, export_for_others, given, prepare_dataset, report, train
-from workflows.template import settings
+from workflows.templates.detr_train import result
+from workflows.templates.steps import (
+    RUN_PREFIX,
+    check,
+    export,
+    export_for_others,
+    given,
+    prepare_dataset,
+    report,
+    train,
+)
+from workflows.templates.template import settings
 
 TITLE = "Train a detection transformer"
 DESCRIPTION = (

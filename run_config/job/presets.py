@@ -11,12 +11,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from run_config.complaints import sentences
 from run_config.errors import ConfigError
 from run_config.families.registry import DEFAULT
-from run_config.job import JobConfig
-from run_config.keys import keys
-from run_config.preset_files import preset_names, preset_text
+from run_config.job.complaints import sentences
+from run_config.job.config import JobConfig
+from run_config.job.keys import keys
+from run_config.job.preset_files import preset_names, preset_text
 from run_config.yaml_text import read_yaml
 
 MAX_FILE_BYTES = 1_000_000

@@ -1,7 +1,7 @@
 """The JSON schema of the chart's values for the bridge to CVAT."""
 
 from run_config.parameters import POOL_NAME
-from workflows.schema_words import (
+from workflows.chart.schema_words import (
     BOOLEAN,
     COUNT,
     DNS_NAME,

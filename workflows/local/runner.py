@@ -20,11 +20,11 @@ from run_config.errors import ConfigError
 from run_config.locations import resolve
 from run_config.parameters import BY_NAME, PARAMETERS, Role, parse_value, unknown_name
 from run_config.wording import duration
-from workflows.announcements import head
 from workflows.errors import StepError, TemplateError, WorkflowError
-from workflows.local_identity import Lock, only_one, run_name, run_uid
-from workflows.local_process import Foreground
-from workflows.plan import OutputFile, Plan, Step
+from workflows.local.announcements import head
+from workflows.local.identity import Lock, only_one, run_name, run_uid
+from workflows.local.plan import OutputFile, Plan, Step
+from workflows.local.process import Foreground
 from workflows.tags import PARAMETERS_JSON, fill
 
 FINISHED = "finished.json"

@@ -7,22 +7,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 
 from run_config.installation import NodePool
-from workflows.cluster.findings import Finding, fail, ok, unknown, warn
 from workflows.cluster.nodes import allocatable, labels_of, untolerated
 from workflows.cluster.objects import Node
 from workflows.cluster.pod_needs import EXPRESSION, PodNeeds
-from workflows.cluster.scene import Scene
+from workflows.cluster.preflight.findings import Finding, fail, ok, unknown, warn
+from workflows.cluster.preflight.snapshot import Snapshot
 
 ON_DEMAND = "fine where nodes come on demand; else"
 
 
-def room(scene: Scene) -> Iterator[Finding]:
+def room(snapshot: Snapshot) -> Iterator[Finding]:
     """The requests of every step against the nodes that it may go to."""
-    nodes = scene.cluster.nodes()
-    pods = [pod for needs in scene.needs.values() for pod in needs.pods]
+    nodes = snapshot.cluster.nodes()
+    pods = [pod for needs in snapshot.needs.values() for pod in needs.pods]
     # A step that several templates have is said once.
-    problems = dict.fromkeys(finding for pod in pods for finding in _step(scene, pod, nodes))
-    unseen = dict(_without_nodes(scene, pods, nodes))
+    problems = dict.fromkeys(finding for pod in pods for finding in _step(snapshot, pod, nodes))
+    unseen = dict(_without_nodes(snapshot, pods, nodes))
     yield from problems
     if pods and not problems:
         fits = "every step that there are nodes for fits on one of them" if unseen else ""
@@ -35,23 +35,23 @@ def room(scene: Scene) -> Iterator[Finding]:
         )
 
 
-def _step(scene: Scene, pod: PodNeeds, nodes: Sequence[Node]) -> Iterator[Finding]:
+def _step(snapshot: Snapshot, pod: PodNeeds, nodes: Sequence[Node]) -> Iterator[Finding]:
     if not _goes_to_a_pool(pod):
         yield from _placed(pod, _asks(pod, None), _with_labels(nodes, pod.node_selector), None)
-    elif scene.installation is None:
+    elif snapshot.installation is None:
         yield unknown(f"room for {pod.step}", "its nodes are in the settings", "see the line about the ConfigMap")
     else:
-        for pool in scene.installation.node_pools:
-            if not _nobody_takes(scene, pod, pool, nodes):
-                yield from _placed(pod, _asks(pod, pool), _of_pool(scene, pod, pool, nodes), pool)
+        for pool in snapshot.installation.node_pools:
+            if not _nobody_takes(snapshot, pod, pool, nodes):
+                yield from _placed(pod, _asks(pod, pool), _of_pool(snapshot, pod, pool, nodes), pool)
 
 
 def _without_nodes(
-    scene: Scene, pods: Sequence[PodNeeds], nodes: Sequence[Node]
+    snapshot: Snapshot, pods: Sequence[PodNeeds], nodes: Sequence[Node]
 ) -> Iterator[tuple[str, Sequence[str]]]:
     """Pools that have no node for a step at all, and the steps. Why, the pool's own line tells."""
-    for pool in scene.installation.node_pools if scene.installation else ():
-        steps = {pod.step for pod in pods if _goes_to_a_pool(pod) and _nobody_takes(scene, pod, pool, nodes)}
+    for pool in snapshot.installation.node_pools if snapshot.installation else ():
+        steps = {pod.step for pod in pods if _goes_to_a_pool(pod) and _nobody_takes(snapshot, pod, pool, nodes)}
         if steps:
             yield pool.name, sorted(steps)
 
@@ -60,13 +60,13 @@ def _goes_to_a_pool(pod: PodNeeds) -> bool:
     return any(value.startswith(EXPRESSION) for value in pod.node_selector.values())
 
 
-def _of_pool(scene: Scene, pod: PodNeeds, pool: NodePool, nodes: Sequence[Node]) -> list[Node]:
-    assert scene.installation is not None
-    return _with_labels(nodes, {**pod.node_selector, scene.installation.node_pool_label: pool.label_value})
+def _of_pool(snapshot: Snapshot, pod: PodNeeds, pool: NodePool, nodes: Sequence[Node]) -> list[Node]:
+    assert snapshot.installation is not None
+    return _with_labels(nodes, {**pod.node_selector, snapshot.installation.node_pool_label: pool.label_value})
 
 
-def _nobody_takes(scene: Scene, pod: PodNeeds, pool: NodePool, nodes: Sequence[Node]) -> bool:
-    open_to = _open_to(pod, _of_pool(scene, pod, pool, nodes))
+def _nobody_takes(snapshot: Snapshot, pod: PodNeeds, pool: NodePool, nodes: Sequence[Node]) -> bool:
+    open_to = _open_to(pod, _of_pool(snapshot, pod, pool, nodes))
     return not open_to or bool(_nowhere(_asks(pod, pool), open_to))
 
 

@@ -14,7 +14,7 @@ from workflows.cluster.templates import CONFIG_MAP, SETTINGS_KEY, Template, read
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class Snapshot:
     """A namespace and what the chart left in it."""
 
     cluster: Kubernetes
@@ -35,7 +35,7 @@ class Scene:
         return self.cluster.namespace
 
 
-def look(cluster: Kubernetes) -> Scene:
+def look(cluster: Kubernetes) -> Snapshot:
     """Read what is there.
 
     Raises NoSuchKindError without Argo; ForbiddenError when the caller may not list templates.
@@ -55,7 +55,7 @@ def look(cluster: Kubernetes) -> Scene:
             installation = parse_installation(entries.get(SETTINGS_KEY, ""), f"ConfigMap {config_map}, {SETTINGS_KEY}")
         except ConfigError as error:
             settings_error = str(error)
-    return Scene(
+    return Snapshot(
         cluster=cluster,
         trees=trees,
         templates=templates,

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 _FIRST_LINE = re.compile(r"# (\d+)\. (.+)")
-_FOLDER = Path(__file__).parent / "presets"
+_FOLDER = Path(__file__).parents[1] / "presets"
 
 
 def preset_names() -> tuple[str, ...]:

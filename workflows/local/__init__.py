@@ -1,0 +1,1 @@
+"""Running a rendered template on this machine."""

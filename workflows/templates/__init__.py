@@ -1,0 +1,1 @@
+"""The Argo templates and the steps that they are made of, written in Hera."""
