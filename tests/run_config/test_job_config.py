@@ -342,7 +342,7 @@ def test_any_tree_is_taken_or_refused_as_a_wrong_configuration(value: object):
 # What it costs ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", ["parameters", "presets", "command_line", "reference"])
+@pytest.mark.parametrize("module", ["parameters", "job.presets", "command_line", "job.reference"])
 def test_importing_the_configuration_brings_nothing_heavy(module: str):
     heavy = ("torch", "torchvision", "numpy", "PIL", "scipy", "boto3", "hera")
     code = f"import sys, run_config.{module}; print([m for m in {heavy!r} if m in sys.modules])"
