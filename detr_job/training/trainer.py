@@ -39,6 +39,7 @@ from detr_job.training.run_folder import METRICS, Metrics
 from detr_job.training.step_record import StepRecord
 from detr_job.training.thread_choice import thread_choice
 from detr_job.training.uploads import ON_STOP_S, Uploads, store_patience_s
+from detr_job.training.utilisation import Utilisation
 from detr_job.weights import checkpoint as checkpoints
 from detr_job.weights.checkpoint import Checkpoint, Progress, host_copy
 from evaluation.coco import evaluate_boxes
@@ -56,6 +57,10 @@ class Interval:
 
     steps: int = 0
     images: int = 0
+    pixels: int = 0
+    """Of all batches, their padding included."""
+    shape: tuple[int, ...] = ()
+    """(B, 3, H, W) of the last batch."""
     waited_s: float = 0.0
     started_s: float = field(default_factory=time.monotonic)
 
@@ -86,6 +91,7 @@ class Trainer:
         self._statistics_before = [buffer.clone() for buffer in self._statistics]
         self.bf16 = use_bf16(config.training, device)
         self.generator = torch.Generator(device)
+        self.utilisation = Utilisation(config, len(local.class_names), device, bf16=self.bf16)
         self.optimizer = build_optimizer(self.network, config.optimizer)
         decay = config.training.ema_decay
         self.ema = MovingAverage(self.network, decay) if decay else None
@@ -307,6 +313,8 @@ class Trainer:
             with self.stop.in_step():
                 batch = next(batches)
             interval.waited_s += time.monotonic() - asked
+            interval.shape = tuple(batch.images.shape)
+            interval.pixels += batch.images.shape[0] * batch.images.shape[2] * batch.images.shape[3]
             images += [self.train_split.images[index].file_name for index in batch.indices]
             share = accumulate * self.micro.batch_size / len(batch.indices)
             with released(self.device):
@@ -396,6 +404,9 @@ class Trainer:
             "memory_gib": memory_gib(self.device),
             "threads": torch.get_num_threads(),
         }
+        used = self.utilisation.of(interval.pixels / seconds, interval.shape)
+        if used is not None:
+            speed["utilisation"] = used
         self.metrics.add(step, epoch, "train", {name: float(f"{v:.6g}") for name, v in (numbers | speed).items()})
         self.send_metrics()
         done = self.fraction_done()
@@ -403,7 +414,9 @@ class Trainer:
         line = (
             f"step {step}" + (f"/{self.total_steps}" if self.total_steps else "") + f"  epoch {epoch:.1f}  "
             f"loss {numbers['loss']:.3f}  lr {rate:.2e}  {speed['images_per_s']:.1f} images/s  "
-            f"data {speed['data_s']:.3f} s/step  memory {speed['memory_gib']:.1f} GiB  ETA {duration(eta)}"
+            f"{1000 * speed['step_s']:.0f} ms/step, {1000 * speed['data_s']:.0f} of them for data  "
+            + (f"GPU {used:.0%}  " if used is not None else "")
+            + f"memory {speed['memory_gib']:.1f} GiB  ETA {duration(eta)}"
         )
         report.update(done, line, f"loss {numbers['loss']:.2f}  {speed['images_per_s']:.0f} images/s")
 

@@ -111,7 +111,7 @@ def test_a_terminal_gets_a_bar_and_lines_above_it(run: Run):
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
     assert "train ━" in text
     assert re.search(r"100%", text)
-    assert "images/s  data" not in text  # the lines of a log
+    assert "ms/step" not in text  # the lines of a log
     assert text.count("step 3: val AP") == 1
     assert "done: 6 steps" in text.splitlines()[-1]
     assert shown.count(b"\x1b[?25l") == shown.count(b"\x1b[?25h") == 1  # one bar, and the cursor is back

@@ -1,0 +1,86 @@
+"""How much of a GPU's arithmetic a run uses: the model's FLOPs per second over what the device can do.
+
+FLOPs are those of matrix products and convolutions, two a multiplication with its addition. The backward pass
+counts twice the forward pass, and nothing for layers that are frozen.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from detr_job.family import build_family
+from detr_job.models.layers import ONEDNN
+from run_config.job.config import JobConfig
+
+PEAK_TFLOPS = {
+    "B200": (2250, 1125),
+    "H200": (989, 495),
+    "H100 PCIe": (756, 378),
+    "H100 NVL": (835, 418),
+    "H100": (989, 495),
+    "A100": (312, 156),
+    "A40": (150, 75),
+    "A30": (165, 82),
+    "A10G": (70, 35),
+    "A10": (125, 62.5),
+    "L40S": (362, 183),
+    "L40": (181, 90.5),
+    "L4": (121, 60),
+}
+"""Part of a device's name → dense TFLOP/s in bf16 and TF32, as NVIDIA's data sheets have them (A10G: AWS's).
+
+The first that fits counts: a name that another begins with stands after it.
+"""
+
+
+def peak_flops(device_name: str, *, bf16: bool) -> float | None:
+    """The most FLOP/s of matrix products that the device can do; None where it is not known."""
+    for name, (in_bf16, in_tf32) in PEAK_TFLOPS.items():
+        if f"{name} " in f"{device_name.replace('-', ' ')} ":
+            return 1e12 * (in_bf16 if bf16 else in_tf32)
+    return None
+
+
+def training_flops(config: JobConfig, num_classes: int, shape: tuple[int, ...]) -> float:
+    """FLOPs of a forward and a backward pass over images of a shape (B, 3, H, W). Nothing is computed."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.utils.flop_counter import FlopCounterMode
+
+    ours = {torch.ops.mkldnn._linear_pointwise: _linear_flops} if ONEDNN else {}
+    with FakeTensorMode():
+        network = build_family(config, num_classes).network.train()
+        padding = torch.zeros((shape[0], *shape[2:]), dtype=torch.bool)
+        with FlopCounterMode(display=False, custom_mapping=ours) as counter:
+            network(torch.zeros(shape), padding)
+    counted = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
+    frozen = 0
+    for name, module in network.named_modules(prefix=type(network).__name__):
+        innermost = name in counted and not any(other.startswith(f"{name}.") for other in counted)
+        if innermost and not any(parameter.requires_grad for parameter in module.parameters()):
+            frozen += counted[name]
+    return float(3 * counter.get_total_flops() - 2 * frozen)
+
+
+def _linear_flops(images: Sequence[int], weight: Sequence[int], *_rest: object, **_more: object) -> int:
+    """Of oneDNN's product, which PyTorch's counter does not know: shapes (…, inputs) and (outputs, inputs)."""
+    return 2 * math.prod(images) * weight[0]
+
+
+class Utilisation:
+    """The share of a device's peak that training uses; nothing where the peak is not known."""
+
+    def __init__(self, config: JobConfig, num_classes: int, device: torch.device, *, bf16: bool) -> None:
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+        self._peak = peak_flops(name, bf16=bf16)
+        self._config, self._num_classes = config, num_classes
+        self._flops_per_pixel = 0.0
+
+    def of(self, pixels_per_s: float, shape: tuple[int, ...]) -> float | None:
+        """0…1. shape: of a batch, whose FLOPs per pixel are taken for those of all."""
+        if self._peak is None:
+            return None
+        if not self._flops_per_pixel:
+            flops = training_flops(self._config, self._num_classes, shape)
+            self._flops_per_pixel = flops / (shape[0] * shape[2] * shape[3])
+        return pixels_per_s * self._flops_per_pixel / self._peak
