@@ -1,7 +1,6 @@
 """Tasks of CVAT that boxes are drawn into: what they are, their images, and their shapes."""
 
 import errno
-import time
 import zipfile
 import zlib
 from collections import deque
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 from PIL import Image
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from cvat_client.api import CvatApi
 from cvat_client.errors import BridgeError, CvatRefusedError
@@ -223,19 +223,20 @@ class CvatTask:
             raise UnreadableFrame(f"{self.title}, {frame.name!r}: {error}") from error
 
     def _load(self, frame: Frame) -> bytes:
-        def question() -> bytes:
-            for wait_s in (PACE.first_s, PACE.factor * PACE.first_s):
-                try:
-                    return self.read_file(frame.index)
-                except zipfile.BadZipFile:
-                    # A gateway's page instead of a chunk must not stay on the disk.
-                    number = frame.index // self._chunk_size
-                    self._forget_chunks(number, number + 1)
-                    time.sleep(wait_s)
-            return self.read_file(frame.index)
+        def forget(_: RetryCallState) -> None:
+            # A gateway's page instead of a chunk must not stay on the disk.
+            number = frame.index // self._chunk_size
+            self._forget_chunks(number, number + 1)
 
+        retrying = Retrying(
+            retry=retry_if_exception_type(zipfile.BadZipFile),
+            wait=wait_exponential(multiplier=PACE.first_s, exp_base=PACE.factor),
+            stop=stop_after_attempt(3),
+            before_sleep=forget,
+            reraise=True,
+        )
         try:
-            return self._ask(question)
+            return self._ask(lambda: retrying(self.read_file, frame.index))
         except _ZIP_FAULTS as error:
             raise UnreadableFrame(f"{self.title}, {frame.name!r}: {error}") from error
         except OSError as error:

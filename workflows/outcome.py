@@ -8,7 +8,6 @@ import base64
 import json
 import os
 import re
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -227,6 +226,10 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
+class _NotToldError(Exception):
+    """The webhook could not be told, and another try may help."""
+
+
 def post(url: str, report: Mapping[str, Any], *, pause_s: float = PAUSE_S) -> str:
     """POST the report as JSON and say how that went, never with the URL: who has it may post.
 
@@ -243,23 +246,28 @@ def post(url: str, report: Mapping[str, Any], *, pause_s: float = PAUSE_S) -> st
     except ValueError:
         return "the webhook was not told: its URL cannot be read"
     opener = urllib.request.build_opener(_NoRedirect)
-    said = ""
-    for number in range(TRIES):
-        if number:
-            time.sleep(pause_s)
+
+    def attempt() -> str:
         try:
             with opener.open(request, timeout=TIMEOUT_S):
                 return "the webhook was told"
         except urllib.error.HTTPError as error:
             error.close()
-            said = f"it answered {error.code}"
-            if error.code < 500 and error.code != 429:
-                break
+            if error.code >= 500 or error.code == 429:
+                raise _NotToldError(f"it answered {error.code}") from error
+            return f"the webhook was not told: it answered {error.code}"
         except (OSError, HTTPException, ValueError) as error:
             # Only the kind: texts of these may hold the URL.
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
-            said = "no answer" if isinstance(reason, TimeoutError) else type(reason).__name__
-    return f"the webhook was not told: {said}"
+            raise _NotToldError("no answer" if isinstance(reason, TimeoutError) else type(reason).__name__) from error
+
+    from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
+
+    retry, stop = retry_if_exception_type(_NotToldError), stop_after_attempt(TRIES)
+    try:
+        return Retrying(retry=retry, stop=stop, wait=wait_fixed(pause_s), reraise=True)(attempt)
+    except _NotToldError as error:
+        return f"the webhook was not told: {error}"
 
 
 def leave_message(text: str, environment: Mapping[str, str] = os.environ) -> None:

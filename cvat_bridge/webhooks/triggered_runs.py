@@ -13,6 +13,15 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_chain,
+    wait_fixed,
+)
+
 from cvat_bridge.access import Seen, User
 from cvat_bridge.cluster import Cluster, unfinished
 from cvat_bridge.http.problems import Refusal
@@ -120,16 +129,18 @@ class Webhooks:
                 self._metrics.webhooks_waiting.set(self._waiting.qsize())
 
     async def _with_patience(self, told: Told, event: str) -> None:
-        for pause_s in (*self._pauses_s, None):
-            try:
-                await self._follow(told, event)
-            except (CvatUnavailableError, UnreachableError) as error:
-                if pause_s is None:
-                    raise
-                log.info("an event waits: %s", error, extra={"subject": str(told.subject)})
-                await asyncio.sleep(pause_s)
-            else:
-                return
+        def say(attempt: RetryCallState) -> None:
+            error = attempt.outcome.exception() if attempt.outcome else None
+            log.info("an event waits: %s", error, extra={"subject": str(told.subject)})
+
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type((CvatUnavailableError, UnreachableError)),
+            wait=wait_chain(*map(wait_fixed, self._pauses_s)),
+            stop=stop_after_attempt(1 + len(self._pauses_s)),
+            before_sleep=say,
+            reraise=True,
+        )
+        await retrying(self._follow, told, event)
 
     async def _follow(self, told: Told, event: str) -> None:
         assert self._token is not None  # there are no triggers without it

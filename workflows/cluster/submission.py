@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+
 from run_config.errors import ConfigError
 from run_config.installation import LABEL_VALUE, QUALIFIED_NAME, Installation
 from run_config.parameters import BY_NAME, TEMPLATES, Parameter, Role, Type, lines, parse, unknown_name
@@ -196,25 +198,32 @@ def create(
 ) -> Submitted:
     """Create the Workflow, once, also where an answer gets lost on its way."""
     name = body["metadata"]["name"]
-    for attempt in range(_ATTEMPTS):
+
+    def attempt() -> Mapping[str, Any]:
         try:
-            made = api.create(body)
-            break
-        except UnreachableError as error:
-            if attempt == _ATTEMPTS - 1:
-                raise UnreachableError(
-                    f"{error}. Whether {name} was created is not known: `argo get {name} -n {api.namespace}` says"
-                ) from error
-            sleep(2.0**attempt)
+            return api.create(body)
         except AlreadyThereError as error:
             found = api.workflow(name)
             if _submission(found) == _submission(body):
-                made = found
-                break
+                return found
             raise AlreadyThereError(
                 f"there is already a workflow {name} in {api.namespace}, and a name is also the run's folder; choose "
                 f"another, or continue that one: argo retry {name} -n {api.namespace}"
             ) from error
+
+    retrying = Retrying(
+        retry=retry_if_exception_type(UnreachableError),
+        wait=wait_exponential(),
+        stop=stop_after_attempt(_ATTEMPTS),
+        sleep=sleep,
+        reraise=True,
+    )
+    try:
+        made = retrying(attempt)
+    except UnreachableError as error:
+        raise UnreachableError(
+            f"{error}. Whether {name} was created is not known: `argo get {name} -n {api.namespace}` says"
+        ) from error
     metadata = made.get("metadata") or {}
     if not metadata.get("uid"):
         raise ClusterError(f"{api.where} answered without a workflow; is it the address of Argo's API?")
