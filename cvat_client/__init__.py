@@ -1,1 +1,1 @@
-"""What the service and the steps know of CVAT: its REST API, what a run is about, settings, signed permissions."""
+"""Shared by the service and the steps: CVAT's REST API, the subject of a run, settings, signed grants."""

@@ -1,6 +1,6 @@
-"""CVAT's REST API with the service account's token, for the steps: synchronous, every error a sentence.
+"""CVAT's REST API for the steps: synchronous, with the service account's token.
 
-One method is one request: whoever calls decides what is asked again, and for how long (`patience.py`).
+The methods do not retry. The caller decides what to retry and for how long (`patience.py`).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,13 +28,13 @@ from cvat_client.subject import Kind
 
 TIMEOUT = httpx.Timeout(120.0, connect=10.0)
 MOST_BYTES = 256 * 2**20
-"""Of one answer: annotations of a large task are tens of megabytes."""
+"""Size limit of one response. The annotations of a large task take tens of megabytes."""
 _PAGE = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The answer to a wish for an export. `is_ours` is false where another one of the same is under way (409)."""
+    """CVAT's response to an export request. `is_ours` is false if the same export is already running (409)."""
 
     rq_id: str
     is_ours: bool
@@ -42,7 +42,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A background request as CVAT tells of it. `status`: queued, started, failed or finished."""
+    """A background request of CVAT. `status`: queued, started, failed or finished."""
 
     rq_id: str
     status: str
@@ -51,12 +51,12 @@ class Request:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing more comes of it."""
+        """Whether the request has finished or failed."""
         return self.status not in {"queued", "started"}
 
 
 class CvatApi:
-    """CVAT, as the service account sees it. Use as a context."""
+    """Client for CVAT with the service account's token. Use as a context manager."""
 
     def __init__(self, settings: Cvat, token: str | None) -> None:
         if not (token or "").strip():
@@ -77,11 +77,11 @@ class CvatApi:
         self._client.close()
 
     def get(self, path: str, params: Mapping[str, str | int] | None = None) -> dict[str, Any]:
-        """The object at `/api/<path>`."""
+        """Return the JSON object at `/api/<path>`."""
         return json_object(self._answer("GET", path, params), self._host)
 
     def listed(self, path: str, params: Mapping[str, str | int]) -> list[dict[str, Any]]:
-        """All objects of a list."""
+        """Return all objects of a paginated list."""
         found: list[dict[str, Any]] = []
         page = 1
         while True:
@@ -95,13 +95,13 @@ class CvatApi:
     def send(
         self, method: str, path: str, body: Mapping[str, Any], params: Mapping[str, str | int] | None = None
     ) -> dict[str, Any]:
-        """Change something; CVAT's answer."""
+        """Send JSON with `method`, and return the JSON object of the response."""
         return json_object(self._answer(method, path, params, body), self._host)
 
     def start_export(
         self, kind: Kind, number: int, format_name: str, *, storage: int | None = None, key: str = ""
     ) -> Started:
-        """Ask for the data set with its images: at `key` in a cloud storage, or without one kept for download."""
+        """Start an export with images: to `key` in a cloud storage, or without one to a file that CVAT keeps."""
         params: dict[str, str | int] = {"format": format_name, "save_images": "true", "location": "local"}
         if storage is not None:
             params |= {"location": "cloud_storage", "cloud_storage_id": storage, "filename": key}
@@ -111,7 +111,7 @@ class CvatApi:
         return Started(rq_id, answer.status == httpx.codes.ACCEPTED)
 
     def request(self, rq_id: str) -> Request | None:
-        """What became of a background request; None: CVAT has forgotten it."""
+        """Return the state of a background request. None: CVAT no longer knows it."""
         path = f"requests/{quote(rq_id, safe='')}"
         answer = self._answer("GET", path, accepted=(200, 404))
         if answer.status == httpx.codes.NOT_FOUND:
@@ -121,10 +121,10 @@ class CvatApi:
         return Request(rq_id, status, str(tree.get("message") or ""), str(tree.get("result_url") or ""))
 
     def download(self, result_url: str, target: Path, progress: Callable[[int, int], None]) -> bool:
-        """Copy the result of a request into a file; False: CVAT keeps it no longer.
+        """Download the result of a request into a file. Returns False if CVAT no longer has it.
 
-        A file that was begun is gone on with where CVAT can do that and its content is still the same; otherwise
-        it is begun again. `progress`: bytes so far and in all (0: not known). CvatUnavailableError: it broke off.
+        A partial file is resumed if CVAT supports ranges and the content is unchanged. Otherwise the download starts
+        over. `progress`: bytes so far and in total (0: unknown). CvatUnavailableError: the connection broke.
         """
         path = _below_api(result_url)
         tag_file = target.with_name(target.name + ".tag")
@@ -154,7 +154,7 @@ class CvatApi:
         return True
 
     def save(self, path: str, params: Mapping[str, str | int], target: Path) -> None:
-        """Write the bytes at `/api/<path>` into a file; what is there is replaced once all of them have come."""
+        """Download `/api/<path>` into a file. An existing file is replaced only after the download is complete."""
         partial = target.with_name(target.name + ".partial")
         with self._stream("GET", f"{self._url}/api/{path}", params=params, headers={"Accept": "*/*"}) as answer:
             if answer.status_code != httpx.codes.OK:
@@ -173,7 +173,7 @@ class CvatApi:
         *,
         accepted: Sequence[int] = (200, 201, 202),
     ) -> Answer:
-        """One request, its whole answer read; an error for every status that is not accepted."""
+        """Send one request and read the whole response. Raises an error if its status is not in `accepted`."""
         with self._stream(method, f"{self._url}/api/{path}", params=params, body=body) as response:
             answer = _whole(response, path)
         if answer.status not in accepted:
@@ -207,7 +207,7 @@ def _whole(response: httpx.Response, path: str) -> Answer:
 
 
 def _below_api(result_url: str) -> str:
-    """Path and query of what CVAT calls its file: the host in it is the public one, or anybody's."""
+    """Path and query of a result URL. Its host is dropped: it is CVAT's public one, and not trusted."""
     parts = urlsplit(result_url)
     at = parts.path.find("/api/")
     if at < 0:

@@ -1,7 +1,7 @@
-"""What every request to CVAT has in common: who asks, how the client is set up, and which error an answer is.
+"""Shared by all requests to CVAT: credentials, client options, and the error for each response.
 
-Requests go to the one address of the settings. No redirect is followed, no cookie that a server sets is kept, and
-nothing of the environment (proxies, netrc) is used: a token or a session goes to CVAT and nowhere else.
+Tokens and sessions are sent only to the address in the settings: redirects are not followed, cookies set by a server
+are dropped, and proxies and netrc of the environment are ignored.
 """
 
 import json
@@ -29,7 +29,7 @@ _OVERLOADED = frozenset({408, 425, 429})
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """The browser's cookie. Never shown."""
+    """The browser's session cookie. Never printed."""
 
     unknown: ClassVar[str] = "CVAT does not know this session: log in to CVAT again"
     forbidden: ClassVar[str] = "CVAT does not let this user do this"
@@ -43,7 +43,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """The service account's access token. Never shown."""
+    """The service account's access token. Never printed."""
 
     unknown: ClassVar[str] = (
         "CVAT does not accept the service account's access token: it is wrong, has expired or was revoked; tell "
@@ -68,7 +68,7 @@ Credentials = Session | Token
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer that was read whole. `path`: what was asked for, below /api/."""
+    """A response with its whole body. `path`: the requested path below /api/."""
 
     path: str
     status: int
@@ -77,7 +77,7 @@ class Answer:
 
 
 def client_options(settings: Cvat) -> dict[str, Any]:
-    """Keyword arguments for httpx's clients. BridgeError: the file of certificates cannot be used."""
+    """Keyword arguments for httpx clients. BridgeError: `ca_file` cannot be loaded."""
     return {
         "follow_redirects": False,
         "trust_env": False,
@@ -87,15 +87,15 @@ def client_options(settings: Cvat) -> dict[str, Any]:
 
 
 def keep_no_cookies(client: httpx.Client | httpx.AsyncClient) -> None:
-    """Make a client drop each cookie that a server sets. A `Cookie` header of a request itself is still sent.
+    """Make a client drop every cookie that a server sets. A request's own `Cookie` header is still sent.
 
-    One client speaks for several people: the cookie of one must not be sent with the request of another.
+    Several users share one client: a cookie of one user must not be sent with another user's request.
     """
     client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
 
 
 def no_answer(error: httpx.HTTPError, host: str) -> CvatUnavailableError:
-    """The error for a request that got no answer."""
+    """The error for a request without a response."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -104,17 +104,17 @@ def no_answer(error: httpx.HTTPError, host: str) -> CvatUnavailableError:
                 "cvat.caFile to the certificates that it is signed by"
             )
         cause = cause.__cause__ or cause.__context__
-    # The error's own text may hold the address with its query; its kind says enough.
+    # The error's own text may contain the URL with its query, so only its type is shown.
     return CvatUnavailableError(f"CVAT does not answer at {host} ({type(error).__name__})")
 
 
 def error_of(answer: Answer, host: str, who: type[Credentials] = Token) -> BridgeError:
-    """The error for an answer whose status is not one that was hoped for. `who`: with what was asked."""
+    """The error for a response with an unexpected status. `who`: the type of credentials that were sent."""
     status, path = answer.status, answer.path
     if status == httpx.codes.UNAUTHORIZED:
         return CvatTokenError(who.unknown)
     if 300 <= status < 400:
-        # Where it leads to is somebody else's text: only the host is shown.
+        # The redirect's target is untrusted text: only its host is shown.
         target = urlsplit(answer.location).netloc or "elsewhere"
         return CvatAddressError(
             f"CVAT at {host} redirects to {target[:100]!r}, and the token is not sent there: set cvat.url to the "
@@ -131,7 +131,7 @@ def error_of(answer: Answer, host: str, who: type[Credentials] = Token) -> Bridg
 
 
 def json_object(answer: Answer, host: str) -> dict[str, Any]:
-    """The object that the answer is. CvatUnavailableError: a gateway's page, or another server at this address."""
+    """Parse the body as a JSON object. CvatUnavailableError: it comes from a gateway or another server."""
     try:
         tree = json.loads(answer.content)
     except (ValueError, RecursionError):
@@ -142,7 +142,7 @@ def json_object(answer: Answer, host: str) -> dict[str, Any]:
 
 
 def text_of(tree: Mapping[str, Any], name: str, path: str) -> str:
-    """A text of an answer. CvatUnavailableError: the answer has none under this name."""
+    """Return a non-empty string of a response. CvatUnavailableError: it is missing."""
     value = tree.get(name)
     if not isinstance(value, str) or not value:
         raise CvatUnavailableError(f"CVAT answered {path} without {name}")
@@ -150,7 +150,7 @@ def text_of(tree: Mapping[str, Any], name: str, path: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Somebody else's text as part of a sentence: no line ends, no control characters, not endless."""
+    """Make untrusted text fit into a sentence: one line, no control characters, at most SHOWN_CHARACTERS."""
     plain = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return plain if len(plain) <= SHOWN_CHARACTERS else plain[:SHOWN_CHARACTERS] + "…"
 
@@ -165,7 +165,7 @@ def _trust(ca_file: str) -> ssl.SSLContext | bool:
 
 
 def _said(content: bytes) -> str:
-    """CVAT's own words, in one short line; empty where it sent a page."""
+    """CVAT's error message in one short line. Empty if the body is not JSON."""
     try:
         tree = json.loads(content)
     except (ValueError, RecursionError):

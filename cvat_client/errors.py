@@ -1,41 +1,41 @@
-"""What can go wrong between CVAT and the cluster. `exit_code` is the contract with the command lines."""
+"""Errors between CVAT and the cluster. The command line exits with an error's `exit_code`."""
 
 from run_config.exit_codes import PASSING_FAULT, WRONG_INPUT
 
 
 class BridgeError(Exception):
-    """A setting, a parameter or an answer of CVAT is wrong; the message says what to do."""
+    """A setting, a parameter or a response of CVAT is invalid. The message says what to do."""
 
     exit_code = WRONG_INPUT
 
 
 class GrantError(BridgeError):
-    """A signature that is missing, not ours, too old, or for something else."""
+    """A grant is missing, expired, signed with another key, or made for another subject or purpose."""
 
 
 class CvatRefusedError(BridgeError):
-    """CVAT does not know what was asked for, or does not let this account have it."""
+    """The requested object does not exist in CVAT, or this account has no permission for it."""
 
 
 class CvatTokenError(CvatRefusedError):
-    """CVAT does not accept the token or the session: it is wrong, has expired or was revoked."""
+    """CVAT rejects the token or session: it is wrong, expired or revoked."""
 
 
 class CvatUnavailableError(BridgeError):
-    """CVAT cannot be reached or is overloaded; it passes."""
+    """CVAT is unreachable or overloaded. A retry may succeed."""
 
     exit_code = PASSING_FAULT
 
 
 class CvatAddressError(CvatUnavailableError):
-    """CVAT cannot be reached with `cvat.url` and `cvat.caFile` as they are set: waiting does not help."""
+    """CVAT is unreachable because of the settings `cvat.url` or `cvat.caFile`. A retry does not help."""
 
     exit_code = WRONG_INPUT
 
 
 class UnclearError(CvatUnavailableError):
-    """CVAT answered, but the answer does not say whether somebody may do something."""
+    """CVAT responded, but the response does not say whether the user has the permission."""
 
 
 class TooLargeError(CvatUnavailableError):
-    """CVAT's answer is longer than what is read."""
+    """CVAT's response exceeds the size limit."""

@@ -1,8 +1,8 @@
-"""Signed permissions: a user whom CVAT let see a subject may have it exported, for an hour, or annotated.
+"""Signed permissions (grants): a user with access to a subject in CVAT may export or annotate it for an hour.
 
-`detr1.<payload>.<HMAC-SHA256>`, both parts base64url without padding; the payload is JSON with subject, user,
-purpose, and the second at which it expires. A grant for an export does not permit annotating. The bridge signs; the
-steps that call CVAT with the service account's token verify with the same key. Without a signature, the right to
+Form: `detr1.<payload>.<HMAC-SHA256>`. Both parts are base64url without padding. The payload is JSON with the subject,
+the user, the purpose and the expiry time. A grant to export does not permit annotating. The bridge signs grants. The
+steps that call CVAT with the service account's token verify them with the same key. Without a grant, permission to
 submit workflows gives no access to CVAT's data.
 """
 
@@ -25,7 +25,7 @@ _ASK_AGAIN = "start the run from CVAT again"
 
 
 class Purpose(StrEnum):
-    """What a grant lets a step do."""
+    """The action that a grant permits."""
 
     EXPORT = "export"
     ANNOTATE = "annotate"
@@ -33,7 +33,7 @@ class Purpose(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What was permitted to whom. `expires`: Unix time in seconds."""
+    """A permission for one user. `expires`: Unix time in seconds."""
 
     subject: Subject
     user: str
@@ -42,7 +42,7 @@ class Grant:
 
 
 def sign(grant: Grant, key: bytes) -> str:
-    """The text that stands for the grant in a parameter."""
+    """Return the signed text that a workflow parameter carries."""
     content = {"subject": str(grant.subject), "user": grant.user, "expires": grant.expires, "purpose": grant.purpose}
     payload = base64_encode(json.dumps(content, separators=(",", ":"))).decode()
     return _signer(key).sign(f"{VERSION}.{payload}").decode()
@@ -57,9 +57,9 @@ def verify(
     accept_expired: bool = False,
     now: Callable[[], float] = time.time,
 ) -> Grant:
-    """The grant, when it is ours, for this subject and purpose, and its time has not passed.
+    """Return the grant if its signature, subject, purpose and expiry time are valid.
 
-    Raises GrantError: one sentence that says which of them is not so.
+    Raises GrantError, which says what is invalid.
     """
     version, _, rest = text.partition(".")
     payload, _, mac = rest.partition(".")
@@ -67,7 +67,7 @@ def verify(
         raise GrantError(f"cvat-grant is missing or malformed: {_ASK_AGAIN}; the CVAT form creates it")
     try:
         _signer(key).unsign(text)
-    except (BadSignature, ValueError) as error:  # ValueError: it is no text that can be encoded
+    except (BadSignature, ValueError) as error:  # ValueError: the text cannot be encoded
         raise GrantError(f"cvat-grant was not signed by this installation, or was changed: {_ASK_AGAIN}") from error
     content = json.loads(base64_decode(payload))
     signed_for = Purpose(content["purpose"])
@@ -85,7 +85,7 @@ def verify(
 
 
 def signing_key(text: str | None) -> bytes:
-    """The key from its secret. BridgeError: there is none, or one that could be guessed."""
+    """Return the signing key from its Secret. BridgeError: it is missing or too short."""
     key = (text or "").strip().encode()
     if len(key) < LEAST_KEY_BYTES:
         raise BridgeError(

@@ -1,4 +1,4 @@
-"""Asking CVAT again while it is away, with growing pauses."""
+"""Retry requests to CVAT while it is unreachable, with exponential back-off."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Pauses in seconds, each longer than the one before."""
+    """Back-off: the first and the longest pause in seconds, and the factor between two pauses."""
 
     first_s: float = 0.3
     longest_s: float = 15.0
     factor: float = 1.6
 
     def pauses(self) -> Iterator[float]:
-        """Without an end."""
+        """Yield the pauses in seconds, without end."""
         pause = self.first_s
         while True:
             yield pause
@@ -29,13 +29,13 @@ class Pace:
 
 
 class Patience:
-    """Asks again while CVAT is away, for `longest_s` seconds without one answer."""
+    """Retries while CVAT is unreachable, for at most `longest_s` seconds per request."""
 
     def __init__(self, longest_s: float, pace: Pace, say: Callable[[str], None]) -> None:
         self._longest_s, self._pace, self._say = longest_s, pace, say
 
     def ask(self, question: Callable[[], T], *, pace: Pace | None = None) -> T:
-        """The answer. Raises CvatUnavailableError when the time is over, whatever else at once."""
+        """Return the result of `question`. CvatUnavailableError: out of time. Other errors are raised at once."""
         told = ""
 
         def tell(attempt: RetryCallState) -> None:

@@ -1,6 +1,6 @@
-"""Questions to CVAT with somebody's credentials, for the service: asynchronous, only JSON, changing nothing.
+"""CVAT's REST API for the service: asynchronous, read-only, with the credentials of a user or the service account.
 
-Everything is a GET, except `may_export`: CVAT answers that question only to a POST.
+Every request is a GET, except the POST of `may_export`.
 """
 
 import asyncio
@@ -31,21 +31,21 @@ MOST_BYTES = 8 * 2**20
 _PAGE = 100
 
 NO_FORMAT = "training-bridge asks only whether this may be exported"
-"""A format that CVAT does not have. An administrator reads it in CVAT's log."""
+"""A format that does not exist in CVAT. Its text tells an administrator who reads CVAT's log what it is for."""
 
 
 class CvatQuestions:
-    """CVAT, as far as it is read."""
+    """Read-only client for CVAT. Use as an asynchronous context manager."""
 
     def __init__(self, settings: Cvat, count: Callable[[str], object]) -> None:
-        """`count` is told how each question ended: `2xx` to `5xx`, `away`, or `export_right`."""
+        """`count` is called with the result of each request: `2xx` to `5xx`, `away`, or `export_right`."""
         self._count = count
         self._url = settings.url.rstrip("/")
         self._host = urlsplit(self._url).netloc
         limits = httpx.Limits(max_connections=32, max_keepalive_connections=16)
         self._client = httpx.AsyncClient(timeout=TIMEOUT_S, limits=limits, **client_options(settings))
         self.few = asyncio.Semaphore(2)
-        """For answers that may be large: so many at once for all users together."""
+        """Limits how many large responses are read at the same time, for all users together."""
         keep_no_cookies(self._client)
 
     async def __aenter__(self) -> Self:
@@ -62,9 +62,9 @@ class CvatQuestions:
         *,
         most_bytes: int = MOST_BYTES,
     ) -> dict[str, Any]:
-        """The JSON at `/api/<path>`.
+        """Return the JSON object at `/api/<path>`.
 
-        Raises CvatTokenError (401), CvatRefusedError (403 and 404 alike), CvatUnavailableError, TooLargeError.
+        Raises CvatTokenError (401), CvatRefusedError (403 or 404), CvatUnavailableError, TooLargeError.
         """
         answer = await self._answer("GET", path, who.headers() if who else {}, params, most_bytes)
         self._count(f"{answer.status // 100}xx")
@@ -75,16 +75,16 @@ class CvatQuestions:
     async def may_export(self, kind: Kind, number: int, session: Session) -> bool:
         """Whether CVAT would export the images and annotations of a task or project to this user.
 
-        CVAT has no question for this, so we ask for an export in a format that does not exist. CVAT checks the
-        permission for the task first and the format second, so it answers 403 to whoever may not export and 400
-        "Unknown format" to whoever may, and starts no export.
+        CVAT's API has no request for this permission, so this requests an export in a format that does not exist.
+        CVAT checks the permission before the format. It answers 403 without the permission and 400 "Unknown format"
+        with it, and starts no export.
 
         Raises CvatTokenError (401), UnclearError, CvatUnavailableError.
         """
         path = f"{kind}s/{number}/dataset/export"
         params = {"format": NO_FORMAT, "save_images": "true", "location": "local"}
-        # Django compares cookie and header to protect browsers from other pages. We send no browser's token: any
-        # pair that is equal will do. Over HTTPS it also wants a Referer from its own host.
+        # Django's CSRF check compares the cookie with the header. This request does not come from a browser, so any
+        # equal pair is valid. Over HTTPS, Django also requires a Referer from its own host.
         pair = secrets.token_hex(16)
         headers = {
             "Cookie": f"{session.headers()['Cookie']}; csrftoken={pair}",
@@ -92,7 +92,7 @@ class CvatQuestions:
             "Referer": f"{self._url}/",
         }
         answer = await self._answer("POST", path, headers, params, MOST_BYTES)
-        # Not among 4xx: the 400 is the answer hoped for.
+        # Not counted as 4xx: the status 400 is the expected one.
         self._count("export_right")
         return _is_exportable(answer)
 
@@ -104,7 +104,7 @@ class CvatQuestions:
         params: Mapping[str, str | int] | None,
         most_bytes: int,
     ) -> Answer:
-        """One request, its whole answer read. Raises CvatUnavailableError, TooLargeError."""
+        """Send one request and read the whole response. Raises CvatUnavailableError, TooLargeError."""
         url = f"{self._url}/api/{path}"
         try:
             async with self._client.stream(method, url, params=params, headers=headers) as answer:
@@ -121,7 +121,7 @@ class CvatQuestions:
     async def listed(
         self, path: str, who: Credentials, params: Mapping[str, str | int], *, most: int
     ) -> tuple[list[dict[str, Any]], int]:
-        """The objects of a list, page by page up to `most`, and how many there are."""
+        """Return up to `most` objects of a paginated list, and the total number of objects."""
         found: list[dict[str, Any]] = []
         page, count = 1, 0
         while True:
@@ -138,23 +138,23 @@ class CvatQuestions:
         try:
             await self.get("server/about", None)
         except CvatRefusedError:
-            return  # it is there, and lets nobody see that without a login
+            return  # CVAT responded, but requires a login
 
 
 def whole_number(value: object, otherwise: int = 0) -> int:
-    """A count as CVAT gives it; `otherwise` where it is none."""
+    """Return a count from CVAT, or `otherwise` if it is not a whole number."""
     return value if isinstance(value, int) and not isinstance(value, bool) else otherwise
 
 
 def _is_exportable(answer: Answer) -> bool:
-    """Read CVAT's answer to a request for an export in an unknown format. UnclearError: it says neither yes nor no."""
+    """Interpret the response to an export request in an unknown format. UnclearError: it says neither yes nor no."""
     status, said = answer.status, answer.content[:300].decode(errors="replace")
     if status == httpx.codes.UNAUTHORIZED:
         raise CvatTokenError(Session.unknown)
     if status in (httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND) and "CSRF" not in said:
         return False
     if status in (httpx.codes.ACCEPTED, httpx.codes.CONFLICT):
-        return True  # CVAT exports, or is doing so already: a version that looks at the format only afterwards
+        return True  # CVAT accepted the export, or it is already running: this version checks the format later
     if status == httpx.codes.BAD_REQUEST and _is_about_format(answer.content):
         return True
     raise UnclearError(
@@ -163,7 +163,7 @@ def _is_exportable(answer: Answer) -> bool:
 
 
 def _is_about_format(content: bytes) -> bool:
-    """Whether CVAT itself refuses the format, and not something before CVAT the whole request."""
+    """Whether CVAT rejected the format, rather than a gateway the whole request."""
     try:
         tree = json.loads(content)
     except (ValueError, RecursionError):

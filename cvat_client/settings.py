@@ -1,8 +1,7 @@
-"""What the platform engineer has set for the bridge: `bridge.yaml` of the chart's ConfigMap.
+"""The settings of the bridge: `bridge.yaml` in the chart's ConfigMap.
 
-Read by the service, by the steps `export` and `annotate`, and by the model server; named by
-CVAT_BRIDGE_SETTINGS. Secrets are not in it: they come as CVAT_ACCESS_TOKEN, CVAT_BRIDGE_SIGNING_KEY and
-CVAT_WEBHOOK_SECRET.
+Read by the service, the steps `export` and `annotate`, and the model server. CVAT_BRIDGE_SETTINGS holds the path.
+Secrets are separate: CVAT_ACCESS_TOKEN, CVAT_BRIDGE_SIGNING_KEY and CVAT_WEBHOOK_SECRET.
 """
 
 import os
@@ -19,63 +18,63 @@ from run_config.installation import EXPORTS, Name, Part, Prefix
 from run_config.yaml_text import read_yaml
 
 VARIABLE = "CVAT_BRIDGE_SETTINGS"
-"""Environment variable with the file's path."""
+"""The environment variable with the path of the settings file."""
 
 Address = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")]
 Origin = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+$")]
 
 
 class Cvat(Part):
-    """Where CVAT is, and what its service account may use."""
+    """CVAT's addresses, and the organization and cloud storage of its service account."""
 
     url: Address
-    """Where our pods reach CVAT's server, such as http://cvat-backend-service:8080."""
+    """URL at which pods reach CVAT's server, such as http://cvat-backend-service:8080."""
     public_origin: Origin
-    """What stands in the browser's address bar, such as https://cvat.example.org."""
+    """CVAT's origin in the browser, such as https://cvat.example.org."""
     organization: str = ""
-    """Slug of the organization that the service account works in."""
+    """Slug of the service account's organization."""
     cloud_storage_id: int | None = None
-    """CVAT's cloud storage that is the store's bucket; None: the step moves the export itself."""
+    """CVAT's cloud storage for the store's bucket. None: the step downloads exports and uploads them itself."""
     ca_file: str = ""
-    """Certificates that CVAT's is signed by."""
+    """File of CA certificates for CVAT's certificate. Empty: the default CA certificates."""
 
 
 class Links(Part):
-    """Where pages of others are."""
+    """Addresses of other web pages."""
 
     argo: str = ""
-    """Address of Argo's page; empty: no links to it."""
+    """Address of Argo's web page. Empty: no links to it."""
 
 
 class Exports(Part):
-    """Where exports go in the store."""
+    """The place of exports in the store, and their time limits."""
 
     prefix: Prefix = EXPORTS
     save_for_s: int = Field(default=1800, ge=60)
-    """How long CVAT being away is waited for before the step gives up for its retry."""
+    """How long the step retries while CVAT is unreachable. After that it fails, and the workflow may retry it."""
     longest_s: int = Field(default=21_600, ge=60)
-    """How long one export may take, the wait for another's included."""
+    """Time limit of one export, including the wait for another user's export."""
 
 
 class Limits(Part):
-    """What one user may ask for, and what events may start."""
+    """Limits on runs, requests and submissions."""
 
     runs_per_user: int = Field(default=2, ge=1)
     runs_of_events: int = Field(default=20, ge=1)
-    """Unfinished runs, of all triggers together."""
+    """Unfinished runs of all triggers together."""
     request_bytes: int = Field(default=65_536, ge=1024)
     submissions_per_minute: int = Field(default=10, ge=1)
 
 
 class Grants(Part):
-    """How long a signature is good."""
+    """How long a grant is valid."""
 
     lifetime_s: int = Field(default=3600, ge=60)
     accept_expired: bool = False
 
 
 class Controls(Part):
-    """What the chart gave the bridge a role for."""
+    """Actions for which the chart gives the bridge a Role."""
 
     stop: bool = False
     rerun: bool = False
@@ -83,37 +82,37 @@ class Controls(Part):
 
 
 class Event(StrEnum):
-    """What CVAT may tell."""
+    """Events of CVAT that can start a run."""
 
     TASK_COMPLETED = "task-completed"
     EXPORT_FINISHED = "export-finished"
 
 
 class Trigger(Part):
-    """A run that an event starts, without a click."""
+    """An event of CVAT that starts a run automatically."""
 
     event: Event
     template: Name = "cvat-train"
     projects: tuple[int, ...] = ()
-    """Only tasks of these projects; empty: of any, and of none."""
+    """Only tasks of these projects. Empty: all tasks, also those without a project."""
     parameters: Mapping[str, str] = {}
 
 
 class Models(Part):
-    """How trained models appear in CVAT."""
+    """How trained models are shown in CVAT."""
 
     threshold: float | None = Field(default=None, ge=0, le=1)
-    """Lowest score of a box where neither the call nor the run says; None: each model's own."""
+    """Lowest score of a box if neither the call nor the run sets one. None: each model's own threshold."""
     most: int = Field(default=20, ge=1)
-    """Newest models that are listed."""
+    """At most this many models are listed, newest first."""
     loaded: int = Field(default=3, ge=1)
-    """Models kept in memory at a time."""
+    """Models kept in memory at the same time."""
     nuclio: str = ""
-    """Address of a Nuclio dashboard that answers what is not ours; empty: there is none."""
+    """Address of a Nuclio dashboard for functions other than trained models. Empty: no dashboard."""
 
 
 class BridgeSettings(Part):
-    """The whole file."""
+    """The whole settings file."""
 
     version: Literal[1] = 1
     cvat: Cvat
@@ -132,14 +131,14 @@ class BridgeSettings(Part):
         for one in triggers:
             places.setdefault((one.event, one.template), []).extend(one.projects or (None,))
         for projects in places.values():
-            # One for any project is for those that another one names, too.
+            # A trigger for all projects overlaps with a trigger for a named project.
             if len(set(projects)) != len(projects) or (None in projects and len(projects) > 1):
                 raise ValueError("two triggers would start the same template for the same event")
         return triggers
 
 
 def load_settings(environment: Mapping[str, str] = os.environ) -> BridgeSettings:
-    """The settings of this process. BridgeError: the file is not named, not there, or not right."""
+    """Load the settings of this process. BridgeError: CVAT_BRIDGE_SETTINGS is unset, or the file missing or invalid."""
     path = environment.get(VARIABLE)
     if not path:
         raise BridgeError(f"{VARIABLE} is not set: it names the bridge's settings, bridge.yaml")
@@ -155,7 +154,7 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> BridgeSettings
 
 
 def parse_settings(text: str, where: str) -> BridgeSettings:
-    """Read the file's text; `where` names it in messages. BridgeError: it is wrong."""
+    """Parse the file's text. `where` names the file in messages. BridgeError: it is invalid."""
     try:
         return BridgeSettings.model_validate(read_yaml(text, where))
     except ConfigError as error:

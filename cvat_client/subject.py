@@ -1,4 +1,4 @@
-"""What a run is about: some tasks of CVAT, or one whole project. Written `task:8,task:9` or `project:3`."""
+"""The subject of a run: CVAT tasks, or one whole project. Written as `task:8,task:9` or `project:3`."""
 
 import re
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ _NUMBER = re.compile(r"[1-9][0-9]{0,9}")
 
 
 class Kind(StrEnum):
-    """Of what the numbers are."""
+    """Whether the ids are those of tasks or of a project."""
 
     TASK = "task"
     PROJECT = "project"
@@ -21,7 +21,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Several tasks in rising order, or one project."""
+    """Tasks in ascending order, or one project."""
 
     kind: Kind
     ids: tuple[int, ...]
@@ -31,7 +31,7 @@ class Subject:
 
     @classmethod
     def tasks(cls, ids: Iterable[int]) -> Self:
-        """Some tasks. BridgeError: none, or more than a run takes."""
+        """One or more tasks. BridgeError: no task, or more than MOST_TASKS."""
         numbers = tuple(sorted(set(ids)))
         if not 1 <= len(numbers) <= MOST_TASKS:
             raise BridgeError(f"a run takes from 1 to {MOST_TASKS} tasks, not {len(numbers)}")
@@ -44,7 +44,7 @@ class Subject:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read what `str` wrote. BridgeError: another form."""
+        """Parse the form that `str` writes. BridgeError: malformed text."""
         parts = [part.partition(":") for part in text.split(",")]
         kinds = {kind for kind, _, _ in parts}
         if not all(_NUMBER.fullmatch(number) for _, _, number in parts) or len(kinds) != 1:
