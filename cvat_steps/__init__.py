@@ -1,1 +1,1 @@
-"""The workflow steps that talk to CVAT: `export`, and `annotate`, which draws a model's boxes into tasks."""
+"""The workflow steps that use CVAT: `export`, and `annotate`, which adds a model's boxes to tasks."""

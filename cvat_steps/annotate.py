@@ -1,7 +1,6 @@
-"""The step `annotate`: a trained model draws its boxes into tasks of CVAT.
+"""The step `annotate`: add the boxes that a trained model predicts to CVAT tasks.
 
-What a person drew stays unless all is asked to be replaced. A pod that is lost in between is tried again, and
-does not draw its boxes a second time.
+Manual annotations stay unless `replace-all` is set. A retry after a lost pod does not add boxes twice.
 """
 
 import os
@@ -45,24 +44,24 @@ MOST_MESSAGE = 2000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnnotateRequest:
-    """The options of `cvat-bridge annotate`."""
+    """Options of `cvat-bridge annotate`."""
 
     store: str
     subject: str
     grant: str
     model: str
     threshold: float | None = None
-    """Lowest score of a box; None: the installation's, else the model's own."""
+    """Lowest score of a box. None: the installation's threshold, else the model's own."""
     existing: str = Existing.KEEP
     device: str = "cuda"
     out: Path | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
-    """Name → text, of the workflow."""
+    """The workflow's parameters: name → text."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Context:
-    """What a function is told about an image."""
+    """The context of one image, in the form of CVAT's SDK."""
 
     frame_name: str
     conf_threshold: float | None
@@ -71,7 +70,7 @@ class _Context:
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of all tasks."""
+    """Counts over all tasks, for the step's message."""
 
     tasks: int = 0
     images: int = 0
@@ -80,11 +79,11 @@ class Outcome:
     removed: int = 0
     unreadable: int = 0
     cut: int = 0
-    """Images with as many boxes as the model can give."""
+    """Images where the number of boxes reached the model's limit."""
     warnings: list[str] = field(default_factory=list)
 
     def sentence(self) -> str:
-        """For whoever looks at the run."""
+        """The message of the run."""
         parts = [f"{_count(self.added, 'box', 'boxes')} added on {_count(self.images, 'image')} of "]
         parts.append(_count(self.tasks, "task"))
         if self.there:
@@ -97,14 +96,14 @@ class Outcome:
 
 
 class Progress:
-    """Lines in the log, and Argo's file: at most 99 of 100, for the upload follows."""
+    """Reports progress in the log and to Argo. Argo shows at most 99 of 100, because the upload follows."""
 
     def __init__(self, environment: Mapping[str, str], total: int) -> None:
         self._argo = ArgoProgress(environment)
         self._total, self._said = max(total, 1), time.monotonic()
 
     def update(self, done: int, line: str) -> None:
-        """`done` images of all tasks; a line now and then."""
+        """Report `done` images of all tasks. The line is logged at most every LINE_EACH_S seconds."""
         now = time.monotonic()
         if now - self._said >= LINE_EACH_S:
             self._said = now
@@ -113,17 +112,17 @@ class Progress:
 
 
 def say(line: str) -> None:
-    """A line of the step's log."""
+    """Write a line to the step's log."""
     print(line, file=sys.stderr, flush=True)
 
 
 def annotate(
     request: AnnotateRequest, environment: Mapping[str, str] = os.environ, *, patience_s: float | None = None
 ) -> str:
-    """Annotate, and return what was done in a sentence, which is also left in `out`/outputs/message.
+    """Annotate the tasks. Returns a message about the result, and writes it to `out`/outputs/message.
 
-    patience_s: how long CVAT being away is waited for; None: as the settings say. Raises BridgeError, JobError,
-    StoreError, ConfigError with the exit code of the contract.
+    patience_s: how long to retry while CVAT is unreachable. None: as in the settings. Raises BridgeError, JobError,
+    StoreError, ConfigError with the exit codes in docs/contracts.md.
     """
     settings = load_settings(environment)
     existing = _checked(request)
@@ -171,7 +170,7 @@ def _checked(request: AnnotateRequest) -> Existing:
 
 
 def _open(numbers: list[int], open_task: Callable[[int], CvatTask], outcome: Outcome) -> list[CvatTask]:
-    """The tasks; of several, those without images are left out."""
+    """Open the tasks. Tasks that CVAT refuses are skipped if there are several."""
     tasks = []
     for number in numbers:
         try:
@@ -184,7 +183,7 @@ def _open(numbers: list[int], open_task: Callable[[int], CvatTask], outcome: Out
 
 
 def _labels(task: CvatTask, detector: Detector, outcome: Outcome) -> dict[int, Label]:
-    """The function's label id → the task's label of the same name. Empty: they have none in common."""
+    """The model's label id → the task's label with the same name. Empty: no label matches."""
     labels = {each.id: task.labels[each.name] for each in detector.spec.labels if each.name in task.labels}
     missing = [each.name for each in detector.spec.labels if each.name not in task.labels]
     if not labels:
@@ -208,7 +207,7 @@ def _annotate_task(
     outcome: Outcome,
     progress: Progress,
 ) -> None:
-    """Find all boxes first, and only then touch what is there."""
+    """Predict boxes on all images first, and only then change the task."""
     before, found, unread = outcome.images, list[Rectangle](), set[int]()
     say(f"{task.title}: {_count(len(task), 'image')}")
     for count, (frame, image) in enumerate(task.frames(), 1):
@@ -266,8 +265,8 @@ def _upload(
     there = list(annotations.shapes)
     if annotations.tracks:
         _warn(outcome, f"{task.title} has tracks, which stay: the model's boxes were not compared with theirs.")
-    # These go last: a pod that is lost in between leaves both, and the next one takes both as old.
-    # On images that could not be read nothing takes their place, so there they stay.
+    # Old boxes are removed last: if the pod is lost in between, the retry removes old and new ones as old.
+    # On images that could not be read there are no new boxes, so the old ones stay.
     replacing = existing is Existing.REPLACE_AUTOMATIC
     old = [each for each in there if replacing and each.source == AUTO and each.frame not in unread]
     going = {each.id for each in old}
@@ -279,7 +278,7 @@ def _upload(
         left, tried = part, False
 
         def add_what_is_missing() -> None:
-            # An answer that was lost says nothing about what has arrived, or will: look before another try.
+            # Without a response it is unknown whether CVAT has added the shapes: compare before a retry.
             nonlocal left, tried, lost
             if tried:
                 left, lost = _missing(left, task.annotations().shapes, going), True
@@ -289,20 +288,20 @@ def _upload(
 
         patience.ask(add_what_is_missing, pace=annotated_tasks.AFTER_WRITING)
     if lost:
-        # CVAT may have been slower than the wait, and have both.
+        # CVAT may have added shapes twice: the first request may have succeeded after the comparison.
         task.remove(doubled(each for each in task.annotations().shapes if each.id not in before))
     task.remove(old)
     outcome.removed += len(old)
 
 
 def _missing(found: list[Rectangle], there: Iterable[Shape], going: set[int]) -> list[Rectangle]:
-    """Those that are not among what is there and stays; `going`: the ids of what will be removed."""
+    """The boxes of `found` that no remaining shape covers. `going`: ids of the shapes that will be removed."""
     stays = (as_rectangle(each) for each in there if each.id not in going)
     return not_there_yet(found, [box for box in stays if box is not None])
 
 
 def _run_name(model: str) -> str:
-    """What stands in an attribute `model`: the run, which the folder `model/` lies in."""
+    """The value of an attribute `model`: the name of the run that contains the folder `model/`."""
     parts = model.rstrip("/").removesuffix("/model").split("/")
     return parts[-1][:100] or model[:100]
 
@@ -322,7 +321,7 @@ def _warn(outcome: Outcome, sentence: str) -> None:
 
 
 def _some(names: list[str]) -> str:
-    """A few of many names, each short and in one line."""
+    """The first few names, each shortened to one line."""
     return shortened([" ".join(name.split())[:40] for name in names])
 
 

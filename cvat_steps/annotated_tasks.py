@@ -1,4 +1,4 @@
-"""Tasks of CVAT that boxes are drawn into: what they are, their images, and their shapes."""
+"""Read and change CVAT tasks: labels, images and shapes."""
 
 import errno
 import zipfile
@@ -25,24 +25,24 @@ from detr_job.prediction.predictor import UnreadableImage, upright_rgb
 T = TypeVar("T")
 
 AUTO = "auto"
-"""Where a shape came from, as CVAT writes it: a model, and no person has corrected it."""
+"""CVAT's `source` of a shape that comes from a model and was not edited by a person."""
 PACE = Pace(first_s=1.0, longest_s=30.0, factor=2.0)
 AFTER_WRITING = Pace(first_s=10.0, longest_s=30.0, factor=2.0)
-"""Before shapes are sent again: a gateway gives up sooner than CVAT behind it."""
+"""Back-off before shapes are sent again: a gateway may time out while CVAT still works."""
 AHEAD = 4
-"""Images that are loaded while the model looks at another."""
+"""Images that are loaded in advance."""
 SHAPES_A_CALL = 5000
 MOST_IMAGE_BYTES = 512 << 20
 _ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, IndexError, NotImplementedError, RuntimeError)
 
 
 class UnreadableFrame(BridgeError):
-    """One image of a task that cannot be opened."""
+    """An image of a task cannot be opened."""
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A label of a task that rectangles can have."""
+    """A label of a task that is allowed for rectangles."""
 
     id: int
     name: str
@@ -58,7 +58,7 @@ class Frame:
 
 
 class Shape(msgspec.Struct, frozen=True):
-    """A shape that is in a task."""
+    """An existing shape of a task."""
 
     id: int
     type: str
@@ -69,7 +69,7 @@ class Shape(msgspec.Struct, frozen=True):
 
 
 class Annotations(msgspec.Struct, frozen=True):
-    """What is in a task; of tracks only that they are there."""
+    """The annotations of a task. Tracks are kept as raw JSON."""
 
     shapes: tuple[Shape, ...] = ()
     tracks: tuple[dict[str, Any], ...] = ()
@@ -106,7 +106,7 @@ class _Label(msgspec.Struct, frozen=True):
 
 
 def task_ids(api: CvatApi, subject: Subject, patience: Patience) -> list[int]:
-    """The tasks that a run is about. CvatRefusedError: CVAT has no such project, or it is empty."""
+    """Ids of the subject's tasks. CvatRefusedError: the project does not exist or has no tasks."""
     if subject.kind is Kind.TASK:
         return list(subject.ids)
     (number,) = subject.ids
@@ -118,12 +118,12 @@ def task_ids(api: CvatApi, subject: Subject, patience: Patience) -> list[int]:
 
 
 class CvatTask:
-    """One task: its labels and images, read when they are asked for."""
+    """One task. Images and annotations are read on demand."""
 
     def __init__(self, api: CvatApi, number: int, patience: Patience, folder: Path) -> None:
-        """`folder`: where images are kept for a while.
+        """Read the task and its labels. `folder`: temporary place for images.
 
-        Raises CvatRefusedError: there is no such task, it has no images, or it may not be seen.
+        Raises CvatRefusedError: the task does not exist, has no images, or may not be read.
         """
         self.number, self._api, self._patience, self._folder = number, api, patience, folder
         self.title = f"task {number}"
@@ -133,7 +133,7 @@ class CvatTask:
             raise CvatRefusedError(f"{self.title} has no images: only tasks with images can be annotated")
         self._chunk_size = task.data_chunk_size or task.size
         self._last_chunk = (task.size - 1) // self._chunk_size
-        # Of a video there are no chunks of images: each frame is asked for.
+        # Videos have no chunks of images, so their frames are requested one by one.
         self._still = task.data_original_chunk_type == "imageset"
         meta = self._get(f"{self._path}/data/meta", _DataMeta)
         names = [frame.name for frame in meta.frames] or [""]
@@ -150,7 +150,7 @@ class CvatTask:
         return len(self._frames)
 
     def frames(self) -> Iterator[tuple[Frame, "Image.Image | UnreadableFrame"]]:
-        """All images that were not deleted, in order, some loaded ahead; what of them cannot be opened, as an error."""
+        """Yield the images that were not deleted, in order. An image that cannot be opened is yielded as an error."""
         waiting = iter(self._frames)
         with ThreadPoolExecutor(1, "load-images") as loader, ThreadPoolExecutor(1, "decode-images") as decoder:
             files: deque[tuple[Frame, Future[bytes]]] = deque()
@@ -174,7 +174,7 @@ class CvatTask:
                     frame, decoded = current
                     fault = decoded.exception()
                     image = fault if isinstance(fault, UnreadableFrame) else decoded.result()
-                    # Two images are decoded at a time: one that the model looks at, and the next.
+                    # At most two decoded images are in memory: the current one and the next.
                     current = decode_next()
                     yield frame, image
                     if frame.index // self._chunk_size > done_chunk:
@@ -190,11 +190,11 @@ class CvatTask:
         return self._get(f"{self._path}/annotations/", Annotations)
 
     def add(self, shapes: Iterable[Mapping[str, Any]]) -> None:
-        """Add shapes once: raises without another try, for it is not known whether they have arrived."""
+        """Add shapes. Does not retry, because after an error it is unknown whether CVAT has added them."""
         self._change("create", list(shapes))
 
     def remove(self, shapes: Iterable[Shape]) -> None:
-        """Remove these and no others."""
+        """Remove exactly these shapes."""
         bare = [
             {"id": each.id, "type": each.type, "frame": each.frame, "label_id": each.label_id, "points": each.points}
             for each in shapes
@@ -203,7 +203,7 @@ class CvatTask:
             self._ask(lambda part=part: self._change("delete", part))  # type: ignore[misc]
 
     def replace(self, shapes: Iterable[Mapping[str, Any]]) -> None:
-        """Put these in the place of all annotations of the task: shapes, tracks and tags."""
+        """Replace all annotations of the task (shapes, tracks and tags) with these shapes."""
         body = {"shapes": list(shapes), "tags": [], "tracks": []}
         self._ask(lambda: self._api.send("PUT", f"{self._path}/annotations/", body))
 
@@ -224,7 +224,7 @@ class CvatTask:
 
     def _load(self, frame: Frame) -> bytes:
         def forget(_: RetryCallState) -> None:
-            # A gateway's page instead of a chunk must not stay on the disk.
+            # The file may be an error page of a gateway instead of a chunk.
             number = frame.index // self._chunk_size
             self._forget_chunks(number, number + 1)
 
@@ -248,7 +248,7 @@ class CvatTask:
             raise UnreadableFrame(f"{self.title}, {frame.name!r}: {error}") from error
 
     def read_file(self, index: int) -> bytes:
-        """The image file of a frame, as it was uploaded."""
+        """Return the image file of a frame as it was uploaded."""
         if not self._still:
             return self._frame_of_video(index)
         number, place = divmod(index, self._chunk_size)
@@ -260,7 +260,7 @@ class CvatTask:
             if entry.file_size > MOST_IMAGE_BYTES:
                 raise UnreadableFrame(f"{self.title}, frame {index}: its file has {entry.file_size >> 20} MiB")
             with archive.open(entry) as opened:
-                # The size is not believed: one byte more shows that it lies.
+                # The declared size is not trusted: reading one more byte shows whether it is wrong.
                 return opened.read(entry.file_size + 1)
 
     def _frame_of_video(self, index: int) -> bytes:
@@ -278,13 +278,13 @@ class CvatTask:
         return self._folder / f"task-{self.number}-chunk-{number}.zip"
 
     def _forget_chunks(self, first: int, end: int) -> None:
-        """Images that were looked at need no room on the disk."""
+        """Delete the chunk files `first` to `end` - 1."""
         for number in range(first, end):
             self._chunk(number).unlink(missing_ok=True)
 
 
 def as_rectangle(shape: Shape) -> Rectangle | None:
-    """An existing rectangle, whoever drew it; None for all other shapes."""
+    """Convert an existing rectangle. None for all other shapes."""
     if shape.type != "rectangle" or len(shape.points) != 4:
         return None
     x1, y1, x2, y2 = shape.points
@@ -292,7 +292,7 @@ def as_rectangle(shape: Shape) -> Rectangle | None:
 
 
 def new_shape(rectangle: Rectangle, attributes: Mapping[int, str]) -> dict[str, Any]:
-    """What is sent to CVAT for a box that a model found."""
+    """The JSON that CVAT expects for a predicted box."""
     return {
         "type": "rectangle",
         "frame": rectangle.frame,
@@ -305,13 +305,13 @@ def new_shape(rectangle: Rectangle, attributes: Mapping[int, str]) -> dict[str, 
 
 
 def batches(shapes: list[T]) -> Iterator[list[T]]:
-    """Parts that CVAT takes in one request."""
+    """Split shapes into batches for one request each."""
     for start in range(0, len(shapes), SHAPES_A_CALL):
         yield shapes[start : start + SHAPES_A_CALL]
 
 
 def doubled(shapes: Iterable[Shape]) -> list[Shape]:
-    """Automatic shapes that another one before them repeats exactly."""
+    """Automatic shapes that exactly repeat a shape with a lower id."""
     seen, found = set[tuple[object, ...]](), []
     for each in sorted(shapes, key=lambda one: one.id):
         what = (each.frame, each.label_id, each.type, *each.points)

@@ -1,10 +1,10 @@
-"""The step `export`: tasks or a project of CVAT become zips in the store, each verified, each only once.
+"""The step `export`: export CVAT tasks or a project to zips in the store. Each zip is verified.
 
-    <store>/<exports.prefix>/<kind>-<id>/<run>/dataset.zip     what CVAT exported, unchanged
+        <store>/<exports.prefix>/<kind>-<id>/<run>/dataset.zip     CVAT's export, unchanged
                                                dataset.json    written last: format, request, size and ETag
 
-The second is the mark that the first is whole. A step that is started again believes the mark, takes over a zip
-that came without one, and otherwise joins the export that CVAT is still at.
+`dataset.json` marks `dataset.zip` as complete. A retried step skips a marked zip, verifies and marks an unmarked
+one, and otherwise waits for the export that is still running in CVAT.
 """
 
 import contextlib
@@ -33,33 +33,33 @@ from run_config.json_text import read_json
 
 ZIP_NAME, MARK_NAME = "dataset.zip", "dataset.json"
 MOST_ATTEMPTS = 5
-"""Exports that finish and leave nothing whole, before the step gives up."""
+"""The step fails after so many finished exports without a valid zip."""
 _RUN = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """One object to come: of one task, or of one project."""
+    """One zip to export: of one task or one project."""
 
     kind: Kind
     number: int
     format: str
     prefix: str
-    """Below the store, of this run alone."""
+    """Key prefix below the store, used by this run only."""
 
     @property
     def name(self) -> str:
-        """`task 8`."""
+        """The name in messages, such as `task 8`."""
         return f"{self.kind} {self.number}"
 
     @property
     def key(self) -> str:
-        """Of the zip, below the store."""
+        """Key of the zip below the store."""
         return f"{self.prefix}/{ZIP_NAME}"
 
 
 def planned(subject: Subject, run: str, format_name: str, prefix: str) -> list[Export]:
-    """What is exported for a subject. BridgeError: the run's name is none."""
+    """The exports for a subject. BridgeError: `run` is not a workflow name."""
     if not _RUN.fullmatch(run) or ".." in run:
         raise BridgeError(f"--run must be a workflow's name, small letters, digits and dashes, not {run[:80]!r}")
     return [
@@ -69,12 +69,12 @@ def planned(subject: Subject, run: str, format_name: str, prefix: str) -> list[E
 
 
 def url_of(store: ObjectStore, key: str) -> str:
-    """The URL of an object, as the next step takes it."""
+    """The URL of an object, in the form that the next step expects."""
     return f"{store.url}/{quote(key) if store.url.startswith('file://') else key}"
 
 
 class ExportStep:
-    """Brings exports into the store, one after the other: CVAT does one at a time for an account anyway."""
+    """Exports to the store, one after the other: CVAT runs one export per account at a time."""
 
     def __init__(
         self, settings: BridgeSettings, api: CvatApi, store: ObjectStore, progress: ExportProgress, pace: Pace
@@ -86,7 +86,7 @@ class ExportStep:
         self._storage_checked = False
 
     def bring(self, exports: Sequence[Export], user: str) -> None:
-        """All of them; what is in the store already is left as it is."""
+        """Export everything that is not yet in the store."""
         for export in exports:
             if not self._is_marked(export):
                 rq_id = self._bring_one(export)
@@ -94,7 +94,7 @@ class ExportStep:
             self._progress.one_is_done()
 
     def _is_marked(self, export: Export) -> bool:
-        """Whether the mark is there and says what is there; a zip that it does not speak of is removed with it."""
+        """Whether a mark exists and matches the zip. If it does not match, both are deleted."""
         mark_key = f"{export.prefix}/{MARK_NAME}"
         try:
             text = self._store.get_bytes(mark_key)
@@ -130,9 +130,9 @@ class ExportStep:
         self._progress.say(f"{export.name}: exported, {_megabytes(info.size_bytes)}")
 
     def _bring_one(self, export: Export) -> str:
-        """Until a whole zip is at the key; the id of the request that brought it ("": an earlier attempt of ours).
+        """Export until a valid zip is at the key. Returns the id of CVAT's request ("": from an earlier attempt).
 
-        An export that CVAT finished for somebody else (409 when we asked) is waited for, and then ours is asked for.
+        If the same export is already running for another user (409), wait for it and then request the export again.
         """
         problem = self._problem(export)
         if not problem:
@@ -144,11 +144,11 @@ class ExportStep:
             started = self._start(export)
             request = self._wait(export, started.rq_id, until, ours=started.is_ours)
             problem = self._fetch(export, request) if self._storage is None and started.is_ours else ""
-            # Also after somebody else's: it may have been this step's own, asked for before it was killed.
+            # Checked also if the request was not ours: an earlier attempt of this step may have started it.
             problem = problem or self._problem(export)
             if not problem:
                 return started.rq_id
-            # Only now: the request may already be another run's, which took the same id when ours had ended.
+            # Checked after the zip: another run may have reused the request id after our request ended.
             if request is not None and request.status == "failed" and started.is_ours:
                 raise CvatRefusedError(
                     f"CVAT could not export {export.name} as {export.format!r}: "
@@ -170,7 +170,7 @@ class ExportStep:
         )
 
     def _start(self, export: Export) -> Started:
-        """Ask CVAT for it: at our key in its cloud storage, or kept for download."""
+        """Request the export from CVAT: to our key in its cloud storage, or for download."""
         self._check_storage()
         self._progress.say(f"{export.name}: asking CVAT for {export.format!r} with images")
         if self._storage is None:
@@ -181,7 +181,7 @@ class ExportStep:
         )
 
     def _check_storage(self) -> None:
-        """CVAT must write to the bucket that we read: otherwise every export ends and none is there."""
+        """Check that CVAT's cloud storage is the store's bucket. Otherwise exports would finish elsewhere."""
         if self._storage is None or self._storage_checked:
             return
         found = self._patience.ask(lambda: self._api.get(f"cloudstorages/{self._storage}"))
@@ -199,12 +199,12 @@ class ExportStep:
         return f"{prefix}/{key}" if prefix else key
 
     def _bucket_and_prefix(self) -> tuple[str, str]:
-        # Not urlsplit: a key may hold what separates the parts of other URLs.
+        # Not urlsplit: a key may contain `?` or `#`.
         bucket, _, prefix = self._store.url.removeprefix("s3://").partition("/")
         return bucket, prefix
 
     def _rest(self, export: Export, pause_s: float, until: float) -> None:
-        """Wait a little, but not for ever: a worker of CVAT's that died leaves its export started."""
+        """Sleep, but not beyond `until`: if CVAT's worker died, its export stays in the state started."""
         if time.monotonic() + pause_s > until:
             raise BridgeError(
                 f"CVAT has not finished the export of {export.name} within {self._longest_s / 3600:.3g} h: look at "
@@ -213,7 +213,7 @@ class ExportStep:
         time.sleep(pause_s)
 
     def _wait(self, export: Export, rq_id: str, until: float, *, ours: bool) -> Request | None:
-        """Until the request has ended; None: CVAT forgot it, which it does some time after the end."""
+        """Wait until the request has ended. None: CVAT has deleted it, as it does some time after the end."""
         for pause in self._pace.pauses():
             request = self._patience.ask(lambda: self._api.request(rq_id))
             if request is None or request.has_ended:
@@ -226,7 +226,7 @@ class ExportStep:
         raise AssertionError("pauses have no end")
 
     def _fetch(self, export: Export, request: Request | None) -> str:
-        """Move the finished export from CVAT into the store, over a file; what went wrong, or nothing."""
+        """Download the finished export and upload it to the store. Returns what went wrong, or an empty text."""
         if request is None or request.status != "finished" or not request.result_url:
             return "it keeps no file for download"
         name, result_url = export.name, request.result_url
@@ -247,7 +247,7 @@ class ExportStep:
         return ""
 
     def _problem(self, export: Export) -> str:
-        """What is wrong with the object at the key; empty: it is a whole zip."""
+        """What is wrong with the object at the key. Empty: it is a valid zip."""
         try:
             problem = problem_of_zip(self._store, self._store.head(export.key))
         except NoSuchKey:
@@ -257,7 +257,7 @@ class ExportStep:
 
 @contextlib.contextmanager
 def _disk_faults(name: str) -> Iterator[None]:
-    """A full disk is said, not traced."""
+    """Turn disk errors into a BridgeError that says what to do."""
     try:
         yield
     except OSError as error:

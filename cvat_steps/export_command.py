@@ -1,4 +1,4 @@
-"""`cvat-bridge export`: what the step is told, checked, then done. Everything here ends in one sentence or in 0."""
+"""`cvat-bridge export`: check the options and run the step. Every failure is an error with one sentence."""
 
 import os
 import signal
@@ -29,20 +29,20 @@ PACE = Pace()
 
 
 class StoppedError(BridgeError):
-    """The pod is going away."""
+    """The step was stopped by SIGTERM."""
 
     exit_code = TERMINATED
 
 
 class _StopNow(BaseException):
-    """Not an Exception, so that nothing on its way takes it for a fault."""
+    """A BaseException, so that no `except Exception` handles it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What the command line says. `into`: where one export is unpacked; empty: it stays a zip.
+    """Options of `cvat-bridge export`. `into`: the key to unpack the export to. Empty: it stays a zip.
 
-    parameters: name → text, of the workflow.
+    parameters: the workflow's parameters, name → text.
     """
 
     store: str
@@ -55,7 +55,7 @@ class Order:
 
 
 def export(order: Order, environment: Mapping[str, str] = os.environ, pace: Pace = PACE) -> list[str]:
-    """Bring the subject's exports into the store; the URLs for the next step, also left in $OUT/outputs/dataset."""
+    """Export the subject to the store. Returns the URLs for the next step, and writes them to $OUT/outputs/dataset."""
     settings = load_settings(environment)
     subject = Subject.parse(order.subject)
     key = signing_key(environment.get("CVAT_BRIDGE_SIGNING_KEY"))
@@ -74,7 +74,7 @@ def export(order: Order, environment: Mapping[str, str] = os.environ, pace: Pace
 
 
 def _permitted_place(order: Order, subject: Subject, settings: BridgeSettings) -> str:
-    """The key to unpack to, where a run may write: below the exports, which are the bridge's own, or as allowed."""
+    """The key to unpack to. It must be below the exports prefix, or where the installation permits writing."""
     into = key_below_store(order.into) if order.into else ""
     own = settings.exports.prefix.strip("/")
     written = {"--into": into} if into and not into.startswith(f"{own}/") else {}
@@ -85,7 +85,7 @@ def _permitted_place(order: Order, subject: Subject, settings: BridgeSettings) -
 
 
 def _hand_on(urls: list[str], environment: Mapping[str, str]) -> None:
-    """The output parameter of the step."""
+    """Write the step's output parameter."""
     out = environment.get("OUT")
     if not out:
         return
@@ -97,7 +97,7 @@ def _hand_on(urls: list[str], environment: Mapping[str, str]) -> None:
 
 @contextmanager
 def _broken_off_by_sigterm() -> Iterator[None]:
-    """SIGTERM ends the step as Ctrl-C does: scratch files go, and what is in the store stays for the next attempt."""
+    """On SIGTERM, delete temporary files and raise StoppedError. Objects in the store stay for the next attempt."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""How far the step is: lines in the log, and Argo's progress file."""
+"""The step's progress: lines in the log, and Argo's progress file."""
 
 import sys
 import time
@@ -9,7 +9,7 @@ EVERY_S = 30.0
 
 
 class ExportProgress:
-    """One for the step. A line that says the same again comes at most every EVERY_S seconds."""
+    """Progress of the whole step. A repeated line is printed at most every EVERY_S seconds."""
 
     def __init__(self, exports: int) -> None:
         self._exports = max(1, exports)
@@ -19,19 +19,19 @@ class ExportProgress:
         self._tell_argo(0.0)
 
     def say(self, line: str) -> None:
-        """A line that matters."""
+        """Print a line at once."""
         self._last, self._said_at = line, time.monotonic()
         print(line, file=sys.stderr, flush=True)
 
     def still(self, what: str, line: str, part: float = 0.0) -> None:
-        """`what` goes on; `line` is printed when it is new, or from time to time."""
+        """Report that `what` continues. `line` is printed if `what` is new, or every EVERY_S seconds."""
         if what != self._last or time.monotonic() - self._said_at >= EVERY_S:
             self.say(line)
             self._last = what
         self._tell_argo(part)
 
     def one_is_done(self) -> None:
-        """The next export begins."""
+        """Count one finished export."""
         self._done += 1
         self._tell_argo(0.0)
 

@@ -1,7 +1,7 @@
-"""Unpack a verified export below a key of the store, for templates that want a folder and no zip.
+"""Unpack a verified export below a key of the store, for templates that expect a folder.
 
-The names and sizes inside were written by others: nothing of them is believed. Some hundred megabytes at a time
-lie on the disk beside the zip. The mark `unpacked.json` beside the zip is written last.
+The names and sizes in the zip are not trusted. At most a few hundred megabytes are on the disk beside the zip at a
+time. The mark `unpacked.json` beside the zip is written last.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from run_config.json_text import read_json
 MARK_NAME = "unpacked.json"
 MOST_ENTRIES = 2_000_000
 MOST_RATIO = 100
-"""Pictures pack a few times at most; small archives may do as they like."""
+"""Limit of unpacked over packed size. Images compress much less. Small archives are not checked."""
 RATIO_MATTERS_FROM_BYTES = 1 << 30
 BATCH_BYTES = 256 << 20
 BATCH_FILES = 2000
@@ -35,9 +35,10 @@ _FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, Runtim
 
 
 def unpack(store: ObjectStore, export: Export, into: str, progress: ExportProgress) -> int:
-    """Copy every file of the zip below `into`; how many there are. BridgeError: what is in it is not taken.
+    """Copy every file of the zip below `into`. Returns the number of files. BridgeError: the zip is not acceptable.
 
-    The same zip to the same place is done once; after a kill it is begun again, to the same keys.
+    A zip that was already unpacked to the same place is skipped. After a crash, unpacking starts over with the same
+    keys.
     """
     info = store.head(export.key)
     mark = {"version": 1, "into": into, "etag": info.etag, "size_bytes": info.size_bytes}
@@ -64,7 +65,7 @@ def unpack(store: ObjectStore, export: Export, into: str, progress: ExportProgre
 
 
 def checked_entries(archive: zipfile.ZipFile, archive_bytes: int, name: str) -> list[zipfile.ZipInfo]:
-    """The files of an archive, when each has a name of its own that stays below its root, and none is too much."""
+    """The files of an archive. BridgeError: a name is unsafe or repeated, or the archive is too large."""
     infos = archive.infolist()
     if len(infos) > MOST_ENTRIES:
         raise BridgeError(f"the export of {name} has {len(infos):,} entries, more than {MOST_ENTRIES:,}: split it")

@@ -1,4 +1,4 @@
-"""Whether an object is a whole zip: its end and its directory are read in place, a few ranges whatever its size."""
+"""Check that an object is a complete zip. Only its end and its directory are read, with a few range requests."""
 
 import io
 import zipfile
@@ -10,7 +10,7 @@ BUFFER_BYTES = 1 << 18
 
 
 class ObjectFile(io.RawIOBase):
-    """An object as a file to read and seek in."""
+    """An object of the store as a seekable, read-only file."""
 
     def __init__(self, store: ObjectStore, info: ObjectInfo) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class ObjectFile(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place."""
+        """Set the position."""
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._info.size_bytes}[whence]
         if start + offset < 0:
             raise OSError("a place before the start of the object")
@@ -33,7 +33,7 @@ class ObjectFile(io.RawIOBase):
         return self._at
 
     def tell(self) -> int:
-        """Where it is."""
+        """The position in bytes."""
         return self._at
 
     def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]
@@ -45,14 +45,14 @@ class ObjectFile(io.RawIOBase):
 
 
 def problem_of_zip(store: ObjectStore, info: ObjectInfo) -> str:
-    """What is wrong with the zip, in a few words; empty: end and directory are there and fit the first and last."""
+    """What is wrong with the zip. Empty: its directory is complete and matches the first and last entry."""
     with io.BufferedReader(ObjectFile(store, info), BUFFER_BYTES) as file:
         try:
             with zipfile.ZipFile(file) as archive:
                 entries = archive.infolist()
                 by_place = sorted(entries, key=lambda entry: entry.header_offset)
                 for entry in by_place[:1] + by_place[-1:]:
-                    # The header before the content names the entry again: a part that is missing shows here.
+                    # `open` compares the header before the content with the directory, and finds missing parts.
                     archive.open(entry).close()
                 return "" if entries else "it has no files"
         except (

@@ -1,6 +1,6 @@
-"""Which of the shapes that a model found are new, which of a task's may go, and what stands in their attributes.
+"""Select the predicted boxes that are new to a task, and fill in their attributes.
 
-Values in, values out: nothing here talks to CVAT.
+Pure functions: nothing here calls CVAT.
 """
 
 from collections import defaultdict
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 SAME_IOU = 0.9
-"""From here on two boxes of one label are the same object."""
+"""Two boxes of one label with at least this IoU are the same object."""
 
 
 class Existing(StrEnum):
-    """What becomes of the shapes that a task has already."""
+    """What to do with the existing shapes of a task."""
 
     KEEP = "keep"
     REPLACE_AUTOMATIC = "replace-automatic"
@@ -25,7 +25,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Rectangle:
-    """On a frame: xyxy in pixels. `label_id` is the task's."""
+    """A box on a frame, xyxy in pixels. `label_id`: the task's label."""
 
     frame: int
     label_id: int
@@ -34,7 +34,7 @@ class Rectangle:
 
 
 def not_there_yet(found: Iterable[Rectangle], there: Iterable[Rectangle]) -> list[Rectangle]:
-    """Those that have no box of their label in their place: a second run adds nothing to the first."""
+    """The boxes of `found` without an equal box (SAME_IOU) of the same label. So a second run adds nothing."""
     places: defaultdict[tuple[int, int], list[Box]] = defaultdict(list)
     for each in there:
         places[each.frame, each.label_id].append(each.box)
@@ -42,7 +42,7 @@ def not_there_yet(found: Iterable[Rectangle], there: Iterable[Rectangle]) -> lis
 
 
 def iou(one: Box, other: Box) -> float:
-    """Area of both over area of either; equal boxes without any area count as one."""
+    """Intersection over union. 1 for equal boxes, also without area."""
     if one == other:
         return 1.0
     width = min(one[2], other[2]) - max(one[0], other[0])
@@ -59,10 +59,10 @@ def _area(box: Box) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """An attribute of a label, with CVAT's rule for what it can be.
+    """An attribute of a label, with CVAT's rule for its values.
 
-    input_type: checkbox, number, radio, select or text. values: what can be chosen; of a number its lowest and
-    highest value and the step between, all of them whole.
+    input_type: checkbox, number, radio, select or text. values: the choices; for a number its minimum, maximum and
+    step as integers.
     """
 
     id: int
@@ -71,7 +71,7 @@ class Attribute:
     values: tuple[str, ...] = ()
 
     def takes(self, value: str) -> bool:
-        """Whether CVAT would accept the value."""
+        """Whether CVAT accepts the value."""
         match self.input_type:
             case "text":
                 return True
@@ -93,10 +93,10 @@ class Attribute:
 
 
 def attribute_values(attributes: Iterable[Attribute], model: str, score: float) -> dict[int, str]:
-    """Attribute id → value, for those named `model` or `score` that take one of the forms it can be written in."""
+    """Attribute id → value, for attributes named `model` or `score` that accept one of the forms below."""
     forms: Mapping[str, tuple[str, ...]] = {
         "model": (model,),
-        # CVAT's numbers are whole ones: then it is a percentage.
+        # CVAT's numbers are integers, so a number attribute gets a percentage.
         "score": (f"{score:.2f}", str(round(100 * score))),
     }
     values = {}
