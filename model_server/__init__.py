@@ -1,1 +1,1 @@
-"""Trained models as CVAT's automatic annotation: CVAT takes this server for its Nuclio dashboard."""
+"""Trained models for automatic annotation in CVAT. To CVAT, this server looks like a Nuclio dashboard."""

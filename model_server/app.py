@@ -1,7 +1,7 @@
-"""The model server: the three calls that CVAT makes to a Nuclio dashboard, answered with trained models.
+"""The model server: answers the three calls that CVAT makes to a Nuclio dashboard with trained models.
 
-CVAT sends no proof of who it is: this port is for CVAT alone, which a network policy sees to. Of these three
-calls, those for functions that are not ours go to the Nuclio that the settings name. Any other call is unknown.
+CVAT sends no credentials, so a network policy restricts this port to CVAT. Calls for other functions are forwarded to
+the Nuclio dashboard in the settings. Any other request gets 404.
 """
 
 import asyncio
@@ -27,9 +27,9 @@ from model_server.nuclio import BodyTooLarge, BodyTooSlow, Nuclio, NuclioAway, a
 MOST_IMAGE_BYTES = 64 << 20
 MOST_BODY_BYTES = MOST_IMAGE_BYTES * 4 // 3 + 4096
 MOST_CALLS = 16
-"""Calls that are read or wait for the device; those beyond are sent away."""
+"""Limit of calls at the same time. Further calls get 503."""
 MOST_BYTES = 256 << 20
-"""Of the bodies of all of them."""
+"""Size limit of the bodies of all these calls together."""
 BODY_TIMEOUT_S = 60.0
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class Refusal(Exception):
-    """An answer that is a sentence."""
+    """An error response: a status and a sentence."""
 
     def __init__(self, status: int, sentence: str, outcome: str = "refused") -> None:
         super().__init__(sentence)
@@ -46,7 +46,7 @@ class Refusal(Exception):
 
 
 class Call(msgspec.Struct):
-    """What CVAT sends; what else it may send in newer versions does not matter here."""
+    """The body of CVAT's call. Further keys, as newer versions may send, are ignored."""
 
     image: bytes
     threshold: float | None = None
@@ -54,13 +54,13 @@ class Call(msgspec.Struct):
 
 @dataclass
 class ModelServer:
-    """All parts of the server."""
+    """The parts of the server, and its state."""
 
     listing: FunctionList
     engine: Engine
     nuclio: Nuclio
     threshold: float | None
-    """Of the installation; None: each model's own."""
+    """The installation's threshold. None: each model's own."""
     port: int
     numbers: Numbers = field(default_factory=Numbers)
     calls: int = 0
@@ -68,7 +68,7 @@ class ModelServer:
 
     @contextlib.contextmanager
     def room_for(self, size: int) -> Iterator[None]:
-        """Room for one more call. Refusal 503: there is none."""
+        """Count a call and its bytes while it runs. Refusal 503: too many calls or bytes."""
         if self.calls >= MOST_CALLS or self.bytes_held + size > MOST_BYTES:
             raise Refusal(
                 503, f"{self.calls} images are being annotated here already: try again in a few seconds", "full"
@@ -82,7 +82,7 @@ class ModelServer:
             self.numbers.waiting.set(self.calls)
 
     async def annotate(self, function: Function, request: Request) -> list[dict[str, Any]]:
-        """The answer to one call. Refusal: it cannot be given."""
+        """Run the model on the image of a call. Refusal: it failed."""
         with self.room_for(stated_size(request)):
             try:
                 async with asyncio.timeout(BODY_TIMEOUT_S):
@@ -115,13 +115,13 @@ class ModelServer:
         return [shape(each) for each in found]
 
     async def find(self, name: str) -> Function | None:
-        """Our function of that name. The other Nuclio's are known by theirs, and cause no look at the store."""
+        """Our function with this name. Known names of the other Nuclio do not cause a refresh."""
         if name in self.nuclio.known:
             return self.listing.functions.get(name)
         return await self.listing.find(name)
 
     def state(self) -> dict[str, Any]:
-        """What /readyz says."""
+        """The content of /readyz."""
         age = self.listing.age_s()
         return {
             "ready": age is not None,
@@ -133,7 +133,7 @@ class ModelServer:
         }
 
     def count(self) -> bytes:
-        """What /metrics says."""
+        """The content of /metrics."""
         age = self.listing.age_s()
         self.numbers.list_age.set(-1 if age is None else age)
         self.numbers.listed.set(len(self.listing.functions))
@@ -145,7 +145,7 @@ class ModelServer:
 
 
 def make_app(server: ModelServer) -> FastAPI:
-    """The application; its list is kept fresh while it runs."""
+    """Create the application. It refreshes the list while it runs."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -168,7 +168,7 @@ def make_app(server: ModelServer) -> FastAPI:
 def _add_health(app: FastAPI, server: ModelServer) -> None:
     @app.get("/healthz")
     async def healthz() -> JSONResponse:
-        # A broken device is whole again in a new process.
+        # A broken device needs a new process, so Kubernetes must restart the pod.
         return JSONResponse({"status": server.engine.broken or "ok"}, 503 if server.engine.broken else 200)
 
     @app.get("/readyz")
@@ -185,7 +185,7 @@ def _add_nuclio_calls(app: FastAPI, server: ModelServer) -> None:
     @app.get("/api/functions")
     async def list_functions(request: Request) -> dict[str, Any]:
         others = await server.nuclio.functions(request.headers)
-        # A copy: another look may end while this one is written.
+        # A copy: a refresh may replace the list meanwhile.
         ours = {name: each.to_nuclio(server.port) for name, each in dict(server.listing.functions).items()}
         return {**others, **ours}
 
@@ -194,7 +194,7 @@ def _add_nuclio_calls(app: FastAPI, server: ModelServer) -> None:
         function = await server.find(name)
         if function is None:
             if name in (".", ".."):
-                raise _no_function(name)  # as a part of a path it would be another call
+                raise _no_function(name)  # in a path these would change the call
             return await _hand_on(server, request, name)
         return JSONResponse(function.to_nuclio(server.port))
 
@@ -215,7 +215,7 @@ def _add_nuclio_calls(app: FastAPI, server: ModelServer) -> None:
 
     @app.api_route("/{path:path}", methods=METHODS)
     async def anything_else() -> Response:
-        # A dashboard can also deploy and delete: that is nobody's to do through this port.
+        # A real dashboard can also deploy and delete functions. This port does not allow that.
         raise Refusal(404, "there is no such call here: functions are listed, looked up and invoked, and nothing else")
 
 
@@ -224,7 +224,7 @@ def _no_function(name: str) -> Refusal:
 
 
 async def _hand_on(server: ModelServer, request: Request, function: str) -> Response:
-    """The answer of the Nuclio that the settings name."""
+    """Forward a call to the Nuclio dashboard in the settings."""
     if not server.nuclio.address:
         raise _no_function(function)
     try:
@@ -257,7 +257,7 @@ async def _hand_on(server: ModelServer, request: Request, function: str) -> Resp
 
 
 def stated_size(request: Request) -> int:
-    """Of the body, from its header. Refusal: none, or too large."""
+    """The size of the body from Content-Length. Refusal: it is missing or too large."""
     stated = request.headers.get("content-length", "")
     if not stated.isdecimal() or len(stated) > 18:
         raise Refusal(411, "the call does not say how long it is (Content-Length)")
@@ -267,7 +267,7 @@ def stated_size(request: Request) -> int:
 
 
 async def read_body(request: Request) -> bytes:
-    """All of it; the server holds it to the stated size. Refusal: it broke off."""
+    """Read the whole body. uvicorn enforces the stated size. Refusal: the client disconnected."""
     try:
         return await request.body()
     except ClientDisconnect:
@@ -275,7 +275,7 @@ async def read_body(request: Request) -> bytes:
 
 
 def read_call(body: bytes, threshold: float | None) -> tuple[bytes, float | None]:
-    """The image file and the threshold of a call, or the given one. Refusal: it is of another form."""
+    """Parse a call into image file and threshold. `threshold`: the default. Refusal: the body is invalid."""
     try:
         call = msgspec.json.decode(body, type=Call)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -290,7 +290,7 @@ def read_call(body: bytes, threshold: float | None) -> tuple[bytes, float | None
 
 
 def shape(found: Found) -> dict[str, Any]:
-    """A detection as Nuclio's detectors answer it: two corners in pixels, the score as text."""
+    """A detection in the form of Nuclio's detectors: two corners in pixels, the score as text."""
     left, top, width, height = found.bbox
     points = [round(each, 2) for each in (left, top, left + width, top + height)]
     return {"confidence": f"{found.score:.4f}", "label": found.label, "points": points, "type": "rectangle"}
@@ -300,7 +300,7 @@ def _sentence(_: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
     headers = {"Retry-After": "5"} if error.status == 503 else {}
     if error.status in (408, 411, 413):
-        headers["Connection"] = "close"  # what is left of the body is not read
+        headers["Connection"] = "close"  # the rest of the body is not read
     return JSONResponse({"error": error.sentence}, error.status, headers)
 
 

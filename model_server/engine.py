@@ -1,7 +1,7 @@
-"""Runs models: files are read, images decoded and networks run in threads of their own.
+"""Run models: separate threads read files, decode images and run networks.
 
-One thread runs all networks of a device, for they share it. A few models stay in memory, those used last.
-Everything but the threads' work happens in one event loop, so there are no locks.
+One thread runs all networks of the device. The models used last stay in memory. Everything outside the threads runs
+in one event loop, so there are no locks.
 """
 
 import asyncio
@@ -20,29 +20,29 @@ from run_config.errors import ConfigError
 from run_config.exit_codes import PASSING_FAULT
 
 DECODERS = 2
-"""Images unpacked at a time: each may be half a gigabyte."""
+"""Images decoded at the same time. Each may take half a gigabyte."""
 
 log = logging.getLogger(__name__)
 Key = tuple[str, str]
 
 
 class ModelFaulty(BridgeError):
-    """A model's files cannot be used; another try is of no use until they change."""
+    """A model's files are invalid. A retry does not help until they change."""
 
 
 class ModelNotNow(BridgeError):
-    """The store or the device has no room or no answer at the moment."""
+    """The store is unreachable, or memory is short. A retry may succeed."""
 
     exit_code = PASSING_FAULT
 
 
 class ImageRefused(BridgeError):
-    """What was sent is not an image that can be used."""
+    """The image of a call cannot be decoded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds, of which most of the waiting is for others."""
+    """Duration of each part of a call in seconds, including the wait for other calls."""
 
     load: float
     decode: float
@@ -50,14 +50,14 @@ class Timing:
 
 
 class Engine:
-    """The models of one device."""
+    """Loads and runs models on one device."""
 
     def __init__(
         self, device: Device, most_loaded: int, *, load: Callable[[str, Device], Predictor] = Predictor
     ) -> None:
         self.device = device
         self.broken = ""
-        """Why nothing can be computed any more in this process; empty: it can."""
+        """Why this process can no longer use the device. Empty: it can."""
         self._most, self._load = most_loaded, load
         self._models: OrderedDict[Key, asyncio.Task[Predictor]] = OrderedDict()
         self._loading = ThreadPoolExecutor(1, "load-model")
@@ -65,16 +65,16 @@ class Engine:
         self._detecting = ThreadPoolExecutor(1, "detect")
 
     def close(self) -> None:
-        """Let the threads end."""
+        """Stop the threads."""
         for pool in (self._loading, self._decoding, self._detecting):
             pool.shutdown(wait=False, cancel_futures=True)
 
     def loaded(self) -> int:
-        """Models in memory, or on their way."""
+        """Number of models in memory or being loaded."""
         return len(self._models)
 
     async def detect(self, model: TrainedModel, image: bytes, threshold: float | None) -> tuple[list[Found], Timing]:
-        """What the model sees in an image file. threshold: None is the model's own.
+        """Detect boxes in an image file. threshold: None means the model's own.
 
         Raises ModelFaulty, ModelNotNow, ImageRefused.
         """
@@ -92,7 +92,7 @@ class Engine:
         try:
             found = await loop.run_in_executor(self._detecting, predictor.detect, ready, threshold)
         except NoMemory as error:
-            self._models.clear()  # those of others, too; they are read again when they are asked for
+            self._models.clear()  # all models, to free memory; they are loaded again on demand
             raise ModelNotNow(
                 f"{error}. Try again later, or let whoever runs this installation set models.loaded lower"
             ) from error
@@ -109,7 +109,7 @@ class Engine:
         key = (model.url, model.version)
         if key not in self._models:
             for other in [each for each in self._models if each[0] == model.url]:
-                del self._models[other]  # its files were replaced
+                del self._models[other]  # an older version: its files were replaced
             while len(self._models) >= self._most:
                 self._models.popitem(last=False)
             self._models[key] = asyncio.create_task(self._read(model))
@@ -117,7 +117,7 @@ class Engine:
         self._models.move_to_end(key)
         task = self._models[key]
         try:
-            # One that gives up must not take the model away from the others who wait for it.
+            # A cancelled call must not cancel loading for the other calls that wait for it.
             return await asyncio.shield(task)
         except BridgeError:
             if self._models.get(key) is task:
@@ -140,6 +140,6 @@ class Engine:
 
 
 def _seen(task: asyncio.Task[Predictor]) -> None:
-    """A model that failed to load after everybody who waited has gone is no fault of the event loop."""
+    """Retrieve the error, so that asyncio does not log it if no call waits any more."""
     if not task.cancelled():
         task.exception()

@@ -3,8 +3,8 @@
     cvat-cli task auto-annotate 8 --function-file model_server/function.py \
         -p model=str:s3://bucket/workflow-data/output/RUN/model -p device=str:auto --allow-unmatched-labels
 
-Labels are matched by name. Boxes have at least the score of `--conf-threshold`, else of `-p threshold=float:0.4`,
-else the model's own threshold.
+Labels are matched by name. The lowest score of a box is `--conf-threshold`, else `-p threshold=float:0.4`, else the
+model's own threshold.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from detr_job.prediction.predictor import Predictor, upright_rgb_of
 
 
 class Detector:
-    """What CVAT's tools call a detection function."""
+    """A detection function in the sense of CVAT's SDK."""
 
     def __init__(self, predictor: Predictor, threshold: float | None) -> None:
         self.predictor, self.threshold = predictor, threshold
@@ -25,13 +25,13 @@ class Detector:
             labels=[cvataa.label_spec(name, index, type="rectangle") for index, name in enumerate(predictor.classes)]
         )
         self.at_limit = False
-        """Whether the last image got as many boxes as the model can give."""
+        """Whether the number of boxes on the last image reached the model's limit."""
         self._ids = {name: index for index, name in enumerate(predictor.classes)}
 
     def detect(
         self, context: cvataa.DetectionFunctionContext, image: Image.Image
     ) -> Sequence[cvataa.DetectionAnnotation]:
-        """Rectangles with their scores. UnreadableImage: the image is damaged."""
+        """Return rectangles with scores. UnreadableImage: the image is damaged."""
         threshold = self.threshold if context.conf_threshold is None else context.conf_threshold
         everything = self.predictor(upright_rgb_of(image), threshold)
         self.at_limit = self.predictor.at_limit(everything, threshold)
@@ -44,9 +44,9 @@ class Detector:
 
 
 def create(model: str, device: str = "auto", threshold: float | None = None) -> Detector:
-    """The function of one model. JobError: it cannot be used.
+    """Create the function for one model. JobError: the model cannot be used.
 
-    model: its folder or its run's, as a URL or a path. threshold: lowest score; None: the model's own.
+    model: URL or path of the model's folder or its run's folder. threshold: lowest score. None: the model's own.
     """
     chosen = hardware.choose_device(device)
     hardware.prepare(chosen)

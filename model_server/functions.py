@@ -1,8 +1,7 @@
-"""Trained models under the names, titles and forms that CVAT knows: those of Nuclio's functions.
+"""Present trained models as Nuclio functions, with the names and titles that CVAT shows.
 
-Each model is a function that keeps its name as long as its run lies where it does. A project, or a set of
-tasks, that models were trained on has one more, which is always its newest model, or the one that a person
-chose for it.
+Each model is a function, whose name depends only on the run's name and place. A project or set of tasks with trained
+models has one more function: its newest model, or the model that a user pinned.
 """
 
 import hashlib
@@ -25,7 +24,7 @@ _PLAIN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """What CVAT lists, and the model behind it."""
+    """A function that CVAT lists, and its model."""
 
     name: str
     title: str
@@ -33,7 +32,7 @@ class Function:
     model: TrainedModel
 
     def to_nuclio(self, port: int) -> dict[str, Any]:
-        """The object as a Nuclio dashboard answers it."""
+        """The JSON object of a Nuclio dashboard."""
         labels = [
             {"id": index, "name": name, "type": "rectangle", "attributes": []}
             for index, name in enumerate(self.model.classes)
@@ -50,10 +49,10 @@ class Function:
 
 
 def functions(choice: Choice, prefixes: Iterable[str] = (), threshold: float | None = None) -> dict[str, Function]:
-    """All functions by name: what a person chose and the newest of each subject first, then models by age.
+    """All functions by name: first the pinned or newest model of each subject, then all models, newest first.
 
-    `prefixes`: URLs below which runs keep their plain name; others get a mark of where they lie. `threshold`: the
-    installation's, which stands before the models' own.
+    `prefixes`: URLs of the run folders. A model below the first one keeps the name of its run; other names get a hash
+    of the URL. `threshold`: the installation's threshold, which overrides the models' own.
     """
     listed: dict[str, Function] = {}
     pinned = dict(choice.pinned)
@@ -75,27 +74,27 @@ def functions(choice: Choice, prefixes: Iterable[str] = (), threshold: float | N
 
 
 def subject_title(subject: Subject) -> str:
-    """`project 3`, `task 8`, `tasks 8, 9, 10, 11 and 3 more`."""
+    """Such as `project 3`, `task 8`, `tasks 8, 9, 10, 11 and 3 more`."""
     if len(subject.ids) == 1:
         return f"{subject.kind} {subject.ids[0]}"
     return f"{subject.kind}s {_listed([str(one) for one in subject.ids], SHOWN_TASKS)}"
 
 
 def _described(model: TrainedModel) -> str:
-    """`RBC, WBC · AP 0.51 · 2026-11-21`."""
+    """Such as `RBC, WBC · AP 0.51 · 2026-11-21`."""
     classes = _listed([_short(name, SHOWN_LETTERS) for name in model.classes], SHOWN_CLASSES)
     ap = f" · AP {model.ap:.2f}" if model.ap is not None and model.ap >= 0 else ""
     return f"{classes}{ap} · {model.made:%Y-%m-%d}"
 
 
 def _details(model: TrainedModel, threshold: float | None) -> str:
-    """`tiny; boxes with a score of at least 0.33 (RBC 0.31)`: without a threshold in the call."""
+    """Such as `tiny; boxes with a score of at least 0.33 (RBC 0.31)`, for calls without a threshold."""
     least = model.threshold if threshold is None else f"{threshold:g}"
     return f"{model.preset}; boxes with a score of at least {least}" if least else model.preset
 
 
 def _listed(names: list[str], most: int) -> str:
-    # One more than the most fits into the place of "and 1 more".
+    # One more name takes no more room than "and 1 more".
     return shortened(names, len(names) if len(names) == most + 1 else most)
 
 
@@ -114,7 +113,7 @@ def _newest_name(subject: Subject) -> str:
 
 
 def _model_name(model: TrainedModel, places: tuple[str, ...]) -> str:
-    """The run's own name; with a mark of the place where that alone might be two things."""
+    """The run's name. A hash of the URL is added where the name alone may be ambiguous or invalid."""
     reserved = model.run.endswith("-newest")
     at_home = model.url.removesuffix("/model").rpartition("/")[0] in places[:1]
     if at_home and not reserved and _PLAIN.fullmatch(model.run):
@@ -123,7 +122,7 @@ def _model_name(model: TrainedModel, places: tuple[str, ...]) -> str:
 
 
 def _fitting(name: str, identity: str) -> str:
-    """A name that CVAT's addresses and Nuclio take: small letters, digits and hyphens, 63 at most."""
+    """A name that is valid in CVAT's URLs and in Nuclio: lowercase letters, digits and hyphens, at most 63."""
     plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     if len(plain) <= MOST_NAME:
         return plain

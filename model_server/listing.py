@@ -1,6 +1,6 @@
-"""The list of functions, kept fresh in the background: asking for it never waits for the store.
+"""The list of functions, refreshed in the background: reading it never waits for the store.
 
-One look at a time; an outage of the store leaves the last list in place and is told by `trouble`.
+One refresh runs at a time. While the store is unreachable, the last list stays, and `trouble` gives the reason.
 """
 
 import asyncio
@@ -15,15 +15,15 @@ from object_store import StoreError
 
 FRESH_FOR_S = 30.0
 LOOK_AGAIN_S = 2.0
-"""A name that is not in the list is looked for once more, when the list is older than this."""
+"""An unknown name causes a refresh if the list is older than this."""
 FAULTY_FOR_S = 600.0
-"""A model that failed to load is tried again after this, or when its files change."""
+"""A model that failed to load is retried after this, or when its files change."""
 
 log = logging.getLogger(__name__)
 
 
 class FunctionList:
-    """The functions by name, as of the last look that succeeded."""
+    """The functions by name, from the last successful refresh."""
 
     def __init__(
         self,
@@ -33,12 +33,12 @@ class FunctionList:
         fresh_for_s: float = FRESH_FOR_S,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`threshold`: the installation's, which stands before the models' own."""
+        """`threshold`: the installation's threshold, which overrides the models' own."""
         self.models = models
         self.functions: Mapping[str, Function] = {}
         self.left_out: tuple[LeftOut, ...] = ()
         self.trouble = ""
-        """Why the last look failed; empty: it did not."""
+        """Why the last refresh failed. Empty: it succeeded."""
         self.read_at: float | None = None
         self._threshold = threshold
         self._fresh_for_s, self._now = fresh_for_s, now
@@ -47,25 +47,25 @@ class FunctionList:
         self._faulty: dict[tuple[str, str], tuple[str, float]] = {}
 
     async def keep_fresh(self) -> None:
-        """Look again and again, until cancelled."""
+        """Refresh periodically until cancelled."""
         while True:
             await self.refresh()
             await asyncio.sleep(self._fresh_for_s)
 
     async def refresh(self) -> None:
-        """Look at the store now, or wait for the look that is on its way."""
+        """Read the store now, or wait for the refresh that is running."""
         if self._look is None or self._look.done():
             self._look = asyncio.create_task(self._read())
         await asyncio.shield(self._look)
 
     async def find(self, name: str) -> Function | None:
-        """The function, which may have appeared since the last look."""
+        """Return a function by name. Refreshes the list if the name is unknown."""
         if name not in self.functions and self._now() - self._looked_at > LOOK_AGAIN_S:
             await self.refresh()
         return self.functions.get(name)
 
     def mark_faulty(self, model: TrainedModel, reason: str) -> None:
-        """Leave out a model that cannot be loaded, from now on."""
+        """Remove a model that cannot be loaded from the list."""
         log.error("model left out", extra={"model": model.url, "reason": reason})
         self._faulty[model.url, model.version] = (reason, self._now() + FAULTY_FOR_S)
         self.functions = {name: each for name, each in self.functions.items() if each.model != model}
@@ -73,11 +73,11 @@ class FunctionList:
         self._look_soon()
 
     def age_s(self) -> float | None:
-        """Seconds since the last look that succeeded."""
+        """Seconds since the last successful refresh."""
         return None if self.read_at is None else self._now() - self.read_at
 
     def _look_soon(self) -> None:
-        # The newest of a project is now another one.
+        # The newest model of a project may now be another one.
         with contextlib.suppress(RuntimeError):
             asyncio.get_running_loop().create_task(self.refresh())
 
@@ -91,7 +91,7 @@ class FunctionList:
             self._tell(str(error))
             return
         except Exception:
-            # A bug met in one object of the store must not end the looking for all others.
+            # A bug that one object triggers must not stop the refreshes.
             log.exception("looking for models failed")
             self.trouble = "an internal error, which the log has"
             return
@@ -100,7 +100,7 @@ class FunctionList:
         for one in choice.left_out:
             if one.url not in before:
                 log.warning("model left out", extra={"model": one.url, "reason": one.reason})
-        # What was found to be faulty during the look is not in it yet.
+        # Models that were marked faulty during this refresh are not yet excluded.
         late = {name for name in self._faulty if name not in faulty}
         listed = functions(choice, places, self._threshold)
         self.functions = {

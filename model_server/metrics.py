@@ -1,4 +1,4 @@
-"""Numbers of the model server for Prometheus."""
+"""Prometheus metrics of the model server."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -6,7 +6,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120
 
 
 class Numbers:
-    """The numbers of one model server; each has a registry of its own."""
+    """The metrics of one model server, in a registry of its own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -37,5 +37,5 @@ class Numbers:
         )
 
     def text(self) -> bytes:
-        """What Prometheus reads."""
+        """The metrics in Prometheus' text format."""
         return generate_latest(self.registry)

@@ -1,6 +1,6 @@
-"""The Nuclio dashboard that a CVAT had before: what is not ours is handed on to it, and its functions are listed.
+"""Client for an existing Nuclio dashboard: its functions are listed, and calls for them are forwarded to it.
 
-Its outage is its own: a list without it is given at once, and it is asked again some seconds later.
+While it is unreachable, the list omits its functions without waiting. It is retried after PAUSE_S seconds.
 """
 
 import asyncio
@@ -25,45 +25,45 @@ MOST_LIST_BYTES = 16 << 20
 MOST_BODY_BYTES = 256 << 20
 BODY_TIMEOUT_S = 60.0
 HEADERS = frozenset({"accept", "authorization", "content-type", "content-length"})
-"""Handed on, beside all of Nuclio's own, `x-nuclio-…`."""
+"""Request headers that are forwarded, besides all `x-nuclio-…` headers."""
 ANSWERED = frozenset({"content-type", "content-length", "content-encoding", "retry-after"})
 
 log = logging.getLogger(__name__)
 
 
 class NuclioAway(BridgeError):
-    """The other dashboard gave no answer."""
+    """The Nuclio dashboard is unreachable."""
 
     exit_code = PASSING_FAULT
 
 
 class BodyTooLarge(BridgeError):
-    """More was sent than is handed on."""
+    """The body exceeds the limit for forwarded calls."""
 
 
 class BodyTooSlow(BridgeError):
-    """What is to be handed on did not arrive in time."""
+    """The body of a forwarded call did not arrive in time."""
 
 
 class Nuclio:
-    """The dashboard at one address. There may be none: then it knows no functions."""
+    """The dashboard at one address. With an empty address it has no functions."""
 
     def __init__(self, address: str) -> None:
         self.address = address.rstrip("/")
         self.trouble = ""
         self.known: frozenset[str] = frozenset()
-        """Names of its functions, as far as it was seen to have them."""
+        """Names of its functions, from its list and from successful calls."""
         self._base = urlsplit(self.address).path.encode()
         self._ask_after = float("-inf")
         self._client = httpx.AsyncClient(follow_redirects=False, trust_env=False)
         keep_no_cookies(self._client)
 
     async def close(self) -> None:
-        """End its connections."""
+        """Close the connections."""
         await self._client.aclose()
 
     async def functions(self, headers: Mapping[str, str]) -> dict[str, Any]:
-        """Its functions by name; none while it is away."""
+        """Its functions by name. Empty while it is unreachable."""
         if not self.address or time.monotonic() < self._ask_after:
             return {}
         try:
@@ -76,12 +76,12 @@ class Nuclio:
         return listed
 
     def remember(self, name: str) -> None:
-        """It has answered for this function."""
+        """Remember that it has this function."""
         if len(self.known) < MOST_KNOWN:
             self.known |= {name}
 
     async def _list(self, headers: Mapping[str, str]) -> dict[str, Any]:
-        """Raise httpx.HTTPError or ValueError when it gives none."""
+        """Request its list of functions. Raises httpx.HTTPError or ValueError."""
         address = f"{self.address}/api/functions"
         async with self._client.stream("GET", address, headers=_own(headers), timeout=LIST_TIMEOUT_S) as response:
             response.raise_for_status()
@@ -98,9 +98,9 @@ class Nuclio:
     async def hand_on(
         self, method: str, path: bytes, query: bytes, headers: Mapping[str, str], body: AsyncIterator[bytes]
     ) -> httpx.Response:
-        """Its answer, whose body is still to be read and closed.
+        """Forward a call. The caller must read and close the response.
 
-        path: as it came, percent-encoded. NuclioAway: there was none; BodyTooLarge; BodyTooSlow.
+        path: percent-encoded, as received. Raises NuclioAway, BodyTooLarge, BodyTooSlow.
         """
         target = self._base + b"/" + path.lstrip(b"/") + (b"?" + query if query else b"")
         request = self._client.build_request(
@@ -125,7 +125,7 @@ class Nuclio:
 
 
 def answered(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The headers of its answer that are given back."""
+    """The response headers that are passed back to CVAT."""
     return {name: value for name, value in headers if name.lower() in ANSWERED}
 
 

@@ -1,4 +1,4 @@
-"""`cvat-bridge serve-models`: the model server from its options and the installation's settings."""
+"""`cvat-bridge serve-models`: start the model server from options and the installation's settings."""
 
 import os
 import socket
@@ -26,7 +26,7 @@ GRACE_S = 30
 
 
 def serve_models(host: str, port: int, device_name: str, store: str, prefixes: list[str]) -> None:
-    """Serve until the process is asked to stop. BridgeError, JobError: an option or a setting is wrong."""
+    """Serve until SIGTERM. BridgeError, JobError: an option or a setting is invalid."""
     device = hardware.choose_device(device_name)
     hardware.prepare(device)
     settings = _settings()
@@ -52,12 +52,12 @@ def serve_models(host: str, port: int, device_name: str, store: str, prefixes: l
 
 
 def _settings() -> Models:
-    """Those of the installation; where there is none, on a laptop, the usual ones."""
+    """The installation's settings. The defaults without an installation, as on a laptop."""
     return load_settings().models if os.environ.get(bridge_settings.VARIABLE) else Models()
 
 
 def _places(store: str, prefixes: list[str]) -> tuple[str, list[str], tuple[str, ...]]:
-    """The store's URL, the prefixes that runs lie below, and where else pinned models may lie."""
+    """The store's URL, the prefixes of the run folders, and other places that pinned models may be in."""
     installation = load_installation()
     if installation is None and not store:
         raise BridgeError("--store is missing: there are no settings of an installation here that name the store")
@@ -76,7 +76,7 @@ def _places(store: str, prefixes: list[str]) -> tuple[str, list[str], tuple[str,
 
 
 def _listener(host: str, port: int) -> socket.socket:
-    """The open port. BridgeError: another has it."""
+    """Open the port. BridgeError: it cannot be opened."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=128)

@@ -1,7 +1,7 @@
-"""Which trained models a store has: `<prefix>/<run>/model/config.json` with the run's `run.json` beside it.
+"""Find the trained models in a store: `<prefix>/<run>/model/config.json`, and `<prefix>/<run>/run.json` of the run.
 
-Read-only, and forgiving: a model that cannot be used is left out with its reason, the others stay. What was
-read once is kept until the object changes.
+Read-only. A model that cannot be used is left out with a reason and does not affect other models. Contents are cached
+until the object changes.
 """
 
 import json
@@ -28,10 +28,10 @@ log = logging.getLogger(__name__)
 
 PINS = "cvat-models"
 MOST_RUNS = 1000
-"""Newest runs whose lineage is looked at."""
+"""At most this many runs are read, newest first."""
 MOST_CONFIG_BYTES = 4 << 20
 MOST_WEIGHTS_BYTES = 2 << 30
-"""Of one model, which is read into memory: detectors have some hundred megabytes."""
+"""Size limit of one model's weights, which are read into memory. Detectors take a few hundred megabytes."""
 READERS = 8
 RETRY_FOR_S = 5.0
 _PIN = re.compile(rf"{PINS}/(project|task)-([1-9][0-9]{{0,9}})\.json")
@@ -40,7 +40,7 @@ _FILE = re.compile(rf"(?P<run>.+)/(?P<file>model/{re.escape(CONFIG)}|model/{re.e
 
 @dataclass(frozen=True, slots=True)
 class TrainedModel:
-    """A model that can be offered. `version` changes when its files are replaced."""
+    """A model that CVAT can use. `version` changes when its files are replaced."""
 
     url: str
     run: str
@@ -49,16 +49,16 @@ class TrainedModel:
     classes: tuple[str, ...]
     preset: str
     ap: float | None
-    """On the validation split, 0…1."""
+    """AP on the validation split, 0…1."""
     subject: Subject | None
-    """What of CVAT it was trained on, where the run was started there."""
+    """The CVAT tasks or project that it was trained on. None: the run was not started in CVAT."""
     threshold: str = ""
-    """Its own score thresholds for people; empty: it has none."""
+    """The model's own score thresholds as text. Empty: it has none."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A model that is not offered, and why. `kind` is one word for a metric."""
+    """A model that is left out of the list, and the reason. `kind`: one word, a label of a metric."""
 
     url: str
     version: str
@@ -68,8 +68,7 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The models to offer, newest first; the newest of projects, and of tasks that models to offer are about;
-    what people chose; what is left out."""
+    """The models to list, newest first; the newest model of each subject; pinned models; models that are left out."""
 
     models: tuple[TrainedModel, ...] = ()
     newest: tuple[tuple[Subject, TrainedModel], ...] = ()
@@ -79,7 +78,7 @@ class Choice:
 
 @dataclass(slots=True)
 class _Run:
-    """What of a run was listed."""
+    """The files of a run in the store."""
 
     config: ObjectInfo | None = None
     weights: ObjectInfo | None = None
@@ -88,17 +87,17 @@ class _Run:
 
 @dataclass(slots=True)
 class _Known:
-    """What was read before: URL and version → content."""
+    """Cached contents: URL and version → content."""
 
     models: dict[tuple[str, str], TrainedModel] = field(default_factory=dict)
     subjects: dict[tuple[str, str], Subject | None] = field(default_factory=dict)
 
 
 class TrainedModels:
-    """All trained models below some prefixes of a store. One thread at a time."""
+    """All trained models below some prefixes of a store. Not thread-safe."""
 
     def __init__(self, store: ObjectStore, prefixes: Iterable[str], most: int, readable: Iterable[str] = ()) -> None:
-        """`readable`: prefixes, as URLs, that pinned models may lie below beside the store; empty: anywhere."""
+        """`readable`: URL prefixes outside the store that pinned models may be below. Empty: only the store."""
         self.store = store
         self.prefixes = tuple(prefixes)
         self.most = most
@@ -106,7 +105,7 @@ class TrainedModels:
         self._known = _Known()
 
     def read(self, faulty: dict[tuple[str, str], str] | None = None) -> Choice:
-        """Look at the store. `faulty`: models, by URL and version, that failed to load, and why.
+        """Read the store. `faulty`: models that failed to load, (URL, version) → reason.
 
         StoreError: the store cannot be listed.
         """
@@ -136,7 +135,7 @@ class TrainedModels:
         newest: dict[Subject, TrainedModel] = {}
         for key in newest_first:
             subject = subjects[key]
-            # Projects are few. Tasks are as many as runs: an old one's model is in nobody's list.
+            # There are few projects, but about as many tasks as runs: a task needs a model that is listed anyway.
             wanted = subject is not None and (subject.kind is Kind.PROJECT or key in models)
             if subject is not None and wanted and subject not in newest and (model := usable(key)) is not None:
                 newest[subject] = model
@@ -161,7 +160,7 @@ class TrainedModels:
         )
 
     def _list(self) -> dict[str, _Run]:
-        """The key of a run's folder → its files that matter."""
+        """Key of a run's folder → the files that are read here."""
         runs: dict[str, _Run] = {}
         for prefix in self.prefixes:
             for info in self.store.list(prefix):
@@ -179,7 +178,7 @@ class TrainedModels:
         return runs
 
     def _is_place(self, key: str) -> bool:
-        """Others write to the bucket too, and S3 lists keys that no folder could hold."""
+        """Whether the key is valid: other programs may write keys to the bucket that no folder can have."""
         try:
             self.store.child(f"{key}/model")
         except InvalidKey:
@@ -187,7 +186,7 @@ class TrainedModels:
         return True
 
     def _pins(self) -> Iterator[tuple[Subject, str]]:
-        """Subjects and the URL of the model that a person chose for each. A damaged pin is none."""
+        """Yield each subject and the URL of its pinned model. Invalid pins are skipped."""
         for info in list(self.store.list(PINS)):
             name = _PIN.fullmatch(info.key)
             if name is None or info.size_bytes > MOST_CONFIG_BYTES:
@@ -211,7 +210,7 @@ class TrainedModels:
         return inside and ".." not in unquote(url).split("/")
 
     def _elsewhere(self, url: str, fresh: _Known, faulty: dict[tuple[str, str], str]) -> TrainedModel | LeftOut:
-        """The model of a pin that lies outside the prefixes, or is older than what is listed."""
+        """A pinned model that is outside the prefixes, or too old to be listed."""
         try:
             folder = open_store(url, retry_for_s=RETRY_FOR_S)
             run = _Run(folder.head(CONFIG), folder.head(WEIGHTS))
@@ -255,7 +254,7 @@ class TrainedModels:
         if name in faulty:
             return LeftOut(*name, "load", faulty[name])
         model = self._known.models.get(name) or _described(folder, run.config, run.weights, version, subject)
-        if isinstance(model, TrainedModel):  # what was left out may have been so for a fault of the store
+        if isinstance(model, TrainedModel):  # reasons for leaving out are not cached: a fault of the store may pass
             fresh.models[name] = self._known.models[name] = model
         return model
 
@@ -263,7 +262,7 @@ class TrainedModels:
 def _described(
     folder: ObjectStore, config: ObjectInfo, weights: ObjectInfo | None, version: str, subject: Subject | None
 ) -> TrainedModel | LeftOut:
-    """What config.json says. StoreUnavailable passes: it says nothing about the model."""
+    """Read the model's config.json. StoreUnavailable is raised: it says nothing about the model."""
     if weights is None or not weights.size_bytes:
         return LeftOut(folder.url, version, "weights", f"{folder.url} has no {WEIGHTS}: its upload was cut short")
     if weights.size_bytes > MOST_WEIGHTS_BYTES:
@@ -294,7 +293,7 @@ def _described(
 
 
 def subject_in(lineage: bytes) -> Subject | None:
-    """What of CVAT a run was about, from its run.json; None where it was not started there."""
+    """The subject of a run, from its run.json. None: it was not started in CVAT."""
     try:
         content: Any = json.loads(lineage)
     except (ValueError, RecursionError):
