@@ -1,1 +1,1 @@
-"""Between CVAT and the workflows: the button, the step `export`, and the way of predictions back."""
+"""The service between CVAT and the workflows: the menu item in CVAT, its form, and runs started from CVAT."""

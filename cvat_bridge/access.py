@@ -1,7 +1,7 @@
-"""Who asks, what they may see and what they may export: CVAT says so, and its answer holds for a few seconds.
+"""Users and their permissions to view and export. CVAT decides; its answers are cached for a few seconds.
 
-The session goes to CVAT and is kept nowhere; what is held is a digest of it with a key that dies with the
-process. A task that is not there and one of somebody else look alike.
+Sessions are sent to CVAT and never stored. The cache key is a digest of the session with a random key of the process.
+A missing task and a forbidden one give the same error.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Whom CVAT knows under a session."""
+    """A user of CVAT."""
 
     id: int
     name: str
@@ -41,7 +41,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A subject that the user may see, with what CVAT says of each task or of the project."""
+    """A subject that the user may view. `things`: CVAT's JSON of each task or of the project."""
 
     user: User
     who: Credentials
@@ -49,14 +49,14 @@ class Seen:
     things: tuple[Mapping[str, Any], ...]
 
     def projects(self) -> frozenset[int]:
-        """The project, or those of the tasks."""
+        """Ids of the project, or of the tasks' projects."""
         if self.subject.kind is Kind.PROJECT:
             return frozenset(self.subject.ids)
         return frozenset(number for one in self.things if (number := whole_number(one.get("project_id"))) > 0)
 
 
 class Access:
-    """CVAT's answers about users, tasks and projects, held for `keep_s` seconds."""
+    """Users, tasks, projects and permissions from CVAT, cached for `keep_s` seconds."""
 
     def __init__(self, cvat: CvatQuestions, *, keep_s: float = KEEP_S) -> None:
         self._cvat = cvat
@@ -67,20 +67,20 @@ class Access:
         self._may_export: ShortCache[bool] = ShortCache(keep_s)
 
     async def user(self, session: Session) -> User:
-        """Who this is. Refusal 401: nobody; 503: CVAT is away."""
+        """The user of a session. Refusal 401: the session is invalid; 503: CVAT is unreachable."""
         try:
             return await self._users.get(self._digest(session), lambda: self._ask_user(session))
         except (CvatUnavailableError, CvatRefusedError) as error:
-            # 403 here is an account that CVAT shut.
+            # 403 here means a disabled account.
             raise _refusal(error, "", CvatRefusedError) from error
 
     async def see(self, session: Session, subject: Subject, refusal: str = NOT_YOURS) -> Seen:
-        """The subject, where this user may see every task of it. Refusal 401, 403, 503."""
+        """The subject, if this user may view all of it. Refusal 401, 403, 503."""
         user = await self.user(session)
         asked = [self._thing(session, subject.kind, number) for number in subject.ids]
         found = await asyncio.gather(*asked, return_exceptions=True)
         things = []
-        # The whole of it is one answer: whether one task is missing or three does not show.
+        # One refusal for the whole subject: it must not show how many tasks are missing.
         for kind in (CvatTokenError, CvatUnavailableError, CvatRefusedError):
             for one in found:
                 if isinstance(one, kind):
@@ -92,13 +92,13 @@ class Access:
         return Seen(user, session, subject, tuple(things))
 
     async def may_see(self, session: Session, subject: Subject) -> bool:
-        """Whether the user may see all of it; a no is held as long. Refusal only where CVAT does not say."""
+        """Whether the user may view all of the subject. Refusal 401, 503: CVAT did not say. A denial is cached too."""
         return await self._may_see.get((self._digest(session), subject), lambda: self._is_seen(session, subject))
 
     async def require_export(self, session: Session, subject: Subject) -> None:
-        """Refuse whoever may not export every task of the subject, or the project: to see it is not enough.
+        """Require the permission to export the whole subject. The permission to view it is not enough.
 
-        Refusal 401; 403: CVAT says no; 503: CVAT is unreachable, or its answer is neither yes nor no.
+        Refusal 401; 403: not permitted; 503: CVAT is unreachable, or its response is unclear.
         """
         asked = [self._exportable(session, subject.kind, number) for number in subject.ids]
         found = await asyncio.gather(*asked, return_exceptions=True)
@@ -114,7 +114,7 @@ class Access:
             raise Refusal(403, NOT_EXPORTED)
 
     async def why_no_run(self, session: Session, subject: Subject) -> str | None:
-        """The sentence with which `require_export` would refuse; None: it would not. Refusal 401."""
+        """The sentence of the Refusal that `require_export` raises. None: it raises none. Refusal 401."""
         try:
             await self.require_export(session, subject)
         except Refusal as refusal:
@@ -161,7 +161,7 @@ def _refusal(error: BridgeError, not_yours: str, nobody: type[BridgeError] = Cva
 
 
 def session_of(request: Request) -> Session:
-    """The browser's session with CVAT. Refusal 401: it has none."""
+    """The CVAT session in the request's cookie. Refusal 401: it is missing."""
     value = request.cookies.get("sessionid", "")
     if not _COOKIE.fullmatch(value):
         raise Refusal(401, LOG_IN)
@@ -169,7 +169,7 @@ def session_of(request: Request) -> Session:
 
 
 def require_own_page(request: Request, public_origin: str) -> None:
-    """Refuse what another site's page could have sent. Refusal 403, 415."""
+    """Protect against cross-site requests. Refusal 403, 415."""
     sent_from = request.headers.get("sec-fetch-site", "same-origin")
     origin = request.headers.get("origin", "")
     if sent_from != "same-origin" or _plain_origin(origin) != _plain_origin(public_origin):
@@ -187,7 +187,7 @@ def _plain_origin(text: str) -> str:
 
 
 def subject_of(tasks: list[int] | None, project: int | None) -> Subject:
-    """What a request is about. Refusal 422: neither or both."""
+    """The subject of a request. Refusal 422: neither tasks nor a project, or both."""
     if bool(tasks) == (project is not None):
         raise Refusal(422, "Name the task (?task=8, several times for several) or the project (?project=3).")
     try:

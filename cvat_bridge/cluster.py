@@ -1,4 +1,4 @@
-"""The cluster as the service sees it: what Kubernetes says, asked in threads and shared for seconds."""
+"""Asynchronous access to the cluster: requests run in threads, and responses are cached for seconds."""
 
 import heapq
 import logging
@@ -30,15 +30,15 @@ Tree = dict[str, Any]
 _TEMPLATES_S, _POOLS_S, _RUNS_S = 10.0, 15.0, 2.0
 _THREADS = 16
 _PAGE = 50
-"""Runs that are read at a time: whole, each is tens of kilobytes."""
+"""Runs per request to Kubernetes. A whole run takes tens of kilobytes."""
 
 MOST_LISTED = 500
-"""Of the runs with the same labels, the newest: finished ones stay for weeks."""
+"""Limit of listed runs with the same labels, newest first. Finished runs stay for weeks."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolChoice:
-    """A node pool in a form. `available` None: not known."""
+    """A node pool as a choice in the form. `available`: whether a run would start now. None: unknown."""
 
     value: str
     title: str
@@ -48,7 +48,7 @@ class PoolChoice:
 
 
 class Cluster:
-    """One namespace, for the event loop."""
+    """The templates, pools and runs of one namespace."""
 
     def __init__(self, kubernetes: Kubernetes, installation: Installation, controls: Controls) -> None:
         self._kubernetes = kubernetes
@@ -62,28 +62,28 @@ class Cluster:
 
     @property
     def namespace(self) -> str:
-        """Where runs are created."""
+        """The namespace in which runs are created."""
         return self._kubernetes.namespace
 
     async def templates(self) -> list[Offered]:
-        """What is offered, by title."""
+        """The templates offered in CVAT, in the order of the form."""
         return await self._templates.get("all", lambda: self._in_thread(self._read_templates))
 
     async def template(self, name: str) -> Offered | None:
-        """One of them."""
+        """One offered template. None: there is none with this name."""
         return next((one for one in await self.templates() if one.name == name), None)
 
     async def pools(self) -> list[PoolChoice]:
-        """The node pools, and where the bridge may see nodes whether they have room."""
+        """The node pools. If the bridge may read nodes, also whether they have free capacity."""
         return await self._pools.get("all", lambda: self._in_thread(self._read_pools))
 
     async def runs(self, labels: Mapping[str, str]) -> list[Tree]:
-        """The newest runs with these labels, MOST_LISTED at most, newest first."""
+        """At most MOST_LISTED runs with these labels, newest first."""
         key = tuple(sorted(labels.items()))
         return await self._lists.get(key, lambda: self._in_thread(self._read_runs, labels))
 
     async def run(self, name: str) -> Tree | None:
-        """One run of ours; None where there is none of that name."""
+        """One run that the bridge created. None: there is none with this name."""
         try:
             found = await self._runs.get(name, lambda: self._in_thread(self._read_run, name))
         except NotThereError:
@@ -92,27 +92,27 @@ class Cluster:
         return found if USER_LABEL in labels else None
 
     async def fresh(self, name: str) -> Tree | None:
-        """One run, as it is at this moment."""
+        """One run, read without the cache."""
         self._runs.forget(name)
         return await self.run(name)
 
     async def fresh_runs(self, labels: Mapping[str, str]) -> list[Tree]:
-        """The same, as they are at this moment."""
+        """The same as `runs`, read without the cache."""
         return await self._in_thread(self._read_runs, labels)
 
     async def running_of(self, user: int) -> list[Tree]:
-        """The unfinished runs of a user, as they are at this moment."""
+        """The unfinished runs of a user, read without the cache."""
         return await self._in_thread(self._read_running, {USER_LABEL: str(user)})
 
     async def create(self, body: Mapping[str, Any]) -> Tree:
-        """Create a run, or find the one that the same request created."""
+        """Create a run. Does nothing if the same submission has created it before."""
         await self._in_thread(submission.create, self._kubernetes, body, None)
         self._lists.clear()
         self._runs.forget(body["metadata"]["name"])
         return dict(body)
 
     async def stop(self, name: str) -> None:
-        """Stop a run: its exit handler still tells how it ended."""
+        """Stop a run. Its exit handler still runs."""
         await self._in_thread(self._kubernetes.patch, name, {"spec": {"shutdown": "Stop"}})
         self._lists.clear()
         self._runs.forget(name)
@@ -126,7 +126,7 @@ class Cluster:
             try:
                 offered = read_offered(tree)
             except (KeyError, TypeError, ValueError) as error:
-                # One that cannot be read takes no other from the form.
+                # An invalid template must not hide the others.
                 log.warning("a template cannot be offered", extra={"template": str(tree["metadata"]["name"])})
                 log.debug("its fault: %s", error)
                 continue
@@ -146,7 +146,7 @@ class Cluster:
         return [one for one in self._each_run(labels, unfinished=True) if unfinished(one)]
 
     def _each_run(self, labels: Mapping[str, str], *, unfinished: bool = False) -> Iterator[Tree]:
-        """The runs that the labels select, in pages, each made small as it comes."""
+        """Yield the runs with these labels without their bulk, page by page."""
         return map(_without_bulk, self._kubernetes.workflows({**USED_BY, **labels}, unfinished=unfinished, page=_PAGE))
 
     def _read_pools(self) -> list[PoolChoice]:
@@ -159,7 +159,7 @@ class Cluster:
         return choices
 
     def _read_states(self) -> dict[str, PoolState]:
-        """What there is of each pool; nothing where it is not known: runs can be started all the same."""
+        """The state of each pool by name. Empty if it cannot be read: runs can be started anyway."""
         try:
             entries = self._kubernetes.settings(find_config_map(self._kubernetes))
             training = find_training_pods(self._kubernetes)
@@ -171,14 +171,14 @@ class Cluster:
 
 
 def _place_in_the_form(offered: Offered) -> tuple[bool, bool, str]:
-    """Ours first, and what makes a model before what uses one: the first is chosen until somebody chooses."""
+    """Sort key: our templates first, and training before annotating. The form preselects the first one."""
     return not offered.template.ours, offered.filled(Fill.MODEL) is not None, offered.title.casefold()
 
 
 def _without_bulk(workflow: Mapping[str, Any]) -> Tree:
-    """The run without the template's text, of which Argo keeps a copy with each, but for the names in its graph.
+    """The run without Argo's copy of the template. Only the names of its steps are kept.
 
-    It is nine tenths of a run, and runs are held in memory while pages look at them.
+    The copy takes nine tenths of a run, and runs are cached in memory.
     """
     tree = dict(workflow)
     tree["metadata"] = {key: value for key, value in tree["metadata"].items() if key != "managedFields"}
@@ -200,18 +200,18 @@ def _without_bulk(workflow: Mapping[str, Any]) -> Tree:
 
 
 def unfinished(workflow: Mapping[str, Any]) -> bool:
-    """Whether more will happen."""
+    """Whether the run has not ended."""
     return (workflow.get("status") or {}).get("phase") not in FINISHED
 
 
 def _machine(pool: NodePool) -> str:
-    """What a pool is, as the installation has it: `g4dn.xlarge, 1 GPU`."""
+    """A pool as the installation describes it, such as `g4dn.xlarge, 1 GPU`."""
     gpus = "no GPU" if not pool.gpu_count else "1 GPU" if pool.gpu_count == 1 else f"{pool.gpu_count} GPUs"
     return f"{pool.label_value}, {gpus}"
 
 
 def _room(state: PoolState | None) -> tuple[str, bool | None]:
-    """What a pool has free, in words, and whether a run would find room now."""
+    """The free capacity of a pool as text, and whether a run would start now. None: unknown."""
     if state is None or state.nodes is None:
         return "", None
     held = "" if state.limit is None or state.held is None else f"{state.held} of {state.limit} runs"

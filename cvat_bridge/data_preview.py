@@ -1,7 +1,6 @@
-"""What a run would be trained on, in numbers and plain words, before anybody waits for it.
+"""Preview of a run's training data: numbers, classes and advice, shown in the form before the run starts.
 
-Read with the user's own session. Counts are those of CVAT's shapes: what the export makes of them is
-checked by the step `prepare`.
+Read with the user's own session. The counts are those of CVAT's shapes. The step `prepare` checks the exported data.
 """
 
 import asyncio
@@ -24,13 +23,13 @@ from run_config.wording import shortened
 log = logging.getLogger(__name__)
 
 FEW_BOXES = 100
-"""Under so many boxes altogether a model learns hardly anything."""
+"""With fewer boxes in total, the form warns that a model learns little."""
 
 FEW_OF_A_CLASS = 20
 MOST_TASKS_COUNTED = 30
 MOST_ANNOTATION_BYTES = 16 * 2**20
 COUNTING_S = 8.0
-"""Somebody waits for the form; and two such answers at a time is all that all users have."""
+"""Time limit for counting boxes. The user waits, and all users together get two large responses at a time."""
 
 _MOST_TASKS = 500
 _MOST_LABELS = 1000
@@ -43,7 +42,7 @@ _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 
 @dataclass
 class Counted:
-    """Boxes of some tasks, by label id."""
+    """Counts over tasks. `boxes`: by label id; `dropped`: shapes that are not used, by kind."""
 
     boxes: Counter[int] = field(default_factory=Counter)
     images_with_boxes: int = 0
@@ -52,7 +51,7 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A class as CVAT has it; the same name in several tasks is one class."""
+    """A label of CVAT. Labels of the same name in several tasks are one class."""
 
     id: int
     name: str
@@ -61,7 +60,7 @@ class Label:
 
 
 async def facts(cvat: CvatQuestions, seen: Seen, public_origin: str) -> DrawnSubject:
-    """The `subject` of the form. Raises CvatRefusedError and CvatUnavailableError."""
+    """The preview: key `subject` of the form. Raises CvatRefusedError, CvatUnavailableError."""
     tasks, all_tasks = await _tasks(cvat, seen)
     labels, counted = await asyncio.gather(_labels(cvat, seen), _counted(cvat, seen, tasks, all_tasks))
     images = sum(whole_number(task.get("size")) for task in tasks)
@@ -82,7 +81,7 @@ async def facts(cvat: CvatQuestions, seen: Seen, public_origin: str) -> DrawnSub
 
 
 async def class_count(cvat: CvatQuestions, seen: Seen) -> int:
-    """How many classes an export has."""
+    """The number of classes in an export."""
     return len({label.name for label in await _labels(cvat, seen)})
 
 
@@ -118,7 +117,7 @@ async def _labels(cvat: CvatQuestions, seen: Seen) -> list[Label]:
 
 
 async def _counted(cvat: CvatQuestions, seen: Seen, tasks: list[Mapping[str, Any]], all_tasks: int) -> Counted | None:
-    """None where that takes too long, or CVAT does not give all of it: the rest of the form is of use without."""
+    """Count boxes in all tasks. None: it takes too long, or CVAT does not give all annotations."""
     if all_tasks > MOST_TASKS_COUNTED or len(tasks) > MOST_TASKS_COUNTED:
         return None
     total, whole = Counted(), True
@@ -135,7 +134,7 @@ async def _counted(cvat: CvatQuestions, seen: Seen, tasks: list[Mapping[str, Any
             total.images_with_boxes += own.images_with_boxes
 
     try:
-        # The first that fails ends the others: a part of the boxes is no count.
+        # The first failure cancels the other tasks: a partial count is of no use.
         async with asyncio.timeout(COUNTING_S), asyncio.TaskGroup() as group:
             for task in tasks:
                 group.create_task(add(task))
@@ -143,13 +142,13 @@ async def _counted(cvat: CvatQuestions, seen: Seen, tasks: list[Mapping[str, Any
         log.info("boxes are not counted: %s", errors.exceptions[0], extra={"subject": str(seen.subject)})
         whole = False
     except* CvatRefusedError:
-        # A task of a project without a single image has no annotations to show.
+        # CVAT refuses the annotations of a task without images.
         whole = False
     return total if whole else None
 
 
 def count_boxes(task: Mapping[str, Any], annotations: Mapping[str, Any], into: Counted) -> None:
-    """Add the boxes that an export of the task would have: shapes, and tracks on every frame that they are on."""
+    """Add the boxes that an export of the task would have: shapes, and one box per frame of each track."""
     size, segment = whole_number(task.get("size")), whole_number(task.get("segment_size"))
     spans: list[tuple[int, int]] = []
     for shape in _mappings(annotations.get("shapes")):
@@ -172,7 +171,7 @@ def count_boxes(task: Mapping[str, Any], annotations: Mapping[str, Any], into: C
 
 
 def _covered(keys: list[Mapping[str, Any]], size: int, segment: int) -> list[tuple[int, int]]:
-    """The frames that a track is on, from and up to: each key frame to the next, the last to the end of its job."""
+    """Spans [start, end) of the frames with a track: from each keyframe to the next, or to the end of its job."""
     spans = []
     for place, key in enumerate(keys):
         start = whole_number(key.get("frame"))
@@ -187,7 +186,7 @@ def _covered(keys: list[Mapping[str, Any]], size: int, segment: int) -> list[tup
 
 
 def _frames_in(spans: Iterable[tuple[int, int]]) -> int:
-    """How many frames lie in at least one of the spans. Only ends are looked at: a video has many frames."""
+    """The number of frames in at least one span. Only span ends are compared, as a video has many frames."""
     total, reached = 0, -1
     for start, end in sorted(spans):
         total += max(0, end - max(start, reached))
@@ -249,7 +248,7 @@ def notes(
     tasks: int,
     all_tasks: int,
 ) -> list[DrawnNote]:
-    """What an annotator should know before the run starts, and what to do about it."""
+    """Warnings and advice for the annotator before the run starts."""
     found = []
     if not images:
         found.append(_warn("There are no images.", "Upload images to the task first."))

@@ -1,4 +1,4 @@
-"""Logs of the service: one JSON object a line. Never a cookie, a token, a body or a query."""
+"""Logs of the service: one JSON object per line, without cookies, tokens, bodies or queries."""
 
 import contextvars
 import logging
@@ -9,7 +9,7 @@ import uuid
 from pythonjsonlogger.json import JsonFormatter
 
 request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
-"""Of the request that is being answered; empty outside of one."""
+"""Id of the current request. Empty outside of requests."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -22,7 +22,7 @@ class _WithRequest(logging.Filter):
 
 
 def begin_logs(level: int = logging.INFO) -> None:
-    """Send everything that this process logs to stdout, in one form."""
+    """Write all logs of this process to stdout as JSON."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(
         JsonFormatter(
@@ -35,11 +35,11 @@ def begin_logs(level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    # These write addresses of single objects for every request.
+    # At level INFO, these log the URL of every request.
     for name in ("httpx", "httpcore", "botocore", "urllib3"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def chosen_id(given: str | None) -> str:
-    """The id that a proxy gave the request, where it is a plain one; else a new one."""
+    """The request id from a proxy if it is valid, else a new one."""
     return given if given and _PLAIN.fullmatch(given) else uuid.uuid4().hex

@@ -1,4 +1,4 @@
-"""Numbers for Prometheus. Few labels: routes as they are declared, never a path, a user or a task."""
+"""Prometheus metrics. Labels have few values: declared routes, but no paths, users or tasks."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -7,7 +7,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 class Metrics:
-    """The numbers of one service; each has a registry of its own."""
+    """The metrics of one service, in a registry of its own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -49,5 +49,5 @@ class Metrics:
         )
 
     def text(self) -> bytes:
-        """What Prometheus reads."""
+        """The metrics in Prometheus' text format."""
         return generate_latest(self.registry)

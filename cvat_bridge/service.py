@@ -1,4 +1,4 @@
-"""The parts of the service, put together from settings, secrets and a cluster."""
+"""Assemble the service from settings, secrets and a cluster."""
 
 import os
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from workflows.cluster.kubernetes import Kubernetes
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """What comes from the environment and is shown nowhere."""
+    """Secrets from the environment. Never printed."""
 
     signing_key: bytes = field(repr=False)
     access_token: str = field(default="", repr=False)
@@ -30,7 +30,7 @@ class Secrets:
 
     @classmethod
     def of(cls, environment: Mapping[str, str] = os.environ) -> Self:
-        """Those of this process. BridgeError: the signing key is missing or too short."""
+        """Read the environment. BridgeError: the signing key is missing or too short."""
         return cls(
             signing_key(environment.get("CVAT_BRIDGE_SIGNING_KEY")),
             environment.get("CVAT_ACCESS_TOKEN", "").strip(),
@@ -40,7 +40,7 @@ class Secrets:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Everything that routes use."""
+    """The objects that routes use."""
 
     settings: BridgeSettings
     installation: Installation
@@ -53,7 +53,7 @@ class Service:
     views: RunViews
     webhooks: Webhooks
     token: Token | None
-    """CVAT's service account, whose exports runs ask for."""
+    """Token of CVAT's service account, which runs use for exports."""
 
 
 def assemble(
@@ -64,7 +64,7 @@ def assemble(
     *,
     access_for_s: float = KEEP_S,
 ) -> Service:
-    """The service; `access_for_s`: how long CVAT's word about a user holds."""
+    """Create the service. `access_for_s`: how long users and permissions are cached."""
     metrics = Metrics()
     cvat = CvatQuestions(settings.cvat, lambda ended: metrics.cvat.labels(ended).inc())
     access = Access(cvat, keep_s=access_for_s)

@@ -1,7 +1,6 @@
-"""Answers that are asked for once and shared for seconds: many open pages, one question to CVAT or the cluster.
+"""A cache with a lifetime of seconds, so that many open pages cause one request to CVAT or the cluster.
 
-Whoever asks while the question is under way waits for that one answer. Errors are shared with those who
-wait, and not kept.
+Callers with the same key share a running request and its error. Errors are not cached.
 """
 
 import asyncio
@@ -15,7 +14,7 @@ MOST = 10_000
 
 
 class ShortCache(Generic[T]):
-    """Key → answer, for `keep_s` seconds from the moment it was asked for."""
+    """Key → answer, for `keep_s` seconds from the start of the request."""
 
     def __init__(self, keep_s: float, *, clock: Callable[[], float] = time.monotonic, most: int = MOST) -> None:
         self._keep_s = keep_s
@@ -26,7 +25,7 @@ class ShortCache(Generic[T]):
         self._under_way: dict[Hashable, asyncio.Task[T]] = {}
 
     async def get(self, key: Hashable, ask: Callable[[], Awaitable[T]]) -> T:
-        """The answer to `key`, from `ask` where there is none yet."""
+        """The cached answer for `key`, or the result of `ask`."""
         found = self._answers.get(key)
         if found is not None and found[0] > self._clock():
             return found[1]
@@ -35,16 +34,16 @@ class ShortCache(Generic[T]):
             task = asyncio.ensure_future(self._asked(key, ask))
             self._under_way[key] = task
             task.add_done_callback(lambda done: self._ended(key, done))
-        # One page that is closed does not take the answer from the others.
+        # A cancelled caller must not cancel the request for the others.
         return await asyncio.shield(task)
 
     def forget(self, key: Hashable) -> None:
-        """Ask anew the next time: something was changed."""
+        """Drop the answer for `key`, after a change."""
         self._answers.pop(key, None)
         self._under_way.pop(key, None)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop all answers."""
         self._answers.clear()
         self._under_way.clear()
 
@@ -60,10 +59,10 @@ class ShortCache(Generic[T]):
         if self._under_way.get(key) is task:
             del self._under_way[key]
         if not task.cancelled():
-            task.exception()  # seen, also where everybody who waited has gone
+            task.exception()  # retrieved, so that asyncio does not log it if no caller waits any more
 
     def _make_room(self) -> None:
-        """Let go of what is too old: an answer may be large, and perhaps nobody asks for it again."""
+        """Drop expired answers, to free memory, and the oldest ones above `most`."""
         now = self._clock()
         if now < self._swept + self._keep_s and len(self._answers) < self._most:
             return

@@ -1,1 +1,1 @@
-"""Routes, what stands before and behind them, and the process that serves them."""
+"""Routes, middleware, schemas, and the server process."""

@@ -1,8 +1,8 @@
-"""Limits on connections that uvicorn does not have: a request must arrive, or the connection is closed.
+"""A timeout for incoming requests, which uvicorn lacks: a connection without a complete request is closed.
 
-uvicorn closes a connection that is idle after an answer (`timeout_keep_alive`). It waits without end for a first
-request, for the rest of a request's headers, and for a body that nobody reads any more. How long a body may take
-while somebody does read it is decided where it is read.
+uvicorn closes a connection that is idle after a response (`timeout_keep_alive`). It waits without limit for the first
+request, for the rest of a request's headers, and for a body that is no longer read. The code that reads a body sets
+the time limit for it.
 """
 
 import asyncio
@@ -12,10 +12,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 
 class BoundedConnection(H11Protocol):
-    """A connection that is closed when no complete request is under way for `request_timeout_s`.
+    """A connection that is closed if a request's headers are not complete within `request_timeout_s`.
 
-    The time starts when the connection opens, and again with the first byte that follows an answer. Further bytes do
-    not extend it. It stops once a request's headers are complete.
+    The timer starts when the connection opens, and again with the first byte after a response. Further bytes do not
+    extend it. It stops when the headers are complete.
     """
 
     request_timeout_s: ClassVar[float] = 30.0
@@ -23,17 +23,17 @@ class BoundedConnection(H11Protocol):
     _closing: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start the time for the first request."""
+        """Start the timer for the first request."""
         super().connection_made(cast("asyncio.Transport", transport))
         self._watch()
 
     def data_received(self, data: bytes) -> None:
-        """Stop the time where the data completes a request's headers, else start it."""
+        """Stop the timer if the data completes a request's headers, else start it."""
         super().data_received(data)
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the time."""
+        """Stop the timer."""
         super().connection_lost(exc)
         self._stop()
 

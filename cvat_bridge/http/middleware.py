@@ -1,4 +1,4 @@
-"""Around every request: its id, its line in the log, its numbers, and the headers that every answer has."""
+"""Middleware for every request: request id, log line, metrics, and default response headers."""
 
 import logging
 import time
@@ -20,13 +20,13 @@ _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
-"""Where an answer does not say otherwise."""
+"""Default response headers."""
 
 _QUIET = ("/healthz", "/readyz", "/metrics")
 
 
 class Observed:
-    """The outermost layer."""
+    """The outermost middleware."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
         self._app = app
@@ -55,7 +55,7 @@ class Observed:
             await self._app(scope, receive, with_headers)
         except Exception:
             log.exception("a request failed", extra={"route": _route(scope)})
-            # Of an answer that has begun the server closes the connection, so that it is not taken for a whole one.
+            # If the response has begun, the server closes the connection, so that the client sees that it is cut off.
             if not begun:
                 await JSONResponse(error_body([OUR_FAULT]), 500)(scope, receive, with_headers)
         finally:
@@ -73,5 +73,5 @@ class Observed:
 
 
 def _route(scope: Scope) -> str:
-    """The route as it is declared: a path would say whose task it was, and be another label for each."""
+    """The declared route. A path would name the task, and give each task a label value of its own."""
     return str(getattr(scope.get("route"), "path", "") or "none")

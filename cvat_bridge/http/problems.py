@@ -1,4 +1,4 @@
-"""What the service says when it does not do what was asked: a status and sentences, some of them for a field."""
+"""Error responses: a status and sentences, each of which may belong to a field of the form."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ STORE_AWAY = "The store does not answer at the moment. Try again in a minute."
 
 @dataclass(frozen=True, slots=True)
 class Complaint:
-    """One sentence; `field` is the parameter that it is about."""
+    """One sentence of an error response. `field`: the parameter that it is about, if any."""
 
     text: str
     field: str | None = None
@@ -32,7 +32,7 @@ OUR_FAULT = Complaint("Something went wrong in the service itself; its log has t
 
 
 class Refusal(Exception):
-    """The answer instead of the one that was asked for."""
+    """An error response: a status and one or more sentences."""
 
     def __init__(self, status: int, *complaints: Complaint | str, retry_after_s: int | None = None) -> None:
         self.status = status
@@ -42,5 +42,5 @@ class Refusal(Exception):
 
 
 def error_body(complaints: Iterable[Complaint]) -> dict[str, Any]:
-    """The JSON of every answer that is not the one asked for."""
+    """The JSON body of every error response."""
     return {"errors": [{"field": one.field, "text": one.text} for one in complaints]}

@@ -1,4 +1,4 @@
-"""Limits on what comes in: the size of a body as it streams, how long it may take, how often a user may submit."""
+"""Limits on requests: size and duration of a body, and submissions per user and minute."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ _MOST_USERS = 10_000
 
 
 class BodyLimit:
-    """Reads a body before the application sees it, and ends what is larger or slower than allowed."""
+    """Middleware that reads the whole body first, and rejects a body that is too large or too slow."""
 
     def __init__(self, app: ASGIApp, *, limit: Callable[[str], int], timeout_s: float = BODY_TIMEOUT_S) -> None:
         self._app = app
@@ -65,7 +65,7 @@ async def _read(scope: Scope, receive: Receive, limit: int) -> bytes:
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
-    """The body once more, and then what the connection says."""
+    """A `receive` that returns the body that was read, and then the connection's messages."""
     waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def next_message() -> Message:
@@ -75,7 +75,7 @@ def _again(body: bytes, receive: Receive) -> Receive:
 
 
 class Pace:
-    """At most `most` submissions of one user in a minute, in this process."""
+    """Limits each user to `most` submissions per minute in this process."""
 
     def __init__(self, most: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._most = most
@@ -83,7 +83,7 @@ class Pace:
         self._times: dict[int, deque[float]] = {}
 
     def require(self, user: int) -> None:
-        """Count one. Refusal 429: too many."""
+        """Count a submission. Refusal 429: too many."""
         now = self._clock()
         times = self._times.setdefault(user, deque())
         while times and times[0] <= now - 60:

@@ -1,4 +1,4 @@
-"""The process of the service: settings in, one uvicorn, and an orderly end at SIGTERM."""
+"""The server process: load the settings, run uvicorn, and shut down on SIGTERM."""
 
 import uvicorn
 
@@ -13,15 +13,15 @@ from workflows.cluster.kubeconfig import find_access
 from workflows.cluster.kubernetes import Kubernetes
 
 END_S = 20
-"""So long requests that have begun may go on after SIGTERM."""
+"""Seconds that running requests may take after SIGTERM."""
 
 IDLE_S = 120
-"""So long an idle connection stays open: longer than proxies keep theirs (nginx 60 s, Traefik 90 s) and than a page
-waits between two polls. Who closes first must not be us, or a request that is just coming is lost."""
+"""Seconds that an idle connection stays open: longer than in proxies (nginx 60 s, Traefik 90 s) and than the pause
+between two polls of a page. If the service closed first, a request that is just arriving would be lost."""
 
 
 def serve(host: str, port: int) -> None:
-    """Answer until SIGTERM. BridgeError: a setting or a secret is missing or wrong."""
+    """Serve until SIGTERM. BridgeError: a setting or a secret is missing or invalid."""
     settings = load_settings()
     installation = load_installation()
     if installation is None:

@@ -1,4 +1,4 @@
-"""The plugin, the page and what belongs to them, from the package: read once, asked for again with their hash."""
+"""Serve the plugin, the page and their files from the package. Browsers revalidate them by ETag."""
 
 import hashlib
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ PAGE_POLICY = (
 
 @dataclass(frozen=True, slots=True)
 class StaticFile:
-    """One file."""
+    """A file, held in memory."""
 
     content: bytes
     type: str
@@ -44,7 +44,7 @@ class StaticFiles:
         }
 
     def answer(self, name: str, request: Request) -> Response:
-        """The file, or that the browser has it already, or that there is none."""
+        """The response for a file: 200, 304 (not modified) or 404."""
         file = self._files.get(name)
         if file is None:
             return Response("There is no such file.\n", 404, media_type="text/plain")

@@ -1,1 +1,1 @@
-"""Runs that start when something happens in CVAT."""
+"""Runs that events in CVAT start automatically."""

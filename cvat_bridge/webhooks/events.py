@@ -1,4 +1,4 @@
-"""What CVAT's webhooks tell, in their old and their new forms, as far as a run could follow from it."""
+"""Parse those webhook events of CVAT that can start a run, in the forms of old and new versions."""
 
 import hashlib
 import hmac
@@ -14,7 +14,7 @@ from cvat_client.settings import Event
 from cvat_client.subject import Subject
 
 LONGEST_S = 7 * 86_400.0
-"""CVAT itself tries an event again for four days at most; what is older somebody else has kept."""
+"""Older events are ignored. CVAT retries an event for at most four days, so an older one may be a replay."""
 
 _OF_USER = re.compile(r"(?:^|[?&])user_id=([0-9]{1,10})(?:&|$)")
 _WITHOUT_IMAGES = re.compile(r"(?:^|[?&])subresource=annotations(?:&|$)")
@@ -22,7 +22,7 @@ _WITHOUT_IMAGES = re.compile(r"(?:^|[?&])subresource=annotations(?:&|$)")
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """An event that may start a run. `by`: whose export it was, None where that is not said or does not count."""
+    """An event that may start a run. `by`: id of the user who exported. None: unknown, or another event."""
 
     event: Event
     subject: Subject
@@ -30,13 +30,13 @@ class Told:
 
 
 def is_signed(body: bytes, signature: str, secret: bytes) -> bool:
-    """Whether `X-Signature-256` is the secret's, over the body as it came."""
+    """Whether `X-Signature-256` is the valid signature of the raw body."""
     right = f"sha256={hmac.new(secret, body, hashlib.sha256).hexdigest()}"
     return hmac.compare_digest(right.encode(), signature.encode())
 
 
 def is_old(payload: Mapping[str, Any], now: float | None = None) -> bool:
-    """Whether what the payload tells was so more than LONGEST_S ago. What tells no time is not old."""
+    """Whether the event is older than LONGEST_S seconds. An event without a time is not old."""
     request = _mapping(payload.get("request"))
     told = _mapping(payload.get("job")).get("updated_date") or request.get("finished_date")
     try:
@@ -47,7 +47,7 @@ def is_old(payload: Mapping[str, Any], now: float | None = None) -> bool:
 
 
 def read_event(payload: Mapping[str, Any]) -> Told | None:
-    """What the payload tells; None where no run follows from it."""
+    """Parse a payload. None: the event cannot start a run."""
     match payload.get("event"):
         case "update:job":
             return _job(payload)
@@ -61,7 +61,7 @@ def read_event(payload: Mapping[str, Any]) -> Told | None:
 
 
 def _job(payload: Mapping[str, Any]) -> Told | None:
-    """A job that became completed just now: an annotation that is saved later updates it too."""
+    """A job that has just become completed. Later updates of a completed job are ignored."""
     job = _mapping(payload.get("job"))
     task = whole_number(job.get("task_id"))
     if job.get("state") != "completed" or task < 1 or not _has_moved(payload, job):
@@ -85,7 +85,7 @@ def _has_moved(payload: Mapping[str, Any], job: Mapping[str, Any]) -> bool:
 
 
 def _export(payload: Mapping[str, Any], request: Mapping[str, Any], what: Mapping[str, Any]) -> Told | None:
-    """An export with images that somebody made."""
+    """A finished export with images."""
     if request.get("status") != "finished":
         return None
     name = str(request.get("rq_id") or request.get("id") or "")

@@ -1,7 +1,7 @@
-"""Runs that CVAT's events start: taken at once, worked off behind, and the same event twice is one run.
+"""Start runs for CVAT's events. Events are queued and processed in the background; repeated events start one run.
 
-An event is only a reason to look: what is so is asked of CVAT anew, with the service account's token.
-Events that are taken and not worked off are lost with the process; CVAT does not send them again.
+The content of an event is not trusted: the current state is read from CVAT with the service account's token. Queued
+events are lost if the process ends, and CVAT does not send them again.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 MOST_WAITING = 500
 TOGETHER_S = 60.0
-"""Events of a task within so many seconds are one."""
+"""Events of a task within so many seconds start one run."""
 
 PAUSES_S = (2.0, 10.0, 60.0, 300.0)
 _WHO_S = 300.0
@@ -51,7 +51,7 @@ _LAST_S = 8.0
 
 
 class Webhooks:
-    """Takes events while `running`."""
+    """A queue of events, processed within the context `running`."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Webhooks:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Work events off; at the end what has begun is finished, for some seconds."""
+        """Process events. On exit, wait up to _LAST_S seconds for queued events."""
         worker = asyncio.create_task(self._work())
         try:
             yield
@@ -94,7 +94,7 @@ class Webhooks:
             await asyncio.gather(worker, return_exceptions=True)
 
     def take(self, body: bytes, signature: str) -> None:
-        """Take an event. Refusal: not signed by CVAT, not readable, or too many at once."""
+        """Queue an event. Refusal: the signature or the body is invalid, or the queue is full."""
         if not self._secret or not is_signed(body, signature, self._secret):
             self._metrics.webhooks.labels("unsigned").inc()
             raise Refusal(403, "The signature is missing or wrong: the webhook's secret in CVAT is another one.")
@@ -169,14 +169,14 @@ class Webhooks:
             try:
                 await self._start(trigger, seen, event, str(thing.get("updated_date") or ""))
             except Refusal as refusal:
-                # A template's parameters that are wrong, for instance: nobody is there to read it but the operator,
-                # and the other triggers have others.
+                # For instance invalid parameters in a trigger. Only operators can see it, in the log, and the other
+                # triggers may still work.
                 self._metrics.webhooks.labels("refused").inc()
                 more = {"subject": str(told.subject), "template": trigger.template}
                 log.warning("an event starts no run: %s", refusal, extra=more)
 
     async def _is_own(self, told: Told) -> bool:
-        """Whether the export was made by a run of ours, or it is not known by whom: that must start no other run."""
+        """Whether the export was made by a run, or by an unknown user. Such exports must not start another run."""
         if told.by is None:
             log.warning("an export is of nobody, so it starts no run", extra={"subject": str(told.subject)})
             return True
@@ -204,9 +204,10 @@ class Webhooks:
 
 
 def _is_covered_by(run: Mapping[str, Any], state: str) -> bool:
-    """Whether a run of the same trigger is what an event of this state asks for.
+    """Whether an unfinished run of the same trigger covers an event of this state.
 
-    It goes on, and was made for the same state, or just now: jobs that end together move the state a few times.
+    It does if it was started for the same state or less than TOGETHER_S ago: jobs that are completed together change
+    the state several times.
     """
     if not unfinished(run):
         return False
@@ -220,7 +221,7 @@ def _is_covered_by(run: Mapping[str, Any], state: str) -> bool:
 
 
 def _is_completed(task: Mapping[str, Any]) -> bool:
-    """Whether all jobs of a task are."""
+    """Whether all jobs of a task are completed."""
     jobs = task.get("jobs")
     jobs = jobs if isinstance(jobs, Mapping) else {}
     count = whole_number(jobs.get("count"))
