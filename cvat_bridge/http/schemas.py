@@ -1,6 +1,6 @@
-"""What the page is given, field by field: the API's answers, for OpenAPI and for the type checker.
+"""Schemas of the API's responses, for OpenAPI and the type checker.
 
-Texts are text, but for `help_html`, which is safe HTML.
+Strings are plain text, except `help_html`, which is safe HTML.
 """
 
 from typing import Literal, NotRequired
@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 
 class DrawnNote(TypedDict):
-    """What an annotator should know before a run starts, and what to do about it."""
+    """A warning or remark for the annotator before a run starts, with advice."""
 
     level: Literal["warning", "info"]
     text: str
@@ -17,7 +17,7 @@ class DrawnNote(TypedDict):
 
 
 class DrawnClass(TypedDict):
-    """A class; `boxes` None: not counted. `warning` None: there is nothing to say."""
+    """A class. `boxes` None: not counted. `warning` None: no warning."""
 
     name: str
     color: str
@@ -26,7 +26,7 @@ class DrawnClass(TypedDict):
 
 
 class DrawnTask(TypedDict):
-    """A task of which not all jobs are completed."""
+    """A task with jobs that are not completed."""
 
     id: int
     name: str
@@ -35,7 +35,7 @@ class DrawnTask(TypedDict):
 
 
 class DrawnSubject(TypedDict):
-    """What would be trained on; `boxes` None: not counted."""
+    """Preview of the training data. `boxes` None: not counted."""
 
     kind: str
     ids: list[int]
@@ -49,7 +49,7 @@ class DrawnSubject(TypedDict):
 
 
 class DrawnChoice(TypedDict):
-    """`available`: whether a node pool has room now; None: not known, or no pool."""
+    """A choice of a field. `available`: whether a node pool has free capacity. None: unknown, or not a pool."""
 
     value: str
     title: str
@@ -58,7 +58,7 @@ class DrawnChoice(TypedDict):
 
 
 class DrawnParameter(TypedDict):
-    """One field. Bounds are those of a number, and absent where there is none."""
+    """A field of the form. Bounds are for numbers, and absent if there is no bound."""
 
     name: str
     title: str
@@ -74,14 +74,14 @@ class DrawnParameter(TypedDict):
 
 
 class DrawnGroup(TypedDict):
-    """Fields below one heading."""
+    """The fields below one heading."""
 
     title: str
     parameters: list[DrawnParameter]
 
 
 class DrawnTemplate(TypedDict):
-    """A workflow that may be started. `trains`: it learns from the boxes that are there."""
+    """A workflow template that can be started. `trains`: it trains on the existing boxes."""
 
     name: str
     title: str
@@ -91,13 +91,13 @@ class DrawnTemplate(TypedDict):
 
 
 class DrawnUser(TypedDict):
-    """Who looks."""
+    """The user."""
 
     name: str
 
 
 class DrawnForm(TypedDict):
-    """The form; `running` of `limit` runs of this user are not finished. `blocked`: why this user can start none."""
+    """The form. `running`, `limit`: this user's unfinished runs. `blocked`: why this user cannot start a run."""
 
     subject: DrawnSubject
     user: DrawnUser
@@ -108,7 +108,7 @@ class DrawnForm(TypedDict):
 
 
 class DrawnStep(TypedDict):
-    """A step; `progress` as Argo counts it, such as `40/100`."""
+    """A step of a run. `progress`: in Argo's form, such as `40/100`."""
 
     name: str
     title: str
@@ -118,14 +118,14 @@ class DrawnStep(TypedDict):
 
 
 class DrawnAp(TypedDict):
-    """AP on the validation part after so many steps."""
+    """AP on the validation split after `step` optimiser steps."""
 
     value: float
     step: int
 
 
 class DrawnLinks(TypedDict):
-    """Where to look further; None: there is nothing, or not yet."""
+    """Links to other pages. None: the page does not exist, or not yet."""
 
     argo: str | None
     report: str | None
@@ -133,7 +133,7 @@ class DrawnLinks(TypedDict):
 
 
 class DrawnModel(TypedDict):
-    """The model that a run left; `used`: it is the chosen one for `place`, such as `project 3`."""
+    """The model of a run. `used`: it is pinned for `place`, such as `project 3`."""
 
     url: str
     used: bool
@@ -141,7 +141,7 @@ class DrawnModel(TypedDict):
 
 
 class DrawnMay(TypedDict):
-    """What can be done with a run now."""
+    """The actions that are possible for a run now."""
 
     stop: bool
     rerun: bool
@@ -150,21 +150,21 @@ class DrawnMay(TypedDict):
 
 
 class DrawnAbout(TypedDict):
-    """What of CVAT a run is about."""
+    """The tasks or project of a run."""
 
     kind: str
     ids: list[int]
 
 
 class DrawnSetting(TypedDict):
-    """What was chosen for a run."""
+    """A parameter that was set for a run."""
 
     title: str
     value: str
 
 
 class DrawnRun(TypedDict):
-    """A run; times as Kubernetes writes them, `progress` from 0 to 1."""
+    """A run. Times in Kubernetes' format, `progress` from 0 to 1."""
 
     name: str
     template: str
