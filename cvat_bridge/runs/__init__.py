@@ -1,1 +1,1 @@
-"""Runs as CVAT's users see them: submitted, shown, and what they left in the store."""
+"""Runs started from CVAT: submission, views, and their files in the store."""

@@ -1,6 +1,6 @@
-"""What runs left in the store, as far as pages show it: AP so far, the report, and which model is pinned.
+"""Files of runs in the store that pages show: the latest AP, the report, and pinned models.
 
-Everything is read in threads and shared for seconds.
+Files are read in threads. AP and pins are cached for seconds.
 """
 
 import json
@@ -33,7 +33,7 @@ _THREADS = 8
 
 @dataclass(frozen=True, slots=True)
 class Ap:
-    """AP on the validation part after so many steps."""
+    """AP on the validation split after `step` optimiser steps."""
 
     value: float
     step: int
@@ -41,7 +41,7 @@ class Ap:
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """The model that a task or project uses."""
+    """The pinned model of a task or project."""
 
     model: str
     run: str
@@ -49,7 +49,7 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a model is pinned for: a project, or a task without one."""
+    """A project, or a task outside of projects, for which a model can be pinned."""
 
     kind: str
     number: int
@@ -70,7 +70,7 @@ class ReportFile:
 
 
 class RunFiles:
-    """The installation's store, for the event loop."""
+    """Asynchronous access to the installation's store."""
 
     def __init__(self, installation: Installation) -> None:
         self.url = installation.store.rstrip("/")
@@ -80,26 +80,26 @@ class RunFiles:
         self._pins: ShortCache[Pin | None] = ShortCache(_PINS_S)
 
     async def ap_so_far(self, folder: str) -> Ap | None:
-        """The last AP that the run in `folder`, a key below the store, measured; None before the first."""
+        """The latest AP of the run in `folder`, a key below the store. None: not yet measured."""
         return await self._aps.get(folder, lambda: self._in_thread(self._read_ap, folder))
 
     async def pin(self, place: Place) -> Pin | None:
-        """The model that is pinned there."""
+        """The model pinned for `place`, if any."""
         return await self._pins.get(place, lambda: self._in_thread(self._read_pin, place))
 
     async def set_pin(self, place: Place, pin: Pin) -> None:
-        """Pin a model; the one before is no longer used."""
+        """Pin a model. It replaces the previous pin."""
         content = json.dumps({"model": pin.model, "run": pin.run}).encode()
         await self._in_thread(self._store.put_bytes, place.key, content)
         self._pins.forget(place)
 
     async def clear_pin(self, place: Place) -> None:
-        """Pin nothing there: the newest model is used again."""
+        """Remove the pin. The newest model is used again."""
         await self._in_thread(self._store.delete, [place.key])
         self._pins.forget(place)
 
     async def report(self, folder: str) -> ReportFile | None:
-        """The run's report; None where there is none."""
+        """The run's report. None: there is none."""
         key = f"{folder}/report/index.html"
         try:
             found = await self._in_thread(self._store.head, key)
@@ -108,7 +108,7 @@ class RunFiles:
         return ReportFile(key, found.size_bytes, found.etag)
 
     def parts(self, report: ReportFile, part_bytes: int = 4 * 2**20) -> Iterator[bytes]:
-        """The report's bytes, for a thread."""
+        """Yield the report's bytes. Blocks, so it must run in a thread."""
         for start in range(0, report.size_bytes, part_bytes):
             yield self._store.get_bytes(report.key, start=start, end=min(start + part_bytes, report.size_bytes))
 
@@ -124,7 +124,7 @@ class RunFiles:
         except NoSuchKey:
             return None
         lines = tail.split(b"\n")
-        # The first line of a part of the file begins in its middle.
+        # The tail may begin in the middle of a line.
         return last_ap(lines[1:] if start else lines)
 
     def _read_pin(self, place: Place) -> Pin | None:
@@ -141,13 +141,13 @@ class RunFiles:
 
 
 def last_ap(lines: list[bytes]) -> Ap | None:
-    """The last measured AP among lines of metrics.jsonl; damaged ones are passed over."""
+    """The last AP in lines of metrics.jsonl. Invalid lines are skipped."""
     for line in reversed(lines):
         try:
             entry = json.loads(line)
             if entry["split"] != "train":
                 ap = Ap(float(entry["ap"]), int(entry["step"]))
-                if math.isfinite(ap.value):  # the answer's JSON has no other numbers
+                if math.isfinite(ap.value):  # JSON has no NaN or infinity
                     return ap
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             continue

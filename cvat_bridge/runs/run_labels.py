@@ -1,4 +1,4 @@
-"""What the bridge writes on the workflows that it creates, so that the cluster remembers instead of the bridge."""
+"""Labels, annotations and names of the workflows that the bridge creates. They are the bridge's only storage."""
 
 import hashlib
 import hmac
@@ -10,23 +10,23 @@ from cvat_client.errors import BridgeError
 from cvat_client.subject import Kind, Subject
 
 USED_BY = {"used-by": "cvat"}
-"""The label of templates that are offered, and of the workflows made from them."""
+"""The label of offered templates, and of workflows created from them."""
 
 TASK_LABEL = "cvat-task.detr-workflows/"
 PROJECT_LABEL = "cvat-project.detr-workflows/"
 USER_LABEL = "detr-workflows/cvat-user"
 EVENT_LABEL = "detr-workflows/cvat-event"
-"""Digest of the event of CVAT that started the run, where no click did."""
+"""Digest of the CVAT event that started the run, if it was not started in the form."""
 
 TRIGGER_LABEL = "detr-workflows/cvat-trigger"
 EVENT_STATE = "detr-workflows/cvat-event-state"
-"""When the task or project had last been changed, as CVAT said when the event was worked off."""
+"""CVAT's time of the last change to the task or project, when the event was processed."""
 
 USER_NAME = "detr-workflows/cvat-user-name"
 SUBJECT = "detr-workflows/cvat-subject"
 TITLE = "detr-workflows/title"
 FORM = "detr-workflows/cvat-form"
-"""What was chosen in the form, as JSON: what a rerun takes again."""
+"""The values of the form as JSON, for reruns."""
 
 RERUN_OF = "detr-workflows/rerun-of"
 
@@ -36,23 +36,23 @@ _LONGEST_NAME = 63
 
 
 def task_label(number: int) -> dict[str, str]:
-    """Of every task that a run is about."""
+    """The label for a task of the run."""
     return {f"{TASK_LABEL}{number}": "true"}
 
 
 def project_label(number: int) -> dict[str, str]:
-    """Of the project that a run is about, or that its tasks are in."""
+    """The label for the run's project, or for a project of its tasks."""
     return {f"{PROJECT_LABEL}{number}": "true"}
 
 
 def subject_label(subject: Subject) -> dict[str, str]:
-    """One label that all runs of the subject's first task, or of the project, have."""
+    """A label to select all runs of the subject's first task, or of its project."""
     number = subject.ids[0]
     return task_label(number) if subject.kind is Kind.TASK else project_label(number)
 
 
 def labels(subject: Subject, projects: Iterable[int], user: int) -> dict[str, str]:
-    """The labels of a run. `projects`: those of its tasks; `user` 0: nobody clicked."""
+    """The labels of a run. `projects`: the project, or those of its tasks. `user` 0: an event started it."""
     found = {**USED_BY, USER_LABEL: str(user)}
     if subject.kind is Kind.TASK:
         for number in subject.ids:
@@ -69,7 +69,7 @@ def annotations(subject: Subject, user_name: str, title: str, given: Mapping[str
 
 
 def subject_of(workflow: Mapping[str, Any]) -> Subject | None:
-    """What a run of ours is about; None where it is none of ours."""
+    """The subject of a run. None: the bridge did not create it."""
     text = annotation(workflow, SUBJECT)
     try:
         return Subject.parse(text) if text else None
@@ -78,23 +78,23 @@ def subject_of(workflow: Mapping[str, Any]) -> Subject | None:
 
 
 def annotation(workflow: Mapping[str, Any], name: str) -> str:
-    """An annotation of a workflow; empty where it has none."""
+    """An annotation of a workflow. Empty if it is missing."""
     return str((workflow["metadata"].get("annotations") or {}).get(name) or "")
 
 
 def label(workflow: Mapping[str, Any], name: str) -> str:
-    """A label of a workflow; empty where it has none."""
+    """A label of a workflow. Empty if it is missing."""
     return str((workflow["metadata"].get("labels") or {}).get(name) or "")
 
 
 def digest(key: bytes, purpose: str, *parts: str) -> str:
-    """A text that only this installation makes of these parts."""
+    """HMAC-SHA256 of the parts as hexadecimal text."""
     content = "\0".join((purpose, *parts)).encode()
     return hmac.new(key, content, hashlib.sha256).hexdigest()
 
 
 def run_name(template: str, key: bytes, *parts: str) -> str:
-    """The same for the same parts: who asks twice gets one run. Short, and no name that can be guessed."""
+    """A short, unguessable name that depends only on the arguments, so a repeated request gets the same run."""
     number = int(digest(key, "run-name", template, *parts), 16)
     ending = ""
     for _ in range(_CHARACTERS):

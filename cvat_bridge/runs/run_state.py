@@ -1,4 +1,4 @@
-"""Runs as CVAT's users see them: state, progress, results and links, read from the workflow itself."""
+"""The state, progress, results and links of a run, read from its workflow."""
 
 import json
 from collections.abc import Mapping
@@ -28,25 +28,25 @@ _STATES = {
 }
 _NO_STEP = "exit handler"
 _WEIGHTS = {"export": 2, "prepare": 3, "train": 30, "annotate": 30}
-"""How much of a run a step is, beside one that takes seconds: what takes hours is what is waited for."""
+"""Weights of slow steps in a run's progress. Other steps take seconds and count 1."""
 _MOST_SETTINGS = 12
 
 
 def page(subject: Subject, run: str = "") -> str:
-    """Address of the page of a subject, or of one of its runs, below CVAT's own."""
+    """Path of the page for a subject or for one of its runs, on CVAT's origin."""
     query = [(subject.kind.value, str(number)) for number in subject.ids]
     return f"{ROOT}/?{urlencode(query + ([('run', run)] if run else []))}"
 
 
 def argo_link(settings: BridgeSettings, namespace: str, run: str) -> str | None:
-    """The run in Argo's own page."""
+    """The run's URL in Argo's web page. None: `links.argo` is not set."""
     if not settings.links.argo:
         return None
     return f"{settings.links.argo.rstrip('/')}/workflows/{quote(namespace)}/{quote(run)}"
 
 
 def folder(workflow: Mapping[str, Any]) -> str | None:
-    """Where the run lies, a key below the store."""
+    """The run's folder, a key below the store. None: unknown or invalid."""
     prefix = argument(workflow, "cvat-output-path").strip("/")
     parts = prefix.split("/")
     if not prefix or any(part in ("", ".", "..") for part in parts):
@@ -55,7 +55,7 @@ def folder(workflow: Mapping[str, Any]) -> str | None:
 
 
 def argument(workflow: Mapping[str, Any], name: str) -> str:
-    """A parameter that the run was started with; empty where it has none."""
+    """A parameter of the run. Empty if it is missing."""
     for one in ((workflow.get("spec") or {}).get("arguments") or {}).get("parameters") or ():
         if one.get("name") == name:
             return str(one.get("value") or "")
@@ -63,7 +63,7 @@ def argument(workflow: Mapping[str, Any], name: str) -> str:
 
 
 def template_of(workflow: Mapping[str, Any]) -> str:
-    """The template that the run was made from."""
+    """The name of the run's template."""
     return run_labels.label(workflow, ARGO_TEMPLATE_LABEL)
 
 
@@ -79,39 +79,39 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing more will happen."""
+        """Whether the run has ended."""
         return self.status.finished
 
     @property
     def stopped(self) -> bool:
-        """Whether somebody ended it, which is no fault."""
+        """Whether the run was stopped by a user. That is not a failure."""
         shut = (self.workflow.get("spec") or {}).get("shutdown")
         return bool(shut) and self.status.phase in ("Failed", "Error")
 
     def succeeded(self, step: str) -> bool:
-        """Whether a step of this name is through."""
+        """Whether the step with this name has succeeded."""
         found = self._steps.get(step)
         return found is not None and found.phase == "Succeeded"
 
     @property
     def is_ours(self) -> bool:
-        """Whether one of our own templates made it: the steps of others may have the same names, and leave others."""
+        """Whether its template is ours. Third-party templates may use the same step names for other things."""
         return template_of(self.workflow) in TEMPLATES
 
     def model(self, store: str) -> str | None:
-        """URL of the model that the run left, where that is one of ours."""
+        """URL of the run's model. None: there is none, or the template is third-party."""
         place = folder(self.workflow)
         return f"{store}/{place}/model" if place and self.is_ours and self.succeeded("train") else None
 
     @property
     def has_report(self) -> bool:
-        """Whether there is a report to look at."""
+        """Whether the run has written a report."""
         return self.is_ours and self.succeeded("report") and folder(self.workflow) is not None
 
     def drawn(
         self, settings: BridgeSettings, namespace: str, store: str, ap: Ap | None, places: str, *, used: bool
     ) -> DrawnRun:
-        """The run as the API gives it. `places`: what its model may be pinned for; `used`: it is the pinned one."""
+        """The run as the API returns it. `places`: where its model can be pinned; `used`: it is pinned there."""
         metadata, status = self.workflow["metadata"], self.workflow.get("status") or {}
         model = self.model(store)
         report = f"{ROOT}/api/runs/{self.name}/report/" if self.has_report else None
@@ -155,7 +155,7 @@ class Run:
 
     @cached_property
     def settings(self) -> list[DrawnSetting]:
-        """What was chosen that is not what everybody gets."""
+        """The values of the form that differ from the defaults."""
         try:
             given = json.loads(run_labels.annotation(self.workflow, run_labels.FORM) or "{}")
             chosen = [(str(name), " ".join(str(text).split())) for name, text in given.items()]
@@ -169,7 +169,7 @@ class Run:
         ]
 
     def _progress(self) -> float | None:
-        """What part is done: the steps of the graph, and what they say of themselves. Argo counts those begun alone."""
+        """Progress from 0 to 1 over all planned steps, weighted. Argo's own value counts only steps that have begun."""
         if self.status.phase == "Succeeded":
             return 1.0
         weights = {name: _WEIGHTS.get(name, 1) for name in _planned(self.workflow)}
@@ -179,7 +179,7 @@ class Run:
         return round(done / sum(weights.values()), 4)
 
     def _part(self, name: str) -> float:
-        """How much of a step is done."""
+        """Progress of one step from 0 to 1."""
         step = self._steps.get(name)
         if step is None or step.phase != "Running":
             return float(step is not None and step.phase in ("Succeeded", "Skipped", "Omitted"))
@@ -210,7 +210,7 @@ class Run:
 
 
 def _by_step(status: RunStatus) -> dict[str, Step]:
-    """Name → the last attempt of each step."""
+    """Step name → the last attempt of the step."""
     found: dict[str, Step] = {}
     for step in status.steps():
         name = step.label.partition(" (attempt ")[0]
@@ -220,7 +220,7 @@ def _by_step(status: RunStatus) -> dict[str, Step]:
 
 
 def _planned(workflow: Mapping[str, Any]) -> list[str]:
-    """The steps of the graph in their order: Argo keeps the template's text with the workflow."""
+    """Names of the steps in the order of the graph, from the template that Argo stores with the workflow."""
     stored = (workflow.get("status") or {}).get("storedWorkflowTemplateSpec") or {}
     spec = stored if stored.get("templates") else workflow.get("spec") or {}
     for one in spec.get("templates") or ():

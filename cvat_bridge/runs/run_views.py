@@ -1,4 +1,4 @@
-"""Which runs a user sees, and what they may do with them: whoever may see every task of a run."""
+"""Runs for a user: lists, states and actions. A user sees a run if CVAT lets them view its whole subject."""
 
 import asyncio
 import functools
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 MOST_RUNS = 50
 MOST_SUBJECTS = 100
-"""Of other subjects than the one that is looked at, whom CVAT is asked about for one page."""
+"""Limit of other subjects per page for which the user's permission is requested from CVAT."""
 
 MOST_MODELS = 20
 MOST_READ = 500
@@ -36,7 +36,7 @@ _MOST_LISTS = 10
 
 
 class RunViews:
-    """Runs, with CVAT's word on who sees them."""
+    """Views of runs, restricted by the user's permissions in CVAT."""
 
     def __init__(
         self, settings: BridgeSettings, access: Access, cluster: Cluster, files: RunFiles, submitter: Submitter
@@ -57,7 +57,7 @@ class RunViews:
         return list(await asyncio.gather(*(self._drawn(run, places_of(seen)) for run in found)))
 
     async def one(self, session: Session, name: str) -> tuple[Run, Seen]:
-        """A run that the user may see. Refusal 404: there is none, or it is not theirs."""
+        """A run that the user may see. Refusal 404: it does not exist, or the user may not see it."""
         await self._access.user(session)
         workflow = await self._cluster.run(name)
         subject = run_labels.subject_of(workflow) if workflow else None
@@ -77,7 +77,7 @@ class RunViews:
         return await self._drawn(run, places_of(seen))
 
     async def stop(self, session: Session, name: str) -> DrawnRun:
-        """Stop a run. Refusal 403: this installation lets nobody; 409: it has ended."""
+        """Stop a run. Refusal 403: the installation does not allow it; 409: the run has ended."""
         if not self._settings.controls.stop:
             raise Refusal(403, "Runs are not stopped from here in this installation; ask who runs it.")
         run, _ = await self.one(session, name)
@@ -87,7 +87,7 @@ class RunViews:
         return await self.drawn(session, name)
 
     async def rerun(self, session: Session, name: str) -> Started:
-        """Start the same once more, with a permission of the user who clicks."""
+        """Start a run with the same values, with a grant for the current user."""
         if not self._settings.controls.rerun:
             raise Refusal(403, "Runs are not started again from here in this installation; ask who runs it.")
         run, seen = await self.one(session, name)
@@ -97,7 +97,7 @@ class RunViews:
         return await self._submitter.submit(seen, again)
 
     async def _again(self, run: Run) -> Wanted:
-        """The same wish for as long as its run goes on: two clicks are one."""
+        """The request for a rerun. It stays the same until that rerun has ended, so a second click starts nothing."""
         form = run_labels.annotation(run.workflow, run_labels.FORM)
         try:
             given = {str(key): str(value) for key, value in json.loads(form or "{}").items()}
@@ -111,7 +111,7 @@ class RunViews:
         return Wanted(run_state.template_of(run.workflow), given, request, {}, {run_labels.RERUN_OF: run.name})
 
     async def use_model(self, session: Session, name: str) -> DrawnRun:
-        """Pin the run's model for its project, or for its task where that has none."""
+        """Pin the run's model for its project, or for tasks outside of projects."""
         run, seen = await self.one(session, name)
         model = run.model(self._files.url)
         if model is None:
@@ -122,7 +122,7 @@ class RunViews:
         return await self._drawn(run, places)
 
     async def release_model(self, session: Session, name: str) -> DrawnRun:
-        """Let the newest model be used again where this run's was pinned."""
+        """Remove the pins of this run's model, so that the newest model is used again."""
         run, seen = await self.one(session, name)
         places = await self._own_places(session, seen)
         for place in places:
@@ -132,10 +132,10 @@ class RunViews:
         return await self._drawn(run, places)
 
     async def _own_places(self, session: Session, seen: Seen) -> list[Place]:
-        """What the user chooses a model for. Refusal 403: it is for more than they may see."""
+        """Where the user may pin a model. Refusal 403: the user may not view the whole project."""
         places = places_of(seen)
         for place in places:
-            # Who may see one task of a project does not choose the model of all the others.
+            # A user who may view only one task must not choose the model for the whole project.
             whole = place.kind != Kind.PROJECT or await self._access.may_see(session, Subject.project(place.number))
             if not whole:
                 text = "The model is for the whole project, which you may not see: ask its owner to choose it."
@@ -143,7 +143,7 @@ class RunViews:
         return places
 
     async def report(self, session: Session, name: str) -> ReportFile:
-        """The run's report. Refusal 404: it has none yet."""
+        """The run's report. Refusal 404: there is none yet."""
         run, _ = await self.one(session, name)
         place = run_state.folder(run.workflow)
         found = await self._files.report(place) if place and run.has_report else None
@@ -154,7 +154,7 @@ class RunViews:
     async def models(
         self, session: Session, seen: Seen, offered: Sequence[Offered]
     ) -> dict[str, list[tuple[str, str]]]:
-        """Template → models to start from or to annotate with: (value, title), newest first."""
+        """Template → models for fine-tuning or annotating: (value, title), newest first."""
         labels = [
             run_labels.subject_label(seen.subject),
             *(run_labels.project_label(one) for one in sorted(seen.projects())),
@@ -165,7 +165,7 @@ class RunViews:
             if not any(one.filled(fill) for fill in (Fill.FINETUNE, Fill.MODEL)):
                 continue
             if one.template.ours and ours is not None:
-                models[one.name] = ours  # all of ours take the models of each other
+                models[one.name] = ours  # our templates can use each other's models
                 continue
             left = self._model_of_ours if one.template.ours else functools.partial(self._folder_of, one.name)
             found = await self._visible(session, seen, labels, left, most=MOST_MODELS)
@@ -178,7 +178,7 @@ class RunViews:
 
     @staticmethod
     def _folder_of(template: str, run: Run) -> str | None:
-        """The whole folder: where in it the model lies, only a template of somebody else itself knows."""
+        """The whole folder of a run. Only the third-party template knows where its model is inside."""
         is_theirs = run_state.template_of(run.workflow) == template and run.status.phase == "Succeeded"
         return run_state.folder(run.workflow) if is_theirs else None
 
@@ -197,7 +197,7 @@ class RunViews:
         *,
         most: int,
     ) -> list[Run]:
-        """The newest runs that are wanted and that the user may see: newer ones of another kind hide none."""
+        """The newest runs that are `wanted` and that the user may see. Other runs do not count towards `most`."""
         lists = await asyncio.gather(*(self._cluster.runs(one) for one in labels))
         trees = {str(one["metadata"]["name"]): one for some in lists for one in some}
         newest = sorted(trees.values(), key=lambda one: str(one["metadata"].get("creationTimestamp")), reverse=True)
@@ -215,12 +215,12 @@ class RunViews:
             found += [run for run in part if sees.get(run.subject)]
             if len(found) >= most:
                 break
-            # Other pages are answered in between: many runs are much to read.
+            # Let the event loop serve other requests: reading many runs takes long.
             await asyncio.sleep(0)
         return found[:most]
 
     def _run(self, workflow: Mapping[str, Any], subject: Subject) -> Run:
-        """The run, read once for each version that Kubernetes has of it: many pages look at the same."""
+        """The run, cached by its resourceVersion, since many pages show the same runs."""
         metadata = workflow["metadata"]
         uid, version = str(metadata.get("uid")), str(metadata.get("resourceVersion") or "")
         if not version:
@@ -230,7 +230,7 @@ class RunViews:
             run = Run(workflow, subject)
         now = time.monotonic()
         self._read[uid] = (now, version, run)
-        # The first is the one that nobody has looked at for the longest time.
+        # The first entry is the least recently used one.
         while len(self._read) > MOST_READ or next(iter(self._read.values()))[0] < now - _READ_S:
             del self._read[next(iter(self._read))]
         return run
@@ -245,14 +245,14 @@ class RunViews:
                 pins = await asyncio.gather(*(self._files.pin(one) for one in places))
                 used = all(pin is not None and pin.model == model for pin in pins)
         except StoreError as error:
-            # A store that is away hides two numbers, and not the run.
+            # If the store is unreachable, the run is shown without its AP and pin.
             log.warning("the store was not read for a run", extra={"run": run.name, "reason": type(error).__name__})
         about = ", ".join(f"{one.kind} {one.number}" for one in places)
         return run.drawn(self._settings, self._cluster.namespace, self._files.url, ap, about, used=used)
 
 
 def places_of(seen: Seen) -> list[Place]:
-    """For what a model of this subject would be pinned."""
+    """The projects or tasks for which a model of this subject is pinned."""
     if seen.subject.kind is Kind.PROJECT:
         return [Place(Kind.PROJECT.value, number) for number in seen.subject.ids]
     places = dict.fromkeys(

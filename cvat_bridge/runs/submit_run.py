@@ -1,4 +1,4 @@
-"""Starting a run: the same request twice is one run, and a user has so many at a time."""
+"""Start runs: a repeated request starts one run, and the runs per user are limited."""
 
 import asyncio
 import hashlib
@@ -28,16 +28,16 @@ from workflows.cluster.errors import AlreadyThereError
 from workflows.cluster.submission import SUBMISSION, workflow
 
 NOBODY = 0
-"""The user of runs that no click started."""
+"""The user id of runs that events start."""
 
 _LOCKS = 256
 QUEUE_S = 24 * 3600
-"""A grant to annotate is first looked at when there is a GPU, which may take so long."""
+"""Lifetime of a grant to annotate. It is verified only after the run got a GPU, which may take this long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What somebody asks for. `request`: the same for the same click."""
+    """A request for a run. `request`: an id that is the same for repetitions of one click."""
 
     template: str
     given: Mapping[str, str]
@@ -48,7 +48,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A run that the cluster has; `new`: since now."""
+    """A run in the cluster. `new`: this request created it."""
 
     workflow: Mapping[str, Any]
     new: bool
@@ -60,12 +60,12 @@ class Started:
 
 
 def clicked(template: str, given: Mapping[str, str], request: str) -> Wanted:
-    """What a form asks for."""
+    """The request for a run from a form."""
     return Wanted(template, given, request, {}, {})
 
 
 class Submitter:
-    """Creates runs."""
+    """Creates runs in the cluster."""
 
     def __init__(
         self,
@@ -85,11 +85,11 @@ class Submitter:
         self._cluster = cluster
         self._metrics = metrics
         self._pace = Pace(settings.limits.submissions_per_minute)
-        # Two clicks of one user are taken one after the other, so that both are counted.
+        # Submissions of one user are processed one after the other, so that both count towards the limit.
         self._locks = tuple(asyncio.Lock() for _ in range(_LOCKS))
 
     async def submit(self, seen: Seen, wanted: Wanted) -> Started:
-        """Start a run, or find the one of the same request. Refusal: 403 (may not export), 409, 422, 429, 503."""
+        """Start a run, or return the run of the same request. Refusal 403 (may not export), 409, 422, 429, 503."""
         try:
             started = await self._submit(seen, wanted)
         except Refusal:
@@ -99,7 +99,7 @@ class Submitter:
         return started
 
     async def _submit(self, seen: Seen, wanted: Wanted) -> Started:
-        # Every template takes images out of CVAT. A run that an event starts has the service account's own right.
+        # Every template exports images from CVAT. For runs of events, the service account's permission counts.
         if isinstance(seen.who, Session):
             await self._access.require_export(seen.who, seen.subject)
         offered = await self._cluster.template(wanted.template)
@@ -142,14 +142,14 @@ class Submitter:
             SUBMISSION: hashlib.sha256(content.encode()).hexdigest()[:32],
             **wanted.annotations,
         }
-        # A template of somebody else may paste annotations, and names come from CVAT.
+        # A third-party template may insert annotations into its steps, and names come from CVAT.
         annotations = {key: without_tags(text) for key, text in annotations.items()}
         if offered.exports_itself or offered.filled(Fill.DATASET) is None:
             return workflow(offered.template, texts, name, labels, annotations)
         return third_party.workflow_around(offered, texts, filling, labels, annotations)
 
     async def _require_room(self, seen: Seen) -> None:
-        """Refuse what is more than one user may have, or all events together."""
+        """Check the limits on runs: per user, or for all events together. Refusal 409, 429."""
         if seen.user.id == NOBODY:
             most = self._settings.limits.runs_of_events
             if len(await self._cluster.running_of(NOBODY)) >= most:

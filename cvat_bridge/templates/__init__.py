@@ -1,1 +1,1 @@
-"""Workflow templates as CVAT's users see them: which are offered, their form, and their parameters filled in."""
+"""The workflow templates offered in CVAT: the catalogue, the form, and filling in parameters."""

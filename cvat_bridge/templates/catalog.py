@@ -1,8 +1,8 @@
-"""The workflow templates that CVAT's users are offered, and what each of their parameters is.
+"""The catalogue of workflow templates offered in CVAT, and their parameters.
 
-Of ours and of whoever writes the same annotation everything is known. Of others there are names, values,
-choices and descriptions; Onepanel's names say what is filled in, and its further keys are read where a
-cluster keeps them.
+Our templates describe their parameters in an annotation, which other templates may use too. Without it, a parameter's
+name, value, choices and description are used. Onepanel's parameter names tell what to fill in, and Onepanel's
+additional keys are read if the cluster has kept them.
 """
 
 import json
@@ -24,7 +24,7 @@ DESCRIPTION = "workflows.argoproj.io/description"
 
 
 class Fill(StrEnum):
-    """What the bridge fills in, or offers choices for."""
+    """Meanings of parameters that the bridge fills in or offers choices for."""
 
     DATASET = "dataset"
     OUTPUT = "output"
@@ -48,7 +48,7 @@ BY_NAME: Mapping[str, Fill] = {
     "cvat-subject": Fill.SUBJECT,
     "cvat-grant": Fill.GRANT,
 }
-"""Onepanel's names, which templates of others have, and two of ours."""
+"""Parameter names with a meaning: Onepanel's, which third-party templates use, and two of ours."""
 
 NOT_ASKED = frozenset({Fill.DATASET, Fill.OUTPUT, Fill.STORE, Fill.SUBJECT, Fill.GRANT, Fill.CLASSES, Fill.FORMAT})
 _HIDDEN = ("private", "internal", "protected", "hidden")
@@ -56,22 +56,22 @@ _HIDDEN = ("private", "internal", "protected", "hidden")
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A parameter of a template, as a form needs it."""
+    """A parameter of a template, and how the form treats it."""
 
     parameter: Parameter
     fill: Fill | None
     asked: bool
-    """Whether a person is asked; else the bridge, or the template's own default, fills it."""
+    """Whether the form shows it. Otherwise the bridge or the template's default sets it."""
 
     @property
     def name(self) -> str:
-        """Its name in the template."""
+        """The parameter's name."""
         return self.parameter.name
 
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """A template that is offered."""
+    """A template offered in CVAT."""
 
     template: Template
     tree: Mapping[str, Any]
@@ -85,12 +85,12 @@ class Offered:
         return self.template.name
 
     def filled(self, fill: Fill) -> Field | None:
-        """The parameter of that meaning."""
+        """The parameter with this meaning, if any."""
         return next((one for one in self.fields if one.fill is fill), None)
 
     @property
     def looks_below_the_namespace(self) -> bool:
-        """Whether its artifacts have the namespace before the path of the data, as Onepanel's templates have."""
+        """Whether its artifact keys are `<namespace>/<data path>`, as in Onepanel's templates."""
         field = self.filled(Fill.DATASET)
         keys = re.findall(r"{{([^{}]+)}}/{{([^{}]+)}}", json.dumps(self.tree.get("spec") or {}))
         wanted = ("workflow.namespace", f"workflow.parameters.{field.name}") if field else None
@@ -98,7 +98,7 @@ class Offered:
 
     @property
     def exports_itself(self) -> bool:
-        """Whether the template asks CVAT itself; one of others has its export made before it."""
+        """Whether the template has its own step `export`. For third-party templates the bridge adds one."""
         return self.filled(Fill.SUBJECT) is not None
 
 
@@ -107,7 +107,7 @@ def _texts(value: object) -> object:
 
 
 class _Entry(BaseModel):
-    """A parameter of the annotation."""
+    """A parameter in the form annotation."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -134,7 +134,7 @@ class _Form(BaseModel):
 
 
 def read_offered(tree: Mapping[str, Any]) -> Offered | None:
-    """The template as it is offered; None where it is not for CVAT."""
+    """Read a template from the cluster. None: it is not offered in CVAT."""
     metadata = tree["metadata"]
     labels = metadata.get("labels") or {}
     if any(labels.get(key) != value for key, value in USED_BY.items()):
@@ -146,7 +146,7 @@ def read_offered(tree: Mapping[str, Any]) -> Offered | None:
         str(one.get("name")): one for one in ((tree.get("spec") or {}).get("arguments") or {}).get("parameters") or ()
     }
     entries = {one.name: one for one in form.parameters} if form else {}
-    # In the form's order, and then what only the template has.
+    # First in the order of the form, then parameters that only the template has.
     names = [name for name in entries if name in template.arguments]
     names += [name for name in template.arguments if name not in entries]
     fields = tuple(_field(template.arguments[name], entries.get(name), raw[name], form is not None) for name in names)
@@ -157,7 +157,7 @@ def read_offered(tree: Mapping[str, Any]) -> Offered | None:
         description=str(annotations.get(DESCRIPTION) or ""),
         fields=fields,
     )
-    # Of ours those that start from an export have a twin that starts from CVAT.
+    # Our templates that start from an export are not offered: each has a variant that starts from CVAT.
     return None if template.ours and not offered.exports_itself else offered
 
 
@@ -178,7 +178,7 @@ def _field(argument: Argument, entry: _Entry | None, raw: Mapping[str, Any], has
         parameter = _from_template(argument, raw)
         if has_form:
             parameter = replace(parameter, visibility=Visibility.EXPERT)
-    # What the platform engineer narrowed in the template wins over what its author wrote.
+    # Values in the template itself, which a platform engineer may have restricted, override the annotation.
     default = argument.default if argument.default is not None else (None if not argument.from_cluster else "")
     choices = argument.choices or parameter.choices
     if argument.choices and parameter.type is Type.TEXT:

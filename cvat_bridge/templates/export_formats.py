@@ -1,4 +1,4 @@
-"""From Onepanel's names of dump formats to CVAT's names of export formats."""
+"""Map Onepanel's names of dump formats to CVAT's names of export formats."""
 
 from run_config.cvat_formats import COCO
 
@@ -34,7 +34,7 @@ _NAMES = frozenset(
 
 
 def export_format(text: str) -> str | None:
-    """CVAT's name for what a template's `dump-format` says; None where there is none, as for TFRecord."""
+    """CVAT's export format for a template's `dump-format`. None: CVAT has no such format, as for TFRecord."""
     if not text:
         return COCO
     return text if text in _NAMES else _BY_OLD_NAME.get(text.lower())

@@ -1,4 +1,4 @@
-"""From what a person chose to every parameter of a template, checked: nothing here talks to anybody."""
+"""Check the values of a form, and fill in all parameters of a template. Pure functions."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -20,14 +20,14 @@ from workflows.cluster import submission
 
 OUTPUT = "workflow-data/output"
 OVERRIDES = "overrides"
-"""The parameter whose text sets keys of the job's configuration."""
+"""The parameter that sets keys of the job's configuration."""
 
 LONGEST_VALUE = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class Filling:
-    """What the bridge knows when it fills a template in."""
+    """The values that the bridge fills in for one run."""
 
     subject: Subject
     grant: str
@@ -40,19 +40,19 @@ class Filling:
 
     @property
     def into(self) -> str:
-        """The key below the store where the export for a template of somebody else is unpacked."""
+        """The key below the store to which the export for a third-party template is unpacked."""
         return f"{self.exports_prefix}/{self.subject.kind}-{self.subject.ids[0]}/{self.run}/dataset"
 
     def bucket_key(self, key: str) -> str:
-        """The key in the bucket of a key below the store: what artifacts of others are named by."""
+        """Convert a key below the store to a key in the bucket, as artifacts of third-party templates use it."""
         prefix = self.installation.store.partition("://")[2].partition("/")[2]
         return f"{prefix.strip('/')}/{key}" if prefix.strip("/") else key
 
     def dataset_for(self, offered: Offered) -> str:
-        """What a template of somebody else is told of the export: a key in the bucket.
+        """The key of the export in the bucket, for a third-party template.
 
-        Onepanel's templates put the namespace before it; they are told the rest. Refusal 422: the store does not
-        lie below the namespace's name, so that such a template would look where nothing is.
+        Onepanel's templates prepend the namespace, so it is removed here. Refusal 422: such a template cannot find
+        the export, because the store is not below the namespace's name.
         """
         key = self.bucket_key(self.into)
         if not offered.looks_below_the_namespace:
@@ -67,7 +67,7 @@ class Filling:
 
 
 def fill_in(offered: Offered, given: Mapping[str, str], filling: Filling) -> dict[str, str]:
-    """Name → text of every parameter. Refusal 422: a sentence for each mistake."""
+    """Return name → text of every parameter. Refusal 422: one sentence per mistake."""
     given = {**_chosen_pool(offered, filling), **given}
     complaints = _check(offered, given, filling)
     if complaints:
@@ -88,7 +88,7 @@ def fill_in(offered: Offered, given: Mapping[str, str], filling: Filling) -> dic
 
 
 def _require_gpus(texts: Mapping[str, str], offered: Offered, filling: Filling) -> None:
-    """Said here, before a run waits for its first step. Refusal 422: a GPU is wanted where there is none."""
+    """Check early that the pool has the GPU that `device` needs. Refusal 422: it has none."""
     pools = {pool.name: pool for pool in filling.installation.node_pools}
     pool = pools.get(texts.get("sys-node-pool", ""))
     default = next((field.parameter.default for field in offered.fields if field.name == "device"), None)
@@ -100,13 +100,13 @@ def _require_gpus(texts: Mapping[str, str], offered: Offered, filling: Filling) 
 
 
 def _chosen_pool(offered: Offered, filling: Filling) -> dict[str, str]:
-    """Where nobody chooses: an event has no form."""
+    """The default pool, for runs without a form."""
     field = offered.filled(Fill.POOL)
     return {field.name: default_pool(field, filling.pools)} if field and field.asked and filling.pools else {}
 
 
 def _check(offered: Offered, given: Mapping[str, str], filling: Filling) -> list[Complaint]:
-    """What can be said of each value alone."""
+    """Check each value on its own."""
     shown = {field.name: field for field in offered.fields if is_shown(field, offered, filling.pools)}
     complaints = [
         Complaint(f"{name[:60]!r} is not asked for here; load the form again.") for name in given if name not in shown
@@ -135,7 +135,7 @@ def _check(offered: Offered, given: Mapping[str, str], filling: Filling) -> list
 
 
 def _checked_as(field: Field, offered: Offered) -> Parameter:
-    """A pool or place of another's template is any text: it has rules of its own."""
+    """The parameter to check against. A node pool of a third-party template may be any text or one of its choices."""
     kind = field.parameter.type
     if kind is Type.NODE_POOL and not offered.template.ours:
         kind = Type.CHOICE if field.parameter.choices else Type.TEXT
@@ -143,9 +143,10 @@ def _checked_as(field: Field, offered: Offered) -> Parameter:
 
 
 def _require_no_export(field: Field, offered: Offered, text: str, filling: Filling) -> None:
-    """Exports of the bridge hold what CVAT showed to whoever asked for them, and to nobody else.
+    """Forbid values that point to the bridge's exports or to a folder that contains them.
 
-    Neither they nor a folder that holds them may be named. Of another's template nobody knows which text is a place.
+    An export contains data that only the user who started it may see. In third-party templates any text may be a
+    location, so every text parameter is searched for the exports prefix.
     """
     store, prefix = filling.installation.store, filling.exports_prefix.strip("/")
     kept = resolve(prefix, store)
@@ -155,7 +156,7 @@ def _require_no_export(field: Field, offered: Offered, text: str, filling: Filli
 
 
 def _named_places(field: Field, offered: Offered, text: str) -> Sequence[str]:
-    """What a value names that would be read, also by a key of the job's configuration."""
+    """The locations in a value that the run would read, including those in overrides of the configuration."""
     if field.parameter.type in (Type.LOCATION, Type.LOCATIONS):
         return lines(text)
     if not offered.template.ours or field.name != OVERRIDES:
@@ -164,7 +165,7 @@ def _named_places(field: Field, offered: Offered, text: str) -> Sequence[str]:
 
 
 def _plain(place: str) -> str:
-    """A URL or key without what does not change where it leads."""
+    """Normalise a URL or key: decode percent-encoding, and drop empty and `.` parts."""
     scheme, separator, rest = unquote(place).rpartition("://")
     return scheme + separator + "/".join(part for part in rest.split("/") if part not in ("", "."))
 
@@ -174,10 +175,10 @@ def _needs_export(offered: Offered) -> bool:
 
 
 def _filled(field: Field, offered: Offered, text: str | None, filling: Filling) -> str | None:
-    """A parameter's text; None: the template's own default."""
+    """The text of a parameter. None: the template's default applies."""
     if field.fill is Fill.POOL and filling.pools and not offered.template.ours:
         if text is None:
-            return None  # nobody is asked for it
+            return None  # it is not in the form
         pool = next(pool for pool in filling.pools if pool.value == text)
         allowed = field.parameter.choices
         return pool.value if allowed and pool.label_value not in allowed else pool.label_value
@@ -201,7 +202,7 @@ def _output(offered: Offered, filling: Filling) -> str:
 
 
 def _complaint(line: str, shown: set[str]) -> Complaint:
-    """The sentence, at the field that it begins with."""
+    """Assign the sentence to the field that it begins with."""
     name = line.partition(" ")[0].rstrip(":")
     if " -p " in line:
         return Complaint(f"This template needs {name}, which nobody is asked for: tell who made it.")

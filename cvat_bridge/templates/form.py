@@ -1,4 +1,4 @@
-"""The form: templates as the page draws them. Everything in it is text, but for help, which is safe HTML."""
+"""The form of a template, as JSON for the page. Strings are plain text, except help, which is safe HTML."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -13,11 +13,11 @@ from run_config.parameters import Type
 MODELS = frozenset({Fill.FINETUNE, Fill.MODEL})
 
 Models = Mapping[str, Sequence[tuple[str, str]]]
-"""Template → (value, title) of models that finished runs left."""
+"""Template → (value, title) of the models of finished runs."""
 
 
 def draw(offered: Offered, pools: Sequence[PoolChoice], models: Sequence[tuple[str, str]]) -> DrawnTemplate:
-    """One template of the form."""
+    """One template for the form."""
     groups: dict[str, list[DrawnParameter]] = {}
     for field in offered.fields:
         if is_shown(field, offered, pools):
@@ -32,21 +32,21 @@ def draw(offered: Offered, pools: Sequence[PoolChoice], models: Sequence[tuple[s
 
 
 def is_shown(field: Field, offered: Offered, pools: Sequence[PoolChoice]) -> bool:
-    """Whether a person is asked for it here."""
+    """Whether the form shows the field."""
     if field.fill is Fill.POOL and not pools:
-        # Ours must be empty then; what another template takes its machine from is its own affair.
+        # Without pools, our parameter must be empty. A third-party template may still use its own.
         return field.asked and not offered.template.ours
     return field.asked
 
 
 def pool_names(field: Field, pools: Sequence[PoolChoice]) -> list[PoolChoice]:
-    """The pools that may be chosen: all, or those that the template's own choices name."""
+    """The pools to choose from: all, or those in the template's own choices."""
     allowed = field.parameter.choices
     return [pool for pool in pools if not allowed or pool.value in allowed or pool.label_value in allowed]
 
 
 def default_pool(field: Field, pools: Sequence[PoolChoice]) -> str:
-    """The pool that is chosen where nobody chooses: the template's default, or the first."""
+    """The preselected pool: the template's default, or the first."""
     own, default = pool_names(field, pools), field.parameter.default
     first = own[0].value if own else ""
     return next((pool.value for pool in own if default in (pool.value, pool.label_value)), first)
@@ -91,7 +91,7 @@ def _choice(value: str, title: str, detail: str = "", *, available: bool | None 
 
 
 def _trouble(offered: Offered) -> str:
-    """Why a template of somebody else's would be refused, said before the form is filled."""
+    """A sentence if the template would be refused for its export format. Else empty."""
     field = offered.filled(Fill.FORMAT)
     text = (field.parameter.default or "") if field else ""
     return NO_LONGER.format(text) if text and export_format(text) is None else ""

@@ -1,4 +1,4 @@
-"""Help of templates as HTML that is safe to put into a page: whoever writes templates writes no scripts."""
+"""Render the Markdown help of templates as safe HTML, without scripts."""
 
 from collections.abc import MutableMapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ LONGEST = 20_000
 
 
 class _Markdown(MarkdownIt):
-    """Markdown without raw HTML and pictures; links only to the web, into a new tab."""
+    """Markdown without raw HTML and images. Only http(s) links, which open in a new tab."""
 
     def __init__(self) -> None:
         super().__init__("commonmark", {"html": False})
@@ -38,5 +38,5 @@ _MARKDOWN = _Markdown()
 
 
 def safe_html(markdown: str) -> str:
-    """HTML of a text in Markdown."""
+    """Render Markdown as HTML."""
     return str(_MARKDOWN.render(markdown[:LONGEST])).strip()

@@ -1,7 +1,7 @@
-"""A workflow around a template of somebody else: CVAT's export first, then that template by reference.
+"""Build a workflow around a third-party template: first CVAT's export, then the template by reference.
 
-A reference takes a step from another template, and nothing else of it. What the template says for all its
-steps (volumes, accounts, patches of pods) is therefore copied. The step `export-for-others` brings its own.
+A `templateRef` only uses one step of the other template. So the template's workflow-wide settings (volumes, service
+accounts, pod patches) are copied. The step `export-for-others` brings its own settings.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ ENTRYPOINT = "export-and-run"
 _OWN = frozenset(
     {"arguments", "entrypoint", "templates", "workflowTemplateRef", "workflowMetadata", "suspend", "shutdown", "onExit"}
 )
-"""What is not copied: the graph is another one, and the rest is said here."""
+"""Keys of the spec that are not copied, because the new workflow sets them itself."""
 
 
 def workflow_around(
@@ -28,7 +28,7 @@ def workflow_around(
     labels: Mapping[str, str],
     annotations: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The Workflow to create."""
+    """Build the Workflow object to create."""
     spec = offered.tree.get("spec") or {}
     theirs = spec.get("workflowMetadata") or {}
     body = workflow(
@@ -74,7 +74,7 @@ def _parameters(texts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _passed_on(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The inputs of the entry point, which Argo fills from the workflow's arguments only when it is the entry point."""
+    """Arguments for the template's entry point. Argo only fills them itself for the workflow's own entry point."""
     entrypoint: Mapping[str, Any] = next(
         (one for one in spec.get("templates") or () if one.get("name") == spec.get("entrypoint")), {}
     )
@@ -96,7 +96,7 @@ def _passed_on(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _hooks(name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The exit handler and the hooks, by reference too."""
+    """The template's exit handler and hooks, by reference."""
     hooks = {}
     for key, hook in (spec.get("hooks") or {}).items():
         own = {field: value for field, value in hook.items() if field != "template"}
