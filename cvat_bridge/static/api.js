@@ -1,4 +1,4 @@
-/* Talking to the bridge. Every way in which it can fail becomes a sentence that says what to do. */
+/* Requests to the bridge. Every failure becomes a sentence that says what to do. */
 
 const API = new URL('../api/', import.meta.url);
 const PATIENCE_MS = 30_000;
@@ -15,7 +15,7 @@ const SENTENCES = {
   503: 'CVAT or the cluster does not answer at the moment. Try again in a minute.',
 };
 
-/** What went wrong. `errors`: the server's `{field, text}`; `login`: logging in would help. */
+/** A failed request. `errors`: the server's `{field, text}`; `login`: the user must log in. */
 export class Failure extends Error {
   constructor(sentence, { status = 0, errors = [] } = {}) {
     super(sentence);
@@ -26,12 +26,12 @@ export class Failure extends Error {
   }
 }
 
-/** Ask the bridge; gives the answer's JSON. Throws Failure. */
+/** Send a request; returns the response's JSON. Throws Failure. */
 export async function ask(path, options) {
   return (await answerTo(path, options)).content;
 }
 
-/** The same with the answer's status: `{status, content}`. */
+/** The same, but returns `{status, content}`. */
 export async function answerTo(path, { method = 'GET', body } = {}) {
   const timer = new AbortController();
   const timeout = setTimeout(() => timer.abort(), PATIENCE_MS);
@@ -57,7 +57,7 @@ export async function answerTo(path, { method = 'GET', body } = {}) {
 }
 
 async function read(response) {
-  // A gateway in front of CVAT sends those who are not logged in to another page.
+  // A gateway in front of CVAT redirects users without a login.
   if (response.type === 'opaqueredirect') throw new Failure(SENTENCES[401], { status: 401 });
   const { status } = response;
   let content = null;
@@ -71,12 +71,12 @@ async function read(response) {
   const general = errors.filter((one) => !one.field).map((one) => one.text);
   const fallback =
     SENTENCES[status] ?? (status >= 500 ? SENTENCES[503] : `The server did not accept this (${status}). Try again.`);
-  // Whoever is not logged in reads what to do about it, whatever the server calls it.
+  // For 401, always show our sentence, which says how to log in.
   const sentence = status === 401 ? SENTENCES[401] : general.join(' ') || fallback;
   throw new Failure(sentence, { status, errors });
 }
 
-/** `task:8,task:9` or `project:3` as the query of an address; null for another form. */
+/** `task:8,task:9` or `project:3` as a URL query; null if malformed. */
 export function subjectQuery(subject) {
   const parts = String(subject).split(',').map((part) => /^(task|project):([1-9][0-9]{0,9})$/.exec(part));
   if (!parts.every(Boolean)) return null;
@@ -85,13 +85,13 @@ export function subjectQuery(subject) {
   return parts.map(([, , id]) => `${kind}=${id}`).join('&');
 }
 
-/** The same as fields of a request's body. */
+/** The same as fields of a request body. */
 export function subjectFields(subject) {
   const ids = subject.split(',').map((part) => Number(part.split(':')[1]));
   return subject.startsWith('project:') ? { project: ids[0] } : { task: ids };
 }
 
-/** An id for one click. Only a page over HTTPS has `randomUUID`. */
+/** A UUID for one click. `randomUUID` exists only on HTTPS pages. */
 export function requestId() {
   if (typeof crypto.randomUUID === 'function') return crypto.randomUUID();
   const bytes = crypto.getRandomValues(new Uint8Array(16));

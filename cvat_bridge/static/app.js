@@ -1,4 +1,4 @@
-/* The bridge's page: a form for a new run and the runs there are. Used by the dialog in CVAT and by page.html. */
+/* The bridge's page: a form for a new run and the list of runs. Used by the dialog in CVAT and by page.html. */
 
 import { subjectFields, subjectQuery } from './api.js';
 import { subjectLine } from './data.js';
@@ -9,9 +9,9 @@ import { runsView } from './runs.js';
 const TABS = { new: 'New run', runs: 'Runs' };
 
 /**
- * Fill `root`. `subject`: `task:8,task:9` or `project:3`; `start`: `{tab, run}` to begin with; `remember({tab, run})`
- * is called when they change, `named(title)` when the subject's is known. `level`: of the heading; `corner`: an
- * element for the upper right.
+  * Render the page into `root`. `subject`: `task:8,task:9` or `project:3`; `start`: the initial `{tab, run}`.
+  * `remember({tab, run})` is called when they change, `named(title)` when the subject's title is known. `level`: level
+  * of the heading; `corner`: an element for the upper right corner.
  */
 export function mount(root, options) {
   const { subject, start = {}, remember = () => {}, named = () => {}, level = 1, corner = null } = options;
@@ -68,7 +68,7 @@ export function mount(root, options) {
   return { titleId, focus: () => title.focus(), stop: runs.stop };
 }
 
-/** Tabs as the ARIA pattern has them: one stop for the Tab key, arrows go between them. */
+/** Tabs that follow the ARIA pattern: one Tab stop, and arrow keys to change tabs. */
 function tabList(contents, picked) {
   const names = Object.keys(contents);
   const panels = {};

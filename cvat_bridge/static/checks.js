@@ -1,10 +1,10 @@
-/* The rules of one setting, as the service has them; checked here too, so that a mistake shows at once. */
+/* Validation of one setting, with the service's rules, so that a mistake shows at once. */
 
 const INTEGER = /^[+-]?[0-9]{1,18}$/;
 const DECIMAL = /^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$/;
 const CONTROL = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/;
 
-/** The bounds of a number in words; empty where it has none. Digits as they are typed: no separators. */
+/** The bounds of a number in words; empty if it has none. Digits without separators, as they are typed. */
 export function bounds(field) {
   const above = field.exclusiveMinimum ?? null;
   const least = field.minimum ?? null;

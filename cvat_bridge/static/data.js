@@ -1,10 +1,10 @@
-/* What a run will be about, before it starts: images, boxes per class, unfinished tasks, and advice. */
+/* Preview of a run's data: images, boxes per class, unfinished tasks, and advice. */
 
 import { count, h, link, number } from './dom.js';
 
 const FEW_CLASSES = 12;
 
-/** The panel for the `subject` of the form's answer. Advice about learning is for runs that learn. */
+/** The panel for `subject` in the form's response. Advice about training is shown only if the run trains. */
 export function dataPanel(subject, trains = true) {
   const classes = subject.classes ?? [];
   return h('section', { class: 'data', 'aria-label': 'Data for this run' },
@@ -65,7 +65,7 @@ function note(one) {
     one.advice ? h('p', {}, one.advice) : null);
 }
 
-/** What the page is about, with a link to CVAT where its title is known: `Task #8 Cells`. */
+/** The subject's name, and its title as a link to CVAT: `Task #8 Cells`. */
 export function subjectLine(subject) {
   return h('span', {}, `${subjectName(subject)} `, subject.title ? link(subject.title, subject.url) : null);
 }

@@ -1,6 +1,6 @@
 /*
- * The page as a dialog over CVAT's: in a shadow root, so that neither's style reaches the other. The browser
- * keeps the keyboard inside a modal <dialog> and closes it with Escape.
+  * The page as a dialog in CVAT. A shadow root separates its styles from CVAT's. The browser keeps the focus inside
+  * the modal <dialog> and closes it with Escape.
  */
 
 import { mount } from './app.js';
@@ -9,8 +9,8 @@ import { h } from './dom.js';
 let current = null;
 
 /**
- * Open for `subject`. `start`, `remember`: see app.js; `forget()` is called when it was closed; `returnTo`: elements
- * of which the first that is still there gets the keyboard back.
+  * Open the dialog for `subject`. `start`, `remember`: see app.js. `forget()` is called after closing. `returnTo`: the
+  * first of these elements that still exists gets the focus afterwards.
  */
 export async function openDialog({ subject, start = {}, returnTo = [], remember = () => {}, forget = () => {} }) {
   current?.close();
@@ -23,12 +23,12 @@ export async function openDialog({ subject, start = {}, returnTo = [], remember 
   close.addEventListener('click', () => dialog.close());
   const style = h('link', { rel: 'stylesheet', href: new URL('app.css', import.meta.url).href });
   const styled = new Promise((resolve) => {
-    // Without its style the dialog is plain, not broken.
+    // The dialog also works without its style sheet.
     for (const event of ['load', 'error']) style.addEventListener(event, resolve, { once: true });
   });
   shadow.append(style, dialog);
   document.body.append(host);
-  // CVAT listens on the document for its shortcuts and cannot see that somebody types in here.
+  // CVAT's keyboard shortcuts listen on the document and would react to typing in the dialog.
   for (const type of ['keydown', 'keypress', 'keyup']) host.addEventListener(type, (event) => event.stopPropagation());
 
   await styled;
@@ -46,7 +46,7 @@ export async function openDialog({ subject, start = {}, returnTo = [], remember 
   page.focus();
 }
 
-/** The keyboard goes to the first that is still there; some of CVAT's buttons are elements that take none. */
+/** Focus the first element that still exists. Some of CVAT's buttons are not focusable elements. */
 function giveBack(candidates) {
   const target = candidates.find((element) => element.isConnected);
   if (!target) return;

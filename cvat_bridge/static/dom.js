@@ -1,16 +1,16 @@
-/* Making elements, and showing what the server said: always as text, never as HTML but for a few tags. */
+/* Create elements. Texts from the server are shown as text, except help, where a few HTML tags are allowed. */
 
 let made = 0;
 
-/** An id that no other element has. */
+/** A unique element id. */
 export function freshId(stem) {
   made += 1;
   return `tb-${stem.replace(/[^A-Za-z0-9-]/g, '-')}-${made}`;
 }
 
 /**
- * An element. `attributes`: `class`, `on` (event → listener), else attributes; true sets an empty one, null and
- * false leave it out. Children that are strings become text; null ones are left out.
+  * Create an element. `attributes`: attributes, and `on` (event → listener). true sets an empty attribute, null and
+  * false omit it. Strings in `children` become text; null is omitted.
  */
 export function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -29,7 +29,7 @@ export function put(element, ...children) {
   element.append(...children.flat(Infinity).filter((child) => !left.includes(child)));
 }
 
-/** Replace what an element shows by one text, without touching it where it is the same. */
+/** Set an element's text, if it differs. */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -39,7 +39,7 @@ export function show(element, visible) {
   element.hidden = !visible;
 }
 
-/** The address when it leads to a page; null for what is no web address. */
+/** The URL if it is a valid web address, else null. */
 export function pageAddress(text) {
   if (typeof text !== 'string' || !text) return null;
   try {
@@ -50,7 +50,7 @@ export function pageAddress(text) {
   }
 }
 
-/** A link to another page in a tab of its own; plain text where the address is none. */
+/** A link that opens in a new tab; plain text if the address is invalid. */
 export function link(text, address, attributes = {}) {
   const href = pageAddress(address);
   if (!href) return h('span', {}, text);
@@ -60,7 +60,7 @@ export function link(text, address, attributes = {}) {
 const KEPT = new Set(['P', 'UL', 'OL', 'LI', 'STRONG', 'EM', 'B', 'I', 'CODE', 'PRE', 'BR']);
 const DROPPED = new Set(['SCRIPT', 'STYLE', 'TEMPLATE', 'IFRAME', 'OBJECT', 'EMBED', 'SVG', 'MATH', 'NOSCRIPT']);
 
-/** Help texts: paragraphs, lists, emphasis, code and links; of every other tag only the text stays. */
+/** Render help: paragraphs, lists, emphasis, code and links. Other tags are reduced to their text. */
 export function simpleHtml(html) {
   const fragment = document.createDocumentFragment();
   if (typeof html === 'string' && html) {
@@ -83,7 +83,7 @@ function copySimple(from, to) {
   }
 }
 
-/** A number as the reader writes it. */
+/** A number in the user's locale. */
 export function number(value) {
   return new Intl.NumberFormat(undefined, { maximumSignificantDigits: 15 }).format(value);
 }
@@ -93,7 +93,7 @@ export function count(value, one, many) {
   return `${number(value)} ${value === 1 ? one : many}`;
 }
 
-/** A moment in the reader's own words; null where the text is no time. */
+/** A time in the user's locale; null if the text is not a time. */
 export function moment(text) {
   const date = text ? new Date(text) : null;
   if (!date || Number.isNaN(date.getTime())) return null;
@@ -101,7 +101,7 @@ export function moment(text) {
   return h('time', { datetime: date.toISOString() }, shown);
 }
 
-/** How long from one moment to another, such as `1 h 5 min`; empty where one is unknown. */
+/** The duration between two times, such as `1 h 5 min`; empty if one is unknown. */
 export function duration(from, to) {
   const seconds = Math.round((new Date(to) - new Date(from)) / 1000);
   if (!from || !to || !Number.isFinite(seconds) || seconds < 0) return '';

@@ -1,4 +1,4 @@
-/* One setting of the form: its label, help, control and mistake. */
+/* One setting of the form: label, help, control and error. */
 
 import { bounds, problem } from './checks.js';
 import { freshId, h, put, setText, show, simpleHtml } from './dom.js';
@@ -6,7 +6,7 @@ import { freshId, h, put, setText, show, simpleHtml } from './dom.js';
 const MANY_CHOICES = 8;
 const ROOM = { true: ['Room now', 'good'], false: ['Full now: the run waits', 'wait'] };
 
-/** Builds the setting; `changed` is called after each change by the reader. */
+/** Create the setting. `changed` is called after each change by the user. */
 export function makeField(field, initial, changed) {
   const ids = { control: freshId(field.name), help: freshId('help'), error: freshId('error') };
   const help = helpOf(field, ids.help);
@@ -15,7 +15,7 @@ export function makeField(field, initial, changed) {
   const asRadios = field.choices?.some((choice) => choice.detail || typeof choice.available === 'boolean');
   const make = asRadios ? radios : field.choices?.length ? select : textControl;
   const control = make(field, ids, initial, () => {
-    // A mistake that was shown goes away as soon as it is mended; a new one waits until the field is left.
+    // A shown error disappears once it is fixed; a new error appears only when the field loses the focus.
     if (!error.hidden) showProblem(problem(field, control.value()));
     changed();
   });
@@ -61,7 +61,7 @@ function setOrRemove(element, name, value) {
   else element.removeAttribute(name);
 }
 
-/** What a control can do, for one that is one element. */
+/** The interface of a control, for controls with one element. */
 function oneElement(element) {
   return {
     node: element,
@@ -87,13 +87,13 @@ function textControl(field, ids, initial, changed) {
   const severalLines = field.type === 'locations' || field.type === 'text';
   const element = severalLines
     ? h('textarea', { ...attributes, rows: field.type === 'locations' ? 3 : 2 })
-    // Not type=number: it hides from us what was typed wrongly.
+    // Not type=number: scripts cannot read invalid text from it.
     : h('input', { ...attributes, type: 'text', inputmode: numeric ?? null, class: numeric ? 'input short' : 'input' });
   element.value = initial;
   return oneElement(element);
 }
 
-/** The choices as the form shows them: with one that leaves it empty, or asks for a choice. */
+/** The choices, with a first one that leaves the setting empty or asks for a choice. */
 function shownChoices(field, initial) {
   const choices = [...field.choices];
   if (initial && !choices.some((choice) => choice.value === initial)) {
@@ -119,7 +119,7 @@ function select(field, ids, initial, changed) {
   return oneElement(element);
 }
 
-/** Choices that say more than their title, one below another; a long list can be searched. */
+/** A list of choices with details; a long list can be searched. */
 function radios(field, ids, initial, changed) {
   const { choices, hasEmpty } = shownChoices(field, initial);
   if (!field.required && !hasEmpty) choices.unshift({ value: '', title: 'No preference', detail: '', available: null });
@@ -159,7 +159,7 @@ function radioRow(choice, group, checked) {
   input.id = inputId;
   const label = h('label', { for: inputId }, h('span', { class: 'choice-title' }, choice.title || choice.value));
   const node = h('div', { class: 'choice' }, input, label, hasMore ? more : null);
-  // The whole row is a target for the pointer; the label names it for everybody else.
+  // The whole row is clickable; the label names it for screen readers.
   node.addEventListener('click', (event) => {
     if (event.target === node || more.contains(event.target)) input.click();
   });
@@ -171,14 +171,14 @@ function search(field, rows) {
   const found = h('span', { class: 'muted', role: 'status' });
   const label = `Search in ${field.title}`;
   const box = h('input', { type: 'search', class: 'input', placeholder: 'Search', 'aria-label': label });
-  // Whoever presses Enter here looks for a pool and does not start a run.
+  // Enter in the search field must not submit the form.
   box.addEventListener('keydown', (event) => event.key === 'Enter' && event.preventDefault());
   for (const type of ['input', 'change']) box.addEventListener(type, (event) => event.stopPropagation());
   box.addEventListener('input', () => {
     const wanted = box.value.trim().toLowerCase().split(/\s+/);
     let visible = 0;
     for (const row of rows) {
-      // What is chosen stays in sight, whatever is searched for.
+      // The selected choice stays visible during a search.
       const fits = row.input.checked || wanted.every((word) => row.words.includes(word));
       show(row.node, fits);
       visible += fits ? 1 : 0;

@@ -1,4 +1,4 @@
-/* The form of a new run: loads it, checks it, sends it once. */
+/* The form for a new run: load, validate and submit it once. */
 
 import { Failure, answerTo, ask, requestId, subjectFields, subjectQuery } from './api.js';
 import { dataPanel } from './data.js';
@@ -8,7 +8,7 @@ import { failureBox, waiting } from './notices.js';
 
 const SAME_CLICK_MS = 10 * 60_000;
 
-/** `started(run, again)` is called with the answer to a submission, `again` where it had started before; `opened(subject)` with what the form is about. */
+/** `started(run, again)` is called after a submission (`again`: the run existed already), `opened(subject)` once the form is loaded. */
 export function formView(subject, { started, opened }) {
   const node = h('div', {});
   const draft = openDraft(subject);
@@ -123,7 +123,7 @@ function templateForm(template, answer, { subject, draft, started }) {
     }
   }
 
-  /** What people drew cannot be brought back from here. */
+  /** Ask for confirmation, because deleted annotations cannot be restored. */
   function askFirst() {
     const really = h('button', { type: 'button', class: 'button danger' }, 'Replace everything');
     const keep = h('button', { type: 'button', class: 'button' }, 'Go back');
@@ -153,7 +153,7 @@ function templateForm(template, answer, { subject, draft, started }) {
     setText(status, now ? 'Starting the run' : '');
   }
 
-  /** An answer came, and it was no. Without an answer the next try is the same click. */
+  /** The server refused. Without a response, the next attempt counts as the same click. */
   function refused(error) {
     if (error.status >= 400 && error.status < 500) draft.answered();
     const byName = new Map(fields.map((one) => [one.field.name, one]));
@@ -169,7 +169,7 @@ function templateForm(template, answer, { subject, draft, started }) {
     box.focus();
   }
 
-  /** Show each mistake at its field and all of them in the summary; the keyboard goes to the first. */
+  /** Show each error at its field and all of them in the summary, and focus the first. */
   function point(problems, others) {
     const sentences = new Map(problems);
     for (const one of fields) one.showProblem(sentences.get(one) ?? null);
@@ -200,7 +200,7 @@ function templateForm(template, answer, { subject, draft, started }) {
   return form;
 }
 
-/** The settings by group: for everybody, and folded away for experts. Adds each to `fields`. */
+/** The settings by group; expert settings are collapsed. Adds each setting to `fields`. */
 function groupsOf(template, draft, fields) {
   const everybody = [];
   const expert = [];
@@ -215,17 +215,17 @@ function groupsOf(template, draft, fields) {
     if (nodes.everybody.length) everybody.push(h('fieldset', { class: 'group' }, legend(), nodes.everybody));
     if (nodes.expert.length) expert.push(h('fieldset', { class: 'group' }, legend(), nodes.expert));
   }
-  // In the order in which they stand in the form, so that the first mistake is the first one sees.
+  // In the order of the form, so that the first error is also the topmost one.
   fields.sort((one, other) => (one.field.visibility === 'expert') - (other.field.visibility === 'expert'));
   return { everybody, expert };
 }
 
-/** A setting that begins with what was typed before the page was loaded anew, and keeps what is typed. */
+/** A setting that restores its value after a reload, and stores changes. */
 function draftedField(template, field, draft) {
   const usual = field.default ?? '';
   const initial = draft.values[template]?.[field.name] ?? usual;
   const keep = () => {
-    // Templates may mean different things by the same name.
+    // Parameters of the same name may differ between templates.
     const own = { ...draft.values[template], [field.name]: one.value() };
     draft.keep({ values: { ...draft.values, [template]: own } });
   };
@@ -234,7 +234,7 @@ function draftedField(template, field, draft) {
   return one;
 }
 
-/** Why this person cannot start a run here, said before the form is filled in; null where they can. */
+/** Why the user cannot start a run, shown before the form is filled in; null if they can. */
 function whyBlocked(answer) {
   if (!answer.blocked) return null;
   return h('div', { class: 'note warning', id: freshId('blocked') },
@@ -249,7 +249,7 @@ function roomForRuns({ running, limit }) {
     h('p', {}, 'Wait until one has finished before you start another; the tab “Runs” shows how far they are.'));
 }
 
-/** What was chosen and not yet sent, kept in this tab over a reload. */
+/** Unsent values, kept in this tab's storage over a reload. */
 function openDraft(subject) {
   const key = `training-bridge/draft/${subject}`;
   let stored = {};
@@ -267,7 +267,7 @@ function openDraft(subject) {
       const { template, values, click } = draft;
       sessionStorage.setItem(key, JSON.stringify({ template, values, click }));
     },
-    /** The id of this click: the same until it was answered, as long as it asks for the same and soon enough. */
+    /** The id of this click. It is reused until there is a response, if the values are the same and it is recent. */
     request(content) {
       const fingerprint = JSON.stringify(content);
       const { click } = draft;

@@ -1,20 +1,20 @@
-/* What stands where something is still on its way, or did not arrive. */
+/* Notices for content that is loading or could not be loaded. */
 
 import { h, setText, show } from './dom.js';
 
-/** While something is read. */
+/** The notice while loading. */
 export function waiting(text) {
   return h('div', { class: 'waiting', role: 'status' }, h('span', { class: 'spinner', 'aria-hidden': 'true' }), text);
 }
 
-/** A failure as a sentence with what can be done. `more`: another sentence. */
+/** A notice for a failure, with actions. `more`: another sentence. */
 export function failureBox(failure, again, more = '') {
   const { node, update } = lastingFailureBox(again);
   update(failure, more);
   return node;
 }
 
-/** One that is told of one failure after the other, and in which the keyboard stays where it is. */
+/** A notice that can show one failure after another without losing the focus. */
 export function lastingFailureBox(again) {
   const title = h('p', { class: 'note-title' });
   const rest = h('p', {});

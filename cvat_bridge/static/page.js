@@ -1,4 +1,4 @@
-/* The form as a page of its own: `?task=8`, `?task=8&task=9` or `?project=3`, with `&run=NAME` for one run. */
+/* The standalone page: `?task=8`, `?task=8&task=9` or `?project=3`, with `&run=NAME` for one run. */
 
 import { mount } from './app.js';
 

@@ -1,16 +1,15 @@
 /*
  * The menu item "Execute training Workflow" in an unmodified CVAT.
  *
- * Loaded by one <script> in CVAT's page. Registers with CVAT's plugin interface and loads the dialog from
- * static/ when somebody clicks. Where CVAT has no such interface, or not this part of it, nothing happens
- * but one line in the console. What is open is kept in this tab's session storage, so that it is open again
- * after a reload; no value of a secret is ever kept.
+  * Loaded by one <script> in CVAT's page. Registers with CVAT's plugin interface, and loads the dialog from static/ on
+  * the first click. If CVAT lacks this interface, it only writes one line to the console. The open dialog is remembered
+  * in this tab's session storage and opened again after a reload. Secrets are never stored.
  */
 (() => {
   'use strict';
 
   const LABEL = 'Execute training Workflow';
-  const WEIGHT = 35; // between CVAT's automatic annotation (30) and backup (40)
+  const WEIGHT = 35; // between CVAT's items for automatic annotation (30) and backup (40)
   const STORED = 'training-bridge/open';
   const PATIENCE_MS = 15_000;
   const PLACES = [
@@ -26,7 +25,7 @@
   let registered = false;
   let opening = false;
 
-  /** Where this file came from, when that is CVAT's own origin: nothing else gets the browser's cookie. */
+  /** The folder of this file, if it is on CVAT's origin: the session cookie must not go anywhere else. */
   function ownAddress(script) {
     const usual = new URL('/training-bridge/', location.origin);
     if (!script?.src) return usual;
@@ -73,11 +72,11 @@
     };
   }
 
-  /** What CVAT calls for each menu: a plain function that gives an item of an antd menu. */
+  /** CVAT calls this plain function for each menu. It returns an item of an antd menu. */
   function menuItem(place, store) {
     let told = false;
     return function TrainingMenuItem(props) {
-      // Older versions render components with React, which keeps `key` to itself and would fail on an item.
+      // Older versions render components with React, which does not pass `key` on and would fail on an item.
       if (!Object.prototype.propertyIsEnumerable.call(props, 'key')) {
         if (!told) say('this CVAT draws its menus in another way; nothing is added there.');
         told = true;
@@ -95,7 +94,7 @@
     };
   }
 
-  /** Elements to which the keyboard may return; the menu itself is gone by then. */
+  /** Elements that may get the focus after closing; the menu no longer exists then. */
   function placesForFocus() {
     const active = document.activeElement;
     const outside = active?.closest('.ant-dropdown') ? null : active;
@@ -103,7 +102,7 @@
   }
 
   async function open(subject, start, returnTo) {
-    // On a slow line there is time for a second click before the first one's dialog is there.
+    // On a slow connection, a second click may come before the dialog is open.
     if (opening) return;
     opening = true;
     const forget = () => sessionStorage.removeItem(STORED);
@@ -121,7 +120,7 @@
     }
   }
 
-  /** The dialog's code. A browser remembers that a module failed, so that another try has another address. */
+  /** Load the dialog's code. Browsers cache a failed import, so a retry uses another URL. */
   async function load() {
     const address = new URL('static/dialog.js', base);
     if (loads) address.searchParams.set('try', String(loads));
@@ -159,7 +158,7 @@
     dialog.showModal();
   }
 
-  /** Opens again what was open before this page was loaded anew. */
+  /** Reopen the dialog that was open before a reload. */
   function reopen() {
     let stored = null;
     try {

@@ -1,4 +1,4 @@
-/* One run in the list. Built once and then updated in place, so that the keyboard's place is never lost. */
+/* One run in the list. Created once and then updated in place, to keep the focus. */
 
 import { Failure, ask } from './api.js';
 import { subjectName } from './data.js';
@@ -13,12 +13,12 @@ export const STATES = {
   skipped: 'Skipped',
 };
 
-/** Whether nothing more will happen. */
+/** Whether the run has ended. */
 export function finished(run) {
   return ['succeeded', 'failed', 'stopped'].includes(run.state);
 }
 
-/** The card of a run; `changed` is called after the reader stopped, reran or chose it. */
+/** The card of a run. `changed` is called after the user stopped, reran or pinned it. */
 export function runCard(name, { changed, say }) {
   const parts = makeParts(name);
   const controls = makeControls(name, { changed, say, failure: parts.failure });
@@ -119,7 +119,7 @@ function updateResults(list, results) {
   show(list, entries.length > 0);
 }
 
-/** What says nothing to somebody who draws boxes; Argo's page has it. */
+/** Hidden from annotators; Argo's page shows it. */
 const FOR_OPERATORS = new Set(['prepared-set']);
 
 function resultValue(name, value) {
@@ -160,7 +160,7 @@ function button(text, click, look = 'button') {
   return h('button', { type: 'button', class: look, on: { click } }, text);
 }
 
-/** What the reader may do with a run. */
+/** The actions that the user may perform on a run. */
 function makeControls(name, { changed, say, failure }) {
   const address = `runs/${encodeURIComponent(name)}`;
   const links = h('span', { class: 'run-links' });

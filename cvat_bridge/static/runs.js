@@ -1,6 +1,6 @@
 /*
- * The runs of a task or project: their state, read again every few seconds while somebody looks and something
- * still goes on, less often while it cannot be read.
+  * The runs of a task or project. While the view is visible and a run is unfinished, their state is polled every few
+  * seconds, less often after failures.
  */
 
 import { Failure, ask, subjectQuery } from './api.js';
@@ -12,9 +12,9 @@ const EVERY_MS = 5_000;
 const SLOWEST_MS = 60_000;
 const AFTERWARDS_MS = 20_000;
 const NO_LONGER = new Set([401, 403, 404]);
-const NO_SUCH_RUN = new Set([403, 404, 422]); // 422: what the link names is no name of a run
+const NO_SUCH_RUN = new Set([403, 404, 422]); // 422: the run's name in the link is invalid
 
-/** `say(text)` tells those who do not see the page. */
+/** `say(text)` announces a text to screen readers. */
 export function runsView(subject, { say }) {
   const list = h('div', { class: 'runs' });
   const remark = h('p', { class: 'muted', role: 'status' });
@@ -36,7 +36,7 @@ export function runsView(subject, { say }) {
     timer = visible && !document.hidden ? setTimeout(refresh, ms) : null;
   }
 
-  /** One reading at a time; whoever asks meanwhile gets the one that is under way. */
+  /** One request at a time; further calls share the running one. */
   function refresh() {
     clearTimeout(timer);
     reading ??= readRuns().finally(() => (reading = null));
@@ -70,7 +70,7 @@ export function runsView(subject, { say }) {
     if (held) again.focus();
   }
 
-  /** The run that is watched, when it is not among those of the task: a link may name any. */
+  /** Load the linked run if it is not in the list: a link may name any run. */
   async function watchedElsewhere(runs) {
     if (!watched || runs.some((run) => run.name === watched)) return null;
     try {
@@ -104,12 +104,12 @@ export function runsView(subject, { say }) {
       card.update(run);
       if (!known && (run.name === watched || runs.length === 1)) card.open();
       card.node.classList.toggle('watched', run.name === watched);
-      // Moving an element takes the keyboard from it: only where the order is another.
+      // Moving an element removes its focus, so move it only if the order has changed.
       if (list.children[index] !== card.node) list.insertBefore(card.node, list.children[index] ?? null);
     });
   }
 
-  /** After an action: what is being read may be older than it, and the cluster takes a while to show it. */
+  /** After an action, poll again: a running request may be older, and the cluster needs a moment to show the result. */
   async function refreshSoon() {
     expecting = Date.now() + AFTERWARDS_MS;
     await reading;
@@ -124,13 +124,13 @@ export function runsView(subject, { say }) {
 
   return {
     node,
-    /** The view is in sight, or no longer. */
+    /** Whether the view is visible. */
     setVisible(now) {
       visible = now;
       if (now && !cards.size && !list.children.length) put(list, waiting('Reading the runs…'));
       look();
     },
-    /** Show a run that was started here; `said`: a remark about it. */
+    /** Show a run that was just started. `said`: a remark about it. */
     async watch(name, said) {
       watched = name;
       setText(remark, said);
