@@ -37,7 +37,7 @@ class Session:
     value: str = field(repr=False)
 
     def headers(self) -> dict[str, str]:
-        """What CVAT needs to know who asks."""
+        """Request headers that authenticate with CVAT."""
         return {"Cookie": f"sessionid={self.value}"}
 
 
@@ -58,7 +58,7 @@ class Token:
     organization: str = ""
 
     def headers(self) -> dict[str, str]:
-        """What CVAT needs to know who asks."""
+        """Request headers that authenticate with CVAT."""
         organization = {"X-Organization": self.organization} if self.organization else {}
         return {"Authorization": f"Bearer {self.value}", **organization}
 

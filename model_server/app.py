@@ -275,7 +275,7 @@ async def read_body(request: Request) -> bytes:
 
 
 def read_call(body: bytes, threshold: float | None) -> tuple[bytes, float | None]:
-    """Parse a call into image file and threshold. `threshold`: the default. Refusal: the body is invalid."""
+    """Parse the body of a call. Returns the image, and its threshold or else `threshold`. Refusal: invalid body."""
     try:
         call = msgspec.json.decode(body, type=Call)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -143,7 +143,7 @@ class Webhooks:
         await retrying(self._follow, told, event)
 
     async def _follow(self, told: Told, event: str) -> None:
-        assert self._token is not None  # there are no triggers without it
+        assert self._token is not None  # triggers require a token
         if told.event is Event.EXPORT_FINISHED and await self._is_own(told):
             self._metrics.webhooks.labels("nothing").inc()
             return
