@@ -1,16 +1,17 @@
 """Our store against boto3 on the same S3 server in the same run: many small objects, a few large ones.
 
-    .venv/bin/python -m benchmarks.object_store [--small 500] [--small-kb 100] [--large 4] [--large-mb 50]
+    .venv/bin/python -m benchmarks.object_store [--small 500] [--small-kb 100] [--large 1] [--large-mb 256]
 
 boto3 stands for what one would write by hand: 16 threads, s3transfer's defaults otherwise. Both sides move
 the same bytes; ours also verifies checksums and syncs each file, boto3's does not. The server is the one
 in AWS_ENDPOINT_URL; without it moto's is started here, which is slow itself and hides much of the
-difference. Rounds alternate and the best of each side counts. Prints one line per case.
+difference. Rounds alternate, and so does who begins; the median of the rounds' ratios counts. Prints one line per case.
 """
 
 import argparse
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -127,9 +128,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", type=int, default=500, help="number of small objects (default 500)")
     parser.add_argument("--small-kb", type=int, default=100, help="size of a small object in kB (default 100)")
-    parser.add_argument("--large", type=int, default=4, help="number of large objects (default 4)")
-    parser.add_argument("--large-mb", type=int, default=50, help="size of a large object in MB (default 50)")
-    parser.add_argument("--rounds", type=int, default=2, help="the best of so many counts (default 2)")
+    parser.add_argument("--large", type=int, default=1, help="number of large objects (default 1)")
+    parser.add_argument("--large-mb", type=int, default=256, help="size of a large object in MB (default 256)")
+    parser.add_argument("--rounds", type=int, default=7, help="the median of so many counts (default 7)")
     options = parser.parse_args()
     with s3_server() as server, tempfile.TemporaryDirectory() as temporary:
         bucket = f"bench-{uuid.uuid4()}"
@@ -159,11 +160,16 @@ def main() -> None:
             (f"get_file   {large_text}", get_large, lambda to: by_hand.get_large(names, to)),
         ]
         for name, our_way, their_way in cases:
-            times = [
-                (seconds(our_way, folder / "out"), seconds(their_way, folder / "out")) for _ in range(options.rounds)
-            ]
-            us, boto = min(time for time, _ in times), min(time for _, time in times)
-            print(f"{name}: {us:.2f} s, boto3 with 16 threads {boto:.2f} s: {boto / us:.2f} x as fast ({server})")
+            ours_s, boto_s = [], []
+            for number in range(options.rounds):
+                sides = [(our_way, ours_s), (their_way, boto_s)]
+                for way, taken in sides if number % 2 else reversed(sides):
+                    taken.append(seconds(way, folder / "out"))
+            ratio = statistics.median(boto / us for us, boto in zip(ours_s, boto_s, strict=True))
+            us, boto = statistics.median(ours_s), statistics.median(boto_s)
+            print(
+                f"{name}: {us:.2f} s, boto3 with 16 threads {boto:.2f} s: {ratio:.2f} x as fast ({server})", flush=True
+            )
         for prefix in ["ours", "ours-large", "boto3", "boto3-large"]:
             store.delete_prefix(prefix)
         by_hand.client.delete_bucket(Bucket=bucket)
