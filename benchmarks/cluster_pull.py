@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw
 
 from benchmarks.cluster_space import container_times, printed, run_pod, single_pod, space, spread, stamped_log
 from benchmarks.local_run import machine
-from data_prep.prepare import Request, prepare
+from data_prep.prepare import PrepareRequest, prepare
 from object_store import open_store
 from tests.cluster.cluster import Installation
 
@@ -155,7 +155,7 @@ def main() -> None:
         size_bytes = draw_export(export, options.images)
         store = open_store(installation.store)
         store.put_folder(export / "images" / "default", "pictures")
-        manifest = prepare(Request((str(export),)), store, lambda _dataset, _manifest: b"").manifest
+        manifest = prepare(PrepareRequest((str(export),)), store, lambda _dataset, _manifest: b"").manifest
         what = f"{options.images:,} images, {size_bytes / 1e6:.0f} MB, {len(manifest.shards)} shards"
         print(what, flush=True)
         us, argo = [], []

@@ -25,12 +25,12 @@ PATIENCE_S = 20
 @contextlib.contextmanager
 def exports() -> Iterator[Read]:
     """`data-prep inspect`: the archive, its annotations and every picture in it."""
-    from data_prep.prepare import Request, inspect
+    from data_prep.prepare import PrepareRequest, inspect
     from data_prep.report.page import draw_report
     from tests.hostile.exports import mutated_export
 
     def read(seed: int, folder: Path) -> bool:
-        return accepted(inspect, Request((str(mutated_export(seed, folder)),)), draw_report)
+        return accepted(inspect, PrepareRequest((str(mutated_export(seed, folder)),)), draw_report)
 
     yield read
 

@@ -40,7 +40,7 @@ class User:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class VisibleSubject:
     """A subject that the user may see, with what CVAT says of each task or of the project."""
 
     user: User
@@ -74,7 +74,7 @@ class Access:
             # 403 here is an account that CVAT shut.
             raise _refusal(error, "", CvatRefusedError) from error
 
-    async def see(self, session: Session, subject: Subject, refusal: str = NOT_YOURS) -> Seen:
+    async def see(self, session: Session, subject: Subject, refusal: str = NOT_YOURS) -> VisibleSubject:
         """The subject, where this user may see every task of it. Refusal 401, 403, 503."""
         user = await self.user(session)
         asked = [self._thing(session, subject.kind, number) for number in subject.ids]
@@ -89,7 +89,7 @@ class Access:
             if isinstance(one, BaseException):
                 raise one
             things.append(one)
-        return Seen(user, session, subject, tuple(things))
+        return VisibleSubject(user, session, subject, tuple(things))
 
     async def may_see(self, session: Session, subject: Subject) -> bool:
         """Whether the user may see all of it; a no is held as long. Refusal only where CVAT does not say."""

@@ -57,7 +57,7 @@ class Exports(Part):
     """How long one export may take, the wait for another's included."""
 
 
-class Limits(Part):
+class UserLimits(Part):
     """What one user may ask for, and what events may start."""
 
     runs_per_user: int = Field(default=2, ge=1)
@@ -119,7 +119,7 @@ class BridgeSettings(Part):
     cvat: Cvat
     links: Links = Links()
     exports: Exports = Exports()
-    limits: Limits = Limits()
+    limits: UserLimits = UserLimits()
     grants: Grants = Grants()
     controls: Controls = Controls()
     triggers: tuple[Trigger, ...] = ()

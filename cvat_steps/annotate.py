@@ -70,7 +70,7 @@ class _Context:
 
 
 @dataclass(slots=True)
-class Outcome:
+class AnnotateOutcome:
     """What became of all tasks."""
 
     tasks: int = 0
@@ -96,7 +96,7 @@ class Outcome:
         return " ".join(["".join(parts) + ".", *self.warnings])[:MOST_MESSAGE]
 
 
-class Progress:
+class AnnotateProgress:
     """Lines in the log, and Argo's file: at most 99 of 100, for the upload follows."""
 
     def __init__(self, environment: Mapping[str, str], total: int) -> None:
@@ -139,7 +139,7 @@ def annotate(
         tempfile.TemporaryDirectory(prefix="cvat-bridge-") as folder,
         CvatApi(settings.cvat, environment.get("CVAT_ACCESS_TOKEN")) as api,
     ):
-        outcome = Outcome()
+        outcome = AnnotateOutcome()
         numbers = task_ids(api, subject, patience)
         tasks = _open(numbers, lambda number: CvatTask(api, number, patience, Path(folder)), outcome)
         threshold = settings.models.threshold if request.threshold is None else request.threshold
@@ -148,7 +148,7 @@ def annotate(
         matching = [(task, labels) for task in tasks if (labels := _labels(task, detector, outcome))]
         if not matching:
             raise BridgeError(" ".join(outcome.warnings) or f"{subject} has no tasks that can be annotated")
-        progress = Progress(environment, sum(len(task) for task, _ in matching))
+        progress = AnnotateProgress(environment, sum(len(task) for task, _ in matching))
         for task, labels in matching:
             _annotate_task(task, labels, detector, _run_name(place), existing, patience, outcome, progress)
     if outcome.cut:
@@ -170,7 +170,7 @@ def _checked(request: AnnotateRequest) -> Existing:
         raise BridgeError(f"--existing must be one of {', '.join(Existing)}, not {request.existing[:80]!r}") from None
 
 
-def _open(numbers: list[int], open_task: Callable[[int], CvatTask], outcome: Outcome) -> list[CvatTask]:
+def _open(numbers: list[int], open_task: Callable[[int], CvatTask], outcome: AnnotateOutcome) -> list[CvatTask]:
     """The tasks; of several, those without images are left out."""
     tasks = []
     for number in numbers:
@@ -183,7 +183,7 @@ def _open(numbers: list[int], open_task: Callable[[int], CvatTask], outcome: Out
     return tasks
 
 
-def _labels(task: CvatTask, detector: Detector, outcome: Outcome) -> dict[int, Label]:
+def _labels(task: CvatTask, detector: Detector, outcome: AnnotateOutcome) -> dict[int, Label]:
     """The function's label id → the task's label of the same name. Empty: they have none in common."""
     labels = {each.id: task.labels[each.name] for each in detector.spec.labels if each.name in task.labels}
     missing = [each.name for each in detector.spec.labels if each.name not in task.labels]
@@ -205,8 +205,8 @@ def _annotate_task(
     model: str,
     existing: Existing,
     patience: Patience,
-    outcome: Outcome,
-    progress: Progress,
+    outcome: AnnotateOutcome,
+    progress: AnnotateProgress,
 ) -> None:
     """Find all boxes first, and only then touch what is there."""
     before, found, unread = outcome.images, list[Rectangle](), set[int]()
@@ -255,7 +255,7 @@ def _upload(
     unread: set[int],
     existing: Existing,
     patience: Patience,
-    outcome: Outcome,
+    outcome: AnnotateOutcome,
     attributes: Callable[[Rectangle], Mapping[int, str]],
 ) -> None:
     if existing is Existing.REPLACE_ALL:
@@ -316,7 +316,7 @@ def _leave(out: Path | None, message: str) -> None:
         raise BridgeError(f"--out: {out} cannot be written: {error.strerror or error}") from error
 
 
-def _warn(outcome: Outcome, sentence: str) -> None:
+def _warn(outcome: AnnotateOutcome, sentence: str) -> None:
     say(f"warning: {sentence}")
     outcome.warnings.append(sentence)
 

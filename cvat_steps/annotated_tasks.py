@@ -68,7 +68,7 @@ class Shape(msgspec.Struct, frozen=True):
     source: str = "manual"
 
 
-class Annotations(msgspec.Struct, frozen=True):
+class TaskAnnotations(msgspec.Struct, frozen=True):
     """What is in a task; of tracks only that they are there."""
 
     shapes: tuple[Shape, ...] = ()
@@ -185,9 +185,9 @@ class CvatTask:
                 loader.shutdown(cancel_futures=True)
                 self._forget_chunks(done_chunk, self._last_chunk + 1)
 
-    def annotations(self) -> Annotations:
+    def annotations(self) -> TaskAnnotations:
         """All shapes and tracks of the task."""
-        return self._get(f"{self._path}/annotations/", Annotations)
+        return self._get(f"{self._path}/annotations/", TaskAnnotations)
 
     def add(self, shapes: Iterable[Mapping[str, Any]]) -> None:
         """Add shapes once: raises without another try, for it is not known whether they have arrived."""

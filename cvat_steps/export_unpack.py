@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cvat_client.connection import one_line
 from cvat_client.errors import BridgeError
-from cvat_steps.export import Export
+from cvat_steps.export import SubjectExport
 from cvat_steps.export_progress import ExportProgress
 from object_store import InvalidKey, NoSuchKey, ObjectStore
 from object_store.keys import path_below
@@ -34,7 +34,7 @@ _CHUNK_BYTES = 1 << 20
 _FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 
 
-def unpack(store: ObjectStore, export: Export, into: str, progress: ExportProgress) -> int:
+def unpack(store: ObjectStore, export: SubjectExport, into: str, progress: ExportProgress) -> int:
     """Copy every file of the zip below `into`; how many there are. BridgeError: what is in it is not taken.
 
     The same zip to the same place is done once; after a kill it is begun again, to the same keys.
@@ -134,7 +134,7 @@ def _copy(
 
 
 @contextlib.contextmanager
-def _explained(export: Export) -> Iterator[None]:
+def _explained(export: SubjectExport) -> Iterator[None]:
     try:
         yield
     except _FAULTS as error:

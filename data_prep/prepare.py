@@ -29,7 +29,7 @@ DrawReport = Callable[[Dataset, Manifest], bytes]
 
 
 @dataclass(frozen=True)
-class Request:
+class PrepareRequest:
     """What a person asked for: sources to split, and sources whose split is given."""
 
     pool: tuple[str, ...]
@@ -63,7 +63,7 @@ class LocatedRequest:
         return f"datasets/by-source/{sha256(content).hexdigest()[:32]}"
 
 
-def locate(request: Request) -> LocatedRequest:
+def locate(request: PrepareRequest) -> LocatedRequest:
     """Find every source; SourceError names the one that is not there."""
     return LocatedRequest(
         tuple(map(find_source, request.pool)),
@@ -103,7 +103,7 @@ class Prepared:
 
 
 def prepare(
-    request: Request,
+    request: PrepareRequest,
     store: ObjectStore,
     draw_report: DrawReport,
     watcher: Watcher | None = None,
@@ -141,7 +141,7 @@ def _try_store(store: ObjectStore) -> None:
         store.delete(key)
 
 
-def inspect(request: Request, draw_report: DrawReport, watcher: Watcher | None = None) -> tuple[Manifest, bytes]:
+def inspect(request: PrepareRequest, draw_report: DrawReport, watcher: Watcher | None = None) -> tuple[Manifest, bytes]:
     """The same checks without a store: what the set would be, and its report page."""
     found = locate(request)
     with read_dataset(found, watcher or Watcher()) as (dataset, _):

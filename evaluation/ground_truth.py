@@ -37,7 +37,7 @@ class Category(msgspec.Struct, frozen=True, gc=False):
     name: str
 
 
-class Annotation(msgspec.Struct, frozen=True, gc=False):
+class AnnotatedBox(msgspec.Struct, frozen=True, gc=False):
     """One object. `area` decides small, medium or large; in COCO it is the mask's, not the box's."""
 
     id: int
@@ -58,7 +58,7 @@ class GroundTruth(msgspec.Struct, frozen=True):
 
     images: tuple[Image, ...]
     categories: tuple[Category, ...]
-    annotations: tuple[Annotation, ...]
+    annotations: tuple[AnnotatedBox, ...]
 
     @classmethod
     def read(cls, source: "Path | Mapping[str, Any] | GroundTruth") -> "GroundTruth":

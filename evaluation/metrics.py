@@ -17,7 +17,7 @@ from evaluation.ground_truth import GroundTruth
 from evaluation.matching import FloatArray, ImageBoxes, boxes_by_image
 from evaluation.operating_point import FALLBACK_THRESHOLD, IOU, best_thresholds
 from evaluation.predictions import Prediction
-from evaluation.sweep import Counts, Sweep
+from evaluation.sweep import DetectionCounts, Sweep
 
 FORMAT = 1
 SIZES = (("small", 0.0, 32.0**2), ("medium", 32.0**2, 96.0**2), ("large", 96.0**2, np.inf))
@@ -250,10 +250,10 @@ def _rates(sweep: Sweep, threshold: float) -> Rates:
 def _total(threshold: float, classes: Sequence[Rates]) -> Rates:
     """All classes together, each at the threshold of its own rates."""
     right, wrong, missed = (sum(getattr(each, part) for each in classes) for part in ("right", "wrong", "missed"))
-    return _as_rates(threshold, Counts(right, wrong, missed))
+    return _as_rates(threshold, DetectionCounts(right, wrong, missed))
 
 
-def _as_rates(threshold: float, counts: Counts) -> Rates:
+def _as_rates(threshold: float, counts: DetectionCounts) -> Rates:
     return Rates(threshold, counts.precision, counts.recall, counts.f1, counts.right, counts.wrong, counts.missed)
 
 

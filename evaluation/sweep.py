@@ -17,7 +17,7 @@ RECALLS = np.linspace(0, 1, 101)
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class DetectionCounts:
     """How predictions at or above a threshold fared: right, wrong, and objects that nobody found."""
 
     right: int
@@ -83,11 +83,11 @@ class Sweep:
         order = np.argsort(-all_scores, kind="stable")
         return cls(all_scores[order], np.concatenate([np.zeros(0, bool), *right])[order], objects)
 
-    def at(self, threshold: float) -> Counts:
+    def at(self, threshold: float) -> DetectionCounts:
         """The counts when predictions below the threshold are dropped."""
         kept = int(np.searchsorted(-self.scores, -threshold, side="right"))
         right = int(np.count_nonzero(self.right[:kept]))
-        return Counts(right, kept - right, self.objects - right)
+        return DetectionCounts(right, kept - right, self.objects - right)
 
     def best_threshold(self) -> float:
         """The score with the highest F1; of equals the highest score. `UNDEFINED` when nothing is right."""

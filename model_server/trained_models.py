@@ -39,7 +39,7 @@ _FILE = re.compile(rf"(?P<run>.+)/(?P<file>model/{re.escape(CONFIG)}|model/{re.e
 
 
 @dataclass(frozen=True, slots=True)
-class TrainedModel:
+class ListedModel:
     """A model that can be offered. `version` changes when its files are replaced."""
 
     url: str
@@ -71,9 +71,9 @@ class Choice:
     """The models to offer, newest first; the newest of projects, and of tasks that models to offer are about;
     what people chose; what is left out."""
 
-    models: tuple[TrainedModel, ...] = ()
-    newest: tuple[tuple[Subject, TrainedModel], ...] = ()
-    pinned: tuple[tuple[Subject, TrainedModel], ...] = ()
+    models: tuple[ListedModel, ...] = ()
+    newest: tuple[tuple[Subject, ListedModel], ...] = ()
+    pinned: tuple[tuple[Subject, ListedModel], ...] = ()
     left_out: tuple[LeftOut, ...] = ()
 
 
@@ -90,7 +90,7 @@ class _Run:
 class _Known:
     """What was read before: URL and version → content."""
 
-    models: dict[tuple[str, str], TrainedModel] = field(default_factory=dict)
+    models: dict[tuple[str, str], ListedModel] = field(default_factory=dict)
     subjects: dict[tuple[str, str], Subject | None] = field(default_factory=dict)
 
 
@@ -122,25 +122,25 @@ class TrainedModels:
             )
         left_out: dict[str, LeftOut] = {}
 
-        def usable(key: str) -> TrainedModel | None:
+        def usable(key: str) -> ListedModel | None:
             model = self._model(key, runs[key], subjects.get(key), fresh, faulty or {})
             if isinstance(model, LeftOut):
                 left_out[model.url] = model
                 return None
             return model
 
-        models: dict[str, TrainedModel] = {}
+        models: dict[str, ListedModel] = {}
         for key in newest_first:
             if len(models) < self.most and (model := usable(key)) is not None:
                 models[key] = model
-        newest: dict[Subject, TrainedModel] = {}
+        newest: dict[Subject, ListedModel] = {}
         for key in newest_first:
             subject = subjects[key]
             # Projects are few. Tasks are as many as runs: an old one's model is in nobody's list.
             wanted = subject is not None and (subject.kind is Kind.PROJECT or key in models)
             if subject is not None and wanted and subject not in newest and (model := usable(key)) is not None:
                 newest[subject] = model
-        pinned: dict[Subject, TrainedModel] = {}
+        pinned: dict[Subject, ListedModel] = {}
         keys = {f"{self.store.child(key).url}/model": key for key in newest_first} if pins else {}
         for subject, url in pins:
             if url in keys:
@@ -210,7 +210,7 @@ class TrainedModels:
         inside = any(url.startswith(f"{place.rstrip('/')}/") for place in places)
         return inside and ".." not in unquote(url).split("/")
 
-    def _elsewhere(self, url: str, fresh: _Known, faulty: dict[tuple[str, str], str]) -> TrainedModel | LeftOut:
+    def _elsewhere(self, url: str, fresh: _Known, faulty: dict[tuple[str, str], str]) -> ListedModel | LeftOut:
         """The model of a pin that lies outside the prefixes, or is older than what is listed."""
         try:
             folder = open_store(url, retry_for_s=RETRY_FOR_S)
@@ -238,7 +238,7 @@ class TrainedModels:
 
     def _model(
         self, key: str, run: _Run, subject: Subject | None, fresh: _Known, faulty: dict[tuple[str, str], str]
-    ) -> TrainedModel | LeftOut:
+    ) -> ListedModel | LeftOut:
         return self._read_model(self.store.child(f"{key}/model"), run, subject, fresh, faulty)
 
     def _read_model(
@@ -248,21 +248,21 @@ class TrainedModels:
         subject: Subject | None,
         fresh: _Known,
         faulty: dict[tuple[str, str], str],
-    ) -> TrainedModel | LeftOut:
+    ) -> ListedModel | LeftOut:
         assert run.config is not None
         version = f"{_version(run.config)} {_version(run.weights)}"
         name = (folder.url, version)
         if name in faulty:
             return LeftOut(*name, "load", faulty[name])
         model = self._known.models.get(name) or _described(folder, run.config, run.weights, version, subject)
-        if isinstance(model, TrainedModel):  # what was left out may have been so for a fault of the store
+        if isinstance(model, ListedModel):  # what was left out may have been so for a fault of the store
             fresh.models[name] = self._known.models[name] = model
         return model
 
 
 def _described(
     folder: ObjectStore, config: ObjectInfo, weights: ObjectInfo | None, version: str, subject: Subject | None
-) -> TrainedModel | LeftOut:
+) -> ListedModel | LeftOut:
     """What config.json says. StoreUnavailable passes: it says nothing about the model."""
     if weights is None or not weights.size_bytes:
         return LeftOut(folder.url, version, "weights", f"{folder.url} has no {WEIGHTS}: its upload was cut short")
@@ -280,7 +280,7 @@ def _described(
         return LeftOut(folder.url, version, "config", " ".join(str(error).split()))
     if len(set(info.classes)) != len(info.classes) or not info.classes:
         return LeftOut(folder.url, version, "classes", f"{folder.url}/{CONFIG} has no classes, or one of them twice")
-    return TrainedModel(
+    return ListedModel(
         url=folder.url,
         run=unquote(folder.url.removesuffix("/model").rpartition("/")[2]),
         version=version,

@@ -53,22 +53,22 @@ _AWS_HOST = re.compile(r"s3[.-](?:[a-z0-9-]+\.)*amazonaws\.com(?:\.cn)?")
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class S3Address:
     """Where requests for a bucket go. `endpoint` holds the bucket's name in the virtual-host style."""
 
     endpoint: str
     virtual_host: bool
 
 
-def address_of(endpoint_url: str, bucket: str) -> Address:
+def address_of(endpoint_url: str, bucket: str) -> S3Address:
     """Choose virtual-host style for AWS itself and path style for every other server.
 
     A bucket with a dot in its name does not match AWS's certificate, so it takes path style too.
     """
     parts = urlsplit(endpoint_url)
     if parts.hostname and _AWS_HOST.fullmatch(parts.hostname) and "." not in bucket:
-        return Address(f"{parts.scheme}://{bucket}.{parts.netloc}", virtual_host=True)
-    return Address(endpoint_url.rstrip("/"), virtual_host=False)
+        return S3Address(f"{parts.scheme}://{bucket}.{parts.netloc}", virtual_host=True)
+    return S3Address(endpoint_url.rstrip("/"), virtual_host=False)
 
 
 class S3Connection:

@@ -56,7 +56,7 @@ _CONNECTION_ERRORS = (
 )
 
 
-class Place(Protocol):
+class S3Place(Protocol):
     """What an error message says about the connection."""
 
     @property
@@ -76,7 +76,7 @@ class Place(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class S3Answer:
     """What is known of a failed request: HTTP status (0: no answer), S3's code and message."""
 
     status: int
@@ -85,7 +85,7 @@ class Answer:
     region: str | None = None
 
 
-def answer_in(text: str) -> Answer:
+def answer_in(text: str) -> S3Answer:
     """Read status, code and message out of the text of an obstore error."""
 
     def find(pattern: str) -> str:
@@ -93,15 +93,15 @@ def answer_in(text: str) -> Answer:
         return match[1].strip() if match else ""
 
     if "redirect without LOCATION" in text:
-        return Answer(301, "PermanentRedirect")
+        return S3Answer(301, "PermanentRedirect")
     status = int(find(r"status code: (\d{3})") or 0)
     # A bulk delete answers 200 and names its failures one by one.
     code = find(r"<Code>([^<]*)</Code>") or find(r"\(code: (\w+)\)")
     message = find(r"<Message>([^<]*)</Message>")
-    return Answer(status, code, message, find(r"<Region>([^<]*)</Region>") or None)
+    return S3Answer(status, code, message, find(r"<Region>([^<]*)</Region>") or None)
 
 
-def explain_obstore(error: Exception, url: str, place: Place) -> StoreError:
+def explain_obstore(error: Exception, url: str, place: S3Place) -> StoreError:
     """Say what an obstore exception means."""
     text = str(error)
     answer = answer_in(text)
@@ -122,7 +122,7 @@ def explain_obstore(error: Exception, url: str, place: Place) -> StoreError:
     return StoreError(f"{url}: {short}")
 
 
-def explain_boto(error: Exception, url: str, place: Place) -> StoreError:
+def explain_boto(error: Exception, url: str, place: S3Place) -> StoreError:
     """Say what a boto3 exception means."""
     if isinstance(error, botocore.exceptions.ClientError):
         fields = error.response.get("Error", {})
@@ -130,7 +130,7 @@ def explain_boto(error: Exception, url: str, place: Place) -> StoreError:
         code = fields.get("Code", "")
         region = fields.get("Region")
         return explain_answer(
-            Answer(status, code, fields.get("Message", ""), str(region) if region else None), url, place
+            S3Answer(status, code, fields.get("Message", ""), str(region) if region else None), url, place
         )
     if isinstance(error, _CREDENTIAL_ERRORS):
         return no_credentials(error, url)
@@ -150,7 +150,7 @@ def explain_credentials(error: Exception, url: str) -> StoreError:
     return no_credentials(error, url)
 
 
-def explain_answer(answer: Answer, url: str, place: Place) -> StoreError:  # noqa: PLR0911 a table of answers
+def explain_answer(answer: S3Answer, url: str, place: S3Place) -> StoreError:  # noqa: PLR0911 a table of answers
     """Say what an S3 server's refusal means."""
     code = answer.code
     if code in _CLOCK_CODES:
@@ -203,7 +203,7 @@ def explain_answer(answer: Answer, url: str, place: Place) -> StoreError:  # noq
     return StoreError(f"{url}: {place.endpoint} answers {answer.status} {code}{said}")
 
 
-def unreachable(url: str, place: Place, cause: str) -> StoreUnavailable:
+def unreachable(url: str, place: S3Place, cause: str) -> StoreUnavailable:
     """Say that no server answered."""
     return StoreUnavailable(
         f"{url}: no answer from {place.endpoint} ({cause}): check AWS_ENDPOINT_URL, the network, "
@@ -211,7 +211,7 @@ def unreachable(url: str, place: Place, cause: str) -> StoreUnavailable:
     )
 
 
-def cut_short(url: str, place: Place) -> StoreUnavailable:
+def cut_short(url: str, place: S3Place) -> StoreUnavailable:
     """Say that an answer lacks what S3 always states."""
     return unreachable(url, place, "the answer is cut short, or is not S3's")
 
@@ -225,14 +225,14 @@ def no_credentials(error: Exception | None, url: str) -> StoreError:
     )
 
 
-def _untrusted(url: str, place: Place, reason: str) -> StoreError:
+def _untrusted(url: str, place: S3Place, reason: str) -> StoreError:
     return StoreError(
         f"{url}: the certificate of {place.endpoint} is not trusted ({reason}): set AWS_CA_BUNDLE to a file "
         "with the certificates of the authority that signed it"
     )
 
 
-def _wrong_region(actual: str | None, url: str, place: Place) -> WrongRegion:
+def _wrong_region(actual: str | None, url: str, place: S3Place) -> WrongRegion:
     advice = f"set AWS_REGION={actual}" if actual else "set AWS_REGION to the region of the bucket"
     where = f"lies in region {actual}" if actual else "lies in another region"
     return WrongRegion(

@@ -59,7 +59,7 @@ def render(
                 "--settings needs --output, the folder that the files go to, and --namespace, where the objects go; "
                 "there is no --check for it"
             )
-        place = plain_manifests.Place(
+        place = plain_manifests.PlainOptions(
             namespace=namespace, registry=registry, image_tag=image_tag, s3_endpoint=s3_endpoint, s3_region=s3_region
         )
         bridge_text = None if bridge is None else plain_manifests.read_bridge(bridge)

@@ -11,11 +11,11 @@ from starlette.concurrency import iterate_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from cvat_bridge import data_preview
-from cvat_bridge.access import Seen, require_own_page, session_of, subject_of
+from cvat_bridge.access import VisibleSubject, require_own_page, session_of, subject_of
 from cvat_bridge.http.problems import NO_SUCH_RUN, Complaint, Refusal
 from cvat_bridge.http.schemas import DrawnForm, DrawnRun, DrawnRuns
 from cvat_bridge.runs import run_labels, run_state
-from cvat_bridge.runs.submit_run import Started, clicked
+from cvat_bridge.runs.submit_run import StartedRun, clicked
 from cvat_bridge.service import Service
 from cvat_bridge.templates.form import draw
 from cvat_client.connection import Session
@@ -99,11 +99,13 @@ ServiceOf = Annotated[Service, Depends(_service)]
 SessionOf = Annotated[Session, Depends(_session)]
 
 
-async def _seen(service: ServiceOf, session: SessionOf, subject: Annotated[Subject, Depends(_subject)]) -> Seen:
+async def _seen(
+    service: ServiceOf, session: SessionOf, subject: Annotated[Subject, Depends(_subject)]
+) -> VisibleSubject:
     return await service.access.see(session, subject)
 
 
-SeenOf = Annotated[Seen, Depends(_seen)]
+SeenOf = Annotated[VisibleSubject, Depends(_seen)]
 
 
 class _Posted(Generic[Body]):
@@ -229,7 +231,7 @@ async def nothing(rest: str) -> None:  # noqa: ARG001 - it is declared by the pa
     raise Refusal(404, NO_SUCH_RUN)
 
 
-def _created(service: Service, started: Started, response: Response) -> Created:
+def _created(service: Service, started: StartedRun, response: Response) -> Created:
     subject = run_labels.subject_of(started.workflow)
     assert subject is not None  # the service itself wrote it
     if not started.new:

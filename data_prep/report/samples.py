@@ -33,7 +33,7 @@ class DrawnBox:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class ReportSample:
     """One picture of the report."""
 
     split: str
@@ -47,7 +47,7 @@ class Sample:
     """(label, class name, boxes on this image)"""
 
 
-def draw_samples(dataset: Dataset) -> list[Sample]:
+def draw_samples(dataset: Dataset) -> list[ReportSample]:
     """The samples of all splits, as they will be shown."""
     chosen = [image for split, count in SAMPLES.items() for image in choose_samples(dataset.split(split), count)]
     labels = {one.name: label for label, one in enumerate(dataset.classes)}
@@ -74,10 +74,10 @@ def choose_samples(images: Sequence[SetImage], count: int) -> list[SetImage]:
     return chosen
 
 
-def _draw(image: SetImage, labels: dict[str, int]) -> Sample:
+def _draw(image: SetImage, labels: dict[str, int]) -> ReportSample:
     boxes = tuple(DrawnBox(*box.bbox, labels[box.class_name], box.class_name) for box in image.boxes)
     names = sorted({box.class_name for box in image.boxes})
-    return Sample(
+    return ReportSample(
         image.split,
         image.file_name,
         image.width,

@@ -155,7 +155,7 @@ def resumed_settings(
     return with_values(settings, now), {key: values for key, values in other.items() if key not in _MAY_DIFFER}
 
 
-class Metrics:
+class MetricsLog:
     """metrics.jsonl, one object a line. After a restart it is cut back to where the checkpoint stands."""
 
     def __init__(self, store: ObjectStore, step: int = 0, evaluated_step: int = 0) -> None:

@@ -35,13 +35,13 @@ from detr_job.training.ema import MovingAverage
 from detr_job.training.micro_batches import MicroBatches
 from detr_job.training.optimizer import build_optimizer, rate_factor, restore_optimizer, set_rates
 from detr_job.training.progress import ProgressReport
-from detr_job.training.run_folder import METRICS, Metrics
+from detr_job.training.run_folder import METRICS, MetricsLog
 from detr_job.training.step_record import StepRecord
 from detr_job.training.thread_choice import thread_choice
 from detr_job.training.uploads import ON_STOP_S, Uploads, store_patience_s
 from detr_job.training.utilisation import Utilisation
 from detr_job.weights import checkpoint as checkpoints
-from detr_job.weights.checkpoint import Checkpoint, Progress, host_copy
+from detr_job.weights.checkpoint import Checkpoint, TrainingProgress, host_copy
 from evaluation.coco import evaluate_boxes
 from evaluation.ground_truth import GroundTruth
 from object_store import ObjectStore
@@ -99,8 +99,8 @@ class Trainer:
         self.train_samples: TrainingSamples | None = None
         self.val_samples = EvaluationSamples(self.val_split, config.data)
         self.val_truth = GroundTruth.read(self.val_split.annotations_path) if has_boxes(self.val_split) else None
-        self.progress = Progress()
-        self.metrics = Metrics(run)
+        self.progress = TrainingProgress()
+        self.metrics = MetricsLog(run)
         self.best_weights: Mapping[str, Tensor] | None = None
         self._best: Checkpoint | None = None
         self._saved_step = 0
@@ -147,7 +147,7 @@ class Trainer:
         if self.ema is not None and found.ema is not None:
             self.ema.network.load_state_dict(found.ema)
         restore_optimizer(self.optimizer, found.optimizer)
-        self.metrics = Metrics(self.run, found.progress.step, found.progress.evaluated_step)
+        self.metrics = MetricsLog(self.run, found.progress.step, found.progress.evaluated_step)
         self._find_best(found, say)
         if self.complete():
             say(f"training is complete (step {found.progress.step}): only the predictions are made again")

@@ -26,7 +26,7 @@ from detr_job.training.trainer import Trainer, has_boxes
 from detr_job.training.uploads import AT_END_S, ON_ERROR_S, ON_STOP_S, Uploads, store_patience_s
 from detr_job.weights import checkpoint, model_folder
 from detr_job.weights.finetune import load_weights, read_source
-from detr_job.weights.model_folder import ModelConfig, Preprocessing
+from detr_job.weights.model_folder import ModelFolderConfig, Preprocessing
 from evaluation.coco import evaluate_boxes
 from evaluation.ground_truth import STANDARD_MAX_DETS
 from evaluation.operating_point import choose_operating_point
@@ -366,7 +366,7 @@ def _initialise(
         report.say(f"backbone from {url}")
 
 
-def _leave_behind(job: _Job, report: ProgressReport) -> ModelConfig:
+def _leave_behind(job: _Job, report: ProgressReport) -> ModelFolderConfig:
     """Best weights, last state and predictions, for whoever uploads `out`; what the model says of itself.
 
     Raises StoreError: the disk fails now.
@@ -375,7 +375,7 @@ def _leave_behind(job: _Job, report: ProgressReport) -> ModelConfig:
         return _write_results(job, report)
 
 
-def _write_results(job: _Job, report: ProgressReport) -> ModelConfig:
+def _write_results(job: _Job, report: ProgressReport) -> ModelFolderConfig:
     request, trainer = job.request, job.trainer
     last = request.out / "checkpoint"
     last.mkdir(parents=True, exist_ok=True)
@@ -407,7 +407,7 @@ def _predict(job: _Job, name: str, report: ProgressReport) -> SplitPredictions |
     return seen
 
 
-def _model_config(job: _Job, seen: SplitPredictions | None) -> ModelConfig:
+def _model_config(job: _Job, seen: SplitPredictions | None) -> ModelFolderConfig:
     """What config.json says of the best weights. seen: their predictions of the validation split."""
     config, trainer = job.config, job.trainer
     truth, progress = trainer.val_truth, trainer.progress
@@ -422,7 +422,7 @@ def _model_config(job: _Job, seen: SplitPredictions | None) -> ModelConfig:
                 "val_ap_max_dets": result.decisive_ap,
                 "val_max_dets": float(truth.max_dets()),
             }
-    return ModelConfig(
+    return ModelFolderConfig(
         classes=job.local.class_names,
         preset=_preset(job.request),
         job=config.model_dump(mode="json"),
@@ -433,7 +433,7 @@ def _model_config(job: _Job, seen: SplitPredictions | None) -> ModelConfig:
     )
 
 
-def _farewell(job: _Job, info: ModelConfig) -> str:
+def _farewell(job: _Job, info: ModelFolderConfig) -> str:
     progress = job.trainer.progress
     best = f"best val AP {progress.best_ap:.3f} at step {progress.best_step}" if progress.best_step else "last weights"
     point = "" if info.operating_point is None else f", best threshold {info.operating_point.describe()}"

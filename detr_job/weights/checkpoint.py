@@ -50,7 +50,7 @@ class AnyManifest(msgspec.Struct, frozen=True):
     format: int
 
 
-class Manifest(AnyManifest, frozen=True):
+class CheckpointManifest(AnyManifest, frozen=True):
     """What makes a checkpoint complete."""
 
     step: int
@@ -59,7 +59,7 @@ class Manifest(AnyManifest, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class TrainingProgress:
     """Where a run stands.
 
     elapsed_s: over all restarts. evaluated_step: of the last evaluation; where it is behind `step`
@@ -78,7 +78,7 @@ class Progress:
 class Checkpoint:
     """A full training state on the host: tensors are copies that training no longer changes."""
 
-    progress: Progress
+    progress: TrainingProgress
     model: Mapping[str, Tensor]
     ema: Mapping[str, Tensor] | None
     optimizer: dict[str, Any]
@@ -87,7 +87,7 @@ class Checkpoint:
         """The content of each file but the manifest."""
         trainer = io.BytesIO()
         state = {
-            "progress": {name: getattr(self.progress, name) for name in Progress.__slots__},
+            "progress": {name: getattr(self.progress, name) for name in TrainingProgress.__slots__},
             "optimizer": self.optimizer,
         }
         torch.save(state, trainer)
@@ -123,7 +123,7 @@ def write(run: ObjectStore, checkpoint: Checkpoint) -> None:
     files = checkpoint.files()
     for name, data in files.items():
         run.put_bytes(f"{folder(progress.step)}/{name}", data)
-    manifest = Manifest(
+    manifest = CheckpointManifest(
         FORMAT,
         progress.step,
         progress.best_step,
@@ -161,7 +161,7 @@ def _mib(size_bytes: int) -> str:
     return f"{-(-size_bytes // (1 << 20)):,} MiB"
 
 
-def prune(run: ObjectStore, progress: Progress, keep: int) -> None:
+def prune(run: ObjectStore, progress: TrainingProgress, keep: int) -> None:
     """Delete all but the newest `keep` and the best, after the one of `progress` was written.
 
     What lies beyond it was damaged when the run went on from an older one; what has no manifest is
@@ -225,7 +225,7 @@ def read(run: ObjectStore, step: int) -> Checkpoint:
     try:
         state = _training_state(files[TRAINER])
         return Checkpoint(
-            Progress(**state["progress"]),
+            TrainingProgress(**state["progress"]),
             tensors_in(files[WEIGHTS]),
             tensors_in(files[AVERAGE]) if AVERAGE in files else None,
             state["optimizer"],
@@ -243,7 +243,7 @@ def _training_state(data: bytes) -> dict[str, Any]:
     return state
 
 
-def _read_manifest(run: ObjectStore, step: int) -> Manifest:
+def _read_manifest(run: ObjectStore, step: int) -> CheckpointManifest:
     where = f"{run.url}/{folder(step)}/{MANIFEST}"
     try:
         content = run.get_bytes(f"{folder(step)}/{MANIFEST}")
@@ -253,7 +253,7 @@ def _read_manifest(run: ObjectStore, step: int) -> Manifest:
                 f"{where} has format {written}, this version reads {FORMAT}: use the version that wrote it, "
                 "or choose another run name"
             )
-        manifest = msgspec.json.decode(content, type=Manifest)
+        manifest = msgspec.json.decode(content, type=CheckpointManifest)
     except (NoSuchKey, Corrupted, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DamagedCheckpoint(f"{where} cannot be read: {error}") from error
     if manifest.step != step:

@@ -24,7 +24,7 @@ WHOLE_FILES = (".pth", ".pt", ".safetensors")
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class WeightsSource:
     """Weights and, where it is known, the class of each row of their heads."""
 
     url: str
@@ -55,11 +55,11 @@ class Taken:
         return lines
 
 
-def read_source(url: str) -> Source:
+def read_source(url: str) -> WeightsSource:
     """Read the weights. JobError, or the store's error, when there is nothing usable at this place."""
     if url.endswith(WHOLE_FILES):
         weights = _only_tensors(url)
-        return Source(url, weights, _coco_rows(weights))
+        return WeightsSource(url, weights, _coco_rows(weights))
     try:
         store = find_model(url)
     except JobError as error:
@@ -67,7 +67,7 @@ def read_source(url: str) -> Source:
             f"cvat-finetune-checkpoint: {error}, or a .pth or .safetensors file of a public DETR checkpoint"
         ) from error
     info = read_info(store)
-    return Source(url, read_weights(store), info.classes)
+    return WeightsSource(url, read_weights(store), info.classes)
 
 
 def _only_tensors(url: str) -> dict[str, Tensor]:
@@ -88,7 +88,7 @@ def _coco_rows(weights: dict[str, Tensor]) -> tuple[str | None, ...] | None:
     return COCO_CLASSES if head is not None and head.shape[0] == len(COCO_CLASSES) + 1 else None
 
 
-def load_weights(family: Family, source: Source, classes: Sequence[str]) -> Taken:
+def load_weights(family: Family, source: WeightsSource, classes: Sequence[str]) -> Taken:
     """Fill a fresh network. JobError when the source is of another architecture."""
     state = family.network.state_dict()
     taken = Taken(ignored=sorted(set(source.weights) - set(state)))

@@ -39,7 +39,7 @@ class Preprocessing(msgspec.Struct, frozen=True):
     std: tuple[float, float, float] = STD
 
 
-class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
+class ModelFolderConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Content of config.json."""
 
     format: int = FORMAT
@@ -68,11 +68,11 @@ class TrainedModel:
 
     description: str
     config: JobConfig
-    info: ModelConfig
+    info: ModelFolderConfig
     family: Family
 
 
-def write_model(folder: Path, weights: Mapping[str, Tensor], info: ModelConfig) -> None:
+def write_model(folder: Path, weights: Mapping[str, Tensor], info: ModelFolderConfig) -> None:
     """Write the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
@@ -92,7 +92,7 @@ def find_model(url: str) -> ObjectStore:
     )
 
 
-def read_info(store: ObjectStore) -> ModelConfig:
+def read_info(store: ObjectStore) -> ModelFolderConfig:
     """config.json of a folder. JobError when it is none."""
     where = f"{store.url}/{CONFIG}"
     content = store.get_bytes(CONFIG)
@@ -100,7 +100,7 @@ def read_info(store: ObjectStore) -> ModelConfig:
         written = msgspec.json.decode(content, type=_AnyFormat).format
         if written != FORMAT:
             raise JobError(f"{where} has format {written}, this version reads {FORMAT}: use the version that wrote it")
-        return msgspec.json.decode(content, type=ModelConfig)
+        return msgspec.json.decode(content, type=ModelFolderConfig)
     except RecursionError as error:
         raise JobError(f"{where} is not a model's configuration: it is nested too deeply") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -133,7 +133,7 @@ def load_model(url: str, device: torch.device) -> TrainedModel:
     return TrainedModel(f"{info.preset} from {store.url}", config, info, family)
 
 
-def _check_size(url: str, config: JobConfig, info: ModelConfig, weights: Mapping[str, Tensor]) -> None:
+def _check_size(url: str, config: JobConfig, info: ModelFolderConfig, weights: Mapping[str, Tensor]) -> None:
     """Refuse numbers that the weights do not bear out before a network of that size is made."""
     too_deep = [f"{name}={depth}" for name, depth in config.model.depths.items() if depth > len(weights)]
     if too_deep:
@@ -151,7 +151,7 @@ def _check_size(url: str, config: JobConfig, info: ModelConfig, weights: Mapping
         )
 
 
-def model_card(info: ModelConfig) -> str:
+def model_card(info: ModelFolderConfig) -> str:
     """What a person needs to know about the model, in Markdown."""
     model = info.job["model"]
     size = info.preprocessing

@@ -31,7 +31,7 @@ Mapping = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class PlainOptions:
     """What an installation's settings do not say: where the objects go and where images and S3 are."""
 
     namespace: str
@@ -73,7 +73,7 @@ def read_bridge(path: Path) -> str:
 
 
 def write(
-    folder: Path, rendered: Path, installation: Installation, place: Place, bridge: str | None = None
+    folder: Path, rendered: Path, installation: Installation, place: PlainOptions, bridge: str | None = None
 ) -> list[Path]:
     """Write installation.yaml and the templates of `rendered` into `folder` and say where.
 
@@ -100,7 +100,7 @@ def write(
     return [folder / name for name in texts]
 
 
-def objects(installation: Installation, place: Place) -> list[Mapping]:
+def objects(installation: Installation, place: PlainOptions) -> list[Mapping]:
     """Everything that the templates need in their namespace, secrets left out."""
     client = f"{NAME}-client"
     executor = [{"apiGroups": ["argoproj.io"], "resources": ["workflowtaskresults"], "verbs": ["create", "patch"]}]
@@ -120,7 +120,7 @@ def objects(installation: Installation, place: Place) -> list[Mapping]:
     return made
 
 
-def template(rendered: Mapping, installation: Installation, place: Place) -> Mapping:
+def template(rendered: Mapping, installation: Installation, place: PlainOptions) -> Mapping:
     """A rendered template as this installation has it; `rendered` stays as it is."""
     manifest = copy.deepcopy(rendered)
     manifest["metadata"]["namespace"] = place.namespace
@@ -179,7 +179,7 @@ def _set_parameters(manifest: Mapping, installation: Installation) -> None:
     annotations[parameter_forms.ANNOTATION] = json.dumps(form, ensure_ascii=False, separators=(",", ":"))
 
 
-def _set_step(step: Mapping, installation: Installation, place: Place) -> None:
+def _set_step(step: Mapping, installation: Installation, place: PlainOptions) -> None:
     container = step["container"]
     name, _, tag = container["image"].rpartition(":")
     registry = f"{place.registry.rstrip('/')}/" if place.registry else ""
@@ -229,7 +229,7 @@ def _set_pool(step: Mapping, installation: Installation) -> None:
         step["synchronization"] = {"semaphores": [semaphore]}
 
 
-def _config(installation: Installation, place: Place) -> dict[str, str]:
+def _config(installation: Installation, place: PlainOptions) -> dict[str, str]:
     """The ConfigMap's keys."""
     settings = installation.model_dump(mode="json", by_alias=True, exclude_none=True)
     config = {"settings.yaml": _yaml(settings), "artifacts": _yaml(_artifact_repository(installation, place))}
@@ -243,7 +243,7 @@ def _config(installation: Installation, place: Place) -> dict[str, str]:
     return config
 
 
-def _artifact_repository(installation: Installation, place: Place) -> Mapping:
+def _artifact_repository(installation: Installation, place: PlainOptions) -> Mapping:
     bucket, prefix = bucket_and_prefix(installation)
     endpoint = urlsplit(place.s3_endpoint or "https://s3.amazonaws.com")
     if endpoint.scheme not in ("http", "https") or not endpoint.netloc:
@@ -264,7 +264,7 @@ def _artifact_repository(installation: Installation, place: Place) -> Mapping:
     return {"s3": repository}
 
 
-def _object(api_version: str, kind: str, name: str, place: Place, **rest: object) -> Mapping:
+def _object(api_version: str, kind: str, name: str, place: PlainOptions, **rest: object) -> Mapping:
     metadata = {"name": name, "namespace": place.namespace, "labels": {"app.kubernetes.io/part-of": NAME}}
     return {"apiVersion": api_version, "kind": kind, "metadata": metadata, **rest}
 

@@ -29,7 +29,7 @@ _UNREADABLE = (ConfigException, OSError, ValueError, TypeError, AttributeError, 
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class ClusterAccess:
     """Where the API is and who asks. `source` is what a message calls it."""
 
     configuration: Configuration
@@ -49,7 +49,7 @@ def find_access(
     *,
     service_account: str = SERVICE_ACCOUNT,
     default: str = DEFAULT,
-) -> Access:
+) -> ClusterAccess:
     """The access that the environment gives.
 
     Raises NoAccessError: there is none, or it cannot be read, or it has no such context.
@@ -74,7 +74,7 @@ def find_access(
     )
 
 
-def _from_service_account(folder: Path, environment: Mapping[str, str]) -> Access:
+def _from_service_account(folder: Path, environment: Mapping[str, str]) -> ClusterAccess:
     configuration = _configuration()
     try:
         _POD.InClusterConfigLoader(
@@ -83,10 +83,10 @@ def _from_service_account(folder: Path, environment: Mapping[str, str]) -> Acces
         namespace = (folder / "namespace").read_text(encoding="utf-8").strip()
     except _UNREADABLE as error:
         raise NoAccessError(f"the pod's service account cannot be used: {_line(error)}") from error
-    return Access(configuration, "the pod's service account", namespace)
+    return ClusterAccess(configuration, "the pod's service account", namespace)
 
 
-def _from_files(paths: list[Path], context: str | None) -> Access:
+def _from_files(paths: list[Path], context: str | None) -> ClusterAccess:
     """The chosen context; of several files the first that names a thing decides, as for `kubectl`."""
     source = ", ".join(map(str, paths))
     try:
@@ -113,7 +113,7 @@ def _from_files(paths: list[Path], context: str | None) -> Access:
             f"the context {chosen} of {source} cannot be used: {_line(error)}; correct it with `kubectl config`"
         ) from error
     configuration.proxy = cluster.safe_get("proxy-url") or configuration.proxy
-    return Access(configuration, f"{source}, context {chosen}", str(tree.safe_get("namespace") or "default"))
+    return ClusterAccess(configuration, f"{source}, context {chosen}", str(tree.safe_get("namespace") or "default"))
 
 
 def _configuration() -> Any:  # noqa: ANN401 - a Configuration, of which the stubs lack half

@@ -21,7 +21,7 @@ from workflows.cluster.errors import (
     NotThereError,
     UnreachableError,
 )
-from workflows.cluster.kubeconfig import Access
+from workflows.cluster.kubeconfig import ClusterAccess
 from workflows.cluster.objects import (
     ConfigMap,
     LimitRange,
@@ -51,7 +51,7 @@ PAGE = 500
 Tree = dict[str, Any]
 Right = Mapping[str, str]
 """group, resource and verb, and the name of one object."""
-Call = Callable[..., Any]
+ApiCall = Callable[..., Any]
 Kind = TypeVar("Kind")
 
 
@@ -69,7 +69,7 @@ class _Page(msgspec.Struct, Generic[Kind], frozen=True):
 class Kubernetes:
     """One namespace of a cluster."""
 
-    def __init__(self, access: Access, namespace: str | None) -> None:
+    def __init__(self, access: ClusterAccess, namespace: str | None) -> None:
         self.access = access
         self.namespace = namespace or access.namespace
         with explained(f"reading {access.source}", access.server):
@@ -204,11 +204,11 @@ class Kubernetes:
         """The role bindings of the whole cluster."""
         return self._listed(RoleBinding, self._roles.list_cluster_role_binding)
 
-    def _read(self, kind: type[Kind], read: Call, name: str) -> Kind:
+    def _read(self, kind: type[Kind], read: ApiCall, name: str) -> Kind:
         with explained(f"reading the {kind.__name__} {name}", self.where):
             return _asked(kind, read, name, self.namespace)
 
-    def _listed(self, kind: type[Kind], read: Call, *place: str, label_selector: str = "") -> list[Kind]:
+    def _listed(self, kind: type[Kind], read: ApiCall, *place: str, label_selector: str = "") -> list[Kind]:
         with explained(f"listing the {kind.__name__} objects", self.where):
             return list(_listed(kind, read, *place, label_selector=label_selector))
 
@@ -236,13 +236,13 @@ class Kubernetes:
             return _asked(Review, ask, self.namespace, review).status.allowed
 
 
-def _asked(kind: type[Kind], call: Call, *what: object, **chosen: object) -> Kind:
+def _asked(kind: type[Kind], call: ApiCall, *what: object, **chosen: object) -> Kind:
     """The answer to a call of the client, which hands over the bytes."""
     answer = call(*what, **chosen, _preload_content=False, _request_timeout=TIMEOUT_S)
     return msgspec.json.decode(answer.data, type=kind)
 
 
-def _listed(kind: type[Kind], read: Call, *place: str, label_selector: str, page: int = PAGE) -> Iterator[Kind]:
+def _listed(kind: type[Kind], read: ApiCall, *place: str, label_selector: str, page: int = PAGE) -> Iterator[Kind]:
     """All objects that a call of the client lists, `page` of them at a time."""
     more: str | None = None
     while more != "":

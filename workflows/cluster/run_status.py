@@ -40,7 +40,7 @@ class _Outputs(_Record):
     parameters: tuple[_Parameter, ...] = ()
 
 
-class Node(_Record):
+class WorkflowNode(_Record):
     """A node of the graph, as far as it is read here."""
 
     id: str
@@ -65,7 +65,7 @@ class Node(_Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class StepStatus:
     """What a person sees of a step: one attempt, or what a step waits for."""
 
     key: str
@@ -98,7 +98,7 @@ class RunStatus:
     name: str
     phase: str
     message: str
-    nodes: Mapping[str, Node]
+    nodes: Mapping[str, WorkflowNode]
     results: Mapping[str, str]
     """Output parameters of the whole workflow."""
 
@@ -107,7 +107,7 @@ class RunStatus:
         """Whether nothing more will happen."""
         return self.phase in FINISHED
 
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[StepStatus]:
         """Every attempt of every step, in the order in which they began."""
         retries = {child: node for node in self.nodes.values() if node.type == "Retry" for child in node.children}
         shown = []
@@ -139,7 +139,7 @@ class RunStatus:
         beginning = f"{step}: "
         return next((text.removeprefix(beginning) for text in said if text.startswith(beginning)), "")
 
-    def _culprit(self) -> Node | None:
+    def _culprit(self) -> WorkflowNode | None:
         """The last attempt of the step that failed first."""
         retries = {child: node for node in self.nodes.values() if node.type == "Retry" for child in node.children}
         failed = [_failed(node, retries.get(node.id)) for node in self.nodes.values() if node.phase in BAD]
@@ -157,7 +157,7 @@ def read_status(workflow: Mapping[str, Any]) -> RunStatus:
     if not nodes and status.get("compressedNodes"):
         # Argo packs the nodes of a large workflow; its server unpacks them, the Kubernetes API does not.
         nodes = json.loads(gzip.decompress(base64.b64decode(status["compressedNodes"])))
-    read = {key: Node.model_validate(node) for key, node in nodes.items()}
+    read = {key: WorkflowNode.model_validate(node) for key, node in nodes.items()}
     name = workflow["metadata"]["name"]
     outputs = status.get("outputs") or {}
     if not outputs and name in nodes:
@@ -172,7 +172,7 @@ def read_status(workflow: Mapping[str, Any]) -> RunStatus:
     )
 
 
-def _failed(node: Node, retry: Node | None) -> FailedNode:
+def _failed(node: WorkflowNode, retry: WorkflowNode | None) -> FailedNode:
     """A failed node for the search; attempts are known by the node of their retry."""
     kind = NodeKind.STEP if node.type in ("Pod", "Retry") else NodeKind.GRAPH
     if ".onExit" in node.name:
@@ -183,7 +183,7 @@ def _failed(node: Node, retry: Node | None) -> FailedNode:
     return FailedNode(step, node.message, node.finished_at or "9", attempt, kind, node.id)
 
 
-def _meaning(node: Node) -> int:
+def _meaning(node: WorkflowNode) -> int:
     """What the failure is for the caller: 2 wrong input, 75 a fault that passes, else 1."""
     if node.exit_code == WRONG_INPUT:
         return WRONG_INPUT
@@ -192,16 +192,16 @@ def _meaning(node: Node) -> int:
     return PASSING_FAULT if passing or lost else 1
 
 
-def _step(node: Node, label: str) -> Step:
+def _step(node: WorkflowNode, label: str) -> StepStatus:
     done, _, total = node.progress.partition("/")
     # Argo counts a pod as 0/1 until something writes its own progress.
     progress = node.progress if total not in ("", "0", "1") and done.isdigit() else ""
     # The exit code stays: here it is one of many lines, and the only one that has it.
     message = "" if node.phase in ("Omitted", "Skipped") else " ".join(node.message.split())
-    return Step(node.id, label, node.phase, progress, message)
+    return StepStatus(node.id, label, node.phase, progress, message)
 
 
-def _label(node: Node, retry: Node | None, nodes: Mapping[str, Node]) -> str:
+def _label(node: WorkflowNode, retry: WorkflowNode | None, nodes: Mapping[str, WorkflowNode]) -> str:
     if retry is None:
         return _plain(node.display_name)
     pods = [child for child in retry.children if child in nodes and nodes[child].type == "Pod"]

@@ -15,7 +15,7 @@ from workflows.cluster.errors import (
     WatchEndedError,
     WatchInterruptedError,
 )
-from workflows.cluster.run_status import RunStatus, Step, read_status
+from workflows.cluster.run_status import RunStatus, StepStatus, read_status
 
 SHORTEST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 5.0
@@ -23,7 +23,7 @@ UNTOUCHED_AFTER_S = 30.0
 """So long after its creation a workflow without a phase is one that no controller looks at."""
 
 
-class Source(Protocol):
+class WorkflowSource(Protocol):
     """Where workflows are read: the Kubernetes API or Argo's server."""
 
     namespace: str
@@ -37,7 +37,7 @@ class Watch:
 
     def __init__(
         self,
-        source: Source,
+        source: WorkflowSource,
         name: str,
         uid: str,
         say: Callable[[str], None],
@@ -54,7 +54,7 @@ class Watch:
         self._sleep = sleep
         self._began = clock()
         self._timeout_s = timeout_s
-        self._seen: dict[str, Step] = {}
+        self._seen: dict[str, StepStatus] = {}
         self._phase = ""
         self._lost = False
         self._told_untouched = False

@@ -82,7 +82,7 @@ class OutputArtifact(Part):
     optional: bool = False
 
 
-class Outputs(Part):
+class StepOutputs(Part):
     """`outputs`."""
 
     parameters: tuple[OutputParameter, ...] = ()
@@ -164,7 +164,7 @@ class Container(ContainerInCluster):
     volume_mounts: tuple[VolumeMount, ...] = ()
 
 
-class Task(Part):
+class TemplateTask(Part):
     """One node of the graph."""
 
     name: str
@@ -177,7 +177,7 @@ class Task(Part):
 class Dag(Part):
     """The graph."""
 
-    tasks: tuple[Task, ...] = Field(min_length=1)
+    tasks: tuple[TemplateTask, ...] = Field(min_length=1)
 
 
 class PatchedContainer(Part):
@@ -260,7 +260,7 @@ class Template(TemplateInCluster):
     container: Container | None = None
     dag: Dag | None = None
     inputs: Arguments = Arguments()
-    outputs: Outputs = Outputs()
+    outputs: StepOutputs = StepOutputs()
     volumes: tuple[Volume, ...] = ()
 
 

@@ -11,8 +11,8 @@ from workflows.local.manifest import (
     Container,
     OutputArtifact,
     OutputParameter,
-    Task,
     Template,
+    TemplateTask,
     parse_manifest,
 )
 from workflows.tags import PARAMETERS_JSON, tags
@@ -43,7 +43,7 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PlannedStep:
     """One container of the graph. Texts still have their tags.
 
     `env` holds what the template says itself: for what comes from the cluster the person's own stands.
@@ -65,7 +65,7 @@ class Plan:
 
     name: str
     parameters: Mapping[str, str | None]
-    steps: tuple[Step, ...]
+    steps: tuple[PlannedStep, ...]
     results: Mapping[str, str]
 
 
@@ -84,7 +84,7 @@ def read_plan(text: str, where: str) -> Plan:
         raise TemplateError(f"{where}: the local runner does not know inputs of the entrypoint {main.name}")
     workflow = {f"workflow.parameters.{parameter.name}" for parameter in spec.arguments.parameters}
     workflow |= {"workflow.name", "workflow.uid", PARAMETERS_JSON}
-    steps: dict[str, Step] = {}
+    steps: dict[str, PlannedStep] = {}
     outputs: dict[str, set[str]] = {}
     above = _ancestors(main.dag.tasks, where)
     for task in _in_order(main.dag.tasks, above, where):
@@ -103,7 +103,9 @@ def read_plan(text: str, where: str) -> Plan:
     )
 
 
-def _step(task: Task, template: Template | None, workflow: set[str], reachable: set[str], where: str) -> Step:
+def _step(
+    task: TemplateTask, template: Template | None, workflow: set[str], reachable: set[str], where: str
+) -> PlannedStep:
     where = f"{where}: task {task.name}"
     if template is None or template.container is None:
         raise TemplateError(f"{where}: the template {task.template} must be a container among spec.templates")
@@ -129,7 +131,7 @@ def _step(task: Task, template: Template | None, workflow: set[str], reachable: 
             raise TemplateError(f"{where}: an argument names {path}, which is another folder here; use $OUT")
     outputs = tuple(_output_file(output, mount, where) for output in template.outputs.parameters)
     artifacts = tuple(_artifact(artifact, mount, where) for artifact in template.outputs.artifacts)
-    return Step(task.name, command, env, inputs, outputs, artifacts, mount)
+    return PlannedStep(task.name, command, env, inputs, outputs, artifacts, mount)
 
 
 def _inputs(arguments: Arguments, inputs: Arguments, where: str) -> dict[str, str]:
@@ -218,7 +220,7 @@ def _check_tags(texts: Iterable[str], known: set[str], where: str) -> None:
             raise TemplateError(f"{where}: nothing gives {{{{{unknown[0]}}}}} a value here")
 
 
-def _ancestors(tasks: Sequence[Task], where: str) -> dict[str, set[str]]:
+def _ancestors(tasks: Sequence[TemplateTask], where: str) -> dict[str, set[str]]:
     """Task → every task that it waits for, directly or through others."""
     direct = {task.name: _depends(task, where) for task in tasks}
     if len(direct) != len(tasks):
@@ -238,7 +240,7 @@ def _ancestors(tasks: Sequence[Task], where: str) -> dict[str, set[str]]:
     return above
 
 
-def _depends(task: Task, where: str) -> set[str]:
+def _depends(task: TemplateTask, where: str) -> set[str]:
     names = [name.strip() for name in task.depends.split("&&")] if task.depends.strip() else []
     for name in names:
         if not re.fullmatch(r"[A-Za-z0-9][-\w]*", name):
@@ -248,7 +250,7 @@ def _depends(task: Task, where: str) -> set[str]:
     return {*names, *task.dependencies}
 
 
-def _in_order(tasks: Sequence[Task], above: Mapping[str, set[str]], where: str) -> list[Task]:
+def _in_order(tasks: Sequence[TemplateTask], above: Mapping[str, set[str]], where: str) -> list[TemplateTask]:
     """The tasks so that each comes after those it waits for, else as they stand in the template."""
     for task in tasks:
         if task.name in above[task.name]:

@@ -23,7 +23,7 @@ from run_config.wording import duration
 from workflows.errors import StepError, TemplateError, WorkflowError
 from workflows.local.announcements import head
 from workflows.local.identity import Lock, only_one, run_name, run_uid
-from workflows.local.plan import OutputFile, Plan, Step
+from workflows.local.plan import OutputFile, Plan, PlannedStep
 from workflows.local.process import Foreground
 from workflows.tags import PARAMETERS_JSON, fill
 
@@ -146,7 +146,7 @@ class _Run:
                     return name
         raise WorkflowError(f"there are {MOST_RUNS_ALIKE} finished runs named {self._base}; change a parameter")
 
-    def _run_step(self, step: Step, out: Path, url: str) -> None:
+    def _run_step(self, step: PlannedStep, out: Path, url: str) -> None:
         """One process, its outputs, and the upload of what it left."""
         tags = self._tags | {f"inputs.parameters.{key}": fill(text, self._tags) for key, text in step.inputs.items()}
         (out / "outputs").mkdir(parents=True)
@@ -186,7 +186,7 @@ class _Run:
             raise StepError("the store could not be used, see above", code)
 
 
-def _program(step: Step) -> Path:
+def _program(step: PlannedStep) -> Path:
     """The program that stands for a container's command: the one installed beside this Python."""
     name = step.command[0]
     if name == "python":
@@ -200,7 +200,7 @@ def _program(step: Step) -> Path:
     )
 
 
-def _read_output(step: Step, output: OutputFile, out: Path) -> str:
+def _read_output(step: PlannedStep, output: OutputFile, out: Path) -> str:
     """An output parameter as Argo reads it: one line break at its end does not count."""
     path = out / output.path
     if path.is_file():
@@ -210,7 +210,7 @@ def _read_output(step: Step, output: OutputFile, out: Path) -> str:
     return output.default
 
 
-def _left_nothing(step: Step, path: PurePosixPath) -> StepError:
+def _left_nothing(step: PlannedStep, path: PurePosixPath) -> StepError:
     return StepError(f"step {step.name} ended well but left no $OUT/{path}: a bug of the step", 1)
 
 
