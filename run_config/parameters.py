@@ -89,8 +89,7 @@ class Parameter:
     minimum: float | None = None
     maximum: float | None = None
     """If a key is set, None means the bound of the key (see `limits`). A bound here is narrower than that of the key:
-    it catches typing errors in a form, while the key allows all values that a job can use.
-    """
+    it catches typing errors in a form, while the key allows all values that a job can use."""
     above_minimum: bool = False
     """Whether the minimum itself is excluded."""
     choices: tuple[str, ...] = ()

@@ -33,9 +33,7 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _true_is_no_number(cls, values: object) -> object:
-        """Refuse true and false for numbers: YAML reads `on` as true, and Python treats true as 1. Turn null texts into
-        "".
-        """
+        """Refuse true for a number: YAML reads `on` as true, and Python treats it as 1. Read null as an empty text."""
         if not isinstance(values, dict):
             return values
         for name, field in cls.model_fields.items():

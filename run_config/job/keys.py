@@ -20,9 +20,7 @@ NO_VALUE = object()
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key with its dotted name. `family`: the model family that has it; empty: all. `field`: its type, bounds and
-    metadata.
-    """
+    """One key, with its dotted name. `family`: the model family that has it; empty: all. `field`: type and bounds."""
 
     name: str
     family: str

@@ -18,9 +18,7 @@ def preset_text(name: str) -> str:
 
 
 def presets_on_offer() -> dict[str, str]:
-    """Name → one line of description, in the order of the form. The line is the first comment of the preset, `# 3.
-    Small.`.
-    """
+    """Name → description, in the order of the form, both from the first line of the preset, such as `# 3. Small.`."""
     lines = []
     for name in preset_names():
         first = _FIRST_LINE.match(preset_text(name))
