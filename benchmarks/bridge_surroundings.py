@@ -28,10 +28,7 @@ STEPS = ("check", "export", "prepare", "train", "report")
 
 
 def be_cvat(pages: int) -> None:
-    """Run the double of CVAT with one user per page.
-
-    Prints sessions and tasks, then for each line of stdin the number of requests so far.
-    """
+    """Run CVAT's double, a user per page. Print sessions and tasks, then its request count for each line of stdin."""
     with running() as double:
         users = [double.world.add_user(f"user{number}") for number in range(pages)]
         viewed = []
@@ -102,10 +99,7 @@ class PassingTime(FakeKubernetes):
 
 
 def be_kubernetes(folder: Path) -> None:
-    """Run the fake Kubernetes with the chart's templates.
-
-    Prints its kubeconfig, then for each line of stdin the number of requests so far.
-    """
+    """Run the fake Kubernetes. Print its kubeconfig, then the number of requests so far for each line of stdin."""
     # Like a real API server, it keeps connections open and queues simultaneous ones.
     BaseHTTPRequestHandler.protocol_version = "HTTP/1.1"
     ThreadingHTTPServer.request_queue_size = 256

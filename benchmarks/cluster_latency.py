@@ -223,7 +223,6 @@ def _print_parts(rounds: list[dict[str, list[float]]]) -> None:
 
 
 def _print_marks(step: str, tag: str, found: list[Json]) -> None:
-    """Print the medians of the time marks."""
     parts, before = [], 0.0
     for title in found[0]["marks"]:
         at = statistics.median(one["marks"][title] for one in found)

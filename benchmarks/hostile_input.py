@@ -53,10 +53,7 @@ def limit_memory() -> None:
 
 
 def measure(kind: str, seeds: range) -> str:
-    """Read all inputs and return a summary line.
-
-    Raises SystemExit: at the first input that causes an unexpected error.
-    """
+    """Read all inputs and return a summary. Raises SystemExit: at the first input that causes an unexpected error."""
     told: list[tuple[str, int]] = []
     for first in range(seeds.start, seeds.stop, BATCH):
         told += run_batch(kind, range(first, min(first + BATCH, seeds.stop)))
@@ -69,10 +66,7 @@ def measure(kind: str, seeds: range) -> str:
 
 
 def run_batch(kind: str, seeds: range) -> list[tuple[str, int]]:
-    """Read inputs in a new process, and return what it printed.
-
-    Raises SystemExit: when an input caused an unexpected error.
-    """
+    """Read inputs in a new process, and return its output. Raises SystemExit: when one caused an unexpected error."""
     command = [sys.executable, "-m", "benchmarks.hostile_input", "--kind", kind, "--batch"]
     command += ["--seed", str(seeds.start), "--count", str(len(seeds))]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)

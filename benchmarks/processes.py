@@ -17,10 +17,7 @@ def processor_s(pid: int) -> float:
 
 
 def wait_for(url: str, process: subprocess.Popen[Any]) -> None:
-    """Wait until `url` responds with status 200.
-
-    Raises SystemExit: when the process ends before.
-    """
+    """Wait until `url` responds with status 200. Raises SystemExit: when the process ends before."""
     while process.poll() is None:
         with contextlib.suppress(httpx.TransportError):
             if httpx.get(url, trust_env=False).status_code == 200:

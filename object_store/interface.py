@@ -58,10 +58,7 @@ class ObjectStore(ABC):
 
     @abstractmethod
     def head(self, key: str) -> ObjectInfo:
-        """Describe one object.
-
-        Raises NoSuchKey: when it does not exist.
-        """
+        """Describe one object. Raises NoSuchKey: when it does not exist."""
 
     def exists(self, key: str) -> bool:
         """Whether there is an object with this key."""

@@ -15,10 +15,7 @@ MAX_KEY_BYTES = 1024  # S3's limit
 
 
 def check_key(key: str) -> str:
-    """Return the key if it is safe.
-
-    Raises InvalidKey: with the reason, when it is not.
-    """
+    """Return the key if it is safe. Raises InvalidKey: with the reason, when it is not."""
     problem = _problem(key)
     if problem:
         raise InvalidKey(f"key {key!r} is refused: {problem}; rename the object")
@@ -42,10 +39,7 @@ def is_leftover(key: str) -> bool:
 
 
 def path_below(folder: Path, key: str) -> Path:
-    """Return `folder/key`.
-
-    Raises InvalidKey: when the key is not safe, or a link in the folder leads outside it.
-    """
+    """Return `folder/key`. Raises InvalidKey: when the key is not safe, or a link in the folder leads outside it."""
     path = folder / check_key(key)
     if not path.parent.resolve().is_relative_to(folder.resolve()):
         raise InvalidKey(f"key {key!r} is refused: a symbolic link in {folder} leads out of that folder")

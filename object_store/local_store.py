@@ -142,10 +142,7 @@ class LocalStore(ObjectStore):
             _copy(source, str(path), target, progress)
 
     def _inside(self, key: str, *, follow_last: bool = True) -> Path:
-        """Return the path of a key.
-
-        Raises InvalidKey: when a link leads outside the store.
-        """
+        """Return the path of a key. Raises InvalidKey: when a link leads outside the store."""
         path = self.root / key
         real = path.resolve() if follow_last else path.parent.resolve()
         if not real.is_relative_to(self._boundary):
@@ -180,10 +177,7 @@ class LocalStore(ObjectStore):
 
 
 def _copy(source: BinaryIO, name: str, target: Path, progress: Progress) -> None:
-    """Copy an open file to `target`.
-
-    Raises ObjectChanged: when the source changes during the copy.
-    """
+    """Copy an open file to `target`. Raises ObjectChanged: when the source changes during the copy."""
     before = os.fstat(source.fileno())
     with PartialFile(target) as partial:
         offset = 0

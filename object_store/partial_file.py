@@ -54,10 +54,7 @@ class PartialFile:
         return os.fstat(self._fd).st_size
 
     def finish(self, *, overwrite: bool = True) -> os.stat_result:
-        """Sync the file and give it its name.
-
-        Raises FileExistsError: when the name exists and `overwrite` is off.
-        """
+        """Sync the file and give it its name. Raises FileExistsError: when the name exists and `overwrite` is off."""
         os.fsync(self._fd)
         if overwrite:
             self._hidden.replace(self.path)

@@ -271,8 +271,6 @@ class _BadSetting(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Clients:
-    """The clients that are created when the connection is first used."""
-
     client: "S3Client"
     reader: ObstoreS3
     writer: ObstoreS3

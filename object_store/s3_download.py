@@ -202,7 +202,7 @@ class Download:
         return md5_in(etag) if self._connection.etag_is_md5 else None
 
     def _etag_is_md5(self) -> bool:
-        """After a mismatch: whether the ETag is an MD5 at all. If not, no MD5 of this bucket is checked any more."""
+        """After a mismatch: whether ETags of this bucket are MD5s. If not, later downloads do not check them."""
         if self._connection.encrypts(self._full_key, self._url):
             self._connection.etag_is_md5 = False
         return self._connection.etag_is_md5

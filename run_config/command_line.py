@@ -51,10 +51,7 @@ def top_options(
 
 
 def share(text: str, option: str) -> float | None:
-    """Parse an option that takes a number from 0 to 1. None: it was left empty.
-
-    Raises ConfigError: when it is anything else.
-    """
+    """Parse a number from 0 to 1. None: the option is empty. Raises ConfigError: when it is anything else."""
     if not text.strip():
         return None
     try:

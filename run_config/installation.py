@@ -190,10 +190,7 @@ class Installation(Part):
         return url
 
     def require_writable(self, parameter: str, prefix: str) -> None:
-        """Check that runs may write below `prefix`, a key below the store.
-
-        Raises ConfigError: when they may not.
-        """
+        """Check that runs may write below `prefix`, a key below the store. Raises ConfigError: when they may not."""
         try:
             prefix = key_below_store(prefix)
         except ConfigError as error:

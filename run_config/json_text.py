@@ -54,10 +54,7 @@ def check_json(data: bytes) -> None:
 
 
 def load_json(text: str | bytes) -> Any:  # noqa: ANN401 - a JSON value
-    """Parse JSON.
-
-    Raises ValueError: when it is not JSON. Raises JsonError, a ValueError: when `check_json` refuses it.
-    """
+    """Parse JSON. Raises ValueError: when it is not JSON, or `check_json` refuses it (JsonError, a ValueError)."""
     check_json(utf8(text))
     return json.loads(text)
 
@@ -84,10 +81,7 @@ def _constant(name: str) -> NoReturn:
 
 
 def utf8(text: str | bytes) -> bytes:
-    """Return the JSON text as UTF-8 without a byte order mark.
-
-    Raises ValueError: when it is not text.
-    """
+    """Return the JSON text as UTF-8 without a byte order mark. Raises ValueError: when it is not text."""
     if isinstance(text, str):
         return text.encode()
     encoding = json.detect_encoding(text)

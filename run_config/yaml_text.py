@@ -50,10 +50,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.012
 
 
 def read_yaml(text: str, where: str) -> Any:  # noqa: ANN401 - a YAML value
-    """Parse the single document in `text`.
-
-    Raises ConfigError: beginning with `where`, when it is not valid YAML.
-    """
+    """Parse the single document in `text`. Raises ConfigError: beginning with `where`, when it is not valid YAML."""
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except yaml.MarkedYAMLError as error:

@@ -70,10 +70,7 @@ class DetrModel(ModelConfig):
         return "a random transformer" if self.backbone_weights else super().untrained
 
     def check_image_size(self, longest: int) -> None:
-        """Check the image size against the published learned position encoding, which has a limited number of cells.
-
-        Raises ValueError: when the encoding is too small.
-        """
+        """Raise ValueError if the images have more cells than the published learned position encoding."""
         stride = 16 if self.dilation else 32
         if self.position_embedding == "learned" and longest > LEARNED_CELLS * stride:
             raise ValueError(

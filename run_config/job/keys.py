@@ -15,7 +15,7 @@ from run_config.job.config import JobConfig
 from run_config.job.limits import Limits
 
 NO_VALUE = object()
-"""`Key.before` of a key of the first release, or of a key for which no value reproduces older releases."""
+"""`Key.before` of a key of the first release, or of a key without a value that reproduces older releases."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Key:
 
     @property
     def before(self) -> object:
-        """The value that reproduces training of releases without this key."""
+        """The value with which a job trains as in releases without this key."""
         return self._marks.get("before", NO_VALUE)
 
     @property

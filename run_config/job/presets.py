@@ -146,10 +146,7 @@ def _nested(key: str, value: Any) -> dict[str, Any]:  # noqa: ANN401 - a YAML va
 
 
 def checked(tree: Mapping[str, Any], where: str) -> JobConfig:
-    """Validate a tree as JobConfig.
-
-    Raises ConfigError: beginning with `where` and naming each wrong key.
-    """
+    """Validate a tree as JobConfig. Raises ConfigError: beginning with `where` and naming each wrong key."""
     try:
         return JobConfig.model_validate(tree)
     except ValidationError as error:

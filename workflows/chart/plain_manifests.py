@@ -230,7 +230,6 @@ def _set_pool(step: Mapping, installation: Installation) -> None:
 
 
 def _config(installation: Installation, place: PlainOptions) -> dict[str, str]:
-    """The data of the ConfigMap."""
     settings = installation.model_dump(mode="json", by_alias=True, exclude_none=True)
     config = {"settings.yaml": _yaml(settings), "artifacts": _yaml(_artifact_repository(installation, place))}
     if place.s3_endpoint:

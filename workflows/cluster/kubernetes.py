@@ -60,8 +60,6 @@ class _PageEnd(msgspec.Struct, frozen=True):
 
 
 class _Page(msgspec.Struct, Generic[Kind], frozen=True):
-    """One page of a list."""
-
     metadata: _PageEnd
     items: list[Kind] | None = None
 

@@ -31,10 +31,7 @@ def allocatable(node: Node, resource: str) -> Decimal:
 
 
 def quantity(text: str | None) -> Decimal:
-    """Parse a Kubernetes quantity, such as `500m` or `2Gi`. None gives 0.
-
-    Raises ValueError: when it is malformed.
-    """
+    """Parse a Kubernetes quantity, such as `500m` or `2Gi`. None gives 0. Raises ValueError: when it is malformed."""
     return Decimal(0) if text is None else Decimal(parse_quantity(text))
 
 

@@ -42,7 +42,7 @@ class PodNeeds:
     step: str
     containers: tuple[ContainerNeeds, ...]
     unrestricted: tuple[str, ...]
-    """What Pod Security `restricted` would reject the pod for."""
+    """The requirements of Pod Security `restricted` that the pod does not meet."""
     role: str
     """Empty: the step names no role."""
     node_selector: Mapping[str, str]

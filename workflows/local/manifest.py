@@ -307,7 +307,7 @@ class SpecInCluster(Part):
 
 
 class Spec(SpecInCluster):
-    """The spec."""
+    """`spec`."""
 
     entrypoint: str
     templates: tuple[Template, ...]

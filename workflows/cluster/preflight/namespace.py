@@ -213,7 +213,6 @@ def _without(snapshot: Snapshot, kind: str, resource: str) -> str:
 
 
 def _shown(number: Decimal) -> str:
-    """Format a quantity."""
     for power, unit in ((30, "Gi"), (20, "Mi")):
         if number >= 2**power and number % 2**20 == 0:
             return f"{float(number) / 2**power:.4g}{unit}"
