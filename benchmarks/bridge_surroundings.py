@@ -28,7 +28,7 @@ STEPS = ("check", "export", "prepare", "train", "report")
 
 
 def be_cvat(pages: int) -> None:
-    """Run CVAT's double, a user per page. Print sessions and tasks, then its request count for each line of stdin."""
+    """Run CVAT's double with one user per page. Print sessions and tasks, then a request count per line of stdin."""
     with running() as double:
         users = [double.world.add_user(f"user{number}") for number in range(pages)]
         viewed = []

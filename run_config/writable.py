@@ -8,7 +8,7 @@ from pathlib import Path
 
 from run_config.errors import ConfigError
 
-# A small file may still fit on a full disk.
+# A full disk may still accept a new name or a tiny file, so the probe is larger.
 PROBE_BYTES = 64 << 10
 
 _ADVICE = {

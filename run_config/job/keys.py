@@ -20,7 +20,7 @@ NO_VALUE = object()
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key, with its dotted name. `family`: the model family that has it; empty: all. `field`: type and bounds."""
+    """One key with its dotted name. `family`: the model family that has it; empty: all. `field`: its pydantic field."""
 
     name: str
     family: str

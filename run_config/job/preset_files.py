@@ -18,7 +18,7 @@ def preset_text(name: str) -> str:
 
 
 def presets_on_offer() -> dict[str, str]:
-    """Name → description, in the order of the form, both from the first line of the preset, such as `# 3. Small.`."""
+    """Name → description, in the order of the form. The first line of a preset states both: `# 3. Small.`."""
     lines = []
     for name in preset_names():
         first = _FIRST_LINE.match(preset_text(name))
