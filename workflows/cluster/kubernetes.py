@@ -235,7 +235,7 @@ class Kubernetes:
 
 
 def _asked(kind: type[Kind], call: ApiCall, *what: object, **chosen: object) -> Kind:
-    """ApiCall the client and decode the bytes of its response."""
+    """Call the client and decode the bytes of its response."""
     answer = call(*what, **chosen, _preload_content=False, _request_timeout=TIMEOUT_S)
     return msgspec.json.decode(answer.data, type=kind)
 

@@ -221,7 +221,7 @@ def _check_tags(texts: Iterable[str], known: set[str], where: str) -> None:
 
 
 def _ancestors(tasks: Sequence[TemplateTask], where: str) -> dict[str, set[str]]:
-    """TemplateTask → all tasks that it depends on, directly or indirectly."""
+    """Task → all tasks that it depends on, directly or indirectly."""
     direct = {task.name: _depends(task, where) for task in tasks}
     if len(direct) != len(tasks):
         raise TemplateError(f"{where}: two tasks have the same name")
