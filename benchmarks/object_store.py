@@ -1,11 +1,11 @@
-"""Our store against boto3 on the same S3 server in the same run: many small objects, a few large ones.
+"""Our store against boto3 on the same S3 server in the same run: many small objects, a few large objects.
 
     .venv/bin/python -m benchmarks.object_store [--small 500] [--small-kb 100] [--large 1] [--large-mb 256]
 
-boto3 stands for what one would write by hand: 16 threads, s3transfer's defaults otherwise. Both sides move
-the same bytes; ours also verifies checksums and syncs each file, boto3's does not. The server is the one
-in AWS_ENDPOINT_URL; without it moto's is started here, which is slow itself and hides much of the
-difference. Rounds alternate, and so does who begins; the median of the rounds' ratios counts. Prints one line per case.
+boto3 is used as in a simple program: 16 threads, otherwise the defaults of s3transfer. Both sides transfer the same
+bytes. Ours also verifies checksums and syncs each file, boto3 does not. AWS_ENDPOINT_URL names the server. Without it,
+moto's server is started, which is slow itself and hides much of the difference. Rounds alternate, and so does the side
+that begins. The median of the rounds' ratios counts. Prints one line per case.
 """
 
 import argparse
@@ -42,7 +42,7 @@ sys.stdin.read()
 
 @contextmanager
 def s3_server() -> Iterator[str]:
-    """Use the server that the environment names, or start moto's; yield its name for the report."""
+    """Use the server in AWS_ENDPOINT_URL, or start moto's. Yield its name for the report."""
     if "AWS_ENDPOINT_URL" in os.environ:
         yield os.environ["AWS_ENDPOINT_URL"]
         return
@@ -57,7 +57,7 @@ def s3_server() -> Iterator[str]:
 
 
 class ByHand:
-    """The baseline: boto3 with a thread pool for many files, and its own parts for large ones."""
+    """The baseline: boto3 with a thread pool for many files, and with its own parts for large files."""
 
     def __init__(self, bucket: str) -> None:
         region = os.environ.get("AWS_REGION", "us-east-1")
@@ -65,7 +65,7 @@ class ByHand:
         self.bucket = bucket
 
     def put_folder(self, folder: Path) -> None:
-        """Upload all files, 16 at once."""
+        """Upload all files, 16 in parallel."""
         config = TransferConfig(use_threads=False)
         with ThreadPoolExecutor(THREADS) as pool:
             for done in [
@@ -75,7 +75,7 @@ class ByHand:
                 done.result()
 
     def get_folder(self, folder: Path) -> None:
-        """List and download all files, 16 at once."""
+        """List and download all files, 16 in parallel."""
         folder.mkdir()
         config = TransferConfig(use_threads=False)
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix="boto3/")
@@ -94,13 +94,13 @@ class ByHand:
                 done.result()
 
     def put_large(self, folder: Path) -> None:
-        """Upload the files one after the other, 16 parts at once."""
+        """Upload the files one after the other, 16 parts in parallel."""
         for path in folder.iterdir():
             config = TransferConfig(max_concurrency=THREADS)
             self.client.upload_file(str(path), self.bucket, f"boto3-large/{path.name}", Config=config)
 
     def get_large(self, names: list[str], folder: Path) -> None:
-        """Download the files one after the other, 16 ranges at once."""
+        """Download the files one after the other, 16 ranges in parallel."""
         folder.mkdir()
         for name in names:
             config = TransferConfig(max_concurrency=THREADS)
@@ -116,7 +116,7 @@ def make_files(folder: Path, count: int, size: int) -> Path:
 
 
 def seconds(work: Callable[[Path], object], scratch: Path) -> float:
-    """Time one call that may write into an empty folder."""
+    """Time one call. It gets a path that does not exist and may create a folder there."""
     shutil.rmtree(scratch, ignore_errors=True)
     start = time.perf_counter()
     work(scratch)
