@@ -1,4 +1,4 @@
-"""The answer of `prepare` and `inspect`: a few lines for people, one JSON object for programs."""
+"""The result of `prepare` and `inspect`: a few lines for people, one JSON object for programs."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +11,7 @@ from run_config.wording import shortened
 
 
 def as_lines(manifest: Manifest) -> Iterator[str]:
-    """What the set holds, what was changed, what to mind."""
+    """What the set holds, what was changed, and the warnings."""
     for name in SPLITS:
         counts = manifest.counts[name]
         if counts.images:
