@@ -1,8 +1,8 @@
 """Choose the images to hold back for validation. Pure: the same images and seed give the same split.
 
 Images that belong together stay together: identical files, frames of one video track, videos and, where
-possible, folders. Every class stays in training. It is also put into validation if training keeps some of it;
-the same holds for images without boxes. When everything belongs together (one video), a block of neighbouring
+possible, folders. Every class stays in training. It also gets into validation if enough of it is left for
+training; the same holds for images without boxes. When everything belongs together (one video), a block of neighbouring
 images is held back, as the best remaining choice.
 """
 

@@ -190,7 +190,7 @@ class Split:
         descriptor = self._descriptors.get(shard)
         if descriptor is None:
             opened = os.open(self._shard_paths[shard], os.O_RDONLY | os.O_CLOEXEC)
-            # A lock could be copied by a fork while it is held. Without one, two threads may both open the file; then
+            # There is no lock, because a fork could copy a held lock. If two threads open the file at the same time,
             # one of them closes its descriptor again.
             descriptor = self._descriptors.setdefault(shard, opened)
             if descriptor != opened:

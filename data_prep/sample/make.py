@@ -177,7 +177,7 @@ def _coco(names: list[str], labelled: list[tuple[LabelledPart, ...]]) -> dict[st
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
-    """An uncompressed entry without any data of this machine."""
+    """An uncompressed entry without metadata of this machine."""
     entry = zipfile.ZipInfo(name, ZIP_TIME)
     entry.create_system = 3
     entry.external_attr = (0o40755 << 16) | 0x10 if name.endswith("/") else 0o100644 << 16
