@@ -124,7 +124,7 @@ class _Tally:
 
 
 class ChangeLog:
-    """Counts per reason. Not for use from several threads."""
+    """Counts per reason. Not thread-safe."""
 
     def __init__(self) -> None:
         self._tallies: dict[Reason, _Tally] = {}

@@ -2,8 +2,8 @@
 
 Images that belong together stay together: identical files, frames of one video track, videos and, where
 possible, folders. Every class stays in training. It also gets into validation if enough of it is left for
-training; the same holds for images without boxes. When everything belongs together (one video), a block of neighbouring
-images is held back, as the best remaining choice.
+training; the same holds for images without boxes. When everything belongs together (one video), a block of
+neighbouring images is held back, as the best remaining choice.
 """
 
 from collections import Counter, defaultdict

@@ -72,7 +72,7 @@ _countdown: _Countdown | None = None  # only in a process that runs one command
 
 def run_to_the_end(command: Callable[[], object]) -> NoReturn:
     """Run a command in the main thread and end the process with its exit code."""
-    global _countdown  # noqa: PLW0603 - one process, one end
+    global _countdown  # noqa: PLW0603 - the process has one countdown
     _countdown = _Countdown()
     _countdown.watch_signals()
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:

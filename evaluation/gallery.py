@@ -116,7 +116,7 @@ def small_jpeg(image: Image.Image, limit_bytes: int) -> bytes:
 
 
 def what_went_wrong(image: ImageOutcome, classes: Sequence[str]) -> tuple[str, ...]:
-    """For example ("missed 2 RBC, 1 WBC", "misclassified 1 WBC as RBC", "false 3 RBC")."""
+    """Errors of an image as text: ("missed 2 RBC, 1 WBC", "misclassified 1 WBC as RBC", "false 3 RBC")."""
     boxes = image.boxes
     missed = Counter(
         classes[label]

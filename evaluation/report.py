@@ -21,7 +21,7 @@ from prepared_set.reader import LocalSet, PreparedSet
 from run_config.argo_text import leave_value
 from run_config.writable import require_writable
 
-FOLDERS = ("report", "outputs")  # below --out
+FOLDERS = ("report", "outputs")  # folders in --out
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ def as_lines(manifest: Manifest) -> Iterator[str]:
 
 
 def as_json(manifest: Manifest, **more: object) -> str:
-    """The same as an object: `set`, `classes`, `counts` by split, `split`, `changes`, `warnings`."""
+    """The same as a JSON object: `set`, `classes`, `counts` by split, `split`, `changes`, `warnings`."""
     content: dict[str, Any] = {
         "set": manifest.id,
         **more,

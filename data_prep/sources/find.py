@@ -135,13 +135,13 @@ class _BucketFolder:
     sizes: dict[str, int]
 
     def read(self, name: str, limit: int) -> bytes:
-        """One object."""
+        """Read one object."""
         if self.sizes[name] > limit:
             raise too_large(f"{name!r} in {self.shown_name}", self.sizes[name], limit)
         return open_store(self.shown_name).get_bytes(name)
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Nothing to close."""
 
 
 def _remote_file(parent: str, info: ObjectInfo) -> SourceFile:

@@ -32,7 +32,7 @@ class FolderExport:
             raise _unreadable(name, self.shown_name, error) from error
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Nothing to close."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,7 +143,7 @@ class _Stream(Iterator[Item], Generic[Item]):
 
 
 def _ended(exit_code: int) -> str:
-    """What the end of a worker means, and what to do."""
+    """What the exit code of a worker means, and what to do."""
     if exit_code == -signal.SIGKILL:
         return (
             "was killed (SIGKILL), most likely because this machine or container had no memory left: run the same "

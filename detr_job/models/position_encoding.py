@@ -55,7 +55,7 @@ class LearnedPositionEncoding(nn.Module):
 
     def forward(self, height: int, width: int, padding_mask: Tensor | None, device: torch.device) -> Tensor:
         """(1, H, W, dim), column features first, then row features. Padding is ignored."""
-        del padding_mask, device  # the interface of the sine encoding
+        del padding_mask, device  # unused: the interface is that of the sine encoding
         if max(height, width) > LEARNED_CELLS:
             raise JobError(
                 f"learned position encodings end at {LEARNED_CELLS} x {LEARNED_CELLS} cells, but the feature "

@@ -20,8 +20,8 @@ from run_config.job.config import advised_queries
 
 log = logging.getLogger(__name__)
 
-DIGITS = 3  # of a pixel: finer than any annotation
-COLLAPSED = 1e-3  # of the image's side
+DIGITS = 3  # decimals of a pixel: finer than any annotation
+COLLAPSED = 1e-3  # as a fraction of the image's side
 
 
 @dataclass(frozen=True, slots=True)
