@@ -34,7 +34,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """An image's final size, and how its boxes get there."""
+    """An image's final size, and the EXIF orientation that its boxes still need."""
 
     file_name: str
     width: int

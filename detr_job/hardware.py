@@ -33,7 +33,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def _runs(arch: str, major: int, minor: int) -> bool:
-    """Machine code runs on GPUs of the same major version with at least its minor version; PTX on any newer GPU."""
+    """Machine code runs on the same major version, from its minor version on; PTX on that GPU and any newer one."""
     kind, _, digits = arch.partition("_")
     number = "".join(character for character in digits if character.isdigit())
     if not number:  # not an NVIDIA name, for example `gfx90a`

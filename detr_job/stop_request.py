@@ -52,7 +52,7 @@ class StopRequest:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Abort the block with StopNow on a request. With an earlier request, the block does not start."""
+        """Abort the block with StopNow on a request. If there already was a request, the block does not start."""
         try:
             self._at_once = True
             if self:

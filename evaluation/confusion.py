@@ -14,7 +14,7 @@ from evaluation.matching import UNMATCHED, FloatArray, ImageBoxes, IntArray, mat
 
 
 class Outcome(StrEnum):
-    """The result for an object or a prediction."""
+    """The outcome of matching, for an object or a prediction."""
 
     CORRECT = "correct"
     MISCLASSIFIED = "misclassified"

@@ -23,7 +23,7 @@ from run_config.json_text import JsonError, check_json, utf8
 FREE_SHARE = 0.75
 """Share of the free memory that annotation files may take."""
 OBJECT_BYTES = 500
-"""Memory for one JSON object and what is made from it, besides its text: 290 while it is read, and its box."""
+"""Memory for one JSON object and what is made from it, besides its text: 290 while it is read, plus its box."""
 _NO_NUMBER = re.compile(rb'"(?:[^"\\]++|\\.)*+"|-?(?:NaN|Infinity)', re.DOTALL)
 
 

@@ -56,7 +56,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -
 
 
 def rate_factor(schedule: Schedule, progress: float) -> float:
-    """The factor of the base rates at `progress`, which is 0 at the first step and 1 after the last."""
+    """The factor for the base rates at `progress`, which is 0 at the first step and 1 after the last."""
     if progress < schedule.warmup:
         # A rate of 0 would waste the first step of a run.
         return max(progress / schedule.warmup, 0.01)

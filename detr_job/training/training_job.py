@@ -169,7 +169,7 @@ def _prepare(
 
 
 def _resumed(run: ObjectStore, request: TrainRequest, config: JobConfig, report: ProgressReport) -> JobConfig:
-    """The settings of the run's first start if another release made it, otherwise the requested settings."""
+    """The settings that the run started with if another release started it, otherwise the requested ones."""
     chosen = functools.partial(is_chosen, name=request.model, overrides=overrides_of(request.settings))
     config, kept = resumed_settings(run, config, _preset(request), chosen)
     if kept:
