@@ -15,6 +15,7 @@ MAX_POINTS = 250
 """Longer series are reduced to this many points, by averaging."""
 
 # Lines in these colours have a contrast of 3:1 on white, and most colour-blind readers can tell them apart.
+# They are used in this order.
 COLOURS = ("#1d5fa8", "#c4500a", "#0b7a5c", "#8a3ab9", "#b8156b", "#6b6a00", "#00728f", "#7a4a2b")
 GREY = "#8d96a3"
 

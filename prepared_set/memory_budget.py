@@ -1,4 +1,4 @@
-"""How much memory this process may use for decoding, and a budget that its threads share.
+"""How much memory this process may use for untrusted data, and a budget that its threads share.
 
 In a container the kernel kills a process that exceeds the limit, and the file that caused it stays unknown.
 Therefore work that needs much memory reserves it first, and a file that can never fit is refused by name.

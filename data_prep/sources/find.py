@@ -131,7 +131,7 @@ class _BucketFolder:
     """The files below a prefix, to recognise their format before they are downloaded."""
 
     shown_name: str
-    """Its URL."""
+    """URL of the prefix."""
     sizes: dict[str, int]
 
     def read(self, name: str, limit: int) -> bytes:
