@@ -242,14 +242,14 @@ def _request(
 
 
 def _hand_on(name: str, value: str) -> None:
-    """Leave an output parameter for the next step of a workflow."""
+    """Write an output parameter for the next workflow step, if $OUT is set."""
     out = os.environ.get("OUT")
     if out:
         leave_value(Path(out), name, value)
 
 
 def main() -> NoReturn:
-    """Run `data-prep`; ends the process with the contract's exit code."""
+    """Run `data-prep` and exit with its exit code."""
     run(app)
 
 
