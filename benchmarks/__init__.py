@@ -1,1 +1,1 @@
-"""One script for each claim about speed or memory, against a named baseline, in one run."""
+"""One script for each claim about speed or memory. Each measures against a named baseline in the same run."""

@@ -1,12 +1,11 @@
-"""Automatic annotation over HTTP, one image after the other as CVAT does it, against the model alone.
+"""Automatic annotation over HTTP, one image after the other as in CVAT, against the model alone.
 
     .venv/bin/python -m benchmarks.annotation_speed [--images 100] [--threads 1] [--model tiny]
 
-Both are processes of their own with the same threads, the same random weights and the same drawn JPEG files.
-The baseline decodes each file and runs the model, without a server; that is what the server cannot avoid. What
-it adds is HTTP, base64, JSON and the way between threads. The sides take turns every few images, and of
-several rounds the best of each counts. Processor time is told too, which a busy machine does not change (Linux).
-Prints one line.
+Both run in separate processes with the same number of threads, the same random weights and the same generated JPEG
+files. The baseline decodes each file and runs the model without a server. The server adds HTTP, base64, JSON and
+passing the work between threads. Both sides alternate every few images, and the best of several rounds counts. The CPU
+time is also shown, because other load on the machine does not change it (Linux). Prints one line.
 """
 
 import argparse
@@ -26,7 +25,7 @@ from benchmarks.processes import processor_s, wait_for
 
 OUTPUT = "workflow-data/output"
 TURN = 5
-"""Images that one side is measured on before it is the other's turn: what else the machine does meets both."""
+"""Number of images after which the sides alternate, so that other load on the machine affects both."""
 MODEL_ALONE = """
 import sys, time
 from pathlib import Path
@@ -61,7 +60,7 @@ write_model(Path(sys.argv[2]), build_family(config, len(classes)).network.state_
 
 
 def draw_images(folder: Path, count: int) -> list[bytes]:
-    """JPEG files of 640 x 480 with a few shapes."""
+    """Write JPEG files of 640 x 480 pixels with a few shapes, and return their contents."""
     folder.mkdir()
     files = []
     for number in range(count):
@@ -77,7 +76,7 @@ def draw_images(folder: Path, count: int) -> list[bytes]:
 
 
 def over_http(port: int, files: list[bytes]) -> float:
-    """Seconds for all files, each in a call with a connection of its own, as CVAT has it."""
+    """Seconds for all files. Each file is sent in its own connection, as CVAT does."""
     start = time.perf_counter()
     for file in files:
         body = json.dumps({"image": base64.b64encode(file).decode(), "threshold": 0.5})
@@ -93,7 +92,7 @@ def over_http(port: int, files: list[bytes]) -> float:
 
 
 def main() -> None:
-    """Measure both."""
+    """Measure both sides."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=100, help="number of images (default 100)")
     parser.add_argument("--threads", type=int, default=1, help="of the model on either side (default 1)")

@@ -1,14 +1,14 @@
-"""The service behind the button under load: open pages that poll, forms that are sent, and its own work per request.
+"""The service behind the button under load: polling pages, submitted forms, and CPU time per request.
 
     .venv/bin/python -m benchmarks.bridge_load [--minutes 10] [--pages 200] [--forms 50] [--quick]
 
-The service is `cvat-bridge serve` in a process of its own, between the tests' doubles of CVAT and of Kubernetes in
-others, so that only its own work is counted. Four pages look at each task, each page with a session of its own,
-and poll every 5 s as the page does. A form is loaded before it is sent. Runs pass through their states within half
-a minute, and Kubernetes keeps the newest six of a task. The store is a folder.
-The baseline is a bare route of the same framework under the same server, which returns the same content: both
-answer one client in turns, with what the service holds for seconds held. Processor time is the kernel's count for
-the process, which a busy machine changes little (Linux). Prints one line.
+`cvat-bridge serve` runs in its own process, and the test doubles of CVAT and Kubernetes in others, so that only the
+work of the service is counted. Four pages show each task. Each page has its own session and polls every 5 s, as the
+real page does. A form is loaded before it is submitted. Runs pass through their states within half a minute, and
+Kubernetes keeps the newest six runs of a task. The store is a folder.
+The baseline is a plain route of the same framework under the same server that returns the same content. Both answer one
+client alternately, with the short-lived caches of the service filled. The CPU time is the kernel's count for the
+process, which other load on the machine changes little (Linux). Prints one line.
 """
 
 import argparse
@@ -39,35 +39,35 @@ from tests.cvat_bridge.running_bridge import OURS
 
 POLL_S = 5.0
 SLOW_START_S = 30.0
-"""Pages poll alone for so long before anything is measured: what is held for seconds is held then."""
+"""How long pages only poll before the measurement, so that the caches of the service are filled."""
 
 MIB = 2**20
 
 
-# The service, seen from outside
+# The service
 
 
 @dataclass(frozen=True)
 class Service:
-    """The process."""
+    """The process of the service."""
 
     process: subprocess.Popen[bytes]
     url: str
     log: Path
 
     def processor_s(self) -> float:
-        """Seconds of processors that it has used so far."""
+        """CPU seconds used so far."""
         return processor_s(self.process.pid)
 
     def memory_mib(self) -> float:
-        """What of its memory is resident."""
+        """Resident memory in MiB."""
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text(encoding="ascii").split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / MIB
 
 
 @contextlib.contextmanager
 def serving(folder: Path, port: int, cvat: dict[str, Any], kubeconfig: str) -> Iterator[Service]:
-    """`cvat-bridge serve`, ready."""
+    """Run `cvat-bridge serve`, and yield it when it is ready."""
     settings = {"version": 1, "cvat": {"url": cvat["url"], "publicOrigin": OURS["Origin"]}}
     (folder / "bridge.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     environment = {
@@ -95,7 +95,7 @@ def serving(folder: Path, port: int, cvat: dict[str, Any], kubeconfig: str) -> I
 
 @dataclass
 class Load:
-    """Browsers, and what they saw."""
+    """Simulated browsers and the times that they measured."""
 
     client: httpx.AsyncClient
     pages: list[tuple[str, int]]
@@ -106,7 +106,7 @@ class Load:
     errors: Counter[str] = field(default_factory=Counter)
 
     def forget(self) -> None:
-        """Count from now on."""
+        """Discard the measurements so far."""
         for times in (self.polls_s, self.forms_s, self.sent_s):
             times.clear()
         self.limited = 0
@@ -114,11 +114,11 @@ class Load:
 
     @property
     def requests(self) -> int:
-        """All that were answered."""
+        """The number of answered requests."""
         return len(self.polls_s) + len(self.forms_s) + len(self.sent_s)
 
     async def ask(self, times: list[float], session: str, method: str, path: str, body: object = None) -> None:
-        """One request of a page."""
+        """Send one request of a page, and record its time in `times`."""
         start = time.perf_counter()
         headers = {**OURS, "Cookie": f"sessionid={session}"}
         try:
@@ -133,20 +133,20 @@ class Load:
             self.errors[f"{answer.status_code} {answer.text[:200]}"] += 1
 
     async def poll(self, session: str, task: int, ended: asyncio.Event) -> None:
-        """A page that stays open."""
-        due = time.monotonic() + random.uniform(0, POLL_S)  # noqa: S311 - nobody should guess it or not
+        """Simulate an open page that polls."""
+        due = time.monotonic() + random.uniform(0, POLL_S)  # noqa: S311 - not a secret
         while not await waited(ended, due):
             await self.ask(self.polls_s, session, "GET", f"runs?task={task}")
             due += POLL_S
 
     async def send(self, session: str, task: int) -> None:
-        """Somebody who opens the form and sends it as it is."""
+        """Simulate a user who opens the form and submits it unchanged."""
         await self.ask(self.forms_s, session, "GET", f"form?task={task}")
         body = {"request": str(uuid.uuid4()), "template": TEMPLATE, "parameters": {}, "task": [task]}
         await self.ask(self.sent_s, session, "POST", "runs", body)
 
     async def send_forms(self, each_s: float, ended: asyncio.Event) -> None:
-        """One user after the other."""
+        """Submit a form every `each_s` seconds, as one user after the other."""
         due, number = time.monotonic(), 0
         async with asyncio.TaskGroup() as group:
             while not await waited(ended, due):
@@ -156,14 +156,14 @@ class Load:
 
 
 async def waited(ended: asyncio.Event, until: float) -> bool:
-    """Wait; True where it is the end."""
+    """Wait until `until` or the end. Return whether it is the end."""
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(ended.wait(), max(0.0, until - time.monotonic()))
     return ended.is_set()
 
 
 async def for_a_while(seconds: float, *work: Coroutine[Any, Any, None], ended: asyncio.Event) -> None:
-    """All of it at a time."""
+    """Run all of `work` at the same time, and set `ended` after `seconds`."""
     async with asyncio.TaskGroup() as group:
         for one in work:
             group.create_task(one)
@@ -173,7 +173,7 @@ async def for_a_while(seconds: float, *work: Coroutine[Any, Any, None], ended: a
 
 @dataclass
 class Measured:
-    """What the load came to."""
+    """The results of the measurement."""
 
     start_mib: float
     asked: tuple[float, float] = (0, 0)
@@ -183,7 +183,7 @@ class Measured:
 
 
 async def measure(load: Load, service: Service, cvat: Part, kubernetes: Part, minutes: float, forms: float) -> Measured:
-    """Send a form of everybody; poll alone; then poll and send forms."""
+    """Submit one form per page, then only poll, then poll and submit forms."""
     found = Measured(service.memory_mib())
     for first in range(0, len(load.pages), 8):
         await asyncio.gather(*(load.send(*page) for page in load.pages[first : first + 8]))
@@ -212,7 +212,7 @@ async def measure(load: Load, service: Service, cvat: Part, kubernetes: Part, mi
 
 
 def own_work(service: Service, session: str, task: int, port: int, rounds: int, turn: int) -> tuple[float, float, int]:
-    """Processor seconds of a poll and of the bare route, the best of the rounds, and the answer's length."""
+    """CPU seconds of a poll and of the plain route, each the best of the rounds, and the response's length in bytes."""
     path, headers = f"/training-bridge/api/runs?task={task}", {"Cookie": f"sessionid={session}"}
     content = httpx.get(service.url + path, headers=headers, trust_env=False)
     with part("bare", f"--port={port}") as bare:
@@ -238,18 +238,18 @@ def own_work(service: Service, session: str, task: int, port: int, rounds: int, 
 
 
 def slope(values: list[float]) -> float:
-    """How much is added with each value, by least squares."""
+    """The increase per value, by least squares."""
     return statistics.linear_regression(range(len(values)), values).slope
 
 
 def both(times: list[float]) -> str:
-    """Half are faster than the first number, and 95 of 100 than the second."""
+    """Format the median and the 95th percentile."""
     cuts = statistics.quantiles(times, n=20)
     return f"p50 {1000 * statistics.median(times):.0f} ms p95 {1000 * cuts[18]:.0f} ms"
 
 
 def main() -> None:
-    """Measure."""
+    """Parse the options and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10, help="of the load (default 10)")
     parser.add_argument("--pages", type=int, default=200, help="open pages, each with a user of its own (default 200)")
@@ -262,7 +262,7 @@ def main() -> None:
 
 
 def compare(options: argparse.Namespace) -> None:
-    """Start everything, load it, and print the line."""
+    """Start everything, apply the load, and print the line."""
     minutes = 1.0 if options.quick else options.minutes
     with (
         tempfile.TemporaryDirectory() as temporary,

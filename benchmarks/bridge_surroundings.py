@@ -1,4 +1,4 @@
-"""What the service of `bridge_load` stands between, each in a process of its own: CVAT, Kubernetes, a bare route."""
+"""The surroundings of the service in `bridge_load`, each in its own process: CVAT, Kubernetes, a plain route."""
 
 import argparse
 import contextlib
@@ -28,7 +28,7 @@ STEPS = ("check", "export", "prepare", "train", "report")
 
 
 def be_cvat(pages: int) -> None:
-    """CVAT, with as many users as pages. Says sessions and tasks, then for each line how often it was asked."""
+    """Run CVAT's double with one user per page. Print sessions and tasks, then a request count per line of stdin."""
     with running() as double:
         users = [double.world.add_user(f"user{number}") for number in range(pages)]
         viewed = []
@@ -45,7 +45,7 @@ def be_cvat(pages: int) -> None:
 
 
 class PassingTime(FakeKubernetes):
-    """A Kubernetes whose runs begin, go on, end and are removed, as Argo would have it."""
+    """A Kubernetes whose runs start, continue, end and are removed, as with Argo."""
 
     def __init__(self, store: Path) -> None:
         super().__init__()
@@ -53,12 +53,12 @@ class PassingTime(FakeKubernetes):
         self._began: dict[str, float] = {}
 
     def answer(self, method: str, path: str, body: Json | None) -> tuple[int, Json]:
-        """One request at a time: runs come and go meanwhile."""
+        """Answer one request at a time, since `pass_time` changes the runs in another thread."""
         with self._lock:
             return super().answer(method, path, body)
 
     def pass_time(self) -> None:
-        """Set each run to where it is by now."""
+        """Update the state of each run to the current time."""
         now = time.monotonic()
         with self._lock:
             spec = self.objects["workflowtemplates"][TEMPLATE]["spec"]
@@ -99,8 +99,8 @@ class PassingTime(FakeKubernetes):
 
 
 def be_kubernetes(folder: Path) -> None:
-    """Kubernetes with the chart's templates. Says its kubeconfig, then for each line how often it was asked."""
-    # Like the real one it keeps connections, and has room for those that come at once.
+    """Run the fake Kubernetes. Print its kubeconfig, then the number of requests so far for each line of stdin."""
+    # Like a real API server, it keeps connections open and queues simultaneous ones.
     BaseHTTPRequestHandler.protocol_version = "HTTP/1.1"
     ThreadingHTTPServer.request_queue_size = 256
     fake, store = PassingTime(folder / "store"), (folder / "store").as_uri()
@@ -123,7 +123,7 @@ def be_kubernetes(folder: Path) -> None:
 
 
 def be_bare(port: int) -> None:
-    """The baseline: one route of FastAPI, which returns the content of the first line."""
+    """Run the baseline: one route of FastAPI that returns the content of the first line of stdin."""
     content = json.loads(sys.stdin.readline())
     app = FastAPI()
 
@@ -135,13 +135,13 @@ def be_bare(port: int) -> None:
 
 
 def say(tree: object) -> None:
-    """One line for whoever started this part."""
+    """Print one JSON line for the parent process."""
     print(json.dumps(tree), flush=True)
 
 
 @contextlib.contextmanager
 def part(*arguments: str) -> Iterator[Part]:
-    """One of the above."""
+    """Start one of these processes, and kill it at the end."""
     command = [sys.executable, "-m", "benchmarks.bridge_surroundings", *arguments]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -151,7 +151,7 @@ def part(*arguments: str) -> Iterator[Part]:
 
 
 def told(process: Part, question: object = None) -> dict[str, Any]:
-    """A part's answer to a line; without one what it says by itself."""
+    """Send `question` to a part and return its answer. None: return the line that it prints by itself."""
     assert process.stdin is not None
     assert process.stdout is not None
     if question is not None:
@@ -164,7 +164,7 @@ def told(process: Part, question: object = None) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Be one of them."""
+    """Run the part that the options name."""
     parser = argparse.ArgumentParser()
     parser.add_argument("part", choices=["cvat", "kubernetes", "bare"])
     parser.add_argument("--pages", type=int, default=0)

@@ -1,14 +1,14 @@
-"""From the submission of detr-train to its first training step, with the prepared set there: where the time goes.
+"""The time from submitting detr-train to its first training step, with an existing prepared set, split into parts.
 
     python -m benchmarks.cluster_latency [--rounds 5] [--against TAG]
 
-Two tables. The first splits the time of whole runs by who has it: Argo's controller (from the end of a step to
-the next pod, the step's last container included), the scheduler, the start of the pod (sandbox, volumes; the
-images are on the nodes), Argo's init container, and our container, for check, prepare and train up to its first
-step. It is made of the times that the API states, which are whole seconds: the mean over the rounds counts. The
-second looks into our containers: each command runs once more in a pod of its own with marks around what it does,
-counted from the start of its process, and with its requests to the store counted; with `--against` in turn with the
-same command of images with another tag. Needs the variables of tests/cluster/README.md, and the images.
+Prints two tables. The first splits the time of whole runs into five parts: Argo's controller (from the end of a step to
+the next pod, including the step's last container), the scheduler, the start of the pod (sandbox and volumes; the images
+are already on the nodes), Argo's init container, and our container. It covers check, prepare, and train up to its first
+step. It uses the times that the API states, which are whole seconds, so the mean over the rounds counts. The second
+table shows the inside of our containers. Each command runs once more in its own pod, with time marks counted from the
+start of its process, and with a count of its requests to the store. With `--against`, it alternates with the same
+command of images with another tag. Needs the variables of tests/cluster/README.md, and the images.
 """
 
 import argparse
@@ -88,7 +88,7 @@ except SystemExit as done:
 
 
 def timeline(installation: Installation, name: str, submitted_s: float, first_step_s: float) -> dict[str, list[float]]:
-    """For each step the seconds of each of `PARTS`, which add up to the whole."""
+    """The seconds of each of `PARTS` for each step. Together they are the whole time."""
     found: dict[str, list[float]] = {}
     before = submitted_s
     for step in STEPS:
@@ -108,7 +108,7 @@ def timeline(installation: Installation, name: str, submitted_s: float, first_st
 
 
 def whole_run(installation: Installation) -> dict[str, list[float]]:
-    """Submit a run, wait for the first step in the training pod's log, and end it."""
+    """Submit a run, wait for the first step in the training pod's log, and delete the run."""
     submitted_s = time.time()
     name = installation.submit(model="tiny", epochs="1", overrides=OVERRIDES)
     pod = installation.training_pod(name)
@@ -120,7 +120,7 @@ def whole_run(installation: Installation) -> dict[str, list[float]]:
 
 
 def marked(installation: Installation, tag: str, package: str, *arguments: str) -> Json:
-    """What a command did when, in a pod like the step's."""
+    """Run a command with time marks in a pod like the step's, and return the marks."""
     volume, mount = (
         one.model_dump(by_alias=True, exclude_none=True) for one in (pods.settings_volume(), pods.settings_mount())
     )
@@ -147,7 +147,7 @@ def marked(installation: Installation, tag: str, package: str, *arguments: str) 
 
 
 def commands(installation: Installation, prepared_set: str, name: str) -> dict[str, tuple[str, ...]]:
-    """The three steps as the workflow starts them."""
+    """The commands of the three steps, as the workflow starts them."""
     store, export = installation.store, "uploads/sample_trainval.zip"
     values = {"cvat-annotation-path": export, "store": store, "model": "tiny", "device": "cpu", "gpu-count": "0"}
     values |= {"sys-node-pool": "training"}
@@ -170,7 +170,7 @@ def commands(installation: Installation, prepared_set: str, name: str) -> dict[s
 
 
 def main() -> None:
-    """Prepare the set by a first run, then measure."""
+    """Prepare the set with a first run, then measure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--against", default="", help="tag of other images, for the second table")
@@ -184,7 +184,7 @@ def main() -> None:
         _print_parts([whole_run(installation) for _ in range(options.rounds)])
         tags = [installation.cluster.tag, *([options.against] if options.against else [])]
         looks: dict[tuple[str, str], list[Json]] = {(step, tag): [] for step in STEPS for tag in tags}
-        # One round more for each than counts: the first may fetch an image.
+        # One more round than requested: the first may pull an image and is discarded.
         for number, tag in itertools.product(range(options.rounds + 1), tags):
             for step, (package, *arguments) in commands(installation, prepared_set, f"{tag}-{number}").items():
                 looks[step, tag].append(marked(installation, tag, package, *arguments))
@@ -193,7 +193,7 @@ def main() -> None:
 
 
 def _first_run(installation: Installation) -> str:
-    """Bring the images to the nodes and prepare the set; its id."""
+    """Pull the images to the nodes and prepare the set. Return its id."""
     name = installation.submit(model="tiny", epochs="1")
     done = installation.wait(
         name, lambda run: (node(run, "prepare") or {}).get("phase") == "Succeeded", 600, "prepared"
@@ -223,7 +223,6 @@ def _print_parts(rounds: list[dict[str, list[float]]]) -> None:
 
 
 def _print_marks(step: str, tag: str, found: list[Json]) -> None:
-    """The medians of what the processes say of themselves."""
     parts, before = [], 0.0
     for title in found[0]["marks"]:
         at = statistics.median(one["marks"][title] for one in found)

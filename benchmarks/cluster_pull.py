@@ -1,13 +1,12 @@
-"""A prepared set of 3,000 images into a pod of the training image, against Argo's artifact download of the same files.
+"""Copy a prepared set of 3,000 images into a pod of the training image, against Argo's artifact download of its files.
 
     python -m benchmarks.cluster_pull [--images 3000] [--rounds 5]
 
-Claim: at least 8 times as fast. Both read from one bucket, into an emptyDir of the same node, in pods that
-alternate. Ours is the time in the process around PreparedSet.open and pull, connection and verification
-included. Argo's is the time between the first and the last word of its init container about the artifact, a
-folder in S3; it has no limits on CPU and memory here. In both pods the main container then hashes every
-image, and the digests must agree. Not counted on either side: the start of the pod and of the process; both
-are printed.
+Claim: at least 8 times as fast. Both read from the same bucket into an emptyDir on the same node, in alternating pods.
+Our time is that of PreparedSet.open and pull in the process, including connection and verification. Argo's time is that
+between the first and the last log line of its init container about the artifact, a folder in S3. The container has no
+limits on CPU and memory here. In both pods the main container then hashes every image, and the digests must be equal.
+The start of the pod and of the process is not counted on either side, but printed.
 Needs the variables of tests/cluster/README.md, and the images.
 """
 
@@ -24,14 +23,14 @@ from PIL import Image, ImageDraw
 
 from benchmarks.cluster_space import container_times, printed, run_pod, single_pod, space, spread, stamped_log
 from benchmarks.local_run import machine
-from data_prep.prepare import Request, prepare
+from data_prep.prepare import PrepareRequest, prepare
 from object_store import open_store
 from tests.cluster.cluster import Installation
 
 WIDTH, HEIGHT = 640, 480
 CLASSES = ("bolt", "nut", "washer")
 
-# Both print one JSON line. The digest is of what every image holds, in an order that names do not change.
+# Both print one JSON line. The digest covers the contents of all images, independent of their names.
 OURS = """
 import json, os, sys, time
 from hashlib import sha256
@@ -59,7 +58,7 @@ print(json.dumps({"images": len(digests), "digest": sha256("".join(digests).enco
 
 
 def draw_export(folder: Path, count: int) -> int:
-    """A CVAT export as a folder, with drawn pictures of the size of photographs; how many bytes they have."""
+    """Write a CVAT export as a folder, with generated images of the size of photographs. Return their size in bytes."""
     rng = np.random.default_rng(0)
     pictures = folder / "images" / "default"
     pictures.mkdir(parents=True)
@@ -100,7 +99,7 @@ def draw_export(folder: Path, count: int) -> int:
 
 
 def ours(installation: Installation, set_id: str) -> dict[str, Any]:
-    """Pull the set in a pod; what the pod printed."""
+    """Pull the set in a pod, and return what the pod printed."""
     template: dict[str, Any] = {
         "container": {
             "command": ["python"],
@@ -116,7 +115,7 @@ def ours(installation: Installation, set_id: str) -> dict[str, Any]:
 
 
 def theirs(installation: Installation) -> dict[str, Any]:
-    """Argo brings the files; what the pod printed, `pull_s`, and the seconds that its init container ran."""
+    """Let Argo download the files. Return what the pod printed, `pull_s`, and the init container's time `init_s`."""
     template: dict[str, Any] = {
         "container": {"command": ["python"], "args": ["-c", THEIRS, "/mnt/pictures"]},
         "inputs": {
@@ -143,7 +142,7 @@ def _about_it(line: str) -> bool:
 
 
 def main() -> None:
-    """Put the same pictures into the bucket in both forms, and fetch them in turn."""
+    """Upload the same images in both forms, and download them alternately."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--images", type=int, default=3000)
     parser.add_argument("--rounds", type=int, default=5)
@@ -155,7 +154,7 @@ def main() -> None:
         size_bytes = draw_export(export, options.images)
         store = open_store(installation.store)
         store.put_folder(export / "images" / "default", "pictures")
-        manifest = prepare(Request((str(export),)), store, lambda _dataset, _manifest: b"").manifest
+        manifest = prepare(PrepareRequest((str(export),)), store, lambda _dataset, _manifest: b"").manifest
         what = f"{options.images:,} images, {size_bytes / 1e6:.0f} MB, {len(manifest.shards)} shards"
         print(what, flush=True)
         us, argo = [], []

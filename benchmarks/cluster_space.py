@@ -1,4 +1,4 @@
-"""What the benchmarks on a cluster share: a place of their own on it, and times as the API states them."""
+"""What the benchmarks on a cluster share: a separate namespace and bucket, and times that the API states."""
 
 import json
 import os
@@ -22,7 +22,7 @@ Json = dict[str, Any]
 
 @contextmanager
 def space(name: str) -> Iterator[Installation]:
-    """A namespace and a bucket for one benchmark, deleted at the end. Leaves the program where there is no cluster."""
+    """A namespace and a bucket for one benchmark, deleted at the end. Without a cluster, the program exits."""
     cluster = from_environment()
     if isinstance(cluster, str):
         print(f"left out: {cluster}")
@@ -35,12 +35,12 @@ def space(name: str) -> Iterator[Installation]:
 
 
 def image(cluster: Cluster, name: str, tag: str = "") -> str:
-    """One of our images, with the tag that is measured unless another is given."""
+    """One of our images, by default with the tag that is measured."""
     return f"{cluster.registry}/detr-workflows/{name}:{tag or cluster.tag}"
 
 
 def single_pod(installation: Installation, template: Json, *, gpu_node: bool) -> Json:
-    """A workflow of one pod as ours are: rights, token and security the same. Argo's containers get no limits here."""
+    """A workflow of one pod with our permissions, token and security context. Argo's containers have no limits here."""
     patch = json.loads(pods.patch_of_every_pod())
     for container in (*patch["initContainers"], *patch["containers"]):
         del container["resources"]
@@ -81,7 +81,7 @@ def _plain(model: BaseModel) -> Json:
 
 
 def _environment() -> list[Json]:
-    """The store's keys and address. The secret's name is the one that this installation was given."""
+    """The variables with the store's credentials and address. The name of the Secret is this installation's."""
     variables = [one.build().model_dump(by_alias=True, exclude_none=True) for one in pods.environment()]
     for one in variables:
         source = one.get("valueFrom", {}).get("secretKeyRef")
@@ -91,7 +91,7 @@ def _environment() -> list[Json]:
 
 
 def run_pod(installation: Installation, workflow: Json, timeout_s: float = 600) -> tuple[str, Json]:
-    """Run a workflow of one pod to its end; its name, and the pod."""
+    """Run a workflow of one pod to its end. Return its name and the pod."""
     created = installation.kubectl("create", "-f", "-", "-o", "name", stdin=json.dumps(workflow)).strip()
     name = created.rpartition("/")[2]
     installation.succeeded(name, timeout_s)
@@ -100,13 +100,13 @@ def run_pod(installation: Installation, workflow: Json, timeout_s: float = 600) 
 
 
 def stamped_log(installation: Installation, pod: str, container: str) -> list[tuple[float, str]]:
-    """Lines of a container's log with the time at which the node received each, in seconds since 1970."""
+    """The lines of a container's log with the time at which the node received each, in seconds since 1970."""
     text = installation.kubectl("logs", pod, "-c", container, "--timestamps")
     return [(seconds(stamp), line) for stamp, _, line in (row.partition(" ") for row in text.splitlines())]
 
 
 def printed(installation: Installation, pod: Json) -> Json:
-    """The one line that the main container printed; Argo's executor adds its own."""
+    """The JSON line that the main container printed. Argo's executor prints other lines."""
     lines = stamped_log(installation, pod["metadata"]["name"], "main")
     found: Json = next(json.loads(line) for _, line in lines if line.startswith('{"'))
     return found
@@ -119,7 +119,7 @@ def seconds(stamp: str) -> float:
 
 
 def container_times(pod: Json, name: str) -> tuple[float, float]:
-    """When a container that has ended began and ended, to the second."""
+    """Start and end of a container that has ended, to the second."""
     status = pod["status"]
     every = [*status.get("initContainerStatuses", []), *status["containerStatuses"]]
     state = next(one["state"]["terminated"] for one in every if one["name"] == name)
@@ -127,5 +127,5 @@ def container_times(pod: Json, name: str) -> tuple[float, float]:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Median, and the range."""
+    """Format the median and the range."""
     return f"{statistics.median(values):.2f} s (from {min(values):.2f} to {max(values):.2f})"

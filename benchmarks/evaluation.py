@@ -1,10 +1,10 @@
-"""The 12 COCO numbers by `evaluate_boxes` against pycocotools, same data, same run.
+"""The 12 COCO numbers by `evaluate_boxes` against pycocotools, with the same data in the same run.
 
     python -m benchmarks.evaluation                 5,000 images, 80 classes: about a minute
     python -m benchmarks.evaluation --images 500    for a quick look
 
-Both start from annotations and predictions in memory and are timed until the 12 numbers exist; what each
-does on the way (checking, indexing, matching, accumulating) counts.
+Both start with annotations and predictions in memory, and are timed until the 12 numbers exist. Everything in between
+(checking, indexing, matching, accumulating) counts.
 """
 
 import argparse
@@ -26,7 +26,7 @@ Records = list[dict[str, Any]]
 
 
 def generated(images: int, classes: int, seed: int = 0) -> tuple[dict[str, Any], Records]:
-    """Like COCO val2017 under DETR: about 7 objects and 100 predictions an image."""
+    """Generate data like COCO val2017 with DETR: about 7 objects and 100 predictions per image."""
     rng = np.random.default_rng(seed)
     annotations: Records = []
     predictions: Records = []
@@ -69,7 +69,7 @@ def generated(images: int, classes: int, seed: int = 0) -> tuple[dict[str, Any],
 
 
 def pycocotools_numbers(coco: dict[str, Any], predictions: Records) -> list[float]:
-    """The baseline, silenced."""
+    """The numbers of the baseline, without its output."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = coco
@@ -98,7 +98,7 @@ def main() -> None:
     ours = evaluate_boxes(coco, predictions)
     ours_s = time.perf_counter() - start
     start = time.perf_counter()
-    # Last, since it writes into what it is given.
+    # Last, because it modifies its arguments.
     theirs = pycocotools_numbers(coco, predictions)
     theirs_s = time.perf_counter() - start
     difference = float(np.abs(np.array(list(ours.numbers().values())) - theirs).max())

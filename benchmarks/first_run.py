@@ -1,8 +1,8 @@
-"""What `make run` reaches on the drawn sample: AP50 of the held-back part for several seeds, and the time.
+"""The results of `make run` on the generated sample: AP50 on the test part for several seeds, and the time.
 
     python -m benchmarks.first_run [--seeds 42,1,2] [--minutes M]
 
-Claim: at most 6 minutes on two cores, AP50 >= 0.6 for every seed. Prints a row a seed.
+Claim: at most 6 minutes on two cores, AP50 >= 0.6 for every seed. Prints one row per seed.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from benchmarks.local_run import local_run, machine
 
 
 def main() -> None:
-    """Run the sample once a seed."""
+    """Run the sample once for each seed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--seeds", default="42,1,2")
     parser.add_argument("--minutes", default="")

@@ -1,11 +1,11 @@
-"""Mutated exports, weights, webhooks and parameters: each is accepted or refused in one sentence, never a traceback.
+"""Mutated exports, weights, webhooks and parameters: each is accepted, or refused in one sentence without traceback.
 
     python -m benchmarks.hostile_input                                         2,500 of each kind, 10,000 in all
-    python -m benchmarks.hostile_input --kind exports --seed 17 --count 1      one of them again
+    python -m benchmarks.hostile_input --kind exports --seed 17 --count 1      repeat one of them
 
-The inputs come from `tests/hostile`, drawn from their seed alone. Each kind is read in processes of 250 inputs, with a
-limit of memory and a limit of seconds for one input. The first input that raises anything but an error of ours, takes
-too long or ends its process stops everything: its seed and its traceback are printed, and the exit code is 1.
+`tests/hostile` generates each input from its seed. Each process reads 250 inputs of one kind, with a memory limit and a
+time limit for each input. The benchmark stops at the first input that raises an exception other than our errors,
+exceeds the time or ends its process. Then its seed and its traceback are printed, and the exit code is 1.
 """
 
 import argparse
@@ -20,17 +20,17 @@ from pathlib import Path
 from benchmarks.hostile_readers import READERS
 
 BATCH = 250
-"""Inputs that one process reads: what leaks adds up, and starting costs less than the inputs."""
+"""Number of inputs per process: enough that leaks add up, and that the start costs less than the inputs."""
 LIMIT_S = 30
-"""For one input, on a busy machine; most take milliseconds."""
+"""Time limit for one input, generous for a busy machine. Most take milliseconds."""
 HEADROOM_MIB = 1024
-"""Address space beyond what a process has when the first input comes."""
+"""Address space that a process may add after its start."""
 TOLD = ("started", "accepted", "refused", "peak")
-"""What a process says on stdout: how far it is, how each input ended, and its peak memory in MiB."""
+"""What a process prints to stdout: its progress, the result of each input, and its peak memory in MiB."""
 
 
 def read_batch(kind: str, seeds: range) -> None:
-    """Read these inputs in this process and tell on stdout how each ended; anything unexpected is raised."""
+    """Read these inputs in this process, and print the result of each. Unexpected exceptions are not caught."""
     faulthandler.enable()
     with READERS[kind]() as read, tempfile.TemporaryDirectory() as scratch:
         limit_memory()
@@ -46,14 +46,14 @@ def read_batch(kind: str, seeds: range) -> None:
 
 
 def limit_memory() -> None:
-    """No allocation beyond the headroom: what would fill a node becomes a MemoryError here."""
+    """Limit the address space to the headroom, so that what would fill a node raises a MemoryError."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     limit = pages * os.sysconf("SC_PAGE_SIZE") + HEADROOM_MIB * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 def measure(kind: str, seeds: range) -> str:
-    """Read them all and return the line about it; raises SystemExit at the first that escapes."""
+    """Read all inputs and return a summary. Raises SystemExit: at the first input that causes an unexpected error."""
     told: list[tuple[str, int]] = []
     for first in range(seeds.start, seeds.stop, BATCH):
         told += run_batch(kind, range(first, min(first + BATCH, seeds.stop)))
@@ -66,7 +66,7 @@ def measure(kind: str, seeds: range) -> str:
 
 
 def run_batch(kind: str, seeds: range) -> list[tuple[str, int]]:
-    """What a process told that read these inputs; raises SystemExit when one of them escaped."""
+    """Read inputs in a new process, and return its output. Raises SystemExit: when one caused an unexpected error."""
     command = [sys.executable, "-m", "benchmarks.hostile_input", "--kind", kind, "--batch"]
     command += ["--seed", str(seeds.start), "--count", str(len(seeds))]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
@@ -84,7 +84,7 @@ def run_batch(kind: str, seeds: range) -> list[tuple[str, int]]:
 
 
 def main() -> None:
-    """Read what was asked for, one line for each kind."""
+    """Read the inputs that the options select, and print one line for each kind."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--kind", choices=READERS, help="only this kind")
     options.add_argument("--seed", type=int, default=0, help="the first seed")

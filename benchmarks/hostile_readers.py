@@ -1,7 +1,7 @@
-"""What reads each kind of hostile input, in this process: the entry that a person's or a program's input first meets.
+"""The readers of each kind of hostile input. Each calls the code that handles such input first, in this process.
 
-A reader opens what it needs once and yields a function that draws the input of a seed in a folder, reads it, and
-returns whether it was accepted. Whatever it raises is a fault.
+A reader opens what it needs once, and yields a function. The function generates the input of a seed in a folder, reads
+it, and returns whether it was accepted. Any exception from the function is a bug.
 """
 
 import contextlib
@@ -24,13 +24,13 @@ PATIENCE_S = 20
 
 @contextlib.contextmanager
 def exports() -> Iterator[Read]:
-    """`data-prep inspect`: the archive, its annotations and every picture in it."""
-    from data_prep.prepare import Request, inspect
+    """`data-prep inspect`: the archive, its annotations and every image in it."""
+    from data_prep.prepare import PrepareRequest, inspect
     from data_prep.report.page import draw_report
     from tests.hostile.exports import mutated_export
 
     def read(seed: int, folder: Path) -> bool:
-        return accepted(inspect, Request((str(mutated_export(seed, folder)),)), draw_report)
+        return accepted(inspect, PrepareRequest((str(mutated_export(seed, folder)),)), draw_report)
 
     yield read
 
@@ -49,7 +49,7 @@ def weights() -> Iterator[Read]:
 
 @contextlib.contextmanager
 def webhooks() -> Iterator[Read]:
-    """Signed requests to the bridge's webhook, with triggers set, until what follows from them is done."""
+    """Signed requests to the bridge's webhook, with triggers configured, until all work that they start is done."""
     from fastapi.testclient import TestClient
 
     from cvat_bridge.http.app import make_app
@@ -80,7 +80,7 @@ def webhooks() -> Iterator[Read]:
         app = make_app(assemble(settings, installation, client, secrets))
         logged = LoggedFaults()
         logging.getLogger().addHandler(logged)
-        # Raises what a real server would answer with a 500.
+        # Raises an exception where a real server would respond with 500.
         browser = opened.enter_context(TestClient(app, base_url=bridge.ORIGIN))
 
         def read(seed: int, _folder: Path) -> bool:
@@ -102,26 +102,26 @@ def webhooks() -> Iterator[Read]:
 
 
 class LoggedFaults(logging.Handler):
-    """Exceptions that the service logged instead of raising: a traceback in a log is one as well."""
+    """Collects exceptions that the service logged: a traceback in a log is a bug as well."""
 
     def __init__(self) -> None:
         super().__init__()
         self._errors: list[BaseException] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep the exception of a record that has one."""
+        """Store the exception of a record, if it has one."""
         if record.exc_info and record.exc_info[1]:
             self._errors.append(record.exc_info[1])
 
     def raise_first(self) -> None:
-        """Raise the first that was logged."""
+        """Raise the first logged exception."""
         if self._errors:
             raise self._errors[0]
 
 
 @contextlib.contextmanager
 def parameters() -> Iterator[Read]:
-    """What a form, a command line or a configuration file gives: five readers; accepted when one of them accepts it."""
+    """Five readers of parameters from forms, command lines and files. One that accepts the input is enough."""
     from data_prep.sources.names import source_places
     from run_config.job.presets import load_job_config
     from run_config.parameters import TEMPLATES, pairs, parse
@@ -145,7 +145,7 @@ def parameters() -> Iterator[Read]:
 
 
 def accepted(read: Callable[..., object], *arguments: object) -> bool:
-    """Whether a reader takes it; anything but a refusal is raised."""
+    """Whether a reader accepts its arguments. Exceptions other than refusals are raised."""
     try:
         read(*arguments)
     except Exception as error:
@@ -156,7 +156,7 @@ def accepted(read: Callable[..., object], *arguments: object) -> bool:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether it is an error of ours that tells a person which input is wrong."""
+    """Whether the error is one of ours that tells a person which input is wrong."""
     return getattr(error, "exit_code", None) == WRONG_INPUT
 
 
@@ -166,4 +166,4 @@ READERS: Mapping[str, Callable[[], AbstractContextManager[Read]]] = {
     "webhooks": webhooks,
     "parameters": parameters,
 }
-"""Kind of input → what reads it."""
+"""Kind of input → its reader."""

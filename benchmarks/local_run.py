@@ -1,4 +1,4 @@
-"""The whole job as a person runs it on a laptop: what the two benchmarks of its results share."""
+"""Run a whole job as on a laptop, for the two benchmarks of its results."""
 
 import os
 import re
@@ -14,7 +14,7 @@ BIN = Path(sys.executable).parent
 
 @dataclass(frozen=True)
 class Result:
-    """The last lines of a run."""
+    """The results in the last lines of a run."""
 
     ap: float
     ap50: float
@@ -22,7 +22,7 @@ class Result:
 
 
 def local_run(store: Path, *, parameters: Mapping[str, str], sample: Path | None = None) -> Result:
-    """`detr-workflows run-local detr-train`; with `sample`, on the drawn sample, which is made first if need be."""
+    """`detr-workflows run-local detr-train`. With `sample`, on the generated sample, which is created if necessary."""
     start = time.monotonic()
     given = dict(parameters)
     if sample is not None:
@@ -37,6 +37,6 @@ def local_run(store: Path, *, parameters: Mapping[str, str], sample: Path | None
 
 
 def machine() -> str:
-    """The processor and how many of it."""
+    """The processor and its number of cores."""
     names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) or ["unknown processor"]
     return f"{names[0]}, {os.cpu_count()} cores"

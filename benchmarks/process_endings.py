@@ -1,9 +1,10 @@
-"""How long training takes to end when its processes are ended, stopped or starved at random moments.
+"""How long training takes to end after its processes are killed, stopped or starved at random moments.
 
     python -m benchmarks.process_endings [--cases 300] [--first 0]
 
-Claim: in every case all processes are gone within 60 s and the exit code is right for the fault; of those that did
-not end with 0, every third is run again, to the end. Prints one line; a case that breaks the claim ends it.
+Claim: in every case, all processes are gone within 60 s, and the exit code is right for the fault. Every third case
+with an exit code other than 0 is run again, to the end. Prints one line. A case that violates the claim stops the
+benchmark.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from tests.detr_job.training_runs import Run, make_set
 
 
 def main() -> None:
-    """One case after the other."""
+    """Run one case after the other."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--cases", type=int, default=300)
     parser.add_argument("--first", type=int, default=0)

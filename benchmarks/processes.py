@@ -1,4 +1,4 @@
-"""Processes that a benchmark starts: until they answer, and what they use."""
+"""Wait for processes of a benchmark, and measure their CPU time."""
 
 import contextlib
 import os
@@ -11,13 +11,13 @@ import httpx
 
 
 def processor_s(pid: int) -> float:
-    """Seconds of processors that a process has used so far."""
+    """CPU seconds that a process has used so far."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def wait_for(url: str, process: subprocess.Popen[Any]) -> None:
-    """Until it answers."""
+    """Wait until `url` responds with status 200. Raises SystemExit: when the process ends before."""
     while process.poll() is None:
         with contextlib.suppress(httpx.TransportError):
             if httpx.get(url, trust_env=False).status_code == 200:

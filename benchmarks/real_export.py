@@ -1,4 +1,4 @@
-"""What a person's own export reaches: the CVAT exports in REAL_DATA, trained and measured on their test file.
+"""The results on a person's own export: train on the CVAT exports in REAL_DATA, evaluate on their test file.
 
     REAL_DATA=folder python -m benchmarks.real_export [--minutes 10] [--seed 42] [key=value ...]
 
@@ -15,7 +15,7 @@ from benchmarks.local_run import local_run, machine
 
 
 def main() -> None:
-    """Train on bccd_trainval, measure on bccd_test."""
+    """Train on bccd_trainval, evaluate on bccd_test."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--minutes", default="10")
     parser.add_argument("--seed", default="42")

@@ -3,11 +3,11 @@
     python -m benchmarks.train_step                                      # a small batch, for a CPU
     python -m benchmarks.train_step --device cuda --precision bf16 --batch 8 --size 800x1066
 
-Steps of the two alternate in one process, so that what else the machine does meets both; the figures
-are medians. Both train the same parameters (layer2 to layer4 of the backbone and all the rest) with
-the published dropouts and losses of all six layers, clip, and update with fused AdamW. The baseline
-is transformers as it comes, with scaled-dot-product attention; its batches are normalised in advance.
-The total is timed without waiting between the parts, the split in further steps with waits.
+Steps of both alternate in one process, so that other load on the machine affects both. The results are medians. Both
+train the same parameters (layer2 to layer4 of the backbone and everything else) with the published dropouts and the
+losses of all six layers. Both clip gradients and update with fused AdamW. The baseline is transformers unchanged, with
+scaled-dot-product attention; its batches are normalised in advance. The total is timed without synchronising between
+the parts. The split into parts is timed in additional steps with synchronisation.
 """
 
 import statistics
@@ -41,7 +41,7 @@ PARTS = ("data", "forward", "loss", "matching", "backward", "optimiser")
 
 
 class Clock:
-    """Seconds of each part of each step. Off, it neither waits nor counts."""
+    """Measures the seconds of each part of each step. While off, it neither synchronises nor measures."""
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.on = device, False
@@ -49,7 +49,7 @@ class Clock:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Time what happens inside the block."""
+        """Time the block as part `name`."""
         if not self.on:
             yield
             return
@@ -58,7 +58,7 @@ class Clock:
         self.steps[-1][name] += self.now() - start
 
     def timed(self, name: str, function: Callable[..., object]) -> Callable[..., object]:
-        """The function, as a part."""
+        """Wrap a function so that it is timed as part `name`."""
 
         def wrapper(*args: object, **kwargs: object) -> object:
             with self.part(name):
@@ -67,13 +67,13 @@ class Clock:
         return wrapper
 
     def now(self) -> float:
-        """Seconds, after all that was asked of the device is done."""
+        """The current time in seconds, after the device has finished all its work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
 
     def split(self, within: dict[str, str]) -> dict[str, float]:
-        """Median seconds of each part in a step. `within`: parts that were timed inside another one."""
+        """The median seconds of each part of a step. `within`: part → the part in which it was timed."""
         for step in self.steps:
             for inner, outer in within.items():
                 step[outer] -= step[inner]
@@ -81,7 +81,7 @@ class Clock:
 
 
 def host_batch(size: tuple[int, int], batch: int, boxes: int) -> Batch:
-    """Random images of slightly different widths, as a batch of real ones is, with boxes."""
+    """Random images with boxes and slightly different widths, as in a real batch."""
     height, width = size
     images = torch.randint(0, 256, (batch, 3, height, width), dtype=torch.uint8)
     mask = torch.zeros(batch, height, width, dtype=torch.bool)
@@ -97,7 +97,7 @@ def host_batch(size: tuple[int, int], batch: int, boxes: int) -> Batch:
 
 
 class OurStep:
-    """The step of the training loop, without its book-keeping."""
+    """A step of our training loop, without its bookkeeping."""
 
     def __init__(self, network: nn.Module, batch: Batch, clock: Clock, *, bf16: bool) -> None:
         self.network = network.to(clock.device).to(memory_format=torch.channels_last).train()
@@ -106,7 +106,7 @@ class OurStep:
         self.optimizer = build_optimizer(self.network, SETTINGS)
 
     def __call__(self) -> Tensor:
-        """One update; gives the loss."""
+        """Run one update and return the loss."""
         part = self.clock.part
         with part("data"):
             batch = self.batch.to(self.clock.device)
@@ -125,7 +125,7 @@ class OurStep:
 
 
 class TransformersStep:
-    """The step that transformers' own trainer takes: its model with labels, autocast, clipping, fused AdamW."""
+    """A step as in the trainer of transformers: its model with labels, autocast, clipping, fused AdamW."""
 
     def __init__(self, network: nn.Module, batch: Batch, clock: Clock, *, bf16: bool) -> None:
         self.network = network.to(clock.device).train()
@@ -156,7 +156,7 @@ class TransformersStep:
         self.network.loss_function = clock.timed("loss", self.network.loss_function)
 
     def __call__(self) -> Tensor:
-        """One update; gives the loss."""
+        """Run one update and return the loss."""
         device, part = self.clock.device, self.clock.part
         with part("data"):
             images, mask = self.images.to(device, non_blocking=True), self.mask.to(device, non_blocking=True)
@@ -175,7 +175,7 @@ class TransformersStep:
 
 
 def alternate(steps: tuple[Callable[[], Tensor], ...], clocks: tuple[Clock, ...], rounds: int) -> list[list[float]]:
-    """Seconds of each round of each step."""
+    """The seconds of each round of each step."""
     seconds: list[list[float]] = [[] for _ in steps]
     for _ in range(rounds):
         for step, clock, taken in zip(steps, clocks, seconds, strict=True):
@@ -187,7 +187,7 @@ def alternate(steps: tuple[Callable[[], Tensor], ...], clocks: tuple[Clock, ...]
 
 
 def waits(step: Callable[[], Tensor]) -> int:
-    """How often in a step the host waits for the GPU."""
+    """How often the host waits for the GPU in one step."""
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as caught:
@@ -249,7 +249,7 @@ def main(
 
 
 def _check_same(ours: OurStep, theirs: TransformersStep) -> None:
-    """Both sides compute the same loss, dropout aside, and train as many parameters."""
+    """Check that both sides compute the same loss without dropout, and train equally many parameters."""
     losses = []
     for step in (ours, theirs):
         step.network.eval()

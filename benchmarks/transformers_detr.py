@@ -1,6 +1,6 @@
-"""The DETR of the `transformers` library: the same model, written by others, with our weights carried over.
+"""The DETR of the `transformers` library with our weights: the same model in an independent implementation.
 
-The baseline of `train_step.py`, and the independent check in the tests of detr_job.
+It is the baseline of `train_step.py`, and the independent check in the tests of detr_job.
 """
 
 import re
@@ -15,7 +15,7 @@ RESNETS = {
     "resnet18": ("basic", [2, 2, 2, 2], [64, 128, 256, 512]),
     "resnet50": ("bottleneck", [3, 4, 6, 3], [256, 512, 1024, 2048]),
 }
-RENAMED = (  # transformers' name, ours; the first that matches
+RENAMED = (  # transformers' name → ours; the first match counts
     (r"^model\.backbone\.model\.embedder\.embedder\.convolution", "backbone.0.body.conv1"),
     (r"^model\.backbone\.model\.embedder\.embedder\.normalization", "backbone.0.body.bn1"),
     (r"^model\.query_position_embeddings", "query_embed"),
@@ -37,7 +37,7 @@ PROJECTIONS = {"q_proj": 0, "k_proj": 1, "v_proj": 2}
 
 
 def transformers_detr(model: Detr, config: DetrModel, num_classes: int) -> DetrForObjectDetection:
-    """The same network in transformers, trainable where ours is, with the same dropouts and weights."""
+    """The same network in transformers, with the same trainable parameters, dropouts and weights."""
     layer_type, depths, widths = RESNETS[config.backbone]
     twin = DetrForObjectDetection(
         DetrConfig(
@@ -69,7 +69,7 @@ def transformers_detr(model: Detr, config: DetrModel, num_classes: int) -> DetrF
 
 
 def _ours(name: str, ours: dict[str, Tensor]) -> Tensor:
-    """The tensor of our state dict that transformers calls `name`."""
+    """The tensor in our state dict that transformers calls `name`."""
     if block := BLOCK.match(name):
         stage, index, part, kind, leaf = block.groups()
         convolution = kind == "convolution"

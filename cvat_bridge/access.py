@@ -40,7 +40,7 @@ class User:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class VisibleSubject:
     """A subject that the user may view. `things`: CVAT's JSON of each task or of the project."""
 
     user: User
@@ -74,7 +74,7 @@ class Access:
             # 403 here means a disabled account.
             raise _refusal(error, "", CvatRefusedError) from error
 
-    async def see(self, session: Session, subject: Subject, refusal: str = NOT_YOURS) -> Seen:
+    async def see(self, session: Session, subject: Subject, refusal: str = NOT_YOURS) -> VisibleSubject:
         """The subject, if this user may view all of it. Refusal 401, 403, 503."""
         user = await self.user(session)
         asked = [self._thing(session, subject.kind, number) for number in subject.ids]
@@ -89,7 +89,7 @@ class Access:
             if isinstance(one, BaseException):
                 raise one
             things.append(one)
-        return Seen(user, session, subject, tuple(things))
+        return VisibleSubject(user, session, subject, tuple(things))
 
     async def may_see(self, session: Session, subject: Subject) -> bool:
         """Whether the user may view all of the subject. Refusal 401, 503: CVAT did not say. A denial is cached too."""

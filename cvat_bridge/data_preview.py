@@ -13,7 +13,7 @@ from typing import Any
 
 import anyio.to_thread
 
-from cvat_bridge.access import Seen
+from cvat_bridge.access import VisibleSubject
 from cvat_bridge.http.schemas import DrawnClass, DrawnNote, DrawnSubject, DrawnTask
 from cvat_client.errors import CvatRefusedError, CvatUnavailableError
 from cvat_client.questions import CvatQuestions, whole_number
@@ -50,7 +50,7 @@ class Counted:
 
 
 @dataclass(frozen=True, slots=True)
-class Label:
+class LabelPreview:
     """A label of CVAT. Labels of the same name in several tasks are one class."""
 
     id: int
@@ -59,7 +59,7 @@ class Label:
     type: str
 
 
-async def facts(cvat: CvatQuestions, seen: Seen, public_origin: str) -> DrawnSubject:
+async def facts(cvat: CvatQuestions, seen: VisibleSubject, public_origin: str) -> DrawnSubject:
     """The preview: key `subject` of the form. Raises CvatRefusedError, CvatUnavailableError."""
     tasks, all_tasks = await _tasks(cvat, seen)
     labels, counted = await asyncio.gather(_labels(cvat, seen), _counted(cvat, seen, tasks, all_tasks))
@@ -80,12 +80,12 @@ async def facts(cvat: CvatQuestions, seen: Seen, public_origin: str) -> DrawnSub
     }
 
 
-async def class_count(cvat: CvatQuestions, seen: Seen) -> int:
+async def class_count(cvat: CvatQuestions, seen: VisibleSubject) -> int:
     """The number of classes in an export."""
     return len({label.name for label in await _labels(cvat, seen)})
 
 
-async def _tasks(cvat: CvatQuestions, seen: Seen) -> tuple[list[Mapping[str, Any]], int]:
+async def _tasks(cvat: CvatQuestions, seen: VisibleSubject) -> tuple[list[Mapping[str, Any]], int]:
     if seen.subject.kind is Kind.TASK:
         return list(seen.things), len(seen.things)
     query = {"project_id": seen.subject.ids[0]}
@@ -93,7 +93,7 @@ async def _tasks(cvat: CvatQuestions, seen: Seen) -> tuple[list[Mapping[str, Any
     return list(found), count
 
 
-async def _labels(cvat: CvatQuestions, seen: Seen) -> list[Label]:
+async def _labels(cvat: CvatQuestions, seen: VisibleSubject) -> list[LabelPreview]:
     semaphore = asyncio.Semaphore(_AT_ONCE)
 
     async def of(number: int) -> list[dict[str, Any]]:
@@ -107,7 +107,7 @@ async def _labels(cvat: CvatQuestions, seen: Seen) -> list[Label]:
         number = whole_number(tree.get("id"))
         if number and tree.get("parent_id") is None:
             color = str(tree.get("color") or "")
-            labels[number] = Label(
+            labels[number] = LabelPreview(
                 number,
                 str(tree.get("name") or ""),
                 color if _COLOUR.fullmatch(color) else "#808080",
@@ -116,7 +116,9 @@ async def _labels(cvat: CvatQuestions, seen: Seen) -> list[Label]:
     return list(labels.values())
 
 
-async def _counted(cvat: CvatQuestions, seen: Seen, tasks: list[Mapping[str, Any]], all_tasks: int) -> Counted | None:
+async def _counted(
+    cvat: CvatQuestions, seen: VisibleSubject, tasks: list[Mapping[str, Any]], all_tasks: int
+) -> Counted | None:
     """Count boxes in all tasks. None: it takes too long, or CVAT does not give all annotations."""
     if all_tasks > MOST_TASKS_COUNTED or len(tasks) > MOST_TASKS_COUNTED:
         return None
@@ -194,8 +196,8 @@ def _frames_in(spans: Iterable[tuple[int, int]]) -> int:
     return total
 
 
-def _by_class(labels: Iterable[Label], counted: Counted | None) -> list[DrawnClass]:
-    by_name: dict[str, list[Label]] = {}
+def _by_class(labels: Iterable[LabelPreview], counted: Counted | None) -> list[DrawnClass]:
+    by_name: dict[str, list[LabelPreview]] = {}
     for label in labels:
         by_name.setdefault(label.name, []).append(label)
     return [
@@ -209,7 +211,7 @@ def _by_class(labels: Iterable[Label], counted: Counted | None) -> list[DrawnCla
     ]
 
 
-def _warning(same: list[Label], boxes: int | None) -> str | None:
+def _warning(same: list[LabelPreview], boxes: int | None) -> str | None:
     kinds = {label.type for label in same}
     if kinds <= set(_DROPPED):
         return f"This label is for {_DROPPED[same[0].type]}, and the model learns boxes only."
@@ -234,7 +236,7 @@ def _unfinished(task: Mapping[str, Any]) -> DrawnTask | None:
     }
 
 
-def _title(seen: Seen) -> str:
+def _title(seen: VisibleSubject) -> str:
     name = str(seen.things[0].get("name") or f"{seen.subject.kind} {seen.subject.ids[0]}")
     return shortened([name, *map(str, seen.things[1:])], 1)
 

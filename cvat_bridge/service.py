@@ -7,7 +7,7 @@ from typing import Self
 
 from cvat_bridge.access import KEEP_S, Access
 from cvat_bridge.cluster import Cluster
-from cvat_bridge.metrics import Metrics
+from cvat_bridge.metrics import ServiceMetrics
 from cvat_bridge.runs.run_files import RunFiles
 from cvat_bridge.runs.run_views import RunViews
 from cvat_bridge.runs.submit_run import Submitter
@@ -44,7 +44,7 @@ class Service:
 
     settings: BridgeSettings
     installation: Installation
-    metrics: Metrics
+    metrics: ServiceMetrics
     cvat: CvatQuestions
     access: Access
     cluster: Cluster
@@ -65,7 +65,7 @@ def assemble(
     access_for_s: float = KEEP_S,
 ) -> Service:
     """Create the service. `access_for_s`: how long users and permissions are cached."""
-    metrics = Metrics()
+    metrics = ServiceMetrics()
     cvat = CvatQuestions(settings.cvat, lambda ended: metrics.cvat.labels(ended).inc())
     access = Access(cvat, keep_s=access_for_s)
     cluster = Cluster(kubernetes, installation, settings.controls)

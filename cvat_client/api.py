@@ -33,7 +33,7 @@ _PAGE = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
+class StartedExport:
     """CVAT's response to an export request. `is_ours` is false if the same export is already running (409)."""
 
     rq_id: str
@@ -41,7 +41,7 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class BackgroundRequest:
     """A background request of CVAT. `status`: queued, started, failed or finished."""
 
     rq_id: str
@@ -100,7 +100,7 @@ class CvatApi:
 
     def start_export(
         self, kind: Kind, number: int, format_name: str, *, storage: int | None = None, key: str = ""
-    ) -> Started:
+    ) -> StartedExport:
         """Start an export with images: to `key` in a cloud storage, or without one to a file that CVAT keeps."""
         params: dict[str, str | int] = {"format": format_name, "save_images": "true", "location": "local"}
         if storage is not None:
@@ -108,9 +108,9 @@ class CvatApi:
         path = f"{kind}s/{number}/dataset/export"
         answer = self._answer("POST", path, params, accepted=(202, 409))
         rq_id = text_of(json_object(answer, self._host), "rq_id", path)
-        return Started(rq_id, answer.status == httpx.codes.ACCEPTED)
+        return StartedExport(rq_id, answer.status == httpx.codes.ACCEPTED)
 
-    def request(self, rq_id: str) -> Request | None:
+    def request(self, rq_id: str) -> BackgroundRequest | None:
         """Return the state of a background request. None: CVAT no longer knows it."""
         path = f"requests/{quote(rq_id, safe='')}"
         answer = self._answer("GET", path, accepted=(200, 404))
@@ -118,7 +118,7 @@ class CvatApi:
             return None
         tree = json_object(answer, self._host)
         status = text_of(tree, "status", path)
-        return Request(rq_id, status, str(tree.get("message") or ""), str(tree.get("result_url") or ""))
+        return BackgroundRequest(rq_id, status, str(tree.get("message") or ""), str(tree.get("result_url") or ""))
 
     def download(self, result_url: str, target: Path, progress: Callable[[int, int], None]) -> bool:
         """Download the result of a request into a file. Returns False if CVAT no longer has it.

@@ -56,7 +56,7 @@ class Exports(Part):
     """Time limit of one export, including the wait for another user's export."""
 
 
-class Limits(Part):
+class UserLimits(Part):
     """Limits on runs, requests and submissions."""
 
     runs_per_user: int = Field(default=2, ge=1)
@@ -118,7 +118,7 @@ class BridgeSettings(Part):
     cvat: Cvat
     links: Links = Links()
     exports: Exports = Exports()
-    limits: Limits = Limits()
+    limits: UserLimits = UserLimits()
     grants: Grants = Grants()
     controls: Controls = Controls()
     triggers: tuple[Trigger, ...] = ()

@@ -69,7 +69,7 @@ class _Context:
 
 
 @dataclass(slots=True)
-class Outcome:
+class AnnotateOutcome:
     """Counts over all tasks, for the step's message."""
 
     tasks: int = 0
@@ -95,7 +95,7 @@ class Outcome:
         return " ".join(["".join(parts) + ".", *self.warnings])[:MOST_MESSAGE]
 
 
-class Progress:
+class AnnotateProgress:
     """Reports progress in the log and to Argo. Argo shows at most 99 of 100, because the upload follows."""
 
     def __init__(self, environment: Mapping[str, str], total: int) -> None:
@@ -138,7 +138,7 @@ def annotate(
         tempfile.TemporaryDirectory(prefix="cvat-bridge-") as folder,
         CvatApi(settings.cvat, environment.get("CVAT_ACCESS_TOKEN")) as api,
     ):
-        outcome = Outcome()
+        outcome = AnnotateOutcome()
         numbers = task_ids(api, subject, patience)
         tasks = _open(numbers, lambda number: CvatTask(api, number, patience, Path(folder)), outcome)
         threshold = settings.models.threshold if request.threshold is None else request.threshold
@@ -147,7 +147,7 @@ def annotate(
         matching = [(task, labels) for task in tasks if (labels := _labels(task, detector, outcome))]
         if not matching:
             raise BridgeError(" ".join(outcome.warnings) or f"{subject} has no tasks that can be annotated")
-        progress = Progress(environment, sum(len(task) for task, _ in matching))
+        progress = AnnotateProgress(environment, sum(len(task) for task, _ in matching))
         for task, labels in matching:
             _annotate_task(task, labels, detector, _run_name(place), existing, patience, outcome, progress)
     if outcome.cut:
@@ -169,7 +169,7 @@ def _checked(request: AnnotateRequest) -> Existing:
         raise BridgeError(f"--existing must be one of {', '.join(Existing)}, not {request.existing[:80]!r}") from None
 
 
-def _open(numbers: list[int], open_task: Callable[[int], CvatTask], outcome: Outcome) -> list[CvatTask]:
+def _open(numbers: list[int], open_task: Callable[[int], CvatTask], outcome: AnnotateOutcome) -> list[CvatTask]:
     """Open the tasks. Tasks that CVAT refuses are skipped if there are several."""
     tasks = []
     for number in numbers:
@@ -182,7 +182,7 @@ def _open(numbers: list[int], open_task: Callable[[int], CvatTask], outcome: Out
     return tasks
 
 
-def _labels(task: CvatTask, detector: Detector, outcome: Outcome) -> dict[int, Label]:
+def _labels(task: CvatTask, detector: Detector, outcome: AnnotateOutcome) -> dict[int, Label]:
     """The model's label id → the task's label with the same name. Empty: no label matches."""
     labels = {each.id: task.labels[each.name] for each in detector.spec.labels if each.name in task.labels}
     missing = [each.name for each in detector.spec.labels if each.name not in task.labels]
@@ -204,8 +204,8 @@ def _annotate_task(
     model: str,
     existing: Existing,
     patience: Patience,
-    outcome: Outcome,
-    progress: Progress,
+    outcome: AnnotateOutcome,
+    progress: AnnotateProgress,
 ) -> None:
     """Predict boxes on all images first, and only then change the task."""
     before, found, unread = outcome.images, list[Rectangle](), set[int]()
@@ -254,7 +254,7 @@ def _upload(
     unread: set[int],
     existing: Existing,
     patience: Patience,
-    outcome: Outcome,
+    outcome: AnnotateOutcome,
     attributes: Callable[[Rectangle], Mapping[int, str]],
 ) -> None:
     if existing is Existing.REPLACE_ALL:
@@ -315,7 +315,7 @@ def _leave(out: Path | None, message: str) -> None:
         raise BridgeError(f"--out: {out} cannot be written: {error.strerror or error}") from error
 
 
-def _warn(outcome: Outcome, sentence: str) -> None:
+def _warn(outcome: AnnotateOutcome, sentence: str) -> None:
     say(f"warning: {sentence}")
     outcome.warnings.append(sentence)
 

@@ -68,7 +68,7 @@ class Shape(msgspec.Struct, frozen=True):
     source: str = "manual"
 
 
-class Annotations(msgspec.Struct, frozen=True):
+class TaskAnnotations(msgspec.Struct, frozen=True):
     """The annotations of a task. Tracks are kept as raw JSON."""
 
     shapes: tuple[Shape, ...] = ()
@@ -185,9 +185,9 @@ class CvatTask:
                 loader.shutdown(cancel_futures=True)
                 self._forget_chunks(done_chunk, self._last_chunk + 1)
 
-    def annotations(self) -> Annotations:
+    def annotations(self) -> TaskAnnotations:
         """All shapes and tracks of the task."""
-        return self._get(f"{self._path}/annotations/", Annotations)
+        return self._get(f"{self._path}/annotations/", TaskAnnotations)
 
     def add(self, shapes: Iterable[Mapping[str, Any]]) -> None:
         """Add shapes. Does not retry, because after an error it is unknown whether CVAT has added them."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from cvat_client.api import CvatApi, Request, Started
+from cvat_client.api import BackgroundRequest, CvatApi, StartedExport
 from cvat_client.connection import one_line
 from cvat_client.errors import BridgeError, CvatRefusedError
 from cvat_client.patience import Pace, Patience
@@ -38,7 +38,7 @@ _RUN = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
-class Export:
+class SubjectExport:
     """One zip to export: of one task or one project."""
 
     kind: Kind
@@ -58,12 +58,12 @@ class Export:
         return f"{self.prefix}/{ZIP_NAME}"
 
 
-def planned(subject: Subject, run: str, format_name: str, prefix: str) -> list[Export]:
+def planned(subject: Subject, run: str, format_name: str, prefix: str) -> list[SubjectExport]:
     """The exports for a subject. BridgeError: `run` is not a workflow name."""
     if not _RUN.fullmatch(run) or ".." in run:
         raise BridgeError(f"--run must be a workflow's name, small letters, digits and dashes, not {run[:80]!r}")
     return [
-        Export(subject.kind, number, format_name, f"{prefix.strip('/')}/{subject.kind}-{number}/{run}")
+        SubjectExport(subject.kind, number, format_name, f"{prefix.strip('/')}/{subject.kind}-{number}/{run}")
         for number in subject.ids
     ]
 
@@ -85,7 +85,7 @@ class ExportStep:
         self._storage = settings.cvat.cloud_storage_id if store.url.startswith("s3://") else None
         self._storage_checked = False
 
-    def bring(self, exports: Sequence[Export], user: str) -> None:
+    def bring(self, exports: Sequence[SubjectExport], user: str) -> None:
         """Export everything that is not yet in the store."""
         for export in exports:
             if not self._is_marked(export):
@@ -93,7 +93,7 @@ class ExportStep:
                 self._mark(export, rq_id, user)
             self._progress.one_is_done()
 
-    def _is_marked(self, export: Export) -> bool:
+    def _is_marked(self, export: SubjectExport) -> bool:
         """Whether a mark exists and matches the zip. If it does not match, both are deleted."""
         mark_key = f"{export.prefix}/{MARK_NAME}"
         try:
@@ -115,7 +115,7 @@ class ExportStep:
         self._store.delete(mark_key)
         return False
 
-    def _mark(self, export: Export, rq_id: str, user: str) -> None:
+    def _mark(self, export: SubjectExport, rq_id: str, user: str) -> None:
         info = self._store.head(export.key)
         content = {
             "version": 1,
@@ -129,7 +129,7 @@ class ExportStep:
         self._store.put_bytes(f"{export.prefix}/{MARK_NAME}", json.dumps(content, indent=1).encode())
         self._progress.say(f"{export.name}: exported, {_megabytes(info.size_bytes)}")
 
-    def _bring_one(self, export: Export) -> str:
+    def _bring_one(self, export: SubjectExport) -> str:
         """Export until a valid zip is at the key. Returns the id of CVAT's request ("": from an earlier attempt).
 
         If the same export is already running for another user (409), wait for it and then request the export again.
@@ -169,7 +169,7 @@ class ExportStep:
             f"({url_of(self._store, export.key)}): check {where}"
         )
 
-    def _start(self, export: Export) -> Started:
+    def _start(self, export: SubjectExport) -> StartedExport:
         """Request the export from CVAT: to our key in its cloud storage, or for download."""
         self._check_storage()
         self._progress.say(f"{export.name}: asking CVAT for {export.format!r} with images")
@@ -203,7 +203,7 @@ class ExportStep:
         bucket, _, prefix = self._store.url.removeprefix("s3://").partition("/")
         return bucket, prefix
 
-    def _rest(self, export: Export, pause_s: float, until: float) -> None:
+    def _rest(self, export: SubjectExport, pause_s: float, until: float) -> None:
         """Sleep, but not beyond `until`: if CVAT's worker died, its export stays in the state started."""
         if time.monotonic() + pause_s > until:
             raise BridgeError(
@@ -212,7 +212,7 @@ class ExportStep:
             )
         time.sleep(pause_s)
 
-    def _wait(self, export: Export, rq_id: str, until: float, *, ours: bool) -> Request | None:
+    def _wait(self, export: SubjectExport, rq_id: str, until: float, *, ours: bool) -> BackgroundRequest | None:
         """Wait until the request has ended. None: CVAT has deleted it, as it does some time after the end."""
         for pause in self._pace.pauses():
             request = self._patience.ask(lambda: self._api.request(rq_id))
@@ -225,7 +225,7 @@ class ExportStep:
             self._rest(export, pause, until)
         raise AssertionError("pauses have no end")
 
-    def _fetch(self, export: Export, request: Request | None) -> str:
+    def _fetch(self, export: SubjectExport, request: BackgroundRequest | None) -> str:
         """Download the finished export and upload it to the store. Returns what went wrong, or an empty text."""
         if request is None or request.status != "finished" or not request.result_url:
             return "it keeps no file for download"
@@ -246,7 +246,7 @@ class ExportStep:
             self._store.put_file(file, export.key)
         return ""
 
-    def _problem(self, export: Export) -> str:
+    def _problem(self, export: SubjectExport) -> str:
         """What is wrong with the object at the key. Empty: it is a valid zip."""
         try:
             problem = problem_of_zip(self._store, self._store.head(export.key))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cvat_client.connection import one_line
 from cvat_client.errors import BridgeError
-from cvat_steps.export import Export
+from cvat_steps.export import SubjectExport
 from cvat_steps.export_progress import ExportProgress
 from object_store import InvalidKey, NoSuchKey, ObjectStore
 from object_store.keys import path_below
@@ -34,7 +34,7 @@ _CHUNK_BYTES = 1 << 20
 _FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 
 
-def unpack(store: ObjectStore, export: Export, into: str, progress: ExportProgress) -> int:
+def unpack(store: ObjectStore, export: SubjectExport, into: str, progress: ExportProgress) -> int:
     """Copy every file of the zip below `into`. Returns the number of files. BridgeError: the zip is not acceptable.
 
     A zip that was already unpacked to the same place is skipped. After a crash, unpacking starts over with the same
@@ -135,7 +135,7 @@ def _copy(
 
 
 @contextlib.contextmanager
-def _explained(export: Export) -> Iterator[None]:
+def _explained(export: SubjectExport) -> Iterator[None]:
     try:
         yield
     except _FAULTS as error:

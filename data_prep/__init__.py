@@ -1,1 +1,1 @@
-"""From CVAT exports to a prepared set: reading, checking, splitting, writing once, reading back."""
+"""Turn CVAT exports into a prepared set: read, check, split and write."""

@@ -1,4 +1,4 @@
-"""Arithmetic on boxes as COCO writes them: `(x, y, width, height)` in pixels, from the top left corner."""
+"""Arithmetic on COCO boxes: `(x, y, width, height)` in pixels, from the top left corner."""
 
 import math
 
@@ -6,7 +6,7 @@ Xywh = tuple[float, float, float, float]
 
 
 def enclosing_box(box: Xywh, degrees: float) -> Xywh:
-    """The upright box around a rectangle that is turned about its centre, clockwise as CVAT does."""
+    """The upright box that encloses a rectangle rotated about its centre, clockwise as in CVAT."""
     x, y, width, height = box
     angle = math.radians(degrees)
     cos, sin = abs(math.cos(angle)), abs(math.sin(angle))
@@ -15,7 +15,7 @@ def enclosing_box(box: Xywh, degrees: float) -> Xywh:
 
 
 def clip_box(box: Xywh, image_width: int, image_height: int) -> Xywh:
-    """The part of the box inside the image; width or height is 0 when there is none."""
+    """The part of the box inside the image; width or height is 0 when they do not overlap."""
     x, y, width, height = box
     left, top = min(max(x, 0.0), image_width), min(max(y, 0.0), image_height)
     right, bottom = min(max(x + width, 0.0), image_width), min(max(y + height, 0.0), image_height)
@@ -23,9 +23,9 @@ def clip_box(box: Xywh, image_width: int, image_height: int) -> Xywh:
 
 
 def turn_box(box: Xywh, orientation: int, stored_width: int, stored_height: int) -> Xywh:
-    """The box after the image is turned as an EXIF orientation (1…8) says.
+    """The box after an EXIF orientation (1…8) is applied to the image.
 
-    `stored_width` and `stored_height` are the image's size before it is turned.
+    `stored_width` and `stored_height` are the image's size before the orientation is applied.
     """
     x, y, width, height = box
     from_right, from_bottom = stored_width - x - width, stored_height - y - height

@@ -1,7 +1,7 @@
-"""The log of what was corrected or left out on the way to a prepared set, counted, with the first few cases.
+"""The change log: what was corrected or dropped while a set was prepared, as counts with a few examples.
 
-Nothing is changed silently: whoever drops a box or moves one says so here, and the report page,
-`--json` and the manifest show it.
+Nothing is changed silently: code that drops or moves a box adds an entry here. The report page, `--json` and
+the manifest show the log.
 """
 
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ EXAMPLES_KEPT = 5
 
 
 class Reason(Enum):
-    """Why something is not as the export had it: (name, action, sentence)."""
+    """Why something differs from the export: (name, action, sentence)."""
 
     BOX_CLIPPED = ("box-clipped", "mended", "Boxes reached over the edge of their image and were cut to it.")
     BOX_ROTATED = (
@@ -103,7 +103,7 @@ class Reason(Enum):
 
     @property
     def label(self) -> str:
-        """The name in the manifest."""
+        """The reason's name in the manifest."""
         return str(self.value[0])
 
     @property
@@ -113,7 +113,7 @@ class Reason(Enum):
 
     @property
     def sentence(self) -> str:
-        """What happened, for people."""
+        """What happened, as a sentence for people."""
         return str(self.value[2])
 
 
@@ -124,7 +124,7 @@ class _Tally:
 
 
 class ChangeLog:
-    """Counts per reason. Not for use from several threads."""
+    """Counts per reason. Not thread-safe."""
 
     def __init__(self) -> None:
         self._tallies: dict[Reason, _Tally] = {}
@@ -134,20 +134,20 @@ class ChangeLog:
         tally = self._tallies.setdefault(reason, _Tally())
         tally.count += 1
         if len(tally.examples) < EXAMPLES_KEPT:
-            # What an export wrote is somebody else's text: it is shortened before it goes anywhere.
+            # Text from an export is untrusted: shorten it before it goes anywhere.
             tally.examples.append(
                 Example(printable(file)[:200], printable(str(annotation_id))[:40], printable(detail)[:200])
             )
 
     def merge(self, other: "ChangeLog") -> None:
-        """Add what another log counted."""
+        """Add the counts and examples of another log."""
         for reason, tally in other._tallies.items():
             own = self._tallies.setdefault(reason, _Tally())
             own.count += tally.count
             own.examples = (own.examples + tally.examples)[:EXAMPLES_KEPT]
 
     def count(self, *reasons: Reason) -> int:
-        """How many cases of these reasons there were."""
+        """Number of cases with any of these reasons."""
         return sum(self._tallies[reason].count for reason in reasons if reason in self._tallies)
 
     def examples(self, reason: Reason) -> list[Example]:
@@ -155,7 +155,7 @@ class ChangeLog:
         return list(self._tallies[reason].examples) if reason in self._tallies else []
 
     def entries(self) -> tuple[Change, ...]:
-        """The log as the manifest holds it: what was dropped comes first."""
+        """The log as the manifest stores it; drops come first."""
         found = [reason for reason in Reason if reason in self._tallies]
         found.sort(key=lambda reason: reason.action != "dropped")
         return tuple(

@@ -14,7 +14,7 @@ from run_config.step_parameters import From, ParametersJson, texts_from_json
 from run_config.writable import require_writable
 
 if TYPE_CHECKING:
-    from data_prep.prepare import Request
+    from data_prep.prepare import PrepareRequest
 
 app = typer.Typer(
     name="data-prep",
@@ -229,27 +229,27 @@ def _request(
     seed: int,
     ignore_subsets: bool,
     store: str | None = None,
-) -> "Request":
+) -> "PrepareRequest":
     from data_prep.errors import DataPrepError
-    from data_prep.prepare import Request
+    from data_prep.prepare import PrepareRequest
     from data_prep.sources.names import source_places
     from prepared_set.manifest import Options
 
     pool, held_out, tested = (source_places(texts or (), store) for texts in (sources, val, test))
     if not pool:
         raise DataPrepError("no source is given: name at least one export")
-    return Request(pool, held_out, tested, Options(val_fraction, seed, not ignore_subsets))
+    return PrepareRequest(pool, held_out, tested, Options(val_fraction, seed, not ignore_subsets))
 
 
 def _hand_on(name: str, value: str) -> None:
-    """Leave an output parameter for the next step of a workflow."""
+    """Write an output parameter for the next workflow step, if $OUT is set."""
     out = os.environ.get("OUT")
     if out:
         leave_value(Path(out), name, value)
 
 
 def main() -> NoReturn:
-    """Run `data-prep`; ends the process with the contract's exit code."""
+    """Run `data-prep` and exit with its exit code."""
     run(app)
 
 

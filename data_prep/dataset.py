@@ -1,7 +1,7 @@
-"""All sources together: one class list, unique names, a split for each image; what a set is made of.
+"""Merge all sources into one data set: one class list, unique file names, a split for each image.
 
-Nothing here depends on where a source lay or in which order its files came: names and order follow
-from content, so the same data always make the same set.
+The result depends only on content, not on where a source lies or in which order its files come: the same data
+always give the same set.
 """
 
 from collections import Counter, defaultdict
@@ -19,7 +19,7 @@ from data_prep.mending import Box
 from data_prep.splitting import Item, hold_back
 from prepared_set.manifest import SPLITS, ClassName, Counts, Options, SplitMethod
 
-# CVAT's subset names, in lower case → our splits. Others take part in training.
+# CVAT's subset names, in lower case → our splits. Images of other subsets have no fixed split.
 _SUBSET_SPLITS = {
     "train": "train",
     "training": "train",
@@ -40,22 +40,22 @@ class SetImage:
     source: ExportImage
     boxes: tuple[Box, ...]
     digest: str
-    """Over everything that the set will hold of it."""
+    """Digest of everything that the set stores about the image."""
 
     @property
     def width(self) -> int:
-        """Pixels, after the orientation."""
+        """Pixels, after the EXIF orientation is applied."""
         return self.source.checked.width
 
     @property
     def height(self) -> int:
-        """Pixels, after the orientation."""
+        """Pixels, after the EXIF orientation is applied."""
         return self.source.checked.height
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What will be written; images are sorted by split, then name."""
+    """The data set to write. Images are sorted by split, then name."""
 
     classes: tuple[ClassName, ...]
     images: tuple[SetImage, ...]
@@ -67,7 +67,7 @@ class Dataset:
         return [image for image in self.images if image.split == name]
 
     def counts(self) -> dict[str, Counts]:
-        """What each split holds."""
+        """Counts of images and boxes per split."""
         found: dict[str, Counts] = {}
         for name in SPLITS:
             images = self.split(name)
@@ -83,12 +83,12 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class _Placed:
-    """An image whose split is given, or `None` when it is yet to be chosen."""
+    """An image and its split; `None` means that the split is not chosen yet."""
 
     split: str | None
     source: ExportImage
     export: str
-    """Stands for the export it came from: a digest of that export's images."""
+    """Identifies the export of the image: a digest of all images in that export."""
     boxes: tuple[Box, ...]
     digest: str
 
@@ -100,7 +100,10 @@ def build_dataset(
     options: Options,
     changes: ChangeLog,
 ) -> Dataset:
-    """Merge the exports and split what is not split. SourceError when nothing can be trained on."""
+    """Merge the exports and split the images that have no split yet.
+
+    Raises SourceError when nothing can be trained on.
+    """
     placed = _drop_repeated(_place(pool, val, test, options), changes)
     if not any(image.boxes for image in placed):
         raise SourceError(
@@ -140,7 +143,8 @@ def _place(pool: Sequence[Export], val: Sequence[Export], test: Sequence[Export]
             own.append(_Placed(split, image, "", boxes, _digest(split, image, boxes)))
         identity = sha256("".join(sorted(image.digest for image in own)).encode()).hexdigest()
         placed += [replace(image, export=identity) for image in own]
-    # "Train" alone says nothing about the rest: only beside a named val or test is it a split.
+    # A subset called train does not say which images are for validation: without val images it is split like the
+    # rest.
     named = {image.split for image in placed}
     if "train" in named and "val" not in named and not val:
         placed = [replace(image, split=None) if image.split == "train" else image for image in placed]
@@ -152,7 +156,7 @@ def _box_key(box: Box) -> tuple[str, tuple[float, ...], float, bytes, bytes]:
 
 
 def _digest(split: str | None, image: ExportImage, boxes: tuple[Box, ...]) -> str:
-    """Over the image's bytes, name, size and boxes, and the split it was given."""
+    """Digest over the image's bytes, name, size and boxes, and the split it was given."""
     content = [
         split or "",
         image.file_name,
@@ -214,7 +218,7 @@ def _item(image: _Placed) -> Item:
 
 
 def _name(images: list[SetImage], changes: ChangeLog) -> list[SetImage]:
-    """Give each image a name of its own; those that share one get a part of their digest."""
+    """Give each image a unique name: images that share a name get part of their digest appended."""
     taken = Counter(image.source.file_name for image in images)
     named: list[SetImage] = []
     for image in images:

@@ -1,17 +1,17 @@
-"""What can be wrong with a person's data, as exceptions that carry the contract's exit code."""
+"""Errors in a person's data, with their exit code."""
 
 from run_config.exit_codes import WRONG_INPUT
 
 
 class DataPrepError(Exception):
-    """Wrong input: the message says what, where, and what to do about it."""
+    """Invalid input: the message says what is wrong, where, and what to do."""
 
     exit_code = WRONG_INPUT
 
 
 class SourceError(DataPrepError):
-    """A source cannot be read as an export: not there, damaged, dangerous, or another format."""
+    """A source cannot be read as an export: it is missing, damaged, unsafe or in another format."""
 
 
 class AnnotationError(DataPrepError):
-    """An annotation file contradicts itself in a way that must not be guessed at."""
+    """An annotation file contradicts itself, so that its meaning would have to be guessed."""

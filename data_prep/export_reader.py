@@ -1,4 +1,4 @@
-"""Read one source whole: its annotation files, a check of each image, and the boxes that come of it."""
+"""Read one source completely: its annotation files, a check of each image, and the corrected boxes."""
 
 import re
 from collections.abc import Mapping
@@ -15,37 +15,37 @@ from data_prep.mending import Box, Canvas, mend
 from data_prep.sources.files import ExportFiles
 from prepared_set.errors import ImageError
 
-# CVAT's names for the frames of a video.
+# How CVAT names the frames of a video.
 _VIDEO_FRAME = re.compile(r"frame_\d{6,}")
 _BROKEN = (Reason.IMAGE_MISSING, Reason.IMAGE_DAMAGED, Reason.IMAGE_SIZE)
 
 
 class Watcher:
-    """Is told how the work goes on; does nothing by itself."""
+    """Receives progress reports; this base class ignores them."""
 
     def stage(self, title: str, total: int, unit: str) -> None:
-        """A new piece of work starts; `unit` is `bytes` or `images`."""
+        """A new stage starts; `unit` is `bytes` or `images`."""
 
     def advance(self, done: int) -> None:
-        """So much more of it is done."""
+        """`done` more units of the stage are finished."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExportImage:
-    """An image of an export that can be trained on."""
+    """An image of an export that can be used for training."""
 
     files: ExportFiles
     path: str
-    """Where the file lies in `files`."""
+    """Path of the file in `files`."""
     file_name: str
-    """Its relative name, as the annotation file has it."""
+    """Relative name, as in the annotation file."""
     subset: str
     checked: CheckedImage
     boxes: tuple[Box, ...]
     tracks: frozenset[str]
-    """The video tracks that have a box on it; comparable within one export."""
+    """Ids of the video tracks with a box on this image. Only comparable within one export."""
     recording: str | None
-    """Stands for the video that it is a frame of, within its subset; None for a single picture."""
+    """Identifies the video that this frame belongs to, within its subset. None for a single image."""
 
     def read(self) -> bytes:
         """The bytes of the file."""
@@ -54,16 +54,16 @@ class ExportImage:
 
 @dataclass(frozen=True)
 class Export:
-    """One source, read and mended."""
+    """One source after reading and correcting it."""
 
     images: tuple[ExportImage, ...]
     categories: Mapping[str, frozenset[int]]
-    """Class name → the ids it had."""
+    """Class name → the class's ids in the source."""
 
 
 @dataclass(frozen=True, slots=True)
 class _ListedFile:
-    """An image as listed, with its file."""
+    """A listed image and its file."""
 
     listed: ListedImage
     name: str
@@ -71,9 +71,9 @@ class _ListedFile:
 
 
 def read_export(files: ExportFiles, changes: ChangeLog, watcher: Watcher | None = None) -> Export:
-    """Read and check a source; `watcher` is told of each checked image.
+    """Read and check a source; `watcher` is notified after each image.
 
-    SourceError, AnnotationError: a sentence about what cannot be mended.
+    Raises SourceError or AnnotationError for faults that cannot be corrected.
     """
     sizes, where = files.sizes, files.shown_name
     annotations = recognise(files).read(files, changes)
@@ -133,7 +133,7 @@ def _find_images(annotations: Annotations, finder: ImageFinder, where: str, chan
 def _build(
     one: _ListedFile, checked: CheckedImage | ImageError, files: ExportFiles, changes: ChangeLog
 ) -> ExportImage | None:
-    """The image with its boxes on the turned picture; None when file and boxes do not belong together."""
+    """The image with its boxes in the oriented image's pixels. None when file and boxes do not match."""
     file_name = one.listed.file_name
     if isinstance(checked, ImageError):
         changes.add(Reason.IMAGE_DAMAGED, file_name, detail=str(checked))
@@ -147,7 +147,8 @@ def _build(
             detail = f"listed as {declared[0]}x{declared[1]}, the file has {checked.width}x{checked.height}"
             changes.add(Reason.IMAGE_SIZE, file_name, detail=detail)
             return None
-        # CVAT draws on the turned picture; whoever lists the stored size drew on the unturned one.
+        # CVAT draws boxes on the oriented image. A listed size equal to the stored one means that they were drawn
+        # before the orientation was applied.
         turn = checked.orientation
     canvas = Canvas(file_name, checked.width, checked.height, turn)
     boxes: list[Box] = []
@@ -180,7 +181,7 @@ def _explain_no_images(where: str, has_images: bool, example: str) -> str:
 
 
 def _refuse_mostly_broken(where: str, listed: int, changes: ChangeLog) -> None:
-    """A few broken files are left out; more than a tenth means that the export itself is broken."""
+    """Raise SourceError when more than a tenth of the images are broken: then the export itself is broken."""
     broken = changes.count(*_BROKEN)
     if broken * 10 <= listed:
         return

@@ -1,4 +1,4 @@
-"""What a person should know before training on a data set: short warnings, computed from what will be written."""
+"""Warnings that a person should read before training on a data set, computed from what will be written."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ FEW_BOXES_PER_CLASS = 50
 FEW_BOXES = 100
 FEW_VAL_IMAGES = 20
 ALIKE_BITS = 10
-"""Of 256: pictures whose difference hashes are this close look the same to a person."""
+"""Bits of 256: images whose difference hashes differ in at most this many look the same to a person."""
 _MAX_COMPARISONS = 400_000_000
 
 
@@ -49,7 +49,7 @@ def _about_changes(dataset: Dataset) -> Iterable[str]:
 
 
 def _about_leaks(dataset: Dataset) -> Iterable[str]:
-    """Images that training and a held-back split have in common."""
+    """Warn about images that train shares with val or test."""
     if dataset.split_method.val == "block":
         yield dataset.split_method.sentence
     train = dataset.split("train")
@@ -73,7 +73,7 @@ def _about_leaks(dataset: Dataset) -> Iterable[str]:
 
 
 def find_alike(images: list[SetImage], others: list[SetImage]) -> list[tuple[SetImage, SetImage]]:
-    """For each image the other one that looks the same, where there is one."""
+    """Pairs of an image and the most similar of `others`, where the two look the same."""
     images = [image for image in images if image.source.checked.look]
     others = [image for image in others if image.source.checked.look]
     if not images or not others or len(images) * len(others) > _MAX_COMPARISONS:
@@ -151,7 +151,7 @@ def _about_crowding(dataset: Dataset) -> Iterable[str]:
 
 
 def most_objects_by_family() -> dict[str, int]:
-    """How many objects on an image the models of each family learn, unless they are told otherwise."""
+    """How many objects per image the models of each family can learn by default."""
     return {family: model().most_objects for family, model in FAMILIES.items()}
 
 

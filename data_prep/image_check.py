@@ -1,6 +1,6 @@
-"""Look at every image file once: its hash, whether it decodes, its size, and what it looks like.
+"""Check every image file once: hash, decoding, size, and a hash of its appearance.
 
-Images are decoded in threads (Pillow releases the interpreter lock) with a bounded number in flight.
+Images are decoded in threads (Pillow releases the interpreter lock), a bounded number at a time.
 """
 
 import os
@@ -19,7 +19,7 @@ from prepared_set.errors import ImageError
 
 MAX_IMAGE_BYTES = 512 << 20
 FILES_BYTES = 512 << 20
-"""Image files, not yet decoded, that are in memory at a time."""
+"""Limit for the image files, not yet decoded, that are in memory at a time."""
 LOOK_SIDE = 16
 
 _In = TypeVar("_In")
@@ -28,7 +28,7 @@ _Out = TypeVar("_Out")
 
 @dataclass(frozen=True, slots=True)
 class CheckedImage:
-    """What an image file turned out to be. `width` and `height` are those after the orientation."""
+    """Result of checking an image file. `width` and `height` are those after the orientation is applied."""
 
     sha256: str
     size_bytes: int
@@ -36,7 +36,7 @@ class CheckedImage:
     height: int
     orientation: int
     look: bytes
-    """A 256-bit difference hash: pictures that look alike differ in few bits. Empty for a flat picture."""
+    """A 256-bit difference hash: images that look alike differ in few bits. Empty for an image without contrast."""
 
     @property
     def stored_size(self) -> tuple[int, int]:
@@ -45,7 +45,7 @@ class CheckedImage:
 
 
 def check_image(data: bytes) -> CheckedImage:
-    """Decode an image file as training will. ImageError when that fails."""
+    """Decode an image file as training does. Raises ImageError when that fails."""
     if not data:
         raise ImageError("the file is empty")
     with decoded_image(data) as (image, orientation):
@@ -55,7 +55,7 @@ def check_image(data: bytes) -> CheckedImage:
 
 
 def difference_hash(image: Image.Image) -> bytes:
-    """One bit for each pair of neighbours in a 17x16 grey miniature: whether the right one is brighter."""
+    """One bit per pair of horizontal neighbours in a 17x16 grey thumbnail: whether the right one is brighter."""
     miniature = image.convert("L").resize((LOOK_SIDE + 1, LOOK_SIDE), Image.Resampling.BOX, reducing_gap=2.0)
     grey = np.asarray(miniature, np.int16)
     if int(grey.max()) - int(grey.min()) < 8:
@@ -70,10 +70,10 @@ def map_in_threads(
     size_bytes: Callable[[_In], int],
     threads: int | None = None,
 ) -> Iterator[_Out]:
-    """Results in the order of the items.
+    """Apply `work` to the items in threads. Results come in the order of the items.
 
-    `size_bytes` says how large an item's file is: at most two items per thread, and files of `FILES_BYTES` in
-    all, or a single one that is larger, are in memory at once.
+    `size_bytes` gives the size of an item's file. At most two items per thread are in memory at once, and
+    files of at most `FILES_BYTES` in total, or a single larger file.
     """
     count = threads or min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
     with ThreadPoolExecutor(count, thread_name_prefix="image") as pool:

@@ -1,4 +1,4 @@
-"""Find the file that a `file_name` of an annotation file means."""
+"""Find the image file for a `file_name` in an annotation file."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from data_prep.sources.files import images_below, safe_path, without_macos_shado
 
 
 class ImageFinder:
-    """Finds the files of listed images. `image_folder` is where those that nobody lists are looked for."""
+    """Finds the files of listed images, and the image files below `image_folder` that no annotation file lists."""
 
     def __init__(self, sizes: Mapping[str, int], image_folder: str) -> None:
         self._sizes = sizes
@@ -18,10 +18,10 @@ class ImageFinder:
             self._folded[path.casefold()].append(path)
 
     def find(self, file_name: str, folders: tuple[str, ...], where: str) -> tuple[str, str | None]:
-        """The cleaned relative name, and the path of its file or None.
+        """Return the cleaned relative name, and the path of its file or None.
 
-        The folders are gone through in order; with the exact name first, then without regard to case
-        (datumaro writes extensions in lower case).
+        The folders are searched in order: first for the exact name, then ignoring case (datumaro writes
+        extensions in lower case).
         """
         name = safe_path(file_name, where)
         places = [f"{folder}{name}" for folder in folders]
@@ -35,10 +35,10 @@ class ImageFinder:
 
     @property
     def unlisted(self) -> list[str]:
-        """Image files that nobody asked for."""
+        """Image files that `find` never returned."""
         return [path for path in self._images if path not in self._used]
 
     @property
     def has_images(self) -> bool:
-        """Whether the export holds image files at all."""
+        """Whether the export contains any image files."""
         return bool(self._images) or bool(self._used)

@@ -1,7 +1,7 @@
-"""From an annotation as the file has it to a box that can be trained on, with every change counted.
+"""Turn an annotation of the file into a box for training, and count every correction.
 
-The traps of CVAT's exports are handled here: crowd flags on masks, rotated rectangles, boxes over
-the edge, boxes drawn before an EXIF orientation, numbers as text, empty boxes.
+This handles the quirks of CVAT's exports: crowd flags on masks, rotated rectangles, boxes over the edge,
+boxes drawn before the EXIF orientation was applied, numbers as text, empty boxes.
 """
 
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from data_prep.changes import ChangeLog, Reason
 from data_prep.errors import AnnotationError
 from data_prep.formats.record import NO_ATTRIBUTES, NO_OUTLINE, Annotation
 
-# A box may be this far outside before it counts as clipped: exports round to two digits.
+# A box may reach this far outside before it counts as clipped: exports round to two digits.
 EDGE_TOLERANCE_PX = 0.02
-# Thinner than this is a slip of the mouse, and may vanish in 32-bit arithmetic.
+# A thinner box is a slip of the mouse, and may vanish in 32-bit arithmetic.
 SMALLEST_SIDE_PX = 0.1
-# Of one annotation's mask or attributes. Unpacked they take some twenty times as much memory.
+# Limit for one annotation's mask or attributes. Parsed, they take about twenty times as much memory.
 MAX_VALUE_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """One object: `bbox` is xywh in pixels of the turned image, wholly inside it and not empty."""
+    """One object. `bbox` is xywh in pixels of the oriented image, wholly inside it and not empty."""
 
     class_name: str
     bbox: Xywh
@@ -34,17 +34,17 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """What mending must know of an image: its final size, and how boxes get there."""
+    """An image's final size, and the EXIF orientation that its boxes still need."""
 
     file_name: str
     width: int
     height: int
     turn: int = 1
-    """The EXIF orientation by which boxes have yet to be turned; 1 when they were drawn on the turned image."""
+    """The EXIF orientation still to be applied to the boxes; 1 when they were drawn on the oriented image."""
 
 
 def mend(annotation: Annotation, canvas: Canvas, changes: ChangeLog) -> Box | None:
-    """The box of an annotation, or None when it is dropped; either way `changes` counts it."""
+    """The annotation's box, or None when it is dropped. Corrections and drops are counted in `changes`."""
     file, place = canvas.file_name, annotation.place
     if annotation.box is None:
         changes.add(Reason.BOX_NOT_A_NUMBER, file, place, _written(annotation))
@@ -63,7 +63,7 @@ def mend(annotation: Annotation, canvas: Canvas, changes: ChangeLog) -> Box | No
         changes.add(Reason.BOX_CLIPPED, file, place, f"{_written(annotation)} in {canvas.width}x{canvas.height}")
     if annotation.is_crowd:
         changes.add(Reason.CROWD, file, place)
-    # A mask drawn before the orientation would lie askew on the turned image.
+    # A mask drawn before the orientation was applied would not fit the oriented image.
     outline = annotation.outline if canvas.turn == 1 else NO_OUTLINE
     area = annotation.area
     if area is None or area <= 0 or outline is NO_OUTLINE:
@@ -83,7 +83,7 @@ def _written(annotation: Annotation) -> str:
 
 
 def _canonical(value: msgspec.Raw, place: object, file: str) -> msgspec.Raw:
-    """The same value in one spelling, so that white space and key order do not change the set's id."""
+    """The same value in one canonical encoding: white space and key order must not change the set's id."""
     if len(memoryview(value)) > MAX_VALUE_BYTES:
         raise AnnotationError(
             f"annotation {place!r} of image {file!r} has attributes or a segmentation of more than "
@@ -99,7 +99,7 @@ def _canonical(value: msgspec.Raw, place: object, file: str) -> msgspec.Raw:
 
 
 def _to_canvas(annotation: Annotation, box: Xywh, canvas: Canvas, changes: ChangeLog) -> Xywh:
-    """Apply the rectangle's rotation, then the image's orientation where the boxes do not have it yet."""
+    """Apply the rectangle's rotation, then the image's orientation if the boxes do not have it yet."""
     if annotation.rotation % 360 != 0:
         box = enclosing_box(box, annotation.rotation)
         changes.add(Reason.BOX_ROTATED, canvas.file_name, annotation.place, f"{annotation.rotation:g}°")

@@ -1,4 +1,4 @@
-"""From sources to a prepared set: read, check, split, write once; or find that it was done before."""
+"""Make a prepared set from sources: read, check, split and write it, or find the one made earlier."""
 
 import secrets
 import tempfile
@@ -20,7 +20,8 @@ from prepared_set.errors import SetError
 from prepared_set.manifest import FORMAT_VERSION, Manifest, Options
 from prepared_set.reader import PreparedSet
 
-# Goes up when the same sources would give another set than before: pointers of older code lead nowhere then.
+# Increase this when the same sources would give a different set: pointers written by older code are then
+# ignored.
 RULES_VERSION = 1
 
 MAX_POINTER_BYTES = 64
@@ -29,8 +30,8 @@ DrawReport = Callable[[Dataset, Manifest], bytes]
 
 
 @dataclass(frozen=True)
-class Request:
-    """What a person asked for: sources to split, and sources whose split is given."""
+class PrepareRequest:
+    """What the user asked for: sources to split, and sources whose split is given."""
 
     pool: tuple[str, ...]
     val: tuple[str, ...] = ()
@@ -40,7 +41,7 @@ class Request:
 
 @dataclass(frozen=True)
 class LocatedRequest:
-    """A request whose sources were located, not yet read."""
+    """A request whose sources were found but not read yet."""
 
     pool: tuple[Source, ...]
     val: tuple[Source, ...]
@@ -49,12 +50,12 @@ class LocatedRequest:
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """All of them."""
+        """All sources of the request."""
         return self.pool + self.val + self.test
 
     @property
     def pointer_key(self) -> str:
-        """Where the store notes which set these sources, as they are now, were made into."""
+        """Key in the store that points from these sources, in their current state, to the set made from them."""
         files = [
             sorted((file.key, file.size_bytes, file.etag) for source in sources for file in source.files)
             for sources in (self.pool, self.val, self.test)
@@ -63,8 +64,8 @@ class LocatedRequest:
         return f"datasets/by-source/{sha256(content).hexdigest()[:32]}"
 
 
-def locate(request: Request) -> LocatedRequest:
-    """Find every source; SourceError names the one that is not there."""
+def locate(request: PrepareRequest) -> LocatedRequest:
+    """Find every source. Raises SourceError when one does not exist."""
     return LocatedRequest(
         tuple(map(find_source, request.pool)),
         tuple(map(find_source, request.val)),
@@ -75,7 +76,7 @@ def locate(request: Request) -> LocatedRequest:
 
 @contextmanager
 def read_dataset(found: LocatedRequest, watcher: Watcher) -> Iterator[tuple[Dataset, Path]]:
-    """Read, check and split the sources; yields the data set and a scratch folder while files are open."""
+    """Read, check and split the sources. Yields the data set and a scratch folder; the sources stay open meanwhile."""
     changes = ChangeLog()
     with tempfile.TemporaryDirectory(prefix="data-prep-") as scratch, ExitStack() as opened:
 
@@ -95,20 +96,20 @@ def _read_one(source: Source, scratch: Path, opened: ExitStack, changes: ChangeL
 
 @dataclass(frozen=True)
 class Prepared:
-    """A set that lies complete in the store."""
+    """A set that is complete in the store."""
 
     manifest: Manifest
     was_there: bool
-    """True when nothing had to be written."""
+    """True when the set already existed."""
 
 
 def prepare(
-    request: Request,
+    request: PrepareRequest,
     store: ObjectStore,
     draw_report: DrawReport,
     watcher: Watcher | None = None,
 ) -> Prepared:
-    """Make the prepared set of a request in the store, or find it there."""
+    """Make the prepared set of a request in the store, or return the existing one."""
     watcher = watcher or Watcher()
     found = locate(request)
     known = _look_up(store, found)
@@ -134,15 +135,15 @@ def prepare(
 
 
 def _try_store(store: ObjectStore) -> None:
-    """Write a small object where the set will go, before the sources are read."""
+    """Write a small object where the set will go: an unwritable store fails before the sources are read."""
     key = f"datasets/check-{secrets.token_hex(8)}"
     store.put_bytes(key, b"data-prep prepare was here")
-    with suppress(AccessDenied):  # a set is never deleted, so nobody needs the right for it
+    with suppress(AccessDenied):  # sets are never deleted, so nobody needs the permission
         store.delete(key)
 
 
-def inspect(request: Request, draw_report: DrawReport, watcher: Watcher | None = None) -> tuple[Manifest, bytes]:
-    """The same checks without a store: what the set would be, and its report page."""
+def inspect(request: PrepareRequest, draw_report: DrawReport, watcher: Watcher | None = None) -> tuple[Manifest, bytes]:
+    """Run the same checks without a store. Returns the manifest that the set would have, and its report page."""
     found = locate(request)
     with read_dataset(found, watcher or Watcher()) as (dataset, _):
         manifest = describe(dataset, found.options)

@@ -1,4 +1,4 @@
-"""Shows how far a command is: bars on a terminal, one line per stage in a log."""
+"""Show a command's progress: bars on a terminal, one line per stage in a log."""
 
 import sys
 from types import TracebackType
@@ -19,7 +19,7 @@ from data_prep.export_reader import Watcher
 
 
 class Display(Watcher):
-    """Stages on stderr, so that stdout holds the answer alone. Use as a context."""
+    """Shows stages on stderr, so that stdout holds only the result. Use as a context manager."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
@@ -36,14 +36,14 @@ class Display(Watcher):
         self._stop()
 
     def stage(self, title: str, total: int, unit: str) -> None:
-        """Begin a bar, or write a line."""
+        """Start a bar, or print a line."""
         self._stop()
         if not self._on_terminal:
             amount = f"{total / 1e6:,.1f} MB" if unit == "bytes" else f"{total:,} {unit}"
             print(f"{title}: {amount}", file=sys.stderr, flush=True)
             return
         column = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
-        # The title may be somebody else's file name: it is shown, not read as markup.
+        # The title may be a file name from an export: show it without interpreting markup.
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),

@@ -1,7 +1,7 @@
 """`data-prep rewrite-paths`: the same annotation file, with each `file_name` below another folder.
 
-Everything else survives as it was written, keys that nobody knows included: what is not `file_name` is
-not even unpacked, which keeps a file of half a million annotations fast and small in memory.
+Everything else stays as it was written, unknown keys included. Only `file_name` is parsed, so a file of half
+a million annotations is fast and needs little memory.
 """
 
 import contextlib
@@ -25,11 +25,11 @@ _Parsed = dict[str, Any]
 
 
 def rewrite_paths(source: Path, image_dir: str, target: Path) -> int:
-    """Write `source` to `target` with `file_name`s below `image_dir`; returns the number of images.
+    """Write `source` to `target` with each `file_name` below `image_dir`. Returns the number of images.
 
-    Relative names keep their folders; of absolute ones, which an earlier rewriting made, the last part
-    is kept. `target` appears when it is complete, and may be `source` itself. AnnotationError when the
-    file is not an annotation file, or two images would get the same name.
+    Relative names keep their folders. Absolute names, written by an earlier run, keep only their last part.
+    `target` is written atomically and may be `source` itself. Raises AnnotationError when the file is not an
+    annotation file, or two images would get the same name.
     """
     try:
         data = source.read_bytes()
@@ -45,7 +45,7 @@ def rewrite_paths(source: Path, image_dir: str, target: Path) -> int:
 
 
 def _split_up(data: bytes, source: Path) -> tuple[dict[str, msgspec.Raw], _Images]:
-    """The top level, unpacked one level deep, and the images two levels deep."""
+    """The top-level members, and the members of each image; their values are still encoded."""
     try:
         data = utf8(data)
         try:
@@ -55,7 +55,7 @@ def _split_up(data: bytes, source: Path) -> tuple[dict[str, msgspec.Raw], _Image
         except msgspec.ValidationError:
             raise
         except msgspec.DecodeError:
-            # NaN and Infinity are no JSON, but some tools write them, and they have to survive as well.
+            # NaN and Infinity are not JSON, but some tools write them, and they must be kept too.
             check_json(data)
             parsed = msgspec.convert(json.loads(data), type=_Parsed)
             return _as_raw(parsed), [_as_raw(image) for image in msgspec.convert(parsed["images"], type=list[_Parsed])]
@@ -66,16 +66,16 @@ def _split_up(data: bytes, source: Path) -> tuple[dict[str, msgspec.Raw], _Image
 
 
 def _refuse_repeated_keys(data: bytes, members: dict[str, msgspec.Raw]) -> None:
-    """JsonError: the file or an image has a key twice, of which one would be lost.
+    """Raise JsonError when the file or an image repeats a key, because one of the values would be lost.
 
-    The large members pass through as they are, so they are left out, and the check takes a part of the time.
+    Large members are left out of the check, since they are copied unchanged; this makes it much faster.
     """
     frame, position = [], 0
     for value in members.values():
         if len(memoryview(value)) < LARGE_BYTES:
             continue
         at = data.find(value, position)
-        if at < 0:  # not in the order of the file: a key came again
+        if at < 0:  # not in the order of the file: a key is repeated
             check_json(data)
             return
         frame.append(data[position:at])

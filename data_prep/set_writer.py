@@ -1,7 +1,7 @@
-"""Write a prepared set to a store: shards and annotations, then the report, and the manifest last.
+"""Write a prepared set to a store: annotations and shards, then the report, and the manifest last.
 
-All files are a function of the set's content, so two writers of the same set write the same bytes and
-do each other no harm; a writer that dies leaves no manifest, and so no set.
+All files depend only on the set's content, so two writers of the same set write the same bytes. A writer that
+is killed leaves no manifest, and without a manifest the set does not exist.
 """
 
 import tarfile
@@ -38,7 +38,7 @@ _BLOCK = tarfile.BLOCKSIZE
 
 
 def set_id(dataset: Dataset, options: Options) -> str:
-    """The set's id: a digest of format, options, classes, and of the sorted digests of all images."""
+    """The set's id: a digest of the format version, options, classes, and the sorted digests of all images."""
     digest = sha256()
     digest.update(msgspec.json.encode([FORMAT_VERSION, options, [one.name for one in dataset.classes]]))
     for image in sorted(dataset.images, key=lambda image: (image.split, image.digest)):
@@ -47,7 +47,7 @@ def set_id(dataset: Dataset, options: Options) -> str:
 
 
 def describe(dataset: Dataset, options: Options) -> Manifest:
-    """The manifest without the files."""
+    """The manifest without the list of files."""
     return Manifest(
         format_version=FORMAT_VERSION,
         id=set_id(dataset, options),
@@ -70,9 +70,9 @@ def write_set(
     scratch: Path,
     progress: Progress | None = None,
 ) -> Manifest:
-    """Write everything; `store` is the root that holds `datasets/`. Returns the manifest just written.
+    """Write all files of the set; `store` is the root that holds `datasets/`. Returns the manifest.
 
-    `scratch` holds one shard at a time. `progress` is told the bytes of images that are stored.
+    `scratch` holds one shard at a time. `progress` is called with the bytes of images just stored.
     """
     description = describe(dataset, options)
     folder = store.child(set_prefix(description.id))
@@ -94,19 +94,21 @@ def write_set(
 
 
 def _put_manifest(store: ObjectStore, folder: ObjectStore, manifest: Manifest) -> None:
-    """Make the set exist. Where somebody else did so meanwhile, theirs stands, and says the same."""
+    """Write the manifest, which makes the set exist. If another writer was faster, keep its manifest: it is the
+    same.
+    """
     data = encode_manifest(manifest)
     try:
         folder.put_bytes(MANIFEST_KEY, data, if_absent=True)
     except AlreadyExists:
         try:
             PreparedSet.open(store, manifest.id)
-        except SetError:  # damaged: this is how it is mended
+        except SetError:  # the existing manifest is damaged: replace it
             folder.put_bytes(MANIFEST_KEY, data)
 
 
 def _annotations(dataset: Dataset, split: str) -> bytes:
-    """COCO JSON of one split; image and annotation ids count through all splits, in order."""
+    """COCO JSON of one split. Image and annotation ids run through all splits, in order."""
     label = {one.name: index for index, one in enumerate(dataset.classes)}
     images: list[dict[str, object]] = []
     annotations: list[dict[str, object]] = []
@@ -135,7 +137,7 @@ def _annotations(dataset: Dataset, split: str) -> bytes:
 
 
 def _fill_shards(dataset: Dataset, shard_bytes: int) -> Iterator[tuple[str, list[SetImage]]]:
-    """Consecutive images of one split, as many as fit; a shard never holds two splits."""
+    """Group consecutive images into shards, as many as fit; a shard never holds two splits."""
     for split in SPLITS:
         batch: list[SetImage] = []
         size_bytes = 0
@@ -161,7 +163,7 @@ def _write_shard(folder: ObjectStore, key: str, split: str, images: list[SetImag
 
 
 def _write_members(tar: "_HashingWriter", images: list[SetImage]) -> Iterator[Member]:
-    """A plain tar (POSIX), with nothing in the headers but names and sizes."""
+    """Write a plain POSIX tar whose headers hold only names and sizes."""
     for image, data in zip(images, _read_ahead(images), strict=True):
         header = tarfile.TarInfo(image.file_name)
         header.size = len(data)
@@ -186,7 +188,7 @@ def _read_unchanged(image: SetImage) -> bytes:
 
 
 class _HashingWriter:
-    """Counts and hashes what goes into the shard, so that it is not read a second time."""
+    """Counts and hashes the bytes of a shard while they are written, so that it is not read again."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file

@@ -1,9 +1,9 @@
-"""Choose the images that are held back for validation. Pure: the same images and seed give the same split.
+"""Choose the images to hold back for validation. Pure: the same images and seed give the same split.
 
-Images that belong together stay together: identical files, frames that share a video track, videos,
-and, where it works out, folders. Every class stays in training, and comes into validation where that
-is possible without taking it from training; the same holds for images without boxes. When everything
-belongs together (one video), a block of neighbouring images is taken, which is the best that is left.
+Images that belong together stay together: identical files, frames of one video track, videos and, where
+possible, folders. Every class stays in training. It also gets into validation if enough of it is left for
+training; the same holds for images without boxes. When everything belongs together (one video), a block of
+neighbouring images is held back, as the best remaining choice.
 """
 
 from collections import Counter, defaultdict
@@ -12,24 +12,24 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 NO_BOXES = ""
-"""Stands for the images without boxes where labels are counted; no class can be called so."""
+"""Stands for "image without boxes" when labels are counted; no class can have this name."""
 _BLOCK_STARTS = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """What splitting must know of an image."""
+    """What splitting needs to know about an image."""
 
     name: str
-    """For the order of neighbouring images: folder, then frame."""
+    """Sorts neighbouring images: folder, then frame."""
     digest: str
-    """Of its content: order and seed work on it, not on where an image lay."""
+    """Digest of the content. Order and seed use it, so that the split does not depend on where an image lies."""
     labels: frozenset[str]
-    """The classes on it; none for an image without boxes."""
+    """Classes on the image; empty for an image without boxes."""
     ties: frozenset[Hashable]
-    """Images with a tie in common are never separated, unless all are tied together."""
+    """Images that share a tie are never separated, unless all images are tied together."""
     folder: str = ""
-    """Empty for an image that lies in none."""
+    """Empty for an image outside any folder."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,17 @@ class _Group:
     digest: str
     members: tuple[int, ...]
     labels: Counter[str]
-    """label → how many of the members have it"""
+    """label → number of members with it"""
 
 
 def hold_back(items: Sequence[Item], fraction: float, seed: int) -> HeldBack:
-    """Choose about `fraction` of the items."""
+    """Choose about `fraction` of the items for validation."""
     if fraction <= 0 or len(items) < 2:
         return HeldBack(frozenset(), "none", "No validation images were held back.")
     wanted = max(1, round(len(items) * fraction))
     singles = _choose(_group(items, [frozenset()] * len(items)), fraction, seed)
     tied = _choose(_group(items, [item.ties for item in items]), fraction, seed)
-    # Groups may make the share too small or too large; protecting classes may, too, but that is no fault of theirs.
+    # Groups may make the share too small or too large. Protecting classes may do so too; that is accepted.
     least, most = min(wanted, len(singles)), max(2 * wanted, len(singles) * 3 // 2)
 
     def fits(chosen: frozenset[int]) -> bool:
@@ -83,7 +83,7 @@ def _labels(items: Sequence[Item], chosen: frozenset[int]) -> set[str]:
 
 
 def _group(items: Sequence[Item], ties: Sequence[frozenset[Hashable]]) -> list[_Group]:
-    """Join items that share a tie, directly or through others."""
+    """Join items that share a tie, directly or through other items."""
     parent = list(range(len(items)))
 
     def find(index: int) -> int:
@@ -110,7 +110,7 @@ def _group(items: Sequence[Item], ties: Sequence[frozenset[Hashable]]) -> list[_
 
 
 def _choose(groups: list[_Group], fraction: float, seed: int) -> frozenset[int]:
-    """Rarest label first, take groups until each label has its share; never a label's last group."""
+    """Starting with the rarest label, take groups until each label has its share; never take a label's last group."""
     groups = sorted(groups, key=lambda group: sha256(f"{seed}:{group.digest}".encode()).digest())
     having: dict[str, list[int]] = defaultdict(list)
     for position, group in enumerate(groups):
@@ -136,7 +136,7 @@ def _choose(groups: list[_Group], fraction: float, seed: int) -> frozenset[int]:
             if free and groups[position].labels[label] <= 2 * missing:
                 take(position)
         if not held[label]:
-            # All groups with it are larger than its share: the smallest is still better than none.
+            # Every group with this label is larger than the label's share: the smallest group is better than none.
             free_ones = [
                 position for position in having[label] if all(left[other] > 1 for other in groups[position].labels)
             ]
@@ -146,7 +146,7 @@ def _choose(groups: list[_Group], fraction: float, seed: int) -> frozenset[int]:
 
 
 def _choose_block(items: Sequence[Item], wanted: int, seed: int) -> frozenset[int]:
-    """Neighbours by name; of some places, one that leaves most classes in training, then has most itself."""
+    """Neighbours by name. The start that leaves most classes in training wins, then the block with most classes."""
     order = sorted(range(len(items)), key=lambda index: (items[index].name, items[index].digest))
     last_start = len(items) - wanted
     starts = sorted({last_start * step // (_BLOCK_STARTS - 1) for step in range(_BLOCK_STARTS)})
@@ -157,5 +157,5 @@ def _choose_block(items: Sequence[Item], wanted: int, seed: int) -> frozenset[in
         rest = frozenset(order) - block
         return len(_labels(items, rest)), len(_labels(items, block))
 
-    best = max(starts, key=merit)  # the first of equals, so the seed decides
+    best = max(starts, key=merit)  # max takes the first of equals, so the seed decides
     return frozenset(order[best : best + wanted])

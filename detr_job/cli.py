@@ -149,7 +149,7 @@ def _warn(sentence: str) -> None:
 
 
 def _digits(value: float) -> str:
-    """COCO's -1 stands for what nothing in the split defines."""
+    """COCO's -1 (undefined) as a dash."""
     return f"{value:.3f}" if value >= 0 else "-"
 
 

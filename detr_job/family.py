@@ -1,4 +1,4 @@
-"""What a family of models gives to training and prediction, and how the configured one is found."""
+"""What a model family provides for training and prediction, and how the configured family is found."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -17,11 +17,11 @@ from run_config.job.config import JobConfig
 
 
 class Family(ABC):
-    """A network and what belongs to it.
+    """A network with its criterion and post-processing.
 
-    network: with fresh weights; parameters of the backbone have `backbone` in their names.
-    criterion: outputs, targets and the number of boxes to divide by, to the losses.
-    most_detections: the largest number of detections that an image can get.
+    network: has fresh weights; the names of its backbone's parameters contain `backbone`. criterion: computes
+    the losses from outputs, targets and the number of boxes to divide by. most_detections: the most
+    detections that an image can get.
     """
 
     network: nn.Module
@@ -40,36 +40,36 @@ class Family(ABC):
     ) -> Losses:
         """Run the network on a training batch, under autocast, and compute its losses in full precision.
 
-        A family whose forward pass needs the targets or draws at random has a method of its own.
+        A family overrides this if its forward pass needs the targets or random numbers.
 
-        network: `self.network`, or what wraps it. images: (B, 3, H, W), normalised. padding_mask: (B, H, W), True on
-        padding, or None where there is none. num_boxes: what sums over boxes are divided by, at least 1. generator:
-        on the device of the images, for all that is random but dropout; it draws the same after a resume.
+        network: `self.network` or its wrapper. images: (B, 3, H, W), normalised. padding_mask: (B, H, W), True
+        on padding, or None without padding. num_boxes: divisor of sums over boxes, at least 1. generator: on
+        the images' device, for everything random except dropout; it gives the same numbers after a resume.
         """
         del generator
         return self.criterion(network(images, padding_mask), targets, num_boxes)
 
     @abstractmethod
     def detections(self, outputs: Outputs, sizes: Tensor) -> list[Detections]:
-        """One record an image from the outputs of the last layer. sizes: (B, 2), original height and width."""
+        """One record per image, from the outputs of the last layer. sizes: (B, 2), original height and width."""
 
     @cached_property
     def class_heads(self) -> tuple[str, ...]:
-        """Names of the parameters with one row a class; a row more than classes is "no object"."""
+        """Names of the parameters with one row per class. One row more than classes means a row for "no object"."""
         return tuple(name for name, _ in self.network.named_parameters() if "class_embed" in name)
 
     def load_backbone(self, path: Path) -> None:
-        """Fill the backbone from the file that a key of the model's configuration names (`A_PLACE`).
+        """Load backbone weights from the file that a configuration key of the model names (`A_PLACE`).
 
-        Raises JobError: the file holds another network, or models of this family have no such key.
+        Raises JobError when the file holds another network, or the family has no such key.
         """
         raise JobError(f"{path}: models of this family do not start from weights of a backbone")
 
 
 def build_family(config: JobConfig, num_classes: int) -> Family:
-    """The configured model with fresh weights and what belongs to it.
+    """Build the configured model with fresh weights.
 
-    Raises JobError: this program has no network for the family.
+    Raises JobError when this program has no network for the family.
     """
     name = config.model.family
     module = f"detr_job.models.{name}.family"

@@ -1,4 +1,4 @@
-"""Which device a job runs on, in which precision, and how to call it in a report."""
+"""The device of a job, its precision, and its name in reports."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ from run_config.job.config import Training
 
 
 def choose_device(name: str) -> torch.device:
-    """`cuda`, `cpu` or `auto`. A GPU that was asked for and is not there is an error, never a slow run."""
+    """The device for `cuda`, `cpu` or `auto`. `cuda` without a usable GPU raises JobError instead of running slowly."""
     if name not in ("auto", "cuda", "cpu"):
         raise JobError(f"device: {name!r} is not one of auto, cuda, cpu")
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
@@ -33,10 +33,10 @@ def choose_device(name: str) -> torch.device:
 
 
 def _runs(arch: str, major: int, minor: int) -> bool:
-    """Machine code runs on the same major version from its minor on; PTX on anything newer."""
+    """Machine code runs on the same major version, from its minor version on; PTX on that GPU and any newer one."""
     kind, _, digits = arch.partition("_")
     number = "".join(character for character in digits if character.isdigit())
-    if not number:  # not NVIDIA's: `gfx90a`
+    if not number:  # not an NVIDIA name, for example `gfx90a`
         return True
     built = divmod(int(number), 10)
     if kind == "compute":
@@ -47,30 +47,31 @@ def _runs(arch: str, major: int, minor: int) -> bool:
 def use_bf16(settings: Training, device: torch.device, *, insist: bool = True) -> bool:
     """Whether convolutions and matrix products run in bf16.
 
-    JobError when the settings want it and the device has none; who only uses a trained model does not insist.
+    Raises JobError when the settings require bf16 and the device has none. With `insist=False`, as for
+    prediction, fp32 is used instead.
     """
     if settings.precision == "fp32":
         return False
     if device.type == "cuda":
         has = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
-        has = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # no public name yet
+        has = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # no public API yet
     if settings.precision == "bf16" and insist and not has:
         raise JobError(f"training.precision: {hardware_name(device)} has no bf16; set it to auto or fp32")
     return bool(has)
 
 
 def autocast(device: torch.device, *, bf16: bool) -> AbstractContextManager[object]:
-    """The region in which the network runs; losses and matching leave it."""
+    """The context in which the network runs. Losses and matching disable it."""
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
 
 def prepare(device: torch.device) -> None:
-    """Settings of the whole process, before the first tensor."""
+    """Apply process-wide settings. Call this before the first tensor is created."""
     if device.type == "cpu":
-        # Some scatter operations on the CPU add in the order in which threads arrive. Interrupted and
-        # undisturbed runs are to agree bit for bit. use_deterministic_algorithms would set the same flag, and
-        # import the compiler to tell it too, for more than a second.
+        # Some scatter operations on the CPU add in the order in which threads arrive, but interrupted and
+        # uninterrupted runs must agree bit for bit. use_deterministic_algorithms sets the same flag, but also imports
+        # the compiler, which takes more than a second.
         torch.set_deterministic_debug_mode("error")
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # set by a module property
     else:
@@ -79,7 +80,7 @@ def prepare(device: torch.device) -> None:
 
 
 def hardware_name(device: torch.device) -> str:
-    """`NVIDIA H100 80GB HBM3`, or the processor and how many threads of it are used."""
+    """`NVIDIA H100 80GB HBM3`, or the processor and its number of threads in use."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{_processor()}, {torch.get_num_threads()} threads"
@@ -87,7 +88,7 @@ def hardware_name(device: torch.device) -> str:
 
 def _processor() -> str:
     try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:  # noqa: PTH123 - not a path of ours
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:  # noqa: PTH123 - a fixed system file
             names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
     except OSError:
         names = []
@@ -95,7 +96,7 @@ def _processor() -> str:
 
 
 def memory_gib(device: torch.device) -> float:
-    """The most that was in use at once: of the GPU, or of the process."""
+    """Peak memory use in GiB: of the GPU, or of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     try:

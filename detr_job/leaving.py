@@ -1,11 +1,11 @@
-"""The end of a command's process: it comes in time and with the right exit code, whatever still hangs.
+"""End the process of a command in time and with the right exit code, even if something hangs.
 
-`run_to_the_end` is the whole life of the process. From the first SIGTERM or Ctrl-C, or from the moment in
-which the work has failed, the process has LEAVE_WITHIN_S to end by itself. A thread counts that time: it
-does not need the main thread, which may wait for a disk, a device or a lock. The process is then left with
-os._exit, so that neither other threads nor handlers of the interpreter's end can hold it.
+`run_to_the_end` runs the whole command. After the first SIGTERM or Ctrl-C, or after the work has failed, the
+process has LEAVE_WITHIN_S seconds to end by itself. A thread counts that time, because the main thread may be
+waiting for a disk, a device or a lock. The process then ends with os._exit, so that neither other threads nor
+the interpreter's exit handlers can block it.
 
-What the job does with a signal while it trains is in stop_request.py.
+How training reacts to a signal is in stop_request.py.
 """
 
 import contextlib
@@ -24,13 +24,13 @@ from typing import NoReturn
 from detr_job.stop_request import StopNow
 from run_config import command_line, exit_codes
 
-# Under the minute that is promised, and under the grace period of a training pod (120 s).
+# Less than the promised minute, and less than the grace period of a training pod (120 s).
 LEAVE_WITHIN_S = 50.0
 BUG = 1
 
 
 class _Countdown:
-    """A thread that ends the process when its time is over."""
+    """A thread that ends the process when its time is up."""
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe()
@@ -41,11 +41,11 @@ class _Countdown:
         threading.Thread(target=self._wait, name="leaving", daemon=True).start()
 
     def watch_signals(self) -> None:
-        """Start at a SIGTERM or SIGINT, also while the main thread is in a long call and runs no handler."""
+        """Start the countdown at a SIGTERM or SIGINT, even if the main thread is in a long call and runs no handler."""
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
 
     def start(self, code: int, reason: str) -> None:
-        """Count from now, unless that began earlier; the later exit code holds."""
+        """Start the countdown unless it is running; the latest exit code is used."""
         with self._changed:
             if self._ends_at_s is None:
                 self._ends_at_s, self._reason = time.monotonic() + LEAVE_WITHIN_S, reason
@@ -54,7 +54,7 @@ class _Countdown:
             os.write(self._writer, b"\0")
 
     def left_s(self) -> float:
-        """Seconds until the process is ended; infinite before the start."""
+        """Seconds until the process is ended; infinite before the countdown starts."""
         return math.inf if self._ends_at_s is None else max(self._ends_at_s - time.monotonic(), 0.0)
 
     def _wait(self) -> None:
@@ -71,8 +71,8 @@ _countdown: _Countdown | None = None  # only in a process that runs one command
 
 
 def run_to_the_end(command: Callable[[], object]) -> NoReturn:
-    """Run a command in the main thread and leave the process with its exit code."""
-    global _countdown  # noqa: PLW0603 - one process, one end
+    """Run a command in the main thread and end the process with its exit code."""
+    global _countdown  # noqa: PLW0603 - the process has one countdown
     _countdown = _Countdown()
     _countdown.watch_signals()
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
@@ -86,17 +86,17 @@ def run_to_the_end(command: Callable[[], object]) -> NoReturn:
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not disturb the cleaning up
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second SIGTERM must not disturb the cleanup
     raise StopNow
 
 
 def left_s() -> float:
-    """Seconds until the process is ended; infinite while nothing asked it to leave."""
+    """Seconds until the process is ended; infinite if it was not asked to end."""
     return math.inf if _countdown is None else _countdown.left_s()
 
 
 def _code_of(command: Callable[[], object]) -> int:
-    """Run it; the exit code that the interpreter would give. A traceback is printed as the interpreter would."""
+    """Run the command and return the exit code that the interpreter would give. Print tracebacks as it would."""
     try:
         try:
             command()
@@ -108,14 +108,14 @@ def _code_of(command: Callable[[], object]) -> int:
         if end.code is None or isinstance(end.code, int):
             return end.code or 0
         print(end.code, file=sys.stderr)
-    except BaseException:  # noqa: BLE001 - what nobody handles is printed, and the process must end
+    except BaseException:  # noqa: BLE001 - unhandled errors are printed, and the process must end
         sys.excepthook(*sys.exc_info())
     return BUG
 
 
 @contextlib.contextmanager
 def in_time() -> Iterator[None]:
-    """An exception that leaves this block starts the countdown: what is cleaned up afterwards may hang."""
+    """Start the countdown when an exception leaves this block, because the cleanup after it may hang."""
     try:
         yield
     except BaseException as error:
@@ -134,15 +134,15 @@ def _exit_code(error: BaseException) -> int:
 
 
 def end_now(code: int, why: str) -> NoReturn:
-    """End the process from any thread, with a sentence that says where the main thread was."""
+    """End the process from any thread, with a message that says where the main thread was."""
     sentence = f"{why}, in {_place_of_main_thread()}, and was ended"
     if code == exit_codes.PASSING_FAULT:
         sentence += "; run the same again"
-    # Not print: the main thread may hold the lock of the stream.
+    # Do not use print: the main thread may hold the lock of the stream.
     with contextlib.suppress(OSError):
         os.write(2, f"error: {sentence}\n".encode(errors="replace"))
     command_line.leave_termination_message(sentence)
-    # Where processes do not end with their parent by themselves.
+    # On some systems, child processes do not end with their parent.
     multiprocessing = sys.modules.get("multiprocessing")
     with contextlib.suppress(Exception):
         for child in multiprocessing.active_children() if multiprocessing else ():

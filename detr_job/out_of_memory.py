@@ -1,6 +1,6 @@
-"""Memory that a device or this machine does not have: how it is told from other faults, and what is said of it.
+"""Out-of-memory errors of a device or this machine: how they are recognised and reported.
 
-What is done about it is decided where the memory is used: micro_batches.py, prediction.py.
+How they are handled is decided where the memory is used: micro_batches.py, split_predictions.py.
 """
 
 import gc
@@ -13,7 +13,7 @@ import torch
 from detr_job.errors import OutOfMemory
 from detr_job.hardware import hardware_name, memory_gib
 
-# PyTorch has a type of its own for its GPU allocator alone.
+# PyTorch has its own exception type only for its GPU allocator.
 _SENTENCES = (
     "can't allocate memory",  # DefaultCPUAllocator
     "not enough memory: you tried to allocate",  # the same on other systems
@@ -21,12 +21,12 @@ _SENTENCES = (
     "CUDNN_STATUS_ALLOC_FAILED",
     "CUBLAS_STATUS_ALLOC_FAILED",
 )
-# oneDNN says no more than this, once it has found an implementation and has no memory for it.
+# oneDNN reports nothing else when it has found an implementation but has no memory for it.
 _WHOLE_SENTENCES = ("could not create a primitive", "could not create a memory object")
 
 
 class DoesNotFit(Exception):
-    """Something did not fit into memory; `in_use` says what was. Nothing of it is held any more."""
+    """Something did not fit into memory, and its memory was released. `in_use` says how much was in use."""
 
     def __init__(self, in_use: str) -> None:
         super().__init__(in_use)
@@ -34,7 +34,7 @@ class DoesNotFit(Exception):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception of PyTorch, NumPy or Python says so."""
+    """Whether this exception of PyTorch, NumPy or Python means out of memory."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     if not isinstance(error, RuntimeError):
@@ -45,14 +45,14 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def released(device: torch.device) -> Iterator[None]:
-    """Out of memory within becomes DoesNotFit, after what was computed within has been released."""
+    """Turn out-of-memory errors in this block into DoesNotFit, after releasing what the block computed."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         in_use = memory_in_use(device)
-        traceback.clear_frames(error.__traceback__)  # their variables hold the activations
+        traceback.clear_frames(error.__traceback__)  # the frames' variables hold the activations
     else:
         return
     gc.collect()
@@ -63,7 +63,7 @@ def released(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def explained(device: torch.device, lower: str) -> Iterator[None]:
-    """Out of memory within becomes one sentence (OutOfMemory); `lower`: what to lower."""
+    """Turn out-of-memory errors in this block into OutOfMemory. `lower`: the settings to lower, for the message."""
     try:
         with released(device):
             yield

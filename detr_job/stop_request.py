@@ -1,8 +1,8 @@
-"""SIGTERM and Ctrl-C ask the job to stop; a second Ctrl-C does not ask.
+"""SIGTERM and Ctrl-C ask the job to stop; a second Ctrl-C stops it immediately.
 
-A step and its saving are finished first: the loop looks at the request between them. A step that takes too
-long, since batches do not come or it has many of them, is broken off where it waits for a batch. Work that a
-restart does again without loss (reading data, evaluating, predicting) is broken off at once.
+The current step is finished and saved first: the loop checks for the request between steps. A step that takes
+too long, because its batches are slow or many, is aborted while it waits for a batch. Work that a restart can
+repeat without loss (reading data, evaluating, predicting) is aborted immediately.
 """
 
 import os
@@ -13,15 +13,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-STEP_S = 10.0  # that a step has after the request
+STEP_S = 10.0  # time for a step to finish after the request
 
 
 class StopNow(BaseException):
-    """Breaks off what runs `at_once` or `in_step`. Not an Exception: nothing on its way may take it for a fault."""
+    """Aborts work in `at_once` or `in_step`. A BaseException, so that no code on the way handles it as an error."""
 
 
 class StopRequest:
-    """Set by the first SIGTERM or SIGINT."""
+    """True after the first SIGTERM or SIGINT."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
@@ -31,12 +31,12 @@ class StopRequest:
 
     @property
     def name(self) -> str:
-        """`SIGTERM`."""
+        """`SIGTERM`, for example."""
         return "nobody" if self.signal is None else self.signal.name
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Handle the signals within; only the main thread may, any other goes on without."""
+        """Handle the signals inside the block. Only the main thread can; in other threads this does nothing."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -52,7 +52,7 @@ class StopRequest:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """What runs within is broken off by StopNow; it is not begun when the request is there already."""
+        """Abort the block with StopNow on a request. If there already was a request, the block does not start."""
         try:
             self._at_once = True
             if self:
@@ -63,7 +63,7 @@ class StopRequest:
 
     @contextmanager
     def in_step(self) -> Iterator[None]:
-        """What runs within, a part of a step, is broken off by StopNow when the request is older than STEP_S."""
+        """Abort the block, which is part of a step, with StopNow if the request is older than STEP_S."""
         try:
             self._in_step = True
             if self._late:
@@ -87,7 +87,7 @@ class StopRequest:
             self._at_once = False
             raise StopNow
         if number == signal.SIGINT and sys.stderr is not None:
-            # Not print: the signal may have come in the middle of one.
+            # Do not use print: the signal may have interrupted one.
             os.write(2, b"\nfinishing this step and saving; Ctrl-C again leaves at once\n")
 
     def __bool__(self) -> bool:

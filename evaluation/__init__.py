@@ -1,1 +1,1 @@
-"""Metrics, curves, confusion, gallery and the report page. No torch; reads a run and a prepared set."""
+"""Metrics, curves, confusion matrix, gallery and report page of a run. Does not import torch."""

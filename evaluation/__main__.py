@@ -36,7 +36,7 @@ def report(
 
     The headline numbers are those of the test split, or of the validation split where there is no test split.
     """
-    # Imported here so that --help answers at once.
+    # Imported here so that --help starts fast.
     from evaluation.report import write_report  # heavy, see above
     from object_store import open_store  # heavy, see above
     from run_config.installation import permitted
@@ -64,7 +64,7 @@ def report(
     if wide is not None:
         typer.echo(f"AP {wide.ap:.3f}  AP50 {wide.ap50:.3f}  (maxDets {wide.max_dets})")
         typer.echo(wide.sentence(split.ground_truths))
-    if "OUT" not in os.environ:  # a step's $OUT is emptied into the run's folder: the path would lead nowhere
+    if "OUT" not in os.environ:  # a workflow step's $OUT is moved into the run's folder, so the path would lead nowhere
         typer.echo(f"report: {written.page_path}")
 
 

@@ -1,7 +1,7 @@
-"""Line charts as geometry that templates/chart.svg.j2 draws: inline SVG, no script, no pictures.
+"""Line charts as geometry, which templates/chart.svg.j2 draws: inline SVG without scripts or bitmaps.
 
-Not matplotlib: class names are data here and would be read as formulas or as missing glyphs, and text in
-the page's own font stays legible on a phone. Coordinates are SVG units; the page scales them.
+Not matplotlib: it would read class names as formulas or draw missing glyphs, and text in the page's own font
+stays legible on a phone. Coordinates are SVG units; the page scales them.
 """
 
 import math
@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 344.0, 10.0, 196.0
-"""The plot's edges in a drawing of 360 x 240 units."""
+"""Edges of the plot in a drawing of 360 x 240 units."""
 MAX_POINTS = 250
-"""Longer series are drawn as the means of so many stretches."""
+"""Longer series are reduced to this many points, by averaging."""
 
-# Dark enough for 3:1 on white as lines, and told apart by most colour-blind readers; in order of use.
+# Lines in these colours have a contrast of 3:1 on white, and most colour-blind readers can tell them apart.
+# They are used in this order.
 COLOURS = ("#1d5fa8", "#c4500a", "#0b7a5c", "#8a3ab9", "#b8156b", "#6b6a00", "#00728f", "#7a4a2b")
 GREY = "#8d96a3"
 
@@ -23,7 +24,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One line: points by rising x."""
+    """One line of a chart. Points are in order of increasing x."""
 
     name: str
     points: Sequence[Point]
@@ -33,7 +34,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A place on an axis in SVG units, and its label."""
+    """A position on an axis in SVG units, and its label."""
 
     at: float
     label: str
@@ -41,7 +42,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A series ready to draw: `d` is the path, `latest` the last value for the legend."""
+    """A series ready to draw. `d` is the SVG path, `latest` the last value, for the legend."""
 
     name: str
     d: str
@@ -49,12 +50,12 @@ class Line:
     thick: bool
     latest: str
     is_dot: bool
-    """A single point; the template draws it as a dot."""
+    """Whether the series has a single point, which the template draws as a dot."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """One chart ready to draw. `summary` is what a screen reader says."""
+    """A chart ready to draw. `summary` is the text for screen readers."""
 
     title: str
     summary: str
@@ -76,15 +77,15 @@ def line_chart(
     y_range: Point | None = None,
     marker: float | None = None,
 ) -> Chart | None:
-    """A chart of the series that have points; None when none has.
+    """A chart of the series that have points; None when no series has any.
 
     Args:
-        title: Stands above the chart.
-        series: Drawn in order, the last on top.
+        title: Shown above the chart.
+        series: Drawn in this order, the last one on top.
         x_label: What the x axis counts.
         y_label: What the y axis counts.
-        x_range: Ends of the axis; those of the data where not given.
-        y_range: Ends of the axis; zero to the data's highest value where not given.
+        x_range: Ends of the x axis. Default: the range of the data.
+        y_range: Ends of the y axis. Default: from zero to the highest value.
         marker: An x value to mark with a vertical line.
     """
     drawn = [entry for entry in series if entry.points]
@@ -124,7 +125,7 @@ def line_chart(
 
 
 def thinned(points: Sequence[Point]) -> Sequence[Point]:
-    """At most `MAX_POINTS`: the means of stretches of equal length."""
+    """Reduce to at most `MAX_POINTS` points, each the mean of an equal part of the series."""
     if len(points) <= MAX_POINTS:
         return points
     edges = [round(n * len(points) / MAX_POINTS) for n in range(MAX_POINTS + 1)]
@@ -135,7 +136,7 @@ def thinned(points: Sequence[Point]) -> Sequence[Point]:
 
 
 def ticks(low: float, high: float, about: int) -> list[float]:
-    """Round values (1, 2 or 5 times a power of ten apart) within low...high, about so many."""
+    """About `about` round values within low...high, 1, 2 or 5 times a power of ten apart."""
     rough = (high - low) / about
     magnitude = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * magnitude for factor in (1, 2, 5, 10) if factor * magnitude >= rough * 0.999)
@@ -144,7 +145,7 @@ def ticks(low: float, high: float, about: int) -> list[float]:
 
 
 def number(value: float) -> str:
-    """Short and exact enough for an axis: 12k, 0.25, 1e-5."""
+    """A number as an axis label: 12k, 0.25, 1e-5."""
     size = abs(value)
     if size >= 10_000:
         return f"{value / 1000:.4g}k"
@@ -155,6 +156,6 @@ def number(value: float) -> str:
 
 
 def _path(points: Sequence[Point]) -> str:
-    """SVG path data; a single point becomes a line of almost no length, whose round ends show."""
+    """SVG path data. A single point becomes a very short line, whose round ends are visible."""
     commands = [f"{'L' if n else 'M'}{x:.1f},{y:.1f}" for n, (x, y) in enumerate(points)]
     return "".join(commands) + ("h0.01" if len(points) == 1 else "")

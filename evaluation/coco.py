@@ -1,11 +1,11 @@
-"""The COCO detection metrics of boxes: the 12 numbers and the same per class.
+"""The COCO detection metrics for boxes: the 12 numbers, overall and per class.
 
-The definition is pycocotools'; the engine is faster-coco-eval, several times as fast and equal to the
-last printed digit. A number without any ground truth to measure it on (no small object in the split, a
-class that does not occur) is `UNDEFINED`, that is -1 as everywhere in COCO: never NaN, never None.
+The definition is that of pycocotools. The engine is faster-coco-eval, which is several times as fast and
+gives the same printed digits. A number without any ground truth to measure it on (no small object in the
+split, a class that does not occur) is `UNDEFINED`, that is -1 as everywhere in COCO: never NaN, never None.
 
-COCO counts the 100 best predictions of an image and class (`maxDets`). Where an image has more objects than
-that, the numbers are computed a second time with as many predictions counted as it has objects.
+COCO counts the 100 best predictions of an image and class (`maxDets`). When an image has more objects than
+that, the numbers are computed a second time, with `maxDets` raised to the number of objects in that image.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from evaluation.ground_truth import STANDARD_MAX_DETS, GroundTruth
 from evaluation.predictions import Prediction, checked_predictions
 
 UNDEFINED = -1.0
-"""Stands for a number that no ground truth defines."""
+"""Value of a number that no ground truth defines."""
 
 _IOU_50, _IOU_75 = 0, 5
 _ALL, _SMALL, _MEDIUM, _LARGE = range(4)
@@ -32,7 +32,7 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class ClassResult:
-    """One class: average precision and recall in 0...1, or `UNDEFINED` where the split has no such object."""
+    """One class: average precision and recall in 0...1, or `UNDEFINED` when the split has no object of it."""
 
     category_id: int
     name: str
@@ -40,9 +40,9 @@ class ClassResult:
     ap50: float
     ar_100: float
     ground_truths: int
-    """Objects of the class in the split, crowds not counted."""
+    """Objects of the class in the split, without crowds."""
     at_max_dets: "ClassAtMaxDets | None" = None
-    """The same with `max_dets` predictions counted, where that is more than 100."""
+    """The same with `max_dets` predictions counted, if `max_dets` is more than 100."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +73,10 @@ class AtMaxDets:
     ar_medium: float
     ar_large: float
     beyond_100: int
-    """Objects that cannot count as found among the 100 predictions of COCO's numbers."""
+    """Objects that can never be found within COCO's 100 predictions per image and class."""
 
     def sentence(self, objects: int) -> str:
-        """What is counted, and whether recall 1 is out of reach at COCO's limit. `objects`: all of the split."""
+        """Say what is counted, and whether COCO's limit makes recall 1 impossible. objects: those of the split."""
         said = (
             f"The fullest image has {self.max_dets:,} objects, so as many boxes per image and class are counted; "
             f"COCO counts {STANDARD_MAX_DETS}"
@@ -89,7 +89,7 @@ class AtMaxDets:
         )
 
     def line(self) -> dict[str, float]:
-        """The numbers that a line of metrics.jsonl gets beside COCO's."""
+        """The numbers that a line of metrics.jsonl stores besides COCO's."""
         return {
             "max_dets": self.max_dets,
             "ap_max_dets": self.ap,
@@ -101,7 +101,7 @@ class AtMaxDets:
 
 @dataclass(frozen=True, slots=True)
 class CocoResult:
-    """The 12 COCO numbers in 0...1, each `UNDEFINED` (-1) where the split has nothing to measure it on.
+    """The 12 COCO numbers in 0...1, each `UNDEFINED` (-1) when the split has nothing to measure it on.
 
     `ap` is the mean over IoU 0.50, 0.55 ... 0.95 and classes, with at most 100 predictions per image and
     class. Small is below 32x32 pixels of area, large above 96x96, in the original image.
@@ -121,11 +121,11 @@ class CocoResult:
     ar_large: float
     classes: tuple[ClassResult, ...] = ()
     at_max_dets: AtMaxDets | None = None
-    """The same where an image has more than 100 objects, with as many predictions counted."""
+    """The same with as many predictions counted as the fullest image has objects, if that is more than 100."""
 
     @property
     def decisive_ap(self) -> float:
-        """The AP that all objects can count in: `ap`, or that at `max_dets` where an image has more than 100."""
+        """The AP that counts all objects: `ap`, or the AP at `max_dets` if an image has more than 100 objects."""
         return self.ap if self.at_max_dets is None else self.at_max_dets.ap
 
     def numbers(self) -> dict[str, float]:
@@ -134,11 +134,11 @@ class CocoResult:
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in left_out}
 
     def line(self) -> dict[str, float]:
-        """What a line of metrics.jsonl takes: the 12 numbers, and those at `max_dets` where that is more than 100."""
+        """The numbers for a line of metrics.jsonl: the 12, and those at `max_dets` if it is more than 100."""
         return self.numbers() | ({} if self.at_max_dets is None else self.at_max_dets.line())
 
     def summary(self) -> str:
-        """AP and AP50 for people, with the `maxDets` of each where there are two."""
+        """AP and AP50 for people; with `at_max_dets`, each with its `maxDets`."""
         wide = self.at_max_dets
         if wide is None:
             return f"AP {self.ap:.3f}, AP50 {self.ap50:.3f}"
@@ -150,7 +150,7 @@ class CocoResult:
     def to_dict(self) -> dict[str, Any]:
         """The 12 numbers and `classes`, a list of one mapping per class: plain JSON, no NaN, no null.
 
-        With `at_max_dets`, for the whole and for each class, where an image has more than 100 objects.
+        Includes `at_max_dets`, overall and per class, if an image has more than 100 objects.
         """
         whole = {**self.numbers(), "classes": [_present(asdict(result)) for result in self.classes]}
         return whole | _present({"at_max_dets": None if self.at_max_dets is None else asdict(self.at_max_dets)})
@@ -169,7 +169,7 @@ def evaluate_boxes(
     """Compare predicted boxes with a split's annotations.
 
     Args:
-        ground_truth: COCO file, its parsed content, or `GroundTruth` where it is used more than once.
+        ground_truth: COCO file, its parsed content, or a `GroundTruth` to use it several times.
         predictions: `image_id`, `category_id`, `bbox` (x, y, width, height in pixels), `score` in 0...1.
         per_class: Also fill `classes`, one entry per category in order of their ids.
 
@@ -201,7 +201,7 @@ def evaluate_boxes(
 
 
 def _at_max_dets(truth: GroundTruth, precision: FloatArray, recall: FloatArray) -> AtMaxDets | None:
-    """The numbers at the limit that follows the data, where the arrays have one."""
+    """The numbers at `max_dets`; None when the arrays have no such limit."""
     if precision.shape[-1] <= _MAX_DETS:
         return None
     return AtMaxDets(
@@ -221,7 +221,7 @@ def _at_max_dets(truth: GroundTruth, precision: FloatArray, recall: FloatArray) 
 
 
 def _per_class(truth: GroundTruth, precision: FloatArray, recall: FloatArray) -> tuple[ClassResult, ...]:
-    """The three numbers of each class, in order of the category ids as the arrays have it."""
+    """Average precision and recall of each class. The arrays are in order of the category ids."""
     counts = dict.fromkeys((category.id for category in truth.categories), 0)
     for annotation in truth.annotations:
         counts[annotation.category_id] += not annotation.iscrowd
@@ -250,20 +250,20 @@ def _per_class(truth: GroundTruth, precision: FloatArray, recall: FloatArray) ->
 
 
 def _mean(values: FloatArray) -> float:
-    """Mean over what is defined; the engine marks the rest with -1."""
+    """Mean over the defined values; the engine marks undefined ones with -1."""
     defined = values[values > -1]
     return float(np.mean(defined)) if defined.size else UNDEFINED
 
 
 def _accumulate(truth: GroundTruth, predictions: Sequence[Prediction]) -> tuple[FloatArray, FloatArray]:
-    """Precision (10 IoUs, 101 recalls, classes, 4 areas, limits) and recall (same without recalls).
+    """Precision (10 IoUs, 101 recalls, classes, 4 areas, limits) and recall (the same without recalls).
 
-    The limits are COCO's 1, 10 and 100, and `max_dets` where that is more.
+    The limits are COCO's 1, 10 and 100, and `max_dets` if it is more than 100.
     """
     max_dets = truth.max_dets()
     limits = _LIMITS if max_dets == STANDARD_MAX_DETS else (*_LIMITS, max_dets)
     if all(annotation.iscrowd for annotation in truth.annotations):
-        # Nothing to find: every number is undefined, and the engine needs no start.
+        # Without objects every number is undefined, and the engine is not needed.
         classes = len(truth.categories)
         return np.full((10, 101, classes, 4, 3), UNDEFINED), np.full((10, classes, 4, 3), UNDEFINED)
 
@@ -273,8 +273,8 @@ def _accumulate(truth: GroundTruth, predictions: Sequence[Prediction]) -> tuple[
 
     images = [{"id": image.id, "width": image.width, "height": image.height} for image in truth.images]
     categories = [{"id": category.id, "name": category.name} for category in truth.categories]
-    # Ids are renumbered from 1: the engine cannot tell annotation 0 from "no match". The order, which
-    # decides ties, stays.
+    # Ids are renumbered from 1, because the engine confuses annotation 0 with "no match". The order stays the
+    # same, because it decides between equal scores.
     wanted = [
         {
             "id": number,
@@ -312,4 +312,4 @@ def _accumulate(truth: GroundTruth, predictions: Sequence[Prediction]) -> tuple[
 
 
 def _silent(*_: object) -> None:
-    """The engine narrates; validation during training has its own log."""
+    """The engine prints its progress; validation during training has its own log."""

@@ -1,7 +1,7 @@
-"""What each object was taken for, at one score threshold: the confusion matrix and each image's errors.
+"""The confusion matrix and each image's errors, at one score threshold.
 
-Boxes are matched first and compared by class afterwards, so that an object found under a wrong name is
-one misclassified object and not one missed and one invented.
+Boxes are matched first and compared by class afterwards: an object found with the wrong class is one
+misclassified object, not one missed object and one false prediction.
 """
 
 from collections.abc import Sequence
@@ -14,33 +14,33 @@ from evaluation.matching import UNMATCHED, FloatArray, ImageBoxes, IntArray, mat
 
 
 class Outcome(StrEnum):
-    """What became of an object or of a prediction."""
+    """The outcome of matching, for an object or a prediction."""
 
     CORRECT = "correct"
     MISCLASSIFIED = "misclassified"
     MISSED = "missed"
-    """An object that no prediction took."""
+    """An object without a matched prediction."""
     FALSE = "false"
-    """A prediction that took no object: it shows background, or is the second on one object."""
+    """A prediction without a matched object: background, or a second prediction for the same object."""
     IGNORED = "ignored"
-    """A crowd region, or a prediction in one."""
+    """A crowd region, or a prediction matched to one."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageOutcome:
-    """One image at the threshold: its boxes and what became of each."""
+    """One image at the threshold: its boxes and the outcome of each."""
 
     boxes: ImageBoxes
-    """Only predictions that reach the threshold."""
+    """Contains only predictions with a score of at least the threshold."""
     truth_outcomes: tuple[Outcome, ...]
     """(G,): correct, misclassified, missed or ignored"""
     outcomes: tuple[Outcome, ...]
     """(D,): correct, misclassified, false or ignored"""
     taken: IntArray
-    """(D,): index of the object each prediction took, or `UNMATCHED`"""
+    """(D,): index of the object that each prediction is matched to, or `UNMATCHED`"""
 
     def count(self, outcome: Outcome) -> int:
-        """How many on this image; misclassified pairs count once."""
+        """Number of this outcome on the image; a misclassified pair counts once."""
         return self.truth_outcomes.count(outcome) if outcome is Outcome.MISSED else self.outcomes.count(outcome)
 
     @property
@@ -50,9 +50,9 @@ class ImageOutcome:
 
 
 def judge(image: ImageBoxes, threshold: float | FloatArray, iou: float) -> ImageOutcome:
-    """What became of each box of an image when predictions below the threshold are dropped.
+    """The outcome of each box of an image, with predictions below the threshold dropped.
 
-    threshold: one for all classes, or (C,) one for each label.
+    threshold: one for all classes, or (C,), one per label.
     """
     kept = image.at_least(threshold)
     taken = match(kept, iou)
@@ -71,9 +71,9 @@ def judge(image: ImageBoxes, threshold: float | FloatArray, iou: float) -> Image
 
 
 def confusion_matrix(images: Sequence[ImageOutcome], classes: int) -> IntArray:
-    """(C+1, C+1) counts: row = what it is, column = what it was taken for; the last of both is background.
+    """(C+1, C+1) counts: row = true class, column = predicted class; background is last in both.
 
-    The last row holds false predictions, the last column missed objects, and their corner is always 0.
+    The last row holds false predictions, the last column missed objects; their corner is always 0.
     """
     matrix = np.zeros((classes + 1, classes + 1), np.int64)
     for image in images:

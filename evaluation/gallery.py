@@ -1,7 +1,7 @@
-"""The pictures of the report: which images are shown, and ground truth and prediction drawn as rectangles.
+"""The pictures of the report: the choice of images, and their ground truth and predictions as rectangles.
 
-Each image is embedded once, as a small JPEG; the rectangles lie above it as vectors in the pixels of the
-original, so that they stay sharp at any size.
+Each image is embedded once, as a small JPEG. The rectangles are vectors in the original image's pixels, so
+they stay sharp at any size.
 """
 
 import base64
@@ -18,15 +18,15 @@ from prepared_set.reader import Split
 
 WORST, BEST = 12, 4
 BYTES_FOR_ALL = 3_000_000
-"""For all JPEGs together; base64 adds a third, which leaves the page below 5 MB."""
+"""Limit for all JPEGs together. base64 adds a third, which keeps the page below 5 MB."""
 LONG_SIDE = 960
 LABEL_ALL_UP_TO = 10
-"""Images with more boxes carry names only on those that went wrong."""
+"""On images with more boxes, only errors are labelled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rectangle:
-    """One box in pixels of the original image. `label` may be empty, `title` says everything."""
+    """One box in pixels of the original image. `label` may be empty; `title` is the full text."""
 
     x: float
     y: float
@@ -39,7 +39,7 @@ class Rectangle:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One image of the gallery; sizes in pixels of the original."""
+    """One image of the gallery. Sizes are in pixels of the original."""
 
     number: int
     file_name: str
@@ -50,16 +50,16 @@ class Picture:
     predictions: tuple[Rectangle, ...]
     correct: int
     wrong: tuple[str, ...]
-    """What went wrong, one sentence per kind; empty when nothing did."""
+    """One sentence per kind of error; empty without errors."""
 
 
 def choose(
     outcomes: Sequence[ImageOutcome], worst: int = WORST, best: int = BEST
 ) -> tuple[list[ImageOutcome], list[ImageOutcome]]:
-    """The images with the most errors, and of the rest those with the most right and the fewest wrong.
+    """The images with the most errors, and of the others those with the most correct and fewest wrong boxes.
 
-    Among equally many errors the larger share of the image's boxes comes first. An image without a
-    correct box is no example of success, so there may be fewer than `best`.
+    Of images with equally many errors, the one with the larger share of errors comes first. An image without
+    a correct box is no example of success, so there may be fewer than `best`.
     """
 
     def share(image: ImageOutcome) -> float:
@@ -103,7 +103,7 @@ def _drawn(split: Split, place: int, limit_bytes: int) -> bytes:
 
 
 def small_jpeg(image: Image.Image, limit_bytes: int) -> bytes:
-    """A JPEG below the limit: first at lower quality, then at half the size."""
+    """Encode a JPEG below the limit: first lower the quality, then halve the size."""
     image = image.copy()
     image.thumbnail((LONG_SIDE, LONG_SIDE))
     while True:
@@ -116,7 +116,7 @@ def small_jpeg(image: Image.Image, limit_bytes: int) -> bytes:
 
 
 def what_went_wrong(image: ImageOutcome, classes: Sequence[str]) -> tuple[str, ...]:
-    """For example ("missed 2 RBC, 1 WBC", "misclassified 1 WBC as RBC", "false 3 RBC")."""
+    """Errors of an image as text: ("missed 2 RBC, 1 WBC", "misclassified 1 WBC as RBC", "false 3 RBC")."""
     boxes = image.boxes
     missed = Counter(
         classes[label]
@@ -174,11 +174,11 @@ def _rectangle(box: list[float], outcome: Outcome, label: str, title: str) -> Re
 
 
 def _errors_on_top(rectangles: list[Rectangle]) -> tuple[Rectangle, ...]:
-    """Drawn last, so that no correct box hides them."""
+    """Draw errors last, so that no correct box hides them."""
     calm = {Outcome.CORRECT, Outcome.IGNORED}
     return tuple(sorted(rectangles, key=lambda rectangle: rectangle.outcome not in calm))
 
 
 def _short(name: str) -> str:
-    """Names end where they would cover the picture."""
+    """Shorten a name that would cover too much of the picture."""
     return name if len(name) <= 16 else name[:15] + "…"

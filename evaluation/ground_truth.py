@@ -1,7 +1,7 @@
-"""COCO annotations as the evaluation needs them: ids, classes, boxes, areas, crowd flags.
+"""COCO annotations for the evaluation: ids, classes, boxes, areas, crowd flags.
 
-Segmentations are skipped while parsing, so a large file costs little at every validation. Nothing is
-mended here: a prepared set is already clean, and anything else is refused with a sentence.
+Segmentations are skipped while parsing, so that a large file costs little at every validation. Nothing is
+corrected here: a prepared set is already clean, and anything else raises GroundTruthError.
 """
 
 from collections import Counter
@@ -16,7 +16,7 @@ from run_config.json_text import check_json
 from run_config.wording import shortened
 
 STANDARD_MAX_DETS = 100
-"""Predictions of an image and class that COCO counts: the highest `maxDets` of its numbers."""
+"""COCO's limit on predictions per image and class: the highest `maxDets` of its numbers."""
 
 Box = tuple[float, float, float, float]
 """x, y, width, height in pixels; x and y are the top left corner."""
@@ -37,8 +37,8 @@ class Category(msgspec.Struct, frozen=True, gc=False):
     name: str
 
 
-class Annotation(msgspec.Struct, frozen=True, gc=False):
-    """One object. `area` decides small, medium or large; in COCO it is the mask's, not the box's."""
+class AnnotatedBox(msgspec.Struct, frozen=True, gc=False):
+    """One object. `area` decides whether it is small, medium or large; in COCO it is the mask's area, not the box's."""
 
     id: int
     image_id: int
@@ -49,16 +49,16 @@ class Annotation(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def area_px(self) -> float:
-        """The stated area, or the box's where none is stated."""
+        """The stated area, or the box's area if none is stated."""
         return self.bbox[2] * self.bbox[3] if self.area is None else self.area
 
 
 class GroundTruth(msgspec.Struct, frozen=True):
-    """The annotations of one split, checked. Read once, it serves any number of evaluations."""
+    """The checked annotations of one split. Read them once to use them in several evaluations."""
 
     images: tuple[Image, ...]
     categories: tuple[Category, ...]
-    annotations: tuple[Annotation, ...]
+    annotations: tuple[AnnotatedBox, ...]
 
     @classmethod
     def read(cls, source: "Path | Mapping[str, Any] | GroundTruth") -> "GroundTruth":
@@ -85,21 +85,21 @@ class GroundTruth(msgspec.Struct, frozen=True):
         return truth
 
     def class_names(self) -> tuple[str, ...]:
-        """The names in order of their category ids."""
+        """Class names in order of their category ids."""
         return tuple(category.name for category in sorted(self.categories, key=lambda category: category.id))
 
     def max_dets(self) -> int:
-        """Predictions that count per image and class: COCO's 100, or as many as the fullest image has objects."""
+        """Predictions counted per image and class: COCO's 100, or more if the fullest image has more objects."""
         objects = Counter(annotation.image_id for annotation in self.annotations if not annotation.iscrowd)
         return max(STANDARD_MAX_DETS, *objects.values(), 0)
 
     def beyond_standard(self) -> int:
-        """Objects that cannot be found where 100 predictions of an image and class count."""
+        """Objects that cannot be found when only 100 predictions per image and class count."""
         objects = Counter((each.image_id, each.category_id) for each in self.annotations if not each.iscrowd)
         return sum(max(count - STANDARD_MAX_DETS, 0) for count in objects.values())
 
     def _check(self, name: str) -> None:
-        """Refuse what COCO tools would silently get wrong."""
+        """Refuse annotations that COCO tools would silently evaluate wrongly."""
         for kind, records in (("image", self.images), ("category", self.categories)):
             _refuse_repeated(name, kind, [record.id for record in records])
         _refuse_repeated(name, "annotation", [annotation.id for annotation in self.annotations])
@@ -121,12 +121,12 @@ class GroundTruth(msgspec.Struct, frozen=True):
 def usable_box(box: Box) -> bool:
     """Whether all four numbers are finite and the sizes are not negative."""
     x, y, width, height = box
-    # Comparisons with NaN are false; the far ends catch infinities without a call per number.
+    # Comparisons with NaN are false, and the limits exclude infinities: no function call per number is needed.
     return -1e12 < x < 1e12 and -1e12 < y < 1e12 and 0 <= width < 1e12 and 0 <= height < 1e12
 
 
 def _refuse_repeated(name: str, kind: str, ids: list[int]) -> None:
-    """COCO tools keep one of several records with the same id and say nothing."""
+    """Raise GroundTruthError for repeated ids: COCO tools would silently keep one record of each."""
     if len(set(ids)) == len(ids):
         return
     repeated = sorted(record_id for record_id, count in Counter(ids).items() if count > 1)

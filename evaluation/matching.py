@@ -1,7 +1,7 @@
-"""Which prediction belongs to which object, by COCO's rule, on one image at a time.
+"""Match predictions to objects by COCO's rule, one image at a time.
 
-Predictions choose in order of falling score; each takes the free object that it overlaps most, if that
-is enough. A crowd region takes any number of predictions, and these count neither as right nor wrong.
+Predictions are matched in order of falling score, each to the unmatched object with the highest overlap, if
+that is high enough. A crowd region may match several predictions; they count neither as right nor as wrong.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,10 +22,10 @@ UNMATCHED = -1
 
 @dataclass(frozen=True, slots=True)
 class ImageBoxes:
-    """What is on one image and what was predicted there. Boxes are x, y, width, height in pixels.
+    """The objects and predictions of one image. Boxes are x, y, width, height in pixels.
 
-    Labels count through the classes in order of their category ids. Predictions come by falling score;
-    equal scores keep their order.
+    Labels are indices into the classes in order of their category ids. Predictions are in order of falling
+    score; equal scores keep their order.
     """
 
     image_id: int
@@ -44,14 +44,14 @@ class ImageBoxes:
     scores: FloatArray
     """(D,)"""
     max_dets: int
-    """Predictions of a class that count: the best ones."""
+    """Only this many predictions of a class count, the best ones."""
 
     def of_class(self, label: int) -> "ImageBoxes":
-        """The part that is about one class, at most `max_dets` of its predictions."""
+        """The objects and predictions of one class, with at most `max_dets` predictions."""
         return self._where(self.truth_labels == label, np.flatnonzero(self.labels == label)[: self.max_dets])
 
     def at_least(self, score: float | FloatArray) -> "ImageBoxes":
-        """The same with only the predictions that reach the score: one for all, or (C,) one for each label."""
+        """Keep only predictions that reach the score: one for all classes, or (C,), one per label."""
         least = score if isinstance(score, float) else score[self.labels]
         return self._where(np.ones(len(self.truth_labels), bool), np.flatnonzero(self.scores >= least))
 
@@ -70,7 +70,7 @@ class ImageBoxes:
 
 
 def boxes_by_image(truth: GroundTruth, predictions: Sequence[Prediction]) -> Iterator[ImageBoxes]:
-    """One `ImageBoxes` per image of the split, also for empty ones, by rising image id."""
+    """One `ImageBoxes` per image of the split, also for empty images, in order of image id."""
     label_of = {category_id: label for label, category_id in enumerate(sorted(c.id for c in truth.categories))}
     wanted: dict[int, list[int]] = {image.id: [] for image in truth.images}
     found: dict[int, list[int]] = {image.id: [] for image in truth.images}
@@ -97,7 +97,7 @@ def boxes_by_image(truth: GroundTruth, predictions: Sequence[Prediction]) -> Ite
 
 
 def overlaps(boxes: FloatArray, truth_boxes: FloatArray, crowds: BoolArray) -> FloatArray:
-    """(D, G) intersection over union; with a crowd, intersection over the prediction's own area."""
+    """(D, G) intersection over union; for a crowd, intersection over the prediction's own area."""
     corner, size = boxes[:, None, :2], boxes[:, None, 2:]
     truth_corner, truth_size = truth_boxes[None, :, :2], truth_boxes[None, :, 2:]
     sides = np.minimum(corner + size, truth_corner + truth_size) - np.maximum(corner, truth_corner)
@@ -109,10 +109,10 @@ def overlaps(boxes: FloatArray, truth_boxes: FloatArray, crowds: BoolArray) -> F
 
 
 def match(image: ImageBoxes, iou: float) -> IntArray:
-    """(D,) index of the object that each prediction takes, or `UNMATCHED`.
+    """(D,) index of the object that each prediction is matched to, or `UNMATCHED`.
 
-    Labels play no part, but of objects that are overlapped equally, one of the prediction's own class is
-    taken first. For a match within a class, hand over `image.of_class(label)`.
+    Labels matter only between objects with equal overlap: an object of the prediction's own class is
+    preferred. To match within a class, pass `image.of_class(label)`.
     """
     taken_by = np.full(len(image.scores), UNMATCHED, np.int64)
     if not len(image.scores) or not len(image.truth_labels):
@@ -129,7 +129,7 @@ def match(image: ImageBoxes, iou: float) -> IntArray:
             continue
         best = candidates[overlap[index, candidates] == overlap[index, candidates].max()]
         own_class = best[image.truth_labels[best] == image.labels[index]]
-        # Of equals the last, as pycocotools does.
+        # Of equal ones, take the last, as pycocotools does.
         chosen = (own_class if own_class.size else best)[-1]
         taken_by[index] = chosen
         free[chosen] = image.crowds[chosen]

@@ -1,7 +1,7 @@
 """`metrics.json`: everything that is measured on a run, as typed records with one documented schema.
 
-docs/evaluation.md explains each number. Shares are in 0...1; -1 stands for "the split has nothing to
-measure it on", as in COCO. Labels count through `classes`; in the confusion matrix background comes last.
+docs/evaluation.md explains each number. Shares are in 0...1; -1 means that the split has nothing to measure
+the number on, as in COCO. Labels are indices into `classes`; in the confusion matrix background comes last.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,17 +17,17 @@ from evaluation.ground_truth import GroundTruth
 from evaluation.matching import FloatArray, ImageBoxes, boxes_by_image
 from evaluation.operating_point import FALLBACK_THRESHOLD, IOU, best_thresholds
 from evaluation.predictions import Prediction
-from evaluation.sweep import Counts, Sweep
+from evaluation.sweep import DetectionCounts, Sweep
 
 FORMAT = 1
 SIZES = (("small", 0.0, 32.0**2), ("medium", 32.0**2, 96.0**2), ("large", 96.0**2, np.inf))
-"""Name, area from (inclusive) and to (exclusive) in square pixels of the original image."""
+"""Name, lower bound (inclusive) and upper bound (exclusive) of the area, in square pixels of the original image."""
 
 _THRESHOLDS = np.linspace(0, 1, 101)
 
 
 class Rates(msgspec.Struct, frozen=True):
-    """At one score threshold: the shares, and the counts that they come from."""
+    """Precision, recall and F1 at one score threshold, and the counts they are computed from."""
 
     threshold: float
     precision: float
@@ -39,7 +39,7 @@ class Rates(msgspec.Struct, frozen=True):
 
 
 class Curve(msgspec.Struct, frozen=True):
-    """Over `thresholds` of the split's curves (101 values, 0 to 1), and over 101 recalls, 0 to 1."""
+    """Values over the 101 `thresholds` (0 to 1), and precision over 101 recalls (0 to 1)."""
 
     precision: list[float]
     recall: list[float]
@@ -61,11 +61,11 @@ class ClassMetrics(msgspec.Struct, frozen=True):
     best_f1: Rates
     curve: Curve
     at_max_dets: ClassAtMaxDets | UnsetType = UNSET
-    """`ap`, `ap50` and `ar` where the split has `at_max_dets`."""
+    """`ap`, `ap50` and `ar` at `max_dets`, if the split has `at_max_dets`."""
 
 
 class SizeMetrics(msgspec.Struct, frozen=True):
-    """Objects of one size; `false` counts predictions of that size that show nothing."""
+    """Objects of one size. `false` counts false predictions of that size."""
 
     name: str
     ground_truths: int
@@ -82,35 +82,35 @@ class SplitMetrics(msgspec.Struct, frozen=True):
 
     images: int
     ground_truths: int
-    """Crowd regions not counted."""
+    """Number of objects, without crowd regions."""
     predictions: int
     coco: dict[str, float]
     at_threshold: Rates
-    """All classes together, each object with the same weight, each class at its operating threshold."""
+    """All classes together: each object has the same weight, each class its operating threshold."""
     best_f1: Rates
-    """The same at the threshold that is best on this very split."""
+    """The same at the threshold that is best on this split itself."""
     classes: list[ClassMetrics]
     sizes: list[SizeMetrics]
     confusion: list[list[int]]
-    """Row: what it is; column: what it was taken for; background last in both."""
+    """Row: true class; column: predicted class; background last in both."""
     curve: Curve
     """All classes together; `precision_at_recall` is the mean over classes."""
     at_max_dets: AtMaxDets | UnsetType = UNSET
-    """COCO's numbers with as many predictions counted as the fullest image has objects, where that is more than 100.
+    """COCO's numbers with `max_dets` predictions counted: the objects in the fullest image, if more than 100.
 
-    The counts, shares and curves of such a split count as many; `coco` and `ar_100` stay at COCO's 100.
+    The counts, shares and curves of such a split also use `max_dets`; `coco` and `ar_100` keep COCO's 100.
     """
 
 
 class OperatingPoint(msgspec.Struct, frozen=True):
-    """The score thresholds that counts and pictures use, and the split that they were chosen on."""
+    """The score thresholds used for counts and pictures, and the split that they were chosen on."""
 
     threshold: float
     chosen_on: str
-    """`val`, `test`, or `default` where no prediction was right."""
+    """`val`, `test`, or `default` when no prediction was right."""
     iou: float = IOU
     classes: dict[str, float] = {}
-    """Name → threshold of its own, for classes with enough boxes in `val`; the others take `threshold`."""
+    """Class name → its own threshold, for classes with enough boxes in `val`. Other classes use `threshold`."""
 
     def of_labels(self, names: Sequence[str]) -> FloatArray:
         """The threshold of each class."""
@@ -118,7 +118,7 @@ class OperatingPoint(msgspec.Struct, frozen=True):
 
 
 class Metrics(msgspec.Struct, frozen=True, kw_only=True, rename={"set_id": "set"}):
-    """The whole of metrics.json."""
+    """The content of metrics.json."""
 
     format: int = FORMAT
     run: str
@@ -126,7 +126,7 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True, rename={"set_id": "set"
     model: str
     classes: list[str]
     headline: str
-    """The split whose numbers stand for the run: `test` where there is one."""
+    """The split whose numbers represent the run: `test` if there is one, otherwise `val`."""
     thresholds: list[float]
     operating_point: OperatingPoint
     splits: dict[str, SplitMetrics]
@@ -134,7 +134,7 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True, rename={"set_id": "set"
 
 @dataclass(frozen=True, slots=True)
 class SplitInput:
-    """One split: what is there and what was predicted."""
+    """Annotations and predictions of one split."""
 
     truth: GroundTruth
     predictions: Sequence[Prediction]
@@ -150,7 +150,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class _Matched:
-    """One split after the matching that serves all thresholds."""
+    """One split after matching, which is the same for all thresholds."""
 
     coco: CocoResult
     images: Sequence[ImageBoxes]
@@ -161,8 +161,8 @@ class _Matched:
 def measure(splits: Mapping[str, SplitInput], *, run: str, set_id: str, model: str) -> Measured:
     """All metrics of a run. `splits` has `val`, `test` or both, with the same classes.
 
-    The operating threshold is the best on `val` where that has anything right, so that the test split
-    has no say in it.
+    The operating threshold is the best one on `val`, if any prediction is right there, so that the test split
+    does not influence it.
     """
     headline = "test" if "test" in splits else "val"
     names = splits[headline].truth.class_names()
@@ -192,7 +192,7 @@ def _match(content: SplitInput) -> _Matched:
 
 
 def _operating_point(names: Sequence[str], matched: Mapping[str, _Matched]) -> OperatingPoint:
-    """The best thresholds on `val`; without anything right there, the best one on `test`."""
+    """The best thresholds on `val`; if no prediction is right there, the best one on `test`."""
     for split in ("val", "test"):
         if split not in matched:
             continue
@@ -243,17 +243,17 @@ def _split_metrics(
 
 
 def _rates(sweep: Sweep, threshold: float) -> Rates:
-    """At a threshold; where no threshold is best, all shares are what no prediction at all gives."""
+    """Rates at a threshold. With `UNDEFINED` as threshold, they are those of no predictions at all."""
     return _as_rates(threshold, sweep.at(np.inf if threshold == UNDEFINED else threshold))
 
 
 def _total(threshold: float, classes: Sequence[Rates]) -> Rates:
-    """All classes together, each at the threshold of its own rates."""
+    """All classes together, each at its own threshold."""
     right, wrong, missed = (sum(getattr(each, part) for each in classes) for part in ("right", "wrong", "missed"))
-    return _as_rates(threshold, Counts(right, wrong, missed))
+    return _as_rates(threshold, DetectionCounts(right, wrong, missed))
 
 
-def _as_rates(threshold: float, counts: Counts) -> Rates:
+def _as_rates(threshold: float, counts: DetectionCounts) -> Rates:
     return Rates(threshold, counts.precision, counts.recall, counts.f1, counts.right, counts.wrong, counts.missed)
 
 
@@ -268,7 +268,7 @@ def _curve(sweep: Sweep, precision_at_recall: FloatArray) -> Curve:
 
 
 def _mean_precision(classes: Sequence[Sweep]) -> FloatArray:
-    """Over the classes that occur, as AP50 averages."""
+    """Mean over the classes that occur in the split, as AP50 does."""
     defined = [sweep.precision_at_recalls() for sweep in classes if sweep.objects]
     mean: FloatArray = np.mean(defined, axis=0) if defined else np.full(len(_THRESHOLDS), UNDEFINED)
     return mean
@@ -304,5 +304,5 @@ def _sizes(coco: CocoResult, outcomes: Sequence[ImageOutcome]) -> list[SizeMetri
 
 
 def _rounded(values: FloatArray) -> list[float]:
-    """Five digits: enough for a curve, and half the size of the file."""
+    """Round to five digits: enough for a curve, and half the file size."""
     return [round(float(value), 5) for value in values]

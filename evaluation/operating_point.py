@@ -1,8 +1,8 @@
 """The score threshold to use a model with: the best F1 on its validation split.
 
-A class gets a threshold of its own where the split has at least `FEWEST_BOXES` boxes of it; with fewer, the best
-one is mostly chance, and the class takes that of all classes together. Of equally good thresholds the highest is
-taken. The test split has no say.
+A class gets its own threshold if the split has at least `FEWEST_BOXES` boxes of it. With fewer boxes the best
+threshold is mostly chance, so the class uses that of all classes together. Of equally good thresholds, the
+highest is used. The test split is not used.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,46 +18,46 @@ from evaluation.sweep import Sweep
 from run_config.wording import shortened
 
 IOU = 0.5
-"""Overlap from which a predicted box counts as found in everything but the COCO numbers."""
+"""Smallest IoU at which a predicted box counts as found, everywhere except in the COCO numbers."""
 FALLBACK_THRESHOLD = 0.5
-"""The score threshold when no prediction is right and so none is best."""
+"""The score threshold when no prediction is right, so that no threshold is best."""
 FEWEST_BOXES = 25
-"""Boxes of a class in the split from which on it has its own threshold."""
+"""A class with at least this many boxes in the split has its own threshold."""
 SHOWN_CLASSES = 5
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class OperatingPoint(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model's config.json says about its thresholds."""
+    """The thresholds in a model's config.json."""
 
     threshold: Share
-    """For classes without their own: the best of all classes together."""
+    """The best threshold of all classes together, for classes without their own."""
     classes: dict[str, Share]
-    """Name → its own threshold."""
+    """Class name → its own threshold."""
     split: str
-    """The split they were chosen on."""
+    """The split that the thresholds were chosen on."""
     iou: Share = IOU
     boxes: dict[str, int] = {}
-    """Name → boxes of the class in that split."""
+    """Class name → number of its boxes in that split."""
 
     def of(self, name: str) -> float:
         """The threshold of a class."""
         return self.classes.get(name, self.threshold)
 
     def describe(self) -> str:
-        """`0.33`, or `0.33 (RBC 0.31, WBC 0.4)` where classes differ from it."""
+        """`0.33`, or `0.33 (RBC 0.31, WBC 0.4)` if classes differ from it."""
         return describe(self.threshold, self.classes)
 
 
 def describe(threshold: float, classes: Mapping[str, float]) -> str:
-    """A threshold, and those of the classes that differ from it, with three digits each."""
+    """A threshold and the classes that differ from it, with three digits each."""
     own = [f"{name} {value:.3g}" for name, value in classes.items() if f"{value:.3g}" != f"{threshold:.3g}"]
     return f"{threshold:.3g} ({shortened(own, SHOWN_CLASSES)})" if own else f"{threshold:.3g}"
 
 
 def best_thresholds(classes: Mapping[str, Sweep]) -> tuple[float, dict[str, float]] | None:
-    """The best threshold of all classes together, and of each class with enough boxes. None: nothing is right."""
+    """Best threshold of all classes together, and of each class with enough boxes. None: no prediction is right."""
     threshold = Sweep.together(list(classes.values())).best_threshold()
     if threshold == UNDEFINED:
         return None
@@ -66,7 +66,7 @@ def best_thresholds(classes: Mapping[str, Sweep]) -> tuple[float, dict[str, floa
 
 
 def choose_operating_point(truth: GroundTruth, predictions: Sequence[Prediction], split: str) -> OperatingPoint | None:
-    """The operating point of the model that made these predictions. None: none of them is right."""
+    """The operating point of the model that made these predictions. None when no prediction is right."""
     images = list(boxes_by_image(truth, predictions))
     sweeps = {name: Sweep.of_class(images, label, IOU) for label, name in enumerate(truth.class_names())}
     best = best_thresholds(sweeps)

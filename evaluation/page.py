@@ -1,7 +1,7 @@
-"""The report as one HTML page: no script, no request, every label escaped by the template engine.
+"""The report as one HTML page: no scripts, no requests, and the template engine escapes every label.
 
-It opens from a bucket, in a mail, or in Argo's viewer. All texts that explain numbers live in the template;
-this module prepares values.
+It can be opened from a bucket, in a mail or in Argo's viewer. All texts that explain numbers are in the
+template; this module prepares values.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,7 +36,7 @@ AP_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """The confusion matrix as far as it is shown: names without background, rows and columns with it."""
+    """The visible part of the confusion matrix. `names` excludes background, `rows` and columns include it."""
 
     names: tuple[str, ...]
     rows: tuple[tuple[int, ...], ...]
@@ -45,7 +45,7 @@ class Confusion:
 
 @dataclass(frozen=True, slots=True)
 class PageInput:
-    """Everything on the page."""
+    """Everything that the page shows."""
 
     metrics: Metrics
     log: MetricsLog
@@ -94,28 +94,28 @@ def render(content: PageInput) -> str:
 
 
 def wide_names(metrics: Metrics) -> list[str]:
-    """The numbers at `max_dets` that a table of all splits shows; none where no split has them."""
+    """Names of the numbers at `max_dets` for the table of all splits; empty when no split has them."""
     names = [field.name for field in fields(AtMaxDets) if field.name not in {"max_dets", "beyond_100"}]
     return names if any(split.at_max_dets for split in metrics.splits.values()) else []
 
 
 def share(value: float) -> str:
-    """A number in 0...1 with three digits, a dash where it is undefined."""
+    """A number in 0...1 with three digits; a dash when undefined."""
     return UNDEFINED_SIGN if value < 0 else f"{value:.3f}"
 
 
 def short(name: str, length: int = 24) -> str:
-    """A name that keeps a table narrow; the whole stands in the class table's tooltip."""
+    """Shorten a name to keep a table narrow. The tooltip in the class table has the full name."""
     return name if len(name) <= length else name[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def percent(value: float) -> str:
-    """A number in 0...1 in per cent, a dash where it is undefined."""
+    """A number in 0...1 as per cent; a dash when undefined."""
     return UNDEFINED_SIGN if value < 0 else f"{100 * value:.1f} %"
 
 
 def of_hundred(value: float) -> str:
-    """A share for a sentence: "93 of 100"; never "100 of 100" or "0 of 100" for what is only nearly so."""
+    """A share as words: "93 of 100". "100 of 100" and "0 of 100" are used only when exact."""
     rounded = round(100 * value)
     if rounded == 100 and value < 1:
         return "more than 99 of 100"
@@ -125,7 +125,7 @@ def of_hundred(value: float) -> str:
 
 
 def class_colours(split: SplitMetrics) -> list[str]:
-    """One colour per class: the most frequent get their own, the rest share grey."""
+    """One colour per class: the most frequent classes get their own, the others are grey."""
     order = sorted(range(len(split.classes)), key=lambda label: -split.classes[label].ground_truths)
     colours = [GREY] * len(split.classes)
     for label, colour in zip(order, COLOURS, strict=False):
@@ -134,7 +134,7 @@ def class_colours(split: SplitMetrics) -> list[str]:
 
 
 def confusion_view(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> Confusion:
-    """All classes, or those that take part in the most errors where a table of all would be unreadable."""
+    """The matrix of all classes, or of those with the most errors if there are too many for a readable table."""
     background = len(classes)
     errors = [
         sum(matrix[label]) + sum(row[label] for row in matrix) - 2 * matrix[label][label] for label in range(background)
@@ -157,7 +157,7 @@ def threshold_charts(metrics: Metrics, split: SplitMetrics) -> list[Chart]:
         for entry, colour in zip(split.classes, colours, strict=True)
         if entry.ground_truths
     ]
-    # Grey lines first, the coloured above them, and the mean above all.
+    # Grey lines first, coloured lines above them, the mean on top.
     by_class.sort(key=lambda entry: entry[2] != GREY)
     mean = Series("all classes", _defined(recalls, split.curve.precision_at_recall), "#111827", thick=True)
     f1 = Series("all classes", _defined(metrics.thresholds, split.curve.f1), "#111827", thick=True)
@@ -197,8 +197,8 @@ def threshold_charts(metrics: Metrics, split: SplitMetrics) -> list[Chart]:
 
 
 def training_charts(log: MetricsLog) -> list[Chart]:
-    """Loss and its parts, AP on the validation split, and the learning rates, over steps."""
-    # loss_ce_0 to loss_ce_4 are the same parts after earlier decoder layers.
+    """Loss and its parts, AP on the validation split, and learning rates, over steps."""
+    # loss_ce_0 to loss_ce_4 are the same losses after earlier decoder layers.
     losses = [name for name in log.names(("train",)) if name.startswith("loss") and not name[-1].isdigit()]
     losses.sort(key=lambda name: name == "loss")
     rates = [name for name in log.names(("train",)) if name == "lr" or name.startswith("lr_")]
@@ -241,7 +241,7 @@ def training_charts(log: MetricsLog) -> list[Chart]:
 
 
 def at_a_glance(content: PageInput) -> list[tuple[str, str]]:
-    """The few facts of the page's head: those that are known."""
+    """The facts at the top of the page, if they are known."""
     run, log = content.run, content.log
     losses = log.series("loss", ("train",))
     speeds = sorted(value for _, value in log.series("images_per_s", ("train",)))
@@ -259,18 +259,18 @@ def at_a_glance(content: PageInput) -> list[tuple[str, str]]:
 
 
 def run_details(run: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """The mappings in run.json, such as parameters and configuration, as a table each."""
+    """One table per mapping in run.json, such as parameters and configuration."""
     tables = [(fact_title(key), list(flat(value))) for key, value in run.items() if isinstance(value, Mapping)]
     return [(title, lines) for title, lines in tables if lines]
 
 
 def fact_title(name: str) -> str:
-    """ "prepared_set" as people write it."""
+    """Turn a key into a title: "prepared_set" becomes "Prepared set"."""
     return name.replace("_", " ").capitalize()
 
 
 def flat(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
-    """run.json as lines for a table: nested names joined by a dot, empty values left out."""
+    """run.json as table rows: nested names are joined by a dot, empty values are left out."""
     for key, value in content.items():
         name = f"{above}{key}"
         if isinstance(value, Mapping):

@@ -4,8 +4,8 @@
      "classes": ["RBC", ...], "images": [{"image_id": 1, "width": 640, "height": 480}],
      "predictions": [{"image_id": 1, "category_id": 0, "bbox": [x, y, width, height], "score": 0.93}]}
 
-Boxes are in pixels of the image as it is decoded. `images` lists every image that the model saw, also
-those in which it found nothing; `category_id` counts into `classes`.
+Boxes are in pixels of the decoded image. `images` lists every image that the model was run on, also those
+without predictions; `category_id` is an index into `classes`.
 """
 
 import os
@@ -58,7 +58,7 @@ def checked_predictions(
     category_ids: set[int],
     name: str = "the predictions",
 ) -> tuple[Prediction, ...]:
-    """The predictions as records, each with a known image, a known class, a usable box and score.
+    """The predictions as records, each with a known image, a known class, and a valid box and score.
 
     Raises:
         PredictionsError: Names the first prediction (counted from 0) that is wrong, and why.
@@ -89,10 +89,10 @@ def _refuse(name: str, index: int, reason: str) -> None:
 
 
 def write_predictions(path: Path, content: PredictionsFile) -> None:
-    """Check and write the file whole or not at all: a reader never meets half of it.
+    """Check the content and write the file atomically.
 
     Raises:
-        PredictionsError: The content would be refused when read; nothing was written.
+        PredictionsError: The content is not valid; nothing was written.
     """
     _check(content, str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,14 +100,14 @@ def write_predictions(path: Path, content: PredictionsFile) -> None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write next to `path`, flush to disk, then rename over it."""
+    """Write to a temporary file beside `path`, flush it to disk, then rename it."""
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes files for the owner alone; these are to be read by whoever may read the folder.
+        # mkstemp makes files for their owner only; this one must be readable for everybody who can read the folder.
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     except BaseException:
@@ -130,10 +130,10 @@ def read_predictions(
         set_id: The prepared set it must belong to.
         split: The split it must belong to.
         truth: That split's annotations: images, their sizes and the classes must be the same.
-        name: How messages call it; the path where not given.
+        name: Name of the file in messages. Default: its path.
 
     Raises:
-        PredictionsError: Unreadable, newer, for another set, or with a prediction that makes no sense.
+        PredictionsError: Unreadable, newer, for another set, or with an invalid prediction.
     """
     name = name or (str(source) if isinstance(source, Path) else "the predictions file")
     try:
@@ -157,13 +157,13 @@ def read_predictions(
 
 
 class _OnlyFormat(msgspec.Struct):
-    """Read before all else, so that a newer file is called newer and not broken."""
+    """Decoded first, so that a file of a newer format is reported as newer and not as broken."""
 
     format: int
 
 
 def _check(content: PredictionsFile, name: str) -> None:
-    """What must hold for any predictions file, whatever the set."""
+    """Checks that hold for any predictions file, whatever the set."""
     image_ids = {image.image_id for image in content.images}
     if len(image_ids) != len(content.images):
         raise PredictionsError(f"{name} lists an image more than once under `images`")
@@ -173,7 +173,7 @@ def _check(content: PredictionsFile, name: str) -> None:
 
 
 def _check_belongs(content: PredictionsFile, name: str, *, set_id: str | None, split: str | None) -> None:
-    """Predictions of another set would be measured against the wrong boxes without a complaint."""
+    """Predictions of another set would silently be measured against the wrong boxes."""
     if set_id is not None and content.set_id != set_id:
         raise PredictionsError(
             f"{name} was made on the prepared set {content.set_id}, not on {set_id}: name the set of that run"
@@ -183,7 +183,7 @@ def _check_belongs(content: PredictionsFile, name: str, *, set_id: str | None, s
 
 
 def _check_fits(content: PredictionsFile, name: str, truth: GroundTruth) -> None:
-    """Same classes in the same order, same images, same sizes."""
+    """Require the same classes in the same order, and the same images and sizes."""
     if truth.class_names() != content.classes:
         raise PredictionsError(
             f"{name} has the classes {list(content.classes)}, the prepared set {list(truth.class_names())}: "

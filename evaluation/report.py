@@ -2,7 +2,7 @@
 
 $OUT/metrics.json
 $OUT/report/index.html
-$OUT/outputs/ap, $OUT/outputs/ap50      the headline split's numbers, for Argo's output parameters
+$OUT/outputs/ap, $OUT/outputs/ap50      the headline split's numbers, as Argo output parameters
 """
 
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ from prepared_set.reader import LocalSet, PreparedSet
 from run_config.argo_text import leave_value
 from run_config.writable import require_writable
 
-FOLDERS = ("report", "outputs")  # below --out
+FOLDERS = ("report", "outputs")  # folders in --out
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was written, and the numbers to print."""
+    """The written files, and the metrics to print."""
 
     metrics: Metrics
     metrics_path: Path
@@ -37,16 +37,16 @@ def write_report(store: ObjectStore, set_id: str, run_prefix: str, out: Path, sc
     """Measure a run and write its report.
 
     Args:
-        store: Root of all keys, holding both the set and the run.
+        store: Root of all keys; it holds both the set and the run.
         set_id: The prepared set that the run was trained on.
         run_prefix: Where the run lies in the store, `<cvat-output-path>/<run>`.
         out: Folder for the results.
-        scratch: Folder for the set's files where the store is not this machine's disk.
+        scratch: Folder to download the set's files to, if the store is not on local disk.
 
     Raises:
         EvaluationError, SetError, ImageError: The run or the set is unusable; the message says why.
         StoreError: The store cannot be read.
-        ConfigError: `out` cannot be written, which is tried first.
+        ConfigError: `out` cannot be written; this is tried first.
     """
     for place in FOLDERS:
         require_writable(out / place, "--out")
@@ -93,7 +93,7 @@ def _write(out: Path, metrics: Metrics, page: str) -> Report:
     headline = metrics.splits[metrics.headline].coco
     files = {
         report.metrics_path: msgspec.json.format(msgspec.json.encode(metrics), indent=1),
-        # A lone surrogate in a file name must not lose the report.
+        # A lone surrogate in a file name must not prevent the report.
         report.page_path: page.encode(errors="replace"),
     }
     for path, content in files.items():

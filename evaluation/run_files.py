@@ -1,7 +1,7 @@
-"""What a report reads from a run in the store: run.json, metrics.jsonl and the predictions.
+"""The files of a run that the report reads from the store: run.json, metrics.jsonl and the predictions.
 
-The training job wrote them; here they are only read. A run that was cut off may lack its last line or
-have no curve yet: the report says so and goes on, since the predictions are what it is about.
+The training job writes them; this module only reads. An interrupted run may lack its last line or have no
+curve yet. The report then says so and continues, because predictions are all it needs.
 """
 
 import math
@@ -21,13 +21,13 @@ PREDICTED_SPLITS = ("val", "test")
 
 @dataclass(frozen=True, slots=True)
 class MetricsLog:
-    """metrics.jsonl: the lines that could be read, in order, and how many could not."""
+    """metrics.jsonl: the readable lines in order, and the number of unreadable ones."""
 
     lines: tuple[Mapping[str, Any], ...] = ()
     unreadable: int = 0
 
     def series(self, name: str, splits: tuple[str, ...]) -> list[tuple[float, float]]:
-        """(step, value) of one name, finite values only, by rising step; a later line replaces an earlier."""
+        """(step, value) of one name, finite values only, by increasing step. A later line replaces an earlier one."""
         points = {
             float(line["step"]): float(line[name])
             for line in self.lines
@@ -36,7 +36,7 @@ class MetricsLog:
         return sorted(points.items())
 
     def names(self, splits: tuple[str, ...]) -> list[str]:
-        """Every name with a finite value in these splits, in order of appearance."""
+        """All names with a finite value in these splits, in order of appearance."""
         return list(
             dict.fromkeys(
                 name
@@ -50,15 +50,15 @@ class MetricsLog:
 
 @dataclass(frozen=True, slots=True)
 class RunFiles:
-    """One run's files as they lie in the store."""
+    """One run's files in the store."""
 
     name: str
     url: str
     run: Mapping[str, Any] = field(default_factory=dict)
-    """run.json, or empty where there is none"""
+    """Content of run.json; empty if there is none"""
     log: MetricsLog = field(default_factory=MetricsLog)
     predictions: Mapping[str, bytes] = field(default_factory=dict)
-    """Content of predictions/<split>.json by split, at least one"""
+    """Split → content of predictions/<split>.json; at least one split"""
 
 
 def read_run(store: ObjectStore, run_prefix: str) -> RunFiles:
@@ -109,7 +109,7 @@ def parse_run(data: bytes, name: str) -> Mapping[str, Any]:
 
 
 def parse_log(data: bytes) -> MetricsLog:
-    """The lines of metrics.jsonl that are mappings; what was cut off or damaged is counted."""
+    """The lines of metrics.jsonl that are JSON objects; truncated or damaged lines are counted."""
     lines: list[Mapping[str, Any]] = []
     unreadable = 0
     for text in data.splitlines():

@@ -1,7 +1,7 @@
 """Precision and recall over the score threshold, at one IoU, and the threshold with the best F1.
 
-A threshold keeps the predictions whose score reaches it. Since confident predictions choose their object
-first, one matching serves all thresholds: raising one only cuts off the tail.
+A threshold keeps the predictions with at least that score. Predictions are matched in order of falling score,
+so one matching serves all thresholds: a higher threshold only removes the last predictions.
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from evaluation.coco import UNDEFINED
 from evaluation.matching import UNMATCHED, BoolArray, FloatArray, ImageBoxes, match
 
 RECALLS = np.linspace(0, 1, 101)
-"""COCO's recall grid."""
+"""The recalls at which COCO samples precision."""
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
-    """How predictions at or above a threshold fared: right, wrong, and objects that nobody found."""
+class DetectionCounts:
+    """Counts at a threshold: right predictions, wrong predictions, and objects that were not found."""
 
     right: int
     wrong: int
@@ -46,17 +46,17 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """Predictions of one class, or of several taken together, by falling score."""
+    """The predictions of one class, or of several classes together, by falling score."""
 
     scores: FloatArray
-    """(N,), falling"""
+    """(N,), in falling order"""
     right: BoolArray
     """(N,)"""
     objects: int
 
     @classmethod
     def of_class(cls, images: Sequence[ImageBoxes], label: int, iou: float) -> "Sweep":
-        """Match one class on all images. Predictions that a crowd took are left out."""
+        """Match one class on all images. Predictions matched to a crowd are left out."""
         scores, right, objects = [], [], 0
         for whole in images:
             image = whole.of_class(label)
@@ -70,7 +70,7 @@ class Sweep:
 
     @classmethod
     def together(cls, parts: "Sequence[Sweep]") -> "Sweep":
-        """All classes in one ranking, so that each object weighs the same."""
+        """All classes in one ranking, so that each object has the same weight."""
         return cls._ranked(
             [part.scores for part in parts],
             [part.right for part in parts],
@@ -83,14 +83,14 @@ class Sweep:
         order = np.argsort(-all_scores, kind="stable")
         return cls(all_scores[order], np.concatenate([np.zeros(0, bool), *right])[order], objects)
 
-    def at(self, threshold: float) -> Counts:
-        """The counts when predictions below the threshold are dropped."""
+    def at(self, threshold: float) -> DetectionCounts:
+        """Counts when predictions below the threshold are dropped."""
         kept = int(np.searchsorted(-self.scores, -threshold, side="right"))
         right = int(np.count_nonzero(self.right[:kept]))
-        return Counts(right, kept - right, self.objects - right)
+        return DetectionCounts(right, kept - right, self.objects - right)
 
     def best_threshold(self) -> float:
-        """The score with the highest F1; of equals the highest score. `UNDEFINED` when nothing is right."""
+        """The highest score among those with the best F1. `UNDEFINED` when no prediction is right."""
         if not self.right.any():
             return UNDEFINED
         ends = np.flatnonzero(np.append(np.diff(self.scores) != 0, True))
@@ -99,15 +99,15 @@ class Sweep:
         return float(self.scores[ends[np.argmax(f1)]])
 
     def precision_at_recalls(self) -> FloatArray:
-        """(101,) COCO's interpolated precision over `RECALLS`; its mean is AP at this IoU.
+        """(101,) COCO's interpolated precision over `RECALLS`; its mean is the AP at this IoU.
 
-        All `UNDEFINED` without objects.
+        All values are `UNDEFINED` without objects.
         """
         if not self.objects:
             return np.full(len(RECALLS), UNDEFINED)
         right = np.cumsum(self.right)
         precision = right / np.arange(1, len(right) + 1)
-        # From each recall on, the best precision that any later point still reaches.
+        # At each recall, the best precision that this or any later point reaches.
         envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
         reached = np.searchsorted(right / self.objects, RECALLS, side="left")
         values: FloatArray = envelope[reached]

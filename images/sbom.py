@@ -1,8 +1,8 @@
-"""Write the software inventory (SBOM) of an image: its Python packages, its Debian packages and its Python.
+"""Write the software bill of materials (SBOM) of an image: its Python packages, Debian packages and Python itself.
 
-Runs while an image is built, with cyclonedx-bom from requirements/build.txt: `sbom.py IMAGE-NAME PYTHON OUTPUT`. The
-result is CycloneDX JSON without times or random numbers. The licence expression of the whole stands in
-`metadata.component.licenses`; the image's label org.opencontainers.image.licenses must be the same.
+Runs during the build of an image, with cyclonedx-bom from requirements/build.txt: `sbom.py IMAGE-NAME PYTHON OUTPUT`.
+The result is CycloneDX JSON without times or random numbers. `metadata.component.licenses` holds the licence expression
+of the whole image. The image's label org.opencontainers.image.licenses must be the same.
 """
 
 import json
@@ -23,26 +23,26 @@ from packageurl import PackageURL
 Component = dict[str, Any]
 
 BASE_IMAGE = "LicenseRef-Base-Image"
-"""Packages of the base image: GPL, LGPL, MIT and more, each in /usr/share/doc/PACKAGE/copyright."""
+"""Packages of the base image: GPL, LGPL, MIT and others, each described in /usr/share/doc/PACKAGE/copyright."""
 UNKNOWN = "LicenseRef-Unknown"
-"""A package that declares nothing: look its licence up and add it to CONCLUDED."""
+"""A package without a declared licence: find its licence and add it to CONCLUDED."""
 CONCLUDED = {
     "cuda-toolkit": "LicenseRef-NVIDIA-Proprietary",
     "faster-coco-eval": "Apache-2.0",
     "nvidia-cusparselt-cu13": "LicenseRef-NVIDIA-Proprietary",
 }
-"""Licences of packages whose metadata cyclonedx-bom cannot read one from."""
+"""Licences of packages whose metadata states none that cyclonedx-bom can read."""
 NAMED = {
     "License :: OSI Approved :: Apache Software License": "Apache-2.0",
     "License :: OSI Approved :: BSD License": "BSD-3-Clause",
     "License :: OSI Approved :: Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
 }
-"""SPDX identifiers of the classifiers that name a family of licences."""
+"""SPDX identifiers of classifiers that name a group of licences."""
 SPDX: Licensing = get_spdx_licensing()
 
 
 def python_packages(python: Path) -> dict[str, Any]:
-    """The inventory of a Python environment as cyclonedx-bom writes it."""
+    """The packages of a Python environment, as cyclonedx-bom lists them."""
     command = [sys.executable, "-m", "cyclonedx_py", "environment", "--output-reproducible", "--no-validate"]
     done = subprocess.run([*command, "--output-format", "JSON", str(python)], capture_output=True, check=False)  # noqa: S603
     if done.returncode:
@@ -56,7 +56,7 @@ def python_packages(python: Path) -> dict[str, Any]:
 
 
 def debian_packages() -> list[Component]:
-    """The packages of dpkg; none on a system without it."""
+    """The packages of dpkg. Empty: the system has no dpkg."""
     dpkg = shutil.which("dpkg-query")
     if dpkg is None:
         return []
@@ -74,7 +74,7 @@ def debian_packages() -> list[Component]:
 
 
 def interpreter(python: Path) -> list[Component]:
-    """The Python that the environment stands on, unless a Debian package brought it."""
+    """The Python interpreter of the environment. Empty: it belongs to a Debian package."""
     program = "import platform, sys; print(sys._base_executable, platform.python_version())"
     printed = subprocess.run([python, "-c", program], capture_output=True, text=True, check=True).stdout  # noqa: S603
     executable, version = printed.split()
@@ -94,19 +94,19 @@ def declared(component: Component) -> str:
     entries = component.get("licenses") or []
     texts = [entry["expression"] for entry in entries if "expression" in entry]
     texts += [entry["license"]["id"] for entry in entries if "id" in entry.get("license", {})]
-    if not texts:  # Classifiers say less than the identifiers beside them.
+    if not texts:  # Classifiers are less precise than SPDX identifiers.
         names = [entry["license"]["name"] for entry in entries]
         texts = [NAMED.get(name, name if name.startswith("LicenseRef-") else UNKNOWN) for name in names]
     return " AND ".join(f"({text})" for text in texts) or UNKNOWN
 
 
 def licence_of_all(components: Iterable[Component]) -> str:
-    """The SPDX expression under which these packages are distributed together, and the base image with them."""
+    """The SPDX expression for distributing these packages together with the base image."""
     return str(SPDX.parse(" AND ".join(f"({text})" for text in [*map(declared, components), BASE_IMAGE])).simplify())
 
 
 def inventory_of(image: str, python: Path) -> dict[str, Any]:
-    """The whole inventory of the system that this runs on."""
+    """The complete inventory of the current system."""
     inventory = python_packages(python)
     packages: list[Component] = inventory["components"]
     packages += interpreter(python)
@@ -123,7 +123,7 @@ def inventory_of(image: str, python: Path) -> dict[str, Any]:
 
 
 def main(image: str, python: str, output: str) -> None:
-    """Write the inventory, valid by the schema of CycloneDX."""
+    """Write the inventory after validating it against the schema of CycloneDX."""
     inventory = inventory_of(image, Path(python))
     text = json.dumps(inventory, indent=1, sort_keys=True) + "\n"
     fault = JsonStrictValidator(SchemaVersion.from_version(inventory["specVersion"])).validate_str(text)

@@ -37,7 +37,7 @@ PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 log = logging.getLogger(__name__)
 
 
-class Refusal(Exception):
+class CallRefusal(Exception):
     """An error response: a status and a sentence."""
 
     def __init__(self, status: int, sentence: str, outcome: str = "refused") -> None:
@@ -45,7 +45,7 @@ class Refusal(Exception):
         self.status, self.sentence, self.outcome = status, sentence, outcome
 
 
-class Call(msgspec.Struct):
+class ModelCall(msgspec.Struct):
     """The body of CVAT's call. Further keys, as newer versions may send, are ignored."""
 
     image: bytes
@@ -70,7 +70,7 @@ class ModelServer:
     def room_for(self, size: int) -> Iterator[None]:
         """Count a call and its bytes while it runs. Refusal 503: too many calls or bytes."""
         if self.calls >= MOST_CALLS or self.bytes_held + size > MOST_BYTES:
-            raise Refusal(
+            raise CallRefusal(
                 503, f"{self.calls} images are being annotated here already: try again in a few seconds", "full"
             )
         self.calls, self.bytes_held = self.calls + 1, self.bytes_held + size
@@ -88,18 +88,18 @@ class ModelServer:
                 async with asyncio.timeout(BODY_TIMEOUT_S):
                     body = await read_body(request)
             except TimeoutError:
-                raise Refusal(408, "the image took too long to arrive") from None
+                raise CallRefusal(408, "the image took too long to arrive") from None
             image, threshold = read_call(body, self.threshold)
             del body
             try:
                 found, timing = await self.engine.detect(function.model, image, threshold)
             except ImageRefused as error:
-                raise Refusal(400, str(error), "image") from error
+                raise CallRefusal(400, str(error), "image") from error
             except ModelFaulty as error:
                 self.listing.mark_faulty(function.model, str(error))
-                raise Refusal(500, f"{error}; it is not listed any more", "model") from error
+                raise CallRefusal(500, f"{error}; it is not listed any more", "model") from error
             except ModelNotNow as error:
-                raise Refusal(503, str(error), "later") from error
+                raise CallRefusal(503, str(error), "later") from error
         for part in ("load", "decode", "detect"):
             self.numbers.seconds.labels(part).observe(getattr(timing, part))
         log.info(
@@ -158,7 +158,7 @@ def make_app(server: ModelServer) -> FastAPI:
             server.engine.close()
 
     app = FastAPI(title="Trained models for CVAT", lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
-    app.add_exception_handler(Refusal, _sentence)
+    app.add_exception_handler(CallRefusal, _sentence)
     app.add_exception_handler(Exception, _our_bug)
     _add_health(app, server)
     _add_nuclio_calls(app, server)
@@ -207,7 +207,7 @@ def _add_nuclio_calls(app: FastAPI, server: ModelServer) -> None:
         try:
             answer = await server.annotate(function, request)
         except Exception as error:
-            outcome = error.outcome if isinstance(error, Refusal) else "error"
+            outcome = error.outcome if isinstance(error, CallRefusal) else "error"
             server.numbers.calls.labels(name, outcome).inc()
             raise
         server.numbers.calls.labels(name, "answered").inc()
@@ -216,11 +216,13 @@ def _add_nuclio_calls(app: FastAPI, server: ModelServer) -> None:
     @app.api_route("/{path:path}", methods=METHODS)
     async def anything_else() -> Response:
         # A real dashboard can also deploy and delete functions. This port does not allow that.
-        raise Refusal(404, "there is no such call here: functions are listed, looked up and invoked, and nothing else")
+        raise CallRefusal(
+            404, "there is no such call here: functions are listed, looked up and invoked, and nothing else"
+        )
 
 
-def _no_function(name: str) -> Refusal:
-    return Refusal(404, f"there is no function {name[:100]!r} here: look at the list again, models come and go")
+def _no_function(name: str) -> CallRefusal:
+    return CallRefusal(404, f"there is no function {name[:100]!r} here: look at the list again, models come and go")
 
 
 async def _hand_on(server: ModelServer, request: Request, function: str) -> Response:
@@ -236,11 +238,11 @@ async def _hand_on(server: ModelServer, request: Request, function: str) -> Resp
             request.stream(),
         )
     except NuclioAway as error:
-        raise Refusal(503, str(error)) from error
+        raise CallRefusal(503, str(error)) from error
     except BodyTooLarge as error:
-        raise Refusal(413, str(error)) from error
+        raise CallRefusal(413, str(error)) from error
     except BodyTooSlow as error:
-        raise Refusal(408, str(error)) from error
+        raise CallRefusal(408, str(error)) from error
     except ClientDisconnect:
         return Response(status_code=499)
 
@@ -260,9 +262,9 @@ def stated_size(request: Request) -> int:
     """The size of the body from Content-Length. Refusal: it is missing or too large."""
     stated = request.headers.get("content-length", "")
     if not stated.isdecimal() or len(stated) > 18:
-        raise Refusal(411, "the call does not say how long it is (Content-Length)")
+        raise CallRefusal(411, "the call does not say how long it is (Content-Length)")
     if int(stated) > MOST_BODY_BYTES:
-        raise Refusal(413, f"an image may have at most {MOST_IMAGE_BYTES >> 20} MiB", "image")
+        raise CallRefusal(413, f"an image may have at most {MOST_IMAGE_BYTES >> 20} MiB", "image")
     return int(stated)
 
 
@@ -271,21 +273,21 @@ async def read_body(request: Request) -> bytes:
     try:
         return await request.body()
     except ClientDisconnect:
-        raise Refusal(400, "the call broke off") from None
+        raise CallRefusal(400, "the call broke off") from None
 
 
 def read_call(body: bytes, threshold: float | None) -> tuple[bytes, float | None]:
     """Parse the body of a call. Returns the image, and its threshold or else `threshold`. Refusal: invalid body."""
     try:
-        call = msgspec.json.decode(body, type=Call)
+        call = msgspec.json.decode(body, type=ModelCall)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Refusal(400, f'the call is not of the form {{"image": base64, "threshold": 0.5}}: {error}') from error
+        raise CallRefusal(400, f'the call is not of the form {{"image": base64, "threshold": 0.5}}: {error}') from error
     if call.threshold is not None:
         threshold = call.threshold
     if threshold is not None and not 0 <= threshold <= 1:
-        raise Refusal(400, f"threshold must be from 0 to 1, not {threshold}")
+        raise CallRefusal(400, f"threshold must be from 0 to 1, not {threshold}")
     if not call.image:
-        raise Refusal(400, "the call has no image", "image")
+        raise CallRefusal(400, "the call has no image", "image")
     return call.image, threshold
 
 
@@ -297,7 +299,7 @@ def shape(found: Found) -> dict[str, Any]:
 
 
 def _sentence(_: Request, error: Exception) -> Response:
-    assert isinstance(error, Refusal)
+    assert isinstance(error, CallRefusal)
     headers = {"Retry-After": "5"} if error.status == 503 else {}
     if error.status in (408, 411, 413):
         headers["Connection"] = "close"  # the rest of the body is not read

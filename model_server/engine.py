@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from cvat_client.errors import BridgeError
 from detr_job.errors import JobError
 from detr_job.prediction.predictor import Device, Found, NoMemory, Predictor, UnreadableImage, still_answers
-from model_server.trained_models import TrainedModel
+from model_server.trained_models import ListedModel
 from object_store import StoreError, StoreUnavailable
 from run_config.errors import ConfigError
 from run_config.exit_codes import PASSING_FAULT
@@ -73,7 +73,7 @@ class Engine:
         """Number of models in memory or being loaded."""
         return len(self._models)
 
-    async def detect(self, model: TrainedModel, image: bytes, threshold: float | None) -> tuple[list[Found], Timing]:
+    async def detect(self, model: ListedModel, image: bytes, threshold: float | None) -> tuple[list[Found], Timing]:
         """Detect boxes in an image file. threshold: None means the model's own.
 
         Raises ModelFaulty, ModelNotNow, ImageRefused.
@@ -105,7 +105,7 @@ class Engine:
             log.warning("boxes cut", extra={"model": model.url, "reason": predictor.limit_sentence()})
         return found, Timing(loaded - start, decoded - loaded, loop.time() - decoded)
 
-    async def _predictor(self, model: TrainedModel) -> Predictor:
+    async def _predictor(self, model: ListedModel) -> Predictor:
         key = (model.url, model.version)
         if key not in self._models:
             for other in [each for each in self._models if each[0] == model.url]:
@@ -124,7 +124,7 @@ class Engine:
                 del self._models[key]
             raise
 
-    async def _read(self, model: TrainedModel) -> Predictor:
+    async def _read(self, model: ListedModel) -> Predictor:
         loop = asyncio.get_running_loop()
         try:
             predictor = await loop.run_in_executor(self._loading, self._load, model.url, self.device)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cvat_client.subject import Kind, Subject
-from model_server.trained_models import Choice, TrainedModel
+from model_server.trained_models import Choice, ListedModel
 from run_config.wording import shortened
 
 MOST_NAME = 63
@@ -29,7 +29,7 @@ class Function:
     name: str
     title: str
     description: str
-    model: TrainedModel
+    model: ListedModel
 
     def to_nuclio(self, port: int) -> dict[str, Any]:
         """The JSON object of a Nuclio dashboard."""
@@ -80,14 +80,14 @@ def subject_title(subject: Subject) -> str:
     return f"{subject.kind}s {_listed([str(one) for one in subject.ids], SHOWN_TASKS)}"
 
 
-def _described(model: TrainedModel) -> str:
+def _described(model: ListedModel) -> str:
     """Such as `RBC, WBC · AP 0.51 · 2026-11-21`."""
     classes = _listed([_short(name, SHOWN_LETTERS) for name in model.classes], SHOWN_CLASSES)
     ap = f" · AP {model.ap:.2f}" if model.ap is not None and model.ap >= 0 else ""
     return f"{classes}{ap} · {model.made:%Y-%m-%d}"
 
 
-def _details(model: TrainedModel, threshold: float | None) -> str:
+def _details(model: ListedModel, threshold: float | None) -> str:
     """Such as `tiny; boxes with a score of at least 0.33 (RBC 0.31)`, for calls without a threshold."""
     least = model.threshold if threshold is None else f"{threshold:g}"
     return f"{model.preset}; boxes with a score of at least {least}" if least else model.preset
@@ -112,7 +112,7 @@ def _newest_name(subject: Subject) -> str:
     return _fitting(f"{kind}-{'-'.join(map(str, subject.ids))}-newest", str(subject))
 
 
-def _model_name(model: TrainedModel, places: tuple[str, ...]) -> str:
+def _model_name(model: ListedModel, places: tuple[str, ...]) -> str:
     """The run's name. A hash of the URL is added where the name alone may be ambiguous or invalid."""
     reserved = model.run.endswith("-newest")
     at_home = model.url.removesuffix("/model").rpartition("/")[0] in places[:1]

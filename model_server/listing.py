@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from model_server.functions import Function, functions
-from model_server.trained_models import LeftOut, TrainedModel, TrainedModels
+from model_server.trained_models import LeftOut, ListedModel, TrainedModels
 from object_store import StoreError
 
 FRESH_FOR_S = 30.0
@@ -64,7 +64,7 @@ class FunctionList:
             await self.refresh()
         return self.functions.get(name)
 
-    def mark_faulty(self, model: TrainedModel, reason: str) -> None:
+    def mark_faulty(self, model: ListedModel, reason: str) -> None:
         """Remove a model that cannot be loaded from the list."""
         log.error("model left out", extra={"model": model.url, "reason": reason})
         self._faulty[model.url, model.version] = (reason, self._now() + FAULTY_FOR_S)

@@ -39,7 +39,7 @@ _FILE = re.compile(rf"(?P<run>.+)/(?P<file>model/{re.escape(CONFIG)}|model/{re.e
 
 
 @dataclass(frozen=True, slots=True)
-class TrainedModel:
+class ListedModel:
     """A model that CVAT can use. `version` changes when its files are replaced."""
 
     url: str
@@ -70,9 +70,9 @@ class LeftOut:
 class Choice:
     """The models to list, newest first; the newest model of each subject; pinned models; models that are left out."""
 
-    models: tuple[TrainedModel, ...] = ()
-    newest: tuple[tuple[Subject, TrainedModel], ...] = ()
-    pinned: tuple[tuple[Subject, TrainedModel], ...] = ()
+    models: tuple[ListedModel, ...] = ()
+    newest: tuple[tuple[Subject, ListedModel], ...] = ()
+    pinned: tuple[tuple[Subject, ListedModel], ...] = ()
     left_out: tuple[LeftOut, ...] = ()
 
 
@@ -89,7 +89,7 @@ class _Run:
 class _Known:
     """Cached contents: URL and version → content."""
 
-    models: dict[tuple[str, str], TrainedModel] = field(default_factory=dict)
+    models: dict[tuple[str, str], ListedModel] = field(default_factory=dict)
     subjects: dict[tuple[str, str], Subject | None] = field(default_factory=dict)
 
 
@@ -121,25 +121,25 @@ class TrainedModels:
             )
         left_out: dict[str, LeftOut] = {}
 
-        def usable(key: str) -> TrainedModel | None:
+        def usable(key: str) -> ListedModel | None:
             model = self._model(key, runs[key], subjects.get(key), fresh, faulty or {})
             if isinstance(model, LeftOut):
                 left_out[model.url] = model
                 return None
             return model
 
-        models: dict[str, TrainedModel] = {}
+        models: dict[str, ListedModel] = {}
         for key in newest_first:
             if len(models) < self.most and (model := usable(key)) is not None:
                 models[key] = model
-        newest: dict[Subject, TrainedModel] = {}
+        newest: dict[Subject, ListedModel] = {}
         for key in newest_first:
             subject = subjects[key]
             # There are few projects, but about as many tasks as runs: a task needs a model that is listed anyway.
             wanted = subject is not None and (subject.kind is Kind.PROJECT or key in models)
             if subject is not None and wanted and subject not in newest and (model := usable(key)) is not None:
                 newest[subject] = model
-        pinned: dict[Subject, TrainedModel] = {}
+        pinned: dict[Subject, ListedModel] = {}
         keys = {f"{self.store.child(key).url}/model": key for key in newest_first} if pins else {}
         for subject, url in pins:
             if url in keys:
@@ -209,7 +209,7 @@ class TrainedModels:
         inside = any(url.startswith(f"{place.rstrip('/')}/") for place in places)
         return inside and ".." not in unquote(url).split("/")
 
-    def _elsewhere(self, url: str, fresh: _Known, faulty: dict[tuple[str, str], str]) -> TrainedModel | LeftOut:
+    def _elsewhere(self, url: str, fresh: _Known, faulty: dict[tuple[str, str], str]) -> ListedModel | LeftOut:
         """A pinned model that is outside the prefixes, or too old to be listed."""
         try:
             folder = open_store(url, retry_for_s=RETRY_FOR_S)
@@ -237,7 +237,7 @@ class TrainedModels:
 
     def _model(
         self, key: str, run: _Run, subject: Subject | None, fresh: _Known, faulty: dict[tuple[str, str], str]
-    ) -> TrainedModel | LeftOut:
+    ) -> ListedModel | LeftOut:
         return self._read_model(self.store.child(f"{key}/model"), run, subject, fresh, faulty)
 
     def _read_model(
@@ -247,21 +247,21 @@ class TrainedModels:
         subject: Subject | None,
         fresh: _Known,
         faulty: dict[tuple[str, str], str],
-    ) -> TrainedModel | LeftOut:
+    ) -> ListedModel | LeftOut:
         assert run.config is not None
         version = f"{_version(run.config)} {_version(run.weights)}"
         name = (folder.url, version)
         if name in faulty:
             return LeftOut(*name, "load", faulty[name])
         model = self._known.models.get(name) or _described(folder, run.config, run.weights, version, subject)
-        if isinstance(model, TrainedModel):  # reasons for leaving out are not cached: a fault of the store may pass
+        if isinstance(model, ListedModel):  # reasons for leaving out are not cached: a fault of the store may pass
             fresh.models[name] = self._known.models[name] = model
         return model
 
 
 def _described(
     folder: ObjectStore, config: ObjectInfo, weights: ObjectInfo | None, version: str, subject: Subject | None
-) -> TrainedModel | LeftOut:
+) -> ListedModel | LeftOut:
     """Read the model's config.json. StoreUnavailable is raised: it says nothing about the model."""
     if weights is None or not weights.size_bytes:
         return LeftOut(folder.url, version, "weights", f"{folder.url} has no {WEIGHTS}: its upload was cut short")
@@ -279,7 +279,7 @@ def _described(
         return LeftOut(folder.url, version, "config", " ".join(str(error).split()))
     if len(set(info.classes)) != len(info.classes) or not info.classes:
         return LeftOut(folder.url, version, "classes", f"{folder.url}/{CONFIG} has no classes, or one of them twice")
-    return TrainedModel(
+    return ListedModel(
         url=folder.url,
         run=unquote(folder.url.removesuffix("/model").rpartition("/")[2]),
         version=version,

@@ -1,8 +1,8 @@
-"""Bytes in and out of `s3://bucket/prefix` and `file:///path`: many at once, verified, never half there.
+"""Read and write objects in `s3://bucket/prefix` and `file:///path`: in parallel, verified and atomic.
 
-`open_store(url)` gives an `ObjectStore`; its methods are the whole interface and mean the same for both
-kinds. Everything is synchronous and safe to call from several threads. What can go wrong is a
-`StoreError` whose message names the URL and what to check. Knows nothing of data sets or training.
+`open_store(url)` returns an `ObjectStore`. Its methods are the whole interface and mean the same for both kinds of
+store. All calls are synchronous and thread-safe. Errors are `StoreError`s whose message names the URL and what to
+check. The package knows nothing about data sets or training.
 """
 
 from object_store.errors import (

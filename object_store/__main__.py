@@ -1,7 +1,7 @@
-"""`python -m object_store`: the two things that a process which may not import this package needs of it.
+"""`python -m object_store`: two operations for processes that may not import this package.
 
 python -m object_store put-folder FOLDER URL     copy all files below a folder to a prefix
-python -m object_store exists URL KEY…           print those of the keys that are there, one a line
+python -m object_store exists URL KEY…           print the keys that exist, one per line
 """
 
 import argparse
@@ -12,7 +12,7 @@ from object_store import StoreError, open_store
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; the exit code is 0, or the error's, after one line on stderr."""
+    """Run one sub-command. Return 0, or print one line to stderr and return the error's exit code."""
     parser = argparse.ArgumentParser(prog="python -m object_store", description="Copy to a store, ask a store.")
     verbs = parser.add_subparsers(dest="verb", required=True)
     put = verbs.add_parser("put-folder", help="copy all files below a folder to a prefix")

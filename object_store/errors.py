@@ -1,35 +1,35 @@
-"""What can go wrong with a store, one class per thing that a person would check.
+"""The errors of stores, one class for each cause that a person can check.
 
-The class alone decides what happens. A `PassingError` is retried until the patience of the store is used up
-(`object_store.retry`), and the command lines then end with 75. Any other `StoreError` is raised at once: the
-URL, the key, the credentials or the data are wrong, and the exit code is 2. `ObjectChanged` is the exception:
-the same request cannot succeed, but the whole command can.
+The class alone decides what happens. A `PassingError` is retried until the retry time of the store is over
+(`object_store.retry`); then the command lines exit with 75. Any other `StoreError` is raised at once with exit code 2:
+the URL, the key, the credentials or the data are wrong. `ObjectChanged` is the exception: retrying the request is
+useless, but running the whole command again helps, so its exit code is 75.
 """
 
-# The contract of the command lines; run_config.exit_codes has the same numbers, which this package may not import.
+# The exit codes of the command lines. They are repeated from run_config.exit_codes, which this package may not import.
 WRONG_INPUT, PASSING_FAULT = 2, 75
 
 
 class StoreError(Exception):
-    """Something is wrong with the store or with what was asked of it; the message says what to check."""
+    """The store or the request is wrong. The message says what to check."""
 
     exit_code = WRONG_INPUT
 
 
 class PassingError(StoreError):
-    """A fault that passes: the same request may succeed later."""
+    """A temporary fault: the same request may succeed later."""
 
     exit_code = PASSING_FAULT
 
 
 class StoreUnavailable(PassingError):
-    """The store cannot be reached, is overloaded, or failed after all retries."""
+    """The store is unreachable, overloaded, or still fails after all retries."""
 
 
 class WrongBytes(StoreUnavailable):
-    """The bytes that arrived do not have the size or the checksum that the store states.
+    """The received bytes do not have the size or the checksum that the store states.
 
-    `received` identifies them: where they are the same each time, they were not damaged on the way, and the
+    `received` identifies the bytes. If every attempt receives the same bytes, they were not damaged in transit, and the
     error becomes `Corrupted`.
     """
 
@@ -39,50 +39,50 @@ class WrongBytes(StoreUnavailable):
 
 
 class ObjectChanged(StoreError):
-    """An object or file was replaced while it was read. Nothing was written; the whole command helps, run again."""
+    """An object or file was replaced while it was read. Nothing was written. Run the whole command again."""
 
     exit_code = PASSING_FAULT
 
 
 class InvalidUrl(StoreError):
-    """A store URL that is neither `s3://bucket/prefix` nor `file:///path`."""
+    """A store URL is neither `s3://bucket/prefix` nor `file:///path`."""
 
 
 class InvalidKey(StoreError):
-    """A key that could lead out of a folder, or that not every store can hold."""
+    """A key could point outside a folder, or is not valid in every store."""
 
 
 class NoSuchKey(StoreError):
-    """There is no object of this name."""
+    """There is no object with this key."""
 
 
 class NoSuchBucket(StoreError):
-    """There is no bucket of this name at this endpoint."""
+    """There is no bucket with this name at this endpoint."""
 
 
 class AlreadyExists(StoreError):
-    """`if_absent` was asked for, and the object is there."""
+    """`if_absent` was requested, but the object exists."""
 
 
 class AccessDenied(StoreError):
-    """The credentials are good, but may not do this."""
+    """The credentials are valid, but do not permit this."""
 
 
 class NoCredentials(StoreError):
-    """No credentials were found, or the place that gives them failed."""
+    """No credentials were found, or their source failed."""
 
 
 class WrongCredentials(StoreError):
-    """The store refuses the access key, the signature or the session token."""
+    """The store rejects the access key, the signature or the session token."""
 
 
 class WrongRegion(StoreError):
-    """The bucket lies in another region than the one that requests are signed for."""
+    """The bucket is in another region than the one that requests are signed for."""
 
 
 class ClockSkew(StoreError):
-    """This machine's clock is too far from the store's."""
+    """The difference between the clocks of this machine and of the store is too large."""
 
 
 class Corrupted(StoreError):
-    """The store itself holds, or has stored, other bytes than it states: they are the same at each try."""
+    """The store holds, or has stored, other bytes than it states. They are the same at each attempt."""

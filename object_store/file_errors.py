@@ -1,4 +1,4 @@
-"""Turn the operating system's errors into sentences about the file and what to check."""
+"""Turn `OSError`s into `StoreError`s that name the file and what to check."""
 
 import errno
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ _IN_THE_WAY = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY}
 
 @contextmanager
 def file_errors(place: Path) -> Iterator[None]:
-    """Raise a `StoreError` for an `OSError`; `place` stands in where the error names no file."""
+    """Raise a `StoreError` for each `OSError`. `place` is used when the error names no file."""
     try:
         yield
     except OSError as error:
@@ -26,7 +26,7 @@ def file_errors(place: Path) -> Iterator[None]:
 
 
 def explain(error: OSError, place: Path) -> StoreError:
-    """Say what an `OSError` means for the person who meets it."""
+    """Return the `StoreError` that explains an `OSError` to a person."""
     path = error.filename2 or error.filename or place
     reason = error.strerror or str(error)
     if error.errno in _FULL:

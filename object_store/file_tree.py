@@ -15,17 +15,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class FoundFile:
-    """A regular file: its path below the folder with slashes, and its status."""
+    """A regular file: its path below the folder, with slashes, and its status."""
 
     key: str
     status: os.stat_result
 
 
 def walk_files(folder: Path, boundary: Path | None = None) -> Iterator[FoundFile]:
-    """Yield the regular files below a folder, sorted by key; nothing if the folder is not there.
+    """Yield the regular files below a folder, sorted by key. A missing folder has no files.
 
-    Links are followed, but not into a folder that is being walked already (a loop), and, where a
-    `boundary` (a resolved path) is given, not out of it: those are left out with a warning.
+    Links are followed, with two exceptions that are skipped with a warning: a link to a folder that is already being
+    walked (a loop), and, with `boundary` (a resolved path), a link that leads outside it.
     """
     try:
         start = folder.resolve(strict=True)
@@ -36,7 +36,7 @@ def walk_files(folder: Path, boundary: Path | None = None) -> Iterator[FoundFile
 
 
 def _walk(folder: Path, prefix: str, above: tuple[Path, ...], boundary: Path | None) -> Iterator[FoundFile]:
-    # A folder sorts as its keys do: `a.txt` comes before `a/x`, because "." comes before "/".
+    # A folder is sorted by its keys: `a.txt` comes before `a/x`, because "." comes before "/".
     found = []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -47,7 +47,7 @@ def _walk(folder: Path, prefix: str, above: tuple[Path, ...], boundary: Path | N
             try:
                 status = entry.stat()
             except FileNotFoundError:
-                continue  # removed since, or a link to nothing
+                continue  # removed in the meantime, or a broken link
             if stat.S_ISDIR(status.st_mode):
                 found.append((entry.name + "/", status))
             elif stat.S_ISREG(status.st_mode):
@@ -65,7 +65,7 @@ def _walk(folder: Path, prefix: str, above: tuple[Path, ...], boundary: Path | N
         try:
             yield from _walk(below, prefix + name, (*above, real), boundary)
         except FileNotFoundError:
-            continue  # the folder was removed since
+            continue  # the folder was removed in the meantime
 
 
 def _may_follow(entry: os.DirEntry[str], boundary: Path | None) -> bool:

@@ -1,7 +1,7 @@
-"""The interface of a store, and what all stores share: the loops over many objects.
+"""The interface of a store, and the code for many objects that all stores share.
 
-A kind of store fills in single objects (`_download`, `_upload`, ...); running many of them at once, the
-check of keys and the rules for folders stand here, so that they are the same for every kind.
+Each kind of store implements operations on single objects (`_download`, `_upload`, ...). Parallel execution, the check
+of keys and the rules for folders are here, so that they are the same for every kind.
 """
 
 import functools
@@ -21,12 +21,12 @@ from object_store.parallel import Task, run_all
 from object_store.partial_file import PartialFile
 
 Progress = Callable[[int], None]
-"""Called with the number of bytes just moved, from worker threads, never two at once."""
+"""Called with the number of bytes just transferred, from worker threads but never concurrently."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """One object as the store lists it. `etag` has no quotes; it changes when the content is replaced."""
+    """One object as the store lists it. `etag` has no quotes and changes when the content is replaced."""
 
     key: str
     size_bytes: int
@@ -35,13 +35,13 @@ class ObjectInfo:
 
 
 class ObjectStore(ABC):
-    """All objects below one URL. Keys are relative to it: `a/b.txt`, no `..`, no empty parts.
+    """All objects below one URL. Keys are relative to it: `a/b.txt`, without `..` and without empty parts.
 
-    Prefixes are folders: `runs/1` means what lies below `runs/1/`, and never `runs/10/...`.
-    Every method may raise `StoreError`; `StoreUnavailable` comes after the retries.
+    Prefixes are folders: `runs/1` means everything below `runs/1/`, and never `runs/10/...`. Every method may raise
+    `StoreError`. `StoreUnavailable` is raised after the retries.
     """
 
-    workers: int  # objects or ranges moved at once
+    workers: int  # number of objects or ranges that are transferred in parallel
 
     @property
     @abstractmethod
@@ -50,18 +50,18 @@ class ObjectStore(ABC):
 
     @abstractmethod
     def child(self, prefix: str) -> Self:
-        """Return the store rooted below this one at `prefix`, on the same connection."""
+        """Return the store whose root is `prefix` below this one, on the same connection."""
 
     @abstractmethod
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Yield all objects below the prefix, sorted by key; keys are relative to this store's root."""
+        """Yield all objects below the prefix, sorted by key. Keys are relative to the root of this store."""
 
     @abstractmethod
     def head(self, key: str) -> ObjectInfo:
-        """Describe one object; `NoSuchKey` if it is not there."""
+        """Describe one object. Raises NoSuchKey: when it does not exist."""
 
     def exists(self, key: str) -> bool:
-        """Whether there is an object of this name."""
+        """Whether there is an object with this key."""
         try:
             self.head(key)
         except NoSuchKey:
@@ -70,12 +70,12 @@ class ObjectStore(ABC):
 
     @abstractmethod
     def get_bytes(self, key: str, *, start: int = 0, end: int | None = None) -> bytes:
-        """Read bytes `start` to `end` (exclusive) into memory; as a slice, beyond the end is empty."""
+        """Read bytes `start` to `end` (exclusive) into memory. As in a slice, bytes beyond the end are left out."""
 
     def get_file(self, key: str, path: Path | str, *, progress: Progress | None = None) -> None:
-        """Copy one object to a local file, large ones in parallel ranges.
+        """Copy one object to a local file, large objects in parallel ranges.
 
-        The file appears, or replaces an older one, only when complete and verified.
+        The file appears, or replaces an older one, only when it is complete and verified.
         """
         path = Path(path)
         check_key(key)
@@ -85,11 +85,11 @@ class ObjectStore(ABC):
     def get_many(
         self, keys: Iterable[str | ObjectInfo], folder: Path | str, *, progress: Progress | None = None
     ) -> None:
-        """Copy objects to `folder/key`, many at once.
+        """Copy objects to `folder/key` in parallel.
 
-        With `ObjectInfo`s from `list()` an object that was replaced since is an error (`ObjectChanged`),
-        and a file that is already there with the listed size and MD5 is kept. After an error, files that
-        were finished remain, all of them complete.
+        With `ObjectInfo`s from `list()`, an object that was replaced since then is an error (`ObjectChanged`), and an
+        existing file with the listed size and MD5 is kept. After an error, the files that were finished remain; all of
+        them are complete.
         """
         folder = Path(folder)
 
@@ -102,22 +102,22 @@ class ObjectStore(ABC):
 
     @abstractmethod
     def put_bytes(self, key: str, data: bytes, *, if_absent: bool = False) -> ObjectInfo:
-        """Write one object. With `if_absent`, `AlreadyExists` is raised if it is there.
+        """Write one object. With `if_absent`, raise `AlreadyExists` if the object exists.
 
-        Of several writers with `if_absent` at the same time, exactly one succeeds.
+        If several writers use `if_absent` at the same time, exactly one succeeds.
         """
 
     def put_file(self, path: Path | str, key: str, *, progress: Progress | None = None) -> None:
-        """Copy a local file to the store, large ones in parallel parts."""
+        """Copy a local file to the store, large files in parallel parts."""
         path = Path(path)
         with file_errors(path):
             task = functools.partial(self._upload_as_task, path, check_key(key), one_at_a_time(progress))
             run_all([task], 1)
 
     def put_folder(self, folder: Path | str, prefix: str, *, progress: Progress | None = None) -> None:
-        """Copy all files below a local folder to `prefix/<path in the folder>`, many at once.
+        """Copy all files below a local folder to `prefix/<path in the folder>` in parallel.
 
-        Links are followed; our own unfinished files and empty folders are left out.
+        Links are followed. Our own unfinished files and empty folders are skipped.
         """
         folder = Path(folder)
         prefix = check_prefix(prefix)
@@ -136,26 +136,26 @@ class ObjectStore(ABC):
             if not folder.is_dir():
                 raise StoreError(f"{folder} is not a folder: nothing to copy to {self.url}")
             run_all(small_ones(), self.workers)
-            # Large files are parallel in themselves; one after the other keeps the memory bounded.
+            # A large file is uploaded in parallel parts. Only one at a time limits the memory.
             run_all((functools.partial(self._upload_as_task, path, key, report) for path, key in large), 1)
 
     def free_bytes(self) -> int | None:
-        """How much more fits into the store; None where it does not say, as S3."""
+        """The free space of the store. None: the store does not report it, as S3."""
         return None
 
     @abstractmethod
     def delete(self, keys: str | Iterable[str]) -> None:
-        """Remove objects; those that are not there are no error."""
+        """Remove objects. Missing objects are ignored."""
 
     def delete_prefix(self, prefix: str) -> int:
-        """Remove everything below a prefix and return how many objects that were."""
+        """Remove everything below a prefix. Return the number of removed objects."""
         prefix = check_prefix(prefix)
         if not prefix:
             raise InvalidKey(f"delete_prefix needs a prefix: nothing was deleted in {self.url}")
         return self._delete_below(prefix)
 
     def _download_all(self, places: Iterable[tuple[str | ObjectInfo, Path]], progress: Progress | None) -> None:
-        """Run the downloads; after an error or Ctrl-C no hidden file remains."""
+        """Run the downloads. No hidden file remains after an error or Ctrl-C."""
         report = one_at_a_time(progress)
         unfinished: set[PartialFile] = set()
 
@@ -172,21 +172,21 @@ class ObjectStore(ABC):
     def _download(
         self, wanted: str | ObjectInfo, path: Path, progress: Progress, unfinished: set[PartialFile]
     ) -> Iterable[Task]:
-        """Copy one object to a file, or return the tasks that do it; the key is checked.
+        """Copy one object to a file, or return the tasks that do so. The key is already checked.
 
-        A file that several tasks write is in `unfinished` until it is finished.
+        A file that several tasks write is in `unfinished` until it is complete.
         """
 
     @abstractmethod
     def _upload(self, path: Path, key: str, progress: Progress) -> None:
-        """Copy one file to the store and verify it; the key is checked."""
+        """Copy one file to the store and verify it. The key is already checked."""
 
     @abstractmethod
     def _delete_below(self, prefix: str) -> int:
-        """Remove what lies below a checked prefix."""
+        """Remove everything below a prefix that is already checked."""
 
     def _largest_single_upload(self) -> int:
-        """Files above this many bytes are uploaded in parallel parts, one file at a time."""
+        """The limit in bytes above which a file is uploaded in parallel parts, one file at a time."""
         return 1 << 62
 
     def _upload_as_task(self, path: Path, key: str, progress: Progress) -> Iterable[Task]:
@@ -195,7 +195,7 @@ class ObjectStore(ABC):
 
 
 def one_at_a_time(progress: Progress | None) -> Progress:
-    """Wrap a callback so that worker threads call it in turn."""
+    """Wrap a callback with a lock, so that worker threads never call it concurrently."""
     if progress is None:
         return lambda _: None
     lock = threading.Lock()

@@ -1,7 +1,7 @@
-"""The rule for keys, and where a key lands in a folder.
+"""Check keys, and map a key to a path below a folder.
 
-Keys come from buckets that others write to. A key that this module lets through names one place below a
-folder, on every store and every file system we support; everything else is refused, never mended.
+Keys come from buckets that other people write to. A key that passes this check names exactly one place below a folder,
+on every store and every supported file system. Any other key is refused, never corrected.
 """
 
 import re
@@ -9,13 +9,13 @@ from pathlib import Path
 
 from object_store.errors import InvalidKey
 
-# Our own unfinished files are called so, and leftovers of killed processes stay invisible.
+# The name of our unfinished files. Files with such names are never listed, even after a process was killed.
 PARTIAL_NAME = re.compile(r"\.partial-[0-9a-f]{16}")
 MAX_KEY_BYTES = 1024  # S3's limit
 
 
 def check_key(key: str) -> str:
-    """Return the key if it is safe, else raise `InvalidKey` with the reason."""
+    """Return the key if it is safe. Raises InvalidKey: with the reason, when it is not."""
     problem = _problem(key)
     if problem:
         raise InvalidKey(f"key {key!r} is refused: {problem}; rename the object")
@@ -23,23 +23,23 @@ def check_key(key: str) -> str:
 
 
 def check_prefix(prefix: str) -> str:
-    """Return the prefix without a trailing slash; "" stands for everything."""
+    """Return the prefix without a trailing slash. "" means everything."""
     stripped = prefix.removesuffix("/")
     return check_key(stripped) if stripped else ""
 
 
 def join(*parts: str) -> str:
-    """Join prefixes and a key, any of which may be empty."""
+    """Join prefixes and a key. Each of them may be empty."""
     return "/".join(part for part in parts if part)
 
 
 def is_leftover(key: str) -> bool:
-    """Whether the last segment is the name of one of our unfinished files."""
+    """Whether the last part of the key is the name of one of our unfinished files."""
     return PARTIAL_NAME.fullmatch(key.rpartition("/")[2]) is not None
 
 
 def path_below(folder: Path, key: str) -> Path:
-    """Return `folder/key`, or raise `InvalidKey` where a link in the folder would lead out of it."""
+    """Return `folder/key`. Raises InvalidKey: when the key is not safe, or a link in the folder leads outside it."""
     path = folder / check_key(key)
     if not path.parent.resolve().is_relative_to(folder.resolve()):
         raise InvalidKey(f"key {key!r} is refused: a symbolic link in {folder} leads out of that folder")
@@ -47,7 +47,7 @@ def path_below(folder: Path, key: str) -> Path:
 
 
 def _problem(key: str) -> str:  # noqa: PLR0911 one reason per line is the clearest form of a rule
-    """Say what is wrong with a key, or nothing."""
+    """Return what is wrong with a key, or ""."""
     if not key:
         return "it is empty"
     if key.startswith("/"):

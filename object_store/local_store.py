@@ -1,7 +1,7 @@
-"""`file://`: a store in a folder, with the semantics of S3.
+"""`file://`: a folder as a store with the semantics of S3.
 
-A key is the path below the folder. Files appear complete or not at all; folders exist while there is
-something in them. Links are followed only to places inside the folder.
+A key is the path below the folder. Files appear atomically, and empty folders are removed. Links are followed only to
+places inside the folder.
 """
 
 import contextlib
@@ -24,22 +24,22 @@ CHUNK_BYTES = 1 << 20
 
 
 class LocalStore(ObjectStore):
-    """A folder as a store. Copies use one chunk of 1 MiB per worker: 8 MiB of memory at most."""
+    """A folder as a store. Each worker copies with one chunk of 1 MiB, so copying needs at most 8 MiB of memory."""
 
     workers = 8
 
     def __init__(self, root: Path, boundary: Path | None = None) -> None:
-        """`boundary` is the resolved folder that links may not leave: the root that was opened."""
+        """`boundary`: the resolved folder that links may not leave. Default: the root."""
         self.root = root.absolute()
         self._boundary = boundary or self.root.resolve()
 
     @property
     def url(self) -> str:
-        """`file:///absolute/path`, percent-encoded where a URL needs it."""
+        """`file:///absolute/path`, percent-encoded where necessary."""
         return self.root.as_uri()
 
     def child(self, prefix: str) -> Self:
-        """Return the store rooted below this one; the folder need not exist."""
+        """Return the store whose root is `prefix` below this one. The folder need not exist."""
         return type(self)(self.root / check_prefix(prefix), self._boundary)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
@@ -64,10 +64,10 @@ class LocalStore(ObjectStore):
             return file.read() if end is None else file.read(end - start)
 
     def put_bytes(self, key: str, data: bytes, *, if_absent: bool = False) -> ObjectInfo:
-        """Write one file, complete or not at all."""
+        """Write one file atomically."""
         path = self._inside(check_key(key))
         with file_errors(path):
-            # Without this look, a large write would be thrown away at its end; the link decides.
+            # Check early, so that no large write is wasted. Only the hard link in `finish` is atomic.
             if if_absent and path.exists():
                 raise AlreadyExists(f"{self.url}/{key} exists")
             with PartialFile(path) as partial:
@@ -80,14 +80,14 @@ class LocalStore(ObjectStore):
                     raise AlreadyExists(f"{self.url}/{key} exists") from None
 
     def free_bytes(self) -> int | None:
-        """The room on the disk of the folder, or of the nearest folder above it that is there."""
+        """The free space on the disk of the folder, or of its nearest existing parent."""
         place = next(place for place in (self.root, *self.root.parents) if place.is_dir())
         with file_errors(place):
             status = os.statvfs(place)
         return status.f_bavail * status.f_frsize
 
     def delete(self, keys: str | Iterable[str]) -> None:
-        """Remove files, and folders that are empty then."""
+        """Remove files, and the folders that become empty."""
         for key in [keys] if isinstance(keys, str) else keys:
             path = self._inside(check_key(key), follow_last=False)
             with file_errors(path):
@@ -109,8 +109,8 @@ class LocalStore(ObjectStore):
                 links = [entry.name for entry in os.scandir(parent) if entry.is_symlink() and entry.is_dir()]
                 for name in {*names, *links}:
                     if PARTIAL_NAME.fullmatch(name):
-                        continue  # somebody is writing; the object appears after this deletion, as in S3
-                    # Another process may be deleting the same folder, or have finished its file.
+                        continue  # another process is writing it: the object appears after this deletion, as in S3
+                    # Another process may be deleting the same folder, or may have finished its file.
                     with contextlib.suppress(FileNotFoundError):
                         (below / name).unlink()
                         count += 1
@@ -142,7 +142,7 @@ class LocalStore(ObjectStore):
             _copy(source, str(path), target, progress)
 
     def _inside(self, key: str, *, follow_last: bool = True) -> Path:
-        """Return the path of a key; `InvalidKey` where a link leads out of the store."""
+        """Return the path of a key. Raises InvalidKey: when a link leads outside the store."""
         path = self.root / key
         real = path.resolve() if follow_last else path.parent.resolve()
         if not real.is_relative_to(self._boundary):
@@ -154,7 +154,7 @@ class LocalStore(ObjectStore):
         path = self._inside(check_key(key))
         with file_errors(path):
             try:
-                # O_NONBLOCK: a named pipe in the folder must not block us for ever.
+                # O_NONBLOCK: opening a named pipe in the folder must not block forever.
                 fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             except (FileNotFoundError, NotADirectoryError):
                 raise self._no_such_key(key) from None
@@ -167,21 +167,21 @@ class LocalStore(ObjectStore):
         return NoSuchKey(f"{self.url}/{key} does not exist: check the spelling and the folder")
 
     def _remove_empty_folders(self, folder: Path) -> None:
-        """Remove a folder and those above it, up to the root, as long as they are empty."""
+        """Remove a folder and its parents, below the root, as long as they are empty."""
         while folder != self.root and folder.is_relative_to(self.root):
             try:
                 folder.rmdir()
             except OSError:
-                return  # not empty, or gone: both are fine
+                return  # not empty, or already removed: both are fine
             folder = folder.parent
 
 
 def _copy(source: BinaryIO, name: str, target: Path, progress: Progress) -> None:
-    """Copy an open file to `target`; an error if the source changes meanwhile."""
+    """Copy an open file to `target`. Raises ObjectChanged: when the source changes during the copy."""
     before = os.fstat(source.fileno())
     with PartialFile(target) as partial:
         offset = 0
-        # A file that grows as fast as it is read must not be read for ever.
+        # A file that grows as fast as it is read must not be read forever.
         while offset <= before.st_size and (chunk := source.read(CHUNK_BYTES)):
             partial.write(chunk, offset)
             offset += len(chunk)
@@ -192,7 +192,7 @@ def _copy(source: BinaryIO, name: str, target: Path, progress: Progress) -> None
 
 
 def _etag(status: os.stat_result) -> str:
-    """Another file under the same name, or another content in it, gives another tag."""
+    """A tag that changes when the file is replaced or its content changes."""
     return f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}"
 
 

@@ -1,4 +1,4 @@
-"""From a URL to a store."""
+"""Open the store of a URL."""
 
 import re
 from pathlib import Path
@@ -16,8 +16,8 @@ RETRY_FOR_S = 60.0
 def open_store(url: str | Path, *, retry_for_s: float = RETRY_FOR_S) -> ObjectStore:
     """Open `s3://bucket/prefix`, `file:///path` or a plain local path as the root of all keys.
 
-    Nothing is read or written yet: a wrong bucket or missing credentials show at the first use.
-    `retry_for_s` bounds how long a request to S3 is repeated while its fault may pass.
+    Nothing is read or written yet: a wrong bucket or missing credentials are reported at the first use. `retry_for_s`
+    limits how long a request to S3 is retried after temporary faults.
     """
     text = str(url)
     scheme, separator, rest = text.partition("://")
@@ -47,7 +47,7 @@ def _open_s3(url: str, rest: str, retry_for_s: float) -> ObjectStore:
         prefix = check_prefix(prefix)
     except StoreError as error:
         raise InvalidUrl(f"{url}: {error}") from None
-    # boto3 and obstore take a third of a second to import: only those who use S3 pay for them.
+    # boto3 and obstore take a third of a second to import, so they are imported only for S3.
     from object_store.s3_connection import S3Connection
     from object_store.s3_store import S3Store
 

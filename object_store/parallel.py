@@ -1,8 +1,8 @@
-"""Run many small pieces of work in a few threads, with bounded memory and one error.
+"""Run many small tasks in a few threads, with bounded memory and a single error.
 
-A task may return further tasks (the ranges of a large object, once its size is known); they run before
-new ones are taken from the source, so that few objects are unfinished at any time. The source is read
-lazily: a million tasks never lie in memory.
+A task may return further tasks (the ranges of a large object, once its size is known). They run before new tasks are
+taken from the source, so that few objects are unfinished at any time. The source is read lazily: there are never a
+million tasks in memory.
 """
 
 import threading
@@ -13,7 +13,7 @@ Task = Callable[[], "Iterable[Task]"]
 
 
 def run_all(tasks: Iterable[Task], workers: int) -> None:
-    """Run all tasks and their follow-ups; the first error stops the rest and is raised here."""
+    """Run all tasks and the tasks that they return. The first error stops the rest and is raised here."""
     crew = _Crew(iter(tasks))
     threads = [threading.Thread(target=crew.work, name="object-store", daemon=True) for _ in range(workers)]
     for thread in threads:
@@ -22,7 +22,7 @@ def run_all(tasks: Iterable[Task], workers: int) -> None:
         for thread in threads:
             thread.join()
     except BaseException:
-        # Ctrl-C: what runs ends with its current request, so that no file is left half written by us.
+        # After Ctrl-C, running tasks finish their current request, so that no file is left half written.
         crew.stop()
         for thread in threads:
             thread.join()
@@ -32,7 +32,7 @@ def run_all(tasks: Iterable[Task], workers: int) -> None:
 
 
 class _Crew:
-    """The shared state of the threads of one `run_all`."""
+    """The state that the threads of one `run_all` share."""
 
     def __init__(self, source: Iterator[Task]) -> None:
         self._source = source
@@ -44,13 +44,13 @@ class _Crew:
         self.error: BaseException | None = None
 
     def stop(self) -> None:
-        """Start nothing new."""
+        """Start no further tasks."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
 
     def work(self) -> None:
-        """Take tasks until there are none, or until one has failed."""
+        """Run tasks until none are left, or until one has failed."""
         while (task := self._take()) is not None:
             try:
                 follow_ups = tuple(task())
@@ -78,7 +78,7 @@ class _Crew:
                 elif self._running == 0:
                     return None
                 else:
-                    self._changed.wait()  # a running task may still bring follow-ups
+                    self._changed.wait()  # a running task may still return further tasks
             return None
 
     def _finished(self, follow_ups: tuple[Task, ...], error: BaseException | None) -> None:
@@ -91,7 +91,7 @@ class _Crew:
                 self._changed.notify_all()
 
     def _fail(self, error: BaseException) -> None:
-        """Remember the first error and stop; the lock is held."""
+        """Store the first error and stop. The caller holds the lock."""
         self.error = self.error or error
         self._stopped = True
         self._changed.notify_all()

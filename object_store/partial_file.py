@@ -1,8 +1,7 @@
 """A file that appears under its name only when it is complete and on the disk.
 
-Bytes go to a hidden file in the same folder; `finish` syncs it and gives it its name in one step of the
-file system. A killed process leaves at most that hidden file, which `list()` never shows and which the
-next writer in the folder removes once it is old.
+The bytes are written to a hidden file in the same folder. `finish` syncs it and renames it atomically. A killed process
+leaves at most the hidden file. `list()` never shows it, and a later writer in the folder removes it once it is old.
 """
 
 import contextlib
@@ -17,12 +16,12 @@ from typing import Self
 
 from object_store.keys import PARTIAL_NAME
 
-# A writer touches its file at every write; one that has been still for so long has died.
+# Each write updates the time of the file. After this time without a write, the writer is assumed dead.
 LEFTOVER_AGE_S = 3600.0
 
 
 class PartialFile:
-    """The hidden file for `path`; the parent folder is made. Several threads may write at offsets."""
+    """The hidden file for `path`. Its parent folder is created. Several threads may write at different offsets."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -37,30 +36,30 @@ class PartialFile:
         self.discard()
 
     def write(self, data: bytes | memoryview, offset: int) -> None:
-        """Write all of the bytes at the offset."""
+        """Write all bytes at the offset."""
         view = memoryview(data)
         while view:
             written = os.pwrite(self._fd, view, offset)
             view, offset = view[written:], offset + written
 
     def read_chunks(self, size_bytes: int = 1 << 20) -> Iterable[bytes]:
-        """Read back what was written, from the start."""
+        """Yield what was written, from the start."""
         offset = 0
         while chunk := os.pread(self._fd, size_bytes, offset):
             yield chunk
             offset += len(chunk)
 
     def size_bytes(self) -> int:
-        """The size so far."""
+        """The current size."""
         return os.fstat(self._fd).st_size
 
     def finish(self, *, overwrite: bool = True) -> os.stat_result:
-        """Sync and give the file its name. FileExistsError if it is taken and `overwrite` is off."""
+        """Sync the file and give it its name. Raises FileExistsError: when the name exists and `overwrite` is off."""
         os.fsync(self._fd)
         if overwrite:
             self._hidden.replace(self.path)
         else:
-            os.link(self._hidden, self.path)  # fails if the name is taken: there is no moment between
+            os.link(self._hidden, self.path)  # atomic: fails if the name exists
             self._hidden.unlink()
         status = os.fstat(self._fd)
         self._close()
@@ -80,7 +79,7 @@ class PartialFile:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut."""
+    """Sync the entries of a folder, so that they survive a power failure."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
@@ -89,7 +88,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _create_beside(path: Path) -> tuple[Path, int]:
-    """Make the folder and a new hidden file in it."""
+    """Create the folder and a new hidden file in it."""
     for attempts_left in reversed(range(10)):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,8 +96,8 @@ def _create_beside(path: Path) -> tuple[Path, int]:
             hidden = path.parent / f".partial-{secrets.token_hex(8)}"
             return hidden, os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         except (FileNotFoundError, FileExistsError):
-            # A delete elsewhere removed the folder, empty for a moment, between our steps: mkdir then says
-            # that it exists, what comes later that it does not. A file in its place stays, and is said.
+            # Another process may remove the folder between our steps, while it is empty. Then mkdir reports that it
+            # exists, and the later steps that it does not. A file in the place of the folder remains an error.
             if not attempts_left:
                 raise
     raise AssertionError("the loop returns or raises")
@@ -106,17 +105,17 @@ def _create_beside(path: Path) -> tuple[Path, int]:
 
 @functools.lru_cache(maxsize=4096)
 def _remove_leftovers_once(folder: Path) -> None:
-    """Remove hidden files of dead writers, once per folder and process."""
+    """Remove the hidden files of dead writers, once per folder and process."""
     remove_leftovers(folder, older_than_s=LEFTOVER_AGE_S)
 
 
 def remove_leftovers(folder: Path, older_than_s: float) -> None:
-    """Remove hidden files that nobody has written to for so long."""
+    """Remove hidden files that were not written to for `older_than_s` seconds."""
     limit = time.time() - older_than_s
     with os.scandir(folder) as entries:
         for entry in entries:
             if PARTIAL_NAME.fullmatch(entry.name):
-                # Another process may remove the same one, or finish it, just now.
+                # Another process may remove or finish the same file now.
                 with contextlib.suppress(FileNotFoundError):
                     if entry.stat(follow_symlinks=False).st_mtime < limit:
                         Path(entry.path).unlink()

@@ -1,6 +1,6 @@
-"""Repeat a request while its fault passes: the one loop for every kind of store and every client.
+"""Retry requests after temporary faults, for all kinds of stores and clients.
 
-What passes is decided by the class of the error alone (`object_store.errors`).
+The class of the error alone decides whether a request is retried (`object_store.errors`).
 """
 
 import logging
@@ -15,18 +15,21 @@ from object_store.errors import Corrupted, PassingError, WrongBytes
 T = TypeVar("T")
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 10.0
-# Bytes that are wrong in the same way so often are wrong in the store.
+# If this many attempts receive the same wrong bytes, the store itself holds them.
 IDENTICAL_TRIES = 3
 
 logger = logging.getLogger(__name__)
 
 
 def retried(request: Callable[[], T], retry_for_s: float, kind: type[PassingError] = PassingError) -> T:
-    """Return what `request` returns; repeat it while it raises a passing error, for `retry_for_s` from the first.
+    """Return the result of `request`. Retry it after errors of `kind`, until `retry_for_s` seconds after the first
+    error.
 
-    The last attempt begins before that time is over. Wrong bytes are read up to three times whatever the time;
-    `Corrupted` is raised when they are the same each time. A loop around requests that are retried themselves
-    names the `kind` of error that is left to it.
+    The last attempt begins before that time is over. Wrong bytes are read up to three times regardless of the time.
+
+    A loop around requests that are already retried sets `kind` to the errors that are left for it.
+
+    Raises Corrupted: when three attempts in a row give the same wrong bytes.
     """
     pause = wait_random_exponential(multiplier=FIRST_PAUSE_S, max=LONGEST_PAUSE_S)
     received: list[str] = []

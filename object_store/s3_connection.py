@@ -1,9 +1,9 @@
-"""One bucket's connection: endpoint, region and credentials as boto3 finds them, bytes through obstore.
+"""The connection to one bucket: boto3 finds endpoint, region and credentials, and obstore transfers the bytes.
 
-boto3 decides everything that the `AWS_*` variables and `~/.aws` can say, so that this program reaches
-what `aws s3 ls` reaches. It also lists, because obstore's listing fails as a whole on a key with two
-slashes in a row, and uploads large files, because each part is retried by itself there. obstore moves all other
-bytes: for many small objects boto3 is bound by the interpreter. Neither retries: `S3Connection.request` does.
+boto3 interprets all `AWS_*` variables and `~/.aws`, so this program can use every bucket that `aws s3 ls` can. boto3
+also lists, because one key with two slashes in a row makes a whole listing of obstore fail. boto3 also uploads large
+files, because it can retry each part separately. obstore transfers everything else, because boto3 is limited by the
+Python interpreter with many small objects. The retries of both are off: `S3Connection.request` retries.
 """
 
 import functools
@@ -39,40 +39,40 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# botocore renews credentials when less than 10 minutes are left, and fails if it cannot. obstore asks
-# again when less than 5 are left of what we state. So what is used has at least 6 minutes to live.
+# botocore renews credentials with less than 10 minutes left, and fails if it cannot. obstore asks again when less than
+# 5 minutes are left of what we state here. So the credentials in use are valid for at least 6 minutes.
 CREDENTIALS_TTL = timedelta(minutes=9)
 
 CONNECT_TIMEOUT = timedelta(seconds=10)
-# A download that gives no byte for so long is broken off and repeated.
+# A download that receives no byte for this time is cancelled and retried.
 STALLED_AFTER = timedelta(seconds=60)
-# One part of an upload (8 MiB, 8 at once) must be through in this time: about 0.1 MiB/s in all.
+# One part of an upload (8 MiB, 8 in parallel) must finish in this time: about 0.1 MiB/s in total.
 UPLOAD_REQUEST_TIMEOUT = timedelta(minutes=10)
 
 _AWS_HOST = re.compile(r"s3[.-](?:[a-z0-9-]+\.)*amazonaws\.com(?:\.cn)?")
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
-    """Where requests for a bucket go. `endpoint` holds the bucket's name in the virtual-host style."""
+class S3Address:
+    """The address of requests for a bucket. In virtual-host style, `endpoint` contains the bucket's name."""
 
     endpoint: str
     virtual_host: bool
 
 
-def address_of(endpoint_url: str, bucket: str) -> Address:
-    """Choose virtual-host style for AWS itself and path style for every other server.
+def address_of(endpoint_url: str, bucket: str) -> S3Address:
+    """Use virtual-host style for AWS itself and path style for every other server.
 
-    A bucket with a dot in its name does not match AWS's certificate, so it takes path style too.
+    A bucket with a dot in its name does not match AWS's certificate, so it uses path style too.
     """
     parts = urlsplit(endpoint_url)
     if parts.hostname and _AWS_HOST.fullmatch(parts.hostname) and "." not in bucket:
-        return Address(f"{parts.scheme}://{bucket}.{parts.netloc}", virtual_host=True)
-    return Address(endpoint_url.rstrip("/"), virtual_host=False)
+        return S3Address(f"{parts.scheme}://{bucket}.{parts.netloc}", virtual_host=True)
+    return S3Address(endpoint_url.rstrip("/"), virtual_host=False)
 
 
 class S3Connection:
-    """Made at once, connected at the first use; shared by a store and its children."""
+    """The connection to one bucket. It connects at the first use, and is shared by a store and its children."""
 
     def __init__(self, bucket: str, *, retry_for_s: float) -> None:
         self.bucket = bucket
@@ -85,12 +85,12 @@ class S3Connection:
 
     @property
     def client(self) -> "S3Client":
-        """boto3's client, for listing, for uploads in parts and for questions about the bucket."""
+        """boto3's client, for listing, uploads in parts and questions about the bucket."""
         return self._connect().client
 
     @property
     def reader(self) -> ObstoreS3:
-        """obstore's client for downloads: any length of time, but no stalls."""
+        """obstore's client for downloads, which may take any time as long as bytes arrive."""
         return self._connect().reader
 
     @property
@@ -109,19 +109,21 @@ class S3Connection:
         return self.client.meta.region_name
 
     def region_of_bucket(self) -> str | None:
-        """Ask the server in which region the bucket lies; None if it does not say."""
+        """Ask the server for the region of the bucket. None: the server does not state it."""
         try:
             headers = self.client.head_bucket(Bucket=self.bucket)["ResponseMetadata"]["HTTPHeaders"]
         except botocore.exceptions.ClientError as error:
             headers = error.response["ResponseMetadata"]["HTTPHeaders"]
         except (botocore.exceptions.BotoCoreError, botocore.parsers.ResponseParserError):
-            return None  # this only sharpens the message of an error that is on its way
+            return None  # the region only improves the message of an error that is already being reported
         return headers.get("x-amz-bucket-region")
 
     def request(self, url: str, ask: Callable[[], T], kind: type[PassingError] = PassingError) -> T:
-        """Run one request, again while its fault passes; a `StoreError` that names `url` ends it.
+        """Run one request with retries.
 
-        `ask` must be safe to run again. `kind`: see `retried`.
+        `ask` must be idempotent. `kind`: see `retried`.
+
+        Raises StoreError: naming `url`, when the request fails.
         """
 
         def attempt() -> T:
@@ -132,14 +134,14 @@ class S3Connection:
 
     @contextmanager
     def errors(self, url: str) -> Iterator[None]:
-        """Raise a `StoreError` that names `url` for whatever obstore or boto3 raises."""
+        """Raise a `StoreError` that names `url` for all errors of obstore and boto3."""
         try:
             yield
         except _BadSetting as error:
             raise StoreError(f"{url}: {error}") from error
         except FileNotFoundError as error:
             if error.errno is not None:
-                raise  # a local file; obstore's own has no number
+                raise  # an error of a local file; obstore's own has no number
             raise explain_obstore(error, url, self) from error
         except (
             botocore.exceptions.BotoCoreError,
@@ -153,7 +155,7 @@ class S3Connection:
             raise explain_obstore(error, url, self) from error
 
     def encrypts(self, full_key: str, url: str) -> bool:
-        """Whether an object is encrypted in a way that makes its ETag something else than an MD5."""
+        """Whether an object is encrypted so that its ETag is not an MD5."""
 
         def ask() -> "HeadObjectOutputTypeDef":
             found = self.client.head_object(Bucket=self.bucket, Key=full_key)
@@ -166,7 +168,7 @@ class S3Connection:
         return managed or "SSECustomerAlgorithm" in found
 
     def _connect(self) -> "_Clients":
-        """Find endpoint, region and credentials at the first use, in one thread only."""
+        """Find endpoint, region and credentials at the first use. Only one thread does so."""
         with self._lock:
             if self._clients is None:
                 self._check_settings()
@@ -181,13 +183,13 @@ class S3Connection:
                 if credentials is None:
                     raise botocore.exceptions.NoCredentialsError
                 make = functools.partial(self._make_obstore, client, credentials)
-                # A total is stated because obstore's default of 30 s would break off long downloads.
+                # A total is set because obstore's default of 30 s would cancel long downloads.
                 reader = make({"timeout": "24h", "read_timeout": STALLED_AFTER})
                 self._clients = _Clients(client, reader, make({"timeout": UPLOAD_REQUEST_TIMEOUT}))
             return self._clients
 
     def _check_settings(self) -> None:
-        """Look at the files that the variables name, of which neither library gives a clear account."""
+        """Check the files that environment variables name: both libraries report a missing file unclearly."""
         bundle = os.environ.get("AWS_CA_BUNDLE")
         if bundle and not Path(bundle).is_file():
             raise _BadSetting(f"there is no file {bundle}: check AWS_CA_BUNDLE")
@@ -199,11 +201,11 @@ class S3Connection:
             config=Config(
                 connect_timeout=CONNECT_TIMEOUT.total_seconds(),
                 read_timeout=STALLED_AFTER.total_seconds(),
-                # `request` repeats, here as with obstore: by one rule, and for as long.
+                # No retries here, as with obstore: `request` retries both in the same way.
                 retries={"mode": "standard", "total_max_attempts": 1},
-                # "auto" is path style wherever an endpoint is set, as in `address_of`.
+                # "auto" means path style whenever an endpoint is set, as in `address_of`.
                 s3={"addressing_style": "auto", "payload_signing_enabled": True},
-                # Newer checksums than MD5 are unknown to many private stores.
+                # Many private stores do not know checksums newer than MD5.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
             ),
@@ -234,7 +236,7 @@ class S3Connection:
         )
 
     def _current_credentials(self, credentials: botocore.credentials.Credentials) -> "S3Credential":
-        """Give obstore what boto3 holds now; boto3 renews it when it is about to expire."""
+        """Give obstore the current credentials of boto3, which renews them before they expire."""
         try:
             frozen = credentials.get_frozen_credentials()
         except Exception as error:
@@ -252,7 +254,7 @@ class S3Connection:
 
 
 def _botocore_session() -> botocore.session.Session:
-    """A session of its own, but for the files that describe S3: botocore reads them for a tenth of a second."""
+    """A new session that shares the cached files that describe S3: reading them takes botocore a tenth of a second."""
     session = botocore.session.Session()
     session.register_component("data_loader", _service_files(session.get_config_variable("data_path")))
     return session
@@ -264,13 +266,11 @@ def _service_files(folders: str | None) -> botocore.loaders.Loader:
 
 
 class _BadSetting(Exception):
-    """A variable that cannot be right; `errors` adds the URL."""
+    """An environment variable has an invalid value. `errors` adds the URL."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Clients:
-    """What the first use of a connection makes."""
-
     client: "S3Client"
     reader: ObstoreS3
     writer: ObstoreS3

@@ -1,7 +1,7 @@
-"""Download one object: small ones with one request, large ones in parallel ranges of one version.
+"""Download one object: small objects with one request, large objects in parallel ranges of one version.
 
-Every range carries `If-Match` with the ETag of the listing or of the first answer, so an object that is
-replaced meanwhile is an error and never a mixture. A file gets its name when its size and, where the ETag
+Every range request has `If-Match` with the ETag of the listing or of the first response. So an object that is replaced
+during the download is an error, and versions are never mixed. A file gets its name only after its size and, if the ETag
 is an MD5, its bytes are verified.
 """
 
@@ -29,7 +29,7 @@ RANGE_BYTES = 8 << 20
 
 
 def read_range(connection: S3Connection, full_key: str, url: str, start: int, end: int | None) -> bytes:
-    """Read bytes `start` to `end` (exclusive, None: to the end); empty beyond the object's end."""
+    """Read bytes `start` to `end` (exclusive, None: to the end). Beyond the end of the object the result is empty."""
     options: GetOptions = {"range": {"offset": start} if end is None else (start, end)}
 
     def ask() -> bytes:
@@ -48,7 +48,7 @@ def read_range(connection: S3Connection, full_key: str, url: str, start: int, en
 
 
 class Download:
-    """One object on its way. With `info` from a listing, only that version is accepted."""
+    """The download of one object. With `info` from a listing, only that version is accepted."""
 
     def __init__(self, connection: S3Connection, full_key: str, url: str, info: ObjectInfo | None = None) -> None:
         self._connection = connection
@@ -59,17 +59,18 @@ class Download:
 
     @property
     def etag(self) -> str | None:
-        """The ETag of the version that is, or was, read, once it is known."""
+        """The ETag of the version that is or was read. None: not known yet."""
         return self._etag
 
     def read_all(self) -> bytes:
-        """Return the object's bytes, verified where the ETag is their MD5. Large ones are read in ranges."""
+        """Return the bytes of the object, verified if the ETag is their MD5. Large objects are read in ranges."""
         return self._connection.request(self._url, self._read_once, WrongBytes)
 
     def to_file(self, path: Path, progress: Progress, unfinished: set[PartialFile]) -> Iterable[Task]:
         """Copy the object to a file, or return the tasks that copy its ranges.
 
-        The hidden file of ranges under way is in `unfinished`, for the caller to discard after an error.
+        While ranges are written, their hidden file is in `unfinished`, so that the caller can discard it after an
+        error.
         """
         if self._is_there(path):
             progress(path.stat().st_size)
@@ -88,7 +89,7 @@ class Download:
         return [partial(parts.fetch, start, first if start == 0 else None) for start in range(0, size, RANGE_BYTES)]
 
     def range(self, start: int, end: int, answer: "GetResult | None") -> memoryview:
-        """Return bytes `start` to `end` (exclusive); `answer` is the unread answer to a request for them, if any."""
+        """Return bytes `start` to `end` (exclusive). `answer`: the unread response to a request for them, if any."""
 
         def ask() -> memoryview:
             nonlocal answer
@@ -100,7 +101,7 @@ class Download:
         return self._connection.request(self._url, ask)
 
     def verify_file(self, partial_file: PartialFile, size: int) -> None:
-        """Read a complete file again while it is not what the store holds."""
+        """Verify a complete file. Download it again while it differs from the object."""
         reads = 0
 
         def check() -> None:
@@ -110,7 +111,7 @@ class Download:
                 for start in range(0, size, RANGE_BYTES):
                     partial_file.write(self.range(start, min(start + RANGE_BYTES, size), None), start)
             self._check_size(partial_file.size_bytes(), size)
-            # An object in parts, as most large ones are, has no MD5, and reading back would cost for nothing.
+            # Most large objects were uploaded in parts and have no MD5. Then reading the file back would be useless.
             if self._expected_md5(self._etag) is not None:
                 self._check_md5(partial_file.read_chunks(), self._etag)
 
@@ -146,11 +147,11 @@ class Download:
         progress(len(data))
 
     def _first_range(self) -> "GetResult":
-        """Ask for the first range of an object of unknown size, which for most is all of it."""
+        """Request the first range of an object of unknown size. For most objects this is everything."""
         try:
             return self._request((0, RANGE_BYTES))
         except obstore.exceptions.BaseError as error:
-            # An empty object has no first byte; and some servers give a small object whole.
+            # Range requests fail for empty objects, and some servers answer with a whole small object.
             if answer_in(str(error)).status != 416 and "non-partial" not in str(error):
                 raise
             return self._request()
@@ -169,7 +170,7 @@ class Download:
         return result
 
     def _is_there(self, path: Path) -> bool:
-        """Whether an earlier download of the listed version left the file, verified by its MD5."""
+        """Whether the file is a complete earlier download of the listed version, verified by its MD5."""
         wanted = self._expected_md5(self._etag)
         if wanted is None or self._listed_size is None:
             return False
@@ -201,14 +202,14 @@ class Download:
         return md5_in(etag) if self._connection.etag_is_md5 else None
 
     def _etag_is_md5(self) -> bool:
-        """After a mismatch: whether the ETag was meant to be an MD5. Asked once for a bucket."""
+        """After a mismatch: whether ETags of this bucket are MD5s. If not, later downloads do not check them."""
         if self._connection.encrypts(self._full_key, self._url):
             self._connection.etag_is_md5 = False
         return self._connection.etag_is_md5
 
 
 class _Parts:
-    """A large file that is filled range by range, in any order."""
+    """A large file that is written range by range, in any order."""
 
     def __init__(
         self, download: Download, path: Path, size: int, progress: Progress, unfinished: set[PartialFile]
@@ -223,7 +224,7 @@ class _Parts:
         self._lock = threading.Lock()
 
     def fetch(self, start: int, answer: "GetResult | None") -> Iterable[Task]:
-        """Fetch the range that starts here; the last one to end finishes the file."""
+        """Download the range that begins at `start`. The last range to finish completes the file."""
         end = min(start + RANGE_BYTES, self._size)
         data = self._download.range(start, end, answer)
         with self._lock:

@@ -1,7 +1,7 @@
-"""Turn what an S3 server, obstore or boto3 say into one sentence about what to check.
+"""Turn the errors of an S3 server, obstore or boto3 into one sentence that says what to check.
 
-obstore puts the status and the body of the answer into the text of its errors and nowhere else, so they
-are read from there; boto3 gives them as fields. From then on both take the same path.
+obstore reports the status and the body of the response only in the text of its errors, so they are parsed from the
+text. boto3 reports them as fields. After that, both are handled in the same way.
 """
 
 import re
@@ -27,9 +27,9 @@ from object_store.errors import (
 )
 
 _PASSING_STATUS = {408, 425, 429}
-_NOT_SUPPORTED = {501, 505}  # the only answers from 500 on that no waiting changes
+_NOT_SUPPORTED = {501, 505}  # the only server errors that are permanent
 _PASSING_CODES = {"RequestTimeout", "SlowDown", "Throttling", "ServiceUnavailable", "InternalError", "OperationAborted"}
-# What arrived there is not what was signed here.
+# The server received other bytes than were signed here.
 _SPOILT_CODES = {"BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody"}
 _KEY_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch"}
 _TOKEN_CODES = {"ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
@@ -56,8 +56,8 @@ _CONNECTION_ERRORS = (
 )
 
 
-class Place(Protocol):
-    """What an error message says about the connection."""
+class S3Place(Protocol):
+    """The properties of a connection that error messages use."""
 
     @property
     def bucket(self) -> str:
@@ -72,12 +72,12 @@ class Place(Protocol):
         """The region that requests are signed for."""
 
     def region_of_bucket(self) -> str | None:
-        """The region that the server names for the bucket, if it does."""
+        """The region that the server states for the bucket. None: it states none."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What is known of a failed request: HTTP status (0: no answer), S3's code and message."""
+class S3Answer:
+    """The response to a failed request: HTTP status (0: no response), S3's code and message."""
 
     status: int
     code: str = ""
@@ -85,24 +85,24 @@ class Answer:
     region: str | None = None
 
 
-def answer_in(text: str) -> Answer:
-    """Read status, code and message out of the text of an obstore error."""
+def answer_in(text: str) -> S3Answer:
+    """Parse status, code and message from the text of an obstore error."""
 
     def find(pattern: str) -> str:
         match = re.search(pattern, text, re.DOTALL)
         return match[1].strip() if match else ""
 
     if "redirect without LOCATION" in text:
-        return Answer(301, "PermanentRedirect")
+        return S3Answer(301, "PermanentRedirect")
     status = int(find(r"status code: (\d{3})") or 0)
-    # A bulk delete answers 200 and names its failures one by one.
+    # The response to a bulk delete has status 200 and lists each failure.
     code = find(r"<Code>([^<]*)</Code>") or find(r"\(code: (\w+)\)")
     message = find(r"<Message>([^<]*)</Message>")
-    return Answer(status, code, message, find(r"<Region>([^<]*)</Region>") or None)
+    return S3Answer(status, code, message, find(r"<Region>([^<]*)</Region>") or None)
 
 
-def explain_obstore(error: Exception, url: str, place: Place) -> StoreError:
-    """Say what an obstore exception means."""
+def explain_obstore(error: Exception, url: str, place: S3Place) -> StoreError:
+    """Return the `StoreError` for an obstore exception."""
     text = str(error)
     answer = answer_in(text)
     if isinstance(error, AlreadyExistsError) and answer.code != "ConditionalRequestConflict":
@@ -115,22 +115,22 @@ def explain_obstore(error: Exception, url: str, place: Place) -> StoreError:
         return _untrusted(url, place, untrusted[1])
     short = text.partition("\n")[0]
     if "HTTP error" in short or "HttpError" in text:
-        # The lines after the first hold the chain of causes, of which the innermost is of use.
+        # The lines after the first hold the chain of causes. The innermost cause is the useful one.
         causes = re.findall(r'"((?:tcp|dns|tls|operation|invalid peer|connection)[^"]*)"', text)
         cause = causes[-1] if causes else short.rpartition(" - ")[2]
         return unreachable(url, place, cause)
     return StoreError(f"{url}: {short}")
 
 
-def explain_boto(error: Exception, url: str, place: Place) -> StoreError:
-    """Say what a boto3 exception means."""
+def explain_boto(error: Exception, url: str, place: S3Place) -> StoreError:
+    """Return the `StoreError` for a boto3 exception."""
     if isinstance(error, botocore.exceptions.ClientError):
         fields = error.response.get("Error", {})
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         code = fields.get("Code", "")
         region = fields.get("Region")
         return explain_answer(
-            Answer(status, code, fields.get("Message", ""), str(region) if region else None), url, place
+            S3Answer(status, code, fields.get("Message", ""), str(region) if region else None), url, place
         )
     if isinstance(error, _CREDENTIAL_ERRORS):
         return no_credentials(error, url)
@@ -144,14 +144,14 @@ def explain_boto(error: Exception, url: str, place: Place) -> StoreError:
 
 
 def explain_credentials(error: Exception, url: str) -> StoreError:
-    """Say why credentials could not be renewed; a fault of the network passes, others do not."""
+    """Return the error for credentials that could not be renewed. Only network faults are temporary."""
     if isinstance(error, _CONNECTION_ERRORS):
         return StoreUnavailable(f"{url}: the credentials could not be renewed ({error}): check the network")
     return no_credentials(error, url)
 
 
-def explain_answer(answer: Answer, url: str, place: Place) -> StoreError:  # noqa: PLR0911 a table of answers
-    """Say what an S3 server's refusal means."""
+def explain_answer(answer: S3Answer, url: str, place: S3Place) -> StoreError:  # noqa: PLR0911 a table of answers
+    """Return the `StoreError` for the error response of an S3 server."""
     code = answer.code
     if code in _CLOCK_CODES:
         return ClockSkew(
@@ -203,21 +203,21 @@ def explain_answer(answer: Answer, url: str, place: Place) -> StoreError:  # noq
     return StoreError(f"{url}: {place.endpoint} answers {answer.status} {code}{said}")
 
 
-def unreachable(url: str, place: Place, cause: str) -> StoreUnavailable:
-    """Say that no server answered."""
+def unreachable(url: str, place: S3Place, cause: str) -> StoreUnavailable:
+    """Return the error for a server that did not respond."""
     return StoreUnavailable(
         f"{url}: no answer from {place.endpoint} ({cause}): check AWS_ENDPOINT_URL, the network, "
         "the proxy settings and that the server runs"
     )
 
 
-def cut_short(url: str, place: Place) -> StoreUnavailable:
-    """Say that an answer lacks what S3 always states."""
+def cut_short(url: str, place: S3Place) -> StoreUnavailable:
+    """Return the error for a response without a field that S3 always sends."""
     return unreachable(url, place, "the answer is cut short, or is not S3's")
 
 
 def no_credentials(error: Exception | None, url: str) -> StoreError:
-    """Say that credentials were not found, or could not be fetched or renewed."""
+    """Return the error for credentials that were not found, or could not be fetched or renewed."""
     cause = f" ({error})" if error else ""
     return NoCredentials(
         f"{url}: no credentials{cause}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, "
@@ -225,14 +225,14 @@ def no_credentials(error: Exception | None, url: str) -> StoreError:
     )
 
 
-def _untrusted(url: str, place: Place, reason: str) -> StoreError:
+def _untrusted(url: str, place: S3Place, reason: str) -> StoreError:
     return StoreError(
         f"{url}: the certificate of {place.endpoint} is not trusted ({reason}): set AWS_CA_BUNDLE to a file "
         "with the certificates of the authority that signed it"
     )
 
 
-def _wrong_region(actual: str | None, url: str, place: Place) -> WrongRegion:
+def _wrong_region(actual: str | None, url: str, place: S3Place) -> WrongRegion:
     advice = f"set AWS_REGION={actual}" if actual else "set AWS_REGION to the region of the bucket"
     where = f"lies in region {actual}" if actual else "lies in another region"
     return WrongRegion(

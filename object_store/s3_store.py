@@ -1,8 +1,8 @@
-"""`s3://`: a bucket, or a prefix of one, as a store.
+"""`s3://`: a bucket, or a prefix of a bucket, as a store.
 
-Memory: a download holds at most 16 ranges of 8 MiB (128 MiB), an upload 16 small files of up to 8 MiB or
-one large file's parts of 8 MiB: 8 under way and one being read (72 MiB). `get_bytes` and `put_bytes` hold
-the object itself.
+Memory: downloads need at most 16 ranges of 8 MiB (128 MiB). Uploads need at most 16 small files of up to 8 MiB, or the
+parts of one large file: 8 parts of 8 MiB being sent and one being read (72 MiB). `get_bytes` and `put_bytes` hold the
+whole object.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,8 +27,8 @@ from object_store.s3_upload import SINGLE_UPLOAD_BYTES, put_object, upload_file
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import ListObjectsV2OutputTypeDef, ListObjectsV2RequestTypeDef
 
-LIST_PAGE = 1000  # the most that one answer holds
-DELETE_BATCH = 1000  # the most that one request may name
+LIST_PAGE = 1000  # S3's limit for one response
+DELETE_BATCH = 1000  # S3's limit for one request
 
 
 class S3Store(ObjectStore):
@@ -37,7 +37,7 @@ class S3Store(ObjectStore):
     workers = 16
 
     def __init__(self, connection: S3Connection, prefix: str) -> None:
-        """`prefix` is checked and has no trailing slash; "" stands for the whole bucket."""
+        """`prefix` is already checked and has no trailing slash. "" means the whole bucket."""
         self._connection = connection
         self._prefix = prefix
 
@@ -47,14 +47,14 @@ class S3Store(ObjectStore):
         return f"s3://{join(self._connection.bucket, self._prefix)}"
 
     def child(self, prefix: str) -> Self:
-        """Return the store rooted below this one."""
+        """Return the store whose root is `prefix` below this one."""
         return type(self)(self._connection, join(self._prefix, check_prefix(prefix)))
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Yield the objects below the prefix, in the server's order, which S3 defines as sorted.
+        """Yield the objects below the prefix in the order of the server, which S3 defines as sorted.
 
-        Left out are the empty "folders" that consoles make (keys that end with a slash) and our own
-        unfinished files. Keys that this module refuses elsewhere are listed as they are.
+        Two kinds are left out: the empty "folders" that consoles create (keys with a trailing slash), and our own
+        unfinished files. Keys that this package refuses elsewhere are listed unchanged.
         """
         start = len(self._prefix) + 1 if self._prefix else 0
         for info in self._list_full(join(self._prefix, check_prefix(prefix))):
@@ -69,7 +69,7 @@ class S3Store(ObjectStore):
             try:
                 meta = obstore.head(self._connection.reader, full)
             except (FileNotFoundError, obstore.exceptions.BaseError) as error:
-                # The answer to HEAD has no body, so it cannot say what is wrong; GET's can.
+                # A HEAD response has no body and so no error message. GET has one.
                 if answer_in(str(error)).status not in range(400, 500):
                     raise
                 meta = obstore.get(self._connection.reader, full).meta
@@ -79,22 +79,22 @@ class S3Store(ObjectStore):
         return self._connection.request(url, ask)
 
     def get_bytes(self, key: str, *, start: int = 0, end: int | None = None) -> bytes:
-        """Read a part of an object, or all of it, verified where the ETag is its MD5."""
+        """Read a part of an object, or all of it, verified if the ETag is its MD5."""
         if start < 0 or (end is not None and end < start):
             raise ValueError(f"not a range of bytes: {start} to {end}")
         full, url = self._locate(key)
         if start == 0 and end is None:
             return Download(self._connection, full, url).read_all()
         if end == start:
-            self.head(key)  # an empty range of a missing object is an error all the same
+            self.head(key)  # a missing object is an error, even for an empty range
             return b""
         return read_range(self._connection, full, url, start, end)
 
     def put_bytes(self, key: str, data: bytes, *, if_absent: bool = False) -> ObjectInfo:
         """Write one object and verify it.
 
-        `if_absent` rests on the server's `If-None-Match`. Servers that ignore it (old ones) get a look
-        before the write, so that only writers at the same moment can pass each other.
+        `if_absent` uses `If-None-Match`. Old servers ignore that header, so the object is also looked up before the
+        write. With such a server, only simultaneous writers can overwrite each other.
         """
         full, url = self._locate(key)
         if if_absent and self.exists(key):
@@ -103,7 +103,7 @@ class S3Store(ObjectStore):
         found = self.head(key)
         if found.etag == etag and found.size_bytes != len(data):
             raise Corrupted(f"{url} has {found.size_bytes} bytes after writing {len(data)}: check the server")
-        # If another writer has replaced it since, this describes what was written here.
+        # If another writer has replaced the object, this still describes what was written here.
         return ObjectInfo(key, len(data), etag, found.last_modified)
 
     def delete(self, keys: str | Iterable[str]) -> None:
@@ -139,7 +139,7 @@ class S3Store(ObjectStore):
                 wanted["ContinuationToken"] = token
             page = self._connection.client.list_objects_v2(**wanted)
             if "IsTruncated" not in page:
-                raise cut_short(url, self._connection)  # to boto3 it is a list without objects
+                raise cut_short(url, self._connection)  # boto3 reads a truncated response as an empty list
             return page
 
         token = ""
@@ -179,12 +179,12 @@ class S3Store(ObjectStore):
         return SINGLE_UPLOAD_BYTES
 
     def _locate(self, key: str) -> tuple[str, str]:
-        """Return the key in the bucket and the URL for messages."""
+        """Return the full key in the bucket, and the URL for messages."""
         return join(self._prefix, check_key(key)), f"{self.url}/{key}"
 
 
 def _obstore_can_name(key: str) -> bool:
-    """Whether obstore sends this key as it is; it refuses or mends keys with odd segments."""
+    """Whether obstore sends this key unchanged. It refuses or changes keys with unusual parts."""
     try:
         check_key(key)
     except StoreError:

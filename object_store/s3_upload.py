@@ -1,8 +1,8 @@
-"""Upload one object: small ones with one request, large ones in parallel parts.
+"""Upload one object: small objects with one request, large objects in parallel parts.
 
-An object appears when its last byte has arrived: S3 shows neither half a request nor unfinished parts.
-Every request is signed with the SHA-256 of its bytes, which the server checks. What it then says it has is
-compared with what was sent: by MD5 where the ETag is one, else by size.
+An object appears only when its last byte has arrived: S3 shows neither partial requests nor unfinished parts. Every
+request is signed with the SHA-256 of its bytes, which the server checks. The server's response is compared with what
+was sent: by MD5 if the ETag is one, otherwise by size.
 """
 
 import os
@@ -32,7 +32,7 @@ MOST_PARTS = 10_000  # S3's limit
 
 
 def upload_file(connection: S3Connection, path: Path, full_key: str, url: str, progress: Progress) -> str | None:
-    """Copy a file to the bucket; return its ETag if the size is still to be checked, else None."""
+    """Copy a file to the bucket. Return its ETag if the size still has to be checked, else None."""
     with path.open("rb") as file:
         before = os.fstat(file.fileno())
         if before.st_size <= SINGLE_UPLOAD_BYTES:
@@ -45,9 +45,9 @@ def upload_file(connection: S3Connection, path: Path, full_key: str, url: str, p
 
 
 def put_object(connection: S3Connection, full_key: str, url: str, data: bytes, *, if_absent: bool) -> str | None:
-    """Write an object with one request, verify its ETag and return it."""
+    """Write an object with one request. Verify its ETag and return it."""
     mode: Literal["create", "overwrite"] = "create" if if_absent else "overwrite"
-    maybe_written = False  # by an attempt whose answer was lost
+    maybe_written = False  # by an attempt whose response was lost
 
     def ask() -> str | None:
         nonlocal maybe_written
@@ -55,13 +55,13 @@ def put_object(connection: S3Connection, full_key: str, url: str, data: bytes, *
             with connection.errors(url):
                 result = obstore.put(connection.writer, full_key, data, mode=mode, use_multipart=False)
         except AlreadyExists:
-            # The repetition of our own request that succeeded meets our own object.
+            # A retry of our own successful request finds our own object.
             stored = Download(connection, full_key, url)
             if maybe_written and stored.read_all() == data:
                 return stored.etag
             raise
         except StoreUnavailable as error:
-            # A conflict is said before anything is written: another writer was first.
+            # A conflict is reported before anything is written: another writer was first.
             if answer_in(str(error.__cause__)).code != "ConditionalRequestConflict":
                 maybe_written = True
             raise
@@ -75,10 +75,10 @@ def put_object(connection: S3Connection, full_key: str, url: str, data: bytes, *
 
 
 def _upload_parts(connection: S3Connection, file: BinaryIO, full_key: str, url: str, progress: Progress) -> str | None:
-    """Upload in parallel parts, each retried by itself, and return the ETag.
+    """Upload in parallel parts and return the ETag. Each part is retried separately.
 
-    boto3 signs each part with its SHA-256, and the server refuses a part that arrives otherwise. An MD5 of our
-    own beside it would find nothing more.
+    boto3 signs each part with its SHA-256, and the server refuses a part that differs. So an additional MD5 would find
+    nothing more.
     """
     before = os.fstat(file.fileno())
     part_bytes = max(PART_BYTES, -(-before.st_size // MOST_PARTS))
@@ -88,7 +88,7 @@ def _upload_parts(connection: S3Connection, file: BinaryIO, full_key: str, url: 
 
         def parts() -> Iterator[Task]:
             nonlocal sent
-            # A file that grows as fast as it is read must not be read for ever.
+            # A file that grows as fast as it is read must not be read forever.
             while sent <= before.st_size and (part := file.read(part_bytes)):
                 sent += len(part)
                 yield partial(upload.put_part, -(-sent // part_bytes), part, progress)
@@ -102,7 +102,7 @@ def _upload_parts(connection: S3Connection, file: BinaryIO, full_key: str, url: 
 
 
 class _Multipart:
-    """An upload in parts that has begun. Nothing appears before `complete`."""
+    """A started multipart upload. The object does not exist before `complete`."""
 
     def __init__(self, connection: S3Connection, full_key: str, url: str) -> None:
         self._connection, self._url = connection, url
@@ -116,7 +116,7 @@ class _Multipart:
         self._id = connection.request(url, begin)
 
     def put_part(self, number: int, data: bytes, progress: Progress) -> Iterable[Task]:
-        """Upload one part; numbers begin at 1."""
+        """Upload one part. Numbers begin at 1."""
 
         def ask() -> str:
             client = self._connection.client
@@ -130,11 +130,11 @@ class _Multipart:
         return ()
 
     def complete(self) -> str:
-        """Make the object of the parts and return its ETag."""
+        """Combine the parts into the object and return its ETag."""
         parts: list[CompletedPartTypeDef] = [
             {"PartNumber": number, "ETag": etag} for number, etag in sorted(self._etags.items())
         ]
-        maybe_done = False  # by an attempt whose answer was lost
+        maybe_done = False  # by an attempt whose response was lost
 
         def ask() -> str:
             nonlocal maybe_done
@@ -148,7 +148,7 @@ class _Multipart:
                 maybe_done = True
                 raise
             except NoSuchKey:
-                # The upload is not there any more: an earlier attempt of ours has made the object.
+                # The upload does not exist any more: our earlier attempt has completed it.
                 if not maybe_done:
                     raise
                 found = client.head_object(Bucket=self._bucket, Key=self._key)
@@ -159,12 +159,12 @@ class _Multipart:
         return self._connection.request(self._url, ask)
 
     def abort(self) -> None:
-        """Remove the parts. Where that fails too, a lifecycle rule of the bucket has to."""
+        """Remove the parts. If this fails too, a lifecycle rule of the bucket has to remove them."""
         with suppress(StoreError), self._connection.errors(self._url):
             self._connection.client.abort_multipart_upload(Bucket=self._bucket, Key=self._key, UploadId=self._id)
 
     def _stated(self, value: str | None) -> str:
-        """What an answer must state, without quotes. An answer that was cut short in its headers has none of it."""
+        """Return a value that S3 always sends, without quotes. A truncated response lacks it."""
         if not value:
             raise cut_short(self._url, self._connection)
         return value.strip('"')
@@ -177,7 +177,7 @@ def _check_unchanged(file: BinaryIO, before: os.stat_result, size: int, url: str
 
 
 def _refuse_unless_encrypted(connection: S3Connection, full_key: str, url: str) -> None:
-    """After a mismatch: an error, unless the bucket's encryption explains it."""
+    """After a mismatch: raise `Corrupted`, unless the encryption of the bucket explains it."""
     if connection.encrypts(full_key, url):
         connection.etag_is_md5 = False
         return

@@ -1,5 +1,5 @@
-"""The contract between preparation, training and evaluation: what a prepared set holds, and how its images are decoded.
+"""The contract between preparation, training and evaluation: what a prepared set holds, how images are decoded.
 
-`manifest` describes a set, `reader` brings it here and reads it, `decoding` is the one rule by which a file becomes
-pixels. A set is written by `data_prep`. Knows no torch.
+`manifest` describes a set, `reader` downloads and reads it, `decoding` turns an image file into pixels. Sets
+are written by `data_prep`. This package does not import torch.
 """

@@ -1,7 +1,7 @@
-"""The one rule by which an image file becomes pixels, so that checking, training and drawing see the same picture.
+"""Decode image files. Checking, training and drawing all use this module, so that they see the same picture.
 
-Files come from strangers. What an image will cost is known from its header, before a pixel is decoded: its
-sides and pixels have bounds, and its bytes are reserved from the budget that all threads share.
+Files are untrusted. The cost of an image is known from its header, before any pixel is decoded: sides and
+number of pixels are limited, and memory is reserved from a budget that all threads share.
 """
 
 import functools
@@ -21,18 +21,18 @@ from prepared_set.errors import ImageError
 from prepared_set.memory_budget import OverBudget, image_budget
 from run_config.installation import MAX_IMAGE_PIXELS, MAX_IMAGE_SIDE, VARIABLE, load_installation
 
-# Formats that Pillow decodes itself; others (EPS, for one) start foreign programs.
+# Formats that Pillow decodes itself; others (EPS, for example) start external programs.
 IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "MPO", "WEBP", "TIFF", "JPEG2000", "AVIF")
 ORIENTATION_TAG = 0x0112
 _TIFF_TILE_WIDTH, _TIFF_TILE_LENGTH = 322, 323
 BYTES_PER_PIXEL = 14
-"""Memory for a decoded image and what is made of it: its own pixels, the RGB image (4), a copy as numbers (6)."""
+"""Memory for a decoded image and its copies: its own pixels, the RGB image (4), a copy as numbers (6)."""
 FORMAT_BYTES_PER_PIXEL = {"WEBP": 20, "AVIF": 20}
-"""Formats whose decoders take more than that."""
+"""Formats whose decoders need more than `BYTES_PER_PIXEL`."""
 AVIF_HIDDEN_BYTES = 2 << 30
-"""The header of an AVIF may name a smaller image than the one inside, up to what its decoder allows."""
+"""An AVIF header may declare a smaller image than the file contains, up to the decoder's own limit."""
 
-# What Pillow's decoders raise on damaged files, beside OSError.
+# What Pillow's decoders raise on damaged files, besides OSError.
 DECODE_FAULTS = (
     OSError,
     SyntaxError,
@@ -50,19 +50,19 @@ DECODE_FAULTS = (
     Image.DecompressionBombError,
 )
 
-# The bounds here come first. Pillow's own, on pixels alone, would refuse what an installation allows.
+# This module has its own limits. Pillow's limit on pixels would refuse what an installation allows.
 Image.MAX_IMAGE_PIXELS = None
 
 
 def decode_image(data: bytes) -> Image.Image:
-    """The image file as 8-bit RGB, turned as its EXIF orientation says.
+    """The image file as 8-bit RGB, with its EXIF orientation applied.
 
     Grey and palette become RGB. CMYK goes through Pillow's plain conversion, without colour profiles.
-    16-bit grey keeps its high byte, so the full range 0…65535 becomes 0…255. Transparency is dropped
-    and the colours beneath it stay. Of several frames the first is taken. ImageError says what is wrong
-    with the file, or that it is larger than is allowed.
+    16-bit grey keeps its high byte, so the full range 0…65535 becomes 0…255. Transparency is dropped, and
+    the colours beneath it stay. Of several frames, the first is used. Raises ImageError when the file cannot
+    be decoded or is larger than allowed.
 
-    Memory is reserved only while it decodes: where several threads do, use `decoded_image`.
+    Memory is reserved only while decoding. In several threads, use `decoded_image`.
     """
     with decoded_image(data) as (image, _):
         return image
@@ -70,10 +70,10 @@ def decode_image(data: bytes) -> Image.Image:
 
 @contextmanager
 def decoded_image(data: bytes) -> Iterator[tuple[Image.Image, int]]:
-    """What `decode_image` gives, and the EXIF orientation (1…8) that was applied.
+    """The image that `decode_image` returns, and the EXIF orientation (1…8) that was applied.
 
-    Memory for the image, and for one copy that is made of it, is reserved until the block is left. Inside it
-    nothing else may be decoded.
+    Memory for the image and for one copy of it stays reserved until the block ends. Do not decode anything
+    else inside the block.
     """
     with ExitStack() as held:
         with _explained(), Image.open(io.BytesIO(data), formats=_known_formats()) as opened:
@@ -87,12 +87,12 @@ def decoded_image(data: bytes) -> Iterator[tuple[Image.Image, int]]:
                     "smaller, cut it, or give the process more memory"
                 ) from error
             image, orientation = _upright_rgb(opened)
-        del opened  # with what its decoder holds
+        del opened  # frees what its decoder holds
         yield image, orientation
 
 
 def _known_formats() -> list[str]:
-    """The formats that this build of Pillow has (AVIF and WebP are optional)."""
+    """The formats that this build of Pillow supports (AVIF and WebP are optional)."""
     if any(name not in Image.OPEN for name in IMAGE_FORMATS):
         Image.init()
     return [name for name in IMAGE_FORMATS if name in Image.OPEN]
@@ -100,7 +100,7 @@ def _known_formats() -> list[str]:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Whatever a decoder raises, as an ImageError."""
+    """Turn whatever a decoder raises into an ImageError."""
     try:
         yield
     except UnidentifiedImageError as error:
@@ -112,11 +112,11 @@ def _explained() -> Iterator[None]:
 
 
 def _cost_bytes(image: Image.Image, data: bytes) -> int:
-    """Memory that decoding takes. Nothing was decoded yet. ImageError: the image is larger than is allowed."""
+    """Memory that decoding takes, computed from the header. Raises ImageError when the image is larger than allowed."""
     _require_allowed(image.width, image.height)
     pixels = image.width * image.height
     if isinstance(image, TiffImageFile):
-        # A small image may lie in one huge tile, for which the decoder makes room.
+        # A small image may lie in one huge tile, for which the decoder allocates memory.
         tile = (image.tag_v2.get(_TIFF_TILE_WIDTH, 0), image.tag_v2.get(_TIFF_TILE_LENGTH, 0))
         _require_allowed(*tile)
         pixels += tile[0] * tile[1]
@@ -124,7 +124,7 @@ def _cost_bytes(image: Image.Image, data: bytes) -> int:
         return pixels * jpeg2000.bytes_per_pixel(data)
     cost_bytes = pixels * FORMAT_BYTES_PER_PIXEL.get(image.format or "", BYTES_PER_PIXEL)
     if image.format == "AVIF":
-        # Where that is too much for the budget, the image is decoded alone.
+        # If this exceeds the budget, reserve the whole budget: the image is then decoded alone.
         cost_bytes = max(cost_bytes, min(cost_bytes + AVIF_HIDDEN_BYTES, image_budget().limit_bytes))
     return cost_bytes
 
@@ -145,13 +145,13 @@ def _require_allowed(width: int, height: int) -> None:
 
 @functools.lru_cache(maxsize=1)
 def _allowed_pixels(settings: str) -> int:
-    """As the installation has set it; `settings` is the path of its file, empty where there is none."""
+    """The installation's limit; `settings` is the path of its settings file, or empty."""
     installation = load_installation({VARIABLE: settings})
     return MAX_IMAGE_PIXELS if installation is None else installation.max_image_pixels
 
 
 def _upright_rgb(image: Image.Image) -> tuple[Image.Image, int]:
-    """8-bit RGB, turned, and the orientation by which it was turned."""
+    """The image as 8-bit RGB with its orientation applied, and that orientation."""
     orientation = image.getexif().get(ORIENTATION_TAG, 1)
     if orientation not in range(2, 9):
         orientation = 1
@@ -170,8 +170,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
     image.load()
     if image.mode == "RGB":
-        # The same pixels, without the file, its metadata and its decoder. `convert` would copy them.
+        # The same pixels without the file, its metadata and its decoder. `convert` would copy the pixels.
         return Image.Image()._new(image.im)
-    # Pillow warns, or keys out a colour, when it finds transparency in a palette; it is dropped here.
+    # Transparency is dropped: with transparency in a palette Pillow would warn, or make a colour transparent.
     image.info.pop("transparency", None)
     return image.convert("RGB")

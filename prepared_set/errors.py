@@ -1,10 +1,10 @@
-"""What can be wrong with a prepared set or an image, as exceptions that carry the contract's exit code."""
+"""Errors in a prepared set or an image, with their exit code."""
 
 from run_config.exit_codes import WRONG_INPUT
 
 
 class PreparedSetError(Exception):
-    """Wrong input: the message says what, where, and what to do about it."""
+    """Invalid input: the message says what is wrong, where, and what to do."""
 
     exit_code = WRONG_INPUT
 
@@ -14,4 +14,4 @@ class ImageError(PreparedSetError):
 
 
 class SetError(PreparedSetError):
-    """A prepared set is not there, is damaged, or was written by a newer version."""
+    """A prepared set is missing, damaged, or was written by a newer version."""

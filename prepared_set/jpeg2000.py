@@ -1,6 +1,6 @@
 """How much memory a JPEG 2000 file takes to decode.
 
-OpenJPEG keeps a record of each code-block, and the file chooses how small they are.
+OpenJPEG keeps a record per code-block, and the file decides how small the code-blocks are.
 """
 
 import re
@@ -14,13 +14,13 @@ _COMPONENT = re.compile(
 """The markers COD and COC (ISO/IEC 15444-1, A.6.1 and A.6.2)."""
 
 DECODED_BYTES = 28
-"""Per pixel of an image with four components: 32-bit numbers, and the pixels made of them."""
+"""Bytes per pixel of an image with four components: 32-bit numbers, and the pixels made from them."""
 BLOCK_BYTES = 4 * 340
-"""Of a code-block in each of four components. Measured with blocks of 4, 8 and 16 pixels a side."""
+"""Bytes per code-block, for four components. Measured with blocks of 4, 8 and 16 pixels a side."""
 
 
 def bytes_per_pixel(data: bytes) -> int:
-    """At most so many, by the smallest code-blocks that any marker in the file names."""
+    """Upper bound of the bytes per pixel, for the smallest code-blocks that any marker in the file declares."""
     found = [*_CODING.finditer(data), *_COMPONENT.finditer(data)]
     return DECODED_BYTES + round(BLOCK_BYTES * max(map(_blocks_per_pixel, found), default=0))
 
@@ -32,7 +32,7 @@ def _blocks_per_pixel(marker: re.Match[bytes]) -> float:
     for level in range(levels + 1):
         largest_x = largest_y = 15
         if marker["style"][0] & 1:
-            # A precinct cuts code-blocks; those of the finer levels are half as large.
+            # A precinct limits the size of code-blocks; at the finer levels the limit is half as large.
             size = marker["precincts"][level] if level < len(marker["precincts"]) else 0
             largest_x, largest_y = (max(0, (size >> shift & 15) - (level > 0)) for shift in (0, 4))
         share = 4.0 ** (level - levels)

@@ -1,7 +1,7 @@
-"""The manifest of a prepared set: what the set holds, where each image lies, what was changed on the way.
+"""The manifest of a prepared set: what the set holds, where each image lies, and what was changed.
 
-It is written last; without it the set does not exist. Sizes are bytes, offsets are positions inside
-the shard's file, keys are relative to the set's folder `datasets/<id>/` in the store.
+It is written last; without it the set does not exist. Sizes are bytes, offsets are positions inside the
+shard's file, keys are relative to the set's folder `datasets/<id>/` in the store.
 """
 
 import re
@@ -15,22 +15,22 @@ FORMAT_VERSION = 1
 SPLITS = ("train", "val", "test")
 MANIFEST_KEY = "manifest.json"
 MAX_MANIFEST_BYTES = 1 << 30
-"""Each image takes some 80 bytes of it."""
+"""An image takes about 80 bytes of the manifest."""
 REPORT_KEY = "report.html"
 
 _SET_ID = re.compile(r"[0-9a-f]{16}")
 
 
 class ClassName(msgspec.Struct, frozen=True):
-    """One class; its id in the set is its place in the manifest's list."""
+    """One class. Its id in the set is its index in the manifest's list."""
 
     name: str
     source_ids: tuple[int, ...]
-    """The ids that the class had in the exports."""
+    """The class's ids in the exports."""
 
 
 class FileRecord(msgspec.Struct, frozen=True):
-    """A file of the set, as it must be when it is read back."""
+    """A file of the set, with the size and digest that it must have when it is read."""
 
     key: str
     size_bytes: int
@@ -38,7 +38,7 @@ class FileRecord(msgspec.Struct, frozen=True):
 
 
 class Member(msgspec.Struct, frozen=True, array_like=True):
-    """An image inside a shard: `size_bytes` bytes from `offset` on are the image file, unchanged."""
+    """An image inside a shard: the unchanged image file is the `size_bytes` bytes from `offset` on."""
 
     file_name: str
     offset: int
@@ -56,12 +56,12 @@ class Shard(msgspec.Struct, frozen=True):
 
     @property
     def file(self) -> FileRecord:
-        """The shard as a file to fetch and verify."""
+        """The shard as a file to download and verify."""
         return FileRecord(self.key, self.size_bytes, self.sha256)
 
 
 class Counts(msgspec.Struct, frozen=True):
-    """What one split holds."""
+    """Numbers of images and boxes in one split."""
 
     images: int
     boxes: int
@@ -78,7 +78,7 @@ class Example(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Change(msgspec.Struct, frozen=True):
-    """One line of the loss report: what was mended or dropped, how often, and the first few cases."""
+    """One entry of the change log: what was corrected or dropped, how often, and the first few cases."""
 
     reason: str
     action: str
@@ -92,24 +92,24 @@ class Options(msgspec.Struct, frozen=True):
     """The options that the set's id depends on."""
 
     val_fraction: float = 0.15
-    """How much is held back for validation when none is given."""
+    """Share of images held back for validation when no validation images are given."""
     seed: int = 0
-    """Chooses what is held back."""
+    """Random seed that chooses the images to hold back."""
     use_subsets: bool = True
     """Whether CVAT subsets called train, val or test decide the split of their images."""
     shard_bytes: int = 256 << 20
-    """A shard takes images until it would be larger; a single larger image has a shard of its own."""
+    """A shard takes images until it would exceed this size; a larger image gets a shard of its own."""
 
 
 class SplitMethod(msgspec.Struct, frozen=True):
-    """How the validation split came about: `given`, or what was kept together when it was made."""
+    """How the validation split was made: `given`, or what was kept together when images were held back."""
 
     val: str
     sentence: str
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """Everything about a prepared set but its bytes."""
+    """Everything about a prepared set except the content of its files."""
 
     format_version: int
     id: str
@@ -124,11 +124,11 @@ class Manifest(msgspec.Struct, frozen=True):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The names in id order."""
+        """Class names in the order of their ids."""
         return tuple(one.name for one in self.classes)
 
     def files(self, splits: tuple[str, ...]) -> list[FileRecord]:
-        """The annotation files and shards of the splits."""
+        """The annotation files and shards of these splits."""
         wanted = [self.annotations[name] for name in splits]
         return wanted + [shard.file for shard in self.shards if shard.split in splits]
 
@@ -138,7 +138,7 @@ class _Version(msgspec.Struct):
 
 
 def set_prefix(set_id: str) -> str:
-    """Where a set lies in the store. SetError for anything that no set could be called."""
+    """Folder of a set in the store. Raises SetError when `set_id` is not a valid id."""
     if not _SET_ID.fullmatch(set_id):
         raise SetError(f"{set_id!r} is not the id of a prepared set: `data-prep prepare` prints it, 16 hex digits")
     return f"datasets/{set_id}"
@@ -150,7 +150,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
 
 
 def decode_manifest(data: bytes, where: str) -> Manifest:
-    """Read `manifest.json`; SetError when it is damaged or of a newer format than this code knows."""
+    """Read `manifest.json`. Raises SetError when it is damaged or its format is newer than this code."""
     try:
         check_json(data)
         version = msgspec.json.decode(data, type=_Version).format_version

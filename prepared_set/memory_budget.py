@@ -1,7 +1,7 @@
-"""How much memory this process may fill with data from outside, and one budget that its threads share.
+"""How much memory this process may use for untrusted data, and a budget that its threads share.
 
-In a container the kernel kills a process that goes beyond the limit, and nobody learns which file it was.
-Therefore work that needs much memory reserves it first, and is refused by name where it can never fit.
+In a container the kernel kills a process that exceeds the limit, and the file that caused it stays unknown.
+Therefore work that needs much memory reserves it first, and a file that can never fit is refused by name.
 """
 
 import fcntl
@@ -18,16 +18,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 SHARE = 2
-"""Half of the memory that is free goes to decoded images; the rest is for everything else."""
+"""Half of the free memory is for decoded images; the rest is for everything else."""
 SLOTS = 64
-"""Parts of a budget that several processes share."""
+"""Number of equal parts of a budget that several processes share."""
 RETRY_S = 0.002
 NO_LIMIT = 1 << 60
-"""Version 1 of control groups writes a number of about this size where there is no limit."""
+"""Control groups version 1 write a number of about this size when there is no limit."""
 
 
 class OverBudget(Exception):
-    """More than the whole budget: waiting would not help."""
+    """More was requested than the whole budget, so waiting would not help."""
 
     def __init__(self, size_bytes: int, limit_bytes: int) -> None:
         super().__init__(f"{size_bytes >> 20} MiB are needed, of {limit_bytes >> 20} MiB in all")
@@ -35,22 +35,22 @@ class OverBudget(Exception):
 
 
 class AlreadyReserved(Exception):
-    """A thread asked while it held a reservation. Our own mistake: it would wait for itself."""
+    """A thread requested memory while it held a reservation. This is a bug: the thread would wait for itself."""
 
 
 class Budget(Protocol):
-    """Bytes that can be reserved."""
+    """An amount of memory in bytes that can be reserved."""
 
     limit_bytes: int
 
     def reserved(self, size_bytes: int) -> AbstractContextManager[None]:
-        """Hold so many bytes, once others have given back enough. OverBudget: there will never be so many."""
+        """Wait for `size_bytes` and hold them inside the block. Raises OverBudget if the budget is smaller."""
 
 
 class MemoryBudget:
-    """Bytes that threads reserve, in the order in which they ask, and give back.
+    """A budget for threads, which get memory in the order in which they ask.
 
-    A thread must not ask while it holds a reservation: with this rule every thread gets its turn.
+    A thread must not ask while it holds a reservation; with this rule every thread gets its turn.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -62,7 +62,7 @@ class MemoryBudget:
 
     @contextmanager
     def reserved(self, size_bytes: int) -> Iterator[None]:
-        """Hold so many bytes, once others have given back enough. OverBudget: there will never be so many."""
+        """Wait for `size_bytes` and hold them inside the block. Raises OverBudget if the budget is smaller."""
         if size_bytes > self.limit_bytes:
             raise OverBudget(size_bytes, self.limit_bytes)
         if getattr(self._own, "holds", False):
@@ -82,7 +82,7 @@ class MemoryBudget:
         with self._changed:
             self._waiting.append(turn)
             try:
-                # First come, first served: otherwise small images would keep a large one waiting for ever.
+                # First come, first served: otherwise small images could keep a large one waiting for ever.
                 self._changed.wait_for(
                     lambda: self._waiting[0] is turn and self._reserved_bytes + size_bytes <= self.limit_bytes
                 )
@@ -93,10 +93,10 @@ class MemoryBudget:
 
 
 class SharedBudget:
-    """The same for processes that were forked from one another; what a killed process held is free again.
+    """A budget for a process and its forks. What a killed process had reserved becomes free again.
 
-    The budget is a file of slots, and a reservation locks some of them: the kernel unlocks those of the dead.
-    Without fork (macOS) each process has a budget of its own.
+    The budget is a file of slots, and a reservation locks some of them; the kernel releases the locks of a
+    killed process. Without fork (macOS) each process has its own budget.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -105,7 +105,7 @@ class SharedBudget:
 
     @contextmanager
     def reserved(self, size_bytes: int) -> Iterator[None]:
-        """Hold so many bytes, once others have given back enough. OverBudget: there will never be so many."""
+        """Wait for `size_bytes` and hold them inside the block. Raises OverBudget if the budget is smaller."""
         if size_bytes > self.limit_bytes:
             raise OverBudget(size_bytes, self.limit_bytes)
         wanted = -(-size_bytes * SLOTS // self.limit_bytes)
@@ -119,7 +119,7 @@ class SharedBudget:
                     fcntl.lockf(self._file, fcntl.LOCK_UN, 1, slot)
 
     def _take(self, wanted: int, slots: list[int]) -> None:
-        # Byte 0 is the turn: while a process waits for its slots, no other takes them away.
+        # Byte 0 is the queue: while one process waits for its slots, no other process can take them.
         fcntl.lockf(self._file, fcntl.LOCK_EX, 1, 0)
         try:
             while len(slots) < wanted:
@@ -132,7 +132,7 @@ class SharedBudget:
             fcntl.lockf(self._file, fcntl.LOCK_UN, 1, 0)
 
     def _is_free(self, slot: int) -> bool:
-        """Lock it, where nobody else has."""
+        """Try to lock the slot; False when another process holds it."""
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, slot)
         except OSError:
@@ -142,7 +142,7 @@ class SharedBudget:
     def _open(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the budget
         weakref.finalize(self, self._file.close)
-        # Locks are the process's, not the thread's.
+        # These locks belong to the process, not to a thread.
         self._one_thread = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -158,7 +158,7 @@ _lock = threading.Lock()
 
 
 def image_budget() -> Budget:
-    """The budget of this process for decoded images, measured when it is first needed."""
+    """This process's budget for decoded images. Its size is measured on first use."""
     global _budget  # noqa: PLW0603 - one for all threads of the process
     with _lock:
         if _budget is None:
@@ -167,7 +167,7 @@ def image_budget() -> Budget:
 
 
 def use_image_budget(budget: Budget | None) -> None:
-    """Let this process reserve from another budget; None: measure it anew when it is next needed."""
+    """Make this process use another budget. None: measure a new one on next use."""
     global _budget  # noqa: PLW0603 - one for all threads of the process
     with _lock:
         _budget = budget
@@ -175,12 +175,12 @@ def use_image_budget(budget: Budget | None) -> None:
 
 @functools.cache
 def shared_image_budget() -> SharedBudget:
-    """One budget for all worker processes of this process; each of them calls `use_image_budget` with it."""
+    """One budget for all worker processes; each worker calls `use_image_budget` with it."""
     return SharedBudget(free_bytes() // SHARE)
 
 
 def _forget() -> None:
-    """A forked process has no threads that would give anything back."""
+    """In a forked process, drop reservations of threads that do not exist there."""
     global _budget, _lock
     _budget, _lock = None, threading.Lock()
 
@@ -189,7 +189,7 @@ os.register_at_fork(after_in_child=_forget)
 
 
 def free_bytes(root: Path = Path("/")) -> int:
-    """Memory that this process can still take: of its container, or of the machine where that is less."""
+    """Memory that this process can still use: the least of its container's and the machine's free memory."""
     machine = _machine_bytes(root / "proc/meminfo")
     return max(0, min([machine, *_container_bytes(root)]))
 
@@ -197,14 +197,14 @@ def free_bytes(root: Path = Path("/")) -> int:
 def _machine_bytes(meminfo: Path) -> int:
     try:
         lines = meminfo.read_text(encoding="ascii").splitlines()
-    except OSError:  # not Linux: no containers either
+    except OSError:  # not Linux, so no containers either
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     kibibytes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines) if rest}
     return kibibytes["MemAvailable"] << 10
 
 
 def _container_bytes(root: Path) -> Iterator[int]:
-    """What is left below the limit of each control group that this process is in."""
+    """For each control group of this process: the memory left below its limit."""
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, group = line.split(":", 2)
         if not controllers:
@@ -213,7 +213,7 @@ def _container_bytes(root: Path) -> Iterator[int]:
             folder, names = root / "sys/fs/cgroup/memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
         else:
             continue
-        # Inside a container its own group is usually mounted as the root, whatever its name outside.
+        # Inside a container, its own group is usually mounted as the root, whatever its name outside.
         parts = Path(group.lstrip("/")).parts
         for depth in range(len(parts) + 1):
             left = _left_in(folder.joinpath(*parts[:depth]), *names)
@@ -225,7 +225,7 @@ def _left_in(folder: Path, limit_name: str, used_name: str, prefix: str) -> int 
     limit, used = _text(folder / limit_name).strip(), _text(folder / used_name).strip()
     if not limit.isdecimal() or not used.isdecimal() or int(limit) >= NO_LIMIT:
         return None
-    # Pages of files count as used, but the kernel takes them back before it kills.
+    # Cached file pages count as used, but the kernel frees them before it kills a process.
     statistics = dict(line.split()[:2] for line in _text(folder / "memory.stat").splitlines() if " " in line)
     cached = sum(int(statistics.get(f"{prefix}{kind}_file", 0)) for kind in ("active", "inactive"))
     return int(limit) - max(0, int(used) - cached)

@@ -1,4 +1,4 @@
-"""Read a prepared set: pull it from the store, then images by offset from its shards, boxes from its JSON.
+"""Read a prepared set: download it from the store, then read images from its shards and boxes from its JSON.
 
 A set is written once (`data_prep.set_writer`) and never changed.
 """
@@ -41,7 +41,7 @@ HASHING_THREADS = 4
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """One image and what is on it. `boxes` are xyxy in pixels, after the orientation is applied."""
+    """One image and its annotations. `boxes` are xyxy in pixels, after the orientation is applied."""
 
     image_id: int
     file_name: str
@@ -50,9 +50,9 @@ class ImageRecord:
     boxes: NDArray[np.float32]
     """(n, 4)"""
     labels: NDArray[np.int64]
-    """(n,), from 0"""
+    """(n,), class labels from 0"""
     annotation_ids: NDArray[np.int64]
-    """(n,), the ids in the set's annotation file"""
+    """(n,), ids in the set's annotation file"""
 
 
 class _CocoImage(msgspec.Struct):
@@ -75,7 +75,7 @@ class _Coco(msgspec.Struct):
 
 
 class ImageRecords(Sequence[ImageRecord]):
-    """The records of a split in a few flat arrays, so that worker processes share or copy them cheaply."""
+    """The records of a split in a few flat arrays, which worker processes can share or copy cheaply."""
 
     def __init__(self, coco: _Coco) -> None:
         order = {image.id: index for index, image in enumerate(coco.images)}
@@ -121,7 +121,7 @@ class ImageRecords(Sequence[ImageRecord]):
 
 
 class Split:
-    """One split on this machine's disk. Picklable; each process opens the shards for itself."""
+    """One split on local disk. Picklable; each process opens the shards itself."""
 
     def __init__(self, name: str, set_id: str, root: Path, manifest: Manifest) -> None:
         self.name = name
@@ -149,13 +149,13 @@ class Split:
         return data
 
     def decode(self, index: int) -> Image.Image:
-        """The picture as `decode_image` makes it. ImageError names set, split and image."""
+        """The picture as `decode_image` returns it. Raises ImageError that names set, split and image."""
         with self.decoded(index) as image:
             return image
 
     @contextmanager
     def decoded(self, index: int) -> Iterator[Image.Image]:
-        """The same while memory is reserved for it, until the block is left; see `decoded_image`."""
+        """Like `decode`, but its memory stays reserved until the block ends; see `decoded_image`."""
         with ExitStack() as held:
             try:
                 image, _ = held.enter_context(decoded_image(self.read(index)))
@@ -183,14 +183,15 @@ class Split:
 
     def _open_files(self) -> None:
         self._descriptors: dict[int, int] = {}
-        # Reads are positional, so a fork may share the descriptors; they close with the object.
+        # Reads give their own offset, so a forked process may share the descriptors; they close with the object.
         weakref.finalize(self, _close_all, self._descriptors)
 
     def _descriptor(self, shard: int) -> int:
         descriptor = self._descriptors.get(shard)
         if descriptor is None:
             opened = os.open(self._shard_paths[shard], os.O_RDONLY | os.O_CLOEXEC)
-            # No lock, which a fork could copy while it is held: of two threads, one closes its own again.
+            # There is no lock, because a fork could copy a held lock. If two threads open the file at the same time,
+            # one of them closes its descriptor again.
             descriptor = self._descriptors.setdefault(shard, opened)
             if descriptor != opened:
                 os.close(opened)
@@ -211,7 +212,7 @@ def _close_all(descriptors: dict[int, int]) -> None:
 
 
 class LocalSet:
-    """A set whose files lie verified on this machine's disk."""
+    """A set whose verified files are on local disk."""
 
     def __init__(self, manifest: Manifest, root: Path, splits: Sequence[str]) -> None:
         self.id = manifest.id
@@ -221,7 +222,7 @@ class LocalSet:
         self._splits = tuple(splits)
 
     def split(self, name: str) -> Split:
-        """A split that was pulled; one without images when the set has none under that name."""
+        """A split that was pulled. It has no images when the set has none in this split."""
         if name not in self._splits:
             raise SetError(f"split {name!r} of the prepared set {self.id} was not pulled: only {self._splits}")
         return Split(name, self.id, self.root, self.manifest)
@@ -231,7 +232,7 @@ class PreparedSet:
     """A complete set in a store."""
 
     def __init__(self, store: ObjectStore, manifest: Manifest) -> None:
-        """`store` is rooted at the set's own folder; use `open`."""
+        """`store` is rooted at the set's own folder. Use `open` instead."""
         self._store = store
         self.id = manifest.id
         self.manifest = manifest
@@ -239,7 +240,7 @@ class PreparedSet:
 
     @classmethod
     def open(cls, store: ObjectStore, set_id: str) -> "PreparedSet":
-        """The set with this id in the store; SetError when it is absent, unfinished or of a newer format."""
+        """Open the set with this id. Raises SetError when it is missing, unfinished or of a newer format."""
         folder = store.child(set_prefix(set_id))
         try:
             content = folder.get_bytes(MANIFEST_KEY, end=MAX_MANIFEST_BYTES + 1)
@@ -253,10 +254,10 @@ class PreparedSet:
         return cls(folder, decode_manifest(content, folder.url))
 
     def pull(self, folder: Path, splits: Sequence[str] = SPLITS, *, progress: Progress | None = None) -> LocalSet:
-        """Bring annotations and shards of the splits to `folder/<id>/`, verified by their sha256.
+        """Download annotations and shards of the splits to `folder/<id>/`, and verify their sha256.
 
-        What is there and verified stays. A `file://` store is read in place: nothing is copied, only
-        the note of what was verified is written. `progress` is told the bytes just moved or found.
+        Verified files are not downloaded again. A `file://` store is read in place: only the note of verified
+        files is written. `progress` is called with the bytes just downloaded or found.
         """
         unknown = [name for name in splits if name not in SPLITS]
         if unknown:
@@ -287,7 +288,7 @@ class PreparedSet:
 
 
 class _Verified:
-    """Which local files were hashed and found right, so that a large set is not hashed at each start."""
+    """Remembers which local files had the right hash, so that a large set is not hashed at every start."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -295,12 +296,12 @@ class _Verified:
         try:
             known = load_json(path.read_bytes())
         except (OSError, ValueError):
-            return  # a lost or torn note costs one more hash
+            return  # a lost or damaged note only costs another hash
         if isinstance(known, dict):
             self._known = known
 
     def holds(self, path: Path, file: FileRecord) -> bool:
-        """True when the file is there and right; hashes it where that is not known yet."""
+        """Whether the file exists and is right; hashes it if that is not known yet."""
         if self._known.get(file.key) == self._entry(path, file):
             return True
         if not _is_intact(path, file):
@@ -309,7 +310,7 @@ class _Verified:
         return True
 
     def add(self, path: Path, file: FileRecord) -> None:
-        """Note that the file was found right."""
+        """Remember that the file is right."""
         self._known[file.key] = self._entry(path, file)
         with tempfile.NamedTemporaryFile("w", dir=self._path.parent, prefix=".verified-", delete=False) as note:
             json.dump(self._known, note)

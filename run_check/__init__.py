@@ -1,4 +1,4 @@
-"""Check in seconds what a run was told, before it costs hours: parameters, places, node pools and GPUs.
+"""The step `check`: find wrong parameters, places, node pools and GPUs in seconds, before a run costs hours.
 
 The command is `data-prep check`.
 """

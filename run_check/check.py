@@ -1,8 +1,8 @@
-"""`data-prep check`: everything that can be known in seconds before a run costs hours.
+"""`data-prep check`: find in seconds what would otherwise fail after hours.
 
-Parameters, configuration, sources, models, what the installation allows, and whether the store takes
-what the run will write. Nothing of the data is read beyond names: `prepare` looks into it. Which checks
-apply follows from the parameters that a template has.
+It checks the parameters, the configuration, the sources, the models, the limits of the installation, and whether the
+store can be written. Of the data only names are read: `prepare` checks the contents. The parameters of a template
+decide which checks apply.
 """
 
 import contextlib
@@ -35,10 +35,10 @@ def check(
     template: str = "detr-train",
     installation: Installation | None = None,
 ) -> list[str]:
-    """Check the parameters of the run called `run` and say what was found, a sentence each.
+    """Check the parameters of the run `run`. Return one sentence for each finding.
 
-    Raises ConfigError for values that are wrong by themselves; CheckError for places that are, with one
-    sentence each; StoreUnavailable when a store cannot be reached and nothing else is wrong.
+    Raises ConfigError: when values are wrong by themselves. Raises CheckError: when places are wrong, one sentence
+    each. Raises StoreUnavailable: when a store cannot be reached and nothing else is wrong.
     """
     values = parse(texts, _parameters(template))
     mistakes = _Mistakes()
@@ -57,7 +57,7 @@ def check(
         findings.append(f"output: {store.url}/{folder}")
         check_places.require_same_workflow(store, folder, workflow_uid)
     mistakes.stop_here()
-    # Weights of the backbone are not read where all weights come from a checkpoint.
+    # Weights of the backbone are not read if all weights come from a checkpoint.
     read = {name: look for name, look in _LOOKS.items() if name not in PLACES or not values.get(CHECKPOINT)}
     for name, look in read.items():
         for line in lines(values.get(name)):
@@ -77,11 +77,11 @@ _LOOKS: Mapping[str, Callable[[str, str], str]] = {
     MODEL: check_places.model_folder,
     **dict.fromkeys(PLACES, check_places.backbone),
 }
-"""What is read → how one of its lines is looked at, given the URL of the store."""
+"""Parameter or key → the function that checks one of its lines, given the line and the URL of the store."""
 
 
 class _Mistakes:
-    """Sentences gathered so that a person can mend all of them at once."""
+    """Collects the error messages, so that a person can fix all of them at once."""
 
     def __init__(self) -> None:
         self._sentences: list[str] = []
@@ -89,7 +89,7 @@ class _Mistakes:
 
     @contextlib.contextmanager
     def collected(self, parameter: str = "") -> Iterator[None]:
-        """Note what is wrong inside the block, under the parameter's name."""
+        """Collect the errors raised in the block, prefixed with the parameter's name."""
         try:
             yield
         except StoreUnavailable as error:
@@ -99,7 +99,7 @@ class _Mistakes:
             self._sentences += [one for one in sentences if one not in self._sentences]
 
     def stop_here(self) -> None:
-        """Raise what was noted. Wrong input comes before faults that pass: a retry would not mend it."""
+        """Raise the collected errors. Wrong input comes before temporary faults, because a retry cannot fix it."""
         if self._sentences:
             raise CheckError("\n".join(self._sentences))
         if self._unavailable is not None:
@@ -115,7 +115,7 @@ def _parameters(template: str) -> tuple[Parameter, ...]:
 
 
 def _places_of_the_job(values: Mapping[str, Value]) -> dict[str, str]:
-    """Key → place that the job would read: the preset or file with all that is set, read as the job does."""
+    """The places that the job would read, by key, from the same configuration that the job will load."""
     return places(load_job_config(str(values["model"]), overrides_of(_texts(values))))
 
 
@@ -124,7 +124,7 @@ def _texts(values: Mapping[str, Value]) -> dict[str, str]:
 
 
 def _allowed(values: dict[str, Value], installation: Installation, mistakes: _Mistakes) -> list[str]:
-    """Note what the installation does not allow; what may be read becomes a URL in `values`."""
+    """Collect what the installation does not allow. Places to read become URLs in `values`."""
     findings: list[str] = []
     with mistakes.collected():
         require_keys(installation)

@@ -1,9 +1,9 @@
-"""What a check finds wrong, as an exception that carries the contract's exit code."""
+"""The error of a failed check, with its exit code."""
 
 from run_config.exit_codes import WRONG_INPUT
 
 
 class CheckError(Exception):
-    """What a run was told is wrong, or cannot be used: one sentence a line."""
+    """The parameters of a run are wrong or cannot be used. The message has one sentence per line."""
 
     exit_code = WRONG_INPUT

@@ -1,4 +1,4 @@
-"""What a run asks of the installation that it is part of: keys of the store, a node pool, GPUs."""
+"""Check what a run needs from its installation: the store's credentials, a node pool and GPUs."""
 
 import contextlib
 import os
@@ -12,9 +12,9 @@ from run_config.parameters import Value
 
 
 def require_keys(installation: Installation, environment: Mapping[str, str] = os.environ) -> None:
-    """Raise CheckError when the secret with the store's keys did not reach this container.
+    """Raise CheckError if the container did not get the credentials of the store's Secret.
 
-    The pod starts without it, so that a person reads this sentence and not of a pod that waits.
+    The Secret is optional for the pod, so that a person reads this message instead of finding a pod that waits forever.
     """
     secret, names = installation.store_secret, installation.store_secret_keys
     keys = {"AWS_ACCESS_KEY_ID": names.access_key_id, "AWS_SECRET_ACCESS_KEY": names.secret_access_key}
@@ -30,7 +30,7 @@ def require_keys(installation: Installation, environment: Mapping[str, str] = os
 
 @contextlib.contextmanager
 def naming_the_secret(installation: Installation | None) -> Iterator[None]:
-    """Say of keys that the store refuses where they come from: nobody has typed them into this container."""
+    """Name the Secret when the store refuses the credentials, since nobody typed them into this container."""
     try:
         yield
     except WrongCredentials as error:
@@ -40,9 +40,9 @@ def naming_the_secret(installation: Installation | None) -> Iterator[None]:
 
 
 def machine(values: Mapping[str, Value], installation: Installation) -> list[str]:
-    """What the run gets, a sentence each, when pool, GPUs and device go together.
+    """What the run gets, one sentence each, if pool, GPUs and device fit together.
 
-    Raises ConfigError: they do not; the sentence says what to choose.
+    Raises ConfigError: when they do not; the message says what to choose.
     """
     count, device = int(values["gpu-count"] or 0), str(values["device"])
     name = str(values["sys-node-pool"] or "")

@@ -1,4 +1,4 @@
-"""The places that a run names, looked at without reading the data: is it there, is it what it should be."""
+"""Check that the places that a run names exist and have the right type, without reading the data."""
 
 import tempfile
 import uuid
@@ -14,7 +14,7 @@ from run_config.json_text import load_json
 from run_config.locations import resolve
 
 PATIENCE_S = 10.0
-"""How long an unreachable store is asked again; a retry of the step comes cheaper."""
+"""How long an unreachable store is retried. Retrying the whole step later is cheaper."""
 
 RUN = "run.json"
 MAX_RUN_BYTES = 16 << 20
@@ -23,19 +23,22 @@ MODEL_CONFIG = ("config.json", "model/config.json")
 
 
 def opened(url: str) -> ObjectStore:
-    """The store at `url`, asked no longer than a check may take."""
+    """The store at `url`, with the short retry time of a check."""
     return open_store(url, retry_for_s=PATIENCE_S)
 
 
 def try_to_write(store: ObjectStore, folder: str) -> None:
-    """Put and delete a small object where the run will write."""
+    """Write and delete a small object where the run will write."""
     key = f"{folder}/check-{uuid.uuid4().hex}"
     store.put_bytes(key, b"data-prep check was here")
     store.delete(key)
 
 
 def require_same_workflow(store: ObjectStore, folder: str, workflow_uid: str) -> None:
-    """A folder that another workflow has written to is not ours, though the name is the same."""
+    """Refuse a run folder that another workflow with the same name has written to.
+
+    Raises CheckError: when the folder belongs to another workflow, or its run.json is damaged.
+    """
     try:
         content = store.get_bytes(f"{folder}/{RUN}", end=MAX_RUN_BYTES)
     except NoSuchKey:
@@ -52,7 +55,7 @@ def require_same_workflow(store: ObjectStore, folder: str, workflow_uid: str) ->
 
 
 def source(line: str, store: str) -> str:
-    """An export that is there, can be read and looks like one."""
+    """Check that an export exists, is readable and has the right format."""
     (place,) = source_places([line], store)
     found = find_source(place)
     if found.local is not None:
@@ -64,14 +67,14 @@ def source(line: str, store: str) -> str:
 
 
 def _begins_as_zip(url: str) -> None:
-    """Reading takes another permission than listing; four bytes show both that and the format."""
+    """Check the first four bytes: this tests the format and the permission to read, not only that to list."""
     folder, _, key = url.rpartition("/")
     if opened(folder).get_bytes(key, start=0, end=len(ZIP_BEGINS)) != ZIP_BEGINS:
         raise SourceError(f"{url} is not a zip: export the task again")
 
 
 def checkpoint(text: str, store: str) -> str:
-    """A file of weights, or the `model/` folder of a run."""
+    """Check for a file of weights, or the `model/` folder of a run."""
     url = resolve(text, store).rstrip("/")
     if _is_file(url) or _is_model(url):
         return url
@@ -79,7 +82,7 @@ def checkpoint(text: str, store: str) -> str:
 
 
 def model_folder(text: str, store: str) -> str:
-    """The `model/` folder of a run, or the run's own."""
+    """Check for the `model/` folder of a run, or the run's own folder."""
     url = resolve(text, store).rstrip("/")
     if _is_model(url):
         return url
@@ -87,15 +90,15 @@ def model_folder(text: str, store: str) -> str:
 
 
 def backbone(url: str, store: str) -> str:  # noqa: ARG001 - one signature for all places
-    """A file of ImageNet weights, at a URL or a path on this machine: the job takes no key for it."""
+    """Check for a file of ImageNet weights, at a URL or a path on this machine. The job does not accept a key here."""
     if _is_file(url):
         return url
     raise CheckError(f"there is no file {url}: put the weights of the backbone there, or leave the key out")
 
 
 def prepared_set(store: ObjectStore, set_id: str, split: str) -> str:
-    """A set that is complete and has images in the split."""
-    # Imported here: it brings libraries for images, which no other check needs.
+    """Check for a complete prepared set with images in the split."""
+    # Imported here: it imports image libraries, which no other check needs.
     from prepared_set.reader import PreparedSet
 
     manifest = PreparedSet.open(store, set_id).manifest

@@ -1,4 +1,4 @@
-"""How far a step is, for Argo, which shows it beside the step."""
+"""The progress of a step, in the file from which Argo reads it."""
 
 import contextlib
 import os
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 SCALE = 100
-"""Into how many units each part of a step is divided."""
+"""The number of progress units for each part of a step."""
 
 
 class ArgoProgress:
-    """The file from which Argo reads `done/total`; none where no Argo runs the step."""
+    """The progress file of Argo (`done/total`). Without Argo there is no file, and nothing is written."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ, parts: int = 1) -> None:
         path = environment.get("ARGO_PROGRESS_FILE")
@@ -18,10 +18,10 @@ class ArgoProgress:
         self._total = parts * SCALE
 
     def tell(self, done: float, *, finished: bool = False) -> None:
-        """Say how many parts are done. Only a `finished` step is shown as complete."""
+        """Report how many parts are done. Only a `finished` step is shown as complete."""
         if self._path is None:
             return
         units = min(int(done * SCALE + 1e-9), self._total if finished else self._total - 1)
-        # The number is for people: a full disk must not end the step for it.
+        # Progress is only information: a full disk must not fail the step.
         with contextlib.suppress(OSError):
             self._path.write_text(f"{units}/{self._total}\n", encoding="ascii")

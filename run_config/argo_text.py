@@ -1,7 +1,7 @@
-"""What a step hands to Argo: its output parameters, and sentences that Argo pastes elsewhere.
+"""The output parameters of a step, and texts that Argo inserts elsewhere.
 
-Argo replaces `{{…}}` in a template several times, so a name from a data set that comes in by one replacement is
-evaluated by the next one, in Argo's controller. Nothing that a step hands over contains `{{`.
+Argo replaces `{{…}}` in a template several times. A name from a data set that one replacement inserts would be
+evaluated by the next one, inside Argo's controller. So no output of a step contains `{{`.
 """
 
 import re
@@ -10,23 +10,23 @@ from pathlib import Path
 from run_config.errors import ConfigError
 
 OPENING = "{{"
-"""Where Argo sees the beginning of a tag or an expression."""
+"""The beginning of a tag or an expression for Argo."""
 
 
 def without_tags(text: str) -> str:
-    """A sentence for people in which Argo finds nothing to replace: `{{` becomes `{ {`."""
+    """Return the text without anything that Argo would replace: `{{` becomes `{ {`."""
     return re.sub(r"\{(?=\{)", "{ ", text)
 
 
 def leave_sentence(out: Path, name: str, text: str) -> None:
-    """Write the output parameter `name` of the step whose $OUT is `out`: a text for people."""
+    """Write the output parameter `name`: a text for people. `out` is the step's $OUT."""
     _write(out, name, without_tags(text))
 
 
 def leave_value(out: Path, name: str, text: str) -> None:
-    """Write the output parameter `name` of the step whose $OUT is `out`: an id, a number or places.
+    """Write the output parameter `name`: an id, a number or places. `out` is the step's $OUT.
 
-    Raises ConfigError: Argo would replace a part of it, and it would name something else.
+    Raises ConfigError: when Argo would replace a part of the text, so that it would name something else.
     """
     if OPENING in text:
         raise ConfigError(
@@ -36,7 +36,7 @@ def leave_value(out: Path, name: str, text: str) -> None:
 
 
 def outputs_folder(out: Path) -> Path:
-    """Where the output parameters of the step whose $OUT is `out` lie."""
+    """The folder of a step's output parameters. `out` is the step's $OUT."""
     return out / "outputs"
 
 

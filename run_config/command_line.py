@@ -1,10 +1,10 @@
-"""What all command lines of the project share: one line for a user's mistake, and the exit code contract.
+"""What all command lines of the project share: error messages of one line, and the exit codes.
 
-An exception that carries `exit_code` is meant for the person who called: its message is the whole
-answer. 2 means that the input or a parameter is wrong, 75 that a fault passes and a retry resumes.
-Anything without the attribute is our bug and keeps its traceback.
+An exception with the attribute `exit_code` is meant for the user: its message is all that is printed. 2 means that the
+input or a parameter is wrong. 75 means a temporary fault: a retry resumes the work. An exception without the attribute
+is a bug of ours and keeps its traceback.
 
-`app.callback()(top_options)` gives a command line the options that stand before its verbs.
+`app.callback()(top_options)` adds the options that come before a sub-command.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ TERMINATION_LOG = Path("/dev/termination-log")
 
 
 def code_version() -> str:
-    """The installed version, and the commit where the image names it: two commits may share a version."""
+    """The installed version, followed by the commit if the image states it: two commits may share a version."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -47,11 +47,11 @@ def top_options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show name and version, and exit.")
     ] = False,
 ) -> None:
-    """Also keeps the verbs as sub-commands, however few there are."""
+    """Define the options. A callback also makes typer keep sub-commands, even a single one."""
 
 
 def share(text: str, option: str) -> float | None:
-    """The number of an option that takes 0 to 1; None where it was left empty. ConfigError: it is another."""
+    """Parse a number from 0 to 1. None: the option is empty. Raises ConfigError: when it is anything else."""
     if not text.strip():
         return None
     try:
@@ -64,7 +64,7 @@ def share(text: str, option: str) -> float | None:
 
 
 def run(app: typer.Typer) -> NoReturn:
-    """Run a command line and leave the process with the contract's exit code.
+    """Run a command line and exit with one of the project's exit codes.
 
     The last line on stderr and the container's termination log say what was wrong.
     """
@@ -80,7 +80,7 @@ def run(app: typer.Typer) -> NoReturn:
     except BrokenPipeError:
         if not _reader_has_gone():
             raise
-        # `| head`: nothing is left to say, and nobody to say it to. Not 0: the work may not be done.
+        # The reader has closed the pipe (`| head`), so nothing can be printed. Not 0: the work may not be finished.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(READER_GONE)
     except Exception as error:
@@ -94,33 +94,33 @@ def run(app: typer.Typer) -> NoReturn:
 
 
 def _program() -> str:
-    """How the person called it."""
+    """The name of the program, as the user called it."""
     called = Path(sys.argv[0])
     return f"python -m {called.parent.name}" if called.name == "__main__.py" else called.name
 
 
 def _reader_has_gone() -> bool:
-    """Whether it is our own output that nobody reads, and not some other pipe that broke."""
+    """Whether the closed pipe is our standard output, and not another pipe."""
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
     return bool(poll.poll(0))
 
 
 def _fail_with_usage(error: Exception) -> NoReturn:
-    """A wrong option: the message, and where help is."""
+    """Report a wrong option: the message, and the command that shows the help."""
     context = getattr(error, "ctx", None)
     message = error.format_message() if hasattr(error, "format_message") else str(error)
     if type(error).__name__ == "NoArgsIsHelpError":
-        print(message)  # the help itself; where it is printed in colours, it already was
+        print(message)  # the help itself; with colours it was printed before
         message = "a command is missing"
     hint = f" (see `{context.command_path} --help`)" if context is not None else ""
     fail(message + hint, getattr(error, "exit_code", WRONG_INPUT))
 
 
 def fail(message: str, code: int) -> NoReturn:
-    """Print the sentence in one line, leave it where Kubernetes picks it up, and exit."""
+    """Print the message as one line, write it to the termination log of Kubernetes, and exit."""
     message = " ".join(message.splitlines())
-    with contextlib.suppress(BrokenPipeError):  # what was printed before, in its order
+    with contextlib.suppress(BrokenPipeError):  # print earlier output first
         sys.stdout.flush()
     print(f"error: {message}", file=sys.stderr, flush=True)
     leave_termination_message(message)
@@ -128,10 +128,10 @@ def fail(message: str, code: int) -> NoReturn:
 
 
 def leave_termination_message(message: str) -> None:
-    """Leave the sentence where Kubernetes picks it up."""
-    # Outside a container there is no such file; inside it is a mount that the kubelet made for us.
+    """Write the message to the termination log of Kubernetes."""
+    # The file exists only in a container, where the kubelet mounts it.
     if TERMINATION_LOG.exists():
         with contextlib.suppress(OSError):
-            # Argo makes it the node's message. The kubelet reads 4096 bytes.
+            # Argo shows it as the message of the node. The kubelet reads at most 4096 bytes.
             text = without_tags(message)[:1000]
             TERMINATION_LOG.write_text(text, encoding="utf-8", errors="backslashreplace")

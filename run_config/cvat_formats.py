@@ -1,3 +1,3 @@
-"""CVAT's names for its export formats, as far as this project asks for them."""
+"""CVAT's names of the export formats that this project requests."""
 
 COCO = "COCO 1.0"

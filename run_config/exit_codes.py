@@ -1,7 +1,7 @@
-"""The exit codes of all command lines, docs/contracts.md. The class of an error has one of them as `exit_code`."""
+"""The exit codes of all command lines (docs/contracts.md). Each error class has one of them as `exit_code`."""
 
 WRONG_INPUT = 2  # a person has to change something: never retried
-PASSING_FAULT = 75  # the fault passes: the same command, run again, goes on
-INTERRUPTED = 130  # as a shell calls SIGINT
-TERMINATED = 143  # as a shell calls SIGTERM
-READER_GONE = 141  # as a shell calls SIGPIPE
+PASSING_FAULT = 75  # a temporary fault: the same command resumes the work
+INTERRUPTED = 130  # the exit code of a shell for SIGINT
+TERMINATED = 143  # the exit code of a shell for SIGTERM
+READER_GONE = 141  # the exit code of a shell for SIGPIPE

@@ -1,7 +1,8 @@
-"""What the platform engineer has set for everybody: node pools, and where runs may read and write.
+"""The settings of an installation, which the platform engineer makes: node pools, and where runs may read and write.
 
-In a cluster it is one file, `settings.yaml` of the chart's ConfigMap, mounted into every step and named
-by DETR_WORKFLOWS_SETTINGS. No parameter can widen it. On a laptop there is none, and nothing is limited.
+In a cluster they are one file, `settings.yaml` in the chart's ConfigMap, which is mounted into every step. The
+environment variable DETR_WORKFLOWS_SETTINGS holds its path. No parameter can extend the limits. A laptop has no such
+file and no limits.
 """
 
 import difflib
@@ -19,18 +20,18 @@ from run_config.parameters import BY_NAME, POOL_NAME, Role, Type, lines
 from run_config.yaml_text import read_yaml
 
 VARIABLE = "DETR_WORKFLOWS_SETTINGS"
-"""Environment variable with the file's path."""
+"""Environment variable with the path of the settings file."""
 
 EXPORTS_VARIABLE = "DETR_WORKFLOWS_EXPORTS"
-"""Environment variable with `Installation.exports`, where the bridge to CVAT is installed."""
+"""Environment variable with `Installation.exports`. It is set where the bridge to CVAT is installed."""
 
 EXPORTS = "cvat-exports"
-"""Where the bridge keeps exports, unless its settings say otherwise."""
+"""The default prefix at which the bridge stores exports."""
 
 MAX_IMAGE_PIXELS = 100_000_000
-"""Of one image, where the installation sets nothing else, or there is none."""
+"""Default limit of the pixels of one image, also without an installation."""
 MAX_IMAGE_SIDE = 32_768
-"""Of one image, in pixels; no setting changes it."""
+"""Fixed limit of each side of an image, in pixels."""
 
 LABEL_VALUE = r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?"
 QUALIFIED_NAME = r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
@@ -41,7 +42,7 @@ QualifiedName = Annotated[str, StringConstraints(pattern=f"^{QUALIFIED_NAME}$")]
 
 
 def _checked_by(rule: Callable[[str], str]) -> AfterValidator:
-    """The rule of `run_config.locations`, as pydantic takes it."""
+    """Use a rule of `run_config.locations` as a pydantic validator."""
 
     def check(text: str) -> str:
         try:
@@ -59,31 +60,31 @@ Prefix = Annotated[str, _checked_by(key_below_store)]
 
 
 _DATASETS = frozenset(one.name for one in BY_NAME.values() if one.role is Role.DATASET)
-"""What a run learns from: the step `export` hands it to `prepare`."""
+"""The parameters that name training data. The step `export` passes them to `prepare`."""
 
 
 class Part(BaseModel):
-    """A mapping of the file; keys as the chart's values have them."""
+    """A mapping in the settings file. Its keys have the same names as in the chart's values."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
 
 
 class NodePool(Part):
-    """Nodes that a run may ask for, chosen by the value of one label."""
+    """Nodes that a run may request, selected by the value of one label."""
 
     name: Name
     title: str = ""
     label_value: LabelValue
     gpu_resource: QualifiedName = "nvidia.com/gpu"
     gpu_count: int = Field(default=1, ge=0, le=16)
-    """The most that one run may ask for; 0 where the nodes have none."""
+    """The largest number of GPUs that one run may request. 0: the nodes have no GPUs."""
     limit: int | None = Field(default=None, ge=0)
-    """Training pods at a time; None: as many as the cluster takes."""
+    """The largest number of training pods at a time. None: as many as the cluster can run."""
     tolerations: tuple[Mapping[str, Any], ...] = ()
 
 
 class SecretKeys(Part):
-    """What the store's keys are called in their secret."""
+    """The names of the keys in the Secret with the store's credentials."""
 
     access_key_id: str = "access-key-id"
     secret_access_key: str = "secret-access-key"  # noqa: S105 - a name
@@ -91,29 +92,29 @@ class SecretKeys(Part):
 
 
 class Installation(Part):
-    """The whole file."""
+    """The whole settings file."""
 
     version: Literal[1] = 1
     store: StoreUrl
     """The only store that runs may use."""
     readable: tuple[PlaceUrl, ...] = ()
-    """Further prefixes, as URLs, that runs may read from."""
+    """Additional URL prefixes that runs may read from."""
     writable: tuple[Prefix, ...] = ()
-    """Output prefixes below the store that runs may write to; empty: any."""
+    """Prefixes below the store that runs may write to. Empty: any prefix."""
     store_secret: str = ""
-    """Name of the secret with the store's keys; empty where credentials come from elsewhere."""
+    """Name of the Secret with the store's credentials. Empty: the credentials come from elsewhere."""
     store_secret_keys: SecretKeys = SecretKeys()
     exports: Prefix | Literal[""] = ""
-    """Below it lie exports that the bridge to CVAT made for one person each: they are read as the data set alone."""
+    """Prefix of the exports that the bridge to CVAT makes, each for one person. They may only be training data."""
     node_pool_label: QualifiedName = "node.kubernetes.io/instance-type"
     node_pools: tuple[NodePool, ...] = ()
     max_image_pixels: int = Field(default=MAX_IMAGE_PIXELS, ge=1, le=MAX_IMAGE_SIDE**2)
-    """An image with more is left out as if it were damaged."""
+    """An image with more pixels is left out, like a damaged one."""
 
     def pool(self, name: str) -> NodePool:
-        """The pool that a run asks for.
+        """The pool of that name.
 
-        Raises ConfigError: there is none of that name.
+        Raises ConfigError: when there is no pool of that name.
         """
         for pool in self.node_pools:
             if pool.name == name:
@@ -128,10 +129,12 @@ class Installation(Part):
         raise ConfigError(f"sys-node-pool must be one of {', '.join(names)}, not {name!r}.{hint}")
 
     def allowed(self, texts: Mapping[str, str], types: Mapping[str, Type] | None = None) -> dict[str, str]:
-        """Name → text, with a URL for every place that is read, when all of it is allowed here.
+        """Check texts against what the installation allows. Return them by name, each place to read as a URL.
 
-        What a text may be follows from the type of the parameter of that name; `types` has those of other names,
-        such as keys of the job's configuration. Raises ConfigError: a line for each text that is not allowed.
+        The type of a parameter decides what is checked. `types` gives the types of other names, such as keys of the
+        job's configuration.
+
+        Raises ConfigError: one line for each text that is not allowed.
         """
         kinds: dict[str, Type] = {one.name: one.type for one in BY_NAME.values()} | dict(types or {})
         checked, mistakes = dict[str, str](), list[str]()
@@ -149,7 +152,7 @@ class Installation(Part):
         return checked
 
     def _allowed(self, name: str, text: str, kind: Type | None) -> str:
-        """One place, prefix or pool; a text of another type is always allowed."""
+        """Check one place, prefix or pool. A text of any other type is always allowed."""
         if name in BY_NAME and BY_NAME[name].role is Role.STORE:
             if store_url(text) != self.store:
                 raise ConfigError(f"{name} must be {self.store} here, not {text!r}; leave it as the form has it.")
@@ -164,9 +167,9 @@ class Installation(Part):
         return text
 
     def require_readable(self, parameter: str, text: str) -> str:
-        """The URL of what `text`, a URL or key, points to.
+        """The URL of `text`, which is a URL or a key below the store.
 
-        Raises ConfigError: runs may not read there.
+        Raises ConfigError: when runs may not read there.
         """
         try:
             url = resolve(text, self.store)
@@ -187,7 +190,7 @@ class Installation(Part):
         return url
 
     def require_writable(self, parameter: str, prefix: str) -> None:
-        """Raise ConfigError when runs may not write below `prefix`, a key below the store."""
+        """Check that runs may write below `prefix`, a key below the store. Raises ConfigError: when they may not."""
         try:
             prefix = key_below_store(prefix)
         except ConfigError as error:
@@ -200,20 +203,22 @@ class Installation(Part):
 
 
 def permitted(texts: Mapping[str, str], types: Mapping[str, Type] | None = None) -> dict[str, str]:
-    """What `Installation.allowed` gives for the installation that this process is part of; as given where it is none.
+    """Apply `Installation.allowed` of the current installation. Without an installation, return the texts unchanged.
 
-    Each step asks for itself, for all parameters of its workflow and under the options that it was given: whoever
-    starts a workflow at another entrypoint leaves `check` out. Places come back as URLs, so that no key is taken for
-    a path in the container. Raises ConfigError.
+    Each step calls this for all parameters of its workflow and the options that it was given, because a workflow that
+    is started at another entrypoint skips `check`. Places are returned as URLs, so that a key is never read as a path
+    in the container.
+
+    Raises ConfigError: when a text is not allowed.
     """
     installation = load_installation()
     return dict(texts) if installation is None else installation.allowed(texts, types)
 
 
 def load_installation(environment: Mapping[str, str] = os.environ) -> Installation | None:
-    """The installation that this process is part of; None where it is part of none.
+    """The settings of the current installation. None: the environment names no settings file.
 
-    Raises ConfigError: the file that the environment names is not there or not right.
+    Raises ConfigError: when the settings file is missing or invalid.
     """
     path = environment.get(VARIABLE)
     if not path:
@@ -238,9 +243,9 @@ def load_installation(environment: Mapping[str, str] = os.environ) -> Installati
 
 
 def parse_installation(text: str, where: str) -> Installation:
-    """Read the file's text; `where` names it in messages.
+    """Parse the text of a settings file. `where` names it in messages.
 
-    Raises ConfigError: no YAML, or a value that is missing, wrong or unknown.
+    Raises ConfigError: when it is not YAML, or a value is missing, wrong or unknown.
     """
     try:
         return Installation.model_validate(read_yaml(text, where))

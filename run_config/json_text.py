@@ -1,7 +1,7 @@
-"""JSON that others wrote: what parsers take without a word, or choke on, is refused before they see it.
+"""Read JSON from other programs, and refuse what parsers accept silently or cannot handle.
 
-A key given twice would be lost without a word (parsers keep the last), and thousands of levels end in a
-RecursionError. One pass over the bytes finds both, and builds nothing.
+Parsers silently keep the last of duplicate keys, and thousands of nested levels cause a RecursionError. One pass over
+the bytes finds both without building objects.
 """
 
 import json
@@ -12,22 +12,22 @@ from run_config.errors import ConfigError
 
 MAX_DEPTH = 100
 MAX_KEYS = 1_000_000
-"""Of one object: all keys of an object are in memory while it is checked."""
+"""Limit for one object, since all keys of an object are in memory while it is checked."""
 
-# A key, a string, or a bracket; then everything up to the next of them, flat lists of numbers included.
+# A key, a string or a bracket; then everything up to the next one, including flat lists of numbers.
 _TOKEN = re.compile(
     rb'(?:"((?:[^"\\]++|\\.)*+)(?:"(?:[ \t\r\n]*+(:))?|\Z)|([{\[])|[\]}])(?:[^\[\]{}"]++|\[[^\[\]{}"]*+\])*+', re.DOTALL
 )
 
 
 class JsonError(ValueError):
-    """What is wrong with a JSON text, without its name."""
+    """A JSON text is refused. The message does not name the text."""
 
 
 def check_json(data: bytes) -> None:
-    """JsonError: an object has a key twice or too many keys, or values are nested too deeply.
+    """Check for duplicate keys, too many keys and too deep nesting. Text that is not JSON is left to the parser.
 
-    What is no JSON at all is left to the parser.
+    Raises JsonError: when one of these is found.
     """
     above: list[set[bytes] | None] = []
     keys: set[bytes] | None = None
@@ -54,15 +54,15 @@ def check_json(data: bytes) -> None:
 
 
 def load_json(text: str | bytes) -> Any:  # noqa: ANN401 - a JSON value
-    """The value. ValueError (JsonError is one): it is no JSON, or `check_json` refuses it."""
+    """Parse JSON. Raises ValueError: when it is not JSON, or `check_json` refuses it (JsonError, a ValueError)."""
     check_json(utf8(text))
     return json.loads(text)
 
 
 def read_json(content: bytes | str, where: str) -> Any:  # noqa: ANN401 - a JSON value
-    """The value of JSON in UTF-8, as programs send it: NaN, Infinity and a byte order mark are refused too.
+    """Parse JSON in UTF-8 that a program sent. NaN, Infinity and a byte order mark are refused too.
 
-    Raises ConfigError, beginning with `where`.
+    Raises ConfigError: beginning with `where`, when the text is refused.
     """
     try:
         text = content if isinstance(content, str) else content.decode("utf-8")
@@ -81,7 +81,7 @@ def _constant(name: str) -> NoReturn:
 
 
 def utf8(text: str | bytes) -> bytes:
-    """The same in UTF-8, without a byte order mark. ValueError: it is no text."""
+    """Return the JSON text as UTF-8 without a byte order mark. Raises ValueError: when it is not text."""
     if isinstance(text, str):
         return text.encode()
     encoding = json.detect_encoding(text)
@@ -89,11 +89,11 @@ def utf8(text: str | bytes) -> bytes:
 
 
 def _plain(key: bytes) -> bytes:
-    """A key as its reader will see it, without escapes."""
+    """Decode the escapes of a key."""
     try:
         return str(json.loads(b'"%b"' % key)).encode("utf-8", "surrogatepass")
     except ValueError:
-        return key  # the parser will say what is wrong
+        return key  # the parser reports the error
 
 
 def _shown(key: bytes) -> str:

@@ -1,7 +1,7 @@
-"""How a path that a person typed becomes the URL of an object or a prefix.
+"""Turn a path that a person typed into the URL of an object or a prefix.
 
-Only text is looked at: nothing is opened, so the rule is the same on a laptop and in a cluster. Every URL that comes
-from here has one spelling, so that "is it below this prefix" can be answered by comparing texts.
+Only the text is used and nothing is opened, so the rule is the same on a laptop and in a cluster. Every URL has exactly
+one spelling, so that prefixes can be compared as texts.
 """
 
 import os
@@ -14,17 +14,18 @@ SCHEMES = ("s3", "file")
 
 
 def store_url(text: str) -> str:
-    """The URL of a store's root, without a slash at its end; a plain local path becomes `file://`."""
+    """The URL of a store's root, without a trailing slash. A plain local path becomes a `file://` URL."""
     if "://" not in text:
         return Path(os.path.abspath(Path(text).expanduser())).as_uri()  # noqa: PTH100 - links are kept as they are
     return checked_url(text)
 
 
 def resolve(text: str, store: str) -> str:
-    """The URL of what `text` names: a URL as it is, an absolute path as `file://`, else a key below `store`.
+    """Turn `text` into a URL: a URL is kept, an absolute path becomes `file://`, anything else is a key below `store`.
 
-    An absolute path is normalised as a shell does it. Raises ConfigError: an unknown scheme, no bucket, or a URL or key
-    that `leads_elsewhere`.
+    An absolute path is normalised as a shell does it.
+
+    Raises ConfigError: when the scheme is unknown, the bucket is missing, or the URL or key `leads_elsewhere`.
     """
     if "://" in text:
         return checked_url(text)
@@ -35,9 +36,9 @@ def resolve(text: str, store: str) -> str:
 
 
 def key_below_store(text: str) -> str:
-    """A key or prefix, without slashes at its ends.
+    """A key or prefix, without a trailing slash.
 
-    Raises ConfigError: a key that is empty or absolute, or `leads_elsewhere`.
+    Raises ConfigError: when the key is empty or absolute, or `leads_elsewhere`.
     """
     if text.startswith("/") or "://" in text:
         raise ConfigError(f"{text!r} must be a key below the store, such as workflow-data/output, not an absolute path")
@@ -48,7 +49,7 @@ def key_below_store(text: str) -> str:
 
 
 def leads_elsewhere(path: str) -> bool:
-    """Whether a part of a path is empty, `.` or `..`, also percent-encoded.
+    """Whether a part of the path is empty, `.` or `..`, also percent-encoded.
 
     Such a path may be another place than its text says, and lie outside the prefix that it begins with.
     """
@@ -56,27 +57,28 @@ def leads_elsewhere(path: str) -> bool:
 
 
 def is_below(place: str, prefix: str) -> bool:
-    """Whether a URL or key is `prefix` or lies below it: whole parts of a path count."""
+    """Whether a URL or key equals `prefix` or lies below it. Only whole parts of a path are compared."""
     place, prefix = place.rstrip("/"), prefix.rstrip("/")
     return place == prefix or place.startswith(f"{prefix}/")
 
 
 def overlaps(one: str, other: str) -> bool:
-    """Whether one of two URLs is the other or lies below it, whatever is percent-encoded."""
+    """Whether two URLs are equal or one lies below the other. Percent-encoding is ignored."""
     one, other = unquote(one), unquote(other)
     return is_below(one, other) or is_below(other, one)
 
 
 def local_path(url: str) -> Path | None:
-    """The local path of a `file://` URL; None for any other."""
+    """The local path of a `file://` URL. None: another scheme."""
     parts = urlsplit(url)
     return Path(unquote(parts.path)) if parts.scheme == "file" else None
 
 
 def checked_url(text: str) -> str:
-    """An `s3://` or `file://` URL in its one spelling: no slash at its end, and only needed percent-encoding.
+    """Normalise an `s3://` or `file://` URL: no trailing slash, and only necessary percent-encoding.
 
-    Raises ConfigError: another scheme, no bucket, no absolute path, or a path that `leads_elsewhere`.
+    Raises ConfigError: when the scheme is another, the bucket or an absolute path is missing, or the path
+    `leads_elsewhere`.
     """
     scheme, _, rest = text.partition("://")
     if scheme not in SCHEMES:
@@ -89,7 +91,7 @@ def checked_url(text: str) -> str:
         return "file:///"
     rest = rest.rstrip("/")
     path = rest.removeprefix("/") if scheme == "file" else rest
-    # A percent-encoded slash of a file URL is a slash in the path that it stands for.
+    # In a file URL, a percent-encoded slash is a slash of the path.
     if leads_elsewhere(path) or (scheme == "file" and "" in unquote(path).split("/")):
         raise ConfigError(f"{text!r} must not have a part '..' or '.', or an empty one: write the path without it")
     return f"{scheme}://{quote(unquote_to_bytes(rest)) if scheme == 'file' else rest}"

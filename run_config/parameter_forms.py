@@ -1,4 +1,4 @@
-"""What is drawn from the parameters: the form's JSON for a template's annotation, and a page of the docs."""
+"""The representations of the parameters: JSON for the form in a template's annotation, and a page of the docs."""
 
 import json
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from run_config.parameters import PARAMETERS, TEMPLATES, Parameter, Type, bounds
 
 FORM_VERSION = 1
-"""Raised when a reader of an older form would misread a newer one."""
+"""Increased when a reader of an older form would misread a newer one."""
 
 ANNOTATION = "detr-workflows/parameters"
 """The annotation of a WorkflowTemplate that holds the form."""
@@ -34,8 +34,8 @@ TABLE_HEAD = ("| parameter | value | default | who sees it | what it does |", "|
 def form_json(parameters: Sequence[Parameter] = PARAMETERS) -> str:
     """The form as one line of JSON: {"version": 1, "parameters": [{name, title, help, type, …}]}.
 
-    Keys without a value are left out; numbers that bound a value are `minimum` and `maximum`,
-    `exclusiveMinimum` where the bound itself is refused, as in JSON Schema.
+    Keys without a value are left out. Bounds are called as in JSON Schema: `minimum`, `maximum`, and `exclusiveMinimum`
+    if the bound itself is not allowed.
     """
     fields = [_field(parameter) for parameter in parameters]
     return json.dumps({"version": FORM_VERSION, "parameters": fields}, ensure_ascii=False, separators=(",", ":"))
@@ -62,7 +62,7 @@ def _field(parameter: Parameter) -> dict[str, object]:
 
 
 def markdown() -> str:
-    """The text of docs/parameters.md: a table for each group of a training run, and one for each other template."""
+    """The text of docs/parameters.md: one table for each group of a training run, and one for each other template."""
     groups = dict.fromkeys(parameter.group for parameter in PARAMETERS)
     parts = [_table(group, [one for one in PARAMETERS if one.group == group]) for group in groups]
     parts.extend(_table(f"`{name}`", taken) for name, taken in TEMPLATES.items() if taken is not PARAMETERS)

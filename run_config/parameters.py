@@ -1,11 +1,10 @@
-"""The parameters a person sets: the only place where one is defined.
+"""The parameters that a person sets. They are defined only here.
 
-From this table come the template's parameters, the form that a button draws, the checks in the
-containers and the table in the docs. Argo hands every value over as a string and enforces neither
-types nor choices, so `parse` does.
+This table is the source of the parameters of the templates, the forms, the checks in the containers and the table in
+the docs. Argo passes every value as a string and checks neither types nor choices, so `parse` does.
 
-A parameter that `sets` a key of the job's configuration needs nothing else: the step `train` sets the key, and
-the bounds of a number are the key's.
+A parameter that `sets` a configuration key of the job needs nothing else: the step `train` sets the key, and the bounds
+of a number are those of the key.
 """
 
 import difflib
@@ -24,19 +23,19 @@ from run_config.job.preset_files import presets_on_offer
 from run_config.locations import key_below_store, resolve
 
 POOL_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-"""What the chart lets a pool be called: it is also a key of a ConfigMap."""
+"""The names that the chart allows for a node pool: the name is also a key of a ConfigMap."""
 
 _SET_ID = re.compile(r"[0-9a-f]{16,64}")
 _SUBJECT = re.compile(r"task:[1-9][0-9]{0,9}(,task:[1-9][0-9]{0,9})*|project:[1-9][0-9]{0,9}")
 
 Value = str | int | float | None
-"""A parsed value; None where an optional parameter was left empty."""
+"""A parsed value. None: an optional parameter was left empty."""
 
 
 class Type(StrEnum):
-    """What a value is. `location` is a URL or a key below the store; `locations` several, one a line.
+    """The type of a value. `location`: a URL or a key below the store. `locations`: several, one per line.
 
-    The choices of a `node-pool` belong to the installation, see `installation.py`.
+    The choices of a `node-pool` come from the installation (`installation.py`).
     """
 
     TEXT = "text"
@@ -51,7 +50,7 @@ class Type(StrEnum):
 
 
 class Visibility(StrEnum):
-    """Who is asked: everybody, those who open the expert part of a form, or nobody."""
+    """Who sees a parameter: everybody, those who open the expert part of a form, or nobody."""
 
     ANNOTATOR = "annotator"
     EXPERT = "expert"
@@ -59,7 +58,7 @@ class Visibility(StrEnum):
 
 
 class Role(StrEnum):
-    """What a launcher fills in by itself, whatever the parameter is called."""
+    """The meaning of a parameter for a program that fills it in, whatever the name of the parameter."""
 
     DATASET = "dataset"
     TEST_DATASET = "test-dataset"
@@ -74,7 +73,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """One parameter. `default` None: it must be given; empty: it may be left out."""
+    """One parameter. `default` None: a value is required. `default` empty: the parameter is optional."""
 
     name: str
     title: str
@@ -86,16 +85,16 @@ class Parameter:
     visibility: Visibility = Visibility.ANNOTATOR
     role: Role | None = None
     sets: str = ""
-    """The key of the job's configuration that the value goes to, such as `schedule.epochs`."""
+    """The configuration key of the job that gets the value, such as `schedule.epochs`."""
     minimum: float | None = None
     maximum: float | None = None
-    """Both None where a key is set: `limits` has the key's. A bound here is narrower: a guard against typing errors
-    in a form, where the key allows what some job may want."""
+    """If a key is set, None means the bound of the key (see `limits`). A bound here is narrower than that of the key:
+    it catches typing errors in a form, while the key allows all values that a job can use."""
     above_minimum: bool = False
-    """The minimum itself is not allowed."""
+    """Whether the minimum itself is excluded."""
     choices: tuple[str, ...] = ()
     file_suffixes: tuple[str, ...] = ()
-    """A choice may also be the path of a file with one of these endings."""
+    """The file name extensions, if the value may also be the path of a file."""
 
     @property
     def required(self) -> bool:
@@ -104,7 +103,7 @@ class Parameter:
 
     @property
     def limits(self) -> Limits:
-        """The bounds of a number: its own, and where it has none those of the key that it sets."""
+        """The bounds of a number: its own, or else those of the key that it sets."""
         own = Limits(self.minimum, self.above_minimum, self.maximum)
         if not self.sets or self.type not in (Type.INTEGER, Type.NUMBER):
             return own
@@ -119,7 +118,7 @@ class Parameter:
 
 @functools.cache
 def _limits_of_key(name: str) -> Limits:
-    from run_config.job.keys import keys  # with pydantic, which a list of parameters need not wait for
+    from run_config.job.keys import keys  # imports pydantic, which is slow and not needed for a list of parameters
 
     return next(key.limits for key in keys() if key.name == name)
 
@@ -369,7 +368,7 @@ _OF_CVAT = ("cvat-subject", "cvat-grant")
 _NOT_FOR_TRAINING = ("trained-model", "prepared-set", "split", "threshold", "existing-shapes")
 
 PARAMETERS: tuple[Parameter, ...] = _without(*_NOT_FOR_TRAINING, *_OF_CVAT)
-"""What a training run takes."""
+"""The parameters of a training run."""
 
 TEMPLATES: Mapping[str, tuple[Parameter, ...]] = {
     "detr-train": PARAMETERS,
@@ -380,7 +379,7 @@ TEMPLATES: Mapping[str, tuple[Parameter, ...]] = {
         "trained-model", "prepared-set", "split", "sys-node-pool", "gpu-count", "device",
         "cvat-output-path", "store",
     ),
-    # Whoever clicks has a task, and seldom a second export beside it.
+    # A user who clicks in CVAT has a task, and rarely a second export.
     "cvat-train": tuple(
         replace(one, visibility=Visibility.EXPERT) if one.name == "cvat-test-path" else one
         for one in _without(*_NOT_FOR_TRAINING, "cvat-annotation-path")
@@ -390,16 +389,16 @@ TEMPLATES: Mapping[str, tuple[Parameter, ...]] = {
         "cvat-output-path", "store",
     ),
 }  # fmt: skip
-"""Name of a workflow template → what it takes, in the order of the form."""
+"""Name of a workflow template → its parameters, in the order of the form."""
 
 BRIDGE_TEMPLATES = ("cvat-train", "detr-annotate")
-"""Those of them that talk to CVAT: they are installed only where the bridge to it is."""
+"""The templates that use CVAT. They are installed only together with the bridge to CVAT."""
 
 
 def parse(texts: Mapping[str, str], parameters: Sequence[Parameter] = PARAMETERS) -> dict[str, Value]:
-    """Check what was given, fill in the defaults and give every parameter its typed value.
+    """Validate the given texts, fill in defaults and return the typed values by name.
 
-    Raises ConfigError with one sentence a mistake, a line each.
+    Raises ConfigError: one line for each mistake.
     """
     known = [parameter.name for parameter in parameters]
     mistakes = [unknown_name(name, known) for name in texts if name not in known]
@@ -417,13 +416,13 @@ def parse(texts: Mapping[str, str], parameters: Sequence[Parameter] = PARAMETERS
 
 
 def parse_value(parameter: Parameter, text: str) -> Value:
-    """One value from its text; None where an optional one is empty.
+    """Parse the text of one parameter. None: an optional parameter is empty.
 
-    Raises ConfigError: a sentence that names the parameter.
+    Raises ConfigError: naming the parameter, when the value is invalid.
     """
     text = text.replace("\r\n", "\n").strip()
     if "{{" in text:
-        # Argo would take it for a tag and put something else in its place.
+        # Argo would replace it as a tag.
         raise ConfigError(f"{parameter.name}: a value must not contain '{{{{'.")
     if any(not character.isprintable() and character not in "\n\t" for character in text):
         raise ConfigError(f"{parameter.name}: {_short(text)} has a control character; type it again.")
@@ -445,14 +444,14 @@ def parse_value(parameter: Parameter, text: str) -> Value:
 
 
 def lines(value: Value) -> tuple[str, ...]:
-    """The entries of a `locations` value, blank lines left out."""
+    """The entries of a `locations` value, without blank lines."""
     return tuple(line.strip() for line in str(value or "").splitlines() if line.strip())
 
 
 def pairs(texts: Iterable[str]) -> dict[str, str]:
-    """Name → text of `name=value` options.
+    """Parse `name=value` options into a mapping of name to text.
 
-    Raises ConfigError: another form, or a name that is given twice.
+    Raises ConfigError: when an option has another form, or a name is given twice.
     """
     given: dict[str, str] = {}
     for text in texts:
@@ -466,9 +465,9 @@ def pairs(texts: Iterable[str]) -> dict[str, str]:
 
 
 def split_overrides(text: str) -> tuple[str, ...]:
-    """`key=value` pairs from text with blanks and lines between them; quotes keep blanks together.
+    """Split a text into `key=value` pairs at blanks and line ends. Quotes keep blanks together.
 
-    Raises ConfigError: a quote that is not closed, or a word that is not key=value.
+    Raises ConfigError: when a quote is not closed, or a word is not key=value.
     """
     try:
         words = tuple(shlex.split(text))
@@ -481,16 +480,16 @@ def split_overrides(text: str) -> tuple[str, ...]:
 
 
 def overrides_of(texts: Mapping[str, str]) -> list[str]:
-    """What parameters set of a job's configuration, as `key=value`: one key each, and last what `overrides` says.
+    """The configuration keys that the parameters set, as `key=value`. The pairs of `overrides` come last.
 
-    Raises ConfigError: the text of `overrides` cannot be read.
+    Raises ConfigError: when the text of `overrides` cannot be parsed.
     """
     single = [f"{one.sets}={texts[one.name]}" for one in BY_NAME.values() if one.sets and texts.get(one.name)]
     return [*single, *split_overrides(texts.get("overrides", ""))]
 
 
 def unknown_name(name: str, known: Iterable[str]) -> str:
-    """The sentence about a parameter that does not exist."""
+    """The error message for an unknown parameter."""
     known = tuple(known)
     near = difflib.get_close_matches(name, known, 1)
     hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}."
@@ -501,7 +500,7 @@ def _number(parameter: Parameter, text: str) -> int | float:
     wanted = f"{parameter.name} must be {_expected(parameter)}, not {_short(text)}."
     value: int | float
     if parameter.type is Type.INTEGER:
-        # Nothing longer can be within bounds, and Python refuses to read thousands of digits.
+        # More digits are always out of bounds, and Python refuses to parse thousands of them.
         if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
             raise ConfigError(wanted)
         value = int(text)
@@ -548,11 +547,11 @@ def _locations(parameter: Parameter, text: str) -> str:
 
 
 def _location(parameter: Parameter, text: str) -> str:
-    """A URL, path or key that could be read; the store without a slash at its end."""
+    """Check a URL, path or key without opening it. The store is returned without a trailing slash."""
     if parameter.role is Role.STORE and "://" not in text:
         raise ConfigError(f"{parameter.name} must be {_expected(parameter)}, not {_short(text)}.")
     if parameter.type is Type.KEY and text.endswith("/"):
-        # Steps join it with the run's name by a slash, which is all that a template can do.
+        # Templates append the run's name with a slash and cannot remove a second one.
         raise ConfigError(f"{parameter.name}: {_short(text)} must not end with a slash.")
     try:
         if parameter.type is Type.KEY:
@@ -578,7 +577,7 @@ _FILLED_IN = {
 
 
 def _expected(parameter: Parameter) -> str:
-    """What the parameter takes, to stand in a sentence."""
+    """A description of the valid values, for use in a sentence."""
     if parameter.role in _FILLED_IN:
         return _FILLED_IN[parameter.role]
     if parameter.type in _WANTED:
@@ -594,7 +593,7 @@ def _expected(parameter: Parameter) -> str:
 
 
 def bounds(parameter: Parameter) -> str:
-    """The bounds of a number in words, such as `from 1 to 1024`; empty where it has no minimum."""
+    """The bounds of a number in words, such as `from 1 to 1024`. Empty: there is no minimum."""
     limits = parameter.limits
     if limits.minimum is None:
         return ""

@@ -1,4 +1,4 @@
-"""What the parts of a job's configuration are made of: the base of all records, and the types of numbers."""
+"""The base class of all configuration sections, and the types of their numbers."""
 
 from typing import Annotated
 
@@ -13,27 +13,27 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 Pixels = Annotated[int, Field(gt=0, le=16384)]
 
 A_PLACE: dict[str, JsonValue] = {"place": True}
-"""Marks a key whose value names a place to read, which the installation must allow (`job/places.py`)."""
+"""Marks a key whose value names a place to read. The installation must allow the place (`job/places.py`)."""
 
 
 def added_later(before: JsonValue) -> dict[str, JsonValue]:
     """Mark a key that was added after the first release.
 
-    before: the value with which a job trains as it did in releases without the key. Runs and models of those
-    releases are read with it (`job/stored_config.py`).
+    `before` is the value that reproduces training of releases without the key. It is used to read runs and models of
+    those releases (`job/stored_config.py`).
     """
     return {"before": before}
 
 
 class Section(BaseModel):
-    """A part of the configuration: unknown keys are refused, values do not change."""
+    """A section of the configuration. Unknown keys are an error, and values are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
     def _true_is_no_number(cls, values: object) -> object:
-        """YAML reads `on` as true, and Python takes true for 1; a text without content is read as nothing."""
+        """Refuse true for a number: YAML reads `on` as true, and Python treats it as 1. Read null as an empty text."""
         if not isinstance(values, dict):
             return values
         for name, field in cls.model_fields.items():

@@ -1,9 +1,10 @@
-"""How a step gets the parameters of its workflow: all of them as one JSON, each for the option that takes it.
+"""Pass the parameters of a workflow to a step: one JSON with all of them, distributed to the options of the command.
 
     @app.command()
     def train(epochs: Annotated[str, typer.Option(...), From("epochs")] = "", parameters_json: ParametersJson = "{}"):
 
-Templates pass `--parameters-json` alone. Options are for people: one that is given wins, also an empty one.
+Templates pass only `--parameters-json`. Options are for people: an option that is given, even if empty, overrides the
+parameter.
 """
 
 import json
@@ -20,13 +21,13 @@ from run_config.json_text import load_json
 
 @dataclass(frozen=True, slots=True)
 class From:
-    """Beside an option's type: the parameter whose text it has where it is not given."""
+    """Annotates an option with the parameter that is its default."""
 
     parameter: str
 
 
 def options(command: Callable[..., Any]) -> dict[str, str]:
-    """Name of an argument of a command's function → the parameter that it comes from."""
+    """Argument name of a command function → the parameter that is its default."""
     hints = typing.get_type_hints(command, include_extras=True)
     return {
         name: one.parameter
@@ -37,9 +38,11 @@ def options(command: Callable[..., Any]) -> dict[str, str]:
 
 
 def values_from_json(content: str) -> dict[str, Any]:
-    """Name → value from Argo's `{{workflow.parameters.json}}`, [{"name", "value", …}], or from an object.
+    """Parse Argo's `{{workflow.parameters.json}}`, [{"name", "value", …}], or an object, into name → value.
 
-    None: no value was given. Raises ConfigError: neither of them.
+    A value of None means that none was given.
+
+    Raises ConfigError: when the text is neither of them.
     """
     try:
         tree = load_json(content)
@@ -57,7 +60,7 @@ def values_from_json(content: str) -> dict[str, Any]:
 
 
 def texts_from_json(content: str) -> dict[str, str]:
-    """Name → text of the parameters that have a value; see `values_from_json`."""
+    """Name → text of the parameters that have a value. See `values_from_json`."""
     return {
         name: value if isinstance(value, str) else json.dumps(value)
         for name, value in values_from_json(content).items()
@@ -66,7 +69,7 @@ def texts_from_json(content: str) -> dict[str, str]:
 
 
 def _fill_options(context: typer.Context, content: str) -> str:
-    """Make the parameters the defaults of the command's options, before the options are read."""
+    """Set the parameters as defaults of the command's options, before the options are parsed."""
     texts = texts_from_json(content)
     several = {one.name for one in context.command.params if one.nargs == -1 or getattr(one, "multiple", False)}
     assert context.command.callback is not None
@@ -88,4 +91,4 @@ ParametersJson = Annotated[
         "An option that is given wins.",
     ),
 ]
-"""The option of a step; its default is "{}"."""
+"""The option of a step. Use "{}" as its default."""

@@ -1,10 +1,10 @@
-"""Times and long lists as a person reads them, in one form everywhere."""
+"""Durations and long lists, formatted for people in the same way everywhere."""
 
 from collections.abc import Sequence
 
 
 def duration(seconds: float) -> str:
-    """`12 s`, `3 min 05 s`, `2 h 10 min`."""
+    """Format seconds as `12 s`, `3 min 05 s` or `2 h 10 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -14,6 +14,6 @@ def duration(seconds: float) -> str:
 
 
 def shortened(names: Sequence[str], most: int = 8) -> str:
-    """The first of many names: `a, b and 3 more`."""
+    """The first names and the number of the others: `a, b and 3 more`."""
     hidden = len(names) - most
     return ", ".join(names[:most]) + (f" and {hidden} more" if hidden > 0 else "")

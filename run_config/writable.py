@@ -1,4 +1,4 @@
-"""Try a folder before the work whose results it will hold: a full or read-only disk is said at once."""
+"""Check that a folder is writable before a long job whose results go there: a full or read-only disk fails at once."""
 
 import contextlib
 import errno
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from run_config.errors import ConfigError
 
-# A full disk may still take a name, or the bytes of one small file.
+# A full disk may still accept a new name or a tiny file, so the probe is larger.
 PROBE_BYTES = 64 << 10
 
 _ADVICE = {
@@ -24,9 +24,9 @@ _ADVICE = {
 
 
 def require_writable(folder: Path, what: str) -> None:
-    """Write a small file into the folder and remove it, and every folder that had to be made for it.
+    """Write a small file into the folder and remove it again, with all folders that were created for it.
 
-    Raises ConfigError, beginning with `what`, such as `--out`: the folder cannot be made or written.
+    Raises ConfigError: beginning with `what`, such as `--out`, when the folder cannot be created or written.
     """
     made: list[Path] = []
     try:
@@ -42,7 +42,7 @@ def require_writable(folder: Path, what: str) -> None:
         raise ConfigError(f"{what}: {folder} cannot be written: {reason}; {advice}") from error
     finally:
         for place in reversed(made):
-            with contextlib.suppress(OSError):  # another process may have put something there
+            with contextlib.suppress(OSError):  # another process may have put a file there
                 place.rmdir()
 
 
@@ -52,7 +52,7 @@ def _write_and_remove(probe: Path) -> None:
         data = bytes(PROBE_BYTES)
         while data:
             data = data[os.write(handle, data) :]
-        os.fsync(handle)  # some file systems say only here that they are full
+        os.fsync(handle)  # some file systems report only here that they are full
     finally:
         os.close(handle)
         probe.unlink()

@@ -1,8 +1,8 @@
-"""YAML as people write a configuration: plain values, read without surprises.
+"""Read YAML configuration written by people, without the surprises of YAML.
 
-Against YAML as it is: a key given twice is refused, since the first would be lost without a word;
-anchors and aliases are refused, since a few lines of them stand for more than fits into memory;
-1e-4 is a number. Tags that make objects are unknown.
+Differences from standard YAML: duplicate keys are refused, because the first would be lost silently. Anchors and
+aliases are refused, because a few lines of them can expand to more than fits into memory. 1e-4 is a number. Tags that
+create objects are unknown.
 """
 
 import re
@@ -18,7 +18,7 @@ _EXPONENT = re.compile(r"[-+]?(?:[0-9]+|[0-9]+\.[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+"
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with the rules above."""
+    """A SafeLoader with the rules of this module."""
 
     _depth = 0
 
@@ -50,14 +50,14 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.012
 
 
 def read_yaml(text: str, where: str) -> Any:  # noqa: ANN401 - a YAML value
-    """The one document in `text`. ConfigError, beginning with `where`, when it is not readable YAML."""
+    """Parse the single document in `text`. Raises ConfigError: beginning with `where`, when it is not valid YAML."""
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except yaml.MarkedYAMLError as error:
         place = f" in line {error.problem_mark.line + 1}" if error.problem_mark is not None else ""
         raise ConfigError(f"{where} is not YAML that can be read: {error.problem}{place}") from error
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, OverflowError) as error:
-        # All but the first: a tag or a text that promises a date or a number and is none.
+        # The errors other than YAMLError come from a tag or a text that looks like a date or a number but is invalid.
         raise ConfigError(f"{where} is not YAML that can be read: {' '.join(str(error).split())[:200]}") from error
     except RecursionError as error:
         raise ConfigError(f"{where} is nested too deeply") from error

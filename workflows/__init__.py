@@ -1,1 +1,1 @@
-"""The Argo templates, written in Hera, their rendering, and the runner that takes them to a laptop."""
+"""The Argo workflow templates, written in Hera, their rendering, and a runner for a laptop."""

@@ -22,7 +22,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    # Plain help: the boxes take 0.2 s to import, and swallow what stands in brackets.
+    # Plain help: rich's boxes take 0.2 s to import, and rich removes text in brackets.
     rich_markup_mode=None,
 )
 app.callback()(top_options)
@@ -59,7 +59,7 @@ def render(
                 "--settings needs --output, the folder that the files go to, and --namespace, where the objects go; "
                 "there is no --check for it"
             )
-        place = plain_manifests.Place(
+        place = plain_manifests.PlainOptions(
             namespace=namespace, registry=registry, image_tag=image_tag, s3_endpoint=s3_endpoint, s3_region=s3_region
         )
         bridge_text = None if bridge is None else plain_manifests.read_bridge(bridge)
@@ -67,7 +67,7 @@ def render(
     elif namespace or registry or image_tag or s3_endpoint or s3_region or bridge:
         raise WorkflowError("where an installation lies goes with --settings, the file with its settings")
     else:
-        # Hera takes a second to import: the other verbs do without.
+        # Hera takes a second to import, and only this command needs it.
         try:
             from workflows import rendering
         except ModuleNotFoundError as error:
@@ -129,7 +129,7 @@ def run_local(
         finished = run_plan(plan, _absolute(given), unfinished, _say)
     except StepError as error:
         if error.exit_code == WRONG_INPUT:
-            # The step's own sentence is the last line, and all there is to say.
+            # The step has already printed its own error message.
             raise typer.Exit(WRONG_INPUT) from error
         raise
     _say("\n" + summary(finished.url, finished.seconds, finished.results, finished.files))
@@ -187,7 +187,7 @@ app.command()(cluster.preflight)
 
 
 def _absolute(given: dict[str, str]) -> dict[str, str]:
-    """Local paths made absolute: a relative one means a key below the store everywhere but on a command line."""
+    """Make local paths absolute: only on a command line does a relative path mean a file, not a key below the store."""
     values = dict(given)
     for name, text in given.items():
         known = BY_NAME.get(name)
@@ -227,5 +227,5 @@ def _say(text: str) -> None:
 
 
 def main() -> NoReturn:
-    """Entry point of the `detr-workflows` command."""
+    """Run the `detr-workflows` command."""
     run(app)

@@ -1,24 +1,24 @@
-"""The error family of workflows."""
+"""The errors of workflows."""
 
 from run_config.exit_codes import WRONG_INPUT
 
 
 class WorkflowError(Exception):
-    """A template or a parameter is wrong; the message says where and what to do."""
+    """A template or a parameter is wrong. The message says where and what to do."""
 
     exit_code = WRONG_INPUT
 
 
 class TemplateError(WorkflowError):
-    """A template has something that the local runner does not know, or contradicts itself."""
+    """A template contradicts itself, or uses a feature that the local runner does not support."""
 
 
 class RunningElsewhereError(WorkflowError):
-    """The same run is going on in another process."""
+    """Another process is executing the same run."""
 
 
 class StepError(WorkflowError):
-    """A step failed: `exit_code` is its own where the contract gives that a meaning, else 1."""
+    """A step failed. `exit_code` is the step's own if it is one of the project's exit codes, else 1."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -26,7 +26,7 @@ class StepError(WorkflowError):
 
 
 class InterruptedRunError(WorkflowError):
-    """A person or the machine stopped the run: `exit_code` is 130 after Ctrl-C, 143 after SIGTERM."""
+    """A person or the machine stopped the run. `exit_code` is 130 after Ctrl-C and 143 after SIGTERM."""
 
     def __init__(self, exit_code: int) -> None:
         super().__init__("interrupted; the same command goes on where it was")

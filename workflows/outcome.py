@@ -1,7 +1,7 @@
-"""How a run ended, in one sentence where people look: the exit handler's work.
+"""The exit handler: describe the end of a run in one sentence.
 
-Argo leaves a workflow's own message empty and wraps a step's sentence in its words, or hides it behind
-that of a retry. Nothing here makes a run fail: it has ended.
+Argo leaves the message of the workflow empty. It wraps a step's message in its own words, or hides it behind the
+message of a retry. Errors in this module never make a run fail: the run has already ended.
 """
 
 import base64
@@ -27,7 +27,7 @@ TRIES = 3
 TIMEOUT_S = 10.0
 PAUSE_S = 2.0
 
-# Argo's own words, which say nothing of the cause.
+# Messages of Argo that do not name the cause.
 _ARGO_ONLY = re.compile(
     r"No more retries left|retryStrategy\.expression evaluated to false|child '.*' (failed|errored)"
 )
@@ -38,7 +38,7 @@ _ATTEMPT = re.compile(r"(?P<step>.+)\((?P<number>\d+)\)")
 _GO_ESCAPE = re.compile(r"\\(?:x(?P<x>[0-9a-f]{2})|U(?P<U>[0-9a-f]{8})|(?P<c>[av])|.)", re.DOTALL)
 
 OF_ARGO = ("init", "wait", "supervisor")
-"""Argo's own containers in a pod of a step."""
+"""Argo's own containers in the pod of a step."""
 
 EXECUTOR_MEMORY = "raise argo.executor.resources.limits.memory in the chart's values"
 
@@ -49,33 +49,33 @@ MEMORY = {
 
 
 class NodeKind(IntEnum):
-    """What a node stands for, in the order in which the reason of a failure is looked for."""
+    """The kind of a node. The search for the cause of a failure prefers smaller values."""
 
     STEP = 0
     GRAPH = 1
-    """Nodes that hold others: they fail with them, and alone where a step could not even be made."""
+    """A node that contains others. It fails when they do, or alone when a step could not be created."""
     EXIT_HANDLER = 2
-    """It runs after everything else."""
+    """Runs after everything else."""
 
 
 @dataclass(frozen=True, slots=True)
 class FailedNode:
-    """A node that failed. Those of one step have the same `step`: itself, and its attempts where it was retried."""
+    """A node that failed. The node of a step and the nodes of its attempts have the same `step`."""
 
     step: str
     message: str
     finished: str
-    """A time in ISO 8601, so that texts compare as times do."""
+    """A time in ISO 8601, so that times can be compared as texts."""
     attempt: int = -1
-    """Number of the attempt, from 0; -1 for a node that is no attempt of a retry."""
+    """Number of the attempt, from 0. -1: the node is not an attempt of a retry."""
     kind: NodeKind = NodeKind.STEP
     id: str = ""
 
 
 def culprit(nodes: Sequence[FailedNode]) -> tuple[FailedNode, list[FailedNode]] | None:
-    """The step that failed first, and its attempts, the last one first; None where nothing failed.
+    """The step that failed first, and its attempts in reverse order. None: no step failed.
 
-    An attempt that a later one made good is none of them: its step is not among the nodes.
+    An attempt that was followed by a successful one is left out, because its step did not fail.
     """
     ended = [node for node in nodes if node.attempt < 0]
     if not ended:
@@ -86,9 +86,9 @@ def culprit(nodes: Sequence[FailedNode]) -> tuple[FailedNode, list[FailedNode]] 
 
 
 def sentence(run: str, status: str, failures: str) -> str:
-    """What a person should know of a run that did not end well; empty when it did.
+    """Describe the failure of a run for a person. Empty: the run succeeded.
 
-    Messages of steps quote names from data. Argo may paste the sentence into other templates, so it has no `{{`.
+    Messages of steps quote names from data, and Argo may insert the sentence into other templates, so it has no `{{`.
     """
     if status == SUCCEEDED:
         return ""
@@ -101,19 +101,19 @@ def _sentence(run: str, status: str, failures: str) -> str:
         return f"the workflow ended as {status}, and no step says why: look at the workflow in Argo"
     first, attempts = found
     told = [node.message for node in (first, *attempts) if node.message and not _ARGO_ONLY.match(node.message)]
-    # What a retry's own node says of its last attempt is that attempt's message, or nothing.
+    # The node of a retry has the message of its last attempt, or none.
     text = in_words(first.step, told[0]) if told else "it failed, and Argo says no more: look at its log"
     tried = f" (after {len(attempts)} attempts)" if len(attempts) > 1 else ""
     return f"{first.step}: {text}{tried}"
 
 
 def failed_nodes(failures: str, run: str) -> list[FailedNode]:
-    """The entries of Argo's `workflow.failures`, in base64 or as they are; none where they cannot be read."""
+    """Parse Argo's `workflow.failures`, as JSON or in base64. Empty: the text cannot be parsed."""
     failures = _from_base64(failures)
     try:
         tree = json.loads(failures)
         if isinstance(tree, str):
-            # Argo quotes the JSON once more, as a text in Go.
+            # Argo quotes the JSON once more, as a Go string.
             tree = json.loads(tree)
     except (ValueError, RecursionError):
         tree = _from_go(failures)
@@ -127,12 +127,12 @@ def _failed_node(entry: Mapping[str, Any], run: str) -> FailedNode:
     attempt = _ATTEMPT.fullmatch(name)
     if attempt:
         return FailedNode(attempt["step"], message, finished, int(attempt["number"]))
-    # The whole graph is a node too, with the run's name; alone it is a step that was started without the graph.
+    # The node of the whole graph has the run's name. If it is the only node, a step was started without the graph.
     return FailedNode(name, message, finished, kind=NodeKind.GRAPH if name == run else NodeKind.STEP)
 
 
 def _from_base64(text: str) -> str:
-    """The text that base64 stands for; any other text as it is. JSON of failures is never valid base64."""
+    """Decode base64. Any other text is returned unchanged: the JSON of failures is never valid base64."""
     try:
         return base64.b64decode(text, validate=True).decode()
     except ValueError:
@@ -140,9 +140,9 @@ def _from_base64(text: str) -> str:
 
 
 def in_words(step: str, message: str, exit_code: int | None = None) -> str:
-    """A node's message without Argo's wrapping, and in words where it is a term.
+    """Translate the message of a node: remove Argo's wrapping, and explain Kubernetes' terms.
 
-    `exit_code`: of the step's own container, where Argo has seen it end.
+    `exit_code`: the exit code of the step's own container, if Argo knows it.
     """
     match = _WRAPPED.fullmatch(message)
     if match is None:
@@ -154,7 +154,7 @@ def in_words(step: str, message: str, exit_code: int | None = None) -> str:
         raised = MEMORY.get(step, f"give the role {step} more memory (resources in the chart's values)")
         return f"out of memory: {raised}"
     if text:
-        # Only the sentence matters where the step speaks for itself; what Argo's containers say needs their name.
+        # A message of the step's own container needs no prefix. For Argo's containers, the name is needed.
         return text.strip() if container in (None, "main") else f"Argo's container {container} failed: {text.strip()}"
     if code in (137, 143):
         return f"it was killed from outside (exit code {code}): run it again, it goes on where it was"
@@ -162,7 +162,7 @@ def in_words(step: str, message: str, exit_code: int | None = None) -> str:
 
 
 def _cluster_in_words(message: str, exit_code: int | None) -> str:
-    """What Kubernetes or Argo says of a pod as a whole."""
+    """Explain a message of Kubernetes or Argo about the whole pod."""
     if re.search(r"deadline", message, re.IGNORECASE):
         return (
             f"it took longer than it may ({message}): see what its pod waited for, its image or its volumes, "
@@ -178,7 +178,7 @@ def _cluster_in_words(message: str, exit_code: int | None) -> str:
 
 
 def _lost_pod_in_words(exit_code: int | None) -> str:
-    """What `pod deleted` may mean: Argo 4.1 writes it over `wait: OOMKilled`."""
+    """Explain the message `pod deleted`. Argo 4.1 also overwrites `wait: OOMKilled` with it."""
     if exit_code == 0:
         return (
             "the step itself ended well, and its pod was lost while Argo's own container wait stored the results: "
@@ -191,7 +191,7 @@ def _lost_pod_in_words(exit_code: int | None) -> str:
 
 
 def _from_go(text: str) -> Any:  # noqa: ANN401 - any JSON
-    """A text that Go has quoted with escapes that JSON does not know; None when it is no such text."""
+    """Parse JSON that Go has quoted with escapes that JSON lacks. None: it cannot be parsed."""
 
     def as_json(match: re.Match[str]) -> str:
         if match["c"]:
@@ -206,7 +206,7 @@ def _from_go(text: str) -> Any:  # noqa: ANN401 - any JSON
 
 
 def report_json(run: str, template: str, status: str, message: str, output: str) -> dict[str, Any]:
-    """What the webhook gets. Readers may rely on these keys; new ones may come."""
+    """The body for the webhook. These keys are stable; new keys may be added."""
     report = {
         "version": WEBHOOK_VERSION,
         "run": run,
@@ -220,20 +220,20 @@ def report_json(run: str, template: str, status: str, message: str, output: str)
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect would turn the POST into a GET, and may lead to another scheme or host."""
+    """Refuses redirects: they would turn the POST into a GET, and may lead to another scheme or host."""
 
     def redirect_request(self, *_: object, **__: object) -> None:
         return None
 
 
 class _NotToldError(Exception):
-    """The webhook could not be told, and another try may help."""
+    """The report did not reach the webhook, and a retry may help."""
 
 
 def post(url: str, report: Mapping[str, Any], *, pause_s: float = PAUSE_S) -> str:
-    """POST the report as JSON and say how that went, never with the URL: who has it may post.
+    """POST the report as JSON. Return a sentence about the result, without the URL, which is a secret.
 
-    Network faults and answers of 429 and from 500 on are tried again.
+    Network errors and the statuses 429 and 5xx are retried.
     """
     url = url.strip()
     try:
@@ -242,7 +242,7 @@ def post(url: str, report: Mapping[str, Any], *, pause_s: float = PAUSE_S) -> st
             return "the webhook was not told: its URL is not http:// or https://"
         content = json.dumps(report, ensure_ascii=False).encode()
         headers = {"Content-Type": "application/json; charset=utf-8", "User-Agent": "detr-workflows"}
-        request = urllib.request.Request(url, content, headers, method="POST")  # noqa: S310 - the scheme is looked at above
+        request = urllib.request.Request(url, content, headers, method="POST")  # noqa: S310 - the scheme is checked above
     except ValueError:
         return "the webhook was not told: its URL cannot be read"
     opener = urllib.request.build_opener(_NoRedirect)
@@ -257,7 +257,7 @@ def post(url: str, report: Mapping[str, Any], *, pause_s: float = PAUSE_S) -> st
                 raise _NotToldError(f"it answered {error.code}") from error
             return f"the webhook was not told: it answered {error.code}"
         except (OSError, HTTPException, ValueError) as error:
-            # Only the kind: texts of these may hold the URL.
+            # Only the error's type: its text may contain the URL.
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
             raise _NotToldError("no answer" if isinstance(reason, TimeoutError) else type(reason).__name__) from error
 
@@ -271,6 +271,6 @@ def post(url: str, report: Mapping[str, Any], *, pause_s: float = PAUSE_S) -> st
 
 
 def leave_message(text: str, environment: Mapping[str, str] = os.environ) -> None:
-    """The output parameter `message` of the step, where there is a $OUT."""
+    """Write the output parameter `message` of the step, if $OUT is set."""
     if environment.get("OUT"):
         leave_sentence(Path(environment["OUT"]), "message", text)

@@ -1,6 +1,6 @@
-"""The templates as YAML files, and whether the files in the tree are what the code says.
+"""Write the templates as YAML files, and compare the files in the repository with the code.
 
-The chart has the same files, which it changes by its values, a schema of those values and a table of them.
+The chart contains the same files, a schema of its values and a table of them.
 """
 
 import difflib
@@ -20,10 +20,10 @@ from workflows.templates.detr_train import detr_train
 TEMPLATES: tuple[WorkflowTemplate, ...] = (detr_train, detr_prepare, detr_evaluate, cvat_train, detr_annotate)
 
 RENDERED = Path(__file__).parent / "rendered"
-"""Where the rendered templates lie in the tree and in the installed package."""
+"""Folder of the rendered templates, in the repository and in the installed package."""
 
 CHART = Path(__file__).parents[1] / "charts" / "detr-workflows"
-"""The chart in the tree; an installed package has none."""
+"""The chart in the repository. An installed package has no chart."""
 
 HEADER = "# Rendered by `detr-workflows render` from workflows/templates/{module}.py. Do not edit.\n"
 
@@ -39,7 +39,7 @@ def in_folder(folder: Path) -> dict[Path, str]:
 
 
 def in_tree() -> dict[Path, str]:
-    """Path → text of all files that the tree keeps of the templates and their parameters."""
+    """Path → text of all generated files in the repository."""
     files = in_folder(RENDERED)
     if CHART.is_dir():
         for name, text in rendered().items():
@@ -52,7 +52,7 @@ def in_tree() -> dict[Path, str]:
 
 
 def write(files: Mapping[Path, str]) -> list[Path]:
-    """Write files and say which."""
+    """Write files and return their paths."""
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -60,7 +60,7 @@ def write(files: Mapping[Path, str]) -> list[Path]:
 
 
 def differences(files: Mapping[Path, str]) -> str:
-    """A unified diff from what lies at the paths to what should; empty when they agree."""
+    """A unified diff from the files on disk to the expected texts. Empty: they are equal."""
     parts: list[str] = []
     for path, text in files.items():
         old = path.read_text(encoding="utf-8") if path.is_file() else ""
@@ -72,6 +72,6 @@ def differences(files: Mapping[Path, str]) -> str:
 
 
 def _text(template: WorkflowTemplate) -> str:
-    # A line break inside a tag would be a blank in it.
+    # A line break inside a tag would become a blank.
     text = template.to_yaml(width=10**6, allow_unicode=True)
     return HEADER.format(module=str(template.name).replace("-", "_")) + str(text)

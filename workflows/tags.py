@@ -1,4 +1,4 @@
-"""Argo's `{{…}}` tags: which a text has, and the text with values in their place."""
+"""Argo's `{{…}}` tags: find them in a text, and replace them by values."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -11,9 +11,9 @@ PARAMETERS_JSON = "workflow.parameters.json"
 
 
 def tags(text: str) -> Iterator[str]:
-    """The names of the tags in a text, in order.
+    """Yield the names of the tags in a text, in order.
 
-    Raises TemplateError: an expression, or blanks that Argo does not always take.
+    Raises TemplateError: when the text has an expression, or a tag with blanks, which Argo does not always accept.
     """
     for match in _TAG.finditer(text):
         name = match[1]
@@ -25,5 +25,5 @@ def tags(text: str) -> Iterator[str]:
 
 
 def fill(text: str, values: Mapping[str, str]) -> str:
-    """The text with every tag replaced; values are not looked at again."""
+    """Replace every tag once. Tags in the inserted values are not replaced."""
     return _TAG.sub(lambda match: values[match[1]], text)

@@ -59,10 +59,11 @@ def make_app(service: Service, *, static: Path = FOLDER) -> FastAPI:
         redirect_slashes=False,
         lifespan=life,
     )
+    app.state.service = service
     _health(app, service)
     _pages(app, StaticFiles(static))
     _webhooks(app, service)
-    app.include_router(api.routes(service))
+    app.include_router(api.router)
     _errors(app)
 
     def limit(path: str) -> int:

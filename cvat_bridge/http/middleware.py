@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cvat_bridge.http.problems import OUR_FAULT, error_body
 from cvat_bridge.logs import chosen_id, request_id
-from cvat_bridge.metrics import Metrics
+from cvat_bridge.metrics import ServiceMetrics
 
 log = logging.getLogger("cvat_bridge.requests")
 
@@ -28,7 +28,7 @@ _QUIET = ("/healthz", "/readyz", "/metrics")
 class Observed:
     """The outermost middleware."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: ServiceMetrics) -> None:
         self._app = app
         self._metrics = metrics
 

@@ -74,7 +74,7 @@ def _again(body: bytes, receive: Receive) -> Receive:
     return next_message
 
 
-class Pace:
+class RateLimit:
     """Limits each user to `most` submissions per minute in this process."""
 
     def __init__(self, most: int, *, clock: Callable[[], float] = time.monotonic) -> None:

@@ -48,7 +48,7 @@ class Pin:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RunPlace:
     """A project, or a task outside of projects, for which a model can be pinned."""
 
     kind: str
@@ -83,17 +83,17 @@ class RunFiles:
         """The latest AP of the run in `folder`, a key below the store. None: not yet measured."""
         return await self._aps.get(folder, lambda: self._in_thread(self._read_ap, folder))
 
-    async def pin(self, place: Place) -> Pin | None:
+    async def pin(self, place: RunPlace) -> Pin | None:
         """The model pinned for `place`, if any."""
         return await self._pins.get(place, lambda: self._in_thread(self._read_pin, place))
 
-    async def set_pin(self, place: Place, pin: Pin) -> None:
+    async def set_pin(self, place: RunPlace, pin: Pin) -> None:
         """Pin a model. It replaces the previous pin."""
         content = json.dumps({"model": pin.model, "run": pin.run}).encode()
         await self._in_thread(self._store.put_bytes, place.key, content)
         self._pins.forget(place)
 
-    async def clear_pin(self, place: Place) -> None:
+    async def clear_pin(self, place: RunPlace) -> None:
         """Remove the pin. The newest model is used again."""
         await self._in_thread(self._store.delete, [place.key])
         self._pins.forget(place)
@@ -127,7 +127,7 @@ class RunFiles:
         # The tail may begin in the middle of a line.
         return last_ap(lines[1:] if start else lines)
 
-    def _read_pin(self, place: Place) -> Pin | None:
+    def _read_pin(self, place: RunPlace) -> Pin | None:
         try:
             tree = read_json(self._store.get_bytes(place.key), place.key)
         except NoSuchKey:

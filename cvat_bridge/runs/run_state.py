@@ -12,7 +12,7 @@ from cvat_bridge.runs.run_files import Ap
 from cvat_client.settings import BridgeSettings
 from cvat_client.subject import Subject
 from run_config.parameters import BY_NAME, TEMPLATES
-from workflows.cluster.run_status import RunStatus, Step, read_status
+from workflows.cluster.run_status import RunStatus, StepStatus, read_status
 from workflows.cluster.submission import ARGO_TEMPLATE_LABEL
 
 ROOT = "/training-bridge"
@@ -209,9 +209,9 @@ class Run:
         return "skipped" if self.finished else "pending"
 
 
-def _by_step(status: RunStatus) -> dict[str, Step]:
+def _by_step(status: RunStatus) -> dict[str, StepStatus]:
     """Step name → the last attempt of the step."""
-    found: dict[str, Step] = {}
+    found: dict[str, StepStatus] = {}
     for step in status.steps():
         name = step.label.partition(" (attempt ")[0]
         if name != _NO_STEP:

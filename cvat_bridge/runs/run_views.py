@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from cvat_bridge.access import Access, Seen
+from cvat_bridge.access import Access, VisibleSubject
 from cvat_bridge.cluster import Cluster, unfinished
 from cvat_bridge.http.problems import NO_SUCH_RUN, Refusal
 from cvat_bridge.http.schemas import DrawnRun
 from cvat_bridge.runs import run_labels, run_state
-from cvat_bridge.runs.run_files import Pin, Place, ReportFile, RunFiles
+from cvat_bridge.runs.run_files import Pin, ReportFile, RunFiles, RunPlace
 from cvat_bridge.runs.run_state import Run
-from cvat_bridge.runs.submit_run import Started, Submitter, Wanted
+from cvat_bridge.runs.submit_run import StartedRun, Submitter, Wanted
 from cvat_bridge.templates.catalog import Fill, Offered
 from cvat_client.connection import Session
 from cvat_client.questions import whole_number
@@ -48,7 +48,7 @@ class RunViews:
         self._submitter = submitter
         self._read: dict[str, tuple[float, str, Run]] = {}
 
-    async def listed(self, session: Session, seen: Seen) -> list[DrawnRun]:
+    async def listed(self, session: Session, seen: VisibleSubject) -> list[DrawnRun]:
         """The runs of a subject, newest first."""
         labels = [run_labels.subject_label(seen.subject)]
         if seen.subject.kind is Kind.TASK:
@@ -56,7 +56,7 @@ class RunViews:
         found = await self._visible(session, seen, labels, lambda _: True, most=MOST_RUNS)
         return list(await asyncio.gather(*(self._drawn(run, places_of(seen)) for run in found)))
 
-    async def one(self, session: Session, name: str) -> tuple[Run, Seen]:
+    async def one(self, session: Session, name: str) -> tuple[Run, VisibleSubject]:
         """A run that the user may see. Refusal 404: it does not exist, or the user may not see it."""
         await self._access.user(session)
         workflow = await self._cluster.run(name)
@@ -86,7 +86,7 @@ class RunViews:
         await self._cluster.stop(name)
         return await self.drawn(session, name)
 
-    async def rerun(self, session: Session, name: str) -> Started:
+    async def rerun(self, session: Session, name: str) -> StartedRun:
         """Start a run with the same values, with a grant for the current user."""
         if not self._settings.controls.rerun:
             raise Refusal(403, "Runs are not started again from here in this installation; ask who runs it.")
@@ -131,7 +131,7 @@ class RunViews:
                 await self._files.clear_pin(place)
         return await self._drawn(run, places)
 
-    async def _own_places(self, session: Session, seen: Seen) -> list[Place]:
+    async def _own_places(self, session: Session, seen: VisibleSubject) -> list[RunPlace]:
         """Where the user may pin a model. Refusal 403: the user may not view the whole project."""
         places = places_of(seen)
         for place in places:
@@ -152,7 +152,7 @@ class RunViews:
         return found
 
     async def models(
-        self, session: Session, seen: Seen, offered: Sequence[Offered]
+        self, session: Session, seen: VisibleSubject, offered: Sequence[Offered]
     ) -> dict[str, list[tuple[str, str]]]:
         """Template → models for fine-tuning or annotating: (value, title), newest first."""
         labels = [
@@ -191,7 +191,7 @@ class RunViews:
     async def _visible(
         self,
         session: Session,
-        seen: Seen,
+        seen: VisibleSubject,
         labels: Iterable[Mapping[str, str]],
         wanted: Callable[[Run], object],
         *,
@@ -235,7 +235,7 @@ class RunViews:
             del self._read[next(iter(self._read))]
         return run
 
-    async def _drawn(self, run: Run, places: Sequence[Place]) -> DrawnRun:
+    async def _drawn(self, run: Run, places: Sequence[RunPlace]) -> DrawnRun:
         model, place = run.model(self._files.url), run_state.folder(run.workflow)
         ap, used = None, False
         try:
@@ -251,14 +251,14 @@ class RunViews:
         return run.drawn(self._settings, self._cluster.namespace, self._files.url, ap, about, used=used)
 
 
-def places_of(seen: Seen) -> list[Place]:
+def places_of(seen: VisibleSubject) -> list[RunPlace]:
     """The projects or tasks for which a model of this subject is pinned."""
     if seen.subject.kind is Kind.PROJECT:
-        return [Place(Kind.PROJECT.value, number) for number in seen.subject.ids]
+        return [RunPlace(Kind.PROJECT.value, number) for number in seen.subject.ids]
     places = dict.fromkeys(
-        Place(Kind.PROJECT.value, project)
+        RunPlace(Kind.PROJECT.value, project)
         if (project := whole_number(task.get("project_id"))) > 0
-        else Place(Kind.TASK.value, number)
+        else RunPlace(Kind.TASK.value, number)
         for number, task in zip(seen.subject.ids, seen.things, strict=True)
     )
     return list(places)

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cvat_bridge.access import Access, Seen
+from cvat_bridge.access import Access, VisibleSubject
 from cvat_bridge.cluster import Cluster
 from cvat_bridge.data_preview import class_count
 from cvat_bridge.http.problems import Refusal
-from cvat_bridge.http.request_limits import Pace
-from cvat_bridge.metrics import Metrics
+from cvat_bridge.http.request_limits import RateLimit
+from cvat_bridge.metrics import ServiceMetrics
 from cvat_bridge.runs import run_labels
 from cvat_bridge.templates import third_party
 from cvat_bridge.templates.catalog import Fill, Offered
@@ -47,7 +47,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
+class StartedRun:
     """A run in the cluster. `new`: this request created it."""
 
     workflow: Mapping[str, Any]
@@ -75,7 +75,7 @@ class Submitter:
         cvat: CvatQuestions,
         access: Access,
         cluster: Cluster,
-        metrics: Metrics,
+        metrics: ServiceMetrics,
     ) -> None:
         self._settings = settings
         self._installation = installation
@@ -84,11 +84,11 @@ class Submitter:
         self._access = access
         self._cluster = cluster
         self._metrics = metrics
-        self._pace = Pace(settings.limits.submissions_per_minute)
+        self._pace = RateLimit(settings.limits.submissions_per_minute)
         # Submissions of one user are processed one after the other, so that both count towards the limit.
         self._locks = tuple(asyncio.Lock() for _ in range(_LOCKS))
 
-    async def submit(self, seen: Seen, wanted: Wanted) -> Started:
+    async def submit(self, seen: VisibleSubject, wanted: Wanted) -> StartedRun:
         """Start a run, or return the run of the same request. Refusal 403 (may not export), 409, 422, 429, 503."""
         try:
             started = await self._submit(seen, wanted)
@@ -98,7 +98,7 @@ class Submitter:
         self._metrics.submissions.labels("created" if started.new else "again").inc()
         return started
 
-    async def _submit(self, seen: Seen, wanted: Wanted) -> Started:
+    async def _submit(self, seen: VisibleSubject, wanted: Wanted) -> StartedRun:
         # Every template exports images from CVAT. For runs of events, the service account's permission counts.
         if isinstance(seen.who, Session):
             await self._access.require_export(seen.who, seen.subject)
@@ -117,9 +117,9 @@ class Submitter:
                 raise Refusal(
                     409, f"This form was sent before, with other values, as {name}. Load it again to start another run."
                 ) from error
-        return Started(found or body, found is None)
+        return StartedRun(found or body, found is None)
 
-    async def _body(self, seen: Seen, wanted: Wanted, offered: Offered, name: str) -> dict[str, Any]:
+    async def _body(self, seen: VisibleSubject, wanted: Wanted, offered: Offered, name: str) -> dict[str, Any]:
         purpose, lifetime_s = grants.Purpose.EXPORT, self._settings.grants.lifetime_s
         if offered.filled(Fill.MODEL) is not None:
             purpose, lifetime_s = grants.Purpose.ANNOTATE, max(lifetime_s, QUEUE_S)
@@ -148,7 +148,7 @@ class Submitter:
             return workflow(offered.template, texts, name, labels, annotations)
         return third_party.workflow_around(offered, texts, filling, labels, annotations)
 
-    async def _require_room(self, seen: Seen) -> None:
+    async def _require_room(self, seen: VisibleSubject) -> None:
         """Check the limits on runs: per user, or for all events together. Refusal 409, 429."""
         if seen.user.id == NOBODY:
             most = self._settings.limits.runs_of_events

@@ -22,10 +22,10 @@ from tenacity import (
     wait_fixed,
 )
 
-from cvat_bridge.access import Seen, User
+from cvat_bridge.access import User, VisibleSubject
 from cvat_bridge.cluster import Cluster, unfinished
 from cvat_bridge.http.problems import Refusal
-from cvat_bridge.metrics import Metrics
+from cvat_bridge.metrics import ServiceMetrics
 from cvat_bridge.runs import run_labels
 from cvat_bridge.runs.run_state import template_of
 from cvat_bridge.runs.submit_run import NOBODY, Submitter, Wanted
@@ -61,7 +61,7 @@ class Webhooks:
         cvat: CvatQuestions,
         cluster: Cluster,
         submitter: Submitter,
-        metrics: Metrics,
+        metrics: ServiceMetrics,
         *,
         pauses_s: Sequence[float] = PAUSES_S,
     ) -> None:
@@ -155,7 +155,7 @@ class Webhooks:
             log.warning("an event is about what the token does not see: %s", error)
             self._metrics.webhooks.labels("refused").inc()
             return
-        seen = Seen(User(NOBODY, f"CVAT: {told.event}"), self._token, told.subject, (thing,))
+        seen = VisibleSubject(User(NOBODY, f"CVAT: {told.event}"), self._token, told.subject, (thing,))
         if told.event is Event.TASK_COMPLETED and not _is_completed(thing):
             log.info("an event starts no run: not all jobs are completed", extra={"subject": str(told.subject)})
             self._metrics.webhooks.labels("nothing").inc()
@@ -185,7 +185,7 @@ class Webhooks:
     async def _ask_who(self) -> int:
         return whole_number((await self._cvat.get("users/self", self._token)).get("id"))
 
-    async def _start(self, trigger: Trigger, seen: Seen, event: str, state: str) -> None:
+    async def _start(self, trigger: Trigger, seen: VisibleSubject, event: str, state: str) -> None:
         labels = {run_labels.EVENT_LABEL: event, run_labels.TRIGGER_LABEL: trigger.event.value}
         for one in await self._cluster.fresh_runs(run_labels.subject_label(seen.subject)):
             if template_of(one) != trigger.template or run_labels.label(one, run_labels.TRIGGER_LABEL) != trigger.event:

@@ -1,1 +1,1 @@
-"""Annotation formats: each module reads one into the record of `record.py`; `registry.py` lists them."""
+"""Annotation formats: each module reads one format into the record of `record.py`; `registry.py` lists them."""

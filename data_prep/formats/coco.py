@@ -1,4 +1,4 @@
-"""The format COCO as CVAT and others write it, with the annotations in `annotations/instances_<subset>.json`."""
+"""The COCO format as CVAT and others write it: annotations in `annotations/instances_<subset>.json`."""
 
 import re
 from collections import defaultdict
@@ -21,13 +21,13 @@ _PATH = re.compile(r"(?:(?P<root>.+)/)?annotations/instances_(?P<subset>[^/]*)\.
 
 
 class Coco:
-    """The format; `instances_<subset>.json` for each subset, and images in `images/<subset>/` or beside it."""
+    """COCO: one `instances_<subset>.json` per subset; images in `images/<subset>/`, `images/` or the root folder."""
 
     name = COCO
     looks_like = "annotations/instances_*.json"
 
     def recognises(self, files: ExportFiles) -> bool:
-        """By the paths alone."""
+        """Whether the paths look like COCO; no file is read."""
         return bool(_roots(files))
 
     def own_files(self, files: ExportFiles) -> list[str]:
@@ -36,7 +36,7 @@ class Coco:
         return [*subsets, *images_below(root, files.sizes)]
 
     def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:
-        """All annotation files of the export. Annotations are converted when they are asked for."""
+        """Read all annotation files of the export. Annotations are converted only when they are iterated."""
         root, subsets = _only_root(files)
         images: list[ListedImage] = []
         classes: dict[str, frozenset[int]] = {}
@@ -44,7 +44,7 @@ class Coco:
             coco = parse_coco(
                 files.read(path, min(MAX_FILE_BYTES, most_bytes())), f"{files.shown_name}: {path}", changes
             )
-            # CVAT before 2.16.1 had no folder for each subset.
+            # CVAT before 2.16.1 wrote no folder per subset.
             folders = tuple(f"{root}{folder}" for folder in (f"images/{subset}/", "images/", ""))
             for image in coco.images:
                 raw = coco.annotations.get(image.id, ())
@@ -56,7 +56,7 @@ class Coco:
 
 
 def _roots(files: ExportFiles) -> dict[str, dict[str, str]]:
-    """Folder (`""` or ending in `/`) that holds an export → its annotation files and their subsets."""
+    """Root folder of each export (`""` or ending in `/`) → its annotation files and their subsets."""
     found: dict[str, dict[str, str]] = defaultdict(dict)
     for path in sorted(without_macos_shadows(files.sizes)):
         match = _PATH.fullmatch(path)
@@ -77,7 +77,7 @@ def _only_root(files: ExportFiles) -> tuple[str, dict[str, str]]:
 
 
 class _KnownAttributes(msgspec.Struct):
-    """The attributes that mean something here."""
+    """The attributes that are used here."""
 
     rotation: Any = 0
     track_id: Any = None
@@ -85,7 +85,7 @@ class _KnownAttributes(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class _AnnotationView:
-    """The annotations of one image; each is converted when it is asked for, which keeps large files small in memory."""
+    """The annotations of one image. Each is converted when it is iterated, so that large files need little memory."""
 
     raw: Sequence[RawAnnotation]
     categories: dict[int, str]
@@ -95,7 +95,7 @@ class _AnnotationView:
 
 
 def to_record(raw: RawAnnotation, class_name: str) -> Annotation:
-    """The annotation without what only COCO knows."""
+    """Convert a COCO annotation to the record of all formats."""
     box, box_was_text = _read_box(raw.bbox)
     known = _read_attributes(raw.attributes)
     rotation, _ = read_number(known.rotation)
@@ -108,7 +108,8 @@ def to_record(raw: RawAnnotation, class_name: str) -> Annotation:
         place=raw.id,
         box_as_written=raw.bbox,
         box_was_text=box_was_text,
-        # Masks and ellipses carry the box of their turned pixels already; only plain rectangles do not.
+        # The box of a mask or an ellipse already encloses its rotated pixels; only plain rectangles need the
+        # rotation.
         rotation=0.0 if rotation is None or outline is not NO_OUTLINE else rotation,
         outline=outline,
         area=area,
@@ -119,7 +120,7 @@ def to_record(raw: RawAnnotation, class_name: str) -> Annotation:
 
 
 def _read_box(value: object) -> tuple[Xywh | None, bool]:
-    """The box, None where it is not four finite numbers; and whether one of them was written as text."""
+    """The box, or None unless it is four finite numbers; and whether one of them was written as text."""
     if not isinstance(value, list) or len(value) != 4:
         return None, False
     numbers = [read_number(one) for one in value]
@@ -132,11 +133,11 @@ def _read_box(value: object) -> tuple[Xywh | None, bool]:
 def _read_attributes(raw: msgspec.Raw) -> _KnownAttributes:
     try:
         return msgspec.json.decode(raw, type=_KnownAttributes)
-    except (msgspec.DecodeError, UnicodeDecodeError):  # not an object at all
+    except (msgspec.DecodeError, UnicodeDecodeError):  # not a JSON object
         return _KnownAttributes()
 
 
 def _outline(raw: msgspec.Raw) -> msgspec.Raw:
-    """The segmentation when it is one: polygons or a run-length mask."""
+    """The segmentation if it has content (polygons or a run-length mask), otherwise `NO_OUTLINE`."""
     text = bytes(raw).strip()
     return raw if text[:1] in (b"[", b"{") and text[1:-1].strip() else NO_OUTLINE

@@ -1,7 +1,7 @@
-"""Read one `instances_<subset>.json` as CVAT and others write it, without trusting a single value in it.
+"""Read one `instances_<subset>.json` as CVAT and others write it, without trusting any value in it.
 
-Whole-file faults are refused with a sentence; what concerns one annotation is left to
-`data_prep.mending`. Large files stay small in memory: masks and attributes are not unpacked.
+A fault of the whole file raises AnnotationError; a fault of one annotation is left to `data_prep.mending`.
+Large files need little memory: masks and attributes are not parsed.
 """
 
 import math
@@ -21,14 +21,14 @@ from run_config.cvat_formats import COCO
 from run_config.json_text import JsonError, check_json, utf8
 
 FREE_SHARE = 0.75
-"""Of the memory that is free, what annotation files may take."""
+"""Share of the free memory that annotation files may take."""
 OBJECT_BYTES = 500
-"""Memory for one object of the file and what is made of it, beside its text: 290 while it is read, and its box."""
+"""Memory for one JSON object and what is made from it, besides its text: 290 while it is read, plus its box."""
 _NO_NUMBER = re.compile(rb'"(?:[^"\\]++|\\.)*+"|-?(?:NaN|Infinity)', re.DOTALL)
 
 
 class RawAnnotation(msgspec.Struct, gc=False):
-    """An annotation as it stands in the file; any value may be of any type."""
+    """An annotation as in the file; a value may have any type."""
 
     id: Any = None
     image_id: Any = None
@@ -60,7 +60,7 @@ class _RawCoco(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class CocoImage:
-    """An image as the annotation file lists it; sizes are None where the file has none."""
+    """An image as the annotation file lists it; width and height are None if the file does not give them."""
 
     id: int
     file_name: str
@@ -70,7 +70,7 @@ class CocoImage:
 
 @dataclass
 class CocoFile:
-    """One annotation file: ids are numbers, names are clean, annotations still as they were written."""
+    """One annotation file: ids are numbers, names are cleaned, annotations are not converted yet."""
 
     images: list[CocoImage]
     categories: dict[int, str]
@@ -79,7 +79,7 @@ class CocoFile:
 
 
 def read_whole_number(value: object) -> tuple[int | None, bool]:
-    """The value as an int, None if it is none; and whether it was written as text."""
+    """The value as an int, or None if it is not one; and whether it was written as text."""
     match value:
         case bool():
             return None, False
@@ -96,7 +96,7 @@ def read_whole_number(value: object) -> tuple[int | None, bool]:
 
 
 def read_number(value: object) -> tuple[float | None, bool]:
-    """The value as a finite float, None if it is none; and whether it was written as text."""
+    """The value as a finite float, or None if it is not one; and whether it was written as text."""
     is_text = isinstance(value, str)
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None, False
@@ -108,12 +108,12 @@ def read_number(value: object) -> tuple[float | None, bool]:
 
 
 def most_bytes() -> int:
-    """How large an annotation file may be: it has to fit into the memory that is free."""
+    """Size of the largest annotation file that fits into the free memory."""
     return int(FREE_SHARE * free_bytes())
 
 
 def parse_coco(data: bytes, where: str, changes: ChangeLog) -> CocoFile:
-    """Read an annotation file. `where` names source and file in errors (AnnotationError)."""
+    """Read an annotation file. `where` names source and file in errors. Raises AnnotationError."""
     try:
         data = utf8(data)
         _require_room(data, where)
@@ -140,7 +140,7 @@ def parse_coco(data: bytes, where: str, changes: ChangeLog) -> CocoFile:
 
 
 def _require_room(data: bytes, where: str) -> None:
-    """Each object costs memory, however few bytes it has in the file."""
+    """Raise AnnotationError when the objects would not fit: each takes memory, however short its text is."""
     needed, most = len(data) + OBJECT_BYTES * data.count(b"{"), most_bytes()
     if needed > most:
         raise AnnotationError(
@@ -155,7 +155,7 @@ def _decode(data: bytes) -> _RawCoco:
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
-        # Some tools write NaN and Infinity, which are no JSON; they become null here.
+        # Some tools write NaN and Infinity, which are not JSON; they become null here.
         lenient = _NO_NUMBER.sub(lambda found: found[0] if found[0][:1] == b'"' else b"null", data)
         return msgspec.json.decode(lenient, type=_RawCoco)
 
@@ -164,7 +164,7 @@ _Record = TypeVar("_Record", bound=msgspec.Struct)
 
 
 def _records(raw: list[msgspec.Raw], key: str, kind: type[_Record]) -> Iterator[_Record]:
-    """One after the other. A value that takes much memory, and means nothing here, is cut to a short text."""
+    """Decode the records one by one. To save memory, a list or object other than a box becomes a short text."""
     decoder = msgspec.json.Decoder(kind)
     for index, one in enumerate(raw):
         try:
@@ -241,7 +241,7 @@ def _categories(raw: Iterable[_RawCategory], where: str, changes: ChangeLog) -> 
 def _group_annotations(
     raw: Iterable[RawAnnotation], count: int, coco: CocoFile, where: str, changes: ChangeLog
 ) -> None:
-    """Hand each annotation to its image; those of unknown images or categories are dropped and counted."""
+    """Add each annotation to its image; drop and count those of unknown images or categories."""
     known = {image.id: image.file_name for image in coco.images}
     seen: set[int] = set()
     for one in raw:

@@ -1,7 +1,7 @@
-"""The one record that every annotation format is read into, and what a format has to offer.
+"""The record that every annotation format is read into, and the interface of a format.
 
-A format reads what its files say and converts nothing else: boxes over the edge, rotations, EXIF orientations,
-missing and damaged images are handled for all formats alike, by `data_prep.export_reader`.
+A format only reads what its files say. Boxes over the edge, rotations, EXIF orientations, missing and damaged
+images are handled for all formats by `data_prep.export_reader`.
 """
 
 import unicodedata
@@ -20,31 +20,31 @@ NO_ATTRIBUTES = msgspec.Raw(b"{}")
 
 
 class Annotation(msgspec.Struct, frozen=True, gc=False):
-    """One object on an image, as the file has it."""
+    """One object on an image, as in the file."""
 
     class_name: str
     box: Xywh | None
-    """(x, y, width, height) in pixels, before `rotation`. None: the file has no box, or no finite numbers."""
+    """(x, y, width, height) in pixels, before `rotation`. None: the box is missing or has no finite numbers."""
     place: object
     """Its id or line in the annotation file, for messages."""
     box_as_written: object = None
-    """The box in the file's own words, for messages, where that is something else."""
+    """The box exactly as the file writes it, for messages. None: the same as `box`."""
     box_was_text: bool = False
-    """The numbers of the box were written as text."""
+    """Whether the numbers of the box were written as text."""
     rotation: float = 0.0
-    """Degrees, clockwise about the box's centre. Not applied to the outline, which is in its final position."""
+    """Degrees, clockwise about the box's centre. The outline already has this rotation."""
     outline: msgspec.Raw = NO_OUTLINE
-    """JSON, as COCO has it: polygons `[[x1, y1, x2, y2, ...], ...]` or a mask `{"size": [h, w], "counts": ...}`."""
+    """JSON in COCO's form: polygons `[[x1, y1, x2, y2, ...], ...]` or a mask `{"size": [h, w], "counts": ...}`."""
     area: float | None = None
     """Square pixels inside the outline. None: unknown."""
     is_crowd: bool = False
-    """The file marks it as a crowd, which COCO's tools do not train or measure on."""
+    """Whether the file marks it as a crowd, which COCO tools leave out of training and evaluation."""
     track_id: str | None = None
-    """Objects of one recording with the same id are one object at different times."""
+    """Objects with the same id in one recording are one object at different times."""
     source: str | None = None
-    """Who drew it: `manual`, `auto` or `file`, in CVAT's words. None: the format does not say."""
+    """Who drew it: `manual`, `auto` or `file`, as CVAT calls it. None: the format does not say."""
     attributes: msgspec.Raw = NO_ATTRIBUTES
-    """A JSON object: everything else that the annotator or CVAT said about it."""
+    """JSON object with everything else that the annotator or CVAT stored for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,29 +54,29 @@ class ListedImage:
     file_name: str
     """Relative path, as written."""
     folders: tuple[str, ...]
-    """Where the file may lie, in this order: prefixes of paths in the source, `""` or ending in `/`."""
+    """Where to look for the file, in this order: path prefixes in the source, `""` or ending in `/`."""
     subset: str
-    """CVAT's name of the part that it belongs to: `train`, `default`, ..."""
+    """CVAT's name of its subset: `train`, `default`, ..."""
     listed_in: str
     """Path of the annotation file."""
     annotations: Iterable[Annotation]
-    """In the order of the file. May be gone through more than once."""
+    """In the order of the file. Can be iterated more than once."""
     width: int | None = None
-    """Pixels, as declared; None together with `height` where the file does not say."""
+    """Declared width in pixels. None, together with `height`, when the file does not give it."""
     height: int | None = None
     recording: str | None = None
-    """Stands for the video that it is a frame of. None: the format does not say; the file's name may."""
+    """Identifies the video that this frame belongs to. None: the format does not say, but the file name may."""
 
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """All that a source says about its images."""
+    """Everything that a source says about its images."""
 
     images: Sequence[ListedImage]
     classes: Mapping[str, frozenset[int]]
-    """Class name, as `clean_class_name` gives it, and the ids that it has in the source."""
+    """Class name, from `clean_class_name` → the class's ids in the source."""
     image_folder: str
-    """A prefix, below which an image that no annotation file lists is reported."""
+    """Path prefix: image files below it that no annotation file lists are reported."""
 
 
 class Format(Protocol):
@@ -85,24 +85,25 @@ class Format(Protocol):
     name: str
     """CVAT's name for it."""
     looks_like: str
-    """The path by which a person recognises it."""
+    """A path by which a person recognises the format."""
 
     def recognises(self, files: ExportFiles) -> bool:
-        """Whether the source holds annotations in this format. It may lie in a bucket: read as little as possible."""
+        """Whether the source holds annotations in this format. Read as little as possible: it may lie in a bucket."""
 
     def own_files(self, files: ExportFiles) -> list[str]:
-        """The paths of annotations and images: nothing else of a bucket is fetched.
+        """The paths of annotations and images; nothing else is downloaded from a bucket.
 
-        Only called for a source that it recognises. SourceError: it is unclear which files are meant.
+        Only called for a source that the format recognises. Raises SourceError when it is unclear which files
+        are meant.
         """
 
     def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:
-        """Read all annotation files; what is dropped or mended on the way is counted in `changes`.
+        """Read all annotation files; drops and corrections are counted in `changes`.
 
-        SourceError, AnnotationError: a sentence about what cannot be mended.
+        Raises SourceError or AnnotationError for faults that cannot be corrected.
         """
 
 
 def clean_class_name(name: str) -> str:
-    """The name by which classes of several sources are merged: trimmed, composed Unicode."""
+    """The name by which classes of several sources are merged: trimmed, in Unicode form NFC."""
     return unicodedata.normalize("NFC", name).strip()

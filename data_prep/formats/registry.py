@@ -1,4 +1,4 @@
-"""The known annotation formats, and which of them a source is in."""
+"""The supported annotation formats, and how the format of a source is recognised."""
 
 import re
 
@@ -11,7 +11,7 @@ FORMATS: tuple[Format, ...] = (
     Coco(),
 )  # fmt: skip
 
-# A file that gives away a format that is not read → the format's name in CVAT.
+# File that is typical of an unsupported format → the format's name in CVAT.
 _OTHER_FORMATS = (
     (re.compile(r"(.*/)?annotations/person_keypoints_[^/]*\.json"), "COCO Keypoints 1.0"),
     (re.compile(r"(.*/)?annotations\.xml"), "CVAT for images or video"),
@@ -27,7 +27,7 @@ _OTHER_FORMATS = (
 def recognise(files: ExportFiles) -> Format:
     """The format of a source.
 
-    SourceError: no format recognises it, or several do. Which of them is meant is not guessed: the wrong one
+    Raises SourceError when no format or several formats recognise it. It never guesses: the wrong format
     would train on wrong boxes.
     """
     found = [one for one in FORMATS if one.recognises(files)]

@@ -1,1 +1,1 @@
-"""What people and programs read about a prepared set: lines, JSON, and a page."""
+"""Reports on a prepared set: text lines, JSON and an HTML page."""

@@ -1,7 +1,7 @@
-"""The page about a data set: what is in it, what was changed on the way, and what to mind before training.
+"""The HTML report of a data set: its content, what was changed, and warnings before training.
 
-One self-contained HTML file without scripts. Whatever comes from the export (names of files, classes,
-tracks) is escaped, and the page's policy forbids it to load or run anything.
+One self-contained file without scripts. Everything that comes from the export (names of files, classes,
+tracks) is escaped, and the page's content security policy forbids it to load or run anything.
 """
 
 import math
@@ -17,7 +17,7 @@ from data_prep.report.samples import draw_samples
 from prepared_set.manifest import SPLITS, Manifest
 
 SMALL_PX, LARGE_PX = 32, 96
-"""COCO's limits: a box is small below 32², large from 96² square pixels on."""
+"""COCO's limits on the area: small is below 32² square pixels, large is 96² and more."""
 _SIDE_EDGES_PX = (0, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 _MOST_COLUMNS = 16
 _MOST_CLASSES = 400
@@ -26,7 +26,7 @@ _COLOURS = 10
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of a histogram; `share` of the tallest, 0…1."""
+    """One column of a histogram. `share`: height relative to the tallest column, 0…1."""
 
     label: str
     count: int
@@ -36,7 +36,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class ClassRow:
-    """One class: boxes per split, and the share of the most frequent class for the bar, 0…1."""
+    """One class: boxes per split, and the length of its bars relative to the most frequent class, 0…1."""
 
     label: int
     name: str
@@ -48,7 +48,7 @@ class ClassRow:
 
 
 def draw_report(dataset: Dataset, manifest: Manifest) -> bytes:
-    """The page as UTF-8. Reads the sample images from the sources, which must still be open."""
+    """Render the page as UTF-8. Reads the sample images from the sources, which must still be open."""
     template = Environment(
         loader=PackageLoader("data_prep.report"),
         autoescape=True,
@@ -77,7 +77,7 @@ def draw_report(dataset: Dataset, manifest: Manifest) -> bytes:
 
 
 def class_rows(dataset: Dataset, manifest: Manifest) -> list[ClassRow]:
-    """All classes, the most frequent first."""
+    """All classes, most frequent first."""
     sizes = {one.name: Counter[str]() for one in dataset.classes}
     for image in dataset.images:
         for box in image.boxes:
@@ -98,14 +98,14 @@ def class_rows(dataset: Dataset, manifest: Manifest) -> list[ClassRow]:
 
 
 def size_of(area_px: float) -> str:
-    """COCO's word for a box of this area."""
+    """COCO's size name for a box of this area."""
     if area_px < SMALL_PX**2:
         return "small"
     return "medium" if area_px < LARGE_PX**2 else "large"
 
 
 def box_side_histogram(images: Sequence[SetImage]) -> list[Column]:
-    """Boxes by the square root of their area; columns are toned small, medium or large."""
+    """Histogram of boxes by the square root of their area; a column's tone is small, medium or large."""
     found: Counter[int] = Counter()
     for image in images:
         for box in image.boxes:
@@ -120,7 +120,7 @@ def box_side_histogram(images: Sequence[SetImage]) -> list[Column]:
 
 
 def boxes_per_image_histogram(images: Sequence[SetImage]) -> list[Column]:
-    """Images by how many boxes they have; the first column is images without boxes, if there are any."""
+    """Histogram of images by number of boxes. The first column counts images without boxes, if there are any."""
     counts = Counter(len(image.boxes) for image in images)
     width = _round_up((max(counts, default=0)) / (_MOST_COLUMNS - 1))
     binned: Counter[int] = Counter()
@@ -142,7 +142,7 @@ def _range_label(column: int, width: int) -> str:
 
 
 def _round_up(value: float) -> int:
-    """The next of 1, 2, 5, 10, 20, 50, …"""
+    """The smallest of 1, 2, 5, 10, 20, 50, … that is not below the value."""
     step = 1
     while True:
         for factor in (1, 2, 5):

@@ -1,4 +1,4 @@
-"""Which images the report shows, and how: small JPEGs with their boxes as an overlay."""
+"""Choose the sample images of the report and encode them: small JPEGs with their boxes as an overlay."""
 
 import base64
 import io
@@ -16,13 +16,13 @@ from prepared_set.decoding import decoded_image
 SAMPLES = {"train": 6, "val": 3, "test": 3}
 LONG_SIDE_PX = 560
 JPEG_QUALITY = 78
-# Of a picture with more boxes than this, no more are drawn.
+# Most boxes drawn on one sample image.
 MOST_BOXES = 300
 
 
 @dataclass(frozen=True, slots=True)
 class DrawnBox:
-    """A box for the overlay, in the image's own pixels."""
+    """A box of the overlay, in pixels of the original image."""
 
     x: float
     y: float
@@ -33,8 +33,8 @@ class DrawnBox:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """One picture of the report."""
+class ReportSample:
+    """One sample image of the report."""
 
     split: str
     file_name: str
@@ -47,8 +47,8 @@ class Sample:
     """(label, class name, boxes on this image)"""
 
 
-def draw_samples(dataset: Dataset) -> list[Sample]:
-    """The samples of all splits, as they will be shown."""
+def draw_samples(dataset: Dataset) -> list[ReportSample]:
+    """The samples of all splits, ready for the page."""
     chosen = [image for split, count in SAMPLES.items() for image in choose_samples(dataset.split(split), count)]
     labels = {one.name: label for label, one in enumerate(dataset.classes)}
     size_bytes = attrgetter("source.checked.size_bytes")
@@ -56,9 +56,9 @@ def draw_samples(dataset: Dataset) -> list[Sample]:
 
 
 def choose_samples(images: Sequence[SetImage], count: int) -> list[SetImage]:
-    """Images that show each class at least once where so few can, and one without boxes.
+    """Choose images that show each class at least once, if `count` is enough for that, and one without boxes.
 
-    The choice follows from the images' content, so that the same set always gives the same report.
+    The choice depends only on the images' content, so that the same set always gives the same report.
     """
     left = sorted(images, key=lambda image: sha256(image.digest.encode()).digest())
     chosen: list[SetImage] = []
@@ -74,16 +74,16 @@ def choose_samples(images: Sequence[SetImage], count: int) -> list[SetImage]:
     return chosen
 
 
-def _draw(image: SetImage, labels: dict[str, int]) -> Sample:
+def _draw(image: SetImage, labels: dict[str, int]) -> ReportSample:
     boxes = tuple(DrawnBox(*box.bbox, labels[box.class_name], box.class_name) for box in image.boxes)
     names = sorted({box.class_name for box in image.boxes})
-    return Sample(
+    return ReportSample(
         image.split,
         image.file_name,
         image.width,
         image.height,
         _thumbnail(image.source.read()),
-        # Large boxes first, so that the small ones lie above them.
+        # Large boxes first, so that small ones are drawn above them.
         tuple(sorted(boxes, key=lambda box: -box.width * box.height)[:MOST_BOXES]),
         len(boxes),
         tuple((labels[name], name, sum(box.class_name == name for box in boxes)) for name in names),

@@ -1,4 +1,4 @@
-"""The answer of `prepare` and `inspect`: a few lines for people, one JSON object for programs."""
+"""The result of `prepare` and `inspect`: a few lines for people, one JSON object for programs."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +11,7 @@ from run_config.wording import shortened
 
 
 def as_lines(manifest: Manifest) -> Iterator[str]:
-    """What the set holds, what was changed, what to mind."""
+    """What the set holds, what was changed, and the warnings."""
     for name in SPLITS:
         counts = manifest.counts[name]
         if counts.images:
@@ -26,7 +26,7 @@ def as_lines(manifest: Manifest) -> Iterator[str]:
 
 
 def as_json(manifest: Manifest, **more: object) -> str:
-    """The same as an object: `set`, `classes`, `counts` by split, `split`, `changes`, `warnings`."""
+    """The same as a JSON object: `set`, `classes`, `counts` by split, `split`, `changes`, `warnings`."""
     content: dict[str, Any] = {
         "set": manifest.id,
         **more,

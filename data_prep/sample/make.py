@@ -1,7 +1,7 @@
-"""`data-prep make-sample`: a COCO export like CVAT's, of our own making, for a first run without data.
+"""`data-prep make-sample`: draw an export like CVAT's (COCO), for a first run without data.
 
-Two zips, one to train on and one held back, laid out as CVAT writes them. The same options give the
-same bytes with the same versions of numpy and Pillow; what is there and whole is not drawn again.
+Writes two zips, laid out as CVAT writes them: one for training, one for testing. The same options give the
+same bytes with the same versions of numpy and Pillow. Complete files are not drawn again.
 """
 
 import hashlib
@@ -34,12 +34,12 @@ Progress = Callable[[int], None]
 
 
 class SampleError(DataPrepError):
-    """The sample cannot be written as asked; the message says why and what to do."""
+    """The sample cannot be written; the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class SampleFiles:
-    """The two exports, and whether both were there already."""
+    """The two exports, and whether both already existed."""
 
     trainval: Path
     test: Path
@@ -48,7 +48,7 @@ class SampleFiles:
 
 @dataclass(frozen=True, slots=True)
 class _Half:
-    """One of the two exports: `first` numbers its first picture, `stream` keeps the two apart."""
+    """One of the two exports. `first` numbers its first picture; `stream` gives each export its own random numbers."""
 
     file_name: str
     stream: int
@@ -68,7 +68,7 @@ class _Half:
 
 
 def generator_version() -> str:
-    """The digest of the drawing code: a sample of any other code is drawn anew, with nothing to remember."""
+    """Digest of the drawing code: a sample made by any other code is drawn again."""
     digest = hashlib.sha256()
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
@@ -78,10 +78,10 @@ def generator_version() -> str:
 def make_sample(
     folder: Path, *, images: int = DEFAULT_IMAGES, seed: int = 0, progress: Progress | None = None
 ) -> SampleFiles:
-    """Write both exports into `folder`, a fifth of the `images` held back as the test; reuse what is there.
+    """Write both exports into `folder`; a fifth of the `images` becomes the test export. Reuse complete files.
 
-    `progress` is given the number of pictures just drawn. A file appears under its name only when whole.
-    Raises SampleError when there are too few images to split or the folder cannot be written.
+    `progress` is called with the number of pictures just drawn. Files are written atomically. Raises
+    SampleError when there are too few images to split or the folder cannot be written.
     """
     if images < 2:
         raise SampleError(f"--images is {images}: at least 2 are needed, one to train on and one to test")
@@ -103,7 +103,7 @@ def make_sample(
 
 
 def _export(half: _Half, progress: Progress | None) -> bytes:
-    """The zip of one half as bytes; ten megabytes for four hundred pictures."""
+    """The zip of one export as bytes, about ten megabytes for four hundred pictures."""
     buffer = io.BytesIO()
     pictures: list[tuple[str, bytes]] = []
     labelled: list[tuple[LabelledPart, ...]] = []
@@ -124,7 +124,7 @@ def _export(half: _Half, progress: Progress | None) -> bytes:
 
 
 def _draw(half: _Half) -> Iterator[tuple[str, bytes, tuple[LabelledPart, ...]]]:
-    """File name, JPEG and labels of every picture; each has a stream of its own, whatever the count."""
+    """File name, JPEG and labels of every picture. Each picture has its own random stream, whatever the count."""
     for index in range(half.images):
         scene = draw_scene(np.random.default_rng([half.seed, half.stream, index]))
         jpeg = io.BytesIO()
@@ -133,7 +133,7 @@ def _draw(half: _Half) -> Iterator[tuple[str, bytes, tuple[LabelledPart, ...]]]:
 
 
 def _coco(names: list[str], labelled: list[tuple[LabelledPart, ...]]) -> dict[str, object]:
-    """The annotation document with the fields, blanks and numbering of CVAT's exporter."""
+    """The annotation file, with the fields, empty values and numbering of CVAT's exporter."""
     labels = list(SHAPES)
     annotations: list[dict[str, object]] = []
     for image_id, parts in enumerate(labelled, start=1):
@@ -177,7 +177,7 @@ def _coco(names: list[str], labelled: list[tuple[LabelledPart, ...]]) -> dict[st
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
-    """A stored entry with nothing of this machine in it."""
+    """An uncompressed entry without metadata of this machine."""
     entry = zipfile.ZipInfo(name, ZIP_TIME)
     entry.create_system = 3
     entry.external_attr = (0o40755 << 16) | 0x10 if name.endswith("/") else 0o100644 << 16
@@ -185,14 +185,14 @@ def _entry(name: str) -> zipfile.ZipInfo:
 
 
 def _comment(half: _Half, archive: zipfile.ZipFile) -> bytes:
-    """What the zip was made from and the digest of its directory, kept where CVAT's readers do not look."""
+    """The zip's comment, which CVAT ignores: the options, and a digest of the zip's directory."""
     directory = [[entry.filename, entry.file_size, entry.CRC] for entry in archive.infolist()]
     digest = hashlib.sha256(json.dumps(directory).encode()).hexdigest()
     return json.dumps({**half.stamp(), "directory sha256": digest}).encode()
 
 
 def _is_whole(path: Path, half: _Half) -> bool:
-    """Whether `path` was made for these options by this version and every entry still has its checksum."""
+    """Whether `path` was made by this code with these options, and every entry has its checksum."""
     if not path.is_file():
         return False
     try:
@@ -215,7 +215,7 @@ def _write_atomically(path: Path, data: bytes) -> None:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove what killed runs left; a younger file may be another run at work."""
+    """Remove partial files of killed runs. A younger file may belong to another running process."""
     for partial in folder.glob(f".sample_*{PARTIAL_SUFFIX}"):
         try:
             if time.time() - partial.stat().st_mtime > ABANDONED_AFTER_S:

@@ -1,8 +1,8 @@
 """Machine parts for the sample pictures, each drawn as a relief and lit from one side.
 
-A shape is a pair of fields over its own plane: the signed distance to its outline and its height.
-Anti-aliasing comes from the first, light and gloss from the second, so that a turned part is lit
-from the same side as its neighbours. Lengths inside a shape are in units of half its long side.
+A shape is two fields over its own plane: the signed distance to its outline, and its height. The distance is
+for anti-aliasing, the height for light and gloss, so that a rotated part is lit from the same side as its
+neighbours. Lengths inside a shape are in units of half its long side.
 """
 
 import math
@@ -13,16 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 Field = NDArray[np.floating]
-"""Computed in float32 throughout; the wide type is what numpy's stubs can follow."""
+"""Always float32; the type is wider because of numpy's stubs."""
 
 SUPERSAMPLING = 2
-"""A part is drawn at this multiple of its final size and reduced."""
+"""A part is drawn at this multiple of its final size, then reduced."""
 
 MARGIN_PX = 2
-"""Free pixels around a part's sprite, so that its soft edge is not cut."""
+"""Empty pixels around a part's sprite, so that its soft edge is not cut off."""
 
 REACH = 1.13
-"""The corner of a bolt's head is the point farthest from the middle, in half lengths."""
+"""Distance of the farthest point of any part (the corner of a bolt's head) from the centre, in half lengths."""
 
 MATERIALS: dict[str, tuple[float, float, float]] = {
     "zinc": (0.74, 0.76, 0.79),
@@ -39,9 +39,10 @@ MATTE = frozenset({"white nylon", "red nylon"})
 
 @dataclass(frozen=True, slots=True)
 class Relief:
-    """A shape over a grid: distance to its outline (negative inside), height, and whether it is turned.
+    """A shape on a grid: distance to its outline (negative inside), height, and whether it was turned on a
+    lathe.
 
-    A turned face has the fan of light that a lathe's grooves give.
+    A turned face reflects light in a fan, because of the lathe's grooves.
     """
 
     distance: Field
@@ -68,7 +69,8 @@ class Light:
 class Sprite:
     """A lit part in final pixels: colour (h, w, 3) in 0…1, coverage (h, w) in 0…1.
 
-    `box` is the whole outline, xyxy in the sprite's own pixels. `thickness_px` throws the shadow.
+    `box` encloses the whole outline, xyxy in the sprite's own pixels. `thickness_px` sets the size of the
+    shadow.
     """
 
     colour: Field
@@ -168,7 +170,7 @@ SHAPES: dict[str, Callable[[Field, Field, np.random.Generator], Relief]] = {
 def draw_part(
     label: str, material: str, *, half_length_px: float, angle: float, light: Light, rng: np.random.Generator
 ) -> Sprite:
-    """Draw one part, turned by `angle` radians, its centre at a random fraction of a pixel."""
+    """Draw one part, rotated by `angle` radians, with its centre at a random fraction of a pixel."""
     half = math.ceil(half_length_px * REACH) + MARGIN_PX
     unit = half_length_px * SUPERSAMPLING
     axis = (np.arange(2 * half * SUPERSAMPLING, dtype=np.float32) + 0.5) / SUPERSAMPLING - half
@@ -194,7 +196,7 @@ def _lit(
     light: Light,
     rng: np.random.Generator,
 ) -> Field:
-    """Colour of every point: ambient and diffuse light, a highlight, and for metal the room's reflection."""
+    """Colour of every point: ambient and diffuse light, a highlight and, for metal, the reflection of the room."""
     slope_y, slope_x = np.gradient(np.maximum(relief.height, 0.0) * np.float32(unit))
     normal_z = 1.0 / np.sqrt(1.0 + slope_x * slope_x + slope_y * slope_y)
     facing = np.maximum((light.z - slope_x * light.x - slope_y * light.y) * normal_z, 0.0)

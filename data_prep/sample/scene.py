@@ -1,6 +1,6 @@
 """One sample picture: parts on a table, seen from above by a slightly noisy camera, with their boxes.
 
-How hard the pictures are is decided by the constants here.
+The constants here decide how hard the pictures are.
 """
 
 import math
@@ -20,15 +20,15 @@ PARTS_PER_IMAGE = (2, 14)
 HALF_LENGTH_PX = (13.0, 62.0)
 """Half the long side of a part, from the smallest to the largest."""
 SPREAD_OF_SIZES = 0.30
-"""How much sizes differ in one picture, as a share of the picture's typical size."""
+"""Spread of sizes in one picture, relative to the picture's typical size."""
 TOUCHING_SHARE = 0.35
-"""Share of parts that may lie on others; the rest keep clear where there is room."""
+"""Share of parts that may lie on others."""
 LEAST_VISIBLE = 0.45
-"""A part is never hidden or cut by the frame more than leaves this share of it in sight."""
+"""Smallest share of a part that stays visible, whatever other parts and the frame hide."""
 OCCLUDED_BELOW = 0.92
-"""With less than this share in sight an annotator would tick "occluded"."""
+"""An annotator would tick "occluded" when less than this share is visible."""
 LEAST_CONTRAST = 0.30
-"""Distance in RGB (0…1 each) that a material keeps from the table it lies on."""
+"""Smallest distance in RGB (0…1 each) between a material and the table."""
 MATERIALS_PER_IMAGE = 3
 CRUMBS = (0, 26)
 """Unlabelled specks and chips on the table."""
@@ -39,7 +39,7 @@ PLACEMENT_TRIES = 30
 
 @dataclass(frozen=True, slots=True)
 class LabelledPart:
-    """What an annotator would draw: the label and the whole part's box (xyxy pixels, cut at the frame).
+    """What an annotator would draw: the label and the whole part's box (xyxy pixels, clipped to the frame).
 
     `visible` is the share of the part that neither another part nor the frame hides.
     """
@@ -50,13 +50,13 @@ class LabelledPart:
 
     @property
     def occluded(self) -> bool:
-        """Whether an annotator would tick the box of that name."""
+        """Whether an annotator would tick "occluded"."""
         return self.visible < OCCLUDED_BELOW
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A picture, 8-bit RGB (height, width, 3), and the parts in it in the order they were put down."""
+    """A picture, 8-bit RGB (height, width, 3), and its parts in the order in which they were placed."""
 
     pixels: NDArray[np.uint8]
     parts: tuple[LabelledPart, ...]
@@ -71,7 +71,7 @@ class _Placed:
 
 
 def draw_scene(rng: np.random.Generator) -> Scene:
-    """Draw one picture from the stream `rng`; the same stream gives the same picture."""
+    """Draw one picture with the random generator `rng`; the same random stream gives the same picture."""
     kind = str(rng.choice(list(TABLES)))
     canvas = draw_table(kind, IMAGE_HEIGHT, IMAGE_WIDTH, rng)
     light = Light.from_angles(rng.uniform(-2.9, -1.6), rng.uniform(0.75, 1.1))
@@ -84,11 +84,11 @@ def draw_scene(rng: np.random.Generator) -> Scene:
 
 
 def _lay_parts(canvas: Field, placed: list[_Placed], table: str, light: Light, rng: np.random.Generator) -> None:
-    """Put parts down one after the other, each on top of those before it."""
+    """Place parts one after the other, each on top of the earlier ones."""
     materials = _materials_that_show(table, rng)
     smallest, largest = HALF_LENGTH_PX
     typical = smallest * 1.15 * (largest / smallest / 1.3) ** rng.random()
-    # As many as the picture's scale has room for: parts in a heap nobody could label.
+    # No more parts than there is room for: nobody could label a heap.
     room = int(0.55 * IMAGE_WIDTH * IMAGE_HEIGHT / (2.6 * typical * typical))
     fewest, most = PARTS_PER_IMAGE
     count = int(rng.integers(fewest, max(fewest + 1, min(most, room) + 1)))
@@ -117,7 +117,7 @@ def _materials_that_show(table: str, rng: np.random.Generator) -> list[str]:
 def _find_place(
     sprite: Sprite, owner: NDArray[np.int32], placed: list[_Placed], rng: np.random.Generator
 ) -> tuple[int, int] | None:
-    """A corner (x, y) for the sprite where neither it nor what it covers is hidden too far."""
+    """A corner (x, y) where neither the sprite nor a part below it is hidden too much, or None."""
     side = sprite.coverage.shape[0]
     mask = sprite.coverage >= 0.5
     area = float(mask.sum())
@@ -148,7 +148,7 @@ def _put_down(
     sprite: Sprite,
     corner: tuple[int, int],
 ) -> _Placed:
-    """Paint the sprite, and take what it covers off the visible area of those below."""
+    """Paint the sprite, and subtract what it covers from the visible area of the parts below."""
     x, y = corner
     rows, columns, sub_rows, sub_columns = _windows(x, y, sprite.coverage.shape[0])
     coverage = sprite.coverage[sub_rows, sub_columns]
@@ -165,7 +165,7 @@ def _put_down(
 
 
 def _throw_shadow(canvas: Field, sprite: Sprite, corner: tuple[int, int], light: Light) -> None:
-    """Darken the contact and a soft shadow away from the lamp."""
+    """Darken the contact area and a soft shadow away from the lamp."""
     reach = min(sprite.thickness_px, 14.0) * math.hypot(light.x, light.y) / light.z
     bearing = math.atan2(-light.y, -light.x)
     pad = math.ceil(reach) + 8
@@ -181,7 +181,7 @@ def _throw_shadow(canvas: Field, sprite: Sprite, corner: tuple[int, int], light:
 
 
 def _scatter_crumbs(canvas: Field, light: Light, rng: np.random.Generator) -> None:
-    """Specks and swarf that nobody labels."""
+    """Add specks and chips that are not labelled."""
     for _ in range(int(rng.integers(*CRUMBS))):
         size = int(rng.integers(3, 7))
         grown = noise(rng, 2 * size, 2 * size, size / 1.5, size / 1.5)
@@ -207,7 +207,7 @@ def _photographed(canvas: Field, light: Light, rng: np.random.Generator) -> NDAr
     lit = canvas * (lamp * vignette * np.float32(255))[..., None] * balance.astype(np.float32)
     eight_bit = np.clip(lit, 0.0, 255.0).astype(np.uint8)
     blurred = Image.fromarray(eight_bit).filter(ImageFilter.GaussianBlur(rng.uniform(*BLUR_PX)))
-    # One field, shifted for each channel: to the eye as good as three, and a third of the time.
+    # One noise field, shifted for each channel: it looks as good as three, in a third of the time.
     grain = rng.standard_normal((IMAGE_HEIGHT, IMAGE_WIDTH), dtype=np.float32)
     grain *= np.float32(255 * rng.uniform(*SENSOR_NOISE))
     grains = np.stack([np.roll(grain, (11 * c, 17 * c), axis=(0, 1)) for c in range(3)], axis=-1)
@@ -217,7 +217,7 @@ def _photographed(canvas: Field, light: Light, rng: np.random.Generator) -> NDAr
 
 
 def _windows(x: int, y: int, side: int) -> tuple[slice, slice, slice, slice]:
-    """Where a square sprite at (x, y) meets the frame: rows and columns of the frame, then of the sprite."""
+    """Where a square sprite at (x, y) overlaps the frame: rows and columns of the frame, then of the sprite."""
     left, right = min(max(x, 0), IMAGE_WIDTH), max(min(x + side, IMAGE_WIDTH), 0)
     top, bottom = min(max(y, 0), IMAGE_HEIGHT), max(min(y + side, IMAGE_HEIGHT), 0)
     left, top = min(left, right), min(top, bottom)

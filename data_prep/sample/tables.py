@@ -12,7 +12,7 @@ from data_prep.sample.parts import Field
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A kind of surface: its mean colour (0…1) and the relative brightness of its texture over (h, w)."""
+    """A kind of surface: its mean colour (0…1) and the relative brightness of its texture, (h, w)."""
 
     colour: tuple[float, float, float]
     texture: Callable[[int, int, np.random.Generator], Field]
@@ -58,7 +58,7 @@ def tray(height: int, width: int, rng: np.random.Generator) -> Field:
 
 
 def wood(height: int, width: int, rng: np.random.Generator) -> Field:
-    """Planed boards: bent year rings, fine pores, the joint between two boards."""
+    """Planed boards: curved growth rings, fine pores, the joint between two boards."""
     bend = noise(rng, height, width, 50, 160)
     rows = np.arange(height, dtype=np.float32)[:, None] / np.float32(rng.uniform(9, 16))
     rings = np.abs((rows + bend * 1.6) % 1.0 - 0.5) * 2.0
@@ -78,7 +78,7 @@ TABLES: dict[str, Table] = {
 
 
 def draw_table(kind: str, height: int, width: int, rng: np.random.Generator) -> Field:
-    """The bare surface, (height, width, 3) in 0…1, its grain at any angle."""
+    """The empty surface, (height, width, 3) in 0…1, with its texture at a random angle."""
     table = TABLES[kind]
     side = math.ceil(math.hypot(height, width)) + 4
     texture = Image.fromarray(table.texture(side, side, rng).astype(np.float32))
@@ -91,7 +91,7 @@ def draw_table(kind: str, height: int, width: int, rng: np.random.Generator) -> 
 
 
 def noise(rng: np.random.Generator, height: int, width: int, cell_y: float, cell_x: float) -> Field:
-    """Smooth noise of about unit deviation, its grains `cell_y` by `cell_x` pixels."""
+    """Smooth noise with a standard deviation of about 1; its grains are `cell_y` by `cell_x` pixels."""
     rows, columns = max(2, round(height / cell_y)), max(2, round(width / cell_x))
     coarse = Image.fromarray(rng.standard_normal((rows, columns), dtype=np.float32))
     return np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.float32)

@@ -1,1 +1,1 @@
-"""Find and open sources: zips and folders, on this machine and in buckets."""
+"""Find and open sources: zips and folders, on this machine or in a bucket."""

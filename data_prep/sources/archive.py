@@ -1,7 +1,7 @@
-"""Read a zip that somebody else packed: nothing is unpacked to disk, and no entry is believed.
+"""Read a zip from an untrusted source: nothing is unpacked to disk, and no entry is trusted.
 
-Refused with a sentence: encrypted, cut off or repeated entries, links, paths that leave the archive,
-and bombs (far more content than the archive's size explains).
+Refused with an error: encrypted, truncated or repeated entries, links, paths that leave the archive, and zip
+bombs (far more content than the archive's size explains).
 """
 
 import io
@@ -19,11 +19,11 @@ from data_prep.sources.files import safe_path, too_large
 from prepared_set.memory_budget import free_bytes
 
 MAX_ENTRIES = 2_000_000
-# A picture packs at most a few times; JSON some fifty times. Small archives may do as they like.
+# Images compress by a small factor, JSON by about fifty. Small archives may have any ratio.
 MAX_RATIO = 100
 RATIO_MATTERS_FROM_BYTES = 1 << 30
 _ENCRYPTED = 0x1
-# What Python's reader raises on archives that are damaged, or made to break it: names that are no UTF-8, too.
+# What Python's reader raises on damaged or malicious archives, including names that are not UTF-8.
 _READ_FAULTS = (
     zipfile.BadZipFile,
     zlib.error,
@@ -37,13 +37,13 @@ _READ_FAULTS = (
     LookupError,
 )
 DIRECTORY_COSTS = 16
-"""How much more memory the entries of a zip take than its directory has bytes."""
-# Of the other methods Python unpacks whatever comes, whoever asked for how little.
+"""Memory for the entries of a zip, as a multiple of the bytes in its directory."""
+# With other methods Python unpacks everything, even if only a few bytes are requested.
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 class _Bounded(io.BufferedReader):
-    """A zip's file that is not read in larger pieces: Python takes the whole directory into memory, unasked."""
+    """A zip file that refuses larger reads: Python would load the whole directory into memory."""
 
     def __init__(self, path: Path, most_bytes: int, shown_name: str) -> None:
         super().__init__(io.FileIO(path))
@@ -51,7 +51,7 @@ class _Bounded(io.BufferedReader):
         self.shown_name = shown_name
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """As any file. SourceError: more than is allowed at the moment."""
+        """Read like any file. Raises SourceError for more bytes than allowed at the moment."""
         if self.most_bytes is not None and size is not None and size > self.most_bytes:
             raise SourceError(
                 f"{self.shown_name} has a directory of {size >> 20} MiB, more than the {self.most_bytes >> 20} MiB "
@@ -61,7 +61,7 @@ class _Bounded(io.BufferedReader):
 
 
 class ZipExport:
-    """The files of one zip by their path inside it. Reading is safe from several threads."""
+    """The files of one zip, by their path inside it. Reading is thread-safe."""
 
     def __init__(self, path: Path, shown_name: str) -> None:
         self.shown_name = shown_name
@@ -97,7 +97,7 @@ class ZipExport:
                 "pack the export as CVAT does, stored or deflated"
             )
         with self._explained(name), self._zip.open(entry) as opened:
-            # The declared size may lie as well: one byte more shows that, and costs no more than one byte.
+            # The declared size may be wrong. Reading one byte more shows that, and costs no more than one byte.
             return opened.read(entry.file_size + 1)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The files of a source, wherever they lie, and which of their paths are followed."""
+"""The files of a source, wherever they lie, and the rules for their paths."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
@@ -16,21 +16,21 @@ class ExportFiles(Protocol):
 
     @property
     def shown_name(self) -> str:
-        """The source's name for people."""
+        """The source's name in messages."""
 
     @property
     def sizes(self) -> dict[str, int]:
         """Path → size in bytes."""
 
     def read(self, name: str, limit: int) -> bytes:
-        """A file's content; SourceError when it is larger than `limit`."""
+        """A file's content. Raises SourceError when it is larger than `limit`."""
 
     def close(self) -> None:
-        """Let go of what is open."""
+        """Close what is open."""
 
 
 def printable(name: str) -> str:
-    """The name as UTF-8 can write it: bytes of a file's name that are not UTF-8 become the replacement character."""
+    """The name as valid UTF-8: bytes of a file name that are not UTF-8 become the replacement character."""
     try:
         return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     except UnicodeEncodeError:
@@ -38,12 +38,12 @@ def printable(name: str) -> str:
 
 
 def without_macos_shadows(paths: Iterable[str]) -> Iterator[str]:
-    """All paths but the shadow files that macOS packs beside the real ones."""
+    """All paths except the shadow files that macOS packs beside the real ones."""
     return (path for path in paths if "__MACOSX/" not in path and not path.rpartition("/")[2].startswith("._"))
 
 
 def images_below(prefix: str, paths: Iterable[str]) -> list[str]:
-    """The image files whose paths begin so."""
+    """The image files whose paths begin with `prefix`."""
     return [
         path
         for path in without_macos_shadows(paths)
@@ -52,7 +52,7 @@ def images_below(prefix: str, paths: Iterable[str]) -> list[str]:
 
 
 def safe_path(name: str, where: str) -> str:
-    """A relative path with forward slashes that stays below its root; SourceError otherwise."""
+    """A relative path with forward slashes that stays below its root. Raises SourceError otherwise."""
     cleaned = name.replace("\\", "/")
     parts = PurePosixPath(cleaned).parts
     drive = len(cleaned) > 1 and cleaned[1] == ":"
@@ -65,5 +65,5 @@ def safe_path(name: str, where: str) -> str:
 
 
 def too_large(what: str, size_bytes: int, limit: int) -> SourceError:
-    """The error for a file that is larger than such a file can honestly be."""
+    """The error for a file that exceeds its size limit."""
     return SourceError(f"{what} has {size_bytes >> 20} MiB, more than the {limit >> 20} MiB that are read")

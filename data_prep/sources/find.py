@@ -1,7 +1,7 @@
-"""Find and open what a person names as a source: a zip, a folder, or either of them in a bucket.
+"""Find and open a source that a person names: a zip or a folder, on this machine or in a bucket.
 
-Every source ends up as an `ExportFiles`: paths and sizes, and a way to read one file's bytes. A
-`Source` knows its files' sizes and ETags, which tell whether it is still the one seen earlier.
+Every source is opened as `ExportFiles`: paths, sizes, and a way to read one file. A `Source` knows its files'
+sizes and ETags, which show whether it has changed.
 """
 
 import stat
@@ -22,7 +22,7 @@ from object_store import NoSuchKey, ObjectInfo, Progress, open_store
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file of a source and what tells it apart unread: its full key, size, and ETag (or time, locally)."""
+    """A file of a source, identified without reading it: full key, size, and ETag (or time, for a local file)."""
 
     key: str
     size_bytes: int
@@ -31,22 +31,22 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Source:
-    """A source as it was named, found and not yet read."""
+    """A source that was found but not read yet."""
 
     name: str
     files: tuple[SourceFile, ...]
     local: Path | None
-    """The zip or folder on this machine; None when it has to be fetched."""
+    """The zip or folder on this machine; None when it has to be downloaded."""
     is_zip: bool
 
     @property
     def size_bytes(self) -> int:
-        """How much there is to read."""
+        """Total size of the files."""
         return sum(file.size_bytes for file in self.files)
 
     @contextmanager
     def open(self, scratch: Path, progress: Progress | None = None) -> Iterator[ExportFiles]:
-        """The source's files; what lies in a bucket is first fetched below `scratch`."""
+        """The source's files. A source in a bucket is first downloaded to a folder in `scratch`."""
         local = self.local or self._fetch(scratch, progress)
         files: ExportFiles = ZipExport(local, self.name) if local.is_file() else FolderExport(local, self.name)
         try:
@@ -62,14 +62,14 @@ class Source:
             return folder / "export.zip"
         store = open_store(self.name)
         wanted = {file.key for file in self.files}
-        # Listed again: an object that was replaced meanwhile is an error of the store's, not mixed data.
+        # List again: if an object was replaced meanwhile, the store raises an error instead of mixing data.
         infos = [info for info in store.list() if f"{self.name}/{info.key}" in wanted]
         store.get_many(infos, folder, progress=progress)
         return folder
 
 
 def find_source(name: str) -> Source:
-    """Locate a source: a local path, `file://…` or `s3://…`; a zip or an unpacked export."""
+    """Find a source: a local path, `file://…` or `s3://…`; a zip or an unpacked export."""
     try:
         parts = urlsplit(name)
     except ValueError as error:
@@ -120,7 +120,7 @@ def _find_remote(url: str) -> Source:
     infos = {info.key: info for info in open_store(url).list()}
     if not infos:
         raise SourceError(f"there is nothing below {url}: check bucket and prefix")
-    # A prefix may hold more than the export (a whole bucket, even): only the export is fetched.
+    # A prefix may hold more than the export (even a whole bucket): only the export is downloaded.
     listed = _BucketFolder(url, {key: info.size_bytes for key, info in infos.items()})
     own_files = recognise(listed).own_files(listed)
     return Source(url, tuple(_remote_file(url, infos[key]) for key in own_files), None, is_zip=False)
@@ -128,20 +128,20 @@ def _find_remote(url: str) -> Source:
 
 @dataclass(frozen=True)
 class _BucketFolder:
-    """The files below a prefix, to tell their format before they are fetched."""
+    """The files below a prefix, to recognise their format before they are downloaded."""
 
     shown_name: str
-    """Its URL."""
+    """URL of the prefix."""
     sizes: dict[str, int]
 
     def read(self, name: str, limit: int) -> bytes:
-        """One object."""
+        """Read one object."""
         if self.sizes[name] > limit:
             raise too_large(f"{name!r} in {self.shown_name}", self.sizes[name], limit)
         return open_store(self.shown_name).get_bytes(name)
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Nothing to close."""
 
 
 def _remote_file(parent: str, info: ObjectInfo) -> SourceFile:

@@ -12,7 +12,7 @@ from data_prep.sources.files import printable, safe_path, too_large
 
 
 class FolderExport:
-    """The files below a local folder. Links that lead out of it are refused."""
+    """The files below a local folder. Links that point outside it are refused."""
 
     def __init__(self, folder: Path, shown_name: str) -> None:
         self.shown_name = shown_name
@@ -26,18 +26,18 @@ class FolderExport:
             raise too_large(f"{name!r} in {self.shown_name}", size_bytes, limit)
         try:
             with self._files[name].path.open("rb") as opened:
-                # One byte more shows that it grows meanwhile.
+                # One byte more shows whether the file has grown meanwhile.
                 return opened.read(size_bytes + 1)
         except OSError as error:
             raise _unreadable(name, self.shown_name, error) from error
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Nothing to close."""
 
 
 @dataclass(frozen=True, slots=True)
 class FolderFile:
-    """A file below a folder. `name` is its relative path, as UTF-8 can write it."""
+    """A file below a folder. `name` is its relative path as valid UTF-8."""
 
     name: str
     path: Path
@@ -46,9 +46,10 @@ class FolderFile:
 
 
 def walk(folder: Path, shown_name: str) -> Iterator[FolderFile]:
-    """All files below a folder, links to files inside it included; SourceError for links that lead out of it.
+    """All files below a folder, including links to files inside it.
 
-    What is no file (a pipe, a link to itself or to nothing) is left out.
+    Raises SourceError for links that point outside it. Entries that are not files (a pipe, a broken or
+    circular link) are skipped.
     """
 
     def refuse(error: OSError) -> None:
@@ -78,5 +79,5 @@ def _unreadable(name: str, shown_name: str, error: OSError) -> SourceError:
 
 
 def etag(status: os.stat_result) -> str:
-    """What tells that a file on this machine has changed."""
+    """A value that changes when a file on this machine changes."""
     return f"{status.st_mtime_ns}-{status.st_ino}"

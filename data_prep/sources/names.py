@@ -1,4 +1,4 @@
-"""What a person or a template names as sources, as places that can be opened."""
+"""Turn the sources that a person or a template names into places that can be opened."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,10 +10,10 @@ from run_config.parameters import lines
 
 
 def source_places(texts: Iterable[str], store: str | None = None) -> tuple[str, ...]:
-    """The local paths and URLs of sources; a text may hold several, one a line, or none.
+    """The local paths and URLs of sources. A text may hold several, one per line, or none.
 
-    What is neither a URL nor a path on this machine is a key below `store`, where there is one.
-    Raises SourceError when nothing is there on this machine, ConfigError for what cannot be a key.
+    A line that is neither a URL nor an existing local path is a key below `store`, if that is given. Raises
+    SourceError when the path does not exist, ConfigError when the line cannot be a key.
     """
     return tuple(_place(line, store) for text in texts for line in lines(text))
 
@@ -25,7 +25,7 @@ def _place(line: str, store: str | None) -> str:
         path = local_path(line) or Path(line).expanduser()
         if path.exists():
             return str(path)
-    except (OSError, RuntimeError, ValueError) as error:  # a name too long, a home that nobody has
+    except (OSError, RuntimeError, ValueError) as error:  # the name is too long, or the home folder is unknown
         raise SourceError(f"{printable(line)} cannot be a path ({error}): check the path") from error
     if store is None or line.startswith(("/", ".", "~", "file://")):
         raise SourceError(f"there is no file or folder {printable(line)}: check the path")

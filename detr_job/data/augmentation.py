@@ -1,7 +1,7 @@
-"""What an image and its boxes go through before they meet the model.
+"""Resize and augment an image and its boxes before they reach the model.
 
-What is random is drawn here from a generator that belongs to (seed, epoch, sample), so the result does
-not depend on who computes it.
+All random numbers come from a generator for (seed, epoch, sample), so the result does not depend on which
+process computes it.
 """
 
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from torch import Tensor
 from detr_job.data import pixels
 from run_config.job.config import Augmentation, Data
 
-CROP_SIZES = (400, 500, 600)  # short sides before a crop, as published
+CROP_SIZES = (400, 500, 600)  # short sides before a crop, as in published DETR
 CROP_RANGE = (384, 600)
 FILL = (124.0, 116.0, 104.0)  # ImageNet's mean colour: nearly 0 after normalisation
 
@@ -28,9 +28,9 @@ class Sample:
 
 
 def resized_size(width: int, height: int, size: int, max_size: int | None) -> tuple[int, int]:
-    """(width, height) with the short side `size` and the long side at most `max_size`, as DETR rounds.
+    """(width, height) with the short side `size` and the long side at most `max_size`, rounded as in DETR.
 
-    Of a strip so thin that nothing would be left of its short side, one pixel is.
+    The short side of a very thin image is at least one pixel.
     """
     short, long = min(width, height), max(width, height)
     if max_size is not None and long / short * size > max_size:
@@ -43,25 +43,25 @@ def resized_size(width: int, height: int, size: int, max_size: int | None) -> tu
 
 
 def resize(sample: Sample, size: int, max_size: int | None) -> Sample:
-    """The sample with its short side `size`; bilinear with antialiasing."""
+    """Resize to the short side `size`, bilinear with antialiasing."""
     height, width = sample.image.shape[-2:]
     new_width, new_height = resized_size(width, height, size, max_size)
     return resized(sample, new_height, new_width)
 
 
 def resized(sample: Sample, new_height: int, new_width: int) -> Sample:
-    """The sample at exactly this size."""
+    """Resize to exactly this size."""
     height, width = sample.image.shape[-2:]
     if (new_width, new_height) == (width, height):
         return sample
     image = pixels.resize(sample.image, new_height, new_width)
     ratio = torch.tensor((new_width / width, new_height / height) * 2, dtype=torch.float32)
     bound = torch.tensor((new_width, new_height) * 2, dtype=torch.float32)
-    return replace(sample, image=image, boxes=torch.minimum(sample.boxes * ratio, bound))  # 1/3 of 3 may be above 1
+    return replace(sample, image=image, boxes=torch.minimum(sample.boxes * ratio, bound))  # 1/3 of 3 may exceed 1
 
 
 def augment(sample: Sample, data: Data, rng: np.random.Generator) -> Sample:
-    """A training sample by the configured recipe."""
+    """Augment a training sample by the configured recipe."""
     recipe = data.augmentation.recipe
     if recipe == "published":
         return _published(sample, data, rng)
@@ -71,7 +71,7 @@ def augment(sample: Sample, data: Data, rng: np.random.Generator) -> Sample:
 
 
 def _published(sample: Sample, data: Data, rng: np.random.Generator) -> Sample:
-    """DETR's: mirror, then one of many sizes, half of the time after a crop."""
+    """DETR's recipe: random flip, then one of many sizes, half of the time after a crop."""
     if rng.random() < data.augmentation.flip:
         sample = mirror(sample, horizontal=True)
     if rng.random() < data.augmentation.crop:
@@ -87,7 +87,7 @@ def _published(sample: Sample, data: Data, rng: np.random.Generator) -> Sample:
 
 
 def mirror(sample: Sample, *, horizontal: bool) -> Sample:
-    """Left to right, or top to bottom."""
+    """Flip left to right, or top to bottom."""
     height, width = sample.image.shape[-2:]
     x1, y1, x2, y2 = sample.boxes.unbind(-1)
     if horizontal:
@@ -98,14 +98,14 @@ def mirror(sample: Sample, *, horizontal: bool) -> Sample:
 
 
 def crop(sample: Sample, left: int, top: int, width: int, height: int) -> Sample:
-    """A part of the image; boxes keep what lies inside and go when nothing does."""
+    """Cut out a part of the image. Boxes are clipped to it, and dropped when outside."""
     image = sample.image[:, top : top + height, left : left + width]
     boxes = sample.boxes - torch.tensor((left, top, left, top), dtype=torch.float32)
     return _kept(replace(sample, image=image), boxes, width, height, min_visible=0.0)
 
 
 def _kept(sample: Sample, boxes: Tensor, width: int, height: int, *, min_visible: float) -> Sample:
-    """Clip the boxes and drop those of which too little is left."""
+    """Clip the boxes and drop those with too little left."""
     bound = torch.tensor((width, height, width, height), dtype=torch.float32)
     clipped = torch.minimum(boxes.clamp(min=0), bound)
     area = _area(boxes)
@@ -120,7 +120,7 @@ def _area(boxes: Tensor) -> Tensor:
 
 
 def _affine(sample: Sample, data: Data, rng: np.random.Generator) -> Sample:
-    """Mirrors, zoom, aspect and shift in one resampling, then colour. The canvas keeps its shape."""
+    """Flips, zoom, aspect and shift in one resampling, then colour. The image keeps its aspect ratio."""
     settings = data.augmentation
     if rng.random() < settings.flip:
         sample = mirror(sample, horizontal=True)
@@ -143,7 +143,7 @@ def _affine(sample: Sample, data: Data, rng: np.random.Generator) -> Sample:
 
 
 def _window(image: Tensor, left: int, top: int, width: int, height: int) -> Tensor:
-    """A window that may reach beyond the image, where it is filled with a neutral colour."""
+    """A window of the image. Parts outside the image are filled with a neutral colour."""
     full_height, full_width = image.shape[-2:]
     x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + width, full_width), min(top + height, full_height)
     inside = image[:, y1:y2, x1:x2]
@@ -155,7 +155,7 @@ def _window(image: Tensor, left: int, top: int, width: int, height: int) -> Tens
 
 
 def _colour(image: Tensor, settings: Augmentation, rng: np.random.Generator) -> Tensor:
-    """Brightness, contrast and saturation, each by a factor around 1."""
+    """Change brightness, contrast and saturation, each by a factor around 1."""
     brightness, contrast, saturation = (
         float(rng.uniform(1 - amount, 1 + amount))
         for amount in (settings.brightness, settings.contrast, settings.saturation)
@@ -170,7 +170,7 @@ def _colour(image: Tensor, settings: Augmentation, rng: np.random.Generator) -> 
 
 
 def _contrast(image: Tensor, factor: float) -> Tensor:
-    """torchvision's adjust_contrast, but for the mean: a sum of floats depends on the number of threads."""
+    """torchvision's adjust_contrast, except for the mean: a sum of floats would depend on the number of threads."""
     grey = pixels.rgb_to_grayscale(image)
     mean = int(grey.sum(dtype=torch.int64)) / grey.numel()
     return image.to(torch.float32).mul_(factor).add_((1 - factor) * mean).clamp_(0, 255).to(torch.uint8)

@@ -1,9 +1,9 @@
-"""Batches of a DataLoader whose worker processes end with their reader, and are missed when they do not deliver.
+"""Batches of a DataLoader whose workers never outlive their reader, and whose failures are detected.
 
-PyTorch's own loader leaves three ways to wait for ever: workers that are joined when the interpreter ends
-and ignore SIGTERM, workers that hang, and the locks that a killed worker held. Here workers are killed when
-the block ends, a thread looks whether they work while somebody waits for a batch, and on Linux the kernel
-kills them when the process that started them is gone.
+PyTorch's own loader can wait for ever in three cases: workers are joined at interpreter exit but ignore
+SIGTERM, workers hang, or a killed worker held a lock. Here workers are killed when the block ends, a thread
+checks that they work while the reader waits for a batch, and on Linux the kernel kills them when their parent
+process ends.
 """
 
 import ctypes
@@ -25,12 +25,12 @@ from torch.utils.data import DataLoader
 from detr_job import leaving
 from detr_job.errors import WorkersLost
 
-STALL_S = 30.0  # without a batch, and without work of any worker
-BLIND_STALL_S = 600.0  # the same where nobody can tell whether workers work
-WORK_S = 0.1  # of processor time: idle workers need less, to look for their parent
+STALL_S = 30.0  # without a batch and without work of any worker
+BLIND_STALL_S = 600.0  # the same where the work of workers cannot be measured
+WORK_S = 0.1  # of processor time: idle workers use less, to check for their parent
 TICK_S = 1.0
 CLOSE_S = 5.0
-UNBLOCK_S = 15.0  # after the workers were killed
+UNBLOCK_S = 15.0  # after the workers are killed
 PR_SET_PDEATHSIG = 1
 
 Item = TypeVar("Item")
@@ -38,9 +38,9 @@ Item = TypeVar("Item")
 
 @contextmanager
 def batches_of(loader: DataLoader[Item], stall_s: float = STALL_S) -> Iterator[Iterator[Item]]:
-    """The batches; whatever way the block is left, no worker is alive after it.
+    """Yield the batches. However the block ends, no worker is alive afterwards.
 
-    The iterator raises WorkersLost: a worker was killed, has crashed, or none worked for `stall_s`.
+    The iterator raises WorkersLost when a worker was killed or crashed, or none worked for `stall_s` seconds.
     """
     if not loader.num_workers:
         yield iter(loader)
@@ -62,9 +62,10 @@ def _started_since(before: set[BaseProcess]) -> list[BaseProcess]:
 
 @contextmanager
 def _handlers_kept() -> Iterator[None]:
-    """While workers are started, a request to stop waits: what its handler raises would be lost in a fork.
+    """Delay requests to stop while workers start: an exception of their handler would be lost in a fork.
 
-    And SIGCHLD stays as it was: PyTorch's handler raises wherever the main thread is, also in the middle of a step.
+    Also keep the handler of SIGCHLD: PyTorch's handler raises anywhere in the main thread, even in the middle
+    of a step.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -83,13 +84,13 @@ def _handlers_kept() -> Iterator[None]:
 
 
 class _Stream(Iterator[Item], Generic[Item]):
-    """An iterator of a loader with its workers, and a thread that watches them."""
+    """An iterator of a loader and its workers, with a thread that watches them."""
 
     def __init__(self, iterator: Iterator[Item], workers: Sequence[BaseProcess], stall_s: float) -> None:
         self.iterator, self.workers, self.stall_s = iterator, tuple(workers), stall_s
         self.closed = threading.Event()
         self._waiting = False
-        self._taken = 0  # batches that came, or failed to
+        self._taken = 0  # batches that came, or failed to come
         self._stalled = False
         threading.Thread(target=self._watch, name="batches", daemon=True).start()
 
@@ -107,7 +108,7 @@ class _Stream(Iterator[Item], Generic[Item]):
             self._taken += 1
 
     def _lost(self) -> str | None:
-        """Why a batch did not come, where that is a worker's end; it may take a moment to be seen."""
+        """Why a batch did not come, if a worker ended or all stalled. A worker's end may take a moment to show."""
         if self._stalled:
             return (
                 f"the {len(self.workers)} processes that prepare batches delivered nothing and did no work for "
@@ -123,10 +124,10 @@ class _Stream(Iterator[Item], Generic[Item]):
         return None
 
     def _watch(self) -> None:
-        """Kill the workers when nothing is prepared while somebody waits: that ends the waiting."""
+        """Kill the workers when the reader waits but nothing is prepared, which ends its wait."""
         idle_s, taken, worked_s = 0.0, 0, 0.0
         blind = not Path("/proc/self/stat").exists()
-        # Counted in looks, not by a clock: after a pause of the whole job, all is as it was.
+        # Count checks instead of using a clock: a pause of the whole job must not count as a stall.
         while not self.closed.wait(TICK_S):
             now_s = sum(processor_s(worker.pid) for worker in self.workers)
             if not self._waiting or taken != self._taken or now_s - worked_s > WORK_S:
@@ -142,7 +143,7 @@ class _Stream(Iterator[Item], Generic[Item]):
 
 
 def _ended(exit_code: int) -> str:
-    """What the end of a worker means, and what to do."""
+    """What the exit code of a worker means, and what to do."""
     if exit_code == -signal.SIGKILL:
         return (
             "was killed (SIGKILL), most likely because this machine or container had no memory left: run the same "
@@ -158,7 +159,7 @@ def _ended(exit_code: int) -> str:
 
 
 def processor_s(pid: int | None) -> float:
-    """Seconds of processor that a process has used so far; 0 where that cannot be seen."""
+    """Processor time in seconds that a process has used so far; 0 if that cannot be read."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:
@@ -167,7 +168,7 @@ def processor_s(pid: int | None) -> float:
 
 
 def kill(workers: Sequence[BaseProcess]) -> None:
-    """End them at once, also those that are stopped."""
+    """Kill the workers at once, also stopped ones."""
     for worker in workers:
         worker.kill()
 
@@ -175,7 +176,7 @@ def kill(workers: Sequence[BaseProcess]) -> None:
 def _end_workers(stream: _Stream[Item] | None, workers: Sequence[BaseProcess]) -> None:
     if stream is not None:
         stream.closed.set()
-        # In a thread of its own: the locks that PyTorch takes here may be held by a worker that was killed.
+        # In its own thread: the locks that PyTorch takes here may be held by a killed worker.
         shutdown = getattr(stream.iterator, "_shutdown_workers", None)
         if shutdown is not None:
             closing = threading.Thread(target=shutdown, name="closing", daemon=True)
@@ -187,10 +188,10 @@ def _end_workers(stream: _Stream[Item] | None, workers: Sequence[BaseProcess]) -
 
 
 def start_worker(_worker: int) -> None:
-    """Begin a worker: one thread, since workers share the machine, and an end with the parent.
+    """Initialise a worker: one thread, because workers share the machine, and it ends with its parent.
 
-    Ctrl-C and Argo signal all processes of a job at once; only the one that trains answers, and it needs its
-    workers to the end of the step.
+    Ctrl-C and Argo signal all processes of a job at once. Only the training process reacts; it needs its
+    workers until the end of the step.
     """
     _end_with_parent()
     torch.set_num_threads(1)
@@ -200,10 +201,10 @@ def start_worker(_worker: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """Elsewhere than on Linux, PyTorch's worker looks for its parent every few seconds."""
+    """End with the parent. Only needed on Linux: elsewhere PyTorch's worker checks for its parent every few seconds."""
     if sys.platform != "linux":
         return
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
     parent = multiprocessing.parent_process()
-    if parent is not None and os.getppid() != parent.pid:  # it ended before we asked
+    if parent is not None and os.getppid() != parent.pid:  # the parent ended before the call
         os._exit(1)

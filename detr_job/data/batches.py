@@ -1,7 +1,7 @@
-"""Batches: images straight from the shards, augmented, padded, similar shapes together.
+"""Batches of images: read from the shards, augmented, padded, with similar shapes together.
 
-A sample is a pure function of (seed, epoch, index), and the order of an epoch of (seed, epoch), so
-neither the number of workers nor a restart changes what the model sees.
+A sample is a pure function of (seed, epoch, index), and the order of an epoch of (seed, epoch). So neither
+the number of workers nor a restart changes what the model sees.
 """
 
 import functools
@@ -27,12 +27,12 @@ from prepared_set.memory_budget import SharedBudget, shared_image_budget, use_im
 from prepared_set.reader import Split
 from run_config.job.config import Data
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as DETR was published
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as in published DETR
 CACHE_LIMIT_BYTES = 4 << 30
-POOL_BATCHES = 16  # batches that are sorted by shape together
+POOL_BATCHES = 16  # batches that are sorted by aspect ratio together
 MAX_WORKERS = 8
 TRAINING_PREFETCH, EVALUATION_PREFETCH = 4, 2  # batches that a worker prepares ahead
-ORDER_STREAM, SAMPLE_STREAM, STEP_STREAM = 1, 2, 3  # (seed, epoch) alone would be the same numbers as (seed, epoch, 0)
+ORDER_STREAM, SAMPLE_STREAM, STEP_STREAM = 1, 2, 3  # (seed, epoch) and (seed, epoch, 0) give the same numbers
 
 Key = tuple[int, int]
 
@@ -41,7 +41,7 @@ Key = tuple[int, int]
 class Batch:
     """images: (B, 3, H, W) uint8, zero on padding. padding_mask: (B, H, W), True on padding, or None.
 
-    indices: which images of the split these are.
+    indices: the images' indices in the split.
     """
 
     images: Tensor
@@ -50,7 +50,7 @@ class Batch:
     indices: tuple[int, ...]
 
     def pin_memory(self) -> "Batch":
-        """For the DataLoader: page-locked, so that copies to a GPU overlap with work."""
+        """Pin the memory (called by the DataLoader), so that copies to a GPU overlap with computing."""
         mask = None if self.padding_mask is None else self.padding_mask.pin_memory()
         targets = replace(self.targets, labels=self.targets.labels.pin_memory(), boxes=self.targets.boxes.pin_memory())
         return replace(self, images=self.images.pin_memory(), padding_mask=mask, targets=targets)
@@ -63,9 +63,9 @@ class Batch:
 
 
 def normalised(batch: Batch) -> Tensor:
-    """(B, 3, H, W) float32, channels last, by ImageNet's mean and deviation; zero on padding.
+    """(B, 3, H, W) float32, channels last, normalised by ImageNet's mean and deviation; zero on padding.
 
-    Done on the device: a quarter of the bytes cross the bus, and workers have less to do.
+    This runs on the device: only a quarter of the bytes cross the bus, and workers have less to do.
     """
     images = batch.images.to(torch.float32, memory_format=torch.channels_last).div_(255)
     mean, deviation = _mean_and_deviation(images.device)
@@ -77,12 +77,12 @@ def normalised(batch: Batch) -> Tensor:
 
 @functools.cache
 def _mean_and_deviation(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Kept on the device: to send them in every step would make the host wait."""
+    """Cached on the device: copying them in every step would make the host wait."""
     return torch.tensor(MEAN, device=device)[:, None, None], torch.tensor(STD, device=device)[:, None, None]
 
 
 def collate(samples: Sequence[tuple[int, Sample]]) -> Batch:
-    """Pad at the right and the bottom to the largest of each side. Boxes become parts of their own image."""
+    """Pad at the right and bottom to the largest height and width. Boxes become fractions of their own image."""
     images = [sample.image for _, sample in samples]
     height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
     if all(image.shape[1:] == (height, width) for image in images):
@@ -103,7 +103,7 @@ def collate(samples: Sequence[tuple[int, Sample]]) -> Batch:
 
 
 def read_sample(split: Split, index: int) -> Sample:
-    """An image of a split, decoded, with its boxes."""
+    """Read and decode an image of a split, with its boxes."""
     with split.decoded(index) as image:
         return _sample(split, index, image)
 
@@ -115,9 +115,9 @@ def _sample(split: Split, index: int, image: Image.Image) -> Sample:
 
 
 class ReducedImages:
-    """The images of a split, decoded and reduced once, in one block of memory that worker processes share.
+    """The images of a split, decoded and downscaled once, in one block of memory that worker processes share.
 
-    An image keeps its size where the reduced one would not be smaller.
+    An image keeps its size if resizing would not make it smaller.
     """
 
     def __init__(self, split: Split, size: int, max_size: int) -> None:
@@ -132,22 +132,22 @@ class ReducedImages:
 
     @property
     def size_bytes(self) -> int:
-        """What filling takes."""
+        """Memory for all pixels, in bytes."""
         return self.ends[-1] if self.ends else 0
 
     def fill(self) -> None:
-        """Decode all images, with all processors."""
+        """Decode all images, on all processors."""
         self.pixels = torch.empty(self.size_bytes, dtype=torch.uint8)
         with ThreadPoolExecutor(processors()) as pool:
             try:
                 for _ in pool.map(self._fill, range(len(self.shapes))):
                     pass
-            except BaseException:  # a request to stop must not wait for the images that are left
+            except BaseException:  # a request to stop must not wait for the remaining images
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
     def _fill(self, index: int) -> None:
-        # Within the block: the memory that was reserved for the image holds its tensor, too.
+        # Inside the block, because the memory reserved for the image also covers its tensor.
         with self.split.decoded(index) as image:
             self._image(index).copy_(resized(_sample(self.split, index, image), *self.shapes[index]).image)
 
@@ -157,14 +157,14 @@ class ReducedImages:
         return self.pixels[end - 3 * height * width : end].view(3, height, width)
 
     def __getitem__(self, index: int) -> Sample:
-        """The image itself, not a copy, with its boxes."""
+        """The image and its boxes. The image is not a copy."""
         record, image = self.split.images[index], self._image(index)
         ratio = torch.tensor((image.shape[2] / record.width, image.shape[1] / record.height) * 2, dtype=torch.float32)
         return Sample(image, torch.from_numpy(record.boxes) * ratio, torch.from_numpy(record.labels.copy()))
 
 
 class TrainingSamples(Dataset[tuple[int, Sample]]):
-    """(epoch, index) to an augmented sample. With `cache`, images are decoded and reduced once."""
+    """(epoch, index) to an augmented sample. With `cache`, images are decoded and downscaled only once."""
 
     def __init__(self, split: Split, data: Data, seed: int) -> None:
         self.split, self.data, self.seed = split, data, seed
@@ -176,7 +176,7 @@ class TrainingSamples(Dataset[tuple[int, Sample]]):
                 self.cache = reduced
 
     def _cached_size(self) -> tuple[int, int]:
-        """Large enough for the strongest zoom."""
+        """Short side and long side, large enough for the strongest zoom."""
         settings, zoom = self.data.augmentation, 1.0
         if settings.recipe == "affine":
             zoom = max(zoom, settings.scale[1] * (1 + settings.aspect) ** 0.5)
@@ -192,9 +192,9 @@ class TrainingSamples(Dataset[tuple[int, Sample]]):
 
 
 class EpochBatches(Sampler[list[Key]]):
-    """Batches of (epoch, index) without end, from batch number `start` of the whole run.
+    """Endless batches of (epoch, index), starting with batch number `start` of the whole run.
 
-    Each comes in `parts`, one after the other, as equal as they can be.
+    Each batch is yielded in `parts` consecutive parts of nearly equal size.
     """
 
     def __init__(self, split: Split, batch_size: int, seed: int, start: int = 0, parts: int = 1) -> None:
@@ -211,9 +211,9 @@ class EpochBatches(Sampler[list[Key]]):
             epoch, position = epoch + 1, 0
 
     def epoch(self, epoch: int) -> NDArray[np.int64]:
-        """(batches, batch_size) indices: shuffled, then sorted by aspect within pools of some batches.
+        """(batches, batch_size) indices: shuffled, then sorted by aspect ratio within pools of several batches.
 
-        What does not fill a batch waits for another epoch; it is drawn by chance.
+        Images that do not fill a batch are left out of this epoch; chance decides which.
         """
         rng = np.random.default_rng((self.seed, ORDER_STREAM, epoch))
         order = rng.permutation(len(self.aspect))[: self.batches_per_epoch * self.batch_size]
@@ -225,12 +225,12 @@ class EpochBatches(Sampler[list[Key]]):
 
 
 def step_seed(seed: int, step: int) -> int:
-    """The seed of the generator that belongs to a step: 64 bits, of which a generator on a CPU takes the low 32."""
+    """The random seed of a step: 64 bits, of which a generator on a CPU uses the low 32."""
     return int(np.random.SeedSequence((seed, STEP_STREAM, step)).generate_state(1, np.uint64)[0])
 
 
 class EvaluationSamples(Dataset[tuple[int, Sample]]):
-    """Images resized as the model is evaluated; no chance in it."""
+    """Images resized for evaluation, without randomness."""
 
     def __init__(self, split: Split, data: Data) -> None:
         self.split, self.data = split, data
@@ -250,7 +250,7 @@ class EvaluationSamples(Dataset[tuple[int, Sample]]):
 
 
 def equal_shape_batches(split: Split, data: Data, batch_size: int) -> list[list[int]]:
-    """Images of equal shape together, so that nothing is padded and batches do not change the result."""
+    """Batches of images with equal shape: nothing is padded, and batching does not change the result."""
     by_shape: dict[tuple[int, int], list[int]] = {}
     for index, record in enumerate(split.images):
         shape = resized_size(record.width, record.height, data.eval_size, data.max_size)
@@ -261,14 +261,14 @@ def equal_shape_batches(split: Split, data: Data, batch_size: int) -> list[list[
 
 
 def worker_count(data: Data, device: torch.device) -> int:
-    """`auto`: processes beside a GPU, none where the CPU itself is busy with training."""
+    """Number of workers. `auto`: several with a GPU, none if the CPU itself trains."""
     if data.workers != "auto":
         return data.workers
     return min(MAX_WORKERS, processors()) if device.type == "cuda" else 0
 
 
 def processors() -> int:
-    """Those that this process may use; of a container, not of its whole machine."""
+    """Number of processors that this process may use, which a container may limit."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -292,7 +292,7 @@ def training_loader(samples: TrainingSamples, batches: EpochBatches, device: tor
 
 def largest_canvas(split: Split, data: Data) -> tuple[int, int]:
     """(height, width) that no training batch exceeds."""
-    if data.augmentation.recipe == "published":  # a crop may turn any picture upright
+    if data.augmentation.recipe == "published":  # a crop may turn any image into portrait format
         return data.max_size, data.max_size
     return _largest(split, max(data.min_sizes), data.max_size)
 
@@ -303,7 +303,7 @@ def _largest(split: Split, size: int, max_size: int) -> tuple[int, int]:
 
 
 def evaluation_loader(samples: EvaluationSamples, batch_size: int, device: torch.device) -> DataLoader[Batch]:
-    """All images of a split once, unpadded."""
+    """All images of a split once, without padding."""
     split, data = samples.split, samples.data
     wanted = shared_memory.Workers(0 if samples.kept is not None else worker_count(data, device), EVALUATION_PREFETCH)
     workers = shared_memory.fitting(wanted, batch_size, *_largest(split, data.eval_size, data.max_size))
@@ -319,6 +319,6 @@ def evaluation_loader(samples: EvaluationSamples, batch_size: int, device: torch
 
 
 def _start_worker(worker: int, *, images: SharedBudget) -> None:
-    """Begin a worker process, which shares the budget for decoded images with all others."""
+    """Initialise a worker process. All workers share one budget for decoded images."""
     start_worker(worker)
     use_image_budget(images)

@@ -1,8 +1,8 @@
-"""The few operations on the pixels of an image that training needs: (3, H, W) uint8 in and out.
+"""The few pixel operations that training needs: (3, H, W) uint8 in and out.
 
-Each gives what the function of the same name in torchvision.transforms.v2.functional gives, bit for bit,
-and tests hold them to it. torchvision itself is not imported: it brings its model zoo and PyTorch's
-compiler, which costs every start of the job more than a second for six short functions.
+Each gives bit for bit the same result as the function of the same name in
+torchvision.transforms.v2.functional; tests check this. torchvision itself is not imported: it imports its
+model zoo and PyTorch's compiler, which would make every start of the job more than a second slower.
 """
 
 import platform
@@ -17,7 +17,7 @@ GREY = (0.2989, 0.587, 0.114)  # torchvision's weights of red, green and blue
 
 
 def pil_to_tensor(image: Image.Image) -> Tensor:
-    """Pixels of an 8-bit RGB image; rows lie as Pillow has them, channels last in memory."""
+    """Pixels of an 8-bit RGB image, with Pillow's layout: channels last in memory."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
@@ -27,7 +27,7 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
         return image
     batch = image[None]
     if batch.is_contiguous(memory_format=torch.channels_last):
-        # A batch of one has no stride of its own; with this one the result keeps its channels last too.
+        # A batch of one has no defined batch stride; with this stride the result also keeps channels last.
         batch = batch.as_strided(batch.shape, (image.numel(), *image.stride()))
     if _resizes_bytes():
         return _bilinear(batch, height, width)[0]
@@ -39,7 +39,7 @@ def _bilinear(batch: Tensor, height: int, width: int) -> Tensor:
 
 
 def _resizes_bytes() -> bool:
-    """Whether PyTorch is faster with bytes than with floats, where torchvision too takes the bytes."""
+    """Whether PyTorch resizes bytes faster than floats. torchvision uses bytes in the same cases."""
     return torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") or platform.machine() in ("aarch64", "arm64")
 
 
@@ -64,7 +64,7 @@ def adjust_brightness(image: Tensor, factor: float) -> Tensor:
 
 
 def adjust_saturation(image: Tensor, factor: float) -> Tensor:
-    """Away from the grey picture, or towards it below 1."""
+    """Away from grey for a factor above 1, towards grey below 1."""
     return image.mul(factor).add_(_grey(image).floor_(), alpha=1 - factor).clamp_(0, 255).to(torch.uint8)
 
 

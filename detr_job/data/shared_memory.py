@@ -1,6 +1,6 @@
-"""How many worker processes the shared memory has room for: batches come from them through /dev/shm.
+"""How many worker processes fit into shared memory: they pass batches through /dev/shm.
 
-A container has 64 MB there unless it is given more, and a worker that finds it full crashes or loses its batch.
+A container has 64 MB there by default. If it is full, a worker crashes or loses its batch.
 """
 
 import functools
@@ -12,32 +12,33 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-PLACE = Path("/dev/shm")  # noqa: S108 - where Linux has it
-# The rest is for the batches of an evaluation beside those of training, and for other programs.
+PLACE = Path("/dev/shm")  # noqa: S108 - its place on Linux
+# The rest is for the batches of an evaluation during training, and for other programs.
 USABLE = 0.75
-SMALL_TENSORS_BYTES = 64 << 10  # boxes and labels of a batch, each in pages of its own
+SMALL_TENSORS_BYTES = 64 << 10  # boxes and labels of a batch, each in its own pages
 LEAST_PREFETCH = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """How many processes, and how many batches each prepares ahead."""
+    """Number of worker processes, and how many batches each prefetches."""
 
     count: int
     prefetch: int
 
 
 def fitting(wanted: Workers, images: int, height: int, width: int, place: Path | None = None) -> Workers:
-    """The workers wanted, or as many as there is shared memory for, which is said.
+    """The wanted workers, or as many as fit into shared memory, with a warning.
 
-    images, height, width: the largest batch, whose pixels have 3 bytes and one of the padding mask.
+    images, height, width: size of the largest batch, which takes 3 bytes per pixel and 1 for the padding
+    mask.
     """
     if not wanted.count or (place is None and sys.platform != "linux"):
         return wanted
     place = place or PLACE
     batch = 4 * images * height * width + SMALL_TENSORS_BYTES
     free = free_bytes(place)
-    most = int(free * USABLE) // batch - 1  # one more is in the hands of the network
+    most = int(free * USABLE) // batch - 1  # one more batch is in use by the network
     for prefetch in range(wanted.prefetch, LEAST_PREFETCH - 1, -1):
         if wanted.count * prefetch <= most:
             return Workers(wanted.count, prefetch)
@@ -48,7 +49,7 @@ def fitting(wanted: Workers, images: int, height: int, width: int, place: Path |
 
 @functools.cache
 def _say_once(wanted: int, count: int, needed: int, place: Path) -> None:
-    """Every evaluation asks again."""
+    """Warn only once, because every evaluation calls this."""
     log.warning(
         "data.workers: %d processes need %s of shared memory for their batches, %s has %s free: using %d. More: docker "
         "run --shm-size, on a cluster roles.train.sharedMemory",
@@ -61,7 +62,7 @@ def _say_once(wanted: int, count: int, needed: int, place: Path) -> None:
 
 
 def free_bytes(place: Path) -> int:
-    """What can be written there; 0 where it is missing or read-only."""
+    """Bytes that can be written there; 0 if it is missing or read-only."""
     if not os.access(place, os.W_OK | os.X_OK):
         return 0
     space = os.statvfs(place)

@@ -1,1 +1,1 @@
-"""One package a family of models, and beside them the parts that several families share."""
+"""Model families, one package each, and the modules that several families share."""

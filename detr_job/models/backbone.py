@@ -1,7 +1,7 @@
-"""ResNet-18/34/50/101 with frozen batch norm (arXiv 1512.03385), a backbone.
+"""ResNet-18/34/50/101 with frozen batch norm (arXiv 1512.03385), used as a backbone.
 
-Same parameters, names and numbers as torchvision's. The batch norms never change, so each is folded
-into the convolution before it: conv(x, w * scale) + shift. Gradients reach w through the product.
+Same parameters, names and numbers as torchvision's. The batch norms never change, so each is folded into the
+convolution before it: conv(x, w * scale) + shift. Gradients reach w through the product.
 """
 
 from typing import NamedTuple
@@ -30,10 +30,10 @@ class FrozenBatchNorm(nn.Module):
         self._folded: _Folded | None = None
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """(C, 1, 1, 1) factors for a convolution's weights and its (C,) bias.
+        """(C, 1, 1, 1) factors for a convolution's weights, and its (C,) bias.
 
-        Kept until a buffer is replaced or written to: 53 norms of five tiny operations each are a
-        good part of what a host must launch in a step.
+        Cached until a buffer is replaced or written to: 53 norms of five tiny operations each would be a large
+        part of the kernels that the host launches in a step.
         """
         if torch.compiler.is_compiling():
             return self._fold()
@@ -54,7 +54,7 @@ class FrozenBatchNorm(nn.Module):
         return scale[:, None, None, None], self.bias - self.running_mean * scale
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
-        # a batch norm that was trained has it, a frozen one does not
+        # trained batch norms have this entry, frozen ones do not
         state_dict.pop(f"{prefix}num_batches_tracked", None)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -82,7 +82,7 @@ def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int
 
 
 class _Block(nn.Module):
-    """What both kinds of residual block share: the shortcut."""
+    """The shortcut that both kinds of residual block share."""
 
     expansion: int
 
@@ -113,7 +113,7 @@ class BasicBlock(_Block):
 
 
 class Bottleneck(_Block):
-    """1 x 1, 3 x 3, 1 x 1 (ResNet-50 and 101); the stride is the 3 x 3's, as in torchvision."""
+    """1 x 1, 3 x 3, 1 x 1 (ResNet-50 and 101). The 3 x 3 convolution has the stride, as in torchvision."""
 
     expansion = 4
 
@@ -140,7 +140,7 @@ DEPTHS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int
 
 
 class ResNet(nn.Module):
-    """The trunk of a ResNet: images to the features of its last stage, stride 32 (16 when dilated)."""
+    """A ResNet without its classifier: images to the features of its last stage, stride 32 (16 when dilated)."""
 
     def __init__(self, name: str, *, dilation: bool = False) -> None:
         super().__init__()
@@ -170,14 +170,14 @@ def _stage(
     stride: int,
     dilate: bool = False,
 ) -> nn.Sequential:
-    """One stage. A dilated one keeps its stride 1: its first block is plain, the others have dilation 2."""
+    """One stage. With `dilate`, the stride is 1, the first block has no dilation, and the others have dilation 2."""
     first = block(inputs, planes, 1 if dilate else stride, 1)
     outputs = planes * block.expansion
     return nn.Sequential(first, *(block(outputs, planes, 1, 2 if dilate else 1) for _ in range(depth - 1)))
 
 
 class Backbone(nn.Module):
-    """A ResNet under the published name, `body`; the stem and the first stage never train."""
+    """A ResNet under its published name, `body`. The stem and the first stage are never trained."""
 
     def __init__(self, name: str, *, dilation: bool = False) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Arithmetic of boxes: (…, 4) tensors, `cxcywh` or `xyxy`."""
+"""Arithmetic on boxes: (…, 4) tensors in `cxcywh` or `xyxy` form."""
 
 import torch
 from torch import Tensor

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 
 class DeformableAttention(nn.Module):
-    """Queries with boxes sample `points` places a head and level, placed relative to their box.
+    """Each query samples `points` places per head and level, relative to its box.
 
-    The offsets start as a ring of directions, one a head, further out with each point.
+    The initial offsets form a ring: one direction per head, farther out with each point.
     """
 
     def __init__(self, dim: int, heads: int, levels: int, points: int) -> None:
@@ -47,9 +47,9 @@ class DeformableAttention(nn.Module):
     ) -> Tensor:
         """Read the memory around each query's box.
 
-        query: (B, Q, D). boxes: (B, Q, 4) cxcywh, parts of the padded canvas. memory: (B, T, D), the
-        levels one after the other. shapes: (H, W) of each level. memory_mask: (B, T), True on padding.
-        Returns (B, Q, D).
+        query: (B, Q, D). boxes: (B, Q, 4) cxcywh, as fractions of the padded canvas. memory: (B, T, D), the
+        levels concatenated. shapes: (H, W) of each level. memory_mask: (B, T), True on padding. Returns (B, Q,
+        D).
         """
         batch, queries, dim = query.shape
         value = self.value_proj(memory)

@@ -1,7 +1,7 @@
-"""Starting the backbone from ImageNet: a torchvision classification checkpoint, from a file.
+"""Load ImageNet weights into the backbone, from the file of a torchvision classification checkpoint.
 
-Nothing is downloaded. Published DETR started from torchvision's V1 weights (`resnet50-0676ba61.pth`);
-the V2 weights have the same names and were trained otherwise.
+Nothing is downloaded. Published DETR started from torchvision's V1 weights (`resnet50-0676ba61.pth`); the V2
+weights have the same names but were trained differently.
 """
 
 from pathlib import Path
@@ -12,9 +12,9 @@ from detr_job.weights.tensor_files import read_tensors
 
 
 def load_imagenet_weights(body: ResNet, path: Path) -> None:
-    """Fill the trunk from `path`; the classifier (`fc`) in it is left out.
+    """Load the backbone's weights from `path`, without the classifier (`fc`).
 
-    Raises JobError when the file holds another network: nothing is filled in part.
+    Raises JobError, without changing any weight, when the file holds another network.
     """
     wanted = body.state_dict()
     found = {

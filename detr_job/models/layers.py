@@ -1,8 +1,8 @@
-"""Linear maps and dropout that are PyTorch's on a GPU and faster than PyTorch's on a CPU.
+"""Linear layers and dropout: PyTorch's own on a GPU, faster replacements on a CPU.
 
-In fp32, PyTorch's matrix product is MKL's, which on processors not of its maker runs at less than
-half the speed of oneDNN's; and drawing the random numbers of a dropout costs more than the layer
-before it. Parameters and their names are those of `nn.Linear`.
+In fp32, PyTorch's matrix product is MKL's, which on non-Intel processors runs at less than half the speed of
+oneDNN's; and drawing the random numbers of a dropout costs more than the layer before it. Parameters and
+their names are those of `nn.Linear`.
 """
 
 import torch
@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-# the operator by which torch.compile reaches oneDNN; without it all goes PyTorch's way
+# the operator through which torch.compile uses oneDNN; without it, PyTorch's own code runs
 ONEDNN: bool = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x @ weight.T + bias by oneDNN, without a graph."""
+    """x @ weight.T + bias by oneDNN, without autograd."""
     product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return product
 
@@ -40,12 +40,12 @@ class _OneDnnLinear(torch.autograd.Function):
 
 
 def _on_cpu(x: Tensor) -> bool:
-    """Whether this module knows better than PyTorch; a graph that is being captured stays plain."""
+    """Whether to use this module's CPU code. torch.compile must capture PyTorch's own operators."""
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """(…, inputs) to (…, outputs), as F.linear."""
+    """(…, inputs) to (…, outputs), like F.linear."""
     if ONEDNN and _on_cpu(x) and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu"):
         out: Tensor = _OneDnnLinear.apply(x, weight, bias)
         return out
@@ -53,7 +53,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 class Linear(nn.Linear):
-    """nn.Linear by way of `linear`."""
+    """nn.Linear that uses `linear`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, inputs) to (…, outputs)."""
@@ -61,7 +61,7 @@ class Linear(nn.Linear):
 
 
 def dropout(x: Tensor, probability: float, *, training: bool) -> Tensor:
-    """As F.dropout. On a CPU one 64-bit random number decides for four elements, to 1 in 65536."""
+    """Like F.dropout. On a CPU, one 64-bit random number is used for four elements, with a resolution of 1/65536."""
     if not training or probability in (0, 1) or not _on_cpu(x):
         return F.dropout(x, probability, training)
     draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)

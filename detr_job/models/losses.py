@@ -1,4 +1,4 @@
-"""What a step minimises, and the parts of it that families of models share."""
+"""Losses: the record that a criterion returns, and the terms that families share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from run_config.job.config import Loss
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """What a step minimises, and what it logs.
+    """The loss of a step, and its terms for the log.
 
-    total: the weighted sum over terms and layers, with its graph. terms: detached scalars on the
-    model's device, without their weights; the last layer's carry the plain name (`loss_bbox`),
-    those before it a number (`loss_bbox_0`). `class_error` and `cardinality_error` are logs only.
+    total: the weighted sum over terms and layers, with its graph. terms: detached scalars on the model's
+    device, without their weights. Terms of the last layer have the plain name (`loss_bbox`), those of earlier
+    layers a number (`loss_bbox_0`). `class_error` and `cardinality_error` are only logged.
     """
 
     total: Tensor
@@ -26,14 +26,14 @@ class Losses:
 
 
 class Term(NamedTuple):
-    """A part of the loss. values: (L,), one a layer."""
+    """A term of the loss. values: (L,), one per layer."""
 
     weight: float
     values: Tensor
 
 
 def weighted_sum(terms: Mapping[str, Term]) -> Losses:
-    """The sum over terms and layers, in the order of the terms, whose names are those of the last layer's logs."""
+    """The weighted sum over terms and layers. Keys of `terms` are the log names of the last layer."""
     first, *others = (term.weight * term.values for term in terms.values())
     named: dict[str, Tensor] = {}
     for name, term in terms.items():
@@ -45,10 +45,10 @@ def weighted_sum(terms: Mapping[str, Term]) -> Losses:
 def box_losses(
     loss: Loss, outputs: Outputs, targets: Targets, matches: Matches, num_boxes: float
 ) -> tuple[dict[str, Term], Tensor]:
-    """What every family adds to its loss of the classes: L1 of cxcywh and 1 - GIoU of the matched pairs.
+    """The box terms of every family: L1 of cxcywh and 1 - GIoU of the matched pairs.
 
-    Both are summed over the pairs of a layer and divided by `num_boxes`. The IoU of each pair, (L, M), comes with
-    them, without a graph.
+    Both are summed over the pairs of a layer and divided by `num_boxes`. Also returns the IoU of each pair,
+    (L, M), without a graph.
     """
     queries = outputs.boxes.shape[2]
     pair = (matches.image * queries + matches.query)[..., None].expand(-1, -1, 4)

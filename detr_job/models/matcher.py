@@ -1,7 +1,7 @@
-"""Which query answers for which box: the assignment of least cost, for all layers in one transfer.
+"""Match queries to boxes: the assignment with the lowest cost, for all layers in one transfer.
 
-The costs of every layer and image leave the device together and the pairs come back together, so a
-step waits for its device once. The assignment itself is scipy's.
+The costs of all layers and images are copied from the device together, and the pairs are copied back
+together, so a step waits for its device only once. The assignment is scipy's.
 """
 
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from torch import Tensor
 from detr_job.models.boxes import cxcywh_to_xyxy, iou_and_giou
 from detr_job.models.outputs import Outputs, Targets
 
-NEVER = 1e6  # the cost of what is not finite: matched last, and the loss says which value broke
+NEVER = 1e6  # the cost of values that are not finite: they are matched last, and the loss reports the value
 
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """Matched pairs: three (L, M) int64 tensors; `target` counts into the packed targets."""
+    """Matched pairs: three (L, M) int64 tensors. `target` is an index into the packed targets."""
 
     image: Tensor
     query: Tensor
@@ -28,11 +28,11 @@ class Matches:
 
 
 def padded_targets(targets: Targets) -> tuple[Tensor, Tensor]:
-    """Labels (B, N) and boxes (B, N, 4), N the most boxes of an image; padding is label 0, box (.5 .5 1 1)."""
+    """Labels (B, N) and boxes (B, N, 4); N is the most boxes of an image. Padding: label 0, box (.5 .5 1 1)."""
     most = max(targets.counts, default=0)
     device = targets.boxes.device
     labels = torch.zeros(len(targets.counts), most, dtype=torch.int64, device=device)
-    # filled on the device: a tensor made of Python numbers would wait for it
+    # filled on the device, because copying Python numbers to it would wait for it
     boxes = torch.full((len(targets.counts), most, 4), 0.5, device=device)
     boxes[..., 2:] = 1
     rows = np.repeat(np.arange(len(targets.counts)), targets.counts)
@@ -53,10 +53,10 @@ def match(
     cost_bbox: float,
     cost_giou: float,
 ) -> Matches:
-    """Assign queries to boxes, image by image and layer by layer.
+    """Assign queries to boxes, for each image and layer.
 
-    class_cost: (L, B, Q, K), the cost of giving a query each class. Boxes beyond the number of
-    queries stay unmatched.
+    class_cost: (L, B, Q, K), the cost of assigning each class to a query. Boxes beyond the number of queries
+    stay unmatched.
     """
     labels, boxes = padded_targets(targets)
     layers, batch, queries, _ = outputs.logits.shape
@@ -66,7 +66,7 @@ def match(
         return Matches(empty, empty, empty)
     predicted = outputs.boxes.float()
     by_label = class_cost.gather(-1, labels[None, :, None].expand(layers, batch, queries, most))
-    # A broadcast difference beats torch.cdist(p=1) and gives the same bits.
+    # A broadcast difference is faster than torch.cdist(p=1) and gives the same bits.
     distance = (predicted[..., :, None, :] - boxes[None, :, None]).abs().sum(-1)
     _, giou = iou_and_giou(cxcywh_to_xyxy(predicted)[..., :, None, :], cxcywh_to_xyxy(boxes)[None, :, None])
     cost = cost_bbox * distance + cost_class * by_label - cost_giou * giou

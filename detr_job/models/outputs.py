@@ -1,4 +1,4 @@
-"""What goes into a loss: the model's outputs of all layers, and the boxes of a batch, packed."""
+"""The inputs of a loss: the model's outputs of all layers, and the packed boxes of a batch."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,9 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """Predictions of every supervised layer, the last one being the result.
+    """Predictions of every supervised layer; the last layer is the result.
 
-    logits: (L, B, Q, K). boxes: (L, B, Q, 4), cxcywh as parts of the image without its padding.
+    logits: (L, B, Q, K). boxes: (L, B, Q, 4), cxcywh as fractions of the image without its padding.
     """
 
     logits: Tensor
@@ -19,7 +19,7 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """The boxes of all images of a batch, one after the other.
+    """The boxes of all images of a batch, concatenated.
 
     labels: (N,) int64. boxes: (N, 4) float32, cxcywh in 0…1. counts: boxes of each image, on the host.
     """

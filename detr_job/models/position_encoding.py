@@ -1,7 +1,7 @@
-"""Where on the feature map a token lies: sine (arXiv 2005.12872) and learned position encodings.
+"""Position encodings of feature map cells: sine (arXiv 2005.12872) and learned.
 
-Both take the size of a feature map and its padding, and give one vector a cell. Without padding
-the result has batch size 1 and is broadcast.
+Both take the size of a feature map and its padding, and give one vector per cell. Without padding the result
+has batch size 1 and is broadcast.
 """
 
 import math
@@ -15,7 +15,7 @@ LEARNED_CELLS = 50
 
 
 class SinePositionEncoding(nn.Module):
-    """Sines and cosines of the row and column, scaled so that every image ends at 2 pi."""
+    """Sines and cosines of the row and column, scaled so that the last cell of every image is at 2 pi."""
 
     def __init__(self, dim: int, temperature: float = 10000.0) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class SinePositionEncoding(nn.Module):
         self.temperature = temperature
 
     def forward(self, height: int, width: int, padding_mask: Tensor | None, device: torch.device) -> Tensor:
-        """(B, H, W, dim), rows first, then columns; padding_mask: (B, H, W), True is padding."""
+        """(B, H, W, dim), row features first, then column features. padding_mask: (B, H, W), True is padding."""
         if padding_mask is None:
             rows = self._waves(torch.arange(1, height + 1, dtype=torch.float32, device=device), float(height))
             columns = self._waves(torch.arange(1, width + 1, dtype=torch.float32, device=device), float(width))
@@ -44,7 +44,7 @@ class SinePositionEncoding(nn.Module):
 
 
 class LearnedPositionEncoding(nn.Module):
-    """A trained vector for each of the first 50 rows and columns."""
+    """A learned vector for each of the first 50 rows and columns."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -54,8 +54,8 @@ class LearnedPositionEncoding(nn.Module):
         nn.init.uniform_(self.col_embed.weight)
 
     def forward(self, height: int, width: int, padding_mask: Tensor | None, device: torch.device) -> Tensor:
-        """(1, H, W, dim), columns first, then rows; padding changes nothing."""
-        del padding_mask, device  # the interface of the sine encoding
+        """(1, H, W, dim), column features first, then row features. Padding is ignored."""
+        del padding_mask, device  # unused: the interface is that of the sine encoding
         if max(height, width) > LEARNED_CELLS:
             raise JobError(
                 f"learned position encodings end at {LEARNED_CELLS} x {LEARNED_CELLS} cells, but the feature "

@@ -1,4 +1,4 @@
-"""From a model's outputs to detections in pixels of the original images; DETR needs no suppression."""
+"""Convert a model's outputs to detections in pixels of the original images. DETR needs no non-maximum suppression."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,12 @@ from detr_job.models.outputs import Outputs
 from run_config.job.config import MOST_BOXES
 
 FEWEST_KEPT = 100
-"""Pairs of query and class that are kept also where there are fewer queries."""
+"""Smallest number of pairs of query and class to keep, even with fewer queries."""
 
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """What is seen in one image: scores (N,) in 0…1, labels (N,) int64, boxes (N, 4) xyxy in pixels."""
+    """The detections in one image: scores (N,) in 0…1, labels (N,) int64, boxes (N, 4) xyxy in pixels."""
 
     scores: Tensor
     labels: Tensor
@@ -27,10 +27,11 @@ def most_pairs(queries: int) -> int:
 
 
 def softmax_detections(outputs: Outputs, sizes: Tensor) -> list[Detections]:
-    """One detection per query: its most probable class that is not "no object", as DETR was published.
+    """One detection per query: its most probable class other than "no object", as in published DETR.
 
-    outputs: the last layer is taken. sizes: (B, 2), height and width of the original images. In the
-    order of the queries, not of the scores; above MOST_BOXES queries only the best of them.
+    outputs: only the last layer is used. sizes: (B, 2), height and width of the original images. Detections
+    are in the order of the queries, not of the scores; with more than MOST_BOXES queries, only the best are
+    kept.
     """
     scores, labels = outputs.logits[-1].float().softmax(-1)[..., :-1].max(-1)
     boxes = outputs.boxes[-1]
@@ -42,10 +43,10 @@ def softmax_detections(outputs: Outputs, sizes: Tensor) -> list[Detections]:
 
 
 def sigmoid_detections(outputs: Outputs, sizes: Tensor, *, most: int | None = None) -> list[Detections]:
-    """The best pairs of query and class, best first: for logits without "no object".
+    """The best pairs of query and class, best first, for logits without "no object".
 
-    outputs and sizes as for softmax_detections; a query may answer with several classes. `most`: how many
-    pairs an image keeps at most; None: as many as `most_pairs` says for these queries.
+    outputs and sizes as in softmax_detections. A query may give several classes. `most`: the largest number
+    of pairs per image; None: `most_pairs` of the number of queries.
     """
     probability = outputs.logits[-1].float().sigmoid()
     queries, classes = probability.shape[1:]

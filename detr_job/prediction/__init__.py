@@ -1,1 +1,1 @@
-"""A trained model on a split of a prepared set and on single images."""
+"""Run a trained model on a split of a prepared set or on single images."""

@@ -1,4 +1,4 @@
-"""Detections drawn on the image they were found in."""
+"""Draw detections on their image."""
 
 import colorsys
 from collections.abc import Sequence
@@ -12,15 +12,15 @@ Rectangle = tuple[float, float, float, float]
 
 
 def class_colour(index: int) -> tuple[int, int, int]:
-    """Colours that differ as much as possible for the first classes: the hue turns by the golden angle."""
+    """A colour per class, as different as possible for the first classes: the hue turns by the golden angle."""
     red, green, blue = colorsys.hsv_to_rgb(index * 0.381966 % 1.0, 0.85, 0.95)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def draw_detections(image: Image.Image, found: Sequence[Found], classes: Sequence[str]) -> Image.Image:
-    """A copy of the image with boxes, names and scores; line and text scale with the image.
+    """A copy of the image with boxes, names and scores. Line width and text size scale with the image.
 
-    The best detection gets the best place for its label; the boxes of the others do not cross it.
+    The label of the best detection is placed first, and no other box crosses it.
     """
     picture = image.convert("RGB")
     canvas = ImageDraw.Draw(picture)
@@ -52,9 +52,9 @@ def _corners(found: Found) -> Rectangle:
 
 
 def _place(box: Rectangle, width: float, height: float, size: tuple[int, int], taken: Sequence[Rectangle]) -> Rectangle:
-    """Where a label goes: at a corner of its box, outside or inside, within the picture, over no other label.
+    """Place a label at a corner of its box, outside or inside it, within the image and over no other label.
 
-    Where every place is over another label, the one that hides least.
+    If every place covers another label, the place that hides least is used.
     """
     left, top, right, bottom = box
     places = [
@@ -66,7 +66,7 @@ def _place(box: Rectangle, width: float, height: float, size: tuple[int, int], t
 
 
 def _inside(place: Rectangle, size: tuple[int, int]) -> Rectangle:
-    """Moved into the picture; what is larger than it begins at the left and the top."""
+    """Move the rectangle into the image. If it is larger than the image, it starts at the left and the top."""
     left, top, right, bottom = place
     x = max(0.0, min(left, size[0] - 1 - (right - left)))
     y = max(0.0, min(top, size[1] - 1 - (bottom - top)))

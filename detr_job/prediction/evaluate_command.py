@@ -1,4 +1,4 @@
-"""`detr-job evaluate`: a model from its folder on a split of a prepared set."""
+"""`detr-job evaluate`: evaluate a model on a split of a prepared set."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,9 +32,9 @@ def measure(
     parameters: Mapping[str, str] | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> CocoResult:
-    """The COCO numbers. JobError when the classes of model and set differ, or the split is empty.
+    """Compute the COCO numbers. Raises JobError when the classes of model and set differ, or the split is empty.
 
-    parameters: name → text, of the workflow. `say` gets what a person should know about the numbers.
+    parameters: the workflow's, name → text. `say` is called with warnings about the numbers.
     """
     if split_name not in SPLITS:
         raise JobError(f"--split: {split_name!r} is not one of {', '.join(SPLITS)}")

@@ -1,4 +1,4 @@
-"""`detr-job predict`: a model on image files."""
+"""`detr-job predict`: run a model on image files."""
 
 import io
 import json
@@ -19,14 +19,14 @@ from prepared_set.errors import ImageError
 from run_config.wording import shortened
 from run_config.writable import require_writable
 
-DRAWN = ".found.jpg"  # ends the names of drawn pictures
+DRAWN = ".found.jpg"  # suffix of the drawn pictures' names
 STEM_BYTES = 200  # a file name has at most 255
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 
 
 @contextmanager
 def _no_memory_is_final() -> Iterator[None]:
-    """A server of several models may have room a moment later; a command that predicts one image at a time has not."""
+    """Turn NoMemory into OutOfMemory: a retry may help a server of several models, but not this command."""
     try:
         yield
     except NoMemory as error:
@@ -42,9 +42,9 @@ def predict_files(
     device_name: str,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
-    """One record an image: its path, size and detections. With `out`, also files and pictures there.
+    """One record per image: path, size and detections. With `out`, also write them and drawn pictures there.
 
-    threshold: None is the model's own. `say` gets what a person should know about the result.
+    threshold: None means the model's own. `say` is called with notes about the result.
     """
     if out is not None:
         require_writable(out, "--out")
@@ -99,7 +99,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def image_files(paths: Sequence[Path]) -> list[Path]:
-    """The files named, and the images in the folders named, but not pictures that we drew."""
+    """The named files, and the images in the named folders, except pictures drawn by this command."""
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
@@ -119,7 +119,7 @@ def _is_image(path: Path) -> bool:
 
 
 def picture_names(files: Sequence[Path]) -> list[str]:
-    """A file name for each picture, which is nobody's photograph; equal names get a number."""
+    """A file name for each drawn picture, different from any photograph's. Equal names get a number."""
     names: list[str] = []
     taken: set[str] = set()
     for path in files:

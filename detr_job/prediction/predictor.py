@@ -1,6 +1,6 @@
-"""A trained model on single images: what the command line and the bridge to CVAT call.
+"""Run a trained model on single images, for the command line and the model server for CVAT.
 
-Images become pixels by the one rule of prepared sets, so that a model sees what it was trained on.
+Images are decoded as in prepared sets, so that a model sees the same pixels as in training.
 """
 
 import io
@@ -28,17 +28,17 @@ from run_config.locations import resolve
 
 
 class UnreadableImage(JobError):
-    """An image file that cannot be decoded, or has too many pixels."""
+    """The image file cannot be decoded, or has too many pixels."""
 
 
 class NoMemory(JobError):
-    """The device has no room for a model or an image at the moment."""
+    """The device has no memory for a model or an image at the moment."""
 
     exit_code = PASSING_FAULT
 
 
 Device = torch.device
-"""What `detr_job.hardware.choose_device` gives."""
+"""As returned by `detr_job.hardware.choose_device`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class ReadyImage:
-    """An image as the network takes it, still in the processor's memory; the original's size in pixels."""
+    """An image prepared for the network, still in host memory, with the original's size in pixels."""
 
     batch: Batch
     width: int
@@ -60,7 +60,7 @@ class ReadyImage:
 
 
 class Predictor:
-    """A model from its folder, ready to look at images."""
+    """A model loaded from its folder, ready to predict."""
 
     def __init__(self, url: str, device: torch.device) -> None:
         self.device = device
@@ -71,7 +71,7 @@ class Predictor:
         self.operating_point = self.model.info.operating_point
 
     def thresholds(self, given: float | None) -> list[float]:
-        """The lowest score of each class. `given` counts for all; None: the model's own, or 0.5 where it has none."""
+        """The lowest score of each class. `given` applies to all; None: the model's own, or 0.5 if it has none."""
         if given is not None:
             return [given] * len(self.classes)
         if self.operating_point is None:
@@ -79,7 +79,7 @@ class Predictor:
         return [self.operating_point.of(name) for name in self.classes]
 
     def threshold_sentence(self, given: float | None) -> str:
-        """Which boxes are left out, and why those."""
+        """Say which boxes are left out, and where the threshold comes from."""
         if given is not None:
             return f"boxes with a score below {given:g} are left out (--threshold)"
         point = self.operating_point
@@ -94,28 +94,28 @@ class Predictor:
         )
 
     def __call__(self, image: Image.Image, threshold: float | None = None) -> list[Found]:
-        """Detections with at least this score, best first; None: the model's own thresholds.
+        """Detections with at least this score, best first. None: the model's own thresholds.
 
         image: 8-bit RGB, orientation applied.
         """
         return self.detect(self.ready(image), threshold)
 
     def ready(self, image: Image.Image) -> ReadyImage:
-        """The image at the model's size. Safe in any thread, while another detects. image: 8-bit RGB, upright."""
+        """Resize an image for the model. Thread-safe, also during `detect`. image: 8-bit RGB, orientation applied."""
         size = self.model.info.preprocessing
         sample = Sample(pixels.pil_to_tensor(image), torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
         batch = collate([(0, resize(sample, size.eval_size, size.max_size))])
         return ReadyImage(batch, image.width, image.height)
 
     def at_limit(self, found: Sequence[Found], threshold: float | None) -> bool:
-        """Whether an image got as many detections as the model can give, so that it may have more objects.
+        """Whether an image has as many detections as the model can give, so that it may contain more objects.
 
-        Not at threshold 0, where each image gets as many.
+        Always False at threshold 0, because every image then has that many.
         """
         return threshold != 0 and len(found) >= self.model.family.most_detections
 
     def limit_sentence(self) -> str:
-        """Why an image has no more boxes, and what changes that."""
+        """Say why an image has no more boxes, and what to change."""
         return (
             f"{self.model.family.most_detections} boxes in an image are the most that this model gives "
             f"(model.queries={self.model.config.model.most_objects}): further objects are not found. Train with more "
@@ -123,7 +123,7 @@ class Predictor:
         )
 
     def read(self, data: bytes) -> ReadyImage:
-        """The same from the bytes of an image file. UnreadableImage: it is none."""
+        """Like `ready`, from the bytes of an image file. Raises UnreadableImage when they cannot be decoded."""
         try:
             with decoded_image(data) as (image, _):
                 return self.ready(image)
@@ -132,9 +132,9 @@ class Predictor:
 
     @torch.no_grad()
     def detect(self, image: ReadyImage, threshold: float | None = None) -> list[Found]:
-        """Detections with at least this score, best first; None: the model's own thresholds.
+        """Detections with at least this score, best first. None: the model's own thresholds.
 
-        One thread at a time. NoMemory: the device has none.
+        Call this from one thread at a time. Raises NoMemory when the device has no memory.
         """
         with _memory(self.device):
             batch = image.batch.to(self.device)
@@ -154,7 +154,7 @@ class Predictor:
 
 
 def still_answers(device: torch.device) -> bool:
-    """Whether a device computes at all. A GPU that an error has struck answers this process no more."""
+    """Whether a device still works. After some errors, a GPU no longer works in this process."""
     try:
         return bool(torch.ones(1, device=device).item() == 1.0)
     except RuntimeError:
@@ -163,7 +163,7 @@ def still_answers(device: torch.device) -> bool:
 
 @contextmanager
 def _memory(device: torch.device) -> Iterator[None]:
-    """Give back what PyTorch holds in reserve, when a device has no more; NoMemory says so."""
+    """When memory runs out, release PyTorch's cached memory and raise NoMemory."""
     try:
         with released(device):
             yield
@@ -172,9 +172,9 @@ def _memory(device: torch.device) -> Iterator[None]:
 
 
 def upright_rgb(data: bytes) -> Image.Image:
-    """The file as 8-bit RGB with its orientation applied, exactly as in training.
+    """Decode the file as 8-bit RGB with its orientation applied, exactly as in training.
 
-    UnreadableImage: it is no image, is damaged, or unpacks to more pixels than are allowed.
+    Raises UnreadableImage when it is not an image, is damaged, or has more pixels than allowed.
     """
     try:
         return decode_image(data)
@@ -183,14 +183,14 @@ def upright_rgb(data: bytes) -> Image.Image:
 
 
 def upright_rgb_of(image: Image.Image) -> Image.Image:
-    """The same for an image that somebody else has opened. UnreadableImage: it is damaged."""
+    """Like `upright_rgb`, for an image that is already open. Raises UnreadableImage when it is damaged."""
     try:
         if image.getexif().get(ORIENTATION_TAG, 1) != 1:
             image = ImageOps.exif_transpose(image)
         if image.mode == "RGB":
             image.load()
             return image
-        # Grey, 16 bits, palettes: there is one rule, and it takes files. TIFF keeps all of these as they are.
+        # Convert grey, 16-bit and palette images by the same rule as files. TIFF stores all of these unchanged.
         file = io.BytesIO()
         image.save(file, "TIFF")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -199,7 +199,7 @@ def upright_rgb_of(image: Image.Image) -> Image.Image:
 
 
 def model_place(text: str, store_url: str) -> str:
-    """A URL, or a path on this machine where there is one, else a key below the store."""
+    """Resolve a model: a URL, else an existing local path, else a key below the store."""
     if "://" in text or text.startswith(("/", ".", "~")) or Path(text).exists():
         return text
     return resolve(text, open_store(store_url).url)

@@ -1,4 +1,4 @@
-"""Predictions of a network on a split, image by image in the set's order."""
+"""Predict all images of a split, in the set's order."""
 
 import logging
 from collections.abc import Iterator
@@ -20,13 +20,13 @@ from run_config.job.config import advised_queries
 
 log = logging.getLogger(__name__)
 
-DIGITS = 3  # of a pixel: finer than any annotation
-COLLAPSED = 1e-3  # of the image's side
+DIGITS = 3  # decimals of a pixel: finer than any annotation
+COLLAPSED = 1e-3  # as a fraction of the image's side
 
 
 @dataclass(frozen=True, slots=True)
 class SplitPredictions:
-    """What a network sees in a split. `spread`: how much a query's box differs from image to image, 0…1."""
+    """Predictions for a split. `spread`: how much a query's box differs between images, 0…1."""
 
     images: tuple[PredictedImage, ...]
     predictions: tuple[Prediction, ...]
@@ -34,11 +34,11 @@ class SplitPredictions:
 
     @property
     def collapsed(self) -> bool:
-        """Whether every query answers the same for every image, the disease of DETRs that do not learn."""
+        """Whether every query gives the same box for every image, as in DETRs that fail to learn."""
         return len(self.images) > 1 and self.spread < COLLAPSED
 
     def file(self, set_id: str, split: str, model: str, classes: tuple[str, ...]) -> PredictionsFile:
-        """The predictions file of the contract."""
+        """The contents of the predictions file."""
         return PredictionsFile(
             set_id=set_id,
             split=split,
@@ -62,7 +62,8 @@ def predict_split(
 ) -> SplitPredictions:
     """Run the network on every image. Images of equal shape share a batch, so nothing is padded.
 
-    A batch that does not fit into memory is divided, which changes no result; OutOfMemory where it may not be.
+    A batch that does not fit into memory is split, which does not change the result. Raises OutOfMemory if it
+    cannot be split.
     """
     was_training = network.training
     network.eval()
@@ -105,13 +106,13 @@ def predict_split(
 
 
 def _images_of(batch: Batch, start: int, end: int) -> Batch:
-    """Some images of a batch, without their own targets, which prediction does not look at."""
+    """Some images of a batch. The targets stay those of the whole batch; prediction does not use them."""
     mask = None if batch.padding_mask is None else batch.padding_mask[start:end]
     return replace(batch, images=batch.images[start:end], padding_mask=mask, indices=batch.indices[start:end])
 
 
 def _smaller(images: int, full: DoesNotFit, *, may_halve: bool) -> int:
-    """How many images to try next, after so many at once did not fit."""
+    """How many images to try next, after `images` at once did not fit."""
     what = f"predicting {images} images at once" if images > 1 else "predicting 1 image"
     if images == 1 or not may_halve:
         raise OutOfMemory(
@@ -132,14 +133,14 @@ def _xywh(x1: float, y1: float, x2: float, y2: float) -> tuple[float, float, flo
 
 
 def _spread(boxes: list[Tensor]) -> float:
-    """Mean over queries and coordinates of the deviation between images; 0 for fewer than two images."""
+    """Mean over queries and coordinates of the standard deviation between images; 0 for fewer than two images."""
     most = min((each.shape[1] for each in boxes), default=0)
     together = torch.cat([each[:, :most] for each in boxes]) if boxes else torch.zeros(0)
     return float(together.std(dim=0).mean()) if together.shape[0] > 1 else 0.0
 
 
 def beyond_reach(split: Split, most: int, queries: int) -> Iterator[str]:
-    """A sentence where images of a split have more objects than the model can give boxes."""
+    """Warn about images with more objects than the model can give boxes."""
     crowded = [record for record in split.images if len(record.labels) > most]
     if crowded:
         worst = max(crowded, key=lambda record: len(record.labels))

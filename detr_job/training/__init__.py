@@ -1,1 +1,1 @@
-"""The training loop, and what a run does beside it: its folder, its progress, its uploads."""
+"""The training loop, and the run's folder, progress and uploads."""

@@ -21,9 +21,9 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
-        """Move towards the network. Early steps weigh more: the decay grows with the step, from 1."""
+        """Move the average towards the network. Early steps have more weight: the decay starts at 0.1 and grows."""
         decay = min(self.decay, (1 + step) / (10 + step))
         floating, exact = self._tensors(network)
-        torch._foreach_lerp_(self._average, floating, 1 - decay)  # the same call for hundreds of tensors
+        torch._foreach_lerp_(self._average, floating, 1 - decay)  # one call for hundreds of tensors
         for mine, theirs in zip(self._exact, exact, strict=True):
             mine.copy_(theirs)

@@ -1,7 +1,7 @@
-"""How many images go through the network at once in training: the batch, or its halves once it did not fit.
+"""How many images go through the network at once in training: a batch, or half of it after it did not fit.
 
-Halves are accumulated like the batches of `data.accumulate`: the gradient is the mean over the images of
-the step, and the losses are normalised by the boxes of each half.
+Halves are accumulated like the batches of `data.accumulate`: the gradient is the mean over the images of the
+step, and the losses are normalised by the boxes of each half.
 """
 
 from collections.abc import Callable
@@ -12,10 +12,11 @@ LOWER = "batch-size (data.batch_size), the image size (data.min_sizes, data.max_
 
 
 class MicroBatches:
-    """`parts`: into how many a batch is divided, 1 or 2.
+    """`parts`: how many parts a batch is divided into, 1 or 2.
 
-    batch_size: images of a batch. chosen: a person set it, so it is not changed. halved: in an earlier start
-    of this run. record: writes down that it was halved, with the images of the larger half.
+    batch_size: images per batch. chosen: the user set the batch size, so it is not changed. halved: batches
+    were halved in an earlier start of this run. record: called when batches are halved, with the images of
+    the larger half.
     """
 
     def __init__(self, batch_size: int, *, chosen: bool, halved: bool, record: Callable[[int], None]) -> None:
@@ -28,7 +29,7 @@ class MicroBatches:
         return -(-self.batch_size // self.parts)
 
     def halve(self, step: int, in_use: str) -> str:
-        """Go on with halves; the sentence for the log. OutOfMemory when a batch may not be halved."""
+        """Halve the batches from now on and return a message for the log. Raises OutOfMemory if this is not allowed."""
         images = "1 image" if self.images == 1 else f"{self.images} images at once"
         half = ", half of a batch" if self.parts > 1 else ""
         what = f"step {step} ran out of memory with {images}{half} ({in_use})"

@@ -1,4 +1,4 @@
-"""AdamW with few parameter groups, and the learning rate over the run."""
+"""AdamW with few parameter groups, and the learning rate schedule."""
 
 import inspect
 import math
@@ -11,10 +11,10 @@ from run_config.job.config import Optimizer, Schedule
 
 
 class EagerAdamW(torch.optim.AdamW):
-    """torch's AdamW without what torch wraps around it for torch.compile, which is not used here.
+    """torch's AdamW without the wrappers for torch.compile, which is not used here.
 
-    The wrappers change no number, but the first call of each imports the compiler: more than a second at
-    every start of the job.
+    The wrappers change no result, but the first call of each imports the compiler, which would make every
+    start of the job more than a second slower.
     """
 
     add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
@@ -25,7 +25,7 @@ class EagerAdamW(torch.optim.AdamW):
 
 
 def build_optimizer(network: nn.Module, settings: Optimizer) -> torch.optim.AdamW:
-    """One group for each pair of rate and decay, not one a tensor: the step is a few fused kernels."""
+    """One group per pair of rate and decay, instead of one per tensor, so that a step is a few fused kernels."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
@@ -45,8 +45,8 @@ def build_optimizer(network: nn.Module, settings: Optimizer) -> torch.optim.Adam
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Load a state dict, each tensor in the memory layout of its parameter.
 
-    The fused kernel walks parameter and state side by side in memory; it does not look at strides,
-    and a checkpoint holds everything in the plain layout.
+    The fused kernel reads parameter and state in memory order and ignores strides, but a checkpoint stores
+    everything in the default layout.
     """
     optimizer.load_state_dict(state)
     for parameter, values in optimizer.state.items():
@@ -56,20 +56,20 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -
 
 
 def rate_factor(schedule: Schedule, progress: float) -> float:
-    """What the base rates are multiplied by at `progress`, 0 at the first step and 1 after the last."""
+    """The factor for the base rates at `progress`, which is 0 at the first step and 1 after the last."""
     if progress < schedule.warmup:
-        # The first step of a run must not be lost to a rate of 0.
+        # A rate of 0 would waste the first step of a run.
         return max(progress / schedule.warmup, 0.01)
     if schedule.kind == "cosine":
         done = (progress - schedule.warmup) / (1 - schedule.warmup)
         return schedule.final_lr + (1 - schedule.final_lr) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
     if schedule.kind == "step":
-        # 200 of 300 epochs is 2/3 of the run, in other last digits.
+        # 200 of 300 epochs and 2/3 of the run differ in the last digits.
         return schedule.drop_factor ** sum(progress >= point - 1e-9 for point in schedule.drop_at)
     return 1.0
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Every group's rate is its base rate times the factor."""
+    """Set every group's rate to its base rate times the factor."""
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor

@@ -1,4 +1,4 @@
-"""What people and machines see while a run trains: a bar in a terminal, lines in a log, Argo's progress file."""
+"""Progress of training: a bar in a terminal, lines in a log, Argo's progress file."""
 
 import logging
 import sys
@@ -10,7 +10,7 @@ from run_config.argo_progress import ArgoProgress
 
 
 class ProgressReport:
-    """One for the whole job: `say` at any time, a bar and Argo's file between `begin` and `end`."""
+    """One report for the whole job. Use `say` at any time; the bar and Argo's file work between `begin` and `end`."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
@@ -18,7 +18,7 @@ class ProgressReport:
         self._argo = ArgoProgress()
 
     def begin(self, done: float) -> None:
-        """Training starts, or goes on with this part of it done (0…1)."""
+        """Training starts or resumes with this fraction of it done (0…1)."""
         if self.console.is_terminal:
             self.bar = Progress(
                 TextColumn("train"),
@@ -35,7 +35,7 @@ class ProgressReport:
         self._argo.tell(done)
 
     def update(self, done: float, line: str, short: str) -> None:
-        """`line` goes to a log, `short` beside the bar."""
+        """Print `line` in a log, or show `short` beside the bar."""
         if self.bar is not None:
             self.bar.update(self._task, completed=done, numbers=short)
         else:
@@ -49,7 +49,7 @@ class ProgressReport:
             self.bar = None
 
     def say(self, line: str) -> None:
-        """A line that stays, above the bar."""
+        """Print a permanent line, above the bar."""
         if self.bar is not None:
             self.bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
@@ -57,7 +57,7 @@ class ProgressReport:
 
 
 class SayHandler(logging.Handler):
-    """Warnings of the libraries of this project appear above the bar."""
+    """Prints warnings of this project's libraries above the bar."""
 
     def __init__(self, report: ProgressReport) -> None:
         super().__init__(logging.WARNING)

@@ -1,4 +1,4 @@
-"""What a run writes about itself while it trains: run.json and metrics.jsonl."""
+"""The files that describe a run while it trains: run.json and metrics.jsonl."""
 
 import json
 import os
@@ -17,8 +17,8 @@ from run_config.job.stored_config import differences, keys_without_a_value, stor
 
 FORMAT = 1
 RUN, METRICS = "run.json", "metrics.jsonl"
-MICRO_BATCH = "micro_batch_size"  # only there after a batch did not fit into memory
-# What may differ between two starts of one run without changing what is trained.
+MICRO_BATCH = "micro_batch_size"  # only present after a batch did not fit into memory
+# Keys that may change between two starts of a run, because they do not change what is trained.
 _MAY_DIFFER = frozenset({"data.workers", "evaluation.batch_size", "checkpoints.keep", "training.log_interval"})
 
 
@@ -36,7 +36,7 @@ def describe_run(
     precision: str,
     model_parameters: int,
 ) -> dict[str, Any]:
-    """Lineage: all that is needed to know where a model came from, and to make it again."""
+    """Contents of run.json: where a model came from, and what is needed to train it again."""
     return {
         "format": FORMAT,
         "run": run,
@@ -60,10 +60,10 @@ def describe_run(
 
 
 def open_run(store: ObjectStore, description: dict[str, Any]) -> dict[str, Any]:
-    """Start or take up a run: write run.json and return it.
+    """Start or resume a run: write run.json and return its contents.
 
-    JobError when the folder belongs to another workflow, or was started with other settings: training
-    into it would mix two runs.
+    Raises JobError when the folder belongs to another workflow or was started with other settings: training
+    there would mix two runs.
     """
     before = _read(store)
     if before is not None:
@@ -72,7 +72,7 @@ def open_run(store: ObjectStore, description: dict[str, Any]) -> dict[str, Any]:
         description = {**description, "started": started, "restarts": before.get("restarts", 0) + 1}
         if MICRO_BATCH in before:
             description[MICRO_BATCH] = before[MICRO_BATCH]
-    # Of two that start at the same moment under one name, the store lets one through.
+    # If two processes start at the same moment with one name, the store accepts only one.
     write_run(store, description, if_absent=before is None)
     return description
 
@@ -119,7 +119,7 @@ def _same_run(url: str, before: dict[str, Any], now: dict[str, Any]) -> None:
 
 
 def _settings(url: str, run: dict[str, Any]) -> JobConfig:
-    """The settings that a run was started with. JobError when this release cannot train with them as it did then."""
+    """Settings that a run was started with. Raises JobError when this release cannot train with them unchanged."""
     stored = run.get("config", {})
     unknown = keys_without_a_value(stored)
     if unknown:
@@ -140,14 +140,14 @@ def _same_settings(url: str, before: JobConfig, now: JobConfig, may_differ: froz
 def resumed_settings(
     store: ObjectStore, config: JobConfig, preset: str, chosen: Callable[[str], bool]
 ) -> tuple[JobConfig, dict[str, tuple[Any, Any]]]:
-    """The settings that a run goes on with, and those that differ from `config`: key to both values.
+    """Settings to resume a run with, and those that differ from `config`: key → (old value, new value).
 
-    A run that another release of this program started keeps its settings where nobody chose one: presets and
-    defaults may have changed since. chosen: whether a person set a key. JobError when the run cannot go on.
+    A run started by another release keeps its settings unless the user set them, because presets and defaults
+    may have changed. chosen: whether the user set a key. Raises JobError when the run cannot be resumed.
     """
     before = _read(store)
     if before is None or before.get("code_version") == code_version() or before.get("model") != preset:
-        return config, {}  # what differs is refused when the run is opened
+        return config, {}  # differences are refused when the run is opened
     settings = _settings(store.url, before)
     other = differences(settings, config)
     _same_settings(store.url, settings, config, _MAY_DIFFER | {key for key in other if not chosen(key)})
@@ -155,11 +155,11 @@ def resumed_settings(
     return with_values(settings, now), {key: values for key, values in other.items() if key not in _MAY_DIFFER}
 
 
-class Metrics:
-    """metrics.jsonl, one object a line. After a restart it is cut back to where the checkpoint stands."""
+class MetricsLog:
+    """metrics.jsonl, one object per line. After a restart, lines later than the checkpoint are removed."""
 
     def __init__(self, store: ObjectStore, step: int = 0, evaluated_step: int = 0) -> None:
-        """Keep what the store has up to `step`, evaluations up to `evaluated_step`."""
+        """Keep the stored lines up to `step`, and evaluations up to `evaluated_step`."""
         self._lines: list[str] = []
         if step == 0:
             return
@@ -177,12 +177,12 @@ class Metrics:
         self._lines.append(json.dumps({"step": step, "epoch": round(epoch, 3), "split": split, **values}))
 
     def content(self) -> bytes:
-        """The whole file; another thread may be adding to it."""
+        """Contents of the whole file. Another thread may be adding a line."""
         return "".join(f"{line}\n" for line in self._lines.copy()).encode()
 
 
 def _place_of(line: str) -> tuple[str, float]:
-    """Split and step of a line; after all steps, where it is damaged."""
+    """Split and step of a line; an infinite step if the line is damaged."""
     try:
         entry = json.loads(line)
         return str(entry["split"]), float(entry["step"])

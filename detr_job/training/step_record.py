@@ -1,4 +1,4 @@
-"""What a training step measured: on its way from the device, and refused when it is not finite."""
+"""The values of a training step: copied from the device without waiting, and checked for finite numbers."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from detr_job.errors import NotFinite
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """A step's numbers. `images`: the file names of all its batches."""
+    """Values of a step. `images`: file names of the images in all its batches."""
 
     step: int
     images: tuple[str, ...]
@@ -21,7 +21,7 @@ class StepRecord:
 
     @classmethod
     def of(cls, step: int, images: tuple[str, ...], names: tuple[str, ...], values: Tensor) -> "StepRecord":
-        """Start the way of the values (one a name) to the host, without waiting for them."""
+        """Start copying the values (one per name) to the host, without waiting."""
         if values.device.type != "cuda":
             return cls(step, images, names, values, None)
         host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
@@ -31,18 +31,18 @@ class StepRecord:
         return cls(step, images, names, host, arrived)
 
     def numbers(self) -> dict[str, float]:
-        """Name to value; waits until they are here."""
+        """Name → value; waits until the values are on the host."""
         if self.arrived is not None:
             self.arrived.synchronize()
         return dict(zip(self.names, self.values.tolist(), strict=True))
 
     def check(self) -> None:
-        """NotFinite when one of the numbers is none, with what broke and the images of the step."""
+        """Raise NotFinite when a value is not finite, with the value's name and the images of the step."""
         numbers = self.numbers()
         broken = {name for name, value in numbers.items() if not math.isfinite(value)}
         if not broken:
             return
-        # Of the other numbers, those of the last layer: the layers before it say the same.
+        # Of the finite values, show only those of the last layer: earlier layers add no information.
         shown = [name for name in numbers if name in broken or not name.rpartition("_")[2].isdigit()]
         values = ", ".join(f"{name} {numbers[name]:.4g}" for name in shown)
         raise NotFinite(

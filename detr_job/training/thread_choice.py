@@ -1,9 +1,9 @@
-"""How many threads a step gets on a CPU, tried out while training.
+"""Choose the number of CPU threads for a step by trying it out during training.
 
-A step has thousands of parallel regions that end together. When another program holds one of the
-cores, every region waits for a time slice, and two threads can be ten times slower than one. So a run
-under a time budget tries fewer threads now and then and keeps what is fastest. Other runs do not: the
-number of threads changes the last bits of the weights, and they promise to repeat.
+A step has thousands of parallel regions, and all threads wait at the end of each. When another program
+occupies a core, every region waits for a time slice, and two threads can be ten times slower than one. So a
+run with a time budget sometimes tries fewer threads and keeps the fastest number. Other runs do not, because
+the number of threads changes the last bits of the weights, and these runs must be repeatable.
 """
 
 import os
@@ -14,15 +14,15 @@ import torch
 
 TRIAL_STEPS = 3
 FIRST_REST, LONGEST_REST = 100, 1600
-HOPELESS = 1.5  # times the best so far: one such step is enough
-SLOW, SLOW_STEPS = 2.0, 3  # so many steps in a row, so many times slower than usual, end a rest
+HOPELESS = 1.5  # times the best so far: one step this slow ends a trial
+SLOW, SLOW_STEPS = 2.0, 3  # SLOW_STEPS steps in a row that are SLOW times slower than usual end a rest
 
 
 class ThreadChoice:
-    """Told how long each step took, says how many threads the next one gets.
+    """Chooses the number of threads of the next step from the times of earlier steps.
 
-    A round tries every candidate for a few steps, then rests with the fastest; rests double as long as
-    the same one wins, and end when steps become slow.
+    A round tries every candidate for a few steps, then rests with the fastest one. Rests get twice as long
+    while the same candidate wins, and end early when steps become slow.
     """
 
     def __init__(self, most: int, apply: Callable[[int], None]) -> None:
@@ -38,8 +38,8 @@ class ThreadChoice:
         self._begin_round()
 
     def _begin_round(self, *, slow: bool = False) -> None:
-        # The likely winner first, so that what is slower is given up after one step: the present one, or
-        # the fewest threads when the present one has become slow.
+        # Try the likely winner first, so that slower candidates are dropped after one step. It is the current number,
+        # or the smallest when the current one has become slow.
         self._resting = self._slow = 0
         self._waiting = sorted(self._candidates, key=lambda each: each if slow else each != self.threads)
         self._seconds: dict[int, list[float]] = {}
@@ -51,7 +51,7 @@ class ThreadChoice:
         self._apply(threads)
 
     def step_took(self, seconds: float) -> None:
-        """Call after each step, with its wall time."""
+        """Call this after each step, with its wall time."""
         if self._resting:
             self._resting -= 1
             self._slow = self._slow + 1 if seconds > SLOW * self._usual_s else 0
@@ -70,7 +70,7 @@ class ThreadChoice:
             self._settle()
 
     def _settle(self) -> None:
-        # Medians: a step of several may have met an evaluation's upload or another program's burst.
+        # Medians, because a single step may be slowed down by an upload or by another program.
         best = min(self._seconds, key=lambda threads: statistics.median(self._seconds[threads]))
         self._rest = min(2 * self._rest, LONGEST_REST) if best == self.threads else FIRST_REST
         self.threads, self._resting = best, self._rest
@@ -79,7 +79,7 @@ class ThreadChoice:
 
 
 def thread_choice(device: torch.device, *, time_budget: bool) -> ThreadChoice | None:
-    """None where the number is fixed: on a GPU, by OMP_NUM_THREADS, or by the promise to repeat."""
+    """Return None when the number is fixed: on a GPU, by OMP_NUM_THREADS, or for a repeatable run."""
     most = torch.get_num_threads()
     if device.type != "cpu" or not time_budget or "OMP_NUM_THREADS" in os.environ or most == 1:
         return None

@@ -1,9 +1,8 @@
 """The training loop, in the order of time.
 
-A turn of the loop: evaluate and save when due; set the rates, forward and backward over the batches of
-the step, clip, update, average; log. The state is taken and restored as a whole; with that and with
-randomness that derives from (seed, epoch, sample) and (seed, step), an interrupted run continues as if
-it had not been.
+Each iteration: evaluate and save when due; set the rates, forward and backward over the batches of the step,
+clip, update, average; log. The state is saved and restored as a whole, and randomness derives from (seed,
+epoch, sample) and (seed, step), so an interrupted run continues as if it had not been interrupted.
 """
 
 import time
@@ -35,13 +34,13 @@ from detr_job.training.ema import MovingAverage
 from detr_job.training.micro_batches import MicroBatches
 from detr_job.training.optimizer import build_optimizer, rate_factor, restore_optimizer, set_rates
 from detr_job.training.progress import ProgressReport
-from detr_job.training.run_folder import METRICS, Metrics
+from detr_job.training.run_folder import METRICS, MetricsLog
 from detr_job.training.step_record import StepRecord
 from detr_job.training.thread_choice import thread_choice
 from detr_job.training.uploads import ON_STOP_S, Uploads, store_patience_s
 from detr_job.training.utilisation import Utilisation
 from detr_job.weights import checkpoint as checkpoints
-from detr_job.weights.checkpoint import Checkpoint, Progress, host_copy
+from detr_job.weights.checkpoint import Checkpoint, TrainingProgress, host_copy
 from evaluation.coco import evaluate_boxes
 from evaluation.ground_truth import GroundTruth
 from object_store import ObjectStore
@@ -53,12 +52,12 @@ from run_config.wording import duration
 
 @dataclass(slots=True)
 class Interval:
-    """What happened since the last line of the log."""
+    """Counts and times since the last line of the log."""
 
     steps: int = 0
     images: int = 0
     pixels: int = 0
-    """Of all batches, their padding included."""
+    """Pixels of all batches, including padding."""
     shape: tuple[int, ...] = ()
     """(B, 3, H, W) of the last batch."""
     waited_s: float = 0.0
@@ -66,7 +65,7 @@ class Interval:
 
 
 class Trainer:
-    """A run from its configuration and data to its best weights."""
+    """Trains a run from its configuration and data to its best weights."""
 
     def __init__(
         self,
@@ -85,7 +84,7 @@ class Trainer:
         self.run, self.device, self.uploads, self.stop = run, device, uploads, stop
         self.micro, self.evaluation_batch_chosen = micro, evaluation_batch_chosen
         self.network = family.network.to(device).to(memory_format=torch.channels_last)
-        # A forward pass changes these before the step is whole: a step that is broken off takes them back.
+        # A forward pass changes these before the step is complete; an aborted step restores them.
         norms = (module for module in self.network.modules() if isinstance(module, torch.nn.BatchNorm2d))
         self._statistics = [buffer for norm in norms for buffer in norm.buffers()]
         self._statistics_before = [buffer.clone() for buffer in self._statistics]
@@ -99,14 +98,14 @@ class Trainer:
         self.train_samples: TrainingSamples | None = None
         self.val_samples = EvaluationSamples(self.val_split, config.data)
         self.val_truth = GroundTruth.read(self.val_split.annotations_path) if has_boxes(self.val_split) else None
-        self.progress = Progress()
-        self.metrics = Metrics(run)
+        self.progress = TrainingProgress()
+        self.metrics = MetricsLog(run)
         self.best_weights: Mapping[str, Tensor] | None = None
         self._best: Checkpoint | None = None
         self._saved_step = 0
         self._began_s = time.monotonic()
-        # A number is looked at one step later, when it has long arrived: looking at once would make the
-        # host wait for the device.
+        # Values are checked one step later, when they have long arrived: checking at once would make the host wait
+        # for the device.
         self._unseen: deque[StepRecord] = deque()
         self._collapse_was_said = False
         batches = EpochBatches(self.train_split, config.data.batch_size, config.training.seed)
@@ -117,7 +116,7 @@ class Trainer:
         self.checkpoint_interval = config.checkpoints.interval or epoch_steps
 
     def _total_steps(self) -> int | None:
-        """None under a time budget."""
+        """The number of steps; None with a time budget."""
         schedule = self.config.schedule
         if schedule.epochs is not None:
             return max(1, round(schedule.epochs * self.steps_per_epoch))
@@ -126,7 +125,7 @@ class Trainer:
     # The state as a whole -----------------------------------------------------------------------
 
     def state(self) -> Checkpoint:
-        """Everything that a restart needs, copied."""
+        """A copy of everything that a restart needs."""
         return Checkpoint(
             self.progress,
             host_copy(self.network.state_dict()),
@@ -135,7 +134,7 @@ class Trainer:
         )
 
     def resume(self, say: Callable[[str], None]) -> None:
-        """Go on from the newest whole checkpoint of this run, if there is one."""
+        """Resume from the newest complete checkpoint of this run, if there is one."""
         found, complaints = checkpoints.newest(self.run)
         for complaint in complaints:
             say(f"warning: {complaint}")
@@ -147,7 +146,7 @@ class Trainer:
         if self.ema is not None and found.ema is not None:
             self.ema.network.load_state_dict(found.ema)
         restore_optimizer(self.optimizer, found.optimizer)
-        self.metrics = Metrics(self.run, found.progress.step, found.progress.evaluated_step)
+        self.metrics = MetricsLog(self.run, found.progress.step, found.progress.evaluated_step)
         self._find_best(found, say)
         if self.complete():
             say(f"training is complete (step {found.progress.step}): only the predictions are made again")
@@ -155,7 +154,7 @@ class Trainer:
             say(f"going on from step {found.progress.step} (the newest checkpoint of this run)")
 
     def _find_best(self, newest: Checkpoint, say: Callable[[str], None]) -> None:
-        """The best weights so far, which may lie in an older checkpoint."""
+        """Find the best weights so far, which may be in an older checkpoint."""
         best = newest.progress.best_step
         if not best:
             return
@@ -168,16 +167,16 @@ class Trainer:
             self.best_weights = source.weights()
 
     def restart_average(self) -> None:
-        """Begin the moving average at the network's present weights, after they were loaded."""
+        """Restart the moving average from the network's current weights, after they were loaded."""
         if self.ema is not None:
             self.ema = MovingAverage(self.network, self.ema.decay)
 
     def save(self) -> None:
-        """Hand the state to the uploads; training does not wait. Nothing is saved after a loss that broke."""
+        """Queue the state for upload; training does not wait. Raises NotFinite instead when a loss is not finite."""
         self._look_at_all()
         state = self.state()
         self._saved_step = state.progress.step
-        # A checkpoint that still waits is replaced by a newer one; the best must not be lost by that.
+        # A newer checkpoint replaces a waiting one, but the best checkpoint must not be lost that way.
         if state.progress.best_step == state.progress.step:
             self._best = state
             states = [state]
@@ -187,20 +186,20 @@ class Trainer:
         self.uploads.put("checkpoint", self._upload(states))
 
     def _upload(self, states: list[Checkpoint]) -> Callable[[], None]:
-        """Metrics first: what a checkpoint comes after must not be missing from them after a restart."""
+        """Upload metrics first: after a restart, no line before the checkpoint may be missing."""
         last, keep = states[-1].progress, self.config.checkpoints.keep
 
         def upload() -> None:
             self._put_metrics()
             while states:
                 checkpoints.write(self.run, states[0])
-                del states[0]  # after a fault of the store, go on here
+                del states[0]  # after a store error, continue here
             checkpoints.prune(self.run, last, keep)
 
         return upload
 
     def send_metrics(self) -> None:
-        """Hand the metrics file to the uploads."""
+        """Queue the metrics file for upload."""
         self.uploads.put("metrics", self._put_metrics)
 
     def _put_metrics(self) -> None:
@@ -209,16 +208,16 @@ class Trainer:
     # The loop -------------------------------------------------------------------------------------
 
     def train(self, report: ProgressReport) -> None:
-        """Train to the end of the schedule, or until somebody asks to stop (Interrupted).
+        """Train to the end of the schedule, or until a request to stop (raises Interrupted).
 
-        WorkersLost: saved as well.
+        On WorkersLost, the state is saved too.
         """
         self._began_s = time.monotonic() - self.progress.elapsed_s
         report.begin(self.fraction_done())
         try:
             self._loop(report)
         except StopNow:
-            pass  # the request is looked at below, as everywhere
+            pass  # the request to stop is handled below
         except WorkersLost:
             self._save_unsaved()
             raise
@@ -236,7 +235,7 @@ class Trainer:
             self._steps(report, loader)
 
     def _steps(self, report: ProgressReport, loader: ExitStack) -> None:
-        """Step by step; the batches come from what is open in `loader`."""
+        """Train step by step; the batch loader is opened in `loader`."""
         batches: Iterator[Batch] | None = None
         interval = Interval()
         threads = thread_choice(self.device, time_budget=self.total_steps is None)
@@ -252,7 +251,7 @@ class Trainer:
                     batches = loader.enter_context(self._batches())
             step, started_s = self.progress.step, time.monotonic()
             set_rates(self.optimizer, rate_factor(self.config.schedule, self.fraction_done()))
-            # Dropout, and what else a family draws, must not depend on how often the run was interrupted.
+            # Dropout and a family's other random numbers must not depend on how often the run was interrupted.
             torch.manual_seed((self.config.training.seed << 32) + step)
             self.generator.manual_seed(step_seed(self.config.training.seed, step))
             try:
@@ -272,7 +271,7 @@ class Trainer:
                 interval = Interval()
 
     def _step(self, batches: Iterator[Batch], number: int, interval: Interval) -> StepRecord:
-        """One update of the weights. One that is broken off or does not fit (DoesNotFit) leaves no trace."""
+        """Update the weights once. An aborted step, or one that does not fit (DoesNotFit), changes nothing."""
         if self._statistics:
             torch._foreach_copy_(self._statistics_before, self._statistics)  # one call for all of them
         try:
@@ -285,7 +284,7 @@ class Trainer:
         clip = self.config.optimizer.clip_norm
         if clip:
             norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), clip, foreach=True)
-        else:  # looked at all the same: a gradient that is not finite would break the weights unseen
+        else:  # the norm is checked too: a gradient that is not finite would silently break the weights
             gradients = [each.grad for each in self.network.parameters() if each.grad is not None]
             norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
         names, sums = (*names, "grad_norm"), torch.cat((sums, norm.detach().float().reshape(1)))
@@ -300,9 +299,9 @@ class Trainer:
     def _gradients(
         self, batches: Iterator[Batch], interval: Interval
     ) -> tuple[tuple[str, ...], tuple[str, ...], Tensor]:
-        """Add up the gradients of a step's batches, weighted by their images.
+        """Add up the gradients of a step's batches, weighted by their number of images.
 
-        The file names of the images, and the names and the means of the losses.
+        Returns the file names of the images, and the names and means of the losses.
         """
         images: list[str] = []
         sums: Tensor | None = None
@@ -324,7 +323,7 @@ class Trainer:
         return tuple(images), names, sums
 
     def _backward(self, batch: Batch, share: float) -> tuple[tuple[str, ...], Tensor]:
-        """Add the gradient of a batch, divided by `share`; names and values of its losses, divided as well."""
+        """Add the gradient of a batch divided by `share`. Returns names and values of its losses, also divided."""
         moved = batch.to(self.device)
         with autocast(self.device, bf16=self.bf16):
             losses = self.family.losses(
@@ -340,7 +339,7 @@ class Trainer:
         return ("loss", *losses.terms), values / share
 
     def _batches(self) -> AbstractContextManager[Iterator[Batch]]:
-        """Training batches from where the run stands."""
+        """Training batches from the run's current position."""
         data, seed = self.config.data, self.config.training.seed
         start = self.progress.step * data.accumulate
         order = EpochBatches(self.train_split, data.batch_size, seed, start, self.micro.parts)
@@ -351,7 +350,7 @@ class Trainer:
     # When ------------------------------------------------------------------------------------------
 
     def fraction_done(self) -> float:
-        """0…1 of the schedule."""
+        """Fraction of the schedule that is done, 0…1."""
         if self.total_steps is not None:
             return self.progress.step / self.total_steps
         assert self.config.schedule.minutes is not None
@@ -361,12 +360,12 @@ class Trainer:
         return time.monotonic() - self._began_s
 
     def _at_end(self) -> bool:
-        """Whether no further step is taken."""
+        """Whether training takes no further step."""
         patience = self.config.evaluation.patience
         return self.fraction_done() >= 1 or 0 < patience <= self.progress.evaluations_since_best
 
     def complete(self) -> bool:
-        """Whether all is done: steps, evaluation, checkpoint."""
+        """Whether everything is done: steps, evaluation, checkpoint."""
         return self._at_end() and not self._evaluation_due() and self._saved_step == self.progress.step
 
     def _due(self, interval: int) -> bool:
@@ -385,12 +384,12 @@ class Trainer:
     # Reports ---------------------------------------------------------------------------------------
 
     def _look_at_all(self) -> None:
-        """NotFinite when a step so far broke."""
+        """Raise NotFinite when a value of any step so far is not finite."""
         while self._unseen:
             self._unseen.popleft().check()
 
     def _log(self, report: ProgressReport, interval: Interval) -> None:
-        """A line of metrics; the numbers of this step, the speed of the interval."""
+        """Log a line: the values of this step, and the speed since the last line."""
         numbers = self._unseen[-1].numbers()
         self._look_at_all()
         seconds = max(time.monotonic() - interval.started_s, 1e-9)
@@ -426,7 +425,7 @@ class Trainer:
         return (1 - done) * 60 * (self.config.schedule.minutes or 0)
 
     def _evaluate(self, report: ProgressReport, interval: Interval) -> bool:
-        """Measure the weights on the validation split; whether they are the best so far and to be saved."""
+        """Evaluate on the validation split. Returns True if these are the best weights so far and not saved yet."""
         assert self.val_truth is not None
         self._look_at_all()
         started_s = time.monotonic()
@@ -443,11 +442,11 @@ class Trainer:
         if not better and self._at_end() and self.fraction_done() < 1:
             since = self.progress.evaluations_since_best
             report.say(f"stopping early: {since} evaluations without a better AP than {self.progress.best_ap:.3f}")
-        # Evaluated again after a stop, the weights are in the store already.
+        # Evaluated again after a stop, the weights are already in the store.
         return better and self._saved_step != step
 
     def _judge(self, ap: float) -> bool:
-        """Note an evaluation in the progress; whether it is the best so far."""
+        """Record an evaluation in the progress. Returns True if it is the best so far."""
         before = self.progress
         better = ap > before.best_ap + (self.config.evaluation.min_delta if before.best_step else 0.0)
         self.progress = replace(
@@ -463,7 +462,7 @@ class Trainer:
         return better
 
     def _say_collapse(self, report: ProgressReport, seen: SplitPredictions) -> None:
-        """Once, not at every evaluation."""
+        """Warn once while queries collapse, not at every evaluation."""
         if seen.collapsed and not self._collapse_was_said:
             advice = "Start from a checkpoint (cvat-finetune-checkpoint) or train longer"
             if self.config.model.from_scratch_images:
@@ -478,14 +477,14 @@ class Trainer:
         self._collapse_was_said = seen.collapsed
 
     def predict(self, samples: EvaluationSamples, network: torch.nn.Module) -> SplitPredictions:
-        """Predictions of a network on a split."""
+        """Predictions of a network for a split."""
         batch_size, may_halve = self.config.evaluation.batch_size, not self.evaluation_batch_chosen
         return predict_split(
             network, self.family, samples, batch_size, self.device, bf16=self.bf16, may_halve=may_halve
         )
 
     def _stop(self, report: ProgressReport) -> None:
-        """Save, wait until that is in the store, and leave."""
+        """Save, wait until everything is in the store, and raise Interrupted."""
         step = self.progress.step
         if self._saved_step != step:
             report.say(f"{self.stop.name}: saving step {step}")
@@ -495,17 +494,17 @@ class Trainer:
         raise Interrupted(f"stopped by {self.stop.name} {where}; run the same again to go on from there")
 
     def _save_unsaved(self) -> None:
-        """Hand what is not saved yet to the uploads."""
+        """Queue unsaved state for upload."""
         if self._saved_step != self.progress.step:
             self.save()
         self.send_metrics()
 
     def load_best(self) -> None:
-        """Put the best weights into the network: by validation AP, or the last where nothing was validated."""
+        """Load the best weights by validation AP into the network, or the last ones if nothing was validated."""
         last = self.network if self.ema is None else self.ema.network
         self.network.load_state_dict(last.state_dict() if self.best_weights is None else self.best_weights)
 
 
 def has_boxes(split: Split) -> bool:
-    """Whether anything can be measured on a split."""
+    """Whether a split has boxes to measure on."""
     return any(len(record.labels) for record in split.images)

@@ -1,4 +1,4 @@
-"""`detr-job train` from its options to what a run leaves behind."""
+"""`detr-job train`, from its options to the results of a run."""
 
 import dataclasses
 import functools
@@ -26,7 +26,7 @@ from detr_job.training.trainer import Trainer, has_boxes
 from detr_job.training.uploads import AT_END_S, ON_ERROR_S, ON_STOP_S, Uploads, store_patience_s
 from detr_job.weights import checkpoint, model_folder
 from detr_job.weights.finetune import load_weights, read_source
-from detr_job.weights.model_folder import ModelConfig, Preprocessing
+from detr_job.weights.model_folder import ModelFolderConfig, Preprocessing
 from evaluation.coco import evaluate_boxes
 from evaluation.ground_truth import STANDARD_MAX_DETS
 from evaluation.operating_point import choose_operating_point
@@ -45,14 +45,15 @@ from run_config.wording import duration
 from run_config.writable import require_writable
 
 PREDICTED_SPLITS = ("val", "test")
-LEFT_BEHIND = ("model", "checkpoint", "predictions")  # folders below --out
+LEFT_BEHIND = ("model", "checkpoint", "predictions")  # folders in --out
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TrainRequest:
-    """The options of `detr-job train`; empty strings are what was not given.
+    """The options of `detr-job train`; an empty string means that the option is not given.
 
-    settings: name → text of the workflow's parameters, the options among them. recorded: what run.json says of them.
+    settings: name → text of the workflow's parameters, including the options. recorded: parameters for
+    run.json.
     """
 
     store: str
@@ -69,14 +70,14 @@ class TrainRequest:
 
 
 def job_config(request: TrainRequest) -> JobConfig:
-    """The preset or file, under the parameters that set a key, under the overrides."""
+    """The configuration: the preset or file, then parameters that set a key, then overrides; later ones win."""
     if request.settings.get("epochs") and request.settings.get("minutes"):
         raise JobError("epochs and minutes are both set: a run has one length, choose one")
     return load_job_config(request.model, overrides_of(request.settings))
 
 
 def train(request: TrainRequest) -> None:
-    """Train, predict the validation and test splits, and write what the run leaves to `out`."""
+    """Train, predict the validation and test splits, and write the results to `out`."""
     request, config = _permitted(request, job_config(request))
     _try_places(request.out)
     device = hardware.choose_device(request.device)
@@ -95,7 +96,7 @@ def train(request: TrainRequest) -> None:
             uploads.finish(store_patience_s(ON_STOP_S))
             raise Interrupted(f"stopped by {stop.name}; run the same again to go on from there") from None
         except (NotFinite, OutOfMemory, WorkersLost):
-            # The checkpoints and metrics before it may still be on their way.
+            # Earlier checkpoints and metrics may still be uploading.
             with suppress(StoreLeftBehind):
                 uploads.finish(store_patience_s(ON_ERROR_S))
             raise
@@ -105,14 +106,14 @@ def train(request: TrainRequest) -> None:
 
 
 def _try_places(out: Path) -> None:
-    """Refuse folders that cannot be written before the first step, not after the last."""
+    """Raise an error for folders that cannot be written before the first step, not after the last."""
     for name in LEFT_BEHIND:
         require_writable(out / name, "--out")
     _cache()
 
 
 def _permitted(request: TrainRequest, config: JobConfig) -> tuple[TrainRequest, JobConfig]:
-    """Both with the places as the installation lets them be read, where there is one: `check` can be left out."""
+    """Resolve the places in request and configuration as the installation permits, even if `check` did not run."""
     read = places(config)
     allowed = permitted({**request.settings, **read}, dict.fromkeys(read, Type.LOCATION))
     finetune = allowed["cvat-finetune-checkpoint"]
@@ -121,7 +122,7 @@ def _permitted(request: TrainRequest, config: JobConfig) -> tuple[TrainRequest, 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Job:
-    """What is ready to train."""
+    """Everything that is ready to train."""
 
     request: TrainRequest
     config: JobConfig
@@ -138,7 +139,7 @@ def _prepare(
     stop: StopRequest,
     report: ProgressReport,
 ) -> _Job:
-    """Data, model, the run's folder, and the weights: those of the newest checkpoint or the first ones."""
+    """Load data and model, open the run's folder, and load the weights: the newest checkpoint's or initial ones."""
     store = open_store(request.store)
     run = store.child(f"{request.output_prefix.strip('/')}/{request.run}")
     local = PreparedSet.open(store, request.set_id).pull(folder)
@@ -168,7 +169,7 @@ def _prepare(
 
 
 def _resumed(run: ObjectStore, request: TrainRequest, config: JobConfig, report: ProgressReport) -> JobConfig:
-    """The settings that the run started with, where another release started it; else those asked for."""
+    """The settings that the run started with if another release started it, otherwise the requested ones."""
     chosen = functools.partial(is_chosen, name=request.model, overrides=overrides_of(request.settings))
     config, kept = resumed_settings(run, config, _preset(request), chosen)
     if kept:
@@ -204,7 +205,7 @@ def _record(uploads: Uploads, run: ObjectStore, description: dict[str, Any], ima
 
 @contextmanager
 def working_folder() -> Iterator[Path]:
-    """Where data is pulled to: DETR_JOB_CACHE, where it stays, or a folder that goes with the process."""
+    """The folder for downloaded data: DETR_JOB_CACHE, which is kept, or a temporary folder."""
     kept = _cache()
     if kept is not None:
         kept.mkdir(parents=True, exist_ok=True)
@@ -220,7 +221,7 @@ def working_folder() -> Iterator[Path]:
 
 
 def _cache() -> Path | None:
-    """The folder that DETR_JOB_CACHE names; ConfigError when it cannot be written."""
+    """The folder in DETR_JOB_CACHE. Raises ConfigError when it cannot be written."""
     kept = os.environ.get("DETR_JOB_CACHE")
     if not kept:
         return None
@@ -230,7 +231,7 @@ def _cache() -> Path | None:
 
 @contextmanager
 def _warnings_shown(report: ProgressReport) -> Iterator[None]:
-    """Warnings of the libraries appear where people look."""
+    """Show warnings of the libraries in the progress report."""
     handler = SayHandler(report)
     logger = logging.getLogger("detr_job")
     logger.addHandler(handler)
@@ -258,7 +259,7 @@ def _open_run(
     device: torch.device,
     run: ObjectStore,
 ) -> dict[str, Any]:
-    """Write run.json at once: permissions and a name in use are found before anything is computed."""
+    """Write run.json early, so that missing permissions and a used name are found before anything is computed."""
     return open_run(
         run,
         describe_run(
@@ -288,7 +289,7 @@ def _announce(
     *,
     bf16: bool,
 ) -> None:
-    """What is about to happen, and what will probably go wrong with it."""
+    """Say what will be trained, and warn about likely problems."""
     train_split = local.split("train")
     count = sum(parameter.numel() for parameter in family.network.parameters())
     report.say(
@@ -350,7 +351,7 @@ def _initialise(
     report: ProgressReport,
     store: ObjectStore,
 ) -> None:
-    """The first weights of a run."""
+    """Load the first weights of a run."""
     if request.finetune:
         url = resolve(request.finetune, store.url)
         source = read_source(url)
@@ -366,24 +367,24 @@ def _initialise(
         report.say(f"backbone from {url}")
 
 
-def _leave_behind(job: _Job, report: ProgressReport) -> ModelConfig:
-    """Best weights, last state and predictions, for whoever uploads `out`; what the model says of itself.
+def _leave_behind(job: _Job, report: ProgressReport) -> ModelFolderConfig:
+    """Write the best weights, last state and predictions to `out`. Returns the model's config.json.
 
-    Raises StoreError: the disk fails now.
+    Raises StoreError when the disk fails.
     """
     with file_errors(job.request.out):
         return _write_results(job, report)
 
 
-def _write_results(job: _Job, report: ProgressReport) -> ModelConfig:
+def _write_results(job: _Job, report: ProgressReport) -> ModelFolderConfig:
     request, trainer = job.request, job.trainer
     last = request.out / "checkpoint"
     last.mkdir(parents=True, exist_ok=True)
     for name, data in trainer.state().files().items():
         (last / name).write_bytes(data)
     trainer.load_best()
-    (request.out / "predictions").mkdir(exist_ok=True)  # an artifact, also of a set with training images alone
-    # The model's thresholds are chosen on what these very weights predict, so the model comes after it.
+    (request.out / "predictions").mkdir(exist_ok=True)  # must exist, even for a set with only training images
+    # The model's thresholds are chosen from predictions of its final weights, so the model is written after them.
     seen = _predict(job, "val", report)
     weights = {name: tensor.cpu().contiguous() for name, tensor in trainer.network.state_dict().items()}
     info = _model_config(job, seen)
@@ -393,7 +394,7 @@ def _write_results(job: _Job, report: ProgressReport) -> ModelConfig:
 
 
 def _predict(job: _Job, name: str, report: ProgressReport) -> SplitPredictions | None:
-    """Predict a split with the best weights and write the file; None where the set has no such images."""
+    """Predict a split with the best weights and write the file. None when the set has no images in this split."""
     config, local, trainer = job.config, job.local, job.trainer
     split = local.split(name)
     if not len(split):
@@ -407,22 +408,22 @@ def _predict(job: _Job, name: str, report: ProgressReport) -> SplitPredictions |
     return seen
 
 
-def _model_config(job: _Job, seen: SplitPredictions | None) -> ModelConfig:
-    """What config.json says of the best weights. seen: their predictions of the validation split."""
+def _model_config(job: _Job, seen: SplitPredictions | None) -> ModelFolderConfig:
+    """Contents of config.json for the best weights. seen: their predictions for the validation split."""
     config, trainer = job.config, job.trainer
     truth, progress = trainer.val_truth, trainer.progress
     metrics = {"val_ap": progress.best_ap} if progress.best_step else {}
     point = None
     if truth is not None and seen is not None:
         point = choose_operating_point(truth, seen.predictions, "val")
-        if metrics and truth.max_dets() > STANDARD_MAX_DETS:  # best_ap is the one at max_dets
+        if metrics and truth.max_dets() > STANDARD_MAX_DETS:  # best_ap is the AP at max_dets
             result = evaluate_boxes(truth, seen.predictions, per_class=False)
             metrics = {
                 "val_ap": result.ap,
                 "val_ap_max_dets": result.decisive_ap,
                 "val_max_dets": float(truth.max_dets()),
             }
-    return ModelConfig(
+    return ModelFolderConfig(
         classes=job.local.class_names,
         preset=_preset(job.request),
         job=config.model_dump(mode="json"),
@@ -433,10 +434,10 @@ def _model_config(job: _Job, seen: SplitPredictions | None) -> ModelConfig:
     )
 
 
-def _farewell(job: _Job, info: ModelConfig) -> str:
+def _farewell(job: _Job, info: ModelFolderConfig) -> str:
     progress = job.trainer.progress
     best = f"best val AP {progress.best_ap:.3f} at step {progress.best_step}" if progress.best_step else "last weights"
     point = "" if info.operating_point is None else f", best threshold {info.operating_point.describe()}"
-    # A step's $OUT is emptied into the run's folder: a path below it would lead nowhere a moment later.
+    # A step's $OUT is moved into the run's folder, so a path in it would soon lead nowhere.
     where = "" if "OUT" in os.environ else f"; model and predictions are in {job.request.out}"
     return f"done: {progress.step} steps in {duration(progress.elapsed_s)}, {best}{point}{where}"

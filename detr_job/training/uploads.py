@@ -1,8 +1,8 @@
-"""What a run writes to its store while it trains: in the background, and later if the store is away.
+"""Upload a run's files to its store in the background while it trains, and retry while the store is unreachable.
 
-Training never waits for the store and never stops because of it. A newer metrics file or checkpoint
-replaces one that still waits. A fault that passes is waited for; what the store refuses is tried again with the
-next upload and at the end, where it is an error. Only `finish` insists.
+Training never waits for the store and never stops because of it. A newer metrics file or checkpoint replaces
+a waiting one. Temporary errors are retried. Uploads that the store refuses are retried with the next upload
+and at the end. Only `finish` waits for the store, and turns what is left into an error.
 """
 
 import logging
@@ -17,14 +17,14 @@ from object_store import PassingError, StoreError
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
-# How long an unreachable store is waited for: when the process was asked to stop, when training has
-# ended, and when it failed.
+# How long to wait for an unreachable store: after a request to stop, at the end of training, and after a
+# failure.
 ON_STOP_S, AT_END_S, ON_ERROR_S = 40.0, 30 * 60.0, 40.0
-CLOSING_S = 5.0  # what the rest of the way out gets, of the time that is left
+CLOSING_S = 5.0  # part of the remaining time that is reserved for the rest of the shutdown
 
 
 def store_patience_s(default_s: float) -> float:
-    """`default_s`, or DETR_JOB_STORE_PATIENCE_S where that is set and shorter; less where the process must end."""
+    """`default_s`, or DETR_JOB_STORE_PATIENCE_S if that is shorter; less if the process must end earlier."""
     text = os.environ.get("DETR_JOB_STORE_PATIENCE_S", "")
     try:
         chosen_s = min(float(text), default_s) if text else default_s
@@ -34,9 +34,9 @@ def store_patience_s(default_s: float) -> float:
 
 
 class Uploads:
-    """One thread that runs jobs in the order they came; a job of the same name replaces one that waits.
+    """A thread that runs jobs in order. A new job replaces a waiting job of the same name.
 
-    A job must be safe to run again after a fault of the store.
+    It must be safe to run a job again after a store error.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Uploads:
         self._thread.start()
 
     def put(self, name: str, job: Callable[[], None]) -> None:
-        """Run `job` soon."""
+        """Queue `job`."""
         with self._changed:
             if self._broken is not None:
                 raise self._broken
@@ -61,12 +61,12 @@ class Uploads:
             self._changed.notify_all()
 
     def waiting(self, name: str) -> bool:
-        """Whether a job of this name waits or runs: what it is to write may not be in the store."""
+        """Whether a job of this name waits or runs, so that its data may not be in the store yet."""
         with self._changed:
             return name in self._jobs or name in self._refused or self._running == name
 
     def finish(self, timeout_s: float) -> None:
-        """Wait until everything is in the store. StoreLeftBehind: not after `timeout_s`; StoreRefused: never."""
+        """Wait until everything is in the store. Raises StoreLeftBehind after `timeout_s`, or StoreRefused."""
         with self._changed:
             self._insisting = True
             self._put_back_refused()
@@ -87,12 +87,12 @@ class Uploads:
                 )
 
     def close(self) -> None:
-        """Stop the thread; what still waits is dropped."""
+        """Stop the thread and drop waiting jobs."""
         with self._changed:
             self._closed = True
             self._jobs.clear()
             self._changed.notify_all()
-        # One that hangs on a dead store is left to the end of the process.
+        # A thread that hangs on a dead store ends with the process.
         self._thread.join(1.0)
 
     def _unfinished(self) -> bool:
@@ -117,7 +117,7 @@ class Uploads:
             except StoreError as error:
                 log.warning("the store refuses an upload, which is tried again with the next: %s", error)
                 self._refuse(name, job, error)
-            except BaseException as error:  # noqa: BLE001 - our bug: it must surface in training, not die here
+            except BaseException as error:  # noqa: BLE001 - a bug must surface in training, not end here
                 with self._changed:
                     self._broken, self._running = error, None
                     self._changed.notify_all()
@@ -134,7 +134,7 @@ class Uploads:
             self._changed.notify_all()
 
     def _refuse(self, name: str, job: Callable[[], None], error: StoreError) -> None:
-        """Keep a job that waiting does not help, unless a newer one replaced it."""
+        """Keep a refused job for the next upload, unless a newer one replaced it."""
         with self._changed:
             if name not in self._jobs:
                 self._refused[name] = (job, error)
@@ -142,13 +142,13 @@ class Uploads:
             self._changed.notify_all()
 
     def _put_back_refused(self) -> None:
-        """Try once more what was refused; the lock is held."""
+        """Queue refused jobs again; the caller holds the lock."""
         for name, (job, _) in self._refused.items():
             self._jobs.setdefault(name, job)
         self._refused.clear()
 
     def _try_again(self, name: str, job: Callable[[], None], error: StoreError, pause_s: float) -> None:
-        """Put a job back, unless a newer one replaced it, and wait; only a second, when somebody insists."""
+        """Queue a job again, unless a newer one replaced it, and pause; only a second during `finish`."""
         with self._changed:
             self._fault = error
             self._jobs.setdefault(name, job)

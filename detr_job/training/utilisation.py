@@ -1,7 +1,7 @@
-"""How much of a GPU's arithmetic a run uses: the model's FLOPs per second over what the device can do.
+"""How much of a GPU's arithmetic a run uses: the model's FLOPs per second over the device's peak.
 
-FLOPs are those of matrix products and convolutions, two a multiplication with its addition. The backward pass
-counts twice the forward pass, and nothing for layers that are frozen.
+Only matrix products and convolutions are counted, with two FLOPs per multiply-add. The backward pass counts
+as two forward passes, or as nothing for frozen layers.
 """
 
 import math
@@ -28,14 +28,14 @@ PEAK_TFLOPS = {
     "L40": (181, 90.5),
     "L4": (121, 60),
 }
-"""Part of a device's name → dense TFLOP/s in bf16 and TF32, as NVIDIA's data sheets have them (A10G: AWS's).
+"""Part of a device's name → dense TFLOP/s in bf16 and TF32, from NVIDIA's data sheets (A10G: from AWS).
 
-The first that fits counts: a name that another begins with stands after it.
+The first match counts, so a name that is the beginning of another one comes after it.
 """
 
 
 def peak_flops(device_name: str, *, bf16: bool) -> float | None:
-    """The most FLOP/s of matrix products that the device can do; None where it is not known."""
+    """Peak FLOP/s of the device for matrix products; None when unknown."""
     for name, (in_bf16, in_tf32) in PEAK_TFLOPS.items():
         if f"{name} " in f"{device_name.replace('-', ' ')} ":
             return 1e12 * (in_bf16 if bf16 else in_tf32)
@@ -43,7 +43,7 @@ def peak_flops(device_name: str, *, bf16: bool) -> float | None:
 
 
 def training_flops(config: JobConfig, num_classes: int, shape: tuple[int, ...]) -> float:
-    """FLOPs of a forward and a backward pass over images of a shape (B, 3, H, W). Nothing is computed."""
+    """FLOPs of a forward and a backward pass over images of shape (B, 3, H, W). Runs no real computation."""
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -63,12 +63,12 @@ def training_flops(config: JobConfig, num_classes: int, shape: tuple[int, ...]) 
 
 
 def _linear_flops(images: Sequence[int], weight: Sequence[int], *_rest: object, **_more: object) -> int:
-    """Of oneDNN's product, which PyTorch's counter does not know: shapes (…, inputs) and (outputs, inputs)."""
+    """FLOPs of oneDNN's product, which PyTorch's counter does not know. Shapes: (…, inputs) and (outputs, inputs)."""
     return 2 * math.prod(images) * weight[0]
 
 
 class Utilisation:
-    """The share of a device's peak that training uses; nothing where the peak is not known."""
+    """The fraction of a device's peak that training uses; None when the peak is unknown."""
 
     def __init__(self, config: JobConfig, num_classes: int, device: torch.device, *, bf16: bool) -> None:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
@@ -77,7 +77,7 @@ class Utilisation:
         self._flops_per_pixel = 0.0
 
     def of(self, pixels_per_s: float, shape: tuple[int, ...]) -> float | None:
-        """0…1. shape: of a batch, whose FLOPs per pixel are taken for those of all."""
+        """0…1. shape: of one batch; its FLOPs per pixel are used for all batches."""
         if self._peak is None:
             return None
         if not self._flops_per_pixel:

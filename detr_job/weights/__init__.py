@@ -1,1 +1,1 @@
-"""Weights as files: checkpoints, the `model/` folder, and files that somebody else wrote."""
+"""Weights in files: checkpoints, the `model/` folder, and third-party files."""

@@ -1,10 +1,10 @@
-"""Checkpoints in the store: complete or absent, the newest few and the best.
+"""Checkpoints in the store: each is complete or does not count; the newest few and the best are kept.
 
     checkpoints/step-00001200/{model.safetensors, ema.safetensors, trainer.pt, manifest.json}
 
-The manifest is written last and deleted first, and holds the size and SHA-256 of the other files, so a
-folder without one, or with other bytes than it names, is never taken for a checkpoint. Only one process
-writes a run, one checkpoint after the other.
+The manifest is written last and deleted first. It holds the size and SHA-256 of the other files, so a folder
+without a manifest, or with other bytes than the manifest says, is never used as a checkpoint. Only one
+process writes a run, one checkpoint after the other.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ _KEY = re.compile(r"checkpoints/step-(\d{8,})/(.+)")
 
 
 class DamagedCheckpoint(JobError):
-    """Something of this checkpoint is missing or has other bytes than were written."""
+    """A file of this checkpoint is missing or has other bytes than were written."""
 
 
 class File(msgspec.Struct, frozen=True):
@@ -45,13 +45,13 @@ class File(msgspec.Struct, frozen=True):
 
 
 class AnyManifest(msgspec.Struct, frozen=True):
-    """What every format has."""
+    """The fields that every manifest format has."""
 
     format: int
 
 
-class Manifest(AnyManifest, frozen=True):
-    """What makes a checkpoint complete."""
+class CheckpointManifest(AnyManifest, frozen=True):
+    """The manifest, which makes a checkpoint complete."""
 
     step: int
     best_step: int
@@ -59,11 +59,11 @@ class Manifest(AnyManifest, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a run stands.
+class TrainingProgress:
+    """The progress of a run.
 
-    elapsed_s: over all restarts. evaluated_step: of the last evaluation; where it is behind `step`
-    and one is due, the run was stopped before it. best_ap: -1 before any.
+    elapsed_s: over all restarts. evaluated_step: step of the last evaluation; if an evaluation is due at `step`
+    and this is smaller, the run was stopped before it. best_ap: -1 before the first evaluation.
     """
 
     step: int = 0
@@ -78,16 +78,16 @@ class Progress:
 class Checkpoint:
     """A full training state on the host: tensors are copies that training no longer changes."""
 
-    progress: Progress
+    progress: TrainingProgress
     model: Mapping[str, Tensor]
     ema: Mapping[str, Tensor] | None
     optimizer: dict[str, Any]
 
     def files(self) -> dict[str, bytes]:
-        """The content of each file but the manifest."""
+        """Contents of all files except the manifest."""
         trainer = io.BytesIO()
         state = {
-            "progress": {name: getattr(self.progress, name) for name in Progress.__slots__},
+            "progress": {name: getattr(self.progress, name) for name in TrainingProgress.__slots__},
             "optimizer": self.optimizer,
         }
         torch.save(state, trainer)
@@ -97,12 +97,12 @@ class Checkpoint:
         return files
 
     def weights(self) -> Mapping[str, Tensor]:
-        """Those that are evaluated: the average where there is one."""
+        """The weights to evaluate: the moving average if there is one."""
         return self.model if self.ema is None else self.ema
 
 
 def host_copy(value: Any) -> Any:  # noqa: ANN401 - any nesting of tensors and plain values
-    """A deep copy on the host, so that a background upload sees one moment."""
+    """A deep copy on the host, so that a background upload sees a consistent state."""
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True).contiguous()
     if isinstance(value, Mapping):
@@ -118,12 +118,12 @@ def folder(step: int) -> str:
 
 
 def write(run: ObjectStore, checkpoint: Checkpoint) -> None:
-    """Put a checkpoint into the run's folder. Again with the same state, it stays whole all the while."""
+    """Write a checkpoint to the run's folder. Writing the same state again keeps it complete all the time."""
     progress = checkpoint.progress
     files = checkpoint.files()
     for name, data in files.items():
         run.put_bytes(f"{folder(progress.step)}/{name}", data)
-    manifest = Manifest(
+    manifest = CheckpointManifest(
         FORMAT,
         progress.step,
         progress.best_step,
@@ -133,19 +133,19 @@ def write(run: ObjectStore, checkpoint: Checkpoint) -> None:
 
 
 def try_place(run: ObjectStore) -> None:
-    """Write and delete a small object where checkpoints go, so that the first one is not the first to fail."""
+    """Write and delete a small object where checkpoints go, so that an unwritable store fails before training."""
     key = f"checkpoints/{TRIAL}-{secrets.token_hex(8)}"
     run.put_bytes(key, b"detr-job train was here")
     run.delete(key)
 
 
 def room(run: ObjectStore, network: nn.Module, config: JobConfig) -> str:
-    """A sentence on what checkpoints will take in the store, and whether it has that much."""
+    """Say how much space checkpoints need in the store, and whether it has that much."""
     weights = sum(each.nbytes for each in network.state_dict().values())
     learned = sum(each.nbytes for each in network.parameters() if each.requires_grad)
-    # AdamW keeps two averages of each weight that is learned; the moving average is a copy of all.
+    # AdamW keeps two averages of each trained weight; the moving average is a copy of all weights.
     each = weights * (2 if config.training.ema_decay else 1) + 2 * learned
-    # The newest, the best, and the next one while the oldest is still there.
+    # The newest ones, the best, and the next one while the oldest still exists.
     most = each * (config.checkpoints.keep + 2)
     said = f"checkpoints take {_mib(each)} each, up to {_mib(most)} in {run.url}"
     free = run.free_bytes()
@@ -161,11 +161,11 @@ def _mib(size_bytes: int) -> str:
     return f"{-(-size_bytes // (1 << 20)):,} MiB"
 
 
-def prune(run: ObjectStore, progress: Progress, keep: int) -> None:
-    """Delete all but the newest `keep` and the best, after the one of `progress` was written.
+def prune(run: ObjectStore, progress: TrainingProgress, keep: int) -> None:
+    """Delete all but the newest `keep` and the best. Call this after the checkpoint of `progress` was written.
 
-    What lies beyond it was damaged when the run went on from an older one; what has no manifest is
-    left from a process that was killed.
+    A checkpoint of a later step was damaged, so the run resumed from an older one. A folder without a
+    manifest was left by a killed process.
     """
     complete, incomplete = steps(run)
     wanted = [step for step in complete if step <= progress.step]
@@ -179,7 +179,7 @@ def prune(run: ObjectStore, progress: Progress, keep: int) -> None:
 
 
 def steps(run: ObjectStore) -> tuple[list[int], list[int]]:
-    """The steps that have a manifest, and those that have only other files; each in order."""
+    """Steps with a manifest, and steps that have only other files; each in order."""
     names: dict[int, set[str]] = {}
     for info in run.list("checkpoints"):
         match = _KEY.fullmatch(info.key)
@@ -190,9 +190,9 @@ def steps(run: ObjectStore) -> tuple[list[int], list[int]]:
 
 
 def newest(run: ObjectStore) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that is whole, and a sentence for each newer one that is not.
+    """The newest complete checkpoint, and a message for each newer one that is incomplete or damaged.
 
-    JobError when one was written by another version: to start anew would in time delete it.
+    Raises JobError when one was written by another version: starting anew would delete it in time.
     """
     complete, incomplete = steps(run)
     complaints: list[tuple[int, str]] = [
@@ -210,7 +210,7 @@ def newest(run: ObjectStore) -> tuple[Checkpoint | None, list[str]]:
 
 
 def read(run: ObjectStore, step: int) -> Checkpoint:
-    """A checkpoint of this run. DamagedCheckpoint when it is not what was written."""
+    """Read a checkpoint of this run. Raises DamagedCheckpoint when it is not as it was written."""
     where = f"{run.url}/{folder(step)}"
     manifest = _read_manifest(run, step)
     files: dict[str, bytes] = {}
@@ -225,7 +225,7 @@ def read(run: ObjectStore, step: int) -> Checkpoint:
     try:
         state = _training_state(files[TRAINER])
         return Checkpoint(
-            Progress(**state["progress"]),
+            TrainingProgress(**state["progress"]),
             tensors_in(files[WEIGHTS]),
             tensors_in(files[AVERAGE]) if AVERAGE in files else None,
             state["optimizer"],
@@ -243,7 +243,7 @@ def _training_state(data: bytes) -> dict[str, Any]:
     return state
 
 
-def _read_manifest(run: ObjectStore, step: int) -> Manifest:
+def _read_manifest(run: ObjectStore, step: int) -> CheckpointManifest:
     where = f"{run.url}/{folder(step)}/{MANIFEST}"
     try:
         content = run.get_bytes(f"{folder(step)}/{MANIFEST}")
@@ -253,7 +253,7 @@ def _read_manifest(run: ObjectStore, step: int) -> Manifest:
                 f"{where} has format {written}, this version reads {FORMAT}: use the version that wrote it, "
                 "or choose another run name"
             )
-        manifest = msgspec.json.decode(content, type=Manifest)
+        manifest = msgspec.json.decode(content, type=CheckpointManifest)
     except (NoSuchKey, Corrupted, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DamagedCheckpoint(f"{where} cannot be read: {error}") from error
     if manifest.step != step:

@@ -1,4 +1,4 @@
-"""The classes of public checkpoints by row: COCO's category ids from 0 to 90, of which 11 are unused."""
+"""The class of each row in public checkpoints: COCO's category ids 0 to 90, of which 11 are unused."""
 
 _NAMES = """
 1 person 2 bicycle 3 car 4 motorcycle 5 airplane 6 bus 7 train 8 truck 9 boat 10 traffic-light

@@ -1,7 +1,7 @@
 """Start from other weights: an earlier run's `model/` folder, or a public checkpoint of the same architecture.
 
-Heads are made new where the classes differ, and the rows of classes with the same name are kept. What
-was taken, made new and ignored is reported. This is not how a run is resumed.
+If the classes differ, the heads are initialised anew, but rows of classes with the same name are kept. A
+report says what was loaded, initialised and ignored. This is not for resuming a run.
 """
 
 import tempfile
@@ -24,8 +24,8 @@ WHOLE_FILES = (".pth", ".pt", ".safetensors")
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """Weights and, where it is known, the class of each row of their heads."""
+class WeightsSource:
+    """Weights, and the class of each row of their heads if known."""
 
     url: str
     weights: dict[str, Tensor]
@@ -34,7 +34,7 @@ class Source:
 
 @dataclass(slots=True)
 class Taken:
-    """What happened to each tensor, for people."""
+    """What happened to each tensor, for the log."""
 
     same: list[str] = field(default_factory=list)
     rows: dict[str, int] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Taken:
     kept_classes: tuple[str, ...] = ()
 
     def sentences(self, source: str) -> list[str]:
-        """One line each for taken, made new and ignored."""
+        """One line each for loaded, newly initialised and ignored tensors."""
         lines = [f"starting from {source}: {len(self.same)} tensors taken as they are"]
         if self.rows:
             kept = f"rows kept of {shortened(self.kept_classes)}" if self.kept_classes else "no class is known there"
@@ -55,11 +55,11 @@ class Taken:
         return lines
 
 
-def read_source(url: str) -> Source:
-    """Read the weights. JobError, or the store's error, when there is nothing usable at this place."""
+def read_source(url: str) -> WeightsSource:
+    """Read the weights. Raises JobError, or the store's error, when there are no usable weights at this place."""
     if url.endswith(WHOLE_FILES):
         weights = _only_tensors(url)
-        return Source(url, weights, _coco_rows(weights))
+        return WeightsSource(url, weights, _coco_rows(weights))
     try:
         store = find_model(url)
     except JobError as error:
@@ -67,11 +67,11 @@ def read_source(url: str) -> Source:
             f"cvat-finetune-checkpoint: {error}, or a .pth or .safetensors file of a public DETR checkpoint"
         ) from error
     info = read_info(store)
-    return Source(url, read_weights(store), info.classes)
+    return WeightsSource(url, read_weights(store), info.classes)
 
 
 def _only_tensors(url: str) -> dict[str, Tensor]:
-    """The state dict of a file in a store; of a segmentation model, its detection part."""
+    """The state dict of a file in a store; only the detection part of a segmentation model."""
     folder, slash, name = url.rpartition("/")
     store = open_store(folder or slash or ".")
     with tempfile.TemporaryDirectory() as local:
@@ -83,13 +83,13 @@ def _only_tensors(url: str) -> dict[str, Tensor]:
 
 
 def _coco_rows(weights: dict[str, Tensor]) -> tuple[str | None, ...] | None:
-    """Public checkpoints have one row for each of COCO's 91 ids and one for "no object"."""
+    """COCO's classes if the head has one row per COCO id (91) and one for "no object", as public checkpoints have."""
     head = weights.get("class_embed.bias")
     return COCO_CLASSES if head is not None and head.shape[0] == len(COCO_CLASSES) + 1 else None
 
 
-def load_weights(family: Family, source: Source, classes: Sequence[str]) -> Taken:
-    """Fill a fresh network. JobError when the source is of another architecture."""
+def load_weights(family: Family, source: WeightsSource, classes: Sequence[str]) -> Taken:
+    """Load the weights into a new network. Raises JobError when the source has another architecture."""
     state = family.network.state_dict()
     taken = Taken(ignored=sorted(set(source.weights) - set(state)))
     same_classes = source.classes is not None and tuple(source.classes) == tuple(classes)
@@ -125,19 +125,19 @@ def load_weights(family: Family, source: Source, classes: Sequence[str]) -> Take
 
 
 def _may_be_missing(name: str, family: Family) -> bool:
-    """Heads that somebody cut off before they published the rest, and counters that only batch norm has."""
+    """Heads, which are often removed before publishing, and counters that only a batch norm has."""
     return name in family.class_heads or name.endswith("num_batches_tracked")
 
 
 def _belongs_to_us(name: str, state: Mapping[str, Tensor]) -> bool:
-    """Whether a tensor that we do not know is of a part that we have: another depth, not another purpose."""
+    """Whether an unknown tensor belongs to a module that this network also has, which means another architecture."""
     part = name.partition(".")[0]
     counter = name.endswith(("num_batches_tracked", "total_params", "total_ops"))
     return not counter and any(own.partition(".")[0] == part for own in state)
 
 
 def _row(name: str, classes: Sequence[str | None]) -> int | None:
-    """The row of a class; `Traffic_light` is found as `traffic light`."""
+    """The row of a class; `Traffic_light` matches `traffic light`."""
     if name in classes:
         return classes.index(name)
     plain = [None if each is None else _plain(each) for each in classes]
@@ -149,7 +149,7 @@ def _plain(name: str) -> str:
 
 
 def _head(fresh: Tensor, given: Tensor, old: Sequence[str | None], new: Sequence[str]) -> tuple[Tensor, int]:
-    """Fresh rows, but those of classes with the same name, and of "no object", from the source."""
+    """New rows, except that rows of classes with the same name, and of "no object", come from the source."""
     head, kept = fresh.clone(), 0
     for row, name in enumerate(new):
         old_row = _row(name, old)

@@ -1,4 +1,4 @@
-"""The `model/` folder: the best weights with all that is needed to use them, and nothing that could run.
+"""The `model/` folder: the best weights with everything needed to use them, and no executable content.
 
 model.safetensors   weights
 config.json         format, classes in the order of the logits, the model's configuration, preprocessing
@@ -31,7 +31,7 @@ WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
 
 class Preprocessing(msgspec.Struct, frozen=True):
-    """What an image goes through: short side to `eval_size`, long side at most `max_size`, then mean and std."""
+    """How images are prepared: short side to `eval_size`, long side at most `max_size`, then mean and std."""
 
     eval_size: int
     max_size: int
@@ -39,41 +39,41 @@ class Preprocessing(msgspec.Struct, frozen=True):
     std: tuple[float, float, float] = STD
 
 
-class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Content of config.json."""
+class ModelFolderConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Contents of config.json."""
 
     format: int = FORMAT
     classes: tuple[str, ...]
     preset: str
     job: dict[str, Any]
-    """The whole JobConfig it was trained with."""
+    """The whole JobConfig that the model was trained with."""
     preprocessing: Preprocessing
     prepared_set: str
     metrics: dict[str, float]
-    """AP on the validation split, when it was chosen: `val_ap` as COCO counts, with 100 boxes per image and class; for
-    more objects in an image also `val_ap_max_dets` with `val_max_dets` boxes."""
+    """AP on the validation split when the model was chosen: `val_ap` as in COCO, with 100 boxes per image and class;
+    if an image has more objects, also `val_ap_max_dets`, with `val_max_dets` boxes."""
     operating_point: OperatingPoint | None = None
-    """The score thresholds to use it with. None: an older release wrote it, or no validation box was found."""
+    """Score thresholds to use. None: written by an older release, or no validation box was found."""
 
 
 class _AnyFormat(msgspec.Struct):
-    """What every format has."""
+    """The fields that every format has."""
 
     format: int
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedModel:
-    """A model that can predict."""
+    """A model that is ready to predict."""
 
     description: str
     config: JobConfig
-    info: ModelConfig
+    info: ModelFolderConfig
     family: Family
 
 
-def write_model(folder: Path, weights: Mapping[str, Tensor], info: ModelConfig) -> None:
-    """Write the folder."""
+def write_model(folder: Path, weights: Mapping[str, Tensor], info: ModelFolderConfig) -> None:
+    """Write weights, config.json and model card to the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     (folder / WEIGHTS).write_bytes(save_safetensors(plain))
@@ -82,7 +82,7 @@ def write_model(folder: Path, weights: Mapping[str, Tensor], info: ModelConfig) 
 
 
 def find_model(url: str) -> ObjectStore:
-    """The folder of a model: the one given, or `model/` in the folder of a run. JobError when neither is one."""
+    """Find a model's folder: the given one, or `model/` in a run's folder. Raises JobError when neither has a model."""
     store = open_store(url)
     for candidate in (store, store.child("model")):
         if candidate.exists(CONFIG):
@@ -92,15 +92,15 @@ def find_model(url: str) -> ObjectStore:
     )
 
 
-def read_info(store: ObjectStore) -> ModelConfig:
-    """config.json of a folder. JobError when it is none."""
+def read_info(store: ObjectStore) -> ModelFolderConfig:
+    """Read config.json of a model folder. Raises JobError when it is invalid."""
     where = f"{store.url}/{CONFIG}"
     content = store.get_bytes(CONFIG)
     try:
         written = msgspec.json.decode(content, type=_AnyFormat).format
         if written != FORMAT:
             raise JobError(f"{where} has format {written}, this version reads {FORMAT}: use the version that wrote it")
-        return msgspec.json.decode(content, type=ModelConfig)
+        return msgspec.json.decode(content, type=ModelFolderConfig)
     except RecursionError as error:
         raise JobError(f"{where} is not a model's configuration: it is nested too deeply") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -108,7 +108,7 @@ def read_info(store: ObjectStore) -> ModelConfig:
 
 
 def read_weights(store: ObjectStore) -> dict[str, Tensor]:
-    """The weights of a folder. JobError when the file is damaged."""
+    """Read the weights of a model folder. Raises JobError when the file is damaged."""
     try:
         return tensors_in(store.get_bytes(WEIGHTS))
     except Unreadable as error:
@@ -116,7 +116,7 @@ def read_weights(store: ObjectStore) -> dict[str, Tensor]:
 
 
 def load_model(url: str, device: torch.device) -> TrainedModel:
-    """A model from its folder, ready to predict on a device. JobError when the folder is not whole."""
+    """Load a model from its folder, ready to predict on a device. Raises JobError when the folder is incomplete."""
     store = find_model(url)
     info = read_info(store)
     config = stored_config(info.job, f"{store.url}/{CONFIG}")
@@ -126,15 +126,15 @@ def load_model(url: str, device: torch.device) -> TrainedModel:
     try:
         family.network.load_state_dict(weights)
     except RuntimeError as error:
-        # The first line names the class, each other one a tensor.
+        # The first line names the Python class, each further line a tensor.
         reasons = " ".join(line.strip() for line in str(error).splitlines()[1:3])[:300]
         raise JobError(f"{store.url}: {WEIGHTS} and {CONFIG} do not belong together: {reasons}") from error
     family.network.to(device).to(memory_format=torch.channels_last).eval()
     return TrainedModel(f"{info.preset} from {store.url}", config, info, family)
 
 
-def _check_size(url: str, config: JobConfig, info: ModelConfig, weights: Mapping[str, Tensor]) -> None:
-    """Refuse numbers that the weights do not bear out before a network of that size is made."""
+def _check_size(url: str, config: JobConfig, info: ModelFolderConfig, weights: Mapping[str, Tensor]) -> None:
+    """Refuse sizes that do not match the weights, before a network of that size is built."""
     too_deep = [f"{name}={depth}" for name, depth in config.model.depths.items() if depth > len(weights)]
     if too_deep:
         raise JobError(f"{url}: {WEIGHTS} and {CONFIG} do not belong together: {too_deep[0]} in {len(weights)} tensors")
@@ -144,15 +144,15 @@ def _check_size(url: str, config: JobConfig, info: ModelConfig, weights: Mapping
     except (RuntimeError, ValueError, TypeError, OverflowError) as error:
         raise JobError(f"{url}/{CONFIG} describes a network that cannot be built: check its model") from error
     wanted, found = (sum(each.nbytes for each in state.values()) for state in (outline, weights))
-    if wanted > 4 * found + (64 << 20):  # what is less wrong is said tensor by tensor
+    if wanted > 4 * found + (64 << 20):  # smaller differences are reported per tensor
         raise JobError(
             f"{url}: {WEIGHTS} and {CONFIG} do not belong together: {CONFIG} needs {wanted >> 20} MiB of weights, "
             f"{WEIGHTS} has {found >> 20} MiB"
         )
 
 
-def model_card(info: ModelConfig) -> str:
-    """What a person needs to know about the model, in Markdown."""
+def model_card(info: ModelFolderConfig) -> str:
+    """The model card: what a user needs to know about the model, in Markdown."""
     model = info.job["model"]
     size = info.preprocessing
     rows = "\n".join(f"| {index} | {_cell(name)} |" for index, name in enumerate(info.classes))
@@ -177,7 +177,7 @@ Use it:
 
 
 def _numbers(metrics: Mapping[str, float]) -> str:
-    """AP and other numbers for people; with two limits of boxes, each AP with its own."""
+    """AP and other metrics for people; with two limits on boxes, each AP with its limit."""
     rest = dict(metrics)
     wide, most = rest.pop("val_ap_max_dets", None), rest.pop("val_max_dets", None)
     numbers = [f"{name.removeprefix('val_').upper()} {value:.3f}" for name, value in rest.items()]
@@ -193,5 +193,5 @@ def _threshold(point: OperatingPoint | None) -> str:
 
 
 def _cell(text: str) -> str:
-    """A name that cannot leave its table cell."""
+    """Escape a name so that it stays within its table cell."""
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))

@@ -1,8 +1,8 @@
-"""PyTorch's own files (`.pth`): what is in them, or why not, in a sentence of ours.
+"""Read PyTorch's own files (`.pth`) safely, or explain why one cannot be read.
 
-The file is looked at before PyTorch reads it: a pickle that names anything but tensors and plain containers is
-refused, and so is an archive that unpacks to more than its own size. PyTorch then reads it with `weights_only`,
-which runs nothing either, and whatever it raises over damaged bytes becomes `Unreadable`.
+The file is checked before PyTorch reads it: a pickle that names anything except tensors and plain containers
+is refused, and so is an archive that unpacks to more than its own size. PyTorch then reads it with
+`weights_only`, which does not run code either. Whatever it raises for damaged bytes becomes `Unreadable`.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import torch
 from run_config.wording import shortened
 
 LEGACY_PICKLES = 5  # magic number, protocol, machine, content, keys of the storages
-# What a state dict, an optimiser's state and DETR's command line are made of.
+# The types in a state dict, an optimizer's state and DETR's command line arguments.
 _PLAIN = frozenset(
     {
         "argparse Namespace",
@@ -39,11 +39,11 @@ _MOST_NAMED = 3
 
 
 class Unreadable(Exception):
-    """Why a file cannot be read: the part of a sentence that follows its name."""
+    """Why a file cannot be read, as the part of a sentence after the file's name."""
 
 
 def load_pickled(file: BinaryIO) -> object:
-    """The content of a file that `torch.save` wrote, its tensors on the host. `Unreadable` for any other."""
+    """Contents of a file written by `torch.save`, tensors on the host. Raises `Unreadable` for any other file."""
     start = file.read(512)
     if not start:
         raise Unreadable("it is empty")
@@ -56,7 +56,7 @@ def load_pickled(file: BinaryIO) -> object:
     except Unreadable:
         raise
     except Exception as error:
-        # Over damaged bytes, pickletools, zipfile and PyTorch raise what their code happens to raise.
+        # For damaged bytes, pickletools, zipfile and PyTorch raise many kinds of exceptions.
         raise Unreadable("it is damaged, or is no file of PyTorch") from error
 
 
@@ -72,7 +72,7 @@ def _loaded(file: BinaryIO, *, archive: bool) -> object:
 
 
 def _names_in_archive(file: BinaryIO) -> list[str]:
-    """The names in the pickle of the usual form, a zip archive."""
+    """The names in the pickle of a zip archive, the usual format."""
     size = file.seek(0, io.SEEK_END)
     try:
         archive = zipfile.ZipFile(file)
@@ -92,7 +92,7 @@ def _names_in_archive(file: BinaryIO) -> list[str]:
 
 
 def _names_in_pickles(file: BinaryIO, count: int) -> list[str]:
-    """The "module name" of each class or function that the pickles name; nothing of them is imported."""
+    """The "module name" of each class or function that the pickles name. Nothing is imported."""
     names = []
     for _ in range(count):
         for code, argument, _ in pickletools.genops(file):
@@ -108,11 +108,11 @@ def _is_plain(name: str) -> bool:
 
 
 def _listed(names: list[str]) -> str:
-    """A few of the names, as a line that a hostile name cannot fill or break."""
+    """A few of the names in one line, shortened and cleaned because they are untrusted."""
     return shortened([re.sub(r"[^\w.]", "?", name)[:60] for name in names], _MOST_NAMED)
 
 
 def load_pickled_file(path: Path) -> object:
-    """The same of a path."""
+    """Like `load_pickled`, for a path."""
     with path.open("rb") as file:
         return load_pickled(file)

@@ -1,4 +1,4 @@
-"""Reading weights that somebody else wrote: tensors only, nothing in the file is ever executed."""
+"""Read third-party weights: tensors only, and no code in the file is ever executed."""
 
 from pathlib import Path
 
@@ -9,16 +9,16 @@ from torch import Tensor
 from detr_job.errors import JobError
 from detr_job.weights.pickled_files import Unreadable, load_pickled_file
 
-WRAPPERS = ("model", "state_dict")  # where training checkpoints keep the weights
+WRAPPERS = ("model", "state_dict")  # keys under which training checkpoints keep the weights
 
 
 def read_tensors(path: Path, name: str = "") -> dict[str, Tensor]:
     """The tensors of a `.safetensors` file or a PyTorch checkpoint, by name, on the host.
 
-    `name` is what messages call the file, where it is not its path.
+    name: the file's name in messages, if it is not its path.
 
-    A checkpoint with optimiser and arguments beside the weights (`{"model": …}`, as DETR's own) gives
-    its weights alone. Raises JobError when the file is missing, broken, or holds code.
+    From a checkpoint that also holds optimizer and arguments (`{"model": …}`, as DETR's own), only the
+    weights are returned. Raises JobError when the file is missing, broken, or holds code.
     """
     name = name or str(path)
     try:
@@ -48,7 +48,7 @@ def read_tensors(path: Path, name: str = "") -> dict[str, Tensor]:
 
 
 def tensors_in(data: bytes) -> dict[str, Tensor]:
-    """The tensors of a safetensors file. `Unreadable` where it is damaged or another kind of file."""
+    """The tensors of a safetensors file. Raises `Unreadable` when it is damaged or another kind of file."""
     if not data:
         raise Unreadable("it is empty")
     if data.startswith(b"version https://git-lfs"):
@@ -56,12 +56,12 @@ def tensors_in(data: bytes) -> dict[str, Tensor]:
     try:
         return load_safetensors(data)
     except Exception as error:
-        # Its own error, and what PyTorch raises for types and shapes that it does not know.
+        # safetensors raises its own error, PyTorch others for unknown types and shapes.
         raise Unreadable("its header and its bytes do not belong together, or it is no safetensors file") from error
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Whether the values lie in memory: not on another device, not sparse, not a few that are repeated."""
+    """Whether the values are in host memory: not on another device, not sparse, not an expanded view."""
     if tensor.device.type != "cpu" or tensor.layout is not torch.strided or tensor.is_quantized:
         return False
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()

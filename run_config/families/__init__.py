@@ -1,1 +1,1 @@
-"""The families of models: their registry, and one module a family with its typed configuration. Free of torch."""
+"""The model families: their registry, and for each family one module with its typed configuration. Free of torch."""

@@ -8,7 +8,7 @@ from run_config.families.model import ModelConfig
 from run_config.section import A_PLACE, Fraction, Positive
 
 LEARNED_CELLS = 50
-"""Rows and columns for which the published learned position encoding has vectors."""
+"""Number of rows and columns in the published learned position encoding."""
 
 
 class DetrModel(ModelConfig):
@@ -56,21 +56,21 @@ class DetrModel(ModelConfig):
 
     @property
     def most_objects(self) -> int:
-        """One a query."""
+        """One object per query."""
         return self.queries
 
     @property
     def depths(self) -> dict[str, int]:
-        """Layers of the transformer; those of the backbone have names, not numbers."""
+        """The number of transformer layers. Layers of the backbone have names, not numbers, and are not listed."""
         return {"encoder_layers": self.encoder_layers, "decoder_layers": self.decoder_layers}
 
     @property
     def untrained(self) -> str:
-        """All, or all but the backbone."""
+        """The transformer, or with no backbone weights the whole model."""
         return "a random transformer" if self.backbone_weights else super().untrained
 
     def check_image_size(self, longest: int) -> None:
-        """The published learned position encoding has vectors for a limited number of cells."""
+        """Raise ValueError if the images have more cells than the published learned position encoding."""
         stride = 16 if self.dilation else 32
         if self.position_embedding == "learned" and longest > LEARNED_CELLS * stride:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""What the configuration of every family of models can tell the rest of the program."""
+"""The interface that the configuration of every model family has."""
 
 from typing import ClassVar
 
@@ -6,29 +6,29 @@ from run_config.section import Section
 
 
 class ModelConfig(Section):
-    """The section `model` of a job. A family derives from it and adds its keys."""
+    """The section `model` of a job. Each family subclasses it and adds its own keys."""
 
     title: ClassVar[str]
     """The name of the family in messages."""
     from_scratch_images: ClassVar[int] = 0
-    """Training images below which random weights learn nothing; 0: any number will do."""
+    """With fewer training images than this, random weights learn nothing. 0: any number is enough."""
 
     family: str = ""
 
     @property
     def most_objects(self) -> int:
-        """How many objects of an image can be learned."""
+        """The largest number of objects per image that the model can learn."""
         raise NotImplementedError
 
     @property
     def depths(self) -> dict[str, int]:
-        """Key to number, for each key that says how many layers with weights of their own there are."""
+        """The number of layers with separate weights, by the key that sets it."""
         raise NotImplementedError
 
     @property
     def untrained(self) -> str:
-        """What begins at random where training does not start from a checkpoint."""
+        """The part of the model that has random weights when training does not start from a checkpoint."""
         return "random weights"
 
     def check_image_size(self, longest: int) -> None:
-        """Raise ValueError where images with a long side of so many pixels are too large for the model."""
+        """Raise ValueError if images with a long side of `longest` pixels are too large for the model."""

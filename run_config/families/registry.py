@@ -1,8 +1,8 @@
-"""The families of models. A family is one line here and, under the same name:
+"""The model families. A family is one line here, and files with the same name:
 
 run_config/families/<name>.py    its configuration, a ModelConfig
 detr_job/models/<name>/          its network, loss and post-processing, with `build` (detr_job/family.py)
-run_config/presets/<any>.yaml    a preset or more with `model: {family: <name>}`
+run_config/presets/<any>.yaml    one or more presets with `model: {family: <name>}`
 """
 
 from collections.abc import Mapping
@@ -20,18 +20,18 @@ _CLASSES = {
 FAMILIES: dict[str, type[ModelConfig]] = {
     name: getattr(import_module(f"run_config.families.{name}"), class_name) for name, class_name in _CLASSES.items()
 }
-"""Name to configuration."""
+"""The configuration class of each family, by the family's name."""
 DEFAULT = "detr"
-"""The family of a file that names none."""
+"""The family of a configuration file that names none."""
 
 
 def model_config(keys: object) -> object:
-    """The configuration of a model from its keys, by its family.
+    """Validate the keys of a model with the configuration class of its family.
 
-    Raises ValidationError: an unknown family, or a key or value that it does not take.
+    Raises ValidationError: when the family is unknown, or does not accept a key or a value.
     """
     if not isinstance(keys, Mapping):
-        return keys  # a model that was read already, or what the caller refuses
+        return keys  # already validated, or of a wrong type, which the caller rejects
     family = keys.get("family", DEFAULT)
     if not isinstance(family, str) or family not in FAMILIES:
         expected = ", ".join(map(repr, FAMILIES))

@@ -1,4 +1,4 @@
-"""The configuration of the small model that learns from random initialisation."""
+"""The configuration of the small model that can be trained from random weights."""
 
 from typing import Annotated, Literal
 
@@ -9,7 +9,7 @@ from run_config.section import Fraction, Positive
 
 
 class TinyModel(ModelConfig):
-    """A small deformable DETR that learns from random initialisation: strides 8, 16 and 32."""
+    """A small deformable DETR with strides 8, 16 and 32 that can be trained from random weights."""
 
     title = "Tiny"
 
@@ -46,12 +46,12 @@ class TinyModel(ModelConfig):
 
     @property
     def most_objects(self) -> int:
-        """One a query."""
+        """One object per query."""
         return self.queries
 
     @property
     def depths(self) -> dict[str, int]:
-        """Layers of the transformer, and blocks of the longest stage."""
+        """The number of transformer layers, and of blocks in the longest stage."""
         return {
             "encoder_layers": self.encoder_layers,
             "decoder_layers": self.decoder_layers,

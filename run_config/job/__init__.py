@@ -1,1 +1,1 @@
-"""The typed configuration of a training job: keys, bounds, presets, and what older releases stored."""
+"""The typed configuration of a training job: keys, bounds, presets, and reading what older releases stored."""

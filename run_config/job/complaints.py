@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in sentences that name keys and values and nothing of the library."""
+"""Turn pydantic's validation errors into sentences that name the key and the value, in words of this project."""
 
 import difflib
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from run_config.job.keys import Key, keys, shown
 
 SHOWN_CHARACTERS = 60
 
-# The end of "<key> must be …" for each of pydantic's kinds of error.
+# The end of the sentence "<key> must be …", by pydantic's type of error.
 _WANTED = {
     "int_type": "a whole number",
     "int_parsing": "a whole number",
@@ -38,7 +38,7 @@ _WANTED = {
 
 
 def sentences(error: ValidationError, family: str) -> Iterator[str]:
-    """One a key; `family` is the kind of model that was meant."""
+    """Yield one sentence for each wrong key. `family` is the model family of the configuration."""
     known = keys()
     by_key: dict[str, list[ErrorDetails]] = {}
     for item in error.errors(include_url=False):
@@ -58,7 +58,7 @@ def sentences(error: ValidationError, family: str) -> Iterator[str]:
 
 
 def _name(item: ErrorDetails, known: tuple[Key, ...]) -> str:
-    """The dotted key, without the library's marks for list items and alternatives."""
+    """The dotted key, without pydantic's suffixes for list items and union members."""
     names = {key.name for key in known}
     parts: list[str] = []
     for part in item["loc"]:
@@ -84,6 +84,6 @@ def _unknown(name: str, family: str, known: tuple[Key, ...]) -> str:
     return f"unknown key {name}" + (f"; did you mean {near[0]}?" if near else "; docs/configuration.md has them all")
 
 
-def _short(value: Any) -> str:  # noqa: ANN401 - whatever stood in the file
+def _short(value: Any) -> str:  # noqa: ANN401 - any value of the file
     text = shown(value) if isinstance(value, bool) or value is None else repr(value)
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"

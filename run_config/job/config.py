@@ -1,7 +1,7 @@
-"""The typed configuration of a training job: what every key means, its bounds and its default.
+"""The typed configuration of a training job: the meaning, the bounds and the default of every key.
 
-Presets (`presets/*.yaml`) give these records their values; `load_job_config` in `presets.py` reads
-them. Sizes are pixels, intervals optimiser steps, fractions 0…1 of the whole run.
+Presets (`presets/*.yaml`) give these records their values; `load_job_config` in `presets.py` reads them. Sizes are in
+pixels, intervals in optimiser steps, and fractions are 0…1 of the whole run.
 """
 
 from typing import Annotated, Literal
@@ -13,16 +13,16 @@ from run_config.families.registry import DEFAULT, FAMILIES, model_config
 from run_config.section import Beta, Fraction, Pixels, Positive, Rate, Section, Weight
 
 MOST_BOXES = 5000
-"""Boxes that are kept for an image, whatever the number of queries."""
+"""The largest number of boxes that are kept for an image, whatever the number of queries."""
 
 
 def advised_queries(boxes: int) -> int:
-    """A number of queries for images with up to this many boxes: a few more than boxes."""
+    """A good number of queries for images with up to `boxes` boxes: slightly more."""
     return min(boxes + 20, MOST_BOXES)
 
 
 class Loss(Section):
-    """Weights of the loss terms, and of the costs by which queries are matched to boxes."""
+    """Weights of the loss terms, and of the matching costs between queries and boxes."""
 
     classification: Weight = Field(1.0, description="Cross entropy or varifocal loss, as the family of models has it.")
     bbox: Weight = Field(5.0, description="L1 distance of cxcywh boxes in 0…1.")
@@ -37,7 +37,7 @@ class Loss(Section):
 
 
 class Augmentation(Section):
-    """What training images go through. Evaluation only resizes."""
+    """Augmentation of the training images. Evaluation images are only resized."""
 
     recipe: Literal["published", "affine", "none"] = Field(
         "published",
@@ -65,7 +65,7 @@ class Augmentation(Section):
 
 
 class Data(Section):
-    """Images, batches and the processes that decode them."""
+    """Images, batches and the processes that decode images."""
 
     batch_size: Positive = Field(2, description="Images a step takes through the model at once.")
     accumulate: Positive = Field(1, description="Batches whose gradients make one optimiser step.")
@@ -95,7 +95,7 @@ class Optimizer(Section):
 
 
 class Schedule(Section):
-    """How long, and how the rates change. Exactly one of epochs, steps and minutes is set."""
+    """The length of training and the change of the learning rates. Set exactly one of epochs, steps and minutes."""
 
     epochs: Positive | None = Field(None, description="Length in passes over the images; 300 where no length is set.")
     steps: Positive | None = Field(None, description="Length in optimiser steps.")
@@ -125,7 +125,7 @@ class Schedule(Section):
 
 
 class Training(Section):
-    """Everything else that changes the weights."""
+    """All other settings that change the weights."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(
         42, description="Fixes the first weights, the order, the augmentation and the dropout."
@@ -141,7 +141,7 @@ class Training(Section):
 
 
 class Evaluation(Section):
-    """When the validation split is predicted, and when training ends early."""
+    """When the model is evaluated on the validation split, and when training stops early."""
 
     interval: Annotated[int, Field(ge=0)] = Field(0, description="Steps between evaluations; 0: every epoch.")
     batch_size: Positive = Field(4, description="Images of equal shape predicted at once.")
@@ -152,14 +152,14 @@ class Evaluation(Section):
 
 
 class Checkpoints(Section):
-    """What is kept, so that a lost machine costs little."""
+    """How often checkpoints are saved and how many are kept, so that little work is lost with a machine."""
 
     interval: Annotated[int, Field(ge=0)] = Field(0, description="Steps between checkpoints; 0: every epoch.")
     keep: Positive = Field(2, description="Newest checkpoints kept; the best one is kept besides.")
 
 
 class JobConfig(Section):
-    """A whole training job."""
+    """The whole configuration of a training job."""
 
     model: Annotated[SerializeAsAny[ModelConfig], BeforeValidator(model_config)] = FAMILIES[DEFAULT]()
     loss: Loss = Loss()

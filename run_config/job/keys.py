@@ -1,4 +1,4 @@
-"""Every key of a job's configuration, and the values under keys."""
+"""The keys of a job's configuration, and access to values by key."""
 
 import types
 import typing
@@ -15,12 +15,12 @@ from run_config.job.config import JobConfig
 from run_config.job.limits import Limits
 
 NO_VALUE = object()
-"""`Key.before` of a key that was there from the beginning, or for which no value trains as older releases did."""
+"""`Key.before` of a key of the first release, or of a key without a value that reproduces older releases."""
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key, dotted. family: the models that have it; empty where all do. field: its type, bounds and marks."""
+    """One key with its dotted name. `family`: the model family that has it; empty: all. `field`: its pydantic field."""
 
     name: str
     family: str
@@ -29,17 +29,17 @@ class Key:
 
     @property
     def meaning(self) -> str:
-        """One or two sentences."""
+        """The description of the key: one or two sentences."""
         return self.field.description or ""
 
     @property
     def place(self) -> bool:
-        """Whether its value names a place to read."""
+        """Whether the value names a place to read."""
         return bool(self._marks.get("place"))
 
     @property
     def before(self) -> object:
-        """The value with which a job trains as it did in releases without this key."""
+        """The value with which a job trains as in releases without this key."""
         return self._marks.get("before", NO_VALUE)
 
     @property
@@ -54,7 +54,7 @@ class Key:
 
 
 def keys() -> tuple[Key, ...]:
-    """All keys in the order of the configuration, those of each family of models one after the other."""
+    """All keys in the order of the configuration. The keys of the model families follow each other."""
     found: list[Key] = []
     defaults = JobConfig()
     for section in JobConfig.model_fields:
@@ -76,7 +76,7 @@ def _keys_of(record: BaseModel, prefix: str, family: str) -> Iterator[Key]:
 
 
 def _constraints(annotation: Any, metadata: Iterable[Any]) -> Iterator[Any]:  # noqa: ANN401 - annotations have no common type
-    """What bounds a number, wherever in the annotation it stands."""
+    """Yield the constraints of an annotation, including nested ones."""
     yield from metadata
     if typing.get_origin(annotation) is typing.Annotated:
         annotation, *more = typing.get_args(annotation)
@@ -103,7 +103,7 @@ def _limits(constraints: Iterable[Any]) -> Limits:
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted key and value of everything in a tree."""
+    """Yield the dotted key and the value of each leaf of the tree."""
     for name, value in tree.items():
         if isinstance(value, Mapping):
             yield from leaves(value, f"{prefix}{name}.")
@@ -112,7 +112,7 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def value_of(config: JobConfig, name: str) -> object:
-    """The value under a dotted key."""
+    """The value of a dotted key."""
     value: Any = config
     for part in name.split("."):
         value = getattr(value, part)
@@ -120,7 +120,7 @@ def value_of(config: JobConfig, name: str) -> object:
 
 
 def with_values(config: JobConfig, changed: Mapping[str, object]) -> JobConfig:
-    """The configuration with other values under dotted keys."""
+    """Return a copy of the configuration with changed values, by dotted key."""
     tree = config.model_dump()
     for name, value in changed.items():
         set_value(tree, name, value)
@@ -128,7 +128,7 @@ def with_values(config: JobConfig, changed: Mapping[str, object]) -> JobConfig:
 
 
 def set_value(tree: dict[str, Any], name: str, value: object) -> None:
-    """Set the value under a dotted key; sections that the tree lacks are made."""
+    """Set the value of a dotted key in place. Missing sections are created."""
     *sections, last = name.split(".")
     for section in sections:
         tree = tree.setdefault(section, {})
@@ -136,7 +136,7 @@ def set_value(tree: dict[str, Any], name: str, value: object) -> None:
 
 
 def shown(value: object) -> str:
-    """A value as it is written in an override."""
+    """Format a value as in an override."""
     if value is None or value == "":
         return "empty"
     if isinstance(value, tuple):

@@ -5,17 +5,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """None: no bound on that side."""
+    """The bounds. None: no bound on that side."""
 
     minimum: float | None = None
     above_minimum: bool = False
-    """The minimum itself is not allowed."""
+    """Whether the minimum itself is excluded."""
     maximum: float | None = None
     below_maximum: bool = False
-    """The maximum itself is not allowed."""
+    """Whether the maximum itself is excluded."""
 
     def of_integers(self) -> "Limits":
-        """The same whole numbers, with the first and the last of them as bounds."""
+        """The same bounds for whole numbers, with the smallest and the largest allowed number as inclusive bounds."""
         low, high = self.minimum, self.maximum
         return Limits(
             None if low is None else low + self.above_minimum,

@@ -1,4 +1,4 @@
-"""Which keys of a job's configuration name places to read, whatever sets them: an override, a preset or a file."""
+"""The configuration keys that name places to read, whether an override, a preset or a file sets them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,14 +12,14 @@ PLACES = tuple(dict.fromkeys(key.name for key in keys() if key.place))
 
 
 def places(config: JobConfig) -> dict[str, str]:
-    """Key → place of every place that a job would read."""
+    """All places that a job would read, by key."""
     return dict(_found(config.model_dump()))
 
 
 def places_in_overrides(overrides: Sequence[str]) -> list[tuple[str, str]]:
-    """Key and place of each override that names one, also those that a later override replaces.
+    """Key and place of each override that names a place, including overrides that a later one replaces.
 
-    Raises ConfigError: an override that cannot be read.
+    Raises ConfigError: when an override cannot be parsed.
     """
     return [found for override in overrides for found in _found(override_tree(override))]
 

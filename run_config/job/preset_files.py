@@ -1,4 +1,4 @@
-"""The presets that ship with the project, as files. Needs no YAML, so that the parameters import fast."""
+"""The files of the presets of this project. Does not import YAML, so that the parameters import fast."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ _FOLDER = Path(__file__).parents[1] / "presets"
 
 
 def preset_names() -> tuple[str, ...]:
-    """Their names, sorted."""
+    """The names of the presets, sorted."""
     return tuple(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
 
 
@@ -18,7 +18,7 @@ def preset_text(name: str) -> str:
 
 
 def presets_on_offer() -> dict[str, str]:
-    """Name to one line about it, in the order of the form: the comment with which each file begins, `# 3. Small.`."""
+    """Name → description, in the order of the form. The first line of a preset states both: `# 3. Small.`."""
     lines = []
     for name in preset_names():
         first = _FIRST_LINE.match(preset_text(name))

@@ -1,7 +1,7 @@
-"""Presets, files and `key=value` overrides become one JobConfig.
+"""Build a JobConfig from a preset or a file, and from `key=value` overrides.
 
-A file names its `base`: a preset, or another file beside it. Unknown keys are refused with the
-nearest known one.
+A file names its `base`: a preset, or another file in the same folder. An unknown key is an error; the message suggests
+the nearest known key.
 """
 
 import difflib
@@ -24,18 +24,18 @@ LENGTHS = ("epochs", "steps", "minutes")
 
 
 def load_job_config(name: str, overrides: Sequence[str] = ()) -> JobConfig:
-    """Read a preset or a YAML file, apply `section.key=value` overrides in order, and check all of it.
+    """Read a preset or a YAML file, apply `section.key=value` overrides in order, and validate the result.
 
-    An override of one of `schedule.epochs`, `schedule.steps` and `schedule.minutes` clears the two
-    others, as does a file's over its base.
+    An override of one of `schedule.epochs`, `schedule.steps` and `schedule.minutes` clears the other two. The same
+    holds for a file and its base.
 
-    Raises ConfigError: an unknown name or key, a value of the wrong type or out of bounds.
+    Raises ConfigError: when a name or a key is unknown, or a value has the wrong type or is out of bounds.
     """
     return checked(_overridden(_read(name, seen=()), overrides), name)
 
 
 def is_chosen(key: str, name: str, overrides: Sequence[str] = ()) -> bool:
-    """Whether a person set this key, in a file or an override; else its value is a preset's or the default."""
+    """Whether a person set this key, in a file or an override. Otherwise its value is the preset's or the default."""
     value: object = _overridden(_read(name, seen=(), presets=False), overrides)
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
@@ -43,16 +43,16 @@ def is_chosen(key: str, name: str, overrides: Sequence[str] = ()) -> bool:
 
 
 def _overridden(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """The tree under `section.key=value` overrides, in their order."""
+    """Apply `section.key=value` overrides to the tree, in order."""
     for override in overrides:
         tree = _merge(tree, override_tree(override))
     return tree
 
 
 def override_tree(override: str) -> dict[str, Any]:
-    """What one `section.key=value` sets: `a.b=1` as {"a": {"b": 1}}. The value is YAML and may be a whole section.
+    """Parse one `section.key=value`: `a.b=1` gives {"a": {"b": 1}}. The value is YAML and may be a whole section.
 
-    Raises ConfigError: no key, or a value that is not YAML.
+    Raises ConfigError: when the key is missing, or the value is not YAML.
     """
     key, separator, text = override.partition("=")
     if not separator or not key.strip():
@@ -61,17 +61,17 @@ def override_tree(override: str) -> dict[str, Any]:
 
 
 def presets_from_scratch() -> tuple[str, ...]:
-    """The presets whose models learn from random weights, whatever the number of images."""
+    """The presets whose models can be trained from random weights with any number of images."""
     return tuple(name for name in preset_names() if not load_job_config(name).model.from_scratch_images)
 
 
 def config_keys() -> tuple[str, ...]:
-    """Every key that a file or an override may set, dotted."""
+    """The dotted keys that a file or an override may set."""
     return tuple(dict.fromkeys(key.name for key in keys()))
 
 
 def _read(name: str, seen: tuple[Path, ...], where: str = "", *, presets: bool = True) -> dict[str, Any]:
-    """The file's tree laid over its bases; without `presets`, of files alone."""
+    """Read a file and merge it over its bases. Without `presets`, the values of presets are left out."""
     if name in preset_names():
         if not presets:
             return {}
@@ -117,7 +117,7 @@ def _file_text(path: Path, where: str) -> str:
 
 
 def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`above` over `below`, section by section. A section without content changes nothing."""
+    """Merge `above` over `below`, section by section. An empty section changes nothing."""
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
@@ -126,16 +126,16 @@ def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(value, Mapping) or not isinstance(old, dict):
             merged[key] = value
         elif key == "model" and value.get("family", old.get("family")) != old.get("family"):
-            merged[key] = dict(value)  # the keys of another family mean nothing here
+            merged[key] = dict(value)  # another family has other keys
         elif key == "schedule" and any(value.get(length) is not None for length in LENGTHS):
-            merged[key] = _merge(old | dict.fromkeys(LENGTHS), value)  # one length replaces another
+            merged[key] = _merge(old | dict.fromkeys(LENGTHS), value)  # one length replaces the others
         else:
             merged[key] = _merge(old, value)
     return merged
 
 
 def _nested(key: str, value: Any) -> dict[str, Any]:  # noqa: ANN401 - a YAML value
-    """`a.b=1` as {"a": {"b": 1}}."""
+    """Return `a.b=1` as {"a": {"b": 1}}."""
     tree: dict[str, Any] = {}
     inner = tree
     *parents, last = key.split(".")
@@ -146,7 +146,7 @@ def _nested(key: str, value: Any) -> dict[str, Any]:  # noqa: ANN401 - a YAML va
 
 
 def checked(tree: Mapping[str, Any], where: str) -> JobConfig:
-    """The typed configuration of a tree. ConfigError, beginning with `where`, names each wrong key."""
+    """Validate a tree as JobConfig. Raises ConfigError: beginning with `where` and naming each wrong key."""
     try:
         return JobConfig.model_validate(tree)
     except ValidationError as error:

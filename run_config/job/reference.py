@@ -1,6 +1,6 @@
-"""The tables in docs/configuration.md.
+"""Generate the tables of docs/configuration.md.
 
-`python -m run_config.job.reference` prints what that document holds below its marker.
+`python -m run_config.job.reference` prints the part of that document below its marker.
 """
 
 import types
@@ -19,7 +19,7 @@ TABLE_HEAD = ("| key | value | default | meaning |", "|---|---|---|---|")
 
 
 def markdown() -> str:
-    """The tables of docs/configuration.md: what each preset sets, then all keys."""
+    """The tables of docs/configuration.md: the settings of each preset, then all keys."""
     parts = [_presets()]
     everything = keys()
     for section in dict.fromkeys(map(_section, everything)):
@@ -29,7 +29,7 @@ def markdown() -> str:
 
 
 def _presets() -> str:
-    """What each preset sets against the defaults."""
+    """The values of each preset that differ from the defaults."""
     rows = []
     for name in preset_names():
         config = load_job_config(name)
@@ -45,7 +45,7 @@ def _presets() -> str:
 
 
 def _section(key: Key) -> str:
-    """The first part of the name; with the family where it matters."""
+    """The first part of the key, with the family if the key belongs to one."""
     first = key.name.partition(".")[0]
     return f"{first} (family {key.family})" if key.family else first
 

@@ -1,6 +1,6 @@
-"""Read the configuration that a run or a model stored, possibly in an older release.
+"""Read the configuration that is stored with a run or a model, possibly by an older release.
 
-A key that was added since states its value for older releases (`added_later` in `section.py`).
+A key that was added later states the value that reproduces older releases (`added_later` in `section.py`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,9 +13,9 @@ from run_config.job.presets import checked
 
 
 def stored_config(tree: Mapping[str, Any], where: str) -> JobConfig:
-    """The stored configuration. Keys that it lacks get the value that they state for older releases.
+    """Validate a stored configuration. Missing keys get their value for older releases.
 
-    Raises ConfigError, beginning with `where`: a key that this release does not know, or a value out of bounds.
+    Raises ConfigError: beginning with `where`, when a key is unknown to this release or a value is out of bounds.
     """
     filled = deepcopy(dict(tree))
     for key in _missing(tree):
@@ -25,12 +25,12 @@ def stored_config(tree: Mapping[str, Any], where: str) -> JobConfig:
 
 
 def keys_without_a_value(tree: Mapping[str, Any]) -> tuple[str, ...]:
-    """Keys that a stored configuration lacks and that state no value for older releases."""
+    """The keys that a stored configuration lacks and that have no value for older releases."""
     return tuple(key.name for key in _missing(tree) if key.before is NO_VALUE)
 
 
 def differences(one: JobConfig, other: JobConfig) -> dict[str, tuple[Any, Any]]:
-    """Dotted key to both values, for each key whose values differ; None where a family of models lacks the key."""
+    """Dotted key → both values, for each key with different values. None: the model family does not have the key."""
     left, right = (dict(leaves(config.model_dump(mode="json"))) for config in (one, other))
     names = sorted(left.keys() | right.keys())
     return {name: (left.get(name), right.get(name)) for name in names if left.get(name) != right.get(name)}

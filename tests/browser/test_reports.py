@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from data_prep.prepare import Request as Prepare
+from data_prep.prepare import PrepareRequest as Prepare
 from data_prep.prepare import inspect
 from data_prep.report.page import draw_report
 from evaluation.report import write_report

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cvat_bridge.access import Seen, User
+from cvat_bridge.access import User, VisibleSubject
 from cvat_bridge.data_preview import Counted, count_boxes
 from cvat_bridge.templates.help_text import safe_html
 from cvat_client.connection import Session
@@ -391,7 +391,7 @@ def test_help_is_safe_html(markdown: str) -> None:
 
 
 def test_a_seen_subject_does_not_show_its_session() -> None:
-    seen = Seen(User(1, "ann"), Session("private"), Subject.tasks([8]), ())
+    seen = VisibleSubject(User(1, "ann"), Session("private"), Subject.tasks([8]), ())
     assert "private" not in repr(seen)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cvat_client.api import CvatApi, Request
+from cvat_client.api import BackgroundRequest, CvatApi
 from cvat_client.errors import BridgeError, CvatRefusedError, CvatTokenError, CvatUnavailableError, GrantError
 from cvat_client.settings import load_settings
 from cvat_steps import export_command
@@ -214,7 +214,7 @@ def test_another_runs_failure_under_the_same_id_is_not_ours(step: Step, task: Ta
     """Ours had ended and was in the bucket when another run asked for the same and failed, between two looks."""
     request = CvatApi.request
 
-    def look(api: CvatApi, rq_id: str) -> Request | None:
+    def look(api: CvatApi, rq_id: str) -> BackgroundRequest | None:
         seen = request(api, rq_id)
         return replace(seen, status="failed", message="not yours") if seen and seen.status == "finished" else seen
 

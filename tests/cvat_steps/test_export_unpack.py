@@ -12,7 +12,7 @@ import pytest
 from cvat_client.errors import BridgeError
 from cvat_client.subject import Kind
 from cvat_steps import export_unpack
-from cvat_steps.export import Export
+from cvat_steps.export import SubjectExport
 from cvat_steps.export_progress import ExportProgress
 from cvat_steps.export_unpack import unpack
 from cvat_steps.export_zip import problem_of_zip
@@ -22,7 +22,7 @@ from tests.cvat_steps.export_step import Step, either, step, task
 
 __all__ = ["either", "step", "task"]
 
-EXPORT = Export(Kind.TASK, 8, "COCO 1.0", "cvat-exports/task-8/run")
+EXPORT = SubjectExport(Kind.TASK, 8, "COCO 1.0", "cvat-exports/task-8/run")
 
 
 @pytest.fixture

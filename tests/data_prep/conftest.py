@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.prepare import Prepared, Request, prepare
+from data_prep.prepare import Prepared, PrepareRequest, prepare
 from object_store import ObjectStore, open_store
 from prepared_set.manifest import Options
 from prepared_set.reader import LocalSet, PreparedSet
@@ -40,7 +40,7 @@ def run_prepare(tmp_path: Path, store: ObjectStore) -> Prepare:
                 for number, source in enumerate(sources)
             )
 
-        request = Request(names(pool, "pool"), names(val, "val"), names(test, "test"), Options(**options))
+        request = PrepareRequest(names(pool, "pool"), names(val, "val"), names(test, "test"), Options(**options))
         return prepare(request, into, lambda *_: b"the report has tests of its own")
 
     return run

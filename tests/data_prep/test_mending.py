@@ -10,7 +10,7 @@ from data_prep.errors import AnnotationError
 from data_prep.formats.coco import to_record
 from data_prep.formats.coco_file import RawAnnotation
 from data_prep.mending import SMALLEST_SIDE_PX, Canvas, mend
-from tests.data_prep.test_coco_file import JSON
+from tests.data_prep.formats.test_coco_file import JSON
 
 NUMBER = st.floats() | st.integers() | st.sampled_from(["1", "x", None, True, 1e308, -1e308])
 BBOX = st.lists(NUMBER, min_size=4, max_size=4) | JSON

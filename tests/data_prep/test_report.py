@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from data_prep import findings
-from data_prep.prepare import Request, inspect
+from data_prep.prepare import PrepareRequest, inspect
 from data_prep.report.page import draw_report
 from prepared_set.manifest import Manifest, Options
 from run_config.families.detr import DetrModel
@@ -21,7 +21,7 @@ HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>\"'&"
 def page_of(tmp_path: Path, *exports: Export, test: Export | None = None, **options: object) -> tuple[Manifest, str]:
     sources = [str(write_zip(tmp_path / f"{number}.zip", export)) for number, export in enumerate(exports)]
     tests = (str(write_zip(tmp_path / "test.zip", test)),) if test is not None else ()
-    manifest, page = inspect(Request(tuple(sources), test=tests, options=Options(**options)), draw_report)
+    manifest, page = inspect(PrepareRequest(tuple(sources), test=tests, options=Options(**options)), draw_report)
     return manifest, page.decode()
 
 

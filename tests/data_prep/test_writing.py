@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from data_prep.errors import SourceError
 from data_prep.export_reader import ExportImage, Watcher
-from data_prep.prepare import Request, prepare
+from data_prep.prepare import PrepareRequest, prepare
 from object_store import ObjectStore, open_store
 from prepared_set.errors import SetError
 from prepared_set.reader import PreparedSet
@@ -213,7 +213,7 @@ def test_an_image_that_changes_meanwhile_is_refused(tmp_path: Path, store: Objec
                 path.write_bytes(path.read_bytes() + b"more")
 
     with pytest.raises(SourceError, match=r"'003.png' changed while it was being prepared"):
-        prepare(Request((str(folder),)), store, lambda *_: b"", Meddler())
+        prepare(PrepareRequest((str(folder),)), store, lambda *_: b"", Meddler())
     assert not [info.key for info in store.list() if info.key.endswith("manifest.json")]
 
 
@@ -232,6 +232,6 @@ def test_memory_holds_a_few_images_at_a_time(tmp_path: Path, store: ObjectStore,
     original = __import__("tarfile").TarInfo.tobuf
     monkeypatch.setattr(ExportImage, "read", counting_read)
     monkeypatch.setattr("tarfile.TarInfo.tobuf", lambda *a, **k: (written.append(1), original(*a, **k))[1])
-    prepare(Request((str(source),)), store, lambda *_: b"")
+    prepare(PrepareRequest((str(source),)), store, lambda *_: b"")
     assert len(written) == 200
     assert max(ahead) <= 2 * 8 + 1

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from data_prep.prepare import Request, prepare
+from data_prep.prepare import PrepareRequest, prepare
 from detr_job.data.augmentation import Sample
 from object_store import open_store
 from prepared_set.manifest import Options
@@ -52,7 +52,7 @@ def mixed_set(folder: Path, *, count: int = 12, seed: int = 0) -> str:
             data = encode(sample)
             export.add(f"{part}-{number:03}.png", boxes, size, data=data)
         parts.append(str(write_zip(folder / f"{part}.zip", export)))
-    request = Request((parts[0],), (), (parts[1],), Options(val_fraction=0.0))
+    request = PrepareRequest((parts[0],), (), (parts[1],), Options(val_fraction=0.0))
     return prepare(request, open_store(folder / "store"), lambda _, __: b"").manifest.id
 
 

@@ -27,7 +27,7 @@ from detr_job.training.uploads import Uploads
 from object_store import open_store
 from prepared_set.reader import PreparedSet
 from tests.detr_job.pictures import mixed_set, mixed_split, small_config
-from tests.detr_job.test_evaluate_command import random_model
+from tests.detr_job.prediction.test_evaluate_command import random_model
 from tests.detr_job.training_runs import TINY, Run, assert_same_result
 
 CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ from typing import Any
 
 from safetensors.numpy import load_file
 
-from data_prep.prepare import Request, prepare
+from data_prep.prepare import PrepareRequest, prepare
 from data_prep.sample.make import make_sample
 from object_store import ObjectStore, open_store
 from prepared_set.manifest import Options
@@ -51,7 +51,7 @@ DETR = SMALL_IMAGES | {
 def make_set(folder: Path, store: ObjectStore, *, images: int = 30, val_fraction: float = 0.15) -> str:
     """Draw and prepare a set with train, val and test parts; its id."""
     files = make_sample(folder / "sample", images=images)
-    request = Request((str(files.trainval),), (), (str(files.test),), Options(val_fraction=val_fraction))
+    request = PrepareRequest((str(files.trainval),), (), (str(files.test),), Options(val_fraction=val_fraction))
     return prepare(request, store, lambda _, __: b"").manifest.id
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.errors import DataPrepError
-from data_prep.prepare import Request, inspect, prepare
+from data_prep.prepare import PrepareRequest, inspect, prepare
 from data_prep.report.page import draw_report
 from data_prep.report.summary import as_json, as_lines
 from object_store import open_store
@@ -26,12 +26,12 @@ def test_a_mutated_export_is_prepared_or_refused_with_a_sentence(part: int, tmp_
         source = mutated_export(seed, folder)
         before = listing(tmp_path)
         try:
-            manifest, page = inspect(Request((str(source),)), draw_report)
+            manifest, page = inspect(PrepareRequest((str(source),)), draw_report)
             page.decode()
             "\n".join([as_json(manifest), *as_lines(manifest)]).encode()
             if seed % 3 == 0:
                 store = open_store(str(folder / "store"))
-                prepared = prepare(Request((str(source),)), store, draw_report).manifest
+                prepared = prepare(PrepareRequest((str(source),)), store, draw_report).manifest
                 assert PreparedSet.open(store, prepared.id).manifest.id == manifest.id
             done, sentence = done + 1, "it is prepared"
         except DataPrepError as error:

@@ -12,7 +12,7 @@ import pytest
 
 from cvat_client.errors import BridgeError
 from cvat_client.settings import parse_settings
-from model_server.app import Refusal, read_call
+from model_server.app import CallRefusal, read_call
 from tests.cvat_bridge.running_bridge import OURS, SECRET, Bridge, install, kubernetes, serving, store
 from tests.cvat_double.fixtures import cvat
 from tests.cvat_double.server import CvatDouble
@@ -78,7 +78,7 @@ def test_mutated_calls_of_the_model_server() -> None:
         try:
             _, threshold = read_call(mutated_call(seed), 0.5)
             assert 0 <= threshold <= 1
-        except Refusal as refusal:
+        except CallRefusal as refusal:
             status = refusal.status
         assert status in (200, 400), f"mutated_call({seed})"
 
@@ -111,7 +111,7 @@ def test_an_event_with_odd_changes_is_taken(client: httpx.Client, changes: objec
 
 
 def test_a_call_that_is_nested_deeply_is_refused() -> None:
-    with pytest.raises(Refusal, match="not of the form"):
+    with pytest.raises(CallRefusal, match="not of the form"):
         read_call(b'{"x": ' + b"[" * 100_000 + b"]" * 100_000 + b', "image": ""}', 0.5)
 
 

@@ -20,7 +20,7 @@ import uvicorn
 from PIL import Image
 
 from detr_job.family import build_family
-from detr_job.weights.model_folder import ModelConfig, Preprocessing, write_model
+from detr_job.weights.model_folder import ModelFolderConfig, Preprocessing, write_model
 from model_server.app import ModelServer, make_app
 from model_server.engine import Engine
 from model_server.listing import FunctionList
@@ -41,7 +41,7 @@ def write_trained_model(
     torch.manual_seed(seed)
     config = small_config("tiny", **config_of_job)
     network = build_family(config, len(classes)).network
-    info = ModelConfig(
+    info = ModelFolderConfig(
         classes=classes,
         preset="tiny",
         job=config.model_dump(mode="json"),

@@ -12,14 +12,12 @@ from hypothesis import strategies as st
 from cvat_client.subject import Subject
 from cvat_steps.new_shapes import Attribute, Rectangle, attribute_values, iou, not_there_yet
 from model_server.functions import functions, subject_title
-from model_server.trained_models import Choice, TrainedModel, subject_in
+from model_server.trained_models import Choice, ListedModel, subject_in
 
 HOME = "s3://bucket/workflow-data/output"
 
 
-def model(
-    run: str = "run-a", *, classes: tuple[str, ...] = ("disc",), home: str = HOME, **more: object
-) -> TrainedModel:
+def model(run: str = "run-a", *, classes: tuple[str, ...] = ("disc",), home: str = HOME, **more: object) -> ListedModel:
     values = {
         "url": f"{home}/{run}/model",
         "run": run,
@@ -30,7 +28,7 @@ def model(
         "ap": 0.512,
         "subject": None,
     }
-    return TrainedModel(**{**values, **more})
+    return ListedModel(**{**values, **more})
 
 
 def test_a_box_in_the_place_of_one_of_its_label_is_not_new():
@@ -99,7 +97,7 @@ def test_an_attribute_takes_what_cvat_takes(input_type: str, values: tuple[str, 
         assert theirs(value) is takes
 
 
-def listed(*models: TrainedModel, **more: object) -> dict[str, str]:
+def listed(*models: ListedModel, **more: object) -> dict[str, str]:
     return {name: each.title for name, each in functions(Choice(models, **more), [HOME]).items()}
 
 

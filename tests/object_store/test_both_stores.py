@@ -18,6 +18,7 @@ from object_store import (
     ObjectInfo,
     ObjectStore,
     StoreError,
+    StoreUnavailable,
     open_store,
 )
 
@@ -420,7 +421,10 @@ def test_a_reader_sees_the_old_or_the_new_content_and_never_a_mixture(store: Obj
             seen.append(store.get_bytes("x") in versions)
         except ObjectChanged:
             seen.append(True)
+        except StoreUnavailable:
+            continue  # moto answers 500 now and then where an object is replaced while it is read
     writer.join()
+    assert seen
     assert all(seen)
 
 

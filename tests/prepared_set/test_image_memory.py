@@ -15,7 +15,7 @@ from PIL import Image
 
 from data_prep import image_check
 from data_prep.changes import Reason
-from data_prep.prepare import Request, inspect
+from data_prep.prepare import PrepareRequest, inspect
 from data_prep.report.page import draw_report
 from prepared_set import decoding, jpeg2000
 from prepared_set.decoding import decode_image, decoded_image
@@ -188,7 +188,7 @@ def test_images_over_a_limit_are_left_out_and_the_others_are_used(tmp_path: Path
     export.pictures["002.png"] = file("L", "PNG", turned=False)
     use_image_budget(MemoryBudget(8 * MIB))
     try:
-        manifest, _ = inspect(Request((str(write_zip(tmp_path / "export.zip", export)),)), draw_report)
+        manifest, _ = inspect(PrepareRequest((str(write_zip(tmp_path / "export.zip", export)),)), draw_report)
     finally:
         use_image_budget(None)
     (change,) = (change for change in manifest.changes if change.reason == Reason.IMAGE_DAMAGED.label)

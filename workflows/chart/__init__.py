@@ -1,1 +1,1 @@
-"""What is written for the Helm chart, and plain manifests for those without Helm."""
+"""Generated files of the Helm chart, and plain manifests for people who do not use Helm."""

@@ -1,7 +1,7 @@
-"""The templates as plain YAML for one installation, for people who do not use Helm.
+"""Write the templates as plain YAML for one installation, for people who do not use Helm.
 
-Takes the rendered templates and an installation's settings, and applies what the chart applies: the store, the
-node pools, the images, the names of secrets. Everything else of the chart's values is its default here.
+It applies the settings of an installation to the rendered templates, as the chart does: the store, the node pools, the
+images and the names of secrets. All other values of the chart have their defaults.
 """
 
 import copy
@@ -21,32 +21,32 @@ from run_config.parameters import BRIDGE_TEMPLATES
 from workflows.errors import WorkflowError
 
 NAME = "detr-workflows"
-"""Name of the ConfigMap and the service account, and start of all other names."""
+"""Name of the ConfigMap and the service account, and prefix of all other names."""
 
 GPU_ROLE = "train"
 UNLIMITED = 1_000_000
-"""Stands in a semaphore for a pool without a limit, where another pool has one: Argo needs a number."""
+"""Argo needs a number in a semaphore. This one stands for no limit, if another pool has a limit."""
 
 Mapping = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """What an installation's settings do not say: where the objects go and where images and S3 are."""
+class PlainOptions:
+    """What the settings of an installation lack: the namespace, and the addresses of images and S3."""
 
     namespace: str
     registry: str = ""
     image_tag: str = ""
     """Empty: the version of this program."""
     s3_endpoint: str = ""
-    """URL of an S3 server that is not AWS."""
+    """URL of an S3 server other than AWS."""
     s3_region: str = ""
 
 
 def read_settings(path: Path) -> Installation:
-    """The installation that a settings.yaml describes.
+    """Read the installation from a settings.yaml.
 
-    Raises WorkflowError or ConfigError: it cannot be read, or something in it is wrong.
+    Raises WorkflowError or ConfigError: when the file cannot be read or is invalid.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -56,9 +56,9 @@ def read_settings(path: Path) -> Installation:
 
 
 def read_bridge(path: Path) -> str:
-    """The text of the bridge's settings. What is in it, its own program checks.
+    """Read the text of the bridge's settings. The bridge itself validates them.
 
-    Raises WorkflowError: it cannot be read, or is not of the form of settings.
+    Raises WorkflowError: when the file cannot be read, or is no settings file.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -73,12 +73,13 @@ def read_bridge(path: Path) -> str:
 
 
 def write(
-    folder: Path, rendered: Path, installation: Installation, place: Place, bridge: str | None = None
+    folder: Path, rendered: Path, installation: Installation, place: PlainOptions, bridge: str | None = None
 ) -> list[Path]:
-    """Write installation.yaml and the templates of `rendered` into `folder` and say where.
+    """Write installation.yaml and the templates of `rendered` into `folder`. Return the paths.
 
-    `bridge`: text of the bridge's settings; without it the templates that talk to CVAT are left out. Raises
-    WorkflowError: the store is none that a cluster reaches, or a file is not what it should be.
+    `bridge`: the text of the bridge's settings. None: the templates that use CVAT are left out.
+
+    Raises WorkflowError: when the store is not S3, the endpoint is not a URL, or a file cannot be written.
     """
     made = objects(installation, place)
     if bridge is not None:
@@ -100,8 +101,8 @@ def write(
     return [folder / name for name in texts]
 
 
-def objects(installation: Installation, place: Place) -> list[Mapping]:
-    """Everything that the templates need in their namespace, secrets left out."""
+def objects(installation: Installation, place: PlainOptions) -> list[Mapping]:
+    """All objects that the templates need in their namespace, except secrets."""
     client = f"{NAME}-client"
     executor = [{"apiGroups": ["argoproj.io"], "resources": ["workflowtaskresults"], "verbs": ["create", "patch"]}]
     submitter = [
@@ -120,8 +121,8 @@ def objects(installation: Installation, place: Place) -> list[Mapping]:
     return made
 
 
-def template(rendered: Mapping, installation: Installation, place: Place) -> Mapping:
-    """A rendered template as this installation has it; `rendered` stays as it is."""
+def template(rendered: Mapping, installation: Installation, place: PlainOptions) -> Mapping:
+    """Return a copy of a rendered template with the settings of this installation."""
     manifest = copy.deepcopy(rendered)
     manifest["metadata"]["namespace"] = place.namespace
     _set_parameters(manifest, installation)
@@ -132,10 +133,9 @@ def template(rendered: Mapping, installation: Installation, place: Place) -> Map
 
 
 def pool_expression(pools: Sequence[NodePool], attribute: str) -> str:
-    """An Argo expression that gives a pool's value by the name that a run asks for.
+    """An Argo expression that selects an attribute of the pool that a run names.
 
-    Its result is one of the installation's own values, or empty: nothing that was typed is part of it, so it may
-    stand in a pod's patch.
+    Its result is a value of the installation or empty. It never contains user input, so it is safe in a pod's patch.
     """
     chain = " : ".join(
         f"workflow.parameters['sys-node-pool'] == '{pool.name}' ? '{getattr(pool, attribute)}'" for pool in pools
@@ -144,9 +144,9 @@ def pool_expression(pools: Sequence[NodePool], attribute: str) -> str:
 
 
 def bucket_and_prefix(installation: Installation) -> tuple[str, str]:
-    """Bucket and prefix of the store.
+    """The bucket and the prefix of the store.
 
-    Raises WorkflowError: pods share no folder, so it must be S3.
+    Raises WorkflowError: when the store is not S3, since pods share no folder.
     """
     url = store_url(installation.store)
     if not url.startswith("s3://"):
@@ -156,7 +156,7 @@ def bucket_and_prefix(installation: Installation) -> tuple[str, str]:
 
 
 def _set_parameters(manifest: Mapping, installation: Installation) -> None:
-    """Store and pools as defaults and choices, in Argo's list and in the form that the annotation holds."""
+    """Set store and pools as defaults and choices, in Argo's parameters and in the form of the annotation."""
     annotations = manifest["metadata"]["annotations"]
     form = json.loads(annotations[parameter_forms.ANNOTATION])
     fields = {field["name"]: field for field in form["parameters"]}
@@ -179,7 +179,7 @@ def _set_parameters(manifest: Mapping, installation: Installation) -> None:
     annotations[parameter_forms.ANNOTATION] = json.dumps(form, ensure_ascii=False, separators=(",", ":"))
 
 
-def _set_step(step: Mapping, installation: Installation, place: Place) -> None:
+def _set_step(step: Mapping, installation: Installation, place: PlainOptions) -> None:
     container = step["container"]
     name, _, tag = container["image"].rpartition(":")
     registry = f"{place.registry.rstrip('/')}/" if place.registry else ""
@@ -189,7 +189,7 @@ def _set_step(step: Mapping, installation: Installation, place: Place) -> None:
         secret = variable.get("valueFrom", {}).get("secretKeyRef", {})
         if secret.get("name") == f"{NAME}-store":
             if not installation.store_secret:
-                # Credentials come from elsewhere; a variable would hide them.
+                # Credentials come from elsewhere; a variable would override them.
                 continue
             secret["name"] = installation.store_secret
             secret["key"] = _store_key(installation, secret["key"])
@@ -205,14 +205,14 @@ def _set_step(step: Mapping, installation: Installation, place: Place) -> None:
 
 
 def _store_key(installation: Installation, name: str) -> str:
-    """What the installation calls a key of the store's secret."""
+    """The name that the installation has for a key of the store's Secret."""
     keys = installation.store_secret_keys
     own = {"access-key-id": keys.access_key_id, "secret-access-key": keys.secret_access_key}
     return own.get(name, keys.session_token)
 
 
 def _set_pool(step: Mapping, installation: Installation) -> None:
-    """Place, GPUs and turn of a step that holds GPUs."""
+    """Set node selector, tolerations, GPUs and semaphore of a step that uses GPUs."""
     pools = installation.node_pools
     step["nodeSelector"] = {installation.node_pool_label: pool_expression(pools, "label_value")}
     for toleration in (dict(one) for pool in pools for one in pool.tolerations):
@@ -222,15 +222,14 @@ def _set_pool(step: Mapping, installation: Installation) -> None:
     resources = patch["containers"][0]["resources"]
     (count,) = resources["limits"].values()
     resources["limits"] = {pool_expression(pools, "gpu_resource"): count}
-    # JSON, since YAML would write the expressions' quotes twice.
+    # JSON, because YAML would double the quotes of the expressions.
     step["podSpecPatch"] = json.dumps(patch, indent=2)
     if any(pool.limit is not None for pool in pools):
         semaphore = {"configMapKeyRef": {"name": NAME, "key": "pool.{{workflow.parameters.sys-node-pool}}"}}
         step["synchronization"] = {"semaphores": [semaphore]}
 
 
-def _config(installation: Installation, place: Place) -> dict[str, str]:
-    """The ConfigMap's keys."""
+def _config(installation: Installation, place: PlainOptions) -> dict[str, str]:
     settings = installation.model_dump(mode="json", by_alias=True, exclude_none=True)
     config = {"settings.yaml": _yaml(settings), "artifacts": _yaml(_artifact_repository(installation, place))}
     if place.s3_endpoint:
@@ -243,7 +242,7 @@ def _config(installation: Installation, place: Place) -> dict[str, str]:
     return config
 
 
-def _artifact_repository(installation: Installation, place: Place) -> Mapping:
+def _artifact_repository(installation: Installation, place: PlainOptions) -> Mapping:
     bucket, prefix = bucket_and_prefix(installation)
     endpoint = urlsplit(place.s3_endpoint or "https://s3.amazonaws.com")
     if endpoint.scheme not in ("http", "https") or not endpoint.netloc:
@@ -264,7 +263,7 @@ def _artifact_repository(installation: Installation, place: Place) -> Mapping:
     return {"s3": repository}
 
 
-def _object(api_version: str, kind: str, name: str, place: Place, **rest: object) -> Mapping:
+def _object(api_version: str, kind: str, name: str, place: PlainOptions, **rest: object) -> Mapping:
     metadata = {"name": name, "namespace": place.namespace, "labels": {"app.kubernetes.io/part-of": NAME}}
     return {"apiVersion": api_version, "kind": kind, "metadata": metadata, **rest}
 
@@ -275,7 +274,7 @@ def _documents(manifests: Sequence[Mapping]) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Texts of several lines as blocks, to be read; a mapping that is there twice written twice."""
+    """Writes texts of several lines as readable blocks, and repeated mappings without aliases."""
 
     def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002
         return True
@@ -289,5 +288,5 @@ _Dumper.add_representer(str, _text)
 
 
 def _yaml(value: object) -> str:
-    # A line break inside a tag would be a blank in it.
+    # A line break inside a tag would become a blank.
     return yaml.dump(value, Dumper=_Dumper, width=10**6, allow_unicode=True, sort_keys=False)

@@ -1,4 +1,4 @@
-"""The words of the schema of the chart's values: kinds of text, numbers, lists and mappings."""
+"""The building blocks of the schema of the chart's values: types of text, numbers, lists and mappings."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ LABEL_NAME = "[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?"
 KEY = r"[-._a-zA-Z0-9]{1,253}"
 PREFIX = r"[^/\s{}]+(/[^/\s{}]+)*"
 NOT_PLAIN = r"(^|/)(\.|%2[eE]){1,2}(/|$)"
-"""A part that is `.` or `..`, also percent-encoded."""
+"""A path part that is `.` or `..`, also percent-encoded."""
 
 BUCKET = r"[a-z0-9][-a-z0-9._]{1,61}[a-z0-9]"
 REGISTRY = r"[a-zA-Z0-9][-a-zA-Z0-9.]*(:[0-9]+)?(/[-a-z0-9._]+)*/?"
@@ -38,37 +38,37 @@ OPEN = {"additionalProperties": True}
 
 
 def closed(**properties: Schema) -> Schema:
-    """A mapping whose keys are ours: another one is a mistake of typing."""
+    """A mapping with known keys only: any other key is a typing error."""
     return {"type": "object", "additionalProperties": False, "properties": properties}
 
 
 def worded(pattern: str) -> Schema:
-    """Text of one form."""
+    """A text that matches the pattern."""
     return {"type": "string", "pattern": f"^({pattern})$"}
 
 
 def plain(text: Schema) -> Schema:
-    """Text with a path that leads nowhere else: `run_config.locations.leads_elsewhere` has the same rule."""
+    """A text with a path without `.` and `..`: the same rule as `run_config.locations.leads_elsewhere`."""
     return {**text, "not": {"pattern": NOT_PLAIN}}
 
 
 def maybe(pattern: str) -> Schema:
-    """Text that may be left empty."""
+    """A text that matches the pattern or is empty."""
     return {"type": "string", "pattern": f"^({pattern})?$"}
 
 
 def listed(pattern: str) -> Schema:
-    """A list of texts of one form."""
+    """A list of texts that match the pattern."""
     return {"type": "array", "items": worded(pattern)}
 
 
 def names() -> Schema:
-    """Names of objects of the cluster."""
+    """A list of names of Kubernetes objects."""
     return listed(DNS_NAME)
 
 
 def labels() -> Schema:
-    """Labels of an object."""
+    """Labels of a Kubernetes object."""
     return {
         "type": "object",
         "propertyNames": {"pattern": f"^({QUALIFIED_NAME})$"},
@@ -77,11 +77,11 @@ def labels() -> Schema:
 
 
 def resources() -> Schema:
-    """What a container asks for and may take."""
+    """Resource requests and limits of a container."""
     amounts = {"type": "object", "additionalProperties": {"type": ["string", "integer", "number"]}}
     return closed(requests=amounts, limits=amounts)
 
 
 def service_account() -> Schema:
-    """A service account that the chart makes, or somebody else."""
+    """A service account, created by the chart or already present."""
     return closed(create=BOOLEAN, name=maybe(DNS_NAME), annotations=TEXTS, labels=labels())

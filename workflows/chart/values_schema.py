@@ -1,7 +1,8 @@
-"""The JSON schema of the chart's values: parameters and node pools from their own definitions, the rest by hand.
+"""The JSON schema of the chart's values. Parameters and node pools come from their definitions, the rest is written
+here.
 
-Helm checks values against it before it renders anything, so what is refused is refused with the value's name.
-Descriptions are left to values.yaml, where every value is described.
+Helm validates the values before it renders anything, and its errors name the value. The schema has no descriptions:
+values.yaml describes every value.
 """
 
 import json
@@ -46,7 +47,7 @@ from workflows.chart.schema_words import (
 
 
 def text() -> str:
-    """The schema as it lies in the chart."""
+    """The text of the schema file in the chart."""
     return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
 
 
@@ -61,7 +62,7 @@ def schema() -> Schema:
             namespaceOverride=maybe("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"),
             commonLabels=labels(),
             commonAnnotations=TEXTS,
-            # Charts above this one put what they like here.
+            # Parent charts may add any key here.
             **{"global": {**closed(imageRegistry=maybe(REGISTRY), imagePullSecrets=names()), **OPEN}},
             images=closed(
                 registry=maybe(REGISTRY),
@@ -152,9 +153,9 @@ def _pool() -> Schema:
 
 
 def _parameters() -> Schema:
-    """Defaults and choices by name. The store's are those of `store`, and bounds are looked at by the chart.
+    """Defaults and choices by parameter. The chart itself checks the bounds of numbers.
 
-    What a run is about and who permitted it have no default.
+    The store has its default in `store`. The subject of a run and the permission for it have no default.
     """
     each_time = (Role.STORE, Role.SUBJECT, Role.GRANT)
     return closed(**{one.name: _parameter(one) for one in BY_NAME.values() if one.role not in each_time})
@@ -166,7 +167,7 @@ def _parameter(parameter: Parameter) -> Schema:
 
 
 def _parameter_value(parameter: Parameter) -> Schema:
-    """One value, always a string: Argo knows no other."""
+    """A single value. It is always a string, because Argo's parameters are strings."""
     match parameter.type:
         case Type.CHOICE if not parameter.file_suffixes:
             return {"enum": list(parameter.choices)}
@@ -213,7 +214,7 @@ def _workflow() -> Schema:
 
 
 def _placement() -> dict[str, Schema]:
-    """What `pods` and every role take."""
+    """The placement values that `pods` and every role have."""
     return {
         "nodeSelector": TEXTS,
         "tolerations": OBJECTS,

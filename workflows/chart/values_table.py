@@ -1,4 +1,4 @@
-"""The table of the chart's README, from the comments in values.yaml."""
+"""The table in the chart's README, from the comments in values.yaml."""
 
 import json
 import re
@@ -15,7 +15,7 @@ _KEY = re.compile(r"( *)([A-Za-z]\w*):")
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """One value that a person may set: `store.bucket`."""
+    """One documented value, such as `store.bucket`."""
 
     path: str
     default: object
@@ -23,7 +23,7 @@ class Value:
 
 
 def described(text: str) -> list[Value]:
-    """The values of a values.yaml that have a comment starting with `# -- ` in the line above them."""
+    """The values in values.yaml with a comment that starts with `# -- ` in the line above."""
     tree = yaml.safe_load(text)
     found: list[Value] = []
     parents: list[str] = []
@@ -49,14 +49,14 @@ def described(text: str) -> list[Value]:
 
 
 def with_table(readme: str, values_text: str) -> str:
-    """The README with the table of the values between its marks."""
+    """Return the README with a new table of the values between its markers."""
     head, _, rest = readme.partition(START)
     _, _, tail = rest.partition(END)
     return f"{head}{START}\n{table(values_text)}{END}{tail}"
 
 
 def table(values_text: str) -> str:
-    """A row for every value, in their order."""
+    """One row for each value, in the order of values.yaml."""
     rows = ["| value | default | what it is |", "|---|---|---|"]
     for value in described(values_text):
         default = json.dumps(value.default, ensure_ascii=False).replace("|", "\\|")

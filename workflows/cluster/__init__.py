@@ -1,1 +1,1 @@
-"""What the command line asks of a cluster: submit, watch, pools, preflight. Never imported by the other verbs."""
+"""The commands that use a cluster: submit, watch, pools, preflight. The other commands never import this package."""

@@ -1,4 +1,4 @@
-"""Argo's own API server, for people who have a token for it and no way to the Kubernetes API."""
+"""A client for Argo's own API server, for people with a token for it but no access to the Kubernetes API."""
 
 import os
 import ssl
@@ -16,7 +16,7 @@ TIMEOUT_S = 15.0
 
 
 class ArgoServer:
-    """One namespace, as Argo's server shows it."""
+    """The workflows of one namespace, through Argo's server."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class ArgoServer:
 
     @property
     def where(self) -> str:
-        """Address of the server, for messages."""
+        """The address of the server, for messages."""
         return self._url
 
     def template(self, name: str) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class ArgoServer:
         return self._ask("GET", f"workflow-templates/{self.namespace}/{quote(name)}", f"reading the template {name}")
 
     def template_names(self) -> list[str]:
-        """The templates of the namespace."""
+        """The names of the templates in the namespace."""
         answer = self._ask("GET", f"workflow-templates/{self.namespace}", "listing the workflow templates")
         return [item["metadata"]["name"] for item in answer.get("items") or []]
 
@@ -62,16 +62,16 @@ class ArgoServer:
         return self._ask("GET", f"workflows/{self.namespace}/{quote(name)}", f"reading the workflow {name}")
 
     def create(self, workflow: Mapping[str, Any]) -> dict[str, Any]:
-        """Create a Workflow and return it as the cluster has it."""
+        """Create a Workflow and return it as the server stored it."""
         body = {"namespace": self.namespace, "workflow": workflow}
         return self._ask("POST", f"workflows/{self.namespace}", "creating the workflow", body)
 
     def settings(self, config_map: str) -> Mapping[str, str]:
-        """The ConfigMap of the installation is not seen from here."""
+        """Raise ForbiddenError: Argo's server does not show ConfigMaps."""
         raise ForbiddenError(f"Argo's server does not show the ConfigMap {config_map}")
 
     def has_namespace(self) -> bool | None:
-        """Argo's server does not say."""
+        """None: Argo's server does not tell whether the namespace exists."""
         return None
 
     def _ask(self, method: str, path: str, doing: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class ArgoServer:
         try:
             answer = self._client.request(method, url, json=body)
             if answer.status_code == httpx.codes.UNAUTHORIZED and self._token_file is not None:
-                # A mounted token is written anew before it expires.
+                # A mounted token is replaced before it expires.
                 self._client.headers.update(self._login())
                 answer = self._client.request(method, url, json=body)
         except httpx.HTTPError as error:
@@ -99,7 +99,7 @@ class ArgoServer:
         return content
 
     def _login(self) -> dict[str, str]:
-        """The token's header; none where the server asks for none."""
+        """The header with the token. Empty: there is no token."""
         token = self._environment.get("ARGO_TOKEN", "")
         if self._token_file is not None:
             try:

@@ -1,4 +1,4 @@
-"""Argo's artifact repository: the entry of a ConfigMap that templates point to."""
+"""Read Argo's artifact repository: the entry of a ConfigMap that templates reference."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,24 +9,24 @@ import yaml
 
 @dataclass(frozen=True, slots=True)
 class ArtifactRepository:
-    """What counts of it here."""
+    """The part of an artifact repository that matters here."""
 
     bucket: str
-    """Empty where it names none."""
+    """Empty: no bucket is named."""
     archive_logs: bool
-    """Argo then keeps the log of every step, whatever the step's template says."""
+    """If true, Argo stores the log of every step, whatever the step's template says."""
     secrets: Mapping[str, frozenset[str]]
-    """Secret → keys that Argo mounts into each pod that keeps a log or an artifact. It knows none that is optional."""
+    """Secret → keys that Argo mounts into each pod that stores a log or an artifact. These keys are never optional."""
 
 
 def repository_reference(tree: Mapping[str, Any]) -> tuple[str, str]:
-    """ConfigMap and key that a WorkflowTemplate points to; no ConfigMap: the controller's own repository."""
+    """The ConfigMap and the key that a WorkflowTemplate references. No ConfigMap: the controller's own repository."""
     reference = (tree.get("spec") or {}).get("artifactRepositoryRef") or {}
     return reference.get("configMap") or "", reference.get("key") or "artifacts"
 
 
 def read_repository(text: str) -> ArtifactRepository:
-    """The entry. What cannot be read has no bucket."""
+    """Parse the entry. An invalid entry has no bucket."""
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError:
@@ -41,7 +41,7 @@ def read_repository(text: str) -> ArtifactRepository:
 
 
 def _secrets(part: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """accessKeySecret, secretKeySecret, sessionTokenSecret, caSecret, and one among the encryptionOptions."""
+    """Yield accessKeySecret, secretKeySecret, sessionTokenSecret, caSecret and the secret in encryptionOptions."""
     for field, value in part.items():
         if not isinstance(value, dict):
             continue

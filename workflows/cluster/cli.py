@@ -1,4 +1,4 @@
-"""The verbs that talk to a cluster. Their libraries are imported inside: `--help` and the other verbs start fast."""
+"""The commands that use a cluster. They import their libraries when called, so that `--help` and others start fast."""
 
 import json
 import os
@@ -126,7 +126,7 @@ def preflight(namespace: Namespace = None, context: Context = None, as_json: AsJ
 
 
 def _camel(record: dict[str, Any]) -> dict[str, Any]:
-    """Keys as everything else in a cluster has them."""
+    """Convert the keys to camel case, as everywhere in a cluster."""
     return {name.partition("_")[0] + name.partition("_")[2].title().replace("_", ""): record[name] for name in record}
 
 
@@ -148,7 +148,7 @@ def _follow(
     *,
     as_json: bool,
 ) -> None:
-    """Watch, print the results and end with the run's exit."""
+    """Watch the run, print its results and raise an error if it failed."""
     from datetime import datetime
 
     from workflows.cluster.watching import Watch, results
@@ -194,7 +194,7 @@ def _api(
     *,
     verify: bool,
 ) -> "Kubernetes | ArgoServer":
-    """The way to the cluster that the options choose."""
+    """The API client that the options select."""
     if server is None:
         for option, value in (("--token-file", token_file), ("--ca-file", ca_file)):
             if value is not None:
@@ -224,7 +224,7 @@ def _kubernetes(namespace: str | None, context: str | None) -> "Kubernetes":
 
 
 def _require_client() -> None:
-    """The libraries of this part are an extra."""
+    """Raise WorkflowError if the optional libraries for clusters are missing."""
     try:
         import httpx  # noqa: F401
         import kubernetes  # noqa: F401
@@ -235,7 +235,7 @@ def _require_client() -> None:
 
 
 def _installation(api: "Kubernetes | ArgoServer", config_map: str) -> "Installation | None":
-    """The installation's settings, or None with a note where they are not seen."""
+    """The installation's settings. None, after a note on stderr: they are missing or may not be read."""
     from workflows.cluster.errors import ForbiddenError, NotThereError
     from workflows.cluster.templates import find_installation
 

@@ -1,46 +1,46 @@
-"""Why a cluster did not do what was asked, each as one sentence for the person who called."""
+"""The errors of a cluster, each with one sentence for the user."""
 
 from run_config.exit_codes import INTERRUPTED, PASSING_FAULT
 from workflows.errors import WorkflowError
 
 
 class ClusterError(WorkflowError):
-    """The cluster refused, or something that it should have is not there."""
+    """The cluster refused the request, or something that it should have is missing."""
 
 
 class NoAccessError(ClusterError):
-    """No way to the cluster: no kubeconfig, a broken one, no credentials, or expired ones."""
+    """The cluster cannot be accessed: the kubeconfig or the credentials are missing, invalid or expired."""
 
 
 class ForbiddenError(ClusterError):
-    """The caller may not do that."""
+    """The caller lacks the permission."""
 
 
 class NotThereError(ClusterError):
-    """An object that was asked for by name is not there."""
+    """An object with the requested name does not exist."""
 
 
 class NoSuchKindError(NotThereError):
-    """The cluster does not know the kind: what defines it is not installed."""
+    """The cluster does not know the kind: its definition is not installed."""
 
 
 class AlreadyThereError(ClusterError):
-    """An object of that name exists."""
+    """An object of that name already exists."""
 
 
 class UnreachableError(ClusterError):
-    """Nobody answered, or not for now: asking again later may work."""
+    """The cluster is temporarily unreachable. A retry may work."""
 
     exit_code = PASSING_FAULT
 
 
 class WatchEndedError(ClusterError):
-    """Watching ended before the run did. The run goes on."""
+    """Watching ended before the run. The run continues."""
 
     exit_code = PASSING_FAULT
 
 
 class WatchInterruptedError(ClusterError):
-    """The person ended the watching. The run goes on."""
+    """The user stopped watching. The run continues."""
 
     exit_code = INTERRUPTED

@@ -1,6 +1,6 @@
-"""The way to the Kubernetes API that `kubectl` would take, and the credentials for it.
+"""Find the address of the Kubernetes API and the credentials, in the same order as `kubectl`.
 
-KUBECONFIG, then ~/.kube/config, then the service account of the pod that this runs in.
+The order is: KUBECONFIG, then ~/.kube/config, then the service account of the pod in which this runs.
 """
 
 import logging
@@ -24,22 +24,22 @@ SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 _FILES: Any = kube_config  # the stubs lack the classes of these two
 _POD: Any = incluster_config
 
-# What the library raises for files that are no kubeconfig, beside its own error.
+# The library's exceptions for files that are not a kubeconfig, besides its own.
 _UNREADABLE = (ConfigException, OSError, ValueError, TypeError, AttributeError, LookupError, yaml.YAMLError)
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
-    """Where the API is and who asks. `source` is what a message calls it."""
+class ClusterAccess:
+    """The address of the API and the credentials. `source` names their origin in messages."""
 
     configuration: Configuration
     source: str
     namespace: str
-    """The namespace that the context names, else `default`."""
+    """The namespace of the context. Default: `default`."""
 
     @property
     def server(self) -> str:
-        """Address of the API."""
+        """The address of the API."""
         return str(self.configuration.host)
 
 
@@ -49,10 +49,10 @@ def find_access(
     *,
     service_account: str = SERVICE_ACCOUNT,
     default: str = DEFAULT,
-) -> Access:
-    """The access that the environment gives.
+) -> ClusterAccess:
+    """Find the access to the cluster in the environment.
 
-    Raises NoAccessError: there is none, or it cannot be read, or it has no such context.
+    Raises NoAccessError: when there is none, it cannot be read, or it has no such context.
     """
     named = [part for part in environment.get("KUBECONFIG", "").split(os.pathsep) if part]
     paths = [Path(part).expanduser() for part in named or [default]]
@@ -74,7 +74,7 @@ def find_access(
     )
 
 
-def _from_service_account(folder: Path, environment: Mapping[str, str]) -> Access:
+def _from_service_account(folder: Path, environment: Mapping[str, str]) -> ClusterAccess:
     configuration = _configuration()
     try:
         _POD.InClusterConfigLoader(
@@ -83,16 +83,16 @@ def _from_service_account(folder: Path, environment: Mapping[str, str]) -> Acces
         namespace = (folder / "namespace").read_text(encoding="utf-8").strip()
     except _UNREADABLE as error:
         raise NoAccessError(f"the pod's service account cannot be used: {_line(error)}") from error
-    return Access(configuration, "the pod's service account", namespace)
+    return ClusterAccess(configuration, "the pod's service account", namespace)
 
 
-def _from_files(paths: list[Path], context: str | None) -> Access:
-    """The chosen context; of several files the first that names a thing decides, as for `kubectl`."""
+def _from_files(paths: list[Path], context: str | None) -> ClusterAccess:
+    """The access of the chosen context. If several files define a name, the first file wins, as for `kubectl`."""
     source = ", ".join(map(str, paths))
     try:
         merged = _FILES.KubeConfigMerger(os.pathsep.join(map(str, paths)))
         contexts = [str(entry["name"]) for entry in merged.config["contexts"].value]
-        # The library takes the last file's.
+        # The library would use the last file's.
         current = (file.get("current-context") for file in merged.config_files.values())
         chosen = context or next(filter(None, current), None)
     except _UNREADABLE as error:
@@ -113,19 +113,19 @@ def _from_files(paths: list[Path], context: str | None) -> Access:
             f"the context {chosen} of {source} cannot be used: {_line(error)}; correct it with `kubectl config`"
         ) from error
     configuration.proxy = cluster.safe_get("proxy-url") or configuration.proxy
-    return Access(configuration, f"{source}, context {chosen}", str(tree.safe_get("namespace") or "default"))
+    return ClusterAccess(configuration, f"{source}, context {chosen}", str(tree.safe_get("namespace") or "default"))
 
 
 def _configuration() -> Any:  # noqa: ANN401 - a Configuration, of which the stubs lack half
     configuration: Any = Configuration()
-    configuration.client_side_validation = False  # a cluster that is newer than the library may leave fields out
-    configuration.retries = Retry(0)  # those who ask decide what is asked again
+    configuration.client_side_validation = False  # a newer cluster may omit fields that the library expects
+    configuration.retries = Retry(0)  # the callers retry
     return configuration
 
 
 @contextmanager
 def _logged_errors_raised() -> Iterator[None]:
-    """Raise what the library only logs: after a login program failed, it would go on without credentials."""
+    """Raise errors that the library only logs. After a failed login program it would continue without credentials."""
     errors: list[str] = []
 
     class Kept(logging.Handler):

@@ -1,4 +1,4 @@
-"""The Kubernetes API with the caller's own rights, its refusals in sentences."""
+"""A client for the Kubernetes API with the caller's own permissions, whose errors are sentences."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ from workflows.cluster.errors import (
     NotThereError,
     UnreachableError,
 )
-from workflows.cluster.kubeconfig import Access
+from workflows.cluster.kubeconfig import ClusterAccess
 from workflows.cluster.objects import (
     ConfigMap,
     LimitRange,
@@ -38,7 +38,7 @@ from workflows.cluster.objects import (
 
 ARGO = ("argoproj.io", "v1alpha1")
 TIMEOUT_S = (5, 30)
-"""To connect, and to wait for the next bytes."""
+"""The timeouts to connect, and to wait for the next bytes."""
 
 UNFINISHED = "workflows.argoproj.io/completed notin (true)"
 """Label selector of unfinished workflows. Argo sets the label a moment after it sets the phase."""
@@ -46,12 +46,12 @@ UNFINISHED = "workflows.argoproj.io/completed notin (true)"
 NO_ARGO = "this cluster has no Argo Workflows (its kinds are not defined); install it first, see docs/install.md"
 
 PAGE = 500
-"""Objects that are read at a time."""
+"""Number of objects in one page of a list."""
 
 Tree = dict[str, Any]
 Right = Mapping[str, str]
 """group, resource and verb, and the name of one object."""
-Call = Callable[..., Any]
+ApiCall = Callable[..., Any]
 Kind = TypeVar("Kind")
 
 
@@ -60,16 +60,14 @@ class _PageEnd(msgspec.Struct, frozen=True):
 
 
 class _Page(msgspec.Struct, Generic[Kind], frozen=True):
-    """Part of a list."""
-
     metadata: _PageEnd
     items: list[Kind] | None = None
 
 
 class Kubernetes:
-    """One namespace of a cluster."""
+    """The objects of one namespace and of the whole cluster."""
 
-    def __init__(self, access: Access, namespace: str | None) -> None:
+    def __init__(self, access: ClusterAccess, namespace: str | None) -> None:
         self.access = access
         self.namespace = namespace or access.namespace
         with explained(f"reading {access.source}", access.server):
@@ -87,7 +85,7 @@ class Kubernetes:
 
     @property
     def where(self) -> str:
-        """Which API this is, for messages."""
+        """The address of the API, for messages."""
         return self.access.server
 
     # Argo's objects ---------------------------------------------------------------------------------
@@ -98,12 +96,12 @@ class Kubernetes:
             return self._argo_object("workflowtemplates", name)
 
     def templates(self, labels: Mapping[str, str] | None = None) -> list[Tree]:
-        """The WorkflowTemplates of the namespace, or those with these labels."""
+        """The WorkflowTemplates of the namespace, optionally only those with these labels."""
         with explained(f"listing the workflow templates of {self.namespace}", self.where):
             return list(self._argo_objects("workflowtemplates", _selector(labels)))
 
     def template_names(self) -> list[str]:
-        """The names of the WorkflowTemplates of the namespace."""
+        """The names of the WorkflowTemplates in the namespace."""
         return [str(tree["metadata"]["name"]) for tree in self.templates()]
 
     def workflow(self, name: str) -> Tree:
@@ -114,18 +112,18 @@ class Kubernetes:
     def workflows(
         self, labels: Mapping[str, str] | None = None, *, unfinished: bool = False, page: int = PAGE
     ) -> Iterator[Tree]:
-        """The Workflows of the namespace, or those with these labels, of which `page` are read at a time."""
+        """The Workflows of the namespace, optionally only those with these labels, read in pages of `page`."""
         with explained("listing the workflows", self.where):
             yield from self._argo_objects("workflows", _selector(labels, *([UNFINISHED] if unfinished else [])), page)
 
     def create(self, workflow: Mapping[str, Any]) -> Tree:
-        """Create a Workflow and return it as the cluster has it."""
+        """Create a Workflow and return it as the cluster stored it."""
         place = (*ARGO, self.namespace, "workflows")
         with explained("creating the workflow", self.where):
             return _asked(Tree, self._custom.create_namespaced_custom_object, *place, dict(workflow))
 
     def patch(self, name: str, change: Mapping[str, Any]) -> Tree:
-        """Merge `change` into the Workflow `name` and return it as the cluster has it."""
+        """Merge `change` into the Workflow `name`, and return it as the cluster stored it."""
         place = (*ARGO, self.namespace, "workflows", name)
         with explained(f"changing the workflow {name}", self.where):
             return _asked(Tree, self._custom.patch_namespaced_custom_object, *place, dict(change))
@@ -144,19 +142,19 @@ class Kubernetes:
         return self._read(ConfigMap, self._core.read_namespaced_config_map, config_map).data or {}
 
     def secret(self, name: str) -> Secret:
-        """A Secret."""
+        """The Secret `name`."""
         return self._read(Secret, self._core.read_namespaced_secret, name)
 
     def service_account(self, name: str) -> ServiceAccount:
-        """A ServiceAccount."""
+        """The ServiceAccount `name`."""
         return self._read(ServiceAccount, self._core.read_namespaced_service_account, name)
 
     def pods(self, labels: Mapping[str, str] | None = None) -> list[Pod]:
-        """The pods of the namespace, or those with these labels."""
+        """The pods of the namespace, optionally only those with these labels."""
         return self._listed(Pod, self._core.list_namespaced_pod, self.namespace, label_selector=_selector(labels))
 
     def resource_quotas(self) -> list[ResourceQuota]:
-        """The quotas of the namespace."""
+        """The resource quotas of the namespace."""
         return self._listed(ResourceQuota, self._core.list_namespaced_resource_quota, self.namespace)
 
     def limit_ranges(self) -> list[LimitRange]:
@@ -179,7 +177,7 @@ class Kubernetes:
             return _asked(Namespace, self._core.read_namespace, self.namespace).metadata.labels or {}
 
     def has_namespace(self) -> bool | None:
-        """Whether the namespace exists; None where the caller may not know."""
+        """Whether the namespace exists. None: the caller may not read it."""
         try:
             self.namespace_labels()
         except NotThereError:
@@ -189,7 +187,7 @@ class Kubernetes:
         return True
 
     def nodes(self) -> list[Node]:
-        """The nodes."""
+        """The nodes of the cluster."""
         return self._listed(Node, self._core.list_node)
 
     def pods_everywhere(self) -> list[Pod]:
@@ -204,24 +202,24 @@ class Kubernetes:
         """The role bindings of the whole cluster."""
         return self._listed(RoleBinding, self._roles.list_cluster_role_binding)
 
-    def _read(self, kind: type[Kind], read: Call, name: str) -> Kind:
+    def _read(self, kind: type[Kind], read: ApiCall, name: str) -> Kind:
         with explained(f"reading the {kind.__name__} {name}", self.where):
             return _asked(kind, read, name, self.namespace)
 
-    def _listed(self, kind: type[Kind], read: Call, *place: str, label_selector: str = "") -> list[Kind]:
+    def _listed(self, kind: type[Kind], read: ApiCall, *place: str, label_selector: str = "") -> list[Kind]:
         with explained(f"listing the {kind.__name__} objects", self.where):
             return list(_listed(kind, read, *place, label_selector=label_selector))
 
     # Rights -----------------------------------------------------------------------------------------
 
     def may(self, what: Right) -> bool:
-        """Whether the caller may do something in this namespace."""
+        """Whether the caller has this permission in the namespace."""
         review = {"spec": {"resourceAttributes": {**what, "namespace": self.namespace}}}
         with explained("asking for the caller's rights", self.where):
             return _asked(Review, self._rights.create_self_subject_access_review, review).status.allowed
 
     def service_account_may(self, account: str, what: Right) -> bool:
-        """Whether a service account of this namespace may do something in it."""
+        """Whether a service account of the namespace has this permission in it."""
         groups = ["system:serviceaccounts", f"system:serviceaccounts:{self.namespace}", "system:authenticated"]
         review = {
             "metadata": {"namespace": self.namespace},
@@ -236,14 +234,14 @@ class Kubernetes:
             return _asked(Review, ask, self.namespace, review).status.allowed
 
 
-def _asked(kind: type[Kind], call: Call, *what: object, **chosen: object) -> Kind:
-    """The answer to a call of the client, which hands over the bytes."""
+def _asked(kind: type[Kind], call: ApiCall, *what: object, **chosen: object) -> Kind:
+    """Call the client and decode the bytes of its response."""
     answer = call(*what, **chosen, _preload_content=False, _request_timeout=TIMEOUT_S)
     return msgspec.json.decode(answer.data, type=kind)
 
 
-def _listed(kind: type[Kind], read: Call, *place: str, label_selector: str, page: int = PAGE) -> Iterator[Kind]:
-    """All objects that a call of the client lists, `page` of them at a time."""
+def _listed(kind: type[Kind], read: ApiCall, *place: str, label_selector: str, page: int = PAGE) -> Iterator[Kind]:
+    """Yield all objects that a call of the client lists, read in pages of `page`."""
     more: str | None = None
     while more != "":
         answer: _Page[Kind] = _asked(
@@ -264,7 +262,7 @@ def _selector(labels: Mapping[str, str] | None, *more: str) -> str:
 
 @contextlib.contextmanager
 def explained(doing: str, where: str) -> Iterator[None]:
-    """Turn what goes wrong inside the block into one of our errors."""
+    """Turn exceptions inside the block into our errors."""
     try:
         yield
     except ApiException as error:
@@ -281,7 +279,7 @@ def explained(doing: str, where: str) -> Iterator[None]:
 
 
 def _message(error: ApiException) -> str:
-    """What the API says: a Status in JSON, or whatever stands in front of it."""
+    """The message of the API from its JSON Status, or the text of a proxy in front of it."""
     body: Any = error.body
     if isinstance(body, bytes):
         body = body.decode("utf-8", "replace")
@@ -294,8 +292,8 @@ def _message(error: ApiException) -> str:
 
 
 def unreachable(where: str, error: Exception) -> UnreachableError | NoAccessError:
-    """Nobody answered; a certificate that does not fit will not fit later either."""
-    cause = getattr(error, "reason", None) or error  # of urllib3, which says first how often it tried
+    """The error for a failed connection. An untrusted certificate is permanent, so it is a NoAccessError."""
+    cause = getattr(error, "reason", None) or error  # urllib3's reason, without the number of attempts
     reason = re.sub(r"^\w+\([^)]*\): ", "", " ".join(str(cause).split())) or type(error).__name__
     if "CERTIFICATE_VERIFY_FAILED" in reason:
         return NoAccessError(f"{where} has a certificate that is not trusted here ({reason}); name its CA")
@@ -303,7 +301,7 @@ def unreachable(where: str, error: Exception) -> UnreachableError | NoAccessErro
 
 
 def refusal(code: int, message: str, doing: str, where: str) -> ClusterError:
-    """The error for an answer with an HTTP status of 400 and more."""
+    """The error for a response with HTTP status 400 or above."""
     message = " ".join(message.split())[:500]
     if code == 401:
         return NoAccessError(f"{where} does not accept the credentials; they are wrong or expired: log in again")

@@ -1,4 +1,4 @@
-"""What a node offers, and which pods it keeps away."""
+"""The resources that a node offers, and the pods that it keeps away."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
@@ -14,40 +14,40 @@ _KEEP_PODS_AWAY = ("NoSchedule", "NoExecute")
 
 
 def is_ready(node: Node) -> bool:
-    """Whether the scheduler would put a pod there at all."""
+    """Whether the scheduler may place new pods on the node."""
     if node.spec.unschedulable:
         return False
     return any(condition.type == "Ready" and condition.status == "True" for condition in node.status.conditions or ())
 
 
 def labels_of(node: Node) -> Mapping[str, str]:
-    """Its labels."""
+    """The labels of the node."""
     return node.metadata.labels or {}
 
 
 def allocatable(node: Node, resource: str) -> Decimal:
-    """What all its pods together may ask for. A resource that a node does not name it does not have."""
+    """The total that all pods of the node may request. A resource that the node does not list is 0."""
     return quantity((node.status.allocatable or {}).get(resource))
 
 
 def quantity(text: str | None) -> Decimal:
-    """A quantity of Kubernetes, such as `500m` or `2Gi`, as a number; 0 for None. ValueError: it is malformed."""
+    """Parse a Kubernetes quantity, such as `500m` or `2Gi`. None gives 0. Raises ValueError: when it is malformed."""
     return Decimal(0) if text is None else Decimal(parse_quantity(text))
 
 
 def untolerated(node: Node, tolerations: Tolerations) -> list[str]:
-    """Its taints that keep a pod with these tolerations away."""
+    """The taints of the node that keep a pod with these tolerations away."""
     return [
         f"{taint.key}={taint.value or ''}:{taint.effect}"
         for taint in node.spec.taints or ()
-        # A node that is not ready or closed carries such a taint for that time; that is said already.
+        # Nodes that are not ready or cordoned have such a taint temporarily; other findings report this.
         if taint.effect in _KEEP_PODS_AWAY and not taint.key.startswith("node.kubernetes.io/")
         if not any(_tolerates(toleration, taint.key, taint.value or "", taint.effect) for toleration in tolerations)
     ]
 
 
 def untolerated_by_any(node: Node, pods: Iterable[Tolerations]) -> set[str]:
-    """Its taints that keep at least one of several pods away."""
+    """The taints of the node that keep at least one of several pods away."""
     return {taint for tolerations in pods for taint in untolerated(node, tolerations)}
 
 

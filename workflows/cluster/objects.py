@@ -1,25 +1,25 @@
-"""Kubernetes' objects, as far as this package looks at them.
+"""The fields of Kubernetes objects that this package uses.
 
-The official client makes each object whole, at 7 ms a pod: a cluster of a thousand pods would keep a core busy. These
-records are read from the same answers in a hundredth of that.
+The official client needs 7 ms to build a whole pod object, so a cluster of a thousand pods would keep a core busy.
+These records are decoded from the same responses in a hundredth of that time.
 """
 
 import msgspec
 
 
 class _Part(msgspec.Struct, frozen=True, rename="camel"):
-    """Fields have the API's names in snake case. None: the API leaves empty ones out, or writes null."""
+    """Fields have the API's names in snake case. None: the API leaves empty fields out, or writes null."""
 
 
 class Metadata(_Part, frozen=True):
-    """What every object has."""
+    """The metadata of every object."""
 
     name: str = ""
     labels: dict[str, str] | None = None
 
 
 class Taint(_Part, frozen=True):
-    """What keeps pods away from a node."""
+    """A taint keeps pods away from a node."""
 
     key: str
     effect: str
@@ -132,7 +132,7 @@ class ConfigMap(_Part, frozen=True):
 
 
 class Reference(_Part, frozen=True):
-    """Another object, by name."""
+    """A reference to another object by name."""
 
     name: str = ""
 
@@ -147,7 +147,7 @@ class Namespace(_Part, frozen=True):
 
 
 class Rule(_Part, frozen=True):
-    """What a role allows."""
+    """The permissions that a role grants."""
 
     verbs: list[str] | None = None
     api_groups: list[str] | None = None
@@ -168,7 +168,7 @@ class RoleReference(_Part, frozen=True):
 
 
 class RbacSubject(_Part, frozen=True):
-    """Who gets a role: a user, a group or a service account."""
+    """The user, group or service account that gets a role."""
 
     kind: str
     name: str
@@ -188,6 +188,6 @@ class ReviewStatus(_Part, frozen=True):
 
 
 class Review(_Part, frozen=True):
-    """The answer to a question about rights."""
+    """The response to a question about permissions."""
 
     status: ReviewStatus = ReviewStatus()

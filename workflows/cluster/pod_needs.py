@@ -1,7 +1,7 @@
-"""What the pods of a WorkflowTemplate will ask of the namespace: images, resources, secrets, rights.
+"""What the pods of a WorkflowTemplate need from the namespace: images, resources, secrets, permissions.
 
-Read from the template alone. A value that only a run decides, such as a number of GPUs, counts as one, and as none
-where the parameter's default is 0. Affinity is not looked at.
+It is read from the template alone. A value that only a run sets, such as the number of GPUs, counts as 1, or as 0 if
+the parameter's default is 0. Affinity is ignored.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,25 +14,25 @@ import yaml
 from workflows.cluster.nodes import quantity
 
 ROLE_LABEL = "app.kubernetes.io/component"
-"""On a step: its name among `roles` of the chart's values."""
+"""Label of a step: its name among `roles` in the chart's values."""
 
 TRAINING = "train"
-"""The role of the steps that go to a node pool."""
+"""The role of the steps that run in a node pool."""
 
 EXPRESSION = "{{="
-"""How a value begins that Argo works out when a run starts."""
+"""The prefix of a value that Argo evaluates when a run starts."""
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerNeeds:
-    """One container."""
+    """The resources of one container."""
 
     name: str
     image: str
     requests: Mapping[str, Decimal]
     limits: Mapping[str, Decimal]
     first: bool = False
-    """It runs before the others, not beside them."""
+    """Whether it is an init container, which runs before the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,48 +42,48 @@ class PodNeeds:
     step: str
     containers: tuple[ContainerNeeds, ...]
     unrestricted: tuple[str, ...]
-    """What Pod Security `restricted` would refuse it for."""
+    """The requirements of Pod Security `restricted` that the pod does not meet."""
     role: str
-    """Empty where the step names none."""
+    """Empty: the step names no role."""
     node_selector: Mapping[str, str]
     tolerations: tuple[Mapping[str, Any], ...]
 
     @property
     def resources(self) -> set[str]:
-        """Everything that one of its containers asks for, by name."""
+        """The names of all resources that its containers request."""
         return {name for one in self.containers for kind in (one.requests, one.limits) for name in kind}
 
     def total(self, kind: str, resource: str) -> Decimal:
-        """What the pod counts for: all that run side by side, or the hungriest of those before them."""
+        """The amount that the pod reserves: the sum over its containers, or its largest init container if larger."""
         beside = [self.value(one, kind, resource) for one in self.containers if not one.first]
         before = [self.value(one, kind, resource) for one in self.containers if one.first]
         return max(sum(beside, Decimal(0)), max(before, default=Decimal(0)))
 
     @staticmethod
     def value(container: ContainerNeeds, kind: str, resource: str) -> Decimal:
-        """One number of one container: without a request its limit is its request."""
+        """The amount of a resource of one container. A missing request equals the limit."""
         if kind == "requests":
             return container.requests.get(resource, container.limits.get(resource, Decimal(0)))
         return container.limits.get(resource, Decimal(0))
 
 
-# Variables that come from a secret and that a run does without.
+# Variables from secrets that a run does not need.
 OPTIONAL_VARIABLES = ("AWS_SESSION_TOKEN", "WEBHOOK_URL")
 
 
 @dataclass(frozen=True, slots=True)
 class SecretNeeds:
-    """A secret, and the keys in it that a run cannot do without."""
+    """A secret, and its keys that a run needs."""
 
     name: str
     keys: set[str] = field(default_factory=set)
     cvat_keys: set[str] = field(default_factory=set)
-    """Those of `keys` that are for CVAT and not for the store."""
+    """The keys that are for CVAT and not for the store."""
 
 
 @dataclass(frozen=True, slots=True)
 class TemplateNeeds:
-    """Everything of one WorkflowTemplate."""
+    """What all pods of one WorkflowTemplate need."""
 
     name: str
     service_account: str
@@ -93,12 +93,12 @@ class TemplateNeeds:
 
     @property
     def images(self) -> set[str]:
-        """Of our own containers."""
+        """The images of our own containers."""
         return {one.image for pod in self.pods for one in pod.containers if one.image}
 
 
 def needs_of(tree: Mapping[str, Any]) -> TemplateNeeds:
-    """What the pods of a WorkflowTemplate, as the API gives it, will need."""
+    """What the pods of a WorkflowTemplate need. `tree` is the template as the API returns it."""
     spec = tree.get("spec") or {}
     steps = [one for one in spec.get("templates") or () if one.get("container") or one.get("script")]
     secrets: dict[str, SecretNeeds] = {}
@@ -125,7 +125,7 @@ def _pod(step: Mapping[str, Any], spec: Mapping[str, Any]) -> PodNeeds:
     containers += [_container({"name": "wait"}, patches, "containers", none)]
     containers += [_container({"name": "init"}, patches, "initContainers", none, first=True)]
     labels = (step.get("metadata") or {}).get("labels") or {}
-    # Argo does not add the workflow's to the step's: it takes them where the step has none. A patch comes last.
+    # Argo uses the values of the workflow only if the step has none; it does not merge them. Patches come last.
     selector = dict(step.get("nodeSelector") or spec.get("nodeSelector") or {})
     tolerations = step.get("tolerations") or spec.get("tolerations") or ()
     for patch in patches:
@@ -142,13 +142,13 @@ def _pod(step: Mapping[str, Any], spec: Mapping[str, Any]) -> PodNeeds:
 
 
 def _zeros(spec: Mapping[str, Any]) -> list[str]:
-    """How expressions name the parameters that are 0 unless a run says otherwise."""
+    """The parameters with the default 0, as expressions name them."""
     parameters = (spec.get("arguments") or {}).get("parameters") or ()
     return [f"workflow.parameters['{one['name']}']" for one in parameters if str(one.get("value")) == "0"]
 
 
 def _patch(part: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The patch of a pod; an unreadable one fails when the run starts, which is not seen here."""
+    """The patch of a pod. An invalid patch is ignored here: it fails when the run starts."""
     try:
         tree = yaml.safe_load(part.get("podSpecPatch") or "{}")
     except yaml.YAMLError:
@@ -186,7 +186,7 @@ def _quantity(text: Any, none: Sequence[str]) -> Decimal:  # noqa: ANN401 - what
 
 
 def _required_secrets(step: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """Variable and where it comes from."""
+    """Yield the name and the secret reference of each variable that a run needs."""
     main = step.get("container") or step.get("script") or {}
     for variable in main.get("env") or ():
         reference = (variable.get("valueFrom") or {}).get("secretKeyRef")
@@ -197,7 +197,7 @@ def _required_secrets(step: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[st
 def _unrestricted(
     step: Mapping[str, Any], spec: Mapping[str, Any], main: Mapping[str, Any], patches: Sequence[Mapping[str, Any]]
 ) -> Iterator[str]:
-    """What the Pod Security level `restricted` asks for and the pod does not say."""
+    """Yield each requirement of the Pod Security level `restricted` that the pod does not meet."""
     pod = step.get("securityContext") or spec.get("securityContext") or {}
     contexts = {"main": [main.get("securityContext") or {}]}
     contexts["main"] += [one.get("securityContext") or {} for one in _patched("main", patches, "containers")]

@@ -1,7 +1,7 @@
-"""The node pools of an installation as they are now: nodes, GPUs, how many runs each takes.
+"""The current state of an installation's node pools: nodes, GPUs and runs.
 
-Nodes and the pods of other namespaces are seen only by those who may list them; what is not seen is
-None here and said to be unknown.
+Only callers with permission to list them see nodes and the pods of other namespaces. Everything else is None, and shown
+as unknown.
 """
 
 from collections import Counter
@@ -28,46 +28,46 @@ from workflows.cluster.pod_needs import TRAINING, PodNeeds, TemplateNeeds, needs
 Seen = TypeVar("Seen")
 
 UNLIMITED = 1_000_000
-"""What the chart gives a pool without a limit where others have one."""
+"""The chart's value for a pool without a limit, if another pool has a limit."""
 
 _OVER = ("Succeeded", "Failed")
 
 
 @dataclass(frozen=True, slots=True)
 class PoolState:
-    """One pool. None is what the caller may not see."""
+    """The state of one pool. None: the caller may not see it."""
 
     name: str
     title: str
     label: str
     gpu_resource: str
     gpu_count: int
-    """The most that one run may ask for."""
+    """The largest number of GPUs that one run may request."""
     limit: int | None
-    """Training pods at a time; None where there is no limit."""
+    """The largest number of training pods at a time. None: no limit."""
     held: int | None
     waiting: int | None
     nodes: int | None = None
     nodes_ready: int | None = None
-    """Ready, and not closed to new pods."""
+    """The number of nodes that are ready and not cordoned."""
     nodes_tainted: tuple[str, ...] | None = ()
-    """Those of the ready ones that keep training pods away; None where it is not seen what those tolerate."""
+    """The ready nodes whose taints keep training pods away. None: the tolerations of training pods are unknown."""
     gpus: int | None = None
-    """On the nodes that are ready and keep no training pod away."""
+    """The number of GPUs on ready nodes that accept training pods."""
     gpus_free: int | None = None
     largest_free: int | None = None
-    """The most that are free on one node: a pod cannot take from two."""
+    """The largest number of free GPUs on one node: a pod cannot use two nodes."""
     not_tolerated: tuple[str, ...] | None = ()
-    """The taints of `nodes_tainted`; None where it is not seen what training pods tolerate."""
+    """The taints of `nodes_tainted`. None: the tolerations of training pods are unknown."""
 
 
 def training_pods(templates: Iterable[TemplateNeeds]) -> list[PodNeeds]:
-    """The pods that go to a pool."""
+    """The pods that run in a node pool."""
     return [pod for template in templates for pod in template.pods if pod.role == TRAINING]
 
 
 def find_training_pods(cluster: Kubernetes) -> list[PodNeeds]:
-    """Those of the templates that are there and may be read."""
+    """The training pods of all templates that exist and may be read."""
     found = []
     for name in TEMPLATES:
         try:
@@ -80,10 +80,10 @@ def find_training_pods(cluster: Kubernetes) -> list[PodNeeds]:
 def pool_states(
     cluster: Kubernetes, installation: Installation, entries: Mapping[str, str], training: Sequence[PodNeeds]
 ) -> list[PoolState]:
-    """Every pool of the installation; `entries` are those of its ConfigMap.
+    """The state of every pool of the installation. `entries`: the data of its ConfigMap.
 
-    `training`: the pods that go to a pool. Without them only the pools' own tolerations are known, of more that
-    the chart may give them.
+    `training`: the pods that run in a pool. If it is empty, only the tolerations of the pools are known, and not those
+    that the chart may add.
     """
     nodes, pods = _seen(cluster.nodes), _seen(cluster.pods_everywhere)
     holding, waiting = _semaphores(cluster)
@@ -118,13 +118,13 @@ def _seen(read: Callable[[], list[Seen]]) -> list[Seen] | None:
 
 
 def _limit(pool: NodePool, text: str | None) -> int | None:
-    """The number that the controller counts against: it is read while it runs, and may differ from the settings."""
+    """The controller's limit. It reads the ConfigMap while it runs, so the limit may differ from the settings."""
     number = int(text) if text is not None and text.strip().isdigit() else pool.limit
     return None if number is None or number >= UNLIMITED else number
 
 
 def _semaphores(cluster: Kubernetes) -> tuple[Counter[str] | None, Counter[str] | None]:
-    """Key of the ConfigMap → how many steps hold it, and how many wait for it."""
+    """Key of the ConfigMap → number of steps that hold it, and number of steps that wait for it."""
     try:
         workflows = list(cluster.workflows(unfinished=True))
     except ForbiddenError:
@@ -137,7 +137,7 @@ def _semaphores(cluster: Kubernetes) -> tuple[Counter[str] | None, Counter[str] 
             for one in semaphore.get(part) or ():
                 # `namespace/ConfigMap/name/pool.small`
                 key = str(one.get("semaphore", "")).rpartition("/")[2]
-                # Those who wait name whom they wait for; each workflow waits with one step at a time.
+                # A waiting entry lists the holders it waits for. Each workflow waits with one step at a time.
                 counter[key] += len(one.get("holders") or ()) if part == "holding" else 1
     return holding, waiting
 
@@ -150,7 +150,7 @@ def _with_nodes(
     *,
     whole: bool,
 ) -> PoolState:
-    """`whole`: the tolerations are all that training pods have."""
+    """Add the state of the nodes. `whole`: the tolerations of the training pods are completely known."""
     ready = [node for node in nodes if is_ready(node)]
     taints = {node.metadata.name: found for node in ready if (found := untolerated_by_any(node, tolerations))}
     known = whole or not taints
@@ -183,7 +183,7 @@ def _taken(node: Node, pods: Iterable[Pod], resource: str) -> int:
 
 
 def _asked(pod: Pod, resource: str) -> int:
-    """What a pod reserves: its containers together, or its hungriest init container."""
+    """The amount that a pod reserves: the sum over its containers, or its largest init container if larger."""
 
     def limits(containers: Iterable[Container] | None) -> list[int]:
         return [int(quantity((one.resources.limits or {}).get(resource))) for one in containers or ()]
@@ -195,7 +195,7 @@ HEAD = ("POOL", "TITLE", "NODES", "GPUS", "A RUN TAKES", "RUNS", "TAINTS")
 
 
 def table(states: Sequence[PoolState]) -> list[str]:
-    """The pools as lines of text."""
+    """Format the pools as lines of text."""
     rows = [HEAD, *(_row(state) for state in states)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -229,7 +229,7 @@ def _taints(state: PoolState) -> str:
 
 
 def _runs(state: PoolState) -> str:
-    """How many runs hold the pool, of how many that it takes at a time."""
+    """The number of runs in the pool, and its limit."""
     if state.limit is None:
         return "no limit"
     if state.held is None:

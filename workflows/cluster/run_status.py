@@ -1,7 +1,7 @@
-"""What the status of a Workflow says, put in the order and the words of its steps.
+"""Read the status of a Workflow: its steps in order, and the cause of a failure.
 
-A step with a retry strategy is two kinds of nodes: one of type Retry that knows little, and a pod for
-each attempt, which has the message and the exit code.
+A step with a retry strategy has two kinds of nodes: a node of type Retry with little information, and a pod for each
+attempt, which has the message and the exit code.
 """
 
 import base64
@@ -21,7 +21,7 @@ from workflows.outcome import FailedNode, NodeKind, culprit, in_words
 FINISHED = ("Succeeded", "Failed", "Error")
 BAD = ("Failed", "Error")
 
-# `main: Error (exit code 2): what the container left in its termination log`
+# `main: Error (exit code 2): the container's termination message`
 _OF_A_CONTAINER = re.compile(r"^(?:main: )?[A-Za-z]+ \(exit code (\d+)\)(?:: )?", re.DOTALL)
 _POD_WAS_LOST = re.compile(r"pod deleted|evict|node (was )?shut ?down|node shutdown|preempt|terminated in response to")
 
@@ -40,8 +40,8 @@ class _Outputs(_Record):
     parameters: tuple[_Parameter, ...] = ()
 
 
-class Node(_Record):
-    """A node of the graph, as far as it is read here."""
+class WorkflowNode(_Record):
+    """The fields of a graph node that are used here."""
 
     id: str
     name: str = ""
@@ -57,7 +57,7 @@ class Node(_Record):
 
     @property
     def exit_code(self) -> int | None:
-        """The exit code of the container, where one was seen."""
+        """The exit code of the container. None: unknown."""
         if self.outputs.exit_code is not None and self.outputs.exit_code.isdigit():
             return int(self.outputs.exit_code)
         match = _OF_A_CONTAINER.match(self.message)
@@ -65,8 +65,8 @@ class Node(_Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """What a person sees of a step: one attempt, or what a step waits for."""
+class StepStatus:
+    """One line for a person: an attempt of a step, or what a step waits for."""
 
     key: str
     label: str
@@ -75,7 +75,7 @@ class Step:
     message: str
 
     def line(self) -> str:
-        """`train  Running 40/200`."""
+        """Format the step, such as `train  Running 40/200`."""
         words = f"{self.label}  {self.phase or 'Pending'}"
         if self.progress:
             words += f" {self.progress}"
@@ -84,7 +84,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a run failed, and the exit code that stands for it."""
+    """The cause of a failed run, and its exit code."""
 
     step: str
     sentence: str
@@ -98,17 +98,17 @@ class RunStatus:
     name: str
     phase: str
     message: str
-    nodes: Mapping[str, Node]
+    nodes: Mapping[str, WorkflowNode]
     results: Mapping[str, str]
     """Output parameters of the whole workflow."""
 
     @property
     def finished(self) -> bool:
-        """Whether nothing more will happen."""
+        """Whether the workflow has ended."""
         return self.phase in FINISHED
 
-    def steps(self) -> list[Step]:
-        """Every attempt of every step, in the order in which they began."""
+    def steps(self) -> list[StepStatus]:
+        """Every attempt of every step, in the order in which they started."""
         retries = {child: node for node in self.nodes.values() if node.type == "Retry" for child in node.children}
         shown = []
         for node in sorted(self.nodes.values(), key=lambda one: (one.started_at or "9", one.id)):
@@ -119,9 +119,9 @@ class RunStatus:
         return shown
 
     def failure(self) -> Failure:
-        """The node that made the run fail: the first step whose last attempt failed.
+        """The cause of the failure: the first step whose last attempt failed.
 
-        What the exit handler said is preferred to the node's message, which Argo may overwrite later.
+        The exit handler's message is preferred to the node's message, which Argo may overwrite later.
         """
         node = self._culprit()
         if node is None:
@@ -133,13 +133,13 @@ class RunStatus:
         return Failure(step, " ".join((said or f"{step} ended as {node.phase}").split()), _meaning(node))
 
     def _told(self, step: str) -> str:
-        """What our exit handler said of a step; empty where it said nothing, or of another step."""
+        """The exit handler's message about a step. Empty: it has none."""
         handlers = (node for node in self.nodes.values() if node.name == f"{self.name}.onExit")
         said = (one.value or "" for node in handlers for one in node.outputs.parameters if one.name == "message")
         beginning = f"{step}: "
         return next((text.removeprefix(beginning) for text in said if text.startswith(beginning)), "")
 
-    def _culprit(self) -> Node | None:
+    def _culprit(self) -> WorkflowNode | None:
         """The last attempt of the step that failed first."""
         retries = {child: node for node in self.nodes.values() if node.type == "Retry" for child in node.children}
         failed = [_failed(node, retries.get(node.id)) for node in self.nodes.values() if node.phase in BAD]
@@ -151,13 +151,13 @@ class RunStatus:
 
 
 def read_status(workflow: Mapping[str, Any]) -> RunStatus:
-    """The status of a Workflow as the API gives it."""
+    """Read the status of a Workflow from its API object."""
     status = workflow.get("status") or {}
     nodes = status.get("nodes") or {}
     if not nodes and status.get("compressedNodes"):
-        # Argo packs the nodes of a large workflow; its server unpacks them, the Kubernetes API does not.
+        # Argo compresses the nodes of a large workflow. Its server decompresses them, the Kubernetes API does not.
         nodes = json.loads(gzip.decompress(base64.b64decode(status["compressedNodes"])))
-    read = {key: Node.model_validate(node) for key, node in nodes.items()}
+    read = {key: WorkflowNode.model_validate(node) for key, node in nodes.items()}
     name = workflow["metadata"]["name"]
     outputs = status.get("outputs") or {}
     if not outputs and name in nodes:
@@ -172,8 +172,8 @@ def read_status(workflow: Mapping[str, Any]) -> RunStatus:
     )
 
 
-def _failed(node: Node, retry: Node | None) -> FailedNode:
-    """A failed node for the search; attempts are known by the node of their retry."""
+def _failed(node: WorkflowNode, retry: WorkflowNode | None) -> FailedNode:
+    """Convert a failed node for the search. The node of the retry identifies the attempts of a step."""
     kind = NodeKind.STEP if node.type in ("Pod", "Retry") else NodeKind.GRAPH
     if ".onExit" in node.name:
         kind = NodeKind.EXIT_HANDLER
@@ -183,8 +183,8 @@ def _failed(node: Node, retry: Node | None) -> FailedNode:
     return FailedNode(step, node.message, node.finished_at or "9", attempt, kind, node.id)
 
 
-def _meaning(node: Node) -> int:
-    """What the failure is for the caller: 2 wrong input, 75 a fault that passes, else 1."""
+def _meaning(node: WorkflowNode) -> int:
+    """The exit code for the caller: 2 wrong input, 75 a temporary fault, otherwise 1."""
     if node.exit_code == WRONG_INPUT:
         return WRONG_INPUT
     passing = node.exit_code in (PASSING_FAULT, 143) or (node.exit_code == 137 and "OOMKilled" not in node.message)
@@ -192,16 +192,16 @@ def _meaning(node: Node) -> int:
     return PASSING_FAULT if passing or lost else 1
 
 
-def _step(node: Node, label: str) -> Step:
+def _step(node: WorkflowNode, label: str) -> StepStatus:
     done, _, total = node.progress.partition("/")
-    # Argo counts a pod as 0/1 until something writes its own progress.
+    # Argo counts a pod as 0/1 until the step writes its own progress.
     progress = node.progress if total not in ("", "0", "1") and done.isdigit() else ""
-    # The exit code stays: here it is one of many lines, and the only one that has it.
+    # The exit code stays in the message, because no other line has it.
     message = "" if node.phase in ("Omitted", "Skipped") else " ".join(node.message.split())
-    return Step(node.id, label, node.phase, progress, message)
+    return StepStatus(node.id, label, node.phase, progress, message)
 
 
-def _label(node: Node, retry: Node | None, nodes: Mapping[str, Node]) -> str:
+def _label(node: WorkflowNode, retry: WorkflowNode | None, nodes: Mapping[str, WorkflowNode]) -> str:
     if retry is None:
         return _plain(node.display_name)
     pods = [child for child in retry.children if child in nodes and nodes[child].type == "Pod"]

@@ -1,7 +1,7 @@
-"""From `-p name=value` to a Workflow: everything that can be refused here is, before anything is created.
+"""Turn `-p name=value` options into a Workflow, and refuse all detectable mistakes before anything is created.
 
-Every parameter is submitted, defaults too: a retry that changes one of them in Argo keeps only those that
-were submitted.
+All parameters are submitted, also those with default values: when Argo retries a run with a changed parameter, it keeps
+only the submitted ones.
 """
 
 import difflib
@@ -24,12 +24,12 @@ from workflows.cluster.errors import AlreadyThereError, ClusterError, Unreachabl
 from workflows.cluster.templates import CONTROLLER_LABEL, Api, Argument, Template
 
 ARGO_TEMPLATE_LABEL = "workflows.argoproj.io/workflow-template"
-"""What Argo itself puts on a workflow that was made from a template."""
+"""The label that Argo sets on a workflow that was created from a template."""
 
 SUBMISSION = "detr-workflows/submission"
-"""Annotation that tells our own workflow from another one of the same name, when an answer was lost."""
+"""Annotation that identifies our own workflow among others of the same name, after a lost response."""
 
-# What Kubernetes takes for generated names: no vowels, so no words.
+# The characters that Kubernetes uses for generated names. There are no vowels, so that no words appear.
 _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _LOCAL = ("/", "./", "../", "~", "file://")
@@ -38,22 +38,23 @@ _ATTEMPTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """A workflow that the cluster has."""
+    """A workflow that was created."""
 
     name: str
     namespace: str
     uid: str
     folder: str | None
-    """Where the run will lie; None where the template does not say."""
+    """The folder of the run. None: the template does not define it."""
 
 
 def arguments(
     template: Template, given: Mapping[str, str], installation: Installation | None, *, typed_here: bool = True
 ) -> dict[str, str]:
-    """Name → text of every parameter, checked.
+    """Validate the parameters and fill in defaults. Return name → text.
 
-    `typed_here`: on this machine, so that a path may be one of its files.
-    Raises ConfigError: one sentence a mistake, a line each.
+    `typed_here`: the values come from this machine, so a path may be a local file.
+
+    Raises ConfigError: one line for each mistake.
     """
     mistakes = [unknown_name(name, template.arguments) for name in given if name not in template.arguments]
     store = given.get("store") or (installation.store if installation else "")
@@ -75,7 +76,7 @@ def arguments(
 
 
 def _invalid(template: Template, texts: Mapping[str, str]) -> list[str]:
-    """What a value is by itself, or is not."""
+    """Errors of values on their own, without the settings of the installation."""
     mistakes: list[str] = []
     known = [one for one in TEMPLATES[template.name] if one.name in template.arguments] if template.ours else []
     try:
@@ -84,14 +85,14 @@ def _invalid(template: Template, texts: Mapping[str, str]) -> list[str]:
         mistakes += str(error).splitlines()
     checked = {one.name for one in known}
     for argument in template.arguments.values():
-        # Of ours only the choices: the chart's may be fewer than all, as those of the node pools.
+        # For our own templates, check also the choices: the chart may allow fewer, such as its node pools.
         if not any(line.startswith((f"{argument.name} ", f"{argument.name}:")) for line in mistakes):
             mistakes += _mistakes(argument, texts.get(argument.name), may_be_empty=argument.name in checked)
     return mistakes
 
 
 def _mistakes(argument: Argument, text: str | None, *, may_be_empty: bool) -> list[str]:
-    """What a template that says no more than names, defaults and choices can refuse."""
+    """Errors that follow from an argument's name, default and choices alone."""
     if text is None:
         missing = not (may_be_empty or argument.from_cluster)
         return [f"{argument.name} is missing: give it with -p {argument.name}=…"] if missing else []
@@ -105,7 +106,7 @@ def _mistakes(argument: Argument, text: str | None, *, may_be_empty: bool) -> li
 
 
 def _require_allowed(texts: Mapping[str, str], installation: Installation) -> None:
-    """What the step `check` would refuse a minute later: pool, GPUs, places."""
+    """Check pool, GPUs and places now, which the step `check` would refuse a minute later."""
     mistakes: list[str] = []
     try:
         installation.allowed(texts)
@@ -120,7 +121,7 @@ def _require_allowed(texts: Mapping[str, str], installation: Installation) -> No
 
 
 def _local_paths(name: str, text: str, store: str) -> list[str]:
-    """A sentence for every path of this machine: a cluster cannot see them."""
+    """One error for every local path, because a cluster cannot read local files."""
     parameter = BY_NAME.get(name)
     if parameter is None:
         return []
@@ -138,14 +139,14 @@ def _local_paths(name: str, text: str, store: str) -> list[str]:
 def _is_local(line: str) -> bool:
     if line.startswith(_LOCAL) or line in (".", ".."):
         return True
-    # A key below the store looks the same; whoever has such a file here meant it.
+    # It may also be a key below the store, but an existing local file of that name is more likely.
     return "://" not in line and Path(line).exists()
 
 
 def _upload_first(parameter: Parameter, line: str, store: str) -> str:
     if parameter.role is Role.STORE:
         return f"{parameter.name}: {line!r} is a folder of this machine, which a cluster cannot see; give s3://bucket/prefix."
-    path = os.path.expanduser(line.removeprefix("file://"))  # noqa: PTH111 - as it was typed but for the ~
+    path = os.path.expanduser(line.removeprefix("file://"))  # noqa: PTH111 - as typed, except for the ~
     bucket = store if store.startswith("s3://") else "s3://bucket/prefix"
     target = f"{bucket}/uploads/{Path(path).name or 'export'}"
     copy = "python -m object_store put-folder" if Path(path).is_dir() else "aws s3 cp"
@@ -166,13 +167,13 @@ def workflow(
     labels: Mapping[str, str] | None = None,
     annotations: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The Workflow to create. Entry point, labels of ours and everything else stay the template's.
+    """The Workflow to create. Everything except its arguments, name and annotations comes from the template.
 
-    Raises ConfigError: a name that Kubernetes does not take.
+    Raises ConfigError: when Kubernetes does not allow the name.
     """
     if name is not None and not _NAME.fullmatch(name):
         raise ConfigError(f"--name {name!r}: a name has up to 63 lower-case letters, digits and dashes inside.")
-    # Chosen here and not by the cluster: asking again after a lost answer then makes no second run.
+    # The name is chosen here, so that a retry after a lost response cannot create a second run.
     name = name or f"{template.name[:57]}-{''.join(secrets.choice(_ALPHABET) for _ in range(5))}"
     controller = {CONTROLLER_LABEL: template.controller} if template.controller else {}
     return {
@@ -196,7 +197,7 @@ def create(
     folder: str | None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Submitted:
-    """Create the Workflow, once, also where an answer gets lost on its way."""
+    """Create the Workflow exactly once, even if a response is lost."""
     name = body["metadata"]["name"]
 
     def attempt() -> Mapping[str, Any]:
@@ -236,16 +237,16 @@ def _submission(body: Mapping[str, Any]) -> str | None:
 
 
 def run_folder(template: Template, texts: Mapping[str, str], name: str) -> str | None:
-    """Where the run will lie in the store."""
+    """The folder of the run in the store. None: the template does not define it."""
     if not template.ours or not texts.get("store") or not texts.get("cvat-output-path"):
         return None
     return f"{texts['store'].rstrip('/')}/{texts['cvat-output-path']}/{name}"
 
 
 def tags(option: str, texts: Iterable[str]) -> dict[str, str]:
-    """Labels or annotations from `key=value`.
+    """Parse labels or annotations of the form `key=value`.
 
-    Raises ConfigError: what Kubernetes would not take.
+    Raises ConfigError: when Kubernetes does not allow them.
     """
     found: dict[str, str] = {}
     for text in texts:

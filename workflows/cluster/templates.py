@@ -1,4 +1,4 @@
-"""What a WorkflowTemplate in the cluster takes, and what its installation allows."""
+"""Read the parameters of a WorkflowTemplate in the cluster, and the settings of its installation."""
 
 import difflib
 import json
@@ -12,28 +12,28 @@ from run_config.parameters import TEMPLATES
 from workflows.cluster.errors import ForbiddenError, NoSuchKindError, NotThereError
 
 CONTROLLER_LABEL = "workflows.argoproj.io/controller-instanceid"
-"""Which of several controllers is to run a workflow: one that is not addressed leaves it lying."""
+"""Label with the instance id of the controller that runs a workflow. Other controllers ignore the workflow."""
 
 CONFIG_MAP = "detr-workflows"
-"""The installation's ConfigMap under the chart's default name."""
+"""The name of the installation's ConfigMap for a chart with the default name."""
 
 SETTINGS_KEY = "settings.yaml"
 
 
 class Api(Protocol):
-    """What submitting needs, of the Kubernetes API or of Argo's server."""
+    """The methods that submitting needs, of the Kubernetes API or of Argo's server."""
 
     namespace: str
 
     @property
     def where(self) -> str:
-        """Address of the API, for messages."""
+        """The address of the API, for messages."""
 
     def template(self, name: str) -> dict[str, Any]:
         """The WorkflowTemplate `name`."""
 
     def template_names(self) -> list[str]:
-        """The templates of the namespace."""
+        """The names of the templates in the namespace."""
 
     def workflow(self, name: str) -> dict[str, Any]:
         """The Workflow `name`."""
@@ -45,18 +45,18 @@ class Api(Protocol):
         """The entries of the installation's ConfigMap."""
 
     def has_namespace(self) -> bool | None:
-        """Whether the namespace exists; None where that is not known."""
+        """Whether the namespace exists. None: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """A parameter of a template. `default` None: it must be given."""
+    """A parameter of a template. `default` None: a value is required."""
 
     name: str
     default: str | None
     choices: tuple[str, ...]
     from_cluster: bool
-    """Argo takes the default from a ConfigMap when the run starts."""
+    """Whether Argo reads the default from a ConfigMap when the run starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +67,13 @@ class Template:
     arguments: Mapping[str, Argument]
     config_map: str
     ours: bool
-    """Its parameters are those of `run_config.parameters`."""
+    """Whether its parameters are those of `run_config.parameters`."""
     controller: str | None = None
-    """Instance id of the controller that the installation belongs to."""
+    """Instance id of the controller that the installation uses."""
 
 
 def read_template(tree: Mapping[str, Any]) -> Template:
-    """The template as the API gives it."""
+    """Read a template from its API object."""
     metadata, spec = tree["metadata"], tree.get("spec") or {}
     arguments = {}
     for one in (spec.get("arguments") or {}).get("parameters") or ():
@@ -94,12 +94,12 @@ def read_template(tree: Mapping[str, Any]) -> Template:
 
 
 def _text(value: object) -> str:
-    """A value as Argo takes it: where its definitions are the short ones, a number or a boolean may stand there."""
+    """A value as text, as Argo reads it. With Argo's short definitions, it may be a number or a boolean."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def _settings_config_map(spec: Mapping[str, Any]) -> str:
-    """The ConfigMap that the steps mount their settings from: the chart names it after its release."""
+    """The ConfigMap with the settings that the steps mount. Its name depends on the release of the chart."""
     for part in (spec, *(spec.get("templates") or ())):
         for volume in part.get("volumes") or ():
             source = volume.get("configMap") or {}
@@ -109,7 +109,7 @@ def _settings_config_map(spec: Mapping[str, Any]) -> str:
 
 
 def find_config_map(api: Api) -> str:
-    """The installation's ConfigMap, by one of our templates; its default name where there is none."""
+    """The installation's ConfigMap, found through one of our templates. Without a template: the default name."""
     for name in TEMPLATES:
         try:
             return read_template(api.template(name)).config_map
@@ -119,9 +119,9 @@ def find_config_map(api: Api) -> str:
 
 
 def find_template(api: Api, name: str) -> Template:
-    """The template called `name`.
+    """The template `name`.
 
-    Raises NotThereError: there is none, or no such namespace; the sentence names what is near.
+    Raises NotThereError: when the template or the namespace does not exist; the message suggests similar names.
     """
     try:
         return read_template(api.template(name))
@@ -153,9 +153,10 @@ def _others(api: Api, name: str) -> str:
 
 
 def find_installation(api: Api, config_map: str) -> Installation:
-    """What the platform engineer has set.
+    """The settings of the platform engineer.
 
-    Raises ForbiddenError, NotThereError; ConfigError when the settings are not right.
+    Raises ForbiddenError: when the caller may not read them. Raises NotThereError: when they are missing. Raises
+    ConfigError: when they are invalid.
     """
     try:
         entries = api.settings(config_map)

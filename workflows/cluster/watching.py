@@ -1,7 +1,7 @@
-"""Following a run to its end: a line for each change, and the run's exit.
+"""Watch a run to its end: print a line for each change.
 
-It asks again and again and keeps no connection open, so that nothing is lost when the API restarts, a
-laptop sleeps or a proxy cuts long answers, and so that the right to read workflows is enough.
+It polls instead of keeping a connection open. So nothing is lost when the API restarts, a laptop sleeps or a proxy cuts
+long responses, and the permission to read workflows is enough.
 """
 
 import time
@@ -15,29 +15,29 @@ from workflows.cluster.errors import (
     WatchEndedError,
     WatchInterruptedError,
 )
-from workflows.cluster.run_status import RunStatus, Step, read_status
+from workflows.cluster.run_status import RunStatus, StepStatus, read_status
 
 SHORTEST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 5.0
 UNTOUCHED_AFTER_S = 30.0
-"""So long after its creation a workflow without a phase is one that no controller looks at."""
+"""If a workflow has no phase this long after its creation, no controller watches it."""
 
 
-class Source(Protocol):
-    """Where workflows are read: the Kubernetes API or Argo's server."""
+class WorkflowSource(Protocol):
+    """The API that workflows are read from: the Kubernetes API or Argo's server."""
 
     namespace: str
 
     def workflow(self, name: str) -> dict[str, Any]:
-        """The workflow of that name."""
+        """The Workflow `name`."""
 
 
 class Watch:
-    """One run, followed from `uid`'s first state to its last."""
+    """Watches one run. `uid` identifies it if its name is used again."""
 
     def __init__(
         self,
-        source: Source,
+        source: WorkflowSource,
         name: str,
         uid: str,
         say: Callable[[str], None],
@@ -54,16 +54,16 @@ class Watch:
         self._sleep = sleep
         self._began = clock()
         self._timeout_s = timeout_s
-        self._seen: dict[str, Step] = {}
+        self._seen: dict[str, StepStatus] = {}
         self._phase = ""
         self._lost = False
         self._told_untouched = False
 
     def to_the_end(self) -> RunStatus:
-        """Say every change, and return the last state.
+        """Print every change, and return the final status.
 
-        Raises WatchEndedError: the time is over, or the run cannot be seen any more; WatchInterruptedError
-        after Ctrl-C. The run goes on in both cases.
+        Raises WatchEndedError: when the timeout is over, or the run cannot be read any more. Raises
+        WatchInterruptedError: after Ctrl-C. The run continues in both cases.
         """
         try:
             return self._follow()
@@ -85,7 +85,7 @@ class Watch:
             self._wait(pause)
 
     def _read(self) -> RunStatus | None:
-        """The state now; None when nobody answers for the moment."""
+        """Read the current status. None: the API is temporarily unreachable."""
         try:
             workflow = self._source.workflow(self._name)
         except UnreachableError as error:
@@ -105,7 +105,7 @@ class Watch:
         return read_status(workflow)
 
     def _tell(self, status: RunStatus) -> bool:
-        """Say what is new; whether anything was."""
+        """Print the changes. Return whether there were any."""
         changed = False
         for step in status.steps():
             if self._seen.get(step.key) != step:
@@ -140,5 +140,5 @@ class Watch:
 
 
 def results(found: Mapping[str, str]) -> list[str]:
-    """`ap50: 0.881`, a line each."""
+    """One line for each result, such as `ap50: 0.881`."""
     return [f"{name}: {' '.join(text.split())}" for name, text in found.items()]

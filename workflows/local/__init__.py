@@ -1,1 +1,1 @@
-"""Running a rendered template on this machine."""
+"""Run a rendered template on this machine."""

@@ -1,4 +1,4 @@
-"""What the local runner says to a person, before and after a run."""
+"""The messages of the local runner, before and after a run."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,11 @@ RESULTS_SHOWN = (
     ("model", f"model{WEIGHTS}"),
     ("predictions", "predictions/test.json"),
 )
-"""What a person looks for first, as far as the steps left it."""
+"""The results that a person looks for first. Missing ones are not shown."""
 
 
 def head(name: str, url: str, plan: Plan, values: Mapping[str, str]) -> str:
-    """Which run this is, what was set for it, and where it will lie."""
+    """The name of the run, the parameters that differ from the defaults, and its place."""
     lines = [name]
     for key, text in values.items():
         if text and text != plan.parameters[key]:
@@ -27,10 +27,10 @@ def head(name: str, url: str, plan: Plan, values: Mapping[str, str]) -> str:
 
 
 def summary(url: str, seconds: float, results: Mapping[str, str], files: Sequence[str]) -> str:
-    """`AP50 0.881`, the time, and where to look."""
+    """The results such as `AP50 0.881`, the time, and where the files are."""
     lines = [f"{name.upper()} {_number(text)}" for name, text in results.items()]
     lines.append(f"time: {duration(seconds)}")
-    # The model is its folder, which is what every command that takes a model is given.
+    # Show the folder of the model, because commands that use a model expect the folder.
     lines += [
         f"{title}: {shown(f'{url}/{path.removesuffix(WEIGHTS)}')}" for title, path in RESULTS_SHOWN if path in files
     ]
@@ -38,15 +38,15 @@ def summary(url: str, seconds: float, results: Mapping[str, str], files: Sequenc
 
 
 def shown(url: str) -> str:
-    """A URL as a person can paste it: a path where it is on this machine."""
+    """A URL for copying: a path, if it is on this machine."""
     path = local_path(url)
     return url if path is None else str(path)
 
 
 def _number(text: str) -> str:
-    """Three digits; COCO's -1 stands for a number that there was nothing to measure on.
+    """Format a number with three decimals. COCO's -1 means that there was nothing to evaluate.
 
-    An id of digits alone stays as it is: no AP has two of them before the point.
+    Other texts are unchanged, also an id of digits: an AP has only one digit before the point.
     """
     if not re.fullmatch(r"-?\d(\.\d*)?(e-?\d+)?", text):
         return text

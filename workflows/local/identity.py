@@ -1,4 +1,4 @@
-"""What makes two local runs the same one: their name, their uid, and a lock while one is going on."""
+"""The identity of a local run: its name, its uid, and a lock while it is running."""
 
 import contextlib
 import fcntl
@@ -15,9 +15,9 @@ from workflows.errors import RunningElsewhereError, WorkflowError
 
 
 def run_name(template: str, values: Mapping[str, str]) -> str:
-    """`detr-train-0f3a…`: the same parameters and the same local inputs give the same name.
+    """A name such as `detr-train-0f3a…`: equal parameters and equal local inputs give equal names.
 
-    Local files count by size and time of change: a new export at the same path is another run.
+    Local files are compared by size and modification time: a new export at the same path is another run.
     """
     stamps = {name: _stamps(name, text, values.get("store", "")) for name, text in values.items()}
     content = json.dumps([template, dict(values), stamps], sort_keys=True)
@@ -25,7 +25,7 @@ def run_name(template: str, values: Mapping[str, str]) -> str:
 
 
 def run_uid(run_url: str) -> str:
-    """The uid of the run that lies at this URL: the same for the command that goes on with it."""
+    """The uid of the run at this URL. It stays the same when a run is resumed."""
     return str(uuid.uuid5(uuid.NAMESPACE_URL, run_url))
 
 
@@ -33,7 +33,7 @@ def run_uid(run_url: str) -> str:
 def only_one(folder: Path, name: str) -> Iterator["Lock"]:
     """Hold the lock of a run inside the block.
 
-    Raises RunningElsewhereError when another process, or a step that it left behind, holds it.
+    Raises RunningElsewhereError: when another process, or a step that it left running, holds the lock.
     """
     path = folder / f"{name}.lock"
     try:
@@ -57,19 +57,19 @@ def only_one(folder: Path, name: str) -> Iterator["Lock"]:
 
 
 class Lock:
-    """A held lock. Processes that inherit `descriptor` hold it too, and go on holding it."""
+    """A held lock. Processes that inherit `descriptor` keep the lock as long as they run."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
 
     def owned_by(self, process: int) -> None:
-        """Write down which process to name to whoever finds the lock taken."""
+        """Write the process id that is shown to those who find the lock held."""
         os.truncate(self.descriptor, 0)
         os.pwrite(self.descriptor, str(process).encode(), 0)
 
 
 def _open_locked(path: Path) -> int:
-    """Open and lock the file that has this name now: the one before us may just have removed its own."""
+    """Open and lock the file that has this name now: the previous owner may just have removed its file."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -90,7 +90,7 @@ def _is_named(descriptor: int, path: Path) -> bool:
 
 
 def _stamps(name: str, text: str, store: str) -> list[str]:
-    """The local inputs that a parameter names, each as its size and time of change."""
+    """Sizes and modification times of the local inputs that a parameter names."""
     parameter = BY_NAME.get(name)
     if parameter is None or parameter.role is Role.STORE or not text:
         return []

@@ -1,8 +1,8 @@
-"""The part of an Argo WorkflowTemplate that the local runner understands, as typed records.
+"""The part of an Argo WorkflowTemplate that the local runner supports, as typed records.
 
-Whatever changes what a run computes is understood, or it is not named here and therefore refused: a
-template never runs here with half of its meaning. What only says where and how a pod runs in a cluster
-is named, with its type, in the classes that end in `InCluster`, and let pass.
+The runner supports a field that changes the result of a run, or refuses it: no template runs with half of its meaning.
+Fields that only say where and how a pod runs in a cluster are ignored. They are listed, with their types, in the
+classes whose names end with `InCluster`.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from workflows.errors import TemplateError
 from workflows.outcome import OF_ARGO
 
 Tree = Mapping[str, Any]
-"""A mapping that is let pass whatever it holds: nothing in it reaches a process."""
+"""A mapping with any content that is ignored: nothing in it reaches a process."""
 
 
 class Part(BaseModel):
@@ -26,7 +26,7 @@ class Part(BaseModel):
 
 
 class Argument(Part):
-    """A parameter: of the workflow, of a task, or an input of a template."""
+    """A parameter of the workflow or of a task, or an input of a template."""
 
     name: str
     value: str | None = None
@@ -42,7 +42,7 @@ class Arguments(Part):
 
 
 class ValueFrom(Part):
-    """Where an output parameter comes from: a file of a container, or another task's output."""
+    """The source of an output parameter: a file of a container, or another task's output."""
 
     path: str | None = None
     parameter: str | None = None
@@ -57,17 +57,17 @@ class OutputParameter(Part):
 
 
 class Nothing(Part):
-    """A mapping that is there and empty, `{}`."""
+    """An empty mapping, `{}`."""
 
 
 class Archive(Part):
-    """How an artifact is packed: not at all, as the runner uploads files."""
+    """The archive strategy of an artifact. Only `none` is supported: the runner uploads files unpacked."""
 
     none: Nothing
 
 
 class Key(Part):
-    """Where an artifact lies in the repository that the cluster has."""
+    """The key of an artifact in the cluster's artifact repository."""
 
     key: str
 
@@ -82,7 +82,7 @@ class OutputArtifact(Part):
     optional: bool = False
 
 
-class Outputs(Part):
+class StepOutputs(Part):
     """`outputs`."""
 
     parameters: tuple[OutputParameter, ...] = ()
@@ -90,7 +90,7 @@ class Outputs(Part):
 
 
 class KeyOfObject(Part):
-    """A key of a secret or ConfigMap that need not be there: here it is not."""
+    """A key of an optional Secret or ConfigMap. It is missing on this machine."""
 
     name: str
     key: str
@@ -98,14 +98,14 @@ class KeyOfObject(Part):
 
 
 class ValueOfObject(Part):
-    """Where a variable's value comes from in a cluster."""
+    """The source of a variable's value in a cluster."""
 
     secret_key_ref: KeyOfObject | None = None
     config_map_key_ref: KeyOfObject | None = None
 
 
 class EnvironmentVariable(Part):
-    """One entry of `env`. With `value_from` the person's own variable stands."""
+    """One entry of `env`. If it has `value_from`, the variable of the local environment is used."""
 
     name: str
     value: str = ""
@@ -121,14 +121,14 @@ class VolumeMount(Part):
 
 
 class EmptyDir(Part):
-    """A fresh folder for each step; where it lies and how large it may be is the cluster's."""
+    """A new folder for each step. The medium and the size limit apply only in a cluster."""
 
     medium: str = ""
     size_limit: str | None = None
 
 
 class ObjectVolume(Part):
-    """Files from a ConfigMap or secret that need not be there: here they are not."""
+    """Files from an optional ConfigMap or Secret. They are missing on this machine."""
 
     name: str | None = None
     secret_name: str | None = None
@@ -147,7 +147,7 @@ class Volume(Part):
 
 
 class ContainerInCluster(Part):
-    """What of a container only says how its pod runs."""
+    """The fields of a container that only say how its pod runs."""
 
     image_pull_policy: str | None = None
     resources: Tree | None = None
@@ -155,7 +155,7 @@ class ContainerInCluster(Part):
 
 
 class Container(ContainerInCluster):
-    """A process: its image stands for the programs that are installed beside this one."""
+    """A process. Instead of its image, the programs of the local Python environment are used."""
 
     image: str
     command: tuple[str, ...] = Field(min_length=1)
@@ -164,7 +164,7 @@ class Container(ContainerInCluster):
     volume_mounts: tuple[VolumeMount, ...] = ()
 
 
-class Task(Part):
+class TemplateTask(Part):
     """One node of the graph."""
 
     name: str
@@ -177,11 +177,11 @@ class Task(Part):
 class Dag(Part):
     """The graph."""
 
-    tasks: tuple[Task, ...] = Field(min_length=1)
+    tasks: tuple[TemplateTask, ...] = Field(min_length=1)
 
 
 class PatchedContainer(Part):
-    """What a patch may say of a container: nothing that a step's process sees."""
+    """The fields of a container that a patch may set. None of them affects the process of a step."""
 
     name: str
     env: tuple[Tree, ...] = ()
@@ -192,14 +192,14 @@ class PatchedContainer(Part):
     @field_validator("env")
     @classmethod
     def _of_argo_alone(cls, env: tuple[Tree, ...], info: ValidationInfo) -> tuple[Tree, ...]:
-        """Argo's own containers do not exist on a laptop; a step's variables belong into its template."""
+        """Refuse variables of a step. Argo's own containers do not exist on a laptop, so theirs are ignored."""
         if env and info.data.get("name") not in OF_ARGO:
             raise ValueError("a variable of a step")
         return env
 
 
 class PodSpecPatch(Part):
-    """What a patch of a pod may hold: it is text, and could change any field."""
+    """The fields that a patch of a pod may have. A patch is text, and could otherwise change any field."""
 
     active_deadline_seconds: int | None = None
     affinity: Tree | None = None
@@ -218,7 +218,7 @@ class PodSpecPatch(Part):
 
 
 def _understood_patch(text: str | None) -> str | None:
-    """Let a patch pass that changes nothing of a process."""
+    """Check that a patch changes nothing of a process."""
     if text:
         try:
             PodSpecPatch.model_validate(yaml.safe_load(text))
@@ -231,7 +231,7 @@ def _understood_patch(text: str | None) -> str | None:
 
 
 class TemplateInCluster(Part):
-    """What of a template only says where and how its pods run, and how often they are tried."""
+    """The fields of a template that only say where and how its pods run, and how often they are retried."""
 
     active_deadline_seconds: str | int | None = None
     affinity: Tree | None = None
@@ -254,18 +254,18 @@ class TemplateInCluster(Part):
 
 
 class Template(TemplateInCluster):
-    """A container, or the graph of them."""
+    """A container, or the graph."""
 
     name: str
     container: Container | None = None
     dag: Dag | None = None
     inputs: Arguments = Arguments()
-    outputs: Outputs = Outputs()
+    outputs: StepOutputs = StepOutputs()
     volumes: tuple[Volume, ...] = ()
 
 
 class Metadata(Part):
-    """Names and notes; labels and annotations change nothing here."""
+    """Names, labels and annotations. Labels and annotations are ignored here."""
 
     name: str
     labels: Mapping[str, str] = {}
@@ -273,14 +273,14 @@ class Metadata(Part):
 
 
 class WorkflowMetadata(Part):
-    """What Argo would write on each workflow; nothing here."""
+    """What Argo would write on each workflow. It is ignored here."""
 
     labels: Mapping[str, str] = {}
     annotations: Mapping[str, str] = {}
 
 
 class SpecInCluster(Part):
-    """What of the body is for Argo and its pods alone; the exit handler is not run here."""
+    """The fields of the spec that only matter for Argo and its pods. The exit handler does not run here."""
 
     active_deadline_seconds: int | None = None
     affinity: Tree | None = None
@@ -307,7 +307,7 @@ class SpecInCluster(Part):
 
 
 class Spec(SpecInCluster):
-    """The body."""
+    """`spec`."""
 
     entrypoint: str
     templates: tuple[Template, ...]
@@ -325,9 +325,9 @@ class WorkflowTemplate(Part):
 
 
 def parse_manifest(text: str, where: str) -> WorkflowTemplate:
-    """Read one YAML document; `where` names it in messages.
+    """Parse one YAML document. `where` names it in messages.
 
-    Raises TemplateError: no YAML, or a part that is missing, of the wrong type or not known here.
+    Raises TemplateError: when it is not YAML, or a field is missing, has the wrong type or is not supported.
     """
     try:
         tree = yaml.safe_load(text)
@@ -347,7 +347,7 @@ def parse_manifest(text: str, where: str) -> WorkflowTemplate:
 
 
 def _place(tree: Any, location: tuple[int | str, ...]) -> str:  # noqa: ANN401 - any YAML
-    """`spec.templates[train].retryStrategy`: items of lists go by their names where they have one."""
+    """The path of a field, such as `spec.templates[train].retryStrategy`, with the names of list items, if any."""
     text = ""
     for key in location:
         if isinstance(key, int):

@@ -1,4 +1,4 @@
-"""A template made ready to run: its steps in order, with every reference checked before anything starts."""
+"""A template that is ready to run: its steps in order, with all references checked before anything starts."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,22 +11,22 @@ from workflows.local.manifest import (
     Container,
     OutputArtifact,
     OutputParameter,
-    Task,
     Template,
+    TemplateTask,
     parse_manifest,
 )
 from workflows.tags import PARAMETERS_JSON, tags
 
 RUN_FOLDER = "{{workflow.parameters.cvat-output-path}}/{{workflow.name}}"
-"""Where artifacts go, below the store: the runner uploads what a step leaves to nowhere else."""
+"""The folder for artifacts, below the store. The runner uploads the files of a step only to this folder."""
 
 SCRATCH = ("/tmp", "/dev/shm")  # noqa: S108 - where containers have them
-"""Folders that are there on every machine; steps of ours keep nothing in them."""
+"""Folders that exist on every machine. Our steps keep no results in them."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutputFile:
-    """An output parameter of a step: a file below $OUT, and what stands in when it is not there."""
+    """An output parameter of a step: a file below $OUT, and the default if the file is missing."""
 
     name: str
     path: PurePosixPath
@@ -35,7 +35,7 @@ class OutputFile:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A file or folder that a step leaves below $OUT; it goes to the same place in the run's folder."""
+    """A file or folder that a step writes below $OUT. It is uploaded to the same path in the run's folder."""
 
     name: str
     path: PurePosixPath
@@ -43,10 +43,10 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One container of the graph. Texts still have their tags.
+class PlannedStep:
+    """One container of the graph. Tags are not yet replaced.
 
-    `env` holds what the template says itself: for what comes from the cluster the person's own stands.
+    `env` holds the values in the template. Values from Secrets or ConfigMaps are read from the local environment.
     """
 
     name: str
@@ -56,23 +56,23 @@ class Step:
     outputs: tuple[OutputFile, ...]
     artifacts: tuple[Artifact, ...]
     out_mount: str | None
-    """Where the template mounts the step's own folder, $OUT."""
+    """The path at which the template mounts the step's own folder, $OUT."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A whole template. `parameters`: name → default, None where a value must be given."""
+    """A whole template. `parameters`: name → default. None: a value is required."""
 
     name: str
     parameters: Mapping[str, str | None]
-    steps: tuple[Step, ...]
+    steps: tuple[PlannedStep, ...]
     results: Mapping[str, str]
 
 
 def read_plan(text: str, where: str) -> Plan:
     """Read a rendered template.
 
-    Raises TemplateError: anything that the local runner does not know, by name.
+    Raises TemplateError: naming the part that the local runner does not support.
     """
     manifest = parse_manifest(text, where)
     spec = manifest.spec
@@ -84,7 +84,7 @@ def read_plan(text: str, where: str) -> Plan:
         raise TemplateError(f"{where}: the local runner does not know inputs of the entrypoint {main.name}")
     workflow = {f"workflow.parameters.{parameter.name}" for parameter in spec.arguments.parameters}
     workflow |= {"workflow.name", "workflow.uid", PARAMETERS_JSON}
-    steps: dict[str, Step] = {}
+    steps: dict[str, PlannedStep] = {}
     outputs: dict[str, set[str]] = {}
     above = _ancestors(main.dag.tasks, where)
     for task in _in_order(main.dag.tasks, above, where):
@@ -103,7 +103,9 @@ def read_plan(text: str, where: str) -> Plan:
     )
 
 
-def _step(task: Task, template: Template | None, workflow: set[str], reachable: set[str], where: str) -> Step:
+def _step(
+    task: TemplateTask, template: Template | None, workflow: set[str], reachable: set[str], where: str
+) -> PlannedStep:
     where = f"{where}: task {task.name}"
     if template is None or template.container is None:
         raise TemplateError(f"{where}: the template {task.template} must be a container among spec.templates")
@@ -129,11 +131,11 @@ def _step(task: Task, template: Template | None, workflow: set[str], reachable: 
             raise TemplateError(f"{where}: an argument names {path}, which is another folder here; use $OUT")
     outputs = tuple(_output_file(output, mount, where) for output in template.outputs.parameters)
     artifacts = tuple(_artifact(artifact, mount, where) for artifact in template.outputs.artifacts)
-    return Step(task.name, command, env, inputs, outputs, artifacts, mount)
+    return PlannedStep(task.name, command, env, inputs, outputs, artifacts, mount)
 
 
 def _inputs(arguments: Arguments, inputs: Arguments, where: str) -> dict[str, str]:
-    """Name → text of a template's inputs, as the task fills them."""
+    """Name → text of a template's inputs, from the task's arguments and the defaults."""
     given = {argument.name: argument.value for argument in arguments.parameters}
     declared = {parameter.name: _default(parameter.value, parameter.default) for parameter in inputs.parameters}
     unknown = sorted(given.keys() - declared.keys())
@@ -153,7 +155,7 @@ def _default(value: str | None, default: str | None) -> str | None:
 
 
 def _mounts(template: Template, container: Container, where: str) -> dict[str, bool]:
-    """Path → whether it is a fresh folder that can be written, for everything that the container mounts."""
+    """Path → whether the volume is a new writable folder, for all mounts of the container."""
     volumes = {volume.name: volume for volume in template.volumes}
     mounts: dict[str, bool] = {}
     for mount in container.volume_mounts:
@@ -168,7 +170,7 @@ def _mounts(template: Template, container: Container, where: str) -> dict[str, b
 
 
 def _out_mount(container: Container, mounts: Mapping[str, bool], where: str) -> str | None:
-    """Where the container sees its own folder, $OUT. Other fresh folders are scratch, or refused."""
+    """The path at which the container mounts its own folder, $OUT. Other new folders must be in `SCRATCH`."""
     named = [variable.value for variable in container.env if variable.name == "OUT"]
     for path, fresh in mounts.items():
         if fresh and path not in (*named, *SCRATCH):
@@ -179,7 +181,7 @@ def _out_mount(container: Container, mounts: Mapping[str, bool], where: str) -> 
 
 
 def _within(value: str, paths: Iterable[str]) -> bool:
-    """Whether a value is one of the paths, or lies below it."""
+    """Whether a value equals one of the paths or lies below it."""
     return any(value == path or value.startswith(f"{path}/") for path in paths)
 
 
@@ -218,8 +220,8 @@ def _check_tags(texts: Iterable[str], known: set[str], where: str) -> None:
             raise TemplateError(f"{where}: nothing gives {{{{{unknown[0]}}}}} a value here")
 
 
-def _ancestors(tasks: Sequence[Task], where: str) -> dict[str, set[str]]:
-    """Task → every task that it waits for, directly or through others."""
+def _ancestors(tasks: Sequence[TemplateTask], where: str) -> dict[str, set[str]]:
+    """Task → all tasks that it depends on, directly or indirectly."""
     direct = {task.name: _depends(task, where) for task in tasks}
     if len(direct) != len(tasks):
         raise TemplateError(f"{where}: two tasks have the same name")
@@ -238,7 +240,7 @@ def _ancestors(tasks: Sequence[Task], where: str) -> dict[str, set[str]]:
     return above
 
 
-def _depends(task: Task, where: str) -> set[str]:
+def _depends(task: TemplateTask, where: str) -> set[str]:
     names = [name.strip() for name in task.depends.split("&&")] if task.depends.strip() else []
     for name in names:
         if not re.fullmatch(r"[A-Za-z0-9][-\w]*", name):
@@ -248,8 +250,8 @@ def _depends(task: Task, where: str) -> set[str]:
     return {*names, *task.dependencies}
 
 
-def _in_order(tasks: Sequence[Task], above: Mapping[str, set[str]], where: str) -> list[Task]:
-    """The tasks so that each comes after those it waits for, else as they stand in the template."""
+def _in_order(tasks: Sequence[TemplateTask], above: Mapping[str, set[str]], where: str) -> list[TemplateTask]:
+    """The tasks sorted so that each comes after its dependencies, otherwise in the order of the template."""
     for task in tasks:
         if task.name in above[task.name]:
             raise TemplateError(f"{where}: task {task.name} waits for itself")

@@ -1,7 +1,7 @@
-"""One child process at a time, in a process group of its own, as a container is one.
+"""Run one child process at a time, in its own process group, like a container.
 
-Ctrl-C asks the child to stop and waits; a second one kills it. The child keeps the terminal as its
-output, so its progress bars work.
+Ctrl-C asks the child to stop and waits; a second Ctrl-C kills it. The child writes to the terminal, so its progress
+bars work.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ STOPPING = b"\nstopping: the step saves what it has (Ctrl-C again kills it)\n"
 
 
 class Foreground:
-    """Runs processes one after the other and hands on what a person or the machine asks of them."""
+    """Runs processes one after the other, and passes on requests to stop."""
 
     def __init__(self) -> None:
         self._child: subprocess.Popen[bytes] | None = None
@@ -26,10 +26,10 @@ class Foreground:
 
     @contextlib.contextmanager
     def taking_signals(self) -> Iterator[None]:
-        """Handle SIGINT, SIGTERM and SIGHUP inside the block; main thread only."""
+        """Handle SIGINT, SIGTERM and SIGHUP inside the block. Call this only in the main thread."""
         numbers = [signal.SIGINT, signal.SIGTERM]
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            # Under nohup a run outlives its terminal.
+            # With nohup, a run continues after its terminal is closed.
             numbers.append(signal.SIGHUP)
         before = {number: signal.signal(number, self._asked_to_stop) for number in numbers}
         try:
@@ -47,11 +47,11 @@ class Foreground:
         stdout: IO[bytes] | None = None,
         started: Callable[[int], None] | None = None,
     ) -> int:
-        """Run to the end and return the exit code, 128 + n for a process that signal n ended.
+        """Run a process to its end and return the exit code. 128 + n: signal n ended the process.
 
-        The child inherits the file descriptors `keep_open`; `started` is told its process id.
+        The child inherits the file descriptors `keep_open`. `started` is called with its process id.
 
-        Raises InterruptedRunError when somebody asked to stop before or meanwhile.
+        Raises InterruptedRunError: when somebody asked to stop, before or during the process.
         """
         self._stop_if_asked()
         self._child = child = subprocess.Popen(  # noqa: S603 - an argument list from a checked template
@@ -65,10 +65,10 @@ class Foreground:
         if started is not None:
             started(child.pid)
         if self._asked is not None:
-            # The signal came while the child was being made, and found nobody to hand it to.
+            # The signal arrived during the start of the child, and was not passed on.
             self._send(signal.SIGTERM)
         code = child.wait()
-        # A container ends with its first process: nothing of the step lives on.
+        # As in a container, all processes of the step end with its first process.
         self._send(signal.SIGKILL)
         self._child = None
         self._stop_if_asked()
@@ -78,14 +78,14 @@ class Foreground:
         if self._asked is None:
             self._asked = number
             if self._child is not None:
-                # Not print: the handler may have come in the middle of one.
+                # Not print: the handler may have interrupted a print.
                 os.write(2, STOPPING)
             self._send(signal.SIGTERM)
         elif number == signal.SIGINT:
             self._send(signal.SIGKILL)
 
     def _send(self, number: int) -> None:
-        """Signal the whole group, as Argo does."""
+        """Send a signal to the whole process group, as Argo does."""
         if self._child is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._child.pid, number)

@@ -1,7 +1,8 @@
-"""Runs a rendered template on this machine: each container's command line as a process, in order.
+"""Run a rendered template on this machine: the command line of each container as a process, in order.
 
-No retries, no pods and no exit handler: Argo is the engine, this is for laptops and tests. What a step
-leaves in its $OUT goes to the run's folder in the store, as Argo's output artifacts do.
+There are no retries, no pods and no exit handler: this is for laptops and tests, and Argo is the engine for everything
+else. The files that a step writes to its $OUT are uploaded to the run's folder in the store, like Argo's output
+artifacts.
 """
 
 import json
@@ -23,12 +24,12 @@ from run_config.wording import duration
 from workflows.errors import StepError, TemplateError, WorkflowError
 from workflows.local.announcements import head
 from workflows.local.identity import Lock, only_one, run_name, run_uid
-from workflows.local.plan import OutputFile, Plan, Step
+from workflows.local.plan import OutputFile, Plan, PlannedStep
 from workflows.local.process import Foreground
 from workflows.tags import PARAMETERS_JSON, fill
 
 FINISHED = "finished.json"
-"""Written last into a run's folder: without it, the same command goes on with the run."""
+"""Written last into a run's folder. Without this file, the same command resumes the run."""
 
 MOST_RUNS_ALIKE = 1000
 
@@ -40,7 +41,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class FinishedRun:
-    """What came of a run. `results` are the template's own outputs, `files` what the steps left."""
+    """The outcome of a run. `results` are the outputs of the template, `files` the files that the steps wrote."""
 
     name: str
     url: str
@@ -50,11 +51,13 @@ class FinishedRun:
 
 
 def run_local(plan: Plan, given: Mapping[str, str], scratch: Path, say: Say) -> FinishedRun:
-    """Run a template to its end; call it again with the same parameters to go on after an interruption.
+    """Run a template to its end. A call with the same parameters resumes an interrupted run.
 
-    Signals are handled meanwhile, so this is for the main thread. Raises ConfigError and TemplateError
-    before anything starts, StepError with the exit code of a step that failed, InterruptedRunError, and
-    RunningElsewhereError when the same run is going on in another process.
+    It handles signals, so call it in the main thread.
+
+    Raises ConfigError and TemplateError: before anything starts. Raises StepError: with the exit code of a failed step.
+    Raises InterruptedRunError: when the run was stopped. Raises RunningElsewhereError: when another process is
+    executing the same run.
     """
     values = complete_values(plan, given)
     programs = {step.command[0]: _program(step) for step in plan.steps}
@@ -70,9 +73,9 @@ def run_local(plan: Plan, given: Mapping[str, str], scratch: Path, say: Say) -> 
 
 
 def complete_values(plan: Plan, given: Mapping[str, str]) -> dict[str, str]:
-    """The value of every parameter of the template, checked as far as text alone can be.
+    """The values of all parameters of the template, validated as text.
 
-    Raises ConfigError with one sentence a mistake.
+    Raises ConfigError: one sentence for each mistake.
     """
     for name in (STORE, OUTPUT):
         if name not in plan.parameters:
@@ -115,7 +118,7 @@ class _Run:
         self._files: list[str] = []
 
     def to_the_end(self, work: Path) -> FinishedRun:
-        """Every step, then the mark that the run is finished."""
+        """Run every step, then mark the run as finished."""
         began = time.monotonic()
         name = self._unfinished_name(work)
         url = f"{self._folder}/{name}"
@@ -133,7 +136,7 @@ class _Run:
         return FinishedRun(name, url, time.monotonic() - began, results, tuple(sorted(self._files)))
 
     def _unfinished_name(self, work: Path) -> str:
-        """The run's name, with a suffix when runs of that name are finished."""
+        """The run's name, with a suffix if finished runs of that name exist."""
         answer = work / "finished"
         for start in range(1, MOST_RUNS_ALIKE, 10):
             names = [self._base if n == 1 else f"{self._base}-{n}" for n in range(start, start + 10)]
@@ -146,8 +149,8 @@ class _Run:
                     return name
         raise WorkflowError(f"there are {MOST_RUNS_ALIKE} finished runs named {self._base}; change a parameter")
 
-    def _run_step(self, step: Step, out: Path, url: str) -> None:
-        """One process, its outputs, and the upload of what it left."""
+    def _run_step(self, step: PlannedStep, out: Path, url: str) -> None:
+        """Run a step as one process, read its outputs and upload its files."""
         tags = self._tags | {f"inputs.parameters.{key}": fill(text, self._tags) for key, text in step.inputs.items()}
         (out / "outputs").mkdir(parents=True)
         program, *arguments = step.command
@@ -180,14 +183,14 @@ class _Run:
         )
 
     def _store_process(self, arguments: Sequence[str], stdout: IO[bytes] | None = None) -> None:
-        """Ask the store something; the process says itself what is wrong when it fails."""
+        """Run a command of `object_store`. On failure, the process itself prints the reason."""
         code = self._process([sys.executable, "-m", "object_store", *arguments], os.environ, stdout)
         if code:
             raise StepError("the store could not be used, see above", code)
 
 
-def _program(step: Step) -> Path:
-    """The program that stands for a container's command: the one installed beside this Python."""
+def _program(step: PlannedStep) -> Path:
+    """The program of a container's command in the local Python environment."""
     name = step.command[0]
     if name == "python":
         return Path(sys.executable)
@@ -200,8 +203,8 @@ def _program(step: Step) -> Path:
     )
 
 
-def _read_output(step: Step, output: OutputFile, out: Path) -> str:
-    """An output parameter as Argo reads it: one line break at its end does not count."""
+def _read_output(step: PlannedStep, output: OutputFile, out: Path) -> str:
+    """Read an output parameter as Argo does: without one line break at its end."""
     path = out / output.path
     if path.is_file():
         return path.read_text(encoding="utf-8").removesuffix("\n")
@@ -210,12 +213,12 @@ def _read_output(step: Step, output: OutputFile, out: Path) -> str:
     return output.default
 
 
-def _left_nothing(step: Step, path: PurePosixPath) -> StepError:
+def _left_nothing(step: PlannedStep, path: PurePosixPath) -> StepError:
     return StepError(f"step {step.name} ended well but left no $OUT/{path}: a bug of the step", 1)
 
 
 def _raise_for(step: str, code: int) -> None:
-    """A step's exit code as the contract has it."""
+    """Raise the StepError for a step's exit code, if it is not 0."""
     match code:
         case 0:
             return

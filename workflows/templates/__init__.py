@@ -1,1 +1,1 @@
-"""The Argo templates and the steps that they are made of, written in Hera."""
+"""The Argo workflow templates and their steps, written in Hera."""

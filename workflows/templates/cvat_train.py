@@ -1,6 +1,6 @@
-"""The template `cvat-train`: tasks or a project of CVAT become a trained, evaluated detector.
+"""The template `cvat-train`: train and evaluate a detector on tasks or a project of CVAT.
 
-It also holds `export-for-others`, which workflows of other people call by reference to get an export.
+It also contains `export-for-others`, a template that third-party workflows reference to get an export.
 """
 
 from hera.workflows import DAG, Task, WorkflowTemplate

@@ -1,4 +1,4 @@
-"""The template `detr-annotate`: a trained model draws boxes in tasks of CVAT."""
+"""The template `detr-annotate`: add boxes of a trained model to tasks of CVAT."""
 
 from hera.workflows import DAG, Task, WorkflowTemplate
 

@@ -1,4 +1,4 @@
-"""The template `detr-evaluate`: a trained model is measured on a prepared set."""
+"""The template `detr-evaluate`: evaluate a trained model on a prepared set."""
 
 from hera.workflows import DAG, Task, WorkflowTemplate
 

@@ -1,4 +1,4 @@
-"""The template `detr-prepare`: CVAT exports become a prepared set, and nothing is trained yet."""
+"""The template `detr-prepare`: turn CVAT exports into a prepared set, without training."""
 
 from hera.workflows import DAG, Task, WorkflowTemplate
 

@@ -1,4 +1,4 @@
-"""The template `detr-train`: a CVAT export becomes a trained, evaluated detector."""
+"""The template `detr-train`: train and evaluate a detector on a CVAT export."""
 
 from hera.workflows import DAG, Parameter, Task, WorkflowTemplate
 from hera.workflows import models as m
@@ -16,7 +16,7 @@ DESCRIPTION = (
 
 
 def result(task: str, name: str) -> Parameter:
-    """An output of a step as a result of the whole workflow."""
+    """An output of a step as an output of the whole workflow."""
     return Parameter(name=name, value_from=m.ValueFrom(parameter=f"{{{{tasks.{task}.outputs.parameters.{name}}}}}"))
 
 

@@ -1,14 +1,14 @@
-"""The container images that the steps run in, by name and version."""
+"""The container images of the steps, by name and version."""
 
 from importlib.metadata import version
 
 VERSION = version("detr-workflows")
 
 CPU_STEPS = f"detr-workflows/cpu-steps:{VERSION}"
-"""data_prep, run_check, prepared_set and evaluation: no torch."""
+"""Image with data_prep, run_check, prepared_set and evaluation, without torch."""
 
 DETR_JOB = f"detr-workflows/detr-job:{VERSION}"
-"""detr_job, with torch."""
+"""Image with detr_job and torch."""
 
 CVAT_BRIDGE = f"detr-workflows/cvat-bridge:{VERSION}"
-"""cvat_bridge: the service behind the button, and the step `export`; no torch."""
+"""Image with cvat_bridge: the service behind the button, and the step `export`; without torch."""

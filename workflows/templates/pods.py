@@ -1,6 +1,6 @@
-"""What every pod of ours has: the least rights, a place to write, and the store's address and keys.
+"""What all our pods share: minimal rights, a writable folder, and the address and credentials of the store.
 
-The names are those of the chart's objects under its default name; the chart puts its own in their place.
+The names of objects are the chart's defaults. The chart replaces them.
 """
 
 import json
@@ -11,13 +11,13 @@ from hera.workflows import models as m
 from run_config import installation
 
 NAME = "detr-workflows"
-"""The ConfigMap, the service account and the prefix of the secrets."""
+"""Name of the ConfigMap and the service account, and prefix of the secrets."""
 
 STORE_SECRET = f"{NAME}-store"
 WEBHOOK_SECRET = f"{NAME}-webhook"
 CVAT_SECRET = f"{NAME}-cvat"
 BRIDGE = f"{NAME}-bridge"
-"""The bridge's ConfigMap."""
+"""Name of the bridge's ConfigMap."""
 
 SETTINGS_FOLDER = "/etc/detr-workflows"
 BRIDGE_FOLDER = "/etc/cvat-bridge"
@@ -26,10 +26,10 @@ USER = 10001
 
 LABELS = {"app.kubernetes.io/part-of": NAME}
 CALLS_CVAT = {"detr-workflows/calls-cvat": "true"}
-"""On the pods that may reach CVAT, for network policies."""
+"""Label of the pods that may reach CVAT, for network policies."""
 
-# Optional throughout: a pod whose secret is missing would wait for ever without a word, while `check`
-# says in one sentence what is missing.
+# All references are optional. A pod with a missing Secret would wait forever without a message, while `check` reports
+# in one sentence what is missing.
 _SETTINGS = m.Volume(
     name="settings",
     config_map=m.ConfigMapVolumeSource(
@@ -60,34 +60,34 @@ POD_SECURITY = m.PodSecurityContext(
 
 
 def settings_volume() -> m.Volume:
-    """The installation's settings, read by every step."""
+    """The volume with the installation's settings, which every step reads."""
     return _SETTINGS
 
 
 def settings_mount() -> m.VolumeMount:
-    """Where they lie."""
+    """The mount of the installation's settings."""
     return m.VolumeMount(name="settings", mount_path=SETTINGS_FOLDER, read_only=True)
 
 
 def bridge_volume() -> m.Volume:
-    """The bridge's settings, read by the steps that talk to CVAT."""
+    """The volume with the bridge's settings, which the steps that use CVAT read."""
     return _BRIDGE
 
 
 def bridge_mount() -> m.VolumeMount:
-    """Where they lie."""
+    """The mount of the bridge's settings."""
     return m.VolumeMount(name="bridge", mount_path=BRIDGE_FOLDER, read_only=True)
 
 
 def environment() -> list[Env | SecretEnv | ConfigMapEnv]:
-    """Variables of every step. Secrets come by reference alone."""
+    """The environment variables of every step. Secrets are only referenced."""
     return [
         Env(name=installation.VARIABLE, value=f"{SETTINGS_FOLDER}/settings.yaml"),
         _from_secret("AWS_ACCESS_KEY_ID", STORE_SECRET, "access-key-id"),
         _from_secret("AWS_SECRET_ACCESS_KEY", STORE_SECRET, "secret-access-key"),
         _from_secret("AWS_SESSION_TOKEN", STORE_SECRET, "session-token"),
         ConfigMapEnv(name="AWS_ENDPOINT_URL", config_map_name=NAME, config_map_key="s3-endpoint", optional=True),
-        # Beside the settings and not in them: steps of an earlier release read those too, and refuse unknown keys.
+        # Not part of the settings file: steps of an earlier release also read that file, and refuse unknown keys.
         ConfigMapEnv(
             name=installation.EXPORTS_VARIABLE, config_map_name=NAME, config_map_key="exports-prefix", optional=True
         ),
@@ -100,12 +100,12 @@ def _from_secret(variable: str, secret: str, key: str) -> SecretEnv:
 
 
 def webhook_url() -> SecretEnv:
-    """Where the end of a run is told, for the exit handler alone. An address of that kind is a secret itself."""
+    """The variable with the webhook's URL, only for the exit handler. The URL is itself a secret."""
     return _from_secret("WEBHOOK_URL", WEBHOOK_SECRET, "url")
 
 
 def cvat_environment() -> list[Env | SecretEnv | ConfigMapEnv]:
-    """Variables of the steps that talk to CVAT, and of no other: the token, and the key of permissions."""
+    """The environment variables of the steps that use CVAT: the token, and the key that signs permissions."""
     return [
         Env(name="CVAT_BRIDGE_SETTINGS", value=f"{BRIDGE_FOLDER}/bridge.yaml"),
         _from_secret("CVAT_ACCESS_TOKEN", CVAT_SECRET, "access-token"),
@@ -113,15 +113,15 @@ def cvat_environment() -> list[Env | SecretEnv | ConfigMapEnv]:
     ]
 
 
-# From 4.1 on Argo uploads a file above 16 MiB with 4 threads, each with a buffer of 528 MiB.
+# Since version 4.1, Argo uploads a file above 16 MiB with 4 threads, each with a buffer of 528 MiB.
 _UPLOADS_IN_ONE_THREAD = [{"name": "ARTIFACT_S3_UPLOAD_THREADS", "value": "1"}]
 
 
 def patch_of_every_pod() -> str:
-    """What Argo's own containers, `init` and `wait`, need and a workflow cannot say in another place.
+    """The patch for Argo's own containers, `init` and `wait`, which a workflow cannot configure in another way.
 
-    The security that Pod Security `restricted` asks for, and the only token in the pod: of the workflow's
-    service account, short-lived, seen by Argo's executor and not by `main`.
+    It sets the security context that Pod Security `restricted` requires. It also mounts the only token in the pod: a
+    short-lived token of the workflow's service account, for Argo's executor and not for `main`.
     """
     container = {
         "securityContext": SECURITY.model_dump(by_alias=True, exclude_none=True),
@@ -144,7 +144,7 @@ def patch_of_every_pod() -> str:
         },
     }
     patch = {
-        # The workflow's own field of that name wants a second service account with a token that never expires.
+        # The workflow's own field of this name would require a second service account with a permanent token.
         "automountServiceAccountToken": False,
         "initContainers": [{"name": "init", **container}],
         "containers": [{"name": "wait", **container, "env": _UPLOADS_IN_ONE_THREAD}],

@@ -1,8 +1,7 @@
-"""The steps that workflows are made of, each a container with the command line that a person could type.
+"""The steps of the workflows. Each is a container with a command line that a person could also type.
 
-Every value of a person reaches a container as one item of its argument list, never inside a shell's
-text and never as text of a pod's patch. What a step leaves below $OUT belongs to the run; files in
-$OUT/outputs are its parameters.
+User input reaches a container only as separate items of its argument list, never inside a shell command or a pod's
+patch. Files that a step writes below $OUT belong to the run. Files in $OUT/outputs are its output parameters.
 """
 
 from typing import Any
@@ -30,15 +29,15 @@ from workflows.templates.pods import OUT
 
 
 def given(name: str) -> str:
-    """The tag that stands for a user's parameter; an unknown name fails here, not in the cluster."""
+    """The tag of a user's parameter. An unknown name fails here and not in the cluster."""
     return f"{{{{workflow.parameters.{parameters.BY_NAME[name].name}}}}}"
 
 
 PARAMETERS = f"--parameters-json={{{{{PARAMETERS_JSON}}}}}"
-"""All parameters of the workflow, of which a step takes its own: see `run_config.step_parameters`."""
+"""All parameters of the workflow. Each step reads the ones it needs (`run_config.step_parameters`)."""
 
 RUN_PREFIX = f"{given('cvat-output-path')}/{{{{workflow.name}}}}"
-"""Where the run lies, below the store."""
+"""The folder of the run below the store."""
 
 
 def output(name: str) -> Parameter:
@@ -47,10 +46,10 @@ def output(name: str) -> Parameter:
 
 
 def left(name: str, path: str) -> Artifact:
-    """What a step leaves at $OUT/`path`: it goes to the same place in the run's folder, as it is.
+    """An output artifact: $OUT/`path` is uploaded to the same path in the run's folder.
 
-    Nothing is packed, so that a browser shows the report and the model is read in place. A folder's key
-    ends with a slash.
+    It is not packed, so that a browser can show the report and the model can be read in place. The key of a folder ends
+    with a slash.
     """
     return S3Artifact(
         name=name,
@@ -60,9 +59,9 @@ def left(name: str, path: str) -> Artifact:
     )
 
 
-# Lost pods, evictions and passing faults (75) come again, wrong input (2) and our bugs never. Exit code -1
-# is a container that nobody saw end; 137 without OOMKilled is a killed node, process or pod. A patch that
-# Argo cannot apply is a wrong parameter that came past `check`, and a pod that filled its disk fills it again.
+# Retry lost pods, evictions and temporary faults (75), but never wrong input (2) or our own bugs. Exit code -1 means
+# that nobody saw the container end. 137 without OOMKilled means a killed node, process or pod. A patch that Argo cannot
+# apply comes from a wrong parameter that `check` did not find. A pod that filled its disk would fill it again.
 PASSING = (
     "!(lastRetry.message matches 'OOMKilled|PodSpecPatch|exceeds the (total )?limit|ephemeral storage limit') "
     "&& (lastRetry.status == 'Error' || asInt(lastRetry.exitCode) in [-1, 75, 137, 143])"
@@ -70,7 +69,7 @@ PASSING = (
 
 
 def retry(limit: int) -> RetryStrategy:
-    """New pods after faults that pass; no maxDuration, which would become the pod's deadline."""
+    """Retry with a new pod after temporary faults. There is no maxDuration: Argo would use it as the pod's deadline."""
     return RetryStrategy(
         limit=str(limit),
         retry_policy=RetryPolicy.always,
@@ -80,35 +79,35 @@ def retry(limit: int) -> RetryStrategy:
 
 
 def volumes(shm: bool = False, cvat: bool = False) -> dict[str, Any]:
-    """Everything that a step can write to, and the settings, which it cannot; `cvat`: those of the bridge too."""
+    """The writable folders of a step and the read-only settings. `cvat`: also the bridge's settings."""
     mounts = [pods.settings_mount(), *([pods.bridge_mount()] if cvat else [])]
     settings = [pods.settings_volume(), *([pods.bridge_volume()] if cvat else [])]
     writable = [EmptyDirVolume(name="out", mount_path=OUT), EmptyDirVolume(name="tmp", mount_path="/tmp")]  # noqa: S108
     if shm:
-        # The loader's processes pass batches through it; a container's own has 64 MB.
+        # The data loader's processes share batches through it. The default size in a container is 64 MB.
         two_gib = m.Quantity(root="2Gi")
         writable.append(EmptyDirVolume(name="shm", mount_path="/dev/shm", medium="Memory", size_limit=two_gib))  # noqa: S108
     return {"volumes": [*writable, *settings], "volume_mounts": mounts}
 
 
 def environment(image: str, cvat: bool = False) -> list[Any]:
-    """Variables of a step; `cvat`: one that talks to CVAT."""
+    """The environment variables of a step. `cvat`: the step uses CVAT."""
     own = [Env(name="OUT", value=OUT), Env(name="IMAGE_DIGEST", value=image), *pods.environment()]
     return [*own, *(pods.cvat_environment() if cvat else [])]
 
 
 def component(name: str) -> dict[str, str]:
-    """Labels that say which role a pod has; the chart sets resources and places by it."""
+    """The labels with the role of a pod. The chart uses the role to set resources and placement."""
     return {**pods.LABELS, "app.kubernetes.io/component": name}
 
 
 def logs(*, archived: bool) -> m.ArtifactLocation:
-    """Whether the log is kept in the artifact repository."""
+    """Whether Argo stores the log in the artifact repository."""
     return m.ArtifactLocation(archive_logs=archived)
 
 
 def resources(cpu: str, memory: str, storage: str) -> Resources:
-    """Requests, and limits where a pod must not take more: memory and disk."""
+    """Requests for all resources, and limits for memory and disk."""
     return Resources(
         cpu_request=cpu,
         memory_request=memory,
@@ -119,10 +118,9 @@ def resources(cpu: str, memory: str, storage: str) -> Resources:
 
 
 def gpu_patch(name_of_resource: str = "nvidia.com/gpu") -> str:
-    """Count of GPUs, and time to save before a pod is killed.
+    """The patch with the number of GPUs, and the time to save a checkpoint before the pod is killed.
 
-    A patch is text, and a plain tag in it would let a parameter write any field of the pod. asInt lets
-    a number through and nothing else.
+    A patch is text, so a plain tag would let a parameter write any field of the pod. asInt only lets a number through.
     """
     return (
         "terminationGracePeriodSeconds: 120\n"
@@ -138,10 +136,10 @@ GPU_TOLERATION = m.Toleration(key="nvidia.com/gpu", operator="Exists", effect="N
 
 
 def check(template: str) -> Container:
-    """Seconds on any node, never retried: its sentence is the node's message.
+    """The step `check`: seconds on any node, never retried, so that its message is the message of the node.
 
-    It needs no artifact repository, whose missing secret would keep its pod waiting, and a deadline ends
-    whatever else does.
+    It uses no artifact repository, because a missing Secret of the repository would keep its pod waiting. Deadlines end
+    all other waits.
     """
     return Container(
         name="check",
@@ -160,14 +158,14 @@ def check(template: str) -> Container:
         security_context=pods.SECURITY,
         labels=component("check"),
         archive_location=logs(archived=False),
-        # The one is for a pod that runs, the other for one that waits for a node.
+        # active_deadline_seconds limits a running pod, timeout a pod that waits for a node.
         active_deadline_seconds="300",
         timeout="5m",
     )
 
 
-def _export(name: str, more: list[str], **rest: Any) -> Container:  # noqa: ANN401 - what Hera takes
-    """CVAT writes the subject to the store."""
+def _export(name: str, more: list[str], **rest: Any) -> Container:  # noqa: ANN401 - arguments of Hera's Container
+    """A step in which CVAT exports the subject to the store."""
     return Container(
         name=name,
         image=images.CVAT_BRIDGE,
@@ -185,8 +183,8 @@ def _export(name: str, more: list[str], **rest: Any) -> Container:  # noqa: ANN4
 
 export = _export("export", [PARAMETERS], outputs=[output("dataset")], archive_location=logs(archived=True))
 
-# For workflows of others, which call it by reference: they bring neither our parameters, our security nor our
-# executor's token, and may have no place for logs. What they want is unpacked below the key `into`.
+# For third-party workflows that reference it. They have neither our parameters, our security context nor our executor's
+# token, and may have no place for logs. The export is unpacked below the key `into`.
 export_for_others = _export(
     "export-for-others",
     [f"--{name}={{{{inputs.parameters.{name}}}}}" for name in ("store", "subject", "grant")]
@@ -203,7 +201,7 @@ export_for_others = _export(
 
 
 def prepare_from(sources: list[str], inputs: list[Parameter]) -> Container:
-    """The step `prepare`; `sources`: arguments that name the exports; none: the workflow's parameter does."""
+    """The step `prepare`. `sources`: arguments that name the exports. Empty: the workflow's parameter names them."""
     return Container(
         name="prepare",
         image=images.CPU_STEPS,
@@ -223,7 +221,7 @@ def prepare_from(sources: list[str], inputs: list[Parameter]) -> Container:
 
 prepare = prepare_from([], [])
 
-# From what another step exported.
+# Prepares the export of another step.
 prepare_dataset = prepare_from(["--", "{{inputs.parameters.dataset}}"], [Parameter(name="dataset")])
 
 train = Container(
@@ -317,7 +315,7 @@ report = Container(
 
 
 def tell(template: str) -> Container:
-    """The exit handler: says in one sentence how the run ended, where people and programs look."""
+    """The exit handler: report in one sentence how the run ended, to people and programs."""
     return Container(
         name="tell",
         image=images.CPU_STEPS,
@@ -327,7 +325,7 @@ def tell(template: str) -> Container:
             f"--template={template}",
             "--run={{workflow.name}}",
             "--status={{workflow.status}}",
-            # Messages of steps quote names from data; Argo would evaluate `{{…}}` in them when it substitutes again.
+            # Messages of steps quote names from data. Argo would evaluate `{{…}}` in them when it substitutes again.
             "--failures={{=sprig.b64enc(workflow.failures)}}",
             f"--output-prefix={given('cvat-output-path')}",
             f"--store={given('store')}",
@@ -339,7 +337,8 @@ def tell(template: str) -> Container:
         security_context=pods.SECURITY,
         labels=component("tell"),
         archive_location=logs(archived=False),
-        # Argo calls a good run failed when its exit handler is lost: it comes again, and waits long for a node.
+        # If the exit handler is lost, Argo marks a successful run as failed. So it is retried, and waits long for a
+        # node.
         retry_strategy=retry(5),
         active_deadline_seconds="300",
         timeout="1h",

@@ -1,4 +1,4 @@
-"""What the workflow templates have in common: their parameters, how they say what they are, their pods' rights."""
+"""What the workflow templates share: parameters, descriptions and the security of their pods."""
 
 from typing import Any
 
@@ -10,17 +10,17 @@ from run_config import parameter_forms, parameters
 from workflows.templates import pods, steps
 
 OUR_TEMPLATE_LABEL = "detr-workflows/template"
-"""On every workflow: which of our templates it came from."""
+"""Label on every workflow with the name of its template, if it is one of ours."""
 
 A_MONTH_S = 30 * 24 * 3600
 
 
 def argument(parameter: parameters.Parameter) -> Parameter:
-    """A user's parameter as Argo knows it: strings, a list of choices, help as the tooltip."""
+    """A user's parameter as a parameter of Argo: text, with a list of choices, and the help as the tooltip."""
     choices = list(parameter.choices) or None
     description = f"**{parameter.title}.**\n\n{parameter.help}"
     if parameter.default is None:
-        # A required one has no value at all: None would become the text "null".
+        # A required parameter must have no value: None would become the text "null".
         return Parameter(name=parameter.name, description=description, enum=choices)
     return Parameter(name=parameter.name, description=description, enum=choices, value=parameter.default)
 
@@ -28,10 +28,10 @@ def argument(parameter: parameters.Parameter) -> Parameter:
 def settings(
     name: str, title: str, description: str, run_title: str, run_description: str, *more: Container
 ) -> dict[str, Any]:
-    """Everything of the WorkflowTemplate called `name` but its graph.
+    """The arguments of the WorkflowTemplate `name`, except its graph.
 
-    `run_title` and `run_description` may have tags: they are what lists of workflows show of one run. `more` are
-    steps that are not part of the graph.
+    `run_title` and `run_description` may have tags: lists of workflows show them for each run. `more` are steps that
+    are not part of the graph.
     """
     taken = parameters.TEMPLATES[name]
     return {
@@ -44,7 +44,7 @@ def settings(
             parameter_forms.ANNOTATION: parameter_forms.form_json(taken),
         },
         "arguments": [argument(parameter) for parameter in taken],
-        # Argo does not copy the template's labels and annotations to the workflows made from it.
+        # Argo does not copy the labels and annotations of the template to its workflows.
         "workflow_metadata": m.WorkflowMetadata(
             labels={"used-by": "cvat", OUR_TEMPLATE_LABEL: name},
             annotations={
@@ -60,7 +60,7 @@ def settings(
         "templates": [steps.tell(name), *more],
         "on_exit": "tell",
         "ttl_strategy": m.TTLStrategy(seconds_after_completion=A_MONTH_S),
-        # Pods of good runs go after a while; those of failed ones stay for whoever looks.
+        # Pods of successful steps are deleted after a while. Failed pods are kept, so that people can inspect them.
         "pod_gc": m.PodGC(strategy="OnPodSuccess", delete_delay_duration="10m"),
         "metrics": [
             Counter(

@@ -1,6 +1,6 @@
 """DETR's loss (arXiv 2005.12872): cross entropy, L1 and generalised IoU of matched queries.
 
-All layers are computed at once and in fp32. Nothing waits for the device but the matcher.
+All layers are computed together, in fp32. Only the matcher waits for the device.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from run_config.job.config import Loss
 
 @dataclass(frozen=True)
 class DetrCriterion:
-    """The published criterion. `aux`: a loss on every decoder layer, each with a matching of its own."""
+    """The published criterion. `aux`: compute the loss on every decoder layer, each with its own matching."""
 
     num_classes: int
     loss: Loss
@@ -25,7 +25,7 @@ class DetrCriterion:
     def __call__(self, outputs: Outputs, targets: Targets, num_boxes: float) -> Losses:
         """Losses of outputs with (L, B, Q, num_classes + 1) logits; the last class is "no object".
 
-        num_boxes: what the box terms are divided by, at least 1.
+        num_boxes: divisor of the box terms, at least 1.
         """
         if not self.aux:
             outputs = Outputs(outputs.logits[-1:], outputs.boxes[-1:])
@@ -45,7 +45,7 @@ class DetrCriterion:
             return Losses(losses.total, losses.terms | self._errors(log_probability[-1].detach(), targets, matches))
 
     def _cross_entropy(self, log_probability: Tensor, targets: Targets, matches: Matches) -> Tensor:
-        """(L,): the mean over queries, weighted by class, of which "no object" counts for less."""
+        """(L,): weighted mean over queries. "No object" has the weight `loss.no_object`, other classes have 1."""
         layers, batch, queries, _ = log_probability.shape
         classes = torch.full((layers, batch * queries), self.num_classes, device=log_probability.device)
         weight = torch.full_like(classes, self.loss.no_object, dtype=torch.float32)
@@ -53,15 +53,15 @@ class DetrCriterion:
         classes.scatter_(1, pair, targets.labels[matches.target])
         weight.scatter_(1, pair, 1.0)
         nll = -log_probability.flatten(1, 2).gather(-1, classes[..., None])[..., 0]
-        # no_object may be 0: a batch without boxes then weighs nothing at all
+        # no_object may be 0: then a batch without boxes has a total weight of 0
         return (nll * weight).sum(1) / weight.sum(1).clamp(min=torch.finfo(torch.float32).tiny)
 
     def _errors(self, log_probability: Tensor, targets: Targets, matches: Matches) -> dict[str, Tensor]:
-        """Logs of the last layer.
+        """Values of the last layer for the log.
 
-        class_error: per cent of the matched queries with a wrong class, 0 without boxes (the
-        published code says 100). cardinality_error: how far the number of queries that are not
-        "no object" lies from the number of boxes, averaged over images.
+        class_error: per cent of the matched queries with a wrong class, 0 without boxes (the published code
+        gives 100). cardinality_error: absolute difference between the number of queries that do not predict "no
+        object" and the number of boxes, averaged over images.
         """
         predicted = log_probability.argmax(-1)
         image, query, target = matches.image[-1], matches.query[-1], matches.target[-1]

@@ -1,4 +1,4 @@
-"""DETR for training and prediction."""
+"""The DETR family for training and prediction."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from run_config.job.config import MOST_BOXES, JobConfig
 
 
 class DetrFamily(Family):
-    """One detection a query; the backbone may start from ImageNet."""
+    """One detection per query. The backbone can start from ImageNet weights."""
 
     network: Detr
 
@@ -35,4 +35,4 @@ class DetrFamily(Family):
         load_imagenet_weights(self.network.body, path)
 
 
-build = DetrFamily  # by this name `build_family` finds it
+build = DetrFamily  # `build_family` looks for this name

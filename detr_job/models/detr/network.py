@@ -1,4 +1,4 @@
-"""DETR as published (arXiv 2005.12872), state-dict keys included: a public checkpoint loads strictly."""
+"""DETR as published (arXiv 2005.12872), including state-dict keys: public checkpoints load strictly."""
 
 import torch
 import torch.nn.functional as F
@@ -27,14 +27,14 @@ class BoxHead(nn.Module):
 
 
 class Detr(nn.Module):
-    """Backbone, transformer and two heads shared by all decoder layers."""
+    """Backbone, transformer, and two heads that all decoder layers share."""
 
     def __init__(self, config: DetrModel, num_classes: int) -> None:
         super().__init__()
         dim = config.hidden_dim
         encodings = {"sine": SinePositionEncoding, "learned": LearnedPositionEncoding}
         body = Backbone(config.backbone, dilation=config.dilation)
-        # the published name of the learned encoding is `backbone.1`
+        # the learned encoding is published as `backbone.1`
         self.backbone = nn.ModuleList((body, encodings[config.position_embedding](dim)))
         self.input_proj = nn.Conv2d(body.body.channels, dim, kernel_size=1)
         self.transformer = Transformer(config)
@@ -44,16 +44,16 @@ class Detr(nn.Module):
 
     @property
     def body(self) -> ResNet:
-        """The trunk, whose parameters are those named `backbone.0.body`."""
+        """The ResNet, whose parameter names begin with `backbone.0.body`."""
         backbone = self.backbone[0]
         assert isinstance(backbone, Backbone)
         return backbone.body
 
     def forward(self, images: Tensor, padding_mask: Tensor | None = None) -> Outputs:
-        """Predictions of every decoder layer: logits (L, B, Q, num_classes + 1), the last "no object".
+        """Predictions of every decoder layer: logits (L, B, Q, num_classes + 1), the last class is "no object".
 
-        images: (B, 3, H, W), normalised. padding_mask: (B, H, W), True is padding, which must lie to
-        the right and below and hold zeros; None: nothing is padded.
+        images: (B, 3, H, W), normalised. padding_mask: (B, H, W), True on padding, which must lie to the right
+        and below and hold zeros. None: nothing is padded.
         """
         body, encoding = self.backbone
         features = self.input_proj(body(images))
@@ -65,7 +65,7 @@ class Detr(nn.Module):
         # channels last in memory: the tokens are a view of the features
         src = features.permute(0, 2, 3, 1).flatten(1, 2)
         hs = self.transformer(src, pos, self.query_embed.weight, None if mask is None else mask.flatten(1))
-        # Eight bits of mantissa would move a box by pixels: the heads, cheap as they are, run in fp32.
+        # With eight bits of mantissa, boxes would be wrong by pixels. The heads are cheap, so they run in fp32.
         with torch.autocast(hs.device.type, enabled=False):
             hs = hs.float()
             return Outputs(self.class_embed(hs), self.bbox_embed(hs).sigmoid())

@@ -1,8 +1,8 @@
 """DETR's transformer (arXiv 2005.12872, appendix A.3): encoder, decoder, post-norm or pre-norm.
 
-Batch first: (B, tokens, dim). Positions are added to queries and keys, never to values. Parameter
-names and packing are the published ones. Attention weights are not materialised, but where PyTorch
-itself knows no other way (dropout on a CPU); `recorded_weights` computes them for pictures.
+Batch first: (B, tokens, dim). Positions are added to queries and keys, never to values. Parameter names and
+packing are the published ones. Attention weights are not materialised, except where PyTorch has no other way
+(dropout on a CPU); `recorded_weights` computes them for visualisation.
 """
 
 from collections.abc import Iterator
@@ -31,13 +31,13 @@ class Attention(nn.Module):
     def forward(self, query: Tensor, key: Tensor, value: Tensor, attend: Tensor | None = None) -> Tensor:
         """(B, Q, dim) from queries (B, Q, dim), keys and values (B, N, dim).
 
-        attend: (B, 1, 1, N), False where a key is padding; None attends to all. `query is key` means
-        self-attention, whose two projections become one product.
+        attend: (B, 1, 1, N), False where a key is padding; None attends to all keys. `query is key` means
+        self-attention, which projects both with one matrix product.
         """
         q, k, v = self._project(query, key, value)
         dropped = self.dropout if self.training else 0.0
         if dropped and q.device.type == "cpu":
-            # PyTorch has no kernel for it here and would form the weights too, with a slower dropout
+            # PyTorch has no fused kernel for dropout here. It would also compute the weights, with a slower dropout.
             out = dropout(_attention_weights(q, k, attend), dropped, training=True) @ v
         else:
             out = F.scaled_dot_product_attention(q, k, v, attend, dropout_p=dropped)
@@ -45,7 +45,7 @@ class Attention(nn.Module):
         return mixed
 
     def weights(self, query: Tensor, key: Tensor, attend: Tensor | None = None) -> Tensor:
-        """(B, heads, Q, N): how much each query looks at each key; rows sum to 1."""
+        """(B, heads, Q, N): attention of each query to each key; rows sum to 1."""
         q, k, _ = self._project(query, key, key)
         return _attention_weights(q, k, attend)
 
@@ -60,7 +60,7 @@ class Attention(nn.Module):
         return self._split(q), self._split(k), self._split(linear(value, weight_v, bias_v))
 
     def _parts(self, *thirds: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """The packed weight and bias in parts; one split, as its gradient is one concatenation."""
+        """Split the packed weight and bias. Splitting once makes their gradient one concatenation."""
         sizes = [third * self.out_proj.in_features for third in thirds]
         return torch.split(self.in_proj_weight, sizes), torch.split(self.in_proj_bias, sizes)
 
@@ -78,9 +78,9 @@ def _attention_weights(q: Tensor, k: Tensor, attend: Tensor | None) -> Tensor:
 
 @contextmanager
 def recorded_weights(attention: Attention) -> Iterator[list[Tensor]]:
-    """The attention weights of every call of `attention` inside the block, (B, heads, Q, N) each.
+    """Record the attention weights of every call of `attention` inside the block, (B, heads, Q, N) each.
 
-    What each query of the last layer looks at:
+    For example, what a query of the last layer attends to:
 
         with recorded_weights(model.transformer.decoder.layers[-1].multihead_attn) as weights:
             model(images, padding_mask)
@@ -102,9 +102,9 @@ def recorded_weights(attention: Attention) -> Iterator[list[Tensor]]:
 
 
 class _FeedForward(nn.Module):
-    """The part that both kinds of layer share: two linear maps, dropouts, residual, and the norms' order.
+    """The feed-forward part of both kinds of layer: two linear maps, dropouts, residual, pre-norm or post-norm.
 
-    Not a submodule but a base class, so that parameters keep their published names.
+    This is a base class and not a submodule, so that parameters keep their published names.
     """
 
     def __init__(self, config: DetrModel) -> None:
@@ -115,18 +115,18 @@ class _FeedForward(nn.Module):
         self.dropout = config.dropout
 
     def before(self, x: Tensor, norm: nn.Module) -> Tensor:
-        """What goes into a sublayer."""
+        """The input of a sublayer, normalised for pre-norm."""
         normed: Tensor = norm(x) if self.pre_norm else x
         return normed
 
     def after(self, x: Tensor, update: Tensor, norm: nn.Module) -> Tensor:
-        """The residual sum, normalised here when the sublayer's input was not."""
+        """The residual sum, normalised for post-norm."""
         total = x + dropout(update, self.dropout, training=self.training)
         normed: Tensor = total if self.pre_norm else norm(total)
         return normed
 
     def feed_forward(self, x: Tensor, norm: nn.Module) -> Tensor:
-        """(B, N, dim) to the same."""
+        """(B, N, dim) to the same shape."""
         hidden = F.relu(self.linear1(self.before(x, norm)))
         hidden = dropout(hidden, self.dropout, training=self.training)
         return self.after(x, self.linear2(hidden), norm)
@@ -173,7 +173,7 @@ class DecoderLayer(_FeedForward):
 
 
 class Encoder(nn.Module):
-    """A stack of layers; only the pre-norm variant ends with a norm."""
+    """A stack of layers. Only the pre-norm variant has a final norm."""
 
     def __init__(self, config: DetrModel) -> None:
         super().__init__()
@@ -188,7 +188,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A stack of layers; one norm is shared by the outputs of all of them."""
+    """A stack of layers. One norm is shared by the outputs of all layers."""
 
     def __init__(self, config: DetrModel) -> None:
         super().__init__()
@@ -196,7 +196,7 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_dim)
 
     def forward(self, query_pos: Tensor, memory: Tensor, pos: Tensor, attend: Tensor | None) -> Tensor:
-        """(L, B, Q, dim): the normalised output of every layer; the first one starts from zeros."""
+        """(L, B, Q, dim): the normalised output of every layer. The first layer starts from zeros."""
         tgt = torch.zeros_like(query_pos).expand(len(memory), -1, -1)
         memory_key = memory + pos
         outputs = []
@@ -208,7 +208,7 @@ class Decoder(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Encoder and decoder, initialised as published: Xavier on every matrix, the packed one as a whole."""
+    """Encoder and decoder, initialised as published: Xavier on every matrix, also on the packed one as a whole."""
 
     def __init__(self, config: DetrModel) -> None:
         super().__init__()
@@ -219,10 +219,10 @@ class Transformer(nn.Module):
                 nn.init.xavier_uniform_(parameter)
 
     def forward(self, src: Tensor, pos: Tensor, query_pos: Tensor, padding_mask: Tensor | None) -> Tensor:
-        """hs: (L, B, Q, dim).
+        """Returns hs: (L, B, Q, dim).
 
-        src: (B, HW, dim) tokens of the feature map. pos: (B or 1, HW, dim). query_pos: (Q, dim).
-        padding_mask: (B, HW), True is padding; None, no padding, lets attention take its fastest path.
+        src: (B, HW, dim) tokens of the feature map. pos: (B or 1, HW, dim). query_pos: (Q, dim). padding_mask:
+        (B, HW), True is padding. None means no padding and lets attention use its fastest kernel.
         """
         attend = None if padding_mask is None else ~padding_mask[:, None, None]
         memory = self.encoder(src, pos, attend)

@@ -17,12 +17,12 @@ NEGATIVE_ALPHA = 0.75  # of the varifocal loss
 
 @dataclass(frozen=True)
 class VarifocalCriterion:
-    """The weighted sum of the terms of all supervised layers."""
+    """The weighted sum of the terms over all supervised layers."""
 
     loss: Loss
 
     def __call__(self, outputs: Outputs, targets: Targets, num_boxes: float) -> Losses:
-        """Losses of outputs with (L, B, Q, num_classes) logits; all terms are divided by `num_boxes`, at least 1."""
+        """Losses of outputs with (L, B, Q, num_classes) logits. All terms are divided by `num_boxes`, at least 1."""
         with torch.autocast(outputs.boxes.device.type, enabled=False):
             outputs = Outputs(outputs.logits.float(), outputs.boxes.float())
             matches = self.match(outputs, targets)
@@ -31,7 +31,7 @@ class VarifocalCriterion:
             return weighted_sum({"loss_ce": Term(self.loss.classification, varifocal), **boxes})
 
     def match(self, outputs: Outputs, targets: Targets) -> Matches:
-        """Pairs by focal class cost, L1 and GIoU."""
+        """Match queries to boxes by focal class cost, L1 and GIoU."""
         probability = outputs.logits.detach().sigmoid()
         positive = ALPHA * (1 - probability) ** GAMMA * -(probability + 1e-8).log()
         negative = (1 - ALPHA) * probability**GAMMA * -(1 - probability + 1e-8).log()
@@ -46,7 +46,7 @@ class VarifocalCriterion:
 
 
 def _varifocal(logits: Tensor, targets: Targets, matches: Matches, iou: Tensor) -> Tensor:
-    """Binary cross entropy to the IoU of the matched box, negatives weighted by their own score: (L,)."""
+    """(L,): binary cross entropy towards the IoU of the matched box; negatives are weighted by their score."""
     quality = torch.zeros_like(logits)
     layer = torch.arange(logits.shape[0], device=logits.device)[:, None].expand_as(matches.query)
     quality[layer, matches.image, matches.query, targets.labels[matches.target]] = iou

@@ -1,4 +1,4 @@
-"""The small deformable DETR for training and prediction."""
+"""The tiny family, a small deformable DETR, for training and prediction."""
 
 from torch import Tensor
 
@@ -26,4 +26,4 @@ class TinyFamily(Family):
         return sigmoid_detections(outputs, sizes)
 
 
-build = TinyFamily  # by this name `build_family` finds it
+build = TinyFamily  # `build_family` looks for this name

@@ -1,9 +1,9 @@
-"""A small member of the family that learns from random initialisation, in minutes, on a CPU.
+"""A small deformable DETR that learns from random initialisation, in minutes, on a CPU.
 
-A convolutional backbone, one attention layer on its coarsest map, fusion of three levels, the best
-tokens as queries, and a deformable decoder that refines boxes. What it takes from where: deformable
-attention and box refinement from arXiv 2010.04159, query selection from arXiv 2203.03605, the fusion
-of levels from arXiv 2304.08069, the varifocal loss (criterion) from arXiv 2008.13367.
+A convolutional backbone, attention layers on its coarsest map, fusion of three levels, the best tokens as
+queries, and a deformable decoder that refines boxes. Sources: deformable attention and box refinement from
+arXiv 2010.04159, query selection from arXiv 2203.03605, the fusion of levels from arXiv 2304.08069, the
+varifocal loss (criterion) from arXiv 2008.13367.
 """
 
 import math
@@ -23,7 +23,7 @@ CLASS_PRIOR = 0.01
 
 
 class ConvNorm(nn.Sequential):
-    """Convolution and batch norm, with or without ReLU."""
+    """Convolution and batch norm, optionally with ReLU."""
 
     def __init__(self, channels_in: int, channels: int, size: int, stride: int = 1, *, relu: bool = True) -> None:
         layers: list[nn.Module] = [
@@ -36,7 +36,7 @@ class ConvNorm(nn.Sequential):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut; starts as the identity."""
+    """Two 3x3 convolutions and a shortcut. Initialised so that only the shortcut contributes."""
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class BasicBlock(nn.Module):
 
 
 class Backbone(nn.Module):
-    """A stem and four stages; gives the maps at strides 8, 16 and 32."""
+    """A stem and four stages. Returns the maps at strides 8, 16 and 32."""
 
     def __init__(self, config: TinyModel) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class EncoderLayer(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Projects three maps to one width, attends on the coarsest, and adds down and up again."""
+    """Projects three maps to one width, applies attention to the coarsest, and fuses top-down and bottom-up."""
 
     def __init__(self, config: TinyModel) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class Fusion(nn.Module):
         self.bottom_up = nn.ModuleList(ConvNorm(dim, dim, 3) for _ in range(LEVELS - 1))
 
     def forward(self, maps: list[Tensor], mask: Tensor | None) -> list[Tensor]:
-        """Three maps, finest first, to three of `hidden_dim` channels."""
+        """Three maps, finest first, to three maps with `hidden_dim` channels."""
         fine, middle, coarse = (project(x) for project, x in zip(self.project, maps, strict=True))
         if len(self.encoder):
             padded = resized_mask(mask, coarse)
@@ -138,7 +138,7 @@ class Fusion(nn.Module):
 
 
 class BoxHead(nn.Sequential):
-    """Three layers to a change of a box, in logits; starts at no change."""
+    """Three layers that predict the change of a box, in logits. The initial change is 0."""
 
     def __init__(self, dim: int) -> None:
         last = nn.Linear(dim, 4)
@@ -148,7 +148,7 @@ class BoxHead(nn.Sequential):
 
 
 def class_head(dim: int, num_classes: int) -> nn.Linear:
-    """One logit a class, starting at a probability of 1 %."""
+    """One logit per class, with an initial probability of 1 %."""
     head = nn.Linear(dim, num_classes)
     nn.init.constant_(head.bias, -math.log((1 - CLASS_PRIOR) / CLASS_PRIOR))
     return head
@@ -190,7 +190,7 @@ class DecoderLayer(nn.Module):
 
 
 class Tiny(nn.Module):
-    """The whole model; the selected tokens are supervised like a decoder layer."""
+    """The whole model. The selected encoder tokens are supervised like a decoder layer."""
 
     def __init__(self, config: TinyModel, num_classes: int) -> None:
         super().__init__()
@@ -205,16 +205,16 @@ class Tiny(nn.Module):
         self.decoder = nn.ModuleList(DecoderLayer(config, num_classes) for _ in range(config.decoder_layers))
 
     def train(self, mode: bool = True) -> Self:
-        """As usual, but the statistics of a frozen backbone are frozen too."""
+        """As usual, but a frozen backbone stays in evaluation mode, so that its statistics do not change."""
         super().train(mode)
         if not any(parameter.requires_grad for parameter in self.backbone.parameters()):
             self.backbone.eval()
         return self
 
     def forward(self, images: Tensor, padding_mask: Tensor | None = None) -> Outputs:
-        """images: (B, 3, H, W); padding_mask: (B, H, W), True on padding, or None where there is none."""
+        """images: (B, 3, H, W); padding_mask: (B, H, W), True on padding, or None without padding."""
         maps = self.fusion(self.backbone(images), padding_mask)
-        # The decoder places boxes: full precision from here.
+        # The decoder predicts box coordinates: full precision from here.
         with torch.autocast(images.device.type, enabled=False):
             return self._decode([x.float() for x in maps], padding_mask)
 
@@ -259,14 +259,14 @@ class Tiny(nn.Module):
 
 
 def resized_mask(mask: Tensor | None, feature: Tensor) -> Tensor | None:
-    """A padding mask (B, H, W) at the size of a map (B, C, h, w), nearest."""
+    """Resize a padding mask (B, H, W) to a map (B, C, h, w), nearest neighbour."""
     if mask is None:
         return None
     return F.interpolate(mask[:, None].float(), feature.shape[-2:], mode="nearest")[:, 0].bool()
 
 
 def valid_ratio(padding_mask: Tensor) -> Tensor:
-    """How much of the canvas each image covers: (B, 1, 4) as (x, y, x, y), for cxcywh boxes."""
+    """The fraction of the canvas that each image covers: (B, 1, 4) as (x, y, x, y), for cxcywh boxes."""
     inside = ~padding_mask
     wide = inside[:, 0].float().mean(-1)
     high = inside[:, :, 0].float().mean(-1)
@@ -274,7 +274,7 @@ def valid_ratio(padding_mask: Tensor) -> Tensor:
 
 
 def prior_boxes(shapes: list[tuple[int, int]], size: float, device: torch.device) -> Tensor:
-    """(1, T, 4) cxcywh boxes: each cell's centre on the canvas, and its level's size as a part of the image."""
+    """(1, T, 4) cxcywh boxes: each cell's centre on the canvas, and its level's size as a fraction of the image."""
     levels = []
     for level, (height, width) in enumerate(shapes):
         y, x = torch.meshgrid(

@@ -1,1 +1,1 @@
-"""Whether a run could work in a namespace, seen with the rights of the caller."""
+"""Check whether a run can work in a namespace, with the permissions of the caller."""

@@ -1,4 +1,4 @@
-"""What `preflight` finds: one line each, and what to do about it."""
+"""The findings of `preflight`: one line each, and what to do about it."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Mark(StrEnum):
-    """How bad it is. `unknown`: the caller may not look, or it cannot be seen from here."""
+    """The severity. `unknown`: the caller may not look, or it cannot be determined from here."""
 
     OK = "ok"
     WARN = "warn"
@@ -16,7 +16,7 @@ class Mark(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at. `action` mends it, or says who can tell."""
+    """The result of one check. `action` fixes the problem, or says who knows more."""
 
     mark: Mark
     subject: str
@@ -24,22 +24,22 @@ class Finding:
     action: str = ""
 
     def lines(self) -> list[str]:
-        """The finding, and below it the action."""
+        """The finding, followed by the action."""
         first = f"{self.mark.value:<8}{self.subject}: {self.text}"
         return [first, f"{'':8}→ {self.action}"] if self.action else [first]
 
     def record(self) -> dict[str, str]:
-        """For `--json`."""
+        """The finding as a record for `--json`."""
         return {key: str(value) for key, value in asdict(self).items()}
 
 
 def ok(subject: str, text: str) -> Finding:
-    """All is well."""
+    """No problem."""
     return Finding(Mark.OK, subject, text)
 
 
 def warn(subject: str, text: str, action: str) -> Finding:
-    """A run can work, but not as it should, or not now."""
+    """A run can work, but not well or not now."""
     return Finding(Mark.WARN, subject, text, action)
 
 
@@ -49,12 +49,12 @@ def fail(subject: str, text: str, action: str) -> Finding:
 
 
 def unknown(subject: str, text: str, action: str) -> Finding:
-    """Not seen."""
+    """Could not be checked."""
     return Finding(Mark.UNKNOWN, subject, text, action)
 
 
 def verdict(findings: Sequence[Finding]) -> str:
-    """The last line: whether a run could work."""
+    """The last line: whether a run can work."""
     counts = {mark: sum(finding.mark is mark for finding in findings) for mark in Mark}
     parts = [f"{counts[mark]} {mark.value}" for mark in Mark if counts[mark]]
     says = "a run cannot work yet" if counts[Mark.FAIL] else "a run can work, as far as this can be seen"

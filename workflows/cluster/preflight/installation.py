@@ -1,4 +1,4 @@
-"""Preflight: what the chart and Argo left in the cluster."""
+"""Preflight: what the chart and Argo created in the cluster."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ UNTOUCHED_AFTER = timedelta(seconds=60)
 
 
 def templates(snapshot: Snapshot) -> Iterator[Finding]:
-    """Our templates, and whether they take what this command knows."""
+    """Check that our templates exist and have the parameters that this command knows."""
     bridge = any(name in snapshot.trees for name in BRIDGE_TEMPLATES)
     for name, parameters in TEMPLATES.items():
         if name in BRIDGE_TEMPLATES and not bridge:
@@ -53,7 +53,7 @@ def _form_version(tree: Mapping[str, Any]) -> object:
 
 
 def controller(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether Argo's controller looks at this namespace: seen by what became of the workflows in it."""
+    """Check that Argo's controller watches this namespace, from the state of the workflows in it."""
     workflows = list(snapshot.cluster.workflows())
     untouched = [one for one in workflows if not (one.get("status") or {}).get("phase") and _age(one) > UNTOUCHED_AFTER]
     if untouched:
@@ -75,7 +75,7 @@ def _age(workflow: Mapping[str, Any]) -> timedelta:
 
 
 def settings(snapshot: Snapshot) -> Iterator[Finding]:
-    """The ConfigMap with what the platform engineer has set."""
+    """Check the ConfigMap with the settings of the platform engineer."""
     subject = f"ConfigMap {snapshot.config_map}"
     if isinstance(snapshot.entries_error, NotThereError):
         yield fail(subject, f"is not in {snapshot.namespace}", INSTALL)
@@ -90,7 +90,7 @@ def settings(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def artifacts(snapshot: Snapshot) -> Iterator[Finding]:
-    """Argo's artifact repository that the templates point to."""
+    """Check Argo's artifact repository that the templates reference."""
     for config_map, key in sorted({repository_reference(tree) for tree in snapshot.trees.values()}):
         subject = f"artifact repository {config_map}/{key}"
         if not config_map:

@@ -1,4 +1,4 @@
-"""Preflight: whether the namespace and the nodes would take our pods."""
+"""Preflight: whether the namespace and the nodes accept our pods."""
 
 import re
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ LEVEL = "pod-security.kubernetes.io/enforce"
 
 
 def images(snapshot: Snapshot) -> Iterator[Finding]:
-    """References, pull secrets, and pods of ours that could not get an image. Nothing is pulled."""
+    """Check image references, pull secrets and failed pulls of our pods. Nothing is pulled."""
     for image in sorted({image for needs in snapshot.needs.values() for image in needs.images}):
         match = IMAGE.fullmatch(image)
         if match is None:
@@ -42,7 +42,7 @@ def _pull_secrets(snapshot: Snapshot) -> Iterator[Finding]:
         try:
             names |= {one.name for one in snapshot.cluster.service_account(account).image_pull_secrets or ()}
         except (ForbiddenError, NotThereError):
-            continue  # said where the account is looked at
+            continue  # reported by the check of service accounts
     for name in sorted(names - {""}):
         subject = f"pull secret {name}"
         try:
@@ -81,7 +81,7 @@ def _failed_pulls(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def pools(snapshot: Snapshot) -> Iterator[Finding]:
-    """The node pools: nodes, GPUs, taints."""
+    """Check nodes, GPUs and taints of the node pools."""
     if snapshot.installation is None or snapshot.entries is None:
         yield unknown("pools", "the settings are not to be seen", "see the line about the ConfigMap")
         return
@@ -136,7 +136,7 @@ def _pool(state: PoolState) -> Finding:
 
 
 def _gpus(subject: str, state: PoolState, gpus: int) -> Finding:
-    """Of a pool whose nodes take our pods."""
+    """The finding about GPUs, for a pool whose nodes accept our pods."""
     nodes = f"{state.nodes_ready} of {state.nodes} nodes ready"
     if state.nodes_tainted:
         nodes += f", {len(state.nodes_tainted)} of them behind a taint"
@@ -156,7 +156,7 @@ def _gpus(subject: str, state: PoolState, gpus: int) -> Finding:
 
 
 def quotas(snapshot: Snapshot) -> Iterator[Finding]:
-    """What is left of the namespace's quotas against the pods of the templates."""
+    """Compare the free part of the namespace's quotas with the pods of the templates."""
     found = snapshot.cluster.resource_quotas()
     if not found:
         yield ok("quota", "none")
@@ -204,7 +204,7 @@ def _pods(snapshot: Snapshot) -> list[PodNeeds]:
 
 
 def _without(snapshot: Snapshot, kind: str, resource: str) -> str:
-    """A container that says nothing about what a quota counts: the API refuses its pod."""
+    """The first container without a value for a resource that a quota counts. The API rejects its pod."""
     for pod in _pods(snapshot):
         for one in pod.containers:
             if resource not in one.limits and (kind == "limits" or resource not in one.requests):
@@ -213,7 +213,6 @@ def _without(snapshot: Snapshot, kind: str, resource: str) -> str:
 
 
 def _shown(number: Decimal) -> str:
-    """A quantity as people write it."""
     for power, unit in ((30, "Gi"), (20, "Mi")):
         if number >= 2**power and number % 2**20 == 0:
             return f"{float(number) / 2**power:.4g}{unit}"
@@ -221,7 +220,7 @@ def _shown(number: Decimal) -> str:
 
 
 def limit_ranges(snapshot: Snapshot) -> Iterator[Finding]:
-    """Bounds that the namespace sets for a container or a pod."""
+    """Check the limits that the namespace sets for a container or a pod."""
     found = snapshot.cluster.limit_ranges()
     problems: list[Finding] = []
     for one in found:
@@ -235,7 +234,7 @@ def limit_ranges(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _outside(snapshot: Snapshot, subject: str, kind: str, bound: str, resource: str, text: str) -> Iterator[Finding]:
-    """The first of our pods that a bound would refuse."""
+    """The first of our pods that a limit would reject."""
     wanted = quantity(text)
     for pod in _pods(snapshot):
         values: list[tuple[str, Decimal]]
@@ -245,7 +244,7 @@ def _outside(snapshot: Snapshot, subject: str, kind: str, bound: str, resource: 
         else:
             values = [(f"{pod.step}/{one.name}", pod.value(one, side, resource)) for one in pod.containers]
         for place, value in values:
-            # What a container does not say it gets from the range's own default, which is within it.
+            # A missing value gets the default of the limit range, which is within its limits.
             if value and (value > wanted if bound == "max" else value < wanted):
                 yield fail(
                     subject,
@@ -256,7 +255,7 @@ def _outside(snapshot: Snapshot, subject: str, kind: str, bound: str, resource: 
 
 
 def pod_security(snapshot: Snapshot) -> Iterator[Finding]:
-    """The level that the namespace enforces, against what our pods say."""
+    """Compare the Pod Security level that the namespace enforces with our pods."""
     level = snapshot.cluster.namespace_labels().get(LEVEL, "privileged")
     problems = sorted({f"{pod.step}: {problem}" for pod in _pods(snapshot) for problem in pod.unrestricted})
     if level == "restricted" and problems:

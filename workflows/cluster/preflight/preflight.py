@@ -1,4 +1,4 @@
-"""Whether a run could work in a namespace, seen with the caller's own rights, and what to mend.
+"""Check whether a run can work in a namespace, with the caller's own permissions, and say what to fix.
 
 Nothing is changed and no pod is started. What the caller may not see is `unknown`, never `ok`.
 """
@@ -30,8 +30,8 @@ CHECKS: tuple[tuple[str, Callable[[Snapshot], Iterator[Finding]]], ...] = (
 
 
 def preflight(cluster: Kubernetes) -> Iterator[Finding]:
-    """Every finding, as soon as it is known. Without an API, a namespace or Argo the rest is not looked at."""
-    # Who may not read the namespace is answered too, so this shows that there is an API and a login.
+    """Yield each finding as soon as it is known. Without an API, a namespace or Argo, the other checks are skipped."""
+    # Even a caller without the right to read the namespace gets an answer, so this shows that API and login work.
     try:
         there = cluster.has_namespace()
     except ClusterError as error:

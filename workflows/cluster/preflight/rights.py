@@ -1,4 +1,4 @@
-"""Preflight: what the caller may do, what the pods may do, and the secrets that they read."""
+"""Preflight: the permissions of the caller and of the pods, and the secrets that the pods read."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ _WORKFLOW_ROLE = "let the chart create its roles (rbac.create), or bind one with
 
 
 def caller(snapshot: Snapshot) -> Iterator[Finding]:
-    """What submitting and watching need."""
+    """Check the permissions to submit and watch runs."""
     wanted = [
         (ARGO, "workflowtemplates", "get", ""),
         (ARGO, "workflows", "create", ""),
@@ -40,7 +40,7 @@ def _may(snapshot: Snapshot, group: str, resource: str, verb: str, name: str) ->
 
 
 def service_accounts(snapshot: Snapshot) -> Iterator[Finding]:
-    """The account that the pods run as: there, allowed to report, and to nothing else that matters."""
+    """Check the service account of the pods: it exists, may report results, and may not list secrets."""
     for name in sorted({needs.service_account for needs in snapshot.needs.values()}):
         subject = f"service account {name}"
         try:
@@ -51,7 +51,7 @@ def service_accounts(snapshot: Snapshot) -> Iterator[Finding]:
             )
             continue
         except ForbiddenError:
-            pass  # the roles may still be seen
+            pass  # its roles may still be readable
         results = ((ARGO, "workflowtaskresults", "create"), (ARGO, "workflowtaskresults", "patch"))
         answers = [_account_may(snapshot, name, *one) for one in results]
         if None in answers:
@@ -67,7 +67,7 @@ def service_accounts(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _account_may(snapshot: Snapshot, account: str, group: str, resource: str, verb: str) -> bool | None:
-    """What the API says, else what the roles say; None where neither is to be seen."""
+    """Ask the API, or else read the roles. None: the caller may do neither."""
     try:
         return snapshot.cluster.service_account_may(account, {"group": group, "resource": resource, "verb": verb})
     except ForbiddenError:
@@ -95,7 +95,7 @@ def _by_roles(snapshot: Snapshot, account: str, group: str, resource: str, verb:
                 for wanted, have in ((group, rule.api_groups), (resource, rule.resources), (verb, rule.verbs))
             ):
                 return True
-    # A role of the whole cluster may still give it.
+    # A cluster role that the caller cannot see may still grant it.
     return False if whole else None
 
 
@@ -114,7 +114,7 @@ def _matches(wanted: str, have: Sequence[str] | None) -> bool:
 
 
 def secrets(snapshot: Snapshot) -> Iterator[Finding]:
-    """The secrets by name and key. Their values are not looked at, beyond whether there is one."""
+    """Check the names and keys of the secrets. Of their values, only the presence is checked."""
     by_steps: dict[str, set[str]] = {}
     for_cvat: dict[str, set[str]] = {}
     for needs in snapshot.needs.values():
@@ -131,7 +131,7 @@ def secrets(snapshot: Snapshot) -> Iterator[Finding]:
             if read and not mounted | cvat:
                 yield ok(f"secret {name}", "is not used: credentials come from the service account or the node")
             read = cvat
-        # Without a key that it reads the step check ends the run with a sentence, if its own pod needs no secret.
+        # The step check reports a missing key of the secrets that it reads, if its own pod can start without secrets.
         silent = mounted if always else mounted - read
         if read | mounted:
             only_cvat = bool(cvat) and cvat == read | mounted
@@ -139,9 +139,9 @@ def secrets(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _of_artifacts(snapshot: Snapshot) -> tuple[dict[str, set[str]], bool]:
-    """Secret → keys that the artifact repository names, and whether every pod needs them.
+    """Secret → keys that the artifact repository references, and whether every pod needs them.
 
-    A repository that is not seen is said where it is looked at.
+    An unreadable repository is skipped here: `artifacts` reports it.
     """
     found: dict[str, set[str]] = {}
     always = False
@@ -162,9 +162,9 @@ def _of_artifacts(snapshot: Snapshot) -> tuple[dict[str, set[str]], bool]:
 def _secret(
     snapshot: Snapshot, name: str, required: Sequence[str], silent: Collection[str], *, only_cvat: bool
 ) -> Finding:
-    """`silent`: the keys without which a pod never starts, before any step could say so.
+    """Check one secret. `silent`: the keys without which a pod never starts, so that no step can report them.
 
-    `only_cvat`: what is in it is not for the store.
+    `only_cvat`: the secret has no keys for the store.
     """
     subject = f"secret {name}"
     stuck = "the artifact repository names it, so pods that keep a log or an artifact stay in PodInitializing"
@@ -192,5 +192,5 @@ def _secret(
 
 
 def _files(keys: Iterable[str]) -> str:
-    """Each key from a file of its name: a value on the command line would stay in the shell's history."""
+    """Options that read each key from a file of its name: values on a command line stay in the shell's history."""
     return " ".join(f"--from-file={key}" for key in keys)

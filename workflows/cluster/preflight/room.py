@@ -1,6 +1,6 @@
-"""Preflight: whether there is a node that each step's pod could ever fit on.
+"""Preflight: whether each step's pod fits on some node at all.
 
-What other pods hold does not count, they end: a step is compared with all that a node offers.
+A step is compared with everything that a node offers, because other pods will end and release their resources.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,10 +17,10 @@ ON_DEMAND = "fine where nodes come on demand; else"
 
 
 def room(snapshot: Snapshot) -> Iterator[Finding]:
-    """The requests of every step against the nodes that it may go to."""
+    """Compare the requests of every step with the nodes that it may run on."""
     nodes = snapshot.cluster.nodes()
     pods = [pod for needs in snapshot.needs.values() for pod in needs.pods]
-    # A step that several templates have is said once.
+    # A finding about a step of several templates is reported once.
     problems = dict.fromkeys(finding for pod in pods for finding in _step(snapshot, pod, nodes))
     unseen = dict(_without_nodes(snapshot, pods, nodes))
     yield from problems
@@ -49,7 +49,7 @@ def _step(snapshot: Snapshot, pod: PodNeeds, nodes: Sequence[Node]) -> Iterator[
 def _without_nodes(
     snapshot: Snapshot, pods: Sequence[PodNeeds], nodes: Sequence[Node]
 ) -> Iterator[tuple[str, Sequence[str]]]:
-    """Pools that have no node for a step at all, and the steps. Why, the pool's own line tells."""
+    """Yield pools without any usable node for a step, and those steps. The finding about the pool names the reason."""
     for pool in snapshot.installation.node_pools if snapshot.installation else ():
         steps = {pod.step for pod in pods if _goes_to_a_pool(pod) and _nobody_takes(snapshot, pod, pool, nodes)}
         if steps:
@@ -71,17 +71,17 @@ def _nobody_takes(snapshot: Snapshot, pod: PodNeeds, pool: NodePool, nodes: Sequ
 
 
 def _open_to(pod: PodNeeds, nodes: Sequence[Node]) -> list[Node]:
-    """Those whose taints the pod tolerates."""
+    """The nodes whose taints the pod tolerates."""
     return [node for node in nodes if not untolerated(node, pod.tolerations)]
 
 
 def _nowhere(asks: Mapping[str, Decimal], nodes: Sequence[Node]) -> list[str]:
-    """Devices that none of the nodes has."""
+    """The devices that none of the nodes has."""
     return [resource for resource in asks if "/" in resource and not any(allocatable(node, resource) for node in nodes)]
 
 
 def _asks(pod: PodNeeds, pool: NodePool | None) -> Mapping[str, Decimal]:
-    """The least that the pod asks for, by resource."""
+    """The smallest request of the pod, by resource."""
     asks: dict[str, Decimal] = {}
     for resource in sorted(pod.resources):
         amount = pod.total("requests", resource)
@@ -102,7 +102,7 @@ def _with_labels(nodes: Sequence[Node], selector: Mapping[str, str]) -> list[Nod
 def _placed(
     pod: PodNeeds, asks: Mapping[str, Decimal], nodes: Sequence[Node], pool: NodePool | None
 ) -> Iterator[Finding]:
-    """A problem, if there is one."""
+    """Yield a finding if the pod fits on none of the nodes."""
     subject = f"room for {pod.step}" + (f" in pool {pool.name}" if pool else "")
     role = f"roles.{pod.role}" if pod.role else "the step's role"
     open_to = _open_to(pod, nodes)
@@ -137,7 +137,7 @@ def _placed(
 
 
 def _fit(node: Node, asks: Mapping[str, Decimal]) -> Decimal:
-    """How many such pods the node could hold, by the resource that is scarcest; below 1: none."""
+    """How many such pods the node can hold, by its scarcest resource. Below 1: none."""
     return min((allocatable(node, resource) / amount for resource, amount in asks.items()), default=Decimal(1))
 
 
@@ -146,7 +146,7 @@ def _listed(amounts: Mapping[str, Decimal]) -> str:
 
 
 def _shown(resource: str, amount: Decimal) -> str:
-    """Bytes as people read them: nodes have odd numbers of them."""
+    """Format an amount. Bytes are rounded, because nodes have uneven numbers of them."""
     if resource in ("memory", "ephemeral-storage"):
         return f"{float(amount) / 2**30:.4g}Gi"
     return f"{amount.normalize():f}"

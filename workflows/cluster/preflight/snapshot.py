@@ -1,4 +1,4 @@
-"""What `preflight` looks at: the installation in a namespace, read once."""
+"""The state of an installation for `preflight`, read once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,30 +15,30 @@ from workflows.cluster.templates import CONFIG_MAP, SETTINGS_KEY, Template, read
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A namespace and what the chart left in it."""
+    """A namespace and what the chart created in it."""
 
     cluster: Kubernetes
     trees: Mapping[str, Mapping[str, Any]]
-    """Our templates that are there, as the API gives them."""
+    """Our templates in the namespace, as the API returns them."""
     templates: Mapping[str, Template]
     needs: Mapping[str, TemplateNeeds]
     config_map: str
     entries: Mapping[str, str] | None
-    """Of the ConfigMap; None where it is not there or not to be seen."""
+    """The entries of the ConfigMap. None: it is missing, or the caller may not read it."""
     entries_error: NotThereError | ForbiddenError | None
     installation: Installation | None
     settings_error: str
 
     @property
     def namespace(self) -> str:
-        """The namespace that was asked about."""
+        """The namespace that is checked."""
         return self.cluster.namespace
 
 
 def look(cluster: Kubernetes) -> Snapshot:
-    """Read what is there.
+    """Read the state of the namespace.
 
-    Raises NoSuchKindError without Argo; ForbiddenError when the caller may not list templates.
+    Raises NoSuchKindError: when Argo is not installed. Raises ForbiddenError: when the caller may not list templates.
     """
     trees = {tree["metadata"]["name"]: tree for tree in cluster.templates()}
     trees = {name: trees[name] for name in TEMPLATES if name in trees}

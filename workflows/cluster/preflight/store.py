@@ -1,6 +1,6 @@
 """Preflight: whether the store answers, with the caller's own credentials.
 
-The pods have others, so what is seen here is a hint; the step `check` knows.
+The pods have other credentials, so this is only a hint. The step `check` tests with the right ones.
 """
 
 import os
@@ -18,7 +18,7 @@ _TELLS = "the step check says it for the pods, with their credentials"
 
 
 def store(snapshot: Snapshot) -> Iterator[Finding]:
-    """Ask for an object that need not be there."""
+    """Request an object that need not exist."""
     if snapshot.installation is None or snapshot.entries is None:
         yield unknown("store", "the settings are not to be seen", _TELLS)
         return

@@ -8,7 +8,7 @@ import torch
 
 from detr_job.cli import _digits
 from detr_job.family import build_family
-from detr_job.weights.model_folder import ModelConfig, Preprocessing, write_model
+from detr_job.weights.model_folder import ModelFolderConfig, Preprocessing, write_model
 from evaluation.coco import evaluate_boxes
 from evaluation.predictions import read_predictions
 from object_store import open_store
@@ -26,7 +26,7 @@ def random_model(folder: Path, classes: tuple[str, ...], kind: str = "tiny", **m
         for name, parameter in network.named_parameters():
             if "class_embed.bias" in name:
                 parameter.uniform_(-1, 1)
-    info = ModelConfig(
+    info = ModelFolderConfig(
         classes=classes,
         preset=kind,
         job=config.model_dump(mode="json"),

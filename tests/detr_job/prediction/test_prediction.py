@@ -12,7 +12,7 @@ from detr_job.family import Family, build_family
 from detr_job.models.outputs import Outputs
 from detr_job.prediction.predictor import Predictor
 from detr_job.prediction.split_predictions import SplitPredictions, predict_split
-from detr_job.weights.model_folder import ModelConfig, Preprocessing, write_model
+from detr_job.weights.model_folder import ModelFolderConfig, Preprocessing, write_model
 from evaluation.predictions import Prediction, write_predictions
 from prepared_set.decoding import decode_image
 from prepared_set.reader import Split
@@ -155,7 +155,7 @@ def test_one_image_alone_is_predicted_as_in_its_split(kind: str, split, tmp_path
     config = small_config(kind)
     torch.manual_seed(5)
     family = build_family(config, 2)
-    info = ModelConfig(
+    info = ModelFolderConfig(
         classes=("disc", "square"),
         preset=kind,
         job=config.model_dump(mode="json"),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from detr_job.errors import JobError
-from detr_job.training.run_folder import Metrics, describe_run, open_run, resumed_settings
+from detr_job.training.run_folder import MetricsLog, describe_run, open_run, resumed_settings
 from object_store import AlreadyExists, NoSuchKey, ObjectStore, StoreError, open_store
 from run_config.job.config import JobConfig, Loss
 from run_config.job.presets import is_chosen, load_job_config
@@ -201,12 +201,12 @@ def stored(store: ObjectStore, *lines: str) -> None:
 
 
 def test_metrics_are_cut_back_to_the_step_and_the_evaluation_of_the_checkpoint(store: ObjectStore):
-    metrics = Metrics(store)
+    metrics = MetricsLog(store)
     for step in (2, 4, 6):
         metrics.add(step, step / 10, "train", {"loss": 1.5})
         metrics.add(step, step / 10, "val", {"ap": 0.5})
     store.put_bytes("metrics.jsonl", metrics.content())
-    again = Metrics(store, 4, 2)
+    again = MetricsLog(store, 4, 2)
     again.add(5, 0.5, "train", {"loss": 1.0})
     lines = [json.loads(line) for line in again.content().decode().splitlines()]
     assert [(line["step"], line["split"]) for line in lines] == [(2, "train"), (2, "val"), (4, "train"), (5, "train")]
@@ -216,13 +216,13 @@ def test_metrics_are_cut_back_to_the_step_and_the_evaluation_of_the_checkpoint(s
 def test_damaged_lines_of_metrics_are_dropped(store: ObjectStore):
     good = '{"step": 1, "epoch": 0.1, "split": "train", "loss": 1.0}'
     stored(store, good, '{"step": 2, "spl', "[]", "", '{"split": "train"}', "7", good)
-    assert Metrics(store, 9, 9).content().decode().splitlines() == [good, good]
+    assert MetricsLog(store, 9, 9).content().decode().splitlines() == [good, good]
 
 
 def test_without_a_checkpoint_metrics_begin_anew(store: ObjectStore):
     stored(store, '{"step": 1, "epoch": 0.1, "split": "train", "loss": 1.0}')
-    assert Metrics(store).content() == b""
+    assert MetricsLog(store).content() == b""
 
 
 def test_metrics_that_were_never_stored_are_empty(store: ObjectStore):
-    assert Metrics(store, 5, 5).content() == b""
+    assert MetricsLog(store, 5, 5).content() == b""

@@ -14,7 +14,7 @@ from detr_job.weights.model_folder import (
     CARD,
     CONFIG,
     WEIGHTS,
-    ModelConfig,
+    ModelFolderConfig,
     Preprocessing,
     load_model,
     model_card,
@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 CLASSES = ("disc", "square")
 
 
-def info(family: str = "tiny", classes: tuple[str, ...] = CLASSES, **more: Any) -> ModelConfig:
+def info(family: str = "tiny", classes: tuple[str, ...] = CLASSES, **more: Any) -> ModelFolderConfig:
     config = small_config(family)
     values: dict[str, Any] = {
         "classes": classes,
@@ -39,7 +39,7 @@ def info(family: str = "tiny", classes: tuple[str, ...] = CLASSES, **more: Any) 
         "prepared_set": "0123abcd",
         "metrics": {"val_ap": 0.512},
     }
-    return ModelConfig(**{**values, **more})
+    return ModelFolderConfig(**{**values, **more})
 
 
 def written(folder: Path, family: str = "tiny") -> tuple[Path, torch.nn.Module]:

@@ -11,7 +11,7 @@ from detr_job.models.boxes import cxcywh_to_xyxy, iou_and_giou
 from detr_job.models.outputs import Outputs, Targets
 from detr_job.models.tiny.criterion import VarifocalCriterion
 from run_config.job.config import Loss
-from tests.detr_job.test_matcher import random_boxes
+from tests.detr_job.models.test_matcher import random_boxes
 
 LOSS = Loss(classification=1.5, bbox=5.0, giou=2.0, cost_class=2.0)
 

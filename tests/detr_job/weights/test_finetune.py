@@ -14,8 +14,8 @@ from torch import Tensor
 from detr_job.errors import JobError
 from detr_job.family import Family, build_family
 from detr_job.weights.coco_classes import COCO_CLASSES
-from detr_job.weights.finetune import Source, Taken, load_weights, read_source
-from detr_job.weights.model_folder import ModelConfig, Preprocessing, write_model
+from detr_job.weights.finetune import Taken, WeightsSource, load_weights, read_source
+from detr_job.weights.model_folder import ModelFolderConfig, Preprocessing, write_model
 from object_store import StoreError
 from run_config.job.config import JobConfig
 from tests.detr_job.pictures import small_config
@@ -33,7 +33,7 @@ def copied(family: Family) -> dict[str, Tensor]:
 
 
 def model_folder(folder: Path, family: Family, classes: tuple[str, ...], config: JobConfig) -> Path:
-    info = ModelConfig(
+    info = ModelFolderConfig(
         classes=classes,
         preset="test",
         job=config.model_dump(mode="json"),
@@ -356,6 +356,6 @@ def test_a_source_of_unknown_classes_keeps_none_of_its_rows():
     family = fresh("tiny", classes)
     given = copied(fresh("tiny", classes, seed=1))
     before = copied(family)
-    taken = load_weights(family, Source("somewhere", given, None), classes)
+    taken = load_weights(family, WeightsSource("somewhere", given, None), classes)
     assert taken.kept_classes == ()
     assert torch.equal(family.network.state_dict()["enc_class_embed.bias"], before["enc_class_embed.bias"])

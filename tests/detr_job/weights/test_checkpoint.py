@@ -12,7 +12,7 @@ import torch
 
 from detr_job.errors import JobError
 from detr_job.weights import checkpoint as checkpoints
-from detr_job.weights.checkpoint import Checkpoint, Progress
+from detr_job.weights.checkpoint import Checkpoint, TrainingProgress
 from object_store import AccessDenied, ObjectStore, StoreUnavailable, open_store
 from tests.detr_job.training_runs import Run, assert_same_result
 
@@ -23,7 +23,7 @@ def state(step: int, best_step: int = 0) -> Checkpoint:
     optimizer = torch.optim.AdamW([weight])
     weight.sum().backward()
     optimizer.step()
-    progress = Progress(step=step, elapsed_s=step / 3, evaluated_step=step, best_step=best_step, best_ap=0.25)
+    progress = TrainingProgress(step=step, elapsed_s=step / 3, evaluated_step=step, best_step=best_step, best_ap=0.25)
     weights = {"weight": weight.detach()}
     return Checkpoint(progress, weights, weights, optimizer.state_dict())
 

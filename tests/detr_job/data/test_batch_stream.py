@@ -150,9 +150,9 @@ def test_without_workers_nothing_is_started(before: set[BaseProcess]):
 PARENT = """
 import multiprocessing, os, signal, sys, time
 from detr_job.data.batch_stream import batches_of
-from tests.detr_job.test_batch_stream import Numbers, loader
+from tests.detr_job.data.test_batch_stream import Numbers, loader
 with batches_of(loader(Numbers())) as batches:
-    next(batches)
+    next(batches), next(batches)  # one of each worker, which has then begun
     workers = [process.pid for process in multiprocessing.active_children()]
     os.kill(workers[0], signal.SIGSTOP)
     print(*workers, flush=True)

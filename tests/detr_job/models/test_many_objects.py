@@ -8,12 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from data_prep.prepare import Request, prepare
+from data_prep.prepare import PrepareRequest, prepare
 from detr_job.family import build_family
 from detr_job.prediction.evaluate_command import measure
 from detr_job.prediction.predict_command import predict_files
 from detr_job.prediction.predictor import Predictor
-from detr_job.weights.model_folder import ModelConfig, Preprocessing, write_model
+from detr_job.weights.model_folder import ModelFolderConfig, Preprocessing, write_model
 from evaluation.predictions import read_predictions
 from object_store import open_store
 from prepared_set.manifest import Options
@@ -41,7 +41,7 @@ def model_with(folder: Path, queries: int) -> Path:
     sizes = {"data.min_sizes": "[240]", "data.eval_size": HEIGHT, "data.max_size": WIDTH}
     config = small_config("tiny", **{**sizes, "model.queries": queries})
     torch.manual_seed(3)
-    info = ModelConfig(
+    info = ModelFolderConfig(
         classes=("square",),
         preset="tiny",
         job=config.model_dump(mode="json"),
@@ -63,7 +63,7 @@ def dense_set(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         boxes = [("square", float(x), float(y), 8.0, 8.0) for x, y in corners()]
         export.add(f"{part}.png", boxes, (WIDTH, HEIGHT), data=encode(dense_picture()))
         parts.append(str(write_zip(folder / f"{part}.zip", export)))
-    request = Request((parts[0],), (), (parts[1],), Options(val_fraction=0.0))
+    request = PrepareRequest((parts[0],), (), (parts[1],), Options(val_fraction=0.0))
     return folder / "store", prepare(request, open_store(folder / "store"), lambda _, __: b"").manifest.id
 
 

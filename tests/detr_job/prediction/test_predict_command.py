@@ -16,7 +16,7 @@ from detr_job.family import build_family
 from detr_job.prediction.drawing import class_colour, draw_detections
 from detr_job.prediction.predict_command import image_files, picture_names, predict_files
 from detr_job.prediction.predictor import Found
-from detr_job.weights.model_folder import ModelConfig, Preprocessing, write_model
+from detr_job.weights.model_folder import ModelFolderConfig, Preprocessing, write_model
 from tests.data_prep.export_builder import encode
 from tests.detr_job.job_server import JobServer
 from tests.detr_job.pictures import small_config
@@ -35,7 +35,7 @@ def model(tmp_path_factory) -> Path:
         for name, parameter in network.named_parameters():
             if "class_embed.bias" in name:
                 parameter.uniform_(-1, 1)
-    info = ModelConfig(
+    info = ModelFolderConfig(
         classes=CLASSES,
         preset="tiny",
         job=config.model_dump(mode="json"),

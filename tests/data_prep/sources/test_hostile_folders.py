@@ -9,7 +9,7 @@ import pytest
 
 from data_prep.changes import Reason
 from data_prep.errors import SourceError
-from data_prep.prepare import Request, inspect
+from data_prep.prepare import PrepareRequest, inspect
 from data_prep.report.page import draw_report
 from data_prep.sources.find import find_source
 from data_prep.sources.names import source_places
@@ -19,7 +19,7 @@ ODD = os.fsdecode(b"caf\xe9")
 
 
 def counts(folder: Path) -> dict[str, int]:
-    manifest, page = inspect(Request((str(folder),)), draw_report)
+    manifest, page = inspect(PrepareRequest((str(folder),)), draw_report)
     page.decode()
     return {change.reason: change.count for change in manifest.changes}
 
@@ -51,7 +51,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path):
 def test_a_file_name_that_is_not_utf_8_is_reported(tmp_path: Path):
     folder = write_folder(tmp_path / "export", simple_export())
     (folder / f"images/default/{ODD}.png").write_bytes(b"x")
-    manifest, page = inspect(Request((str(folder),)), draw_report)
+    manifest, page = inspect(PrepareRequest((str(folder),)), draw_report)
     (change,) = manifest.changes
     assert change.examples[0].file == "images/default/caf\ufffd.png"
     assert "caf\ufffd.png" in page.decode()

@@ -19,7 +19,7 @@ from object_store import ObjectStore, open_store
 from tests.data_prep.conftest import Load, Prepare
 from tests.data_prep.export_builder import Export, picture, simple_export, write_zip
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SCHEMA = "cards 3"
 CLASSES = {"gear": frozenset({7}), "bolt": frozenset()}
 OUTLINE = [[2.0, 2.0, 20.0, 2.0, 20.0, 20.0]]
