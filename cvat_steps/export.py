@@ -1,6 +1,6 @@
 """The step `export`: export CVAT tasks or a project to zips in the store. Each zip is verified.
 
-        <store>/<exports.prefix>/<kind>-<id>/<run>/dataset.zip     CVAT's export, unchanged
+    <store>/<exports.prefix>/<kind>-<id>/<run>/dataset.zip     CVAT's export, unchanged
                                                dataset.json    written last: format, request, size and ETag
 
 `dataset.json` marks `dataset.zip` as complete. A retried step skips a marked zip, verifies and marks an unmarked

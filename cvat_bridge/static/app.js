@@ -9,9 +9,9 @@ import { runsView } from './runs.js';
 const TABS = { new: 'New run', runs: 'Runs' };
 
 /**
-  * Render the page into `root`. `subject`: `task:8,task:9` or `project:3`; `start`: the initial `{tab, run}`.
-  * `remember({tab, run})` is called when they change, `named(title)` when the subject's title is known. `level`: level
-  * of the heading; `corner`: an element for the upper right corner.
+ * Render the page into `root`. `subject`: `task:8,task:9` or `project:3`; `start`: the initial `{tab, run}`.
+ * `remember({tab, run})` is called when they change, `named(title)` when the subject's title is known. `level`: level
+ * of the heading; `corner`: an element for the upper right corner.
  */
 export function mount(root, options) {
   const { subject, start = {}, remember = () => {}, named = () => {}, level = 1, corner = null } = options;

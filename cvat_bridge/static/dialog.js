@@ -1,6 +1,6 @@
 /*
-  * The page as a dialog in CVAT. A shadow root separates its styles from CVAT's. The browser keeps the focus inside
-  * the modal <dialog> and closes it with Escape.
+ * The page as a dialog in CVAT. A shadow root separates its styles from CVAT's. The browser keeps the focus inside
+ * the modal <dialog> and closes it with Escape.
  */
 
 import { mount } from './app.js';
@@ -9,8 +9,8 @@ import { h } from './dom.js';
 let current = null;
 
 /**
-  * Open the dialog for `subject`. `start`, `remember`: see app.js. `forget()` is called after closing. `returnTo`: the
-  * first of these elements that still exists gets the focus afterwards.
+ * Open the dialog for `subject`. `start`, `remember`: see app.js. `forget()` is called after closing. `returnTo`: the
+ * first of these elements that still exists gets the focus afterwards.
  */
 export async function openDialog({ subject, start = {}, returnTo = [], remember = () => {}, forget = () => {} }) {
   current?.close();

@@ -9,8 +9,8 @@ export function freshId(stem) {
 }
 
 /**
-  * Create an element. `attributes`: attributes, and `on` (event → listener). true sets an empty attribute, null and
-  * false omit it. Strings in `children` become text; null is omitted.
+ * Create an element. `attributes`: attributes, and `on` (event → listener). true sets an empty attribute, null and
+ * false omit it. Strings in `children` become text; null is omitted.
  */
 export function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);

@@ -1,9 +1,9 @@
 /*
  * The menu item "Execute training Workflow" in an unmodified CVAT.
  *
-  * Loaded by one <script> in CVAT's page. Registers with CVAT's plugin interface, and loads the dialog from static/ on
-  * the first click. If CVAT lacks this interface, it only writes one line to the console. The open dialog is remembered
-  * in this tab's session storage and opened again after a reload. Secrets are never stored.
+ * Loaded by one <script> in CVAT's page. Registers with CVAT's plugin interface, and loads the dialog from static/ on
+ * the first click. If CVAT lacks this interface, it only writes one line to the console. The open dialog is remembered
+ * in this tab's session storage and opened again after a reload. Secrets are never stored.
  */
 (() => {
   'use strict';

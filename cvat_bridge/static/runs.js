@@ -1,6 +1,6 @@
 /*
-  * The runs of a task or project. While the view is visible and a run is unfinished, their state is polled every few
-  * seconds, less often after failures.
+ * The runs of a task or project. While the view is visible and a run is unfinished, their state is polled every few
+ * seconds, less often after failures.
  */
 
 import { Failure, ask, subjectQuery } from './api.js';
