@@ -139,15 +139,15 @@ def test_the_same_set_gives_the_same_page(tmp_path: Path):
 @pytest.mark.parametrize(
     ("exports", "test", "warning"),
     [
-        ([simple_export(20)], None, "There are only 22 boxes in all: expect little before there are some hundreds."),
-        ([simple_export(20)], None, "Validation has only 3 images"),
-        ([simple_export(20)], None, "There is no test set"),
-        ([simple_export(20)], None, "Fewer than 50 boxes to learn from: cat ("),
+        ([simple_export(20)], None, "Only 22 boxes: label at least some hundred for useful results."),
+        ([simple_export(20)], None, "Only 3 images for validation"),
+        ([simple_export(20)], None, "No test images: the validation metrics are optimistic"),
+        ([simple_export(20)], None, "Fewer than 50 training boxes: cat ("),
         ([simple_export(20)], simple_export(4, ("cat", "emu"), prefix="t"), "No boxes in val: emu."),
         (
             [simple_export(20)],
             simple_export(4, ("cat", "Cat"), prefix="t"),
-            "differ only in case",
+            "differ only in upper and lower case",
         ),
         ([simple_export(20)], simple_export(4, ("yak", "gnu"), prefix="t"), "No boxes in train: gnu, yak."),
         (
