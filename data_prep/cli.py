@@ -64,7 +64,9 @@ app.callback()(top_options)
 def prepare_command(
     sources: Annotated[Sources, From("cvat-annotation-path")],
     store: Annotated[
-        str, typer.Option("--store", help="Store to write the set to: s3://bucket/prefix or file:///path."), From("store")
+        str,
+        typer.Option("--store", help="Store to write the set to: s3://bucket/prefix or file:///path."),
+        From("store"),
     ],
     val: Val = None,
     test: Annotated[Test, From("cvat-test-path")] = None,
@@ -156,10 +158,16 @@ def inspect_command(
 def check_command(
     run: Annotated[str, typer.Option("--run", help="Name of the run.")],
     template: Annotated[
-        str, typer.Option("--template", help="Template that the parameters belong to: detr-train, detr-prepare, cvat-train, …")
+        str,
+        typer.Option(
+            "--template", help="Template that the parameters belong to: detr-train, detr-prepare, cvat-train, …"
+        ),
     ] = "detr-train",
     workflow_uid: Annotated[
-        str, typer.Option("--workflow-uid", help="UID of the Argo workflow. The folder of another workflow's run is refused.")
+        str,
+        typer.Option(
+            "--workflow-uid", help="UID of the Argo workflow. The folder of another workflow's run is refused."
+        ),
     ] = "",
     parameters_json: ParametersJson = "{}",
     parameter: Annotated[
@@ -183,7 +191,9 @@ def check_command(
 @app.command("make-sample")
 def make_sample_command(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder for the two zips.")],
-    images: Annotated[int, typer.Option("--images", help="Number of images; a fifth of them is held back for testing.")] = 400,
+    images: Annotated[
+        int, typer.Option("--images", help="Number of images; a fifth of them is held back for testing.")
+    ] = 400,
     seed: Annotated[int, typer.Option("--seed", help="Random seed of the images.")] = 0,
     as_json: AsJson = False,
 ) -> None:

@@ -29,7 +29,10 @@ app.callback()(command_line.top_options)
 
 Device = Annotated[str, typer.Option(help="auto, cuda or cpu. cuda without a GPU is an error.")]
 Out = Annotated[
-    Path, typer.Option(envvar="OUT", help="Folder for model/, checkpoint/ and predictions/. Default in a workflow: the step's $OUT.")
+    Path,
+    typer.Option(
+        envvar="OUT", help="Folder for model/, checkpoint/ and predictions/. Default in a workflow: the step's $OUT."
+    ),
 ]
 
 
@@ -53,9 +56,7 @@ def train(
     epochs: Annotated[
         str, typer.Option(help="Passes over the training images. Empty: the preset's value."), From("epochs")
     ] = "",
-    minutes: Annotated[
-        str, typer.Option(help="Training time in minutes, instead of epochs."), From("minutes")
-    ] = "",
+    minutes: Annotated[str, typer.Option(help="Training time in minutes, instead of epochs."), From("minutes")] = "",
     batch_size: Annotated[
         str, typer.Option(help="Images per step. Empty: the preset's value."), From("batch-size")
     ] = "",
@@ -119,7 +120,8 @@ def evaluate(
     set_id: Annotated[str, typer.Option("--set", help="Id of the prepared set."), From("prepared-set")],
     split: Annotated[str, typer.Option(help="train, val or test."), From("split")] = "test",
     out: Annotated[
-        Path | None, typer.Option(envvar="OUT", help="Folder for predictions/<split>.json. Default in a workflow: the step's $OUT.")
+        Path | None,
+        typer.Option(envvar="OUT", help="Folder for predictions/<split>.json. Default in a workflow: the step's $OUT."),
     ] = None,
     batch_size: Annotated[
         int | None,
@@ -177,7 +179,9 @@ def predict(
         ),
     ] = "",
     device: Device = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the detections as JSON to stdout, without drawing images.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the detections as JSON to stdout, without drawing images.")
+    ] = False,
 ) -> None:
     """Detect objects in images. Write predictions.json and images with the boxes drawn."""
     from detr_job.prediction.predict_command import predict_files

@@ -44,14 +44,18 @@ class Taken:
 
     def sentences(self, source: str) -> list[str]:
         """One line each for loaded, newly initialised and ignored tensors."""
-        lines = [f"starting from {source}: {len(self.same)} tensors taken as they are"]
+        lines = [f"starting from {source}: {len(self.same)} tensors loaded unchanged"]
         if self.rows:
-            kept = f"rows kept of {shortened(self.kept_classes)}" if self.kept_classes else "no class is known there"
-            lines.append(f"  heads made new for the classes of this set: {shortened(list(self.rows))}; {kept}")
+            kept = (
+                f"rows kept of {shortened(self.kept_classes)}"
+                if self.kept_classes
+                else "no class has the same name there"
+            )
+            lines.append(f"  heads initialised for the classes of this set: {shortened(list(self.rows))}; {kept}")
         if self.fresh:
-            lines.append(f"  made new: {shortened(self.fresh)}")
+            lines.append(f"  initialised: {shortened(self.fresh)}")
         if self.ignored:
-            lines.append(f"  in the source and ignored: {shortened(self.ignored)}")
+            lines.append(f"  ignored, because this model has no such tensors: {shortened(self.ignored)}")
         return lines
 
 
