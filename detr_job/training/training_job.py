@@ -322,8 +322,8 @@ def _warnings(config: JobConfig, request: TrainRequest, local: LocalSet) -> Iter
     if crowded:
         most = max(crowded, key=lambda record: len(record.labels))
         yield (
-            f"{len(crowded)} training images have more boxes than the model has queries ({queries}), most of all "
-            f"{most.file_name} with {len(most.labels)}: the surplus boxes are not learned. Set "
+            f"{len(crowded)} training images have more boxes than the model has queries ({queries}), up to "
+            f"{len(most.labels)} in {most.file_name}: the surplus boxes are not learned. Set "
             f"model.queries={advised_queries(len(most.labels))} or more"
         )
         if len(most.labels) > MOST_BOXES:

@@ -117,9 +117,9 @@ def load_weights(family: Family, source: WeightsSource, classes: Sequence[str]) 
     wrong += [f"{name} is not there" for name in taken.fresh if not _may_be_missing(name, family)]
     wrong += [f"{name} is not here" for name in taken.ignored if _belongs_to_us(name, state)]
     if wrong:
-        what = "; ".join(wrong[:3]) + (f"; and {len(wrong) - 3} more such differences" if len(wrong) > 3 else "")
+        what = "; ".join(wrong[:3]) + (f"; and {len(wrong) - 3} more differences" if len(wrong) > 3 else "")
         raise JobError(
-            f"cvat-finetune-checkpoint: {source.url} is of another architecture: {what}. Choose the model it was "
+            f"cvat-finetune-checkpoint: {source.url} has a different architecture: {what}. Choose the model it was "
             "trained as, and the same number of queries and layers"
         )
     family.network.load_state_dict(filled, strict=False)

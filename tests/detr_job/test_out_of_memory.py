@@ -268,5 +268,5 @@ def test_prediction_without_memory_is_a_sentence_with_2(tmp_path: Path):
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("error: no memory is left (this machine: ")
+    assert done.stderr.startswith("error: out of memory (this machine: ")
     assert done.stderr.count("\n") == 1

@@ -39,7 +39,7 @@ def test_a_loss_that_breaks_names_the_images_and_the_values_and_saves_nothing_af
 
 def test_a_missing_gpu_is_said_before_anything_is_computed(short: Run):
     sentence = replace(short, more=("--device", "cuda")).refused()
-    assert "device: cuda was asked for and PyTorch sees no GPU here" in sentence
+    assert "device: cuda was requested, but PyTorch finds no GPU" in sentence
     assert "auto or cpu" in sentence
     assert not short.stored_folder.exists()
 
@@ -107,7 +107,7 @@ def test_a_store_that_may_not_be_written_is_found_before_training(short: Run):
 def test_more_boxes_than_queries_and_fewer_images_than_a_batch_are_said(short: Run):
     says = short.with_options({"model.queries": 1, "data.batch_size": 50}).ends().says()
     assert re.search(
-        r"warning: \d+ training images have more boxes than the model has queries \(1\), most of all ", says
+        r"warning: \d+ training images have more boxes than the model has queries \(1\), up to \d+ in ", says
     )
     assert re.search(r"Set model.queries=\d+ or more", says)
     assert "warning: 20 training images are fewer than the batch size 50: batches have 20 images" in says

@@ -272,7 +272,9 @@ def test_a_run_goes_on_from_the_older_checkpoint_when_the_newest_is_damaged(
     flipped(newest)
     without_manifest(older)
     says = run.ends().says()
-    assert re.search(r"warning: .*step-00000008/trainer\.pt has other bytes than were written; it is not used", says)
+    assert re.search(
+        r"warning: .*step-00000008/trainer\.pt is damaged: its content is not what was written; it is not used", says
+    )
     assert re.search(r"warning: .*step-00000006 was never completed and is not used", says)
     assert "resuming at step 4 " in says
     assert_same_result(run, undisturbed(run))

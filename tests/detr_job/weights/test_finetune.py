@@ -270,15 +270,15 @@ def test_another_architecture_is_refused_also_where_every_shape_fits(tmp_path, t
     save_file(copied(fresh("detr", ("a", "b"), **trained)), tmp_path / "weights.safetensors")
     said = complaint(tmp_path / "weights.safetensors", **wanted)
     assert said.startswith("cvat-finetune-checkpoint: ")
-    assert "is of another architecture: " in said
+    assert "has a different architecture: " in said
     assert "same number of queries and layers" in said
 
 
 def test_another_family_is_refused(tmp_path):
     save_file(copied(fresh("tiny", ("a", "b"))), tmp_path / "tiny.safetensors")
-    assert "is of another architecture" in complaint(tmp_path / "tiny.safetensors")
+    assert "has a different architecture" in complaint(tmp_path / "tiny.safetensors")
     save_file(copied(fresh("detr", ("a", "b"))), tmp_path / "detr.safetensors")
-    assert "is of another architecture" in complaint(tmp_path / "detr.safetensors", "tiny")
+    assert "has a different architecture" in complaint(tmp_path / "detr.safetensors", "tiny")
 
 
 def test_dc5_starts_from_the_plain_model(tmp_path):
