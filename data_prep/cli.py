@@ -34,11 +34,11 @@ Sources = Annotated[
 ]
 Val = Annotated[
     list[str] | None,
-    typer.Option("--val", help="An export to validate on; may be given several times. Without it, part is held back."),
+    typer.Option("--val", help="Export for validation; repeatable. Without it, part of the images is held back."),
 ]
 Test = Annotated[
     list[str] | None,
-    typer.Option("--test", help="An export to test on; may be given several times."),
+    typer.Option("--test", help="Export for testing; repeatable."),
 ]
 ValFraction = Annotated[
     float,
@@ -46,15 +46,15 @@ ValFraction = Annotated[
         "--val-fraction",
         min=0.0,
         max=0.9,
-        help="How much to hold back for validation when no --val is given.",
+        help="Share of images held back for validation if no --val is given.",
     ),
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Chooses which images are held back.")]
+Seed = Annotated[int, typer.Option("--seed", help="Random seed for choosing the validation images.")]
 IgnoreSubsets = Annotated[
     bool,
-    typer.Option("--ignore-subsets", help="Mix all subsets, also those that are called train, val or test in CVAT."),
+    typer.Option("--ignore-subsets", help="Mix all subsets, including those named train, val or test in CVAT."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 app.callback()(top_options)
@@ -64,7 +64,9 @@ app.callback()(top_options)
 def prepare_command(
     sources: Annotated[Sources, From("cvat-annotation-path")],
     store: Annotated[
-        str, typer.Option("--store", help="Where the set goes: s3://bucket/prefix or file:///path."), From("store")
+        str,
+        typer.Option("--store", help="Store to write the set to: s3://bucket/prefix or file:///path."),
+        From("store"),
     ],
     val: Val = None,
     test: Annotated[Test, From("cvat-test-path")] = None,
@@ -74,9 +76,9 @@ def prepare_command(
     parameters_json: ParametersJson = "{}",
     as_json: AsJson = False,
 ) -> None:
-    """Check exports, split them and write a prepared set to the store; the answer is the set's id.
+    """Check exports, split them, write a prepared set to the store, and print the set's id.
 
-    The same data and options give the same id, and are not written or even read again. Inside a
+    The same data and options give the same id; an existing set is neither read nor written again. In a
     workflow ($OUT is set) the id is also written to $OUT/outputs/prepared-set.
     """
     from data_prep.prepare import prepare
@@ -125,7 +127,7 @@ def inspect_command(
     ignore_subsets: IgnoreSubsets = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check exports as `prepare` does and say what would come of them; writes nothing but the report."""
+    """Check exports like `prepare` and show the result, without writing a set."""
     from data_prep.errors import DataPrepError
     from data_prep.prepare import inspect
     from data_prep.progress import Display
@@ -148,7 +150,7 @@ def inspect_command(
     if as_json:
         print(summary.as_json(manifest, report=None if report is None else str(report)))
         return
-    print(f"would become the prepared set {manifest.id}")
+    print(f"the prepared set would be {manifest.id}")
     print(*summary.as_lines(manifest), *([f"  report: {report}"] if report is not None else []), sep="\n")
 
 
@@ -156,10 +158,16 @@ def inspect_command(
 def check_command(
     run: Annotated[str, typer.Option("--run", help="Name of the run.")],
     template: Annotated[
-        str, typer.Option("--template", help="Whose parameters they are: detr-train, detr-prepare, cvat-train, …")
+        str,
+        typer.Option(
+            "--template", help="Template that the parameters belong to: detr-train, detr-prepare, cvat-train, …"
+        ),
     ] = "detr-train",
     workflow_uid: Annotated[
-        str, typer.Option("--workflow-uid", help="Of the Argo workflow; another one's folder is refused.")
+        str,
+        typer.Option(
+            "--workflow-uid", help="UID of the Argo workflow. The folder of another workflow's run is refused."
+        ),
     ] = "",
     parameters_json: ParametersJson = "{}",
     parameter: Annotated[
@@ -167,9 +175,9 @@ def check_command(
         typer.Option("--parameter", "-p", help="One parameter, name=value; see `detr-workflows parameters`."),
     ] = None,
 ) -> None:
-    """Check in seconds what a run was told: parameters, sources, models, and that the store can be written.
+    """Check a run's parameters, sources, models and store access in seconds.
 
-    In a cluster also what the installation allows: the node pool, its GPUs, the places that are read and written.
+    In a cluster, also check that the installation permits the node pool, its GPUs and the locations read and written.
     """
     from run_check.check import check
     from run_config.installation import load_installation
@@ -182,12 +190,14 @@ def check_command(
 
 @app.command("make-sample")
 def make_sample_command(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the two zips go.")],
-    images: Annotated[int, typer.Option("--images", help="Pictures in all; a fifth of them is held back.")] = 400,
-    seed: Annotated[int, typer.Option("--seed", help="Another seed draws other pictures.")] = 0,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder for the two zips.")],
+    images: Annotated[
+        int, typer.Option("--images", help="Number of images; a fifth of them is held back for testing.")
+    ] = 400,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed of the images.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Draw a small CVAT export of machine parts, for a first run without data; what is there is reused."""
+    """Draw a small sample export in CVAT's layout. Existing files are reused."""
     from data_prep.progress import Display
     from data_prep.sample.make import make_sample
 
@@ -197,7 +207,7 @@ def make_sample_command(
         def drawn(count: int) -> None:
             nonlocal begun
             if not begun:
-                display.stage("drawing sample pictures", images, "images")
+                display.stage("drawing sample images", images, "images")
             begun = True
             display.advance(count)
 
@@ -211,10 +221,10 @@ def make_sample_command(
 @app.command("rewrite-paths")
 def rewrite_paths_command(
     annotations: Annotated[Path, typer.Argument(metavar="IN", help="A COCO annotation file.")],
-    image_dir: Annotated[str, typer.Option("--image-dir", help="The folder that file names shall be below.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the new file goes; may be IN itself.")],
+    image_dir: Annotated[str, typer.Option("--image-dir", help="Folder to put before the file names.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Path of the new file; may be IN itself.")],
 ) -> None:
-    """Put another folder before every file_name of a COCO annotation file; nothing else changes."""
+    """Put a folder before every file_name of a COCO annotation file. Nothing else changes."""
     from data_prep.rewrite_paths import rewrite_paths
 
     require_writable(output.parent, "--output")
@@ -237,7 +247,7 @@ def _request(
 
     pool, held_out, tested = (source_places(texts or (), store) for texts in (sources, val, test))
     if not pool:
-        raise DataPrepError("no source is given: name at least one export")
+        raise DataPrepError("no source is given; give at least one export")
     return PrepareRequest(pool, held_out, tested, Options(val_fraction, seed, not ignore_subsets))
 
 

@@ -79,7 +79,7 @@ def read_export(files: ExportFiles, changes: ChangeLog, watcher: Watcher | None 
     annotations = recognise(files).read(files, changes)
     listed = len(annotations.images)
     if not listed:
-        raise SourceError(f"{where} lists no images: export a task that has some")
+        raise SourceError(f"{where} lists no images; export a task that has images")
     finder = ImageFinder(sizes, annotations.image_folder)
     own_changes = ChangeLog()
     found = _find_images(annotations, finder, where, own_changes)
@@ -186,7 +186,7 @@ def _refuse_mostly_broken(where: str, listed: int, changes: ChangeLog) -> None:
     if broken * 10 <= listed:
         return
     parts: list[str] = []
-    for reason, words in zip(_BROKEN, ("missing", "not decodable", "of another size than listed"), strict=True):
+    for reason, words in zip(_BROKEN, ("missing", "not decodable", "of a different size than listed"), strict=True):
         if changes.count(reason):
             example = changes.examples(reason)[0]
             detail = f": {example.detail}" if example.detail else ""

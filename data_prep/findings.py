@@ -96,16 +96,16 @@ def _looks(images: list[SetImage]) -> NDArray[np.uint64]:
 def _about_size(counts: dict[str, Counts]) -> Iterable[str]:
     boxes = sum(counts[name].boxes for name in SPLITS)
     if boxes < FEW_BOXES:
-        yield f"There are only {plural(boxes, 'box', 'boxes')} in all: expect little before there are some hundreds."
+        yield f"Only {plural(boxes, 'box', 'boxes')}: label at least some hundred for useful results."
     if not counts["val"].images:
-        yield "There are no validation images: the best weights cannot be told from the last ones."
+        yield "No validation images: the last weights are used, because the best cannot be chosen."
     elif counts["val"].images < FEW_VAL_IMAGES:
         yield (
-            f"Validation has only {plural(counts['val'].images, 'image')}: its numbers will jump from one "
-            "evaluation to the next."
+            f"Only {plural(counts['val'].images, 'image')} for validation: the metrics will vary strongly from "
+            "one evaluation to the next."
         )
     if not counts["test"].images:
-        yield "There is no test set: results on validation are optimistic, as the best weights are chosen by them."
+        yield "No test images: the validation metrics are optimistic, because the best weights are chosen with them."
 
 
 def _about_classes(dataset: Dataset, counts: dict[str, Counts]) -> Iterable[str]:
@@ -123,13 +123,13 @@ def _about_classes(dataset: Dataset, counts: dict[str, Counts]) -> Iterable[str]
     for name, classes in absent.items():
         yield f"No boxes in {name}: {shortened(classes)}."
     if few:
-        yield f"Fewer than {FEW_BOXES_PER_CLASS} boxes to learn from: {shortened(few)}."
+        yield f"Fewer than {FEW_BOXES_PER_CLASS} training boxes: {shortened(few)}."
     folded: dict[str, list[str]] = defaultdict(list)
     for one in dataset.classes:
         folded[one.name.casefold()].append(one.name)
     for names in folded.values():
         if len(names) > 1:
-            yield f"Classes that differ only in case are kept apart: {shortened(names)}."
+            yield f"Classes that differ only in upper and lower case are kept apart: {shortened(names)}."
 
 
 def _about_crowding(dataset: Dataset) -> Iterable[str]:

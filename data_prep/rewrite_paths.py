@@ -93,7 +93,7 @@ def _new_name(image: dict[str, msgspec.Raw], number: int, image_dir: str, source
     try:
         name = msgspec.json.decode(image["file_name"], type=str)
     except (KeyError, msgspec.DecodeError) as error:
-        raise AnnotationError(f"{where} has no file_name that is a text: export the task again") from error
+        raise AnnotationError(f"{where} has no file_name, or one that is not text: export the task again") from error
     if name.startswith("/"):
         name = PurePosixPath(name).name
     return str(PurePosixPath(image_dir) / safe_path(name, where))

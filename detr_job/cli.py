@@ -19,7 +19,7 @@ from run_config.step_parameters import From, ParametersJson, texts_from_json, va
 
 app = typer.Typer(
     name="detr-job",
-    help="Train a detection transformer on a prepared set, measure it, and use it.",
+    help="Train a detection transformer on a prepared set, evaluate it, and predict with it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -29,48 +29,57 @@ app.callback()(command_line.top_options)
 
 Device = Annotated[str, typer.Option(help="auto, cuda or cpu. cuda without a GPU is an error.")]
 Out = Annotated[
-    Path, typer.Option(envvar="OUT", help="Folder for model/, checkpoint/ and predictions/; a step's $OUT.")
+    Path,
+    typer.Option(
+        envvar="OUT", help="Folder for model/, checkpoint/ and predictions/. Default in a workflow: the step's $OUT."
+    ),
 ]
 
 
 @app.command()
 def train(
     store: Annotated[str, typer.Option(help="Root of the store: s3://bucket/prefix or file:///folder."), From("store")],
-    set_id: Annotated[str, typer.Option("--set", help="Id of the prepared set, as data-prep prepare printed it.")],
+    set_id: Annotated[str, typer.Option("--set", help="Id of the prepared set, as printed by `data-prep prepare`.")],
     output_prefix: Annotated[
-        str, typer.Option(help="Prefix below the store under which runs lie."), From("cvat-output-path")
+        str, typer.Option(help="Prefix in the store for the folders of runs."), From("cvat-output-path")
     ],
-    run: Annotated[str, typer.Option(help="Name of this run. The same name goes on where it was.")],
+    run: Annotated[str, typer.Option(help="Name of the run. An existing name resumes that run.")],
     out: Out,
     model: Annotated[
         str, typer.Option(help="Preset, or path of a YAML file with the configuration."), From("model")
     ] = "detr-r50",
     finetune: Annotated[
         str,
-        typer.Option(help="model/ folder or .pth to start from: a URL, or a key below the store."),
+        typer.Option(help="Checkpoint to start from, a model/ folder or .pth file: a URL, or a key in the store."),
         From("cvat-finetune-checkpoint"),
     ] = "",
-    epochs: Annotated[str, typer.Option(help="Length of the run; empty: the preset's."), From("epochs")] = "",
-    minutes: Annotated[
-        str, typer.Option(help="Length of the run in wall time, instead of epochs."), From("minutes")
+    epochs: Annotated[
+        str, typer.Option(help="Passes over the training images. Empty: the preset's value."), From("epochs")
     ] = "",
-    batch_size: Annotated[str, typer.Option(help="Images a step; empty: the preset's."), From("batch-size")] = "",
+    minutes: Annotated[str, typer.Option(help="Training time in minutes, instead of epochs."), From("minutes")] = "",
+    batch_size: Annotated[
+        str, typer.Option(help="Images per step. Empty: the preset's value."), From("batch-size")
+    ] = "",
     learning_rate: Annotated[
-        str, typer.Option(help="Peak rate of all but the backbone; empty: the preset's."), From("learning-rate")
+        str,
+        typer.Option(help="Highest learning rate, except for the backbone. Empty: the preset's value."),
+        From("learning-rate"),
     ] = "",
-    seed: Annotated[str, typer.Option(help="Empty: the preset's."), From("seed")] = "",
+    seed: Annotated[str, typer.Option(help="Random seed. Empty: the preset's value."), From("seed")] = "",
     device: Annotated[Device, From("device")] = "cuda",
     overrides: Annotated[
         str,
-        typer.Option(help="Any key of the configuration: 'optimizer.lr=2e-4 model.queries=300'."),
+        typer.Option(help="Values for any keys of the configuration: 'optimizer.lr=2e-4 model.queries=300'."),
         From("overrides"),
     ] = "",
-    workflow_uid: Annotated[str, typer.Option(help="Of the Argo workflow; guards the run's folder.")] = "",
+    workflow_uid: Annotated[
+        str, typer.Option(help="UID of the Argo workflow. The folder of another workflow's run is refused.")
+    ] = "",
     parameters_json: ParametersJson = "{}",
 ) -> None:
-    """Train, keep checkpoints in the store, and leave the best weights and their predictions.
+    """Train, save checkpoints to the store, and write the best weights and their predictions.
 
-    A run that was stopped or lost goes on from its newest checkpoint when the same command runs again.
+    The same command resumes an interrupted run from its newest checkpoint.
     """
     from detr_job.training.training_job import TrainRequest
     from detr_job.training.training_job import train as run_training
@@ -111,22 +120,25 @@ def evaluate(
     set_id: Annotated[str, typer.Option("--set", help="Id of the prepared set."), From("prepared-set")],
     split: Annotated[str, typer.Option(help="train, val or test."), From("split")] = "test",
     out: Annotated[
-        Path | None, typer.Option(envvar="OUT", help="Also write predictions/<split>.json here; a step's $OUT.")
+        Path | None,
+        typer.Option(envvar="OUT", help="Folder for predictions/<split>.json. Default in a workflow: the step's $OUT."),
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(min=1, help="Images of equal shape predicted at once; empty: 4, or fewer where memory is short."),
+        typer.Option(min=1, help="Images per batch. Default: 4, or fewer if memory runs out."),
     ] = None,
     device: Annotated[Device, From("device")] = "auto",
     output_prefix: Annotated[
         str,
-        typer.Option(help="Of a workflow: where its artifacts go below the store, refused where not allowed."),
+        typer.Option(
+            help="Prefix of the workflow's artifacts in the store. Refused if the installation does not permit it."
+        ),
         From("cvat-output-path"),
     ] = "",
     parameters_json: ParametersJson = "{}",
-    as_json: Annotated[bool, typer.Option("--json", help="The numbers as JSON on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON to stdout.")] = False,
 ) -> None:
-    """Measure any model on a split of any prepared set with the same classes."""
+    """Evaluate a model on a split of a prepared set with the same classes."""
     from detr_job.prediction.evaluate_command import measure
 
     parameters = texts_from_json(parameters_json) | ({"cvat-output-path": output_prefix} if output_prefix else {})
@@ -157,17 +169,21 @@ def _digits(value: float) -> str:
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     model: Annotated[str, typer.Option(help="model/ folder of a run: path or URL.")],
-    out: Annotated[Path, typer.Option(help="Folder for predictions.json and the drawn pictures.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder for predictions.json and the images with boxes.")] = Path(
         "predictions"
     ),
     threshold: Annotated[
         str,
-        typer.Option(help="Lowest score that is shown, 0 to 1. Empty: the model's own, best on its validation images."),
+        typer.Option(
+            help="Lowest score to show, 0 to 1. Empty: the model's threshold, chosen on its validation images."
+        ),
     ] = "",
     device: Device = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="The detections as JSON on stdout; no pictures.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the detections as JSON to stdout, without drawing images.")
+    ] = False,
 ) -> None:
-    """Find objects in images: JSON, and pictures with the boxes drawn."""
+    """Detect objects in images. Write predictions.json and images with the boxes drawn."""
     from detr_job.prediction.predict_command import predict_files
 
     least = command_line.share(threshold, "--threshold")

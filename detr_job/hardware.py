@@ -18,7 +18,7 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise JobError(
-            "device: cuda was asked for and PyTorch sees no GPU here. Choose a node pool with GPUs, check that the "
+            "device: cuda was requested, but PyTorch finds no GPU. Choose a node pool with GPUs, check that the "
             "container requests one, or set device to auto or cpu"
         )
     device = torch.device("cuda", 0)

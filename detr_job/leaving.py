@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
-from detr_job.stop_request import StopNow
+from detr_job.stop_request import RESUME, StopNow
 from run_config import command_line, exit_codes
 
 # Less than the promised minute, and less than the grace period of a training pod (120 s).
@@ -61,7 +61,7 @@ class _Countdown:
         while True:
             left_s = self.left_s()
             if not select.select([self._reader], [], [], None if left_s == math.inf else left_s)[0]:
-                end_now(self._code, f"the process was still busy {LEAVE_WITHIN_S:.0f} s after {self._reason}")
+                end_now(self._code, f"the process did not end within {LEAVE_WITHIN_S:.0f} s after {self._reason}")
             for number in os.read(self._reader, 64):
                 if number in (signal.SIGTERM, signal.SIGINT) and self._ends_at_s is None:
                     self.start(exit_codes.PASSING_FAULT, signal.Signals(number).name)
@@ -78,7 +78,7 @@ def run_to_the_end(command: Callable[[], object]) -> NoReturn:
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _stop)
     code = _code_of(command)
-    _countdown.start(code, "its work had ended")
+    _countdown.start(code, "its work ended")
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
@@ -101,7 +101,7 @@ def _code_of(command: Callable[[], object]) -> int:
         try:
             command()
         except StopNow:
-            command_line.fail("stopped by SIGTERM; run the same again", exit_codes.PASSING_FAULT)
+            command_line.fail(f"stopped by SIGTERM; {RESUME}", exit_codes.PASSING_FAULT)
         else:
             return 0
     except SystemExit as end:
@@ -120,7 +120,7 @@ def in_time() -> Iterator[None]:
         yield
     except BaseException as error:
         if _countdown is not None:
-            _countdown.start(_exit_code(error), f"its work had failed ({type(error).__name__})")
+            _countdown.start(_exit_code(error), f"its work failed with {type(error).__name__}")
         raise
 
 
@@ -135,9 +135,9 @@ def _exit_code(error: BaseException) -> int:
 
 def end_now(code: int, why: str) -> NoReturn:
     """End the process from any thread, with a message that says where the main thread was."""
-    sentence = f"{why}, in {_place_of_main_thread()}, and was ended"
+    sentence = f"{why} (busy in {_place_of_main_thread()}) and was killed"
     if code == exit_codes.PASSING_FAULT:
-        sentence += "; run the same again"
+        sentence += f"; {RESUME}"
     # Do not use print: the main thread may hold the lock of the stream.
     with contextlib.suppress(OSError):
         os.write(2, f"error: {sentence}\n".encode(errors="replace"))
@@ -155,4 +155,4 @@ def _place_of_main_thread() -> str:
     if frame is None:
         return "a thread that has ended"
     last = traceback.extract_stack(frame)[-1]
-    return f"{last.name} ({last.filename}:{last.lineno})"
+    return f"{last.name}, {last.filename}:{last.lineno}"

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 STEP_S = 10.0  # time for a step to finish after the request
+RESUME = "start the run again to resume"
 
 
 class StopNow(BaseException):

@@ -14,19 +14,19 @@ from run_config.step_parameters import From, ParametersJson, texts_from_json
 if TYPE_CHECKING:  # heavy, see below
     from evaluation.metrics import SplitMetrics
 
-app = typer.Typer(help="Measure a trained model and write its report.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(help="Evaluate a trained model and write its report.", no_args_is_help=True, add_completion=False)
 
 
 @app.callback()
 def evaluation() -> None:
-    """Measure a trained model and write its report."""
+    """Evaluate a trained model and write its report."""
 
 
 @app.command()
 def report(
     store: Annotated[str, typer.Option(help="The store: s3://bucket/prefix, file:///path or a folder."), From("store")],
     set_id: Annotated[str, typer.Option("--set", help="Id of the prepared set that the run was trained on.")],
-    run_prefix: Annotated[str, typer.Option(help="Where the run lies in the store: OUTPUT-PATH/RUN.")],
+    run_prefix: Annotated[str, typer.Option(help="Folder of the run in the store: OUTPUT-PATH/RUN.")],
     out: Annotated[Path, typer.Option(envvar="OUT", help="Folder for metrics.json, report/index.html and outputs/.")],
     *,
     parameters_json: ParametersJson = "{}",

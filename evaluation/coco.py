@@ -78,8 +78,8 @@ class AtMaxDets:
     def sentence(self, objects: int) -> str:
         """Say what is counted, and whether COCO's limit makes recall 1 impossible. objects: those of the split."""
         said = (
-            f"The fullest image has {self.max_dets:,} objects, so as many boxes per image and class are counted; "
-            f"COCO counts {STANDARD_MAX_DETS}"
+            f"The fullest image has {self.max_dets:,} objects, so the {self.max_dets:,} best boxes per image and class "
+            f"are counted; COCO counts {STANDARD_MAX_DETS}"
         )
         if not self.beyond_100:
             return f"{said}."

@@ -161,7 +161,7 @@ def _prediction_rectangles(image: ImageOutcome, classes: Sequence[str]) -> tuple
         if outcome is Outcome.MISCLASSIFIED:
             says = f"in truth {classes[boxes.truth_labels[image.taken[index]]]}"
         elif outcome is Outcome.FALSE and image.taken[index] == UNMATCHED:
-            says = "false, nothing there or found already"
+            says = "false (no object here, or the object already has a match)"
         labelled = label_all or outcome in {Outcome.FALSE, Outcome.MISCLASSIFIED}
         label = f"{_short(name)} {score}" if labelled else ""
         rectangles.append(_rectangle(boxes.boxes[index].tolist(), outcome, label, f"{name} {score}: {says}"))

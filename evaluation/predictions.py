@@ -73,7 +73,7 @@ def checked_predictions(
         if record.category_id not in category_ids:
             _refuse(name, index, f"has category_id {record.category_id}, which the classes do not have")
         if not 0.0 <= record.score <= 1.0:
-            _refuse(name, index, f"on image {record.image_id} has score {record.score}; needed is 0 to 1")
+            _refuse(name, index, f"on image {record.image_id} has score {record.score}; it must be 0 to 1")
         if not usable_box(record.bbox):
             _refuse(
                 name,
@@ -202,6 +202,6 @@ def _check_fits(content: PredictionsFile, name: str, truth: GroundTruth) -> None
     missing = sorted(set(wanted) - {image.image_id for image in content.images})
     if missing:
         raise PredictionsError(
-            f"{name} lacks {len(missing)} of {len(wanted)} images of the split (first: {missing[0]}): "
+            f"{name} is missing {len(missing)} of {len(wanted)} images of the split (first: {missing[0]}); "
             "predict on the whole split"
         )

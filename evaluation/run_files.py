@@ -17,6 +17,7 @@ MAX_RUN_BYTES = 16 << 20
 MAX_LOG_BYTES = 256 << 20
 MAX_PREDICTIONS_BYTES = 512 << 20
 PREDICTED_SPLITS = ("val", "test")
+RESTORE = "the training job writes this file; restore it, or run the training again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ def read_run(store: ObjectStore, run_prefix: str) -> RunFiles:
     if not predictions:
         raise RunError(
             f"{folder.url} has neither predictions/val.json nor predictions/test.json: is --run-prefix the "
-            "run's own folder, and has its training come to the end?"
+            "folder of the run, and has the training finished?"
         )
     log = _read(folder, "metrics.jsonl", MAX_LOG_BYTES) if folder.exists("metrics.jsonl") else b""
     run: Mapping[str, Any] = {}
@@ -90,10 +91,7 @@ def read_run(store: ObjectStore, run_prefix: str) -> RunFiles:
 def _read(folder: ObjectStore, key: str, most_bytes: int) -> bytes:
     data = folder.get_bytes(key, end=most_bytes + 1)
     if len(data) > most_bytes:
-        raise RunError(
-            f"{folder.url}/{key} is larger than the {most_bytes >> 20} MiB that are read: it is written by the "
-            "training job, restore it"
-        )
+        raise RunError(f"{folder.url}/{key} is larger than the limit of {most_bytes >> 20} MiB: {RESTORE}")
     return data
 
 
@@ -102,9 +100,9 @@ def parse_run(data: bytes, name: str) -> Mapping[str, Any]:
     try:
         content = load_json(data)
     except ValueError as error:
-        raise RunError(f"{name} is not JSON ({error}): it is written by the training job, restore it") from error
+        raise RunError(f"{name} is not JSON ({error}): {RESTORE}") from error
     if not isinstance(content, dict):
-        raise RunError(f"{name} holds no mapping: it is written by the training job, restore it")
+        raise RunError(f"{name} is not a JSON object: {RESTORE}")
     return content
 
 

@@ -140,7 +140,9 @@ class _Version(msgspec.Struct):
 def set_prefix(set_id: str) -> str:
     """Folder of a set in the store. Raises SetError when `set_id` is not a valid id."""
     if not _SET_ID.fullmatch(set_id):
-        raise SetError(f"{set_id!r} is not the id of a prepared set: `data-prep prepare` prints it, 16 hex digits")
+        raise SetError(
+            f"{set_id!r} is not the id of a prepared set: it has 16 hex digits, and `data-prep prepare` prints it"
+        )
     return f"datasets/{set_id}"
 
 

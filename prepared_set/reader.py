@@ -175,7 +175,7 @@ class Split:
     def _place(self, places: dict[str, tuple[int, Member]], file_name: str) -> tuple[int, int, int]:
         if file_name not in places:
             raise SetError(
-                f"image {file_name!r} of split {self.name} lies in no shard of the prepared set "
+                f"image {file_name!r} of split {self.name} is in no shard of the prepared set "
                 f"{self.set_id}: the set is damaged, prepare it again"
             )
         shard, member = places[file_name]
@@ -250,7 +250,7 @@ class PreparedSet:
                 "the id and the store, or run `data-prep prepare` again"
             ) from error
         if len(content) > MAX_MANIFEST_BYTES:
-            raise SetError(f"the manifest of the prepared set {folder.url} is larger than any: prepare it again")
+            raise SetError(f"the manifest of the prepared set {folder.url} is too large to be valid; prepare it again")
         return cls(folder, decode_manifest(content, folder.url))
 
     def pull(self, folder: Path, splits: Sequence[str] = SPLITS, *, progress: Progress | None = None) -> LocalSet:

@@ -50,5 +50,5 @@ def _explain_unknown(paths: list[str], where: str) -> str:
             return f"{missing} but {found!r}: it looks like {name}; export the task as {names}"
     zips = [path for path in paths if path.lower().endswith(".zip")]
     if zips:
-        return f"{where} holds no unpacked export, but {zips[0]!r}: name that zip as the source"
+        return f"{where} holds the zip {zips[0]!r} instead of an unpacked export; give that zip as the source"
     return f"{missing}: it must be a CVAT export in the format {names}, packed or unpacked"

@@ -84,7 +84,7 @@ def make_sample(
     SampleError when there are too few images to split or the folder cannot be written.
     """
     if images < 2:
-        raise SampleError(f"--images is {images}: at least 2 are needed, one to train on and one to test")
+        raise SampleError(f"--images is {images}: at least 2 are needed, one for training and one for testing")
     if seed < 0:
         raise SampleError(f"--seed is {seed}: it must be 0 or more")
     held_back = min(max(1, round(images * TEST_SHARE)), images - 1)

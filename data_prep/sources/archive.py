@@ -93,7 +93,7 @@ class ZipExport:
             raise too_large(f"{name!r} in {self.shown_name}", entry.file_size, limit)
         if entry.compress_type not in _METHODS:
             raise SourceError(
-                f"{self.shown_name}: {name!r} is packed in a way (number {entry.compress_type}) that is not read: "
+                f"{self.shown_name}: {name!r} uses compression method {entry.compress_type}, which is not supported; "
                 "pack the export as CVAT does, stored or deflated"
             )
         with self._explained(name), self._zip.open(entry) as opened:

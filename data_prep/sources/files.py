@@ -66,4 +66,4 @@ def safe_path(name: str, where: str) -> str:
 
 def too_large(what: str, size_bytes: int, limit: int) -> SourceError:
     """The error for a file that exceeds its size limit."""
-    return SourceError(f"{what} has {size_bytes >> 20} MiB, more than the {limit >> 20} MiB that are read")
+    return SourceError(f"{what} has {size_bytes >> 20} MiB; the limit is {limit >> 20} MiB")

@@ -73,7 +73,7 @@ def find_source(name: str) -> Source:
     try:
         parts = urlsplit(name)
     except ValueError as error:
-        raise SourceError(f"{printable(name)!r} is no URL ({error}): check the source") from error
+        raise SourceError(f"{printable(name)!r} is not a URL ({error}): check the source") from error
     if parts.scheme == "file":
         return _find_local(name, Path(unquote(parts.path)))
     if parts.scheme and len(parts.scheme) > 1:
@@ -97,7 +97,7 @@ def _find_local(name: str, path: Path) -> Source:
     except (OSError, ValueError) as error:
         raise SourceError(f"{shown} cannot be read ({error}): check the path") from error
     if path.suffix.lower() == ".json":
-        raise SourceError(f"{shown} is an annotation file alone: name the export's zip or its folder with images")
+        raise SourceError(f"{shown} is only an annotation file; give the export's zip, or its folder with images")
     if stat.S_ISREG(status.st_mode):
         return Source(shown, (SourceFile(printable(str(path)), status.st_size, etag(status)),), path, is_zip=True)
     files = sorted(walk(path, shown), key=lambda file: file.path)

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 
 from detr_job import leaving
 from detr_job.errors import WorkersLost
+from detr_job.stop_request import RESUME
 
 STALL_S = 30.0  # without a batch and without work of any worker
 BLIND_STALL_S = 600.0  # the same where the work of workers cannot be measured
@@ -110,11 +111,7 @@ class _Stream(Iterator[Item], Generic[Item]):
     def _lost(self) -> str | None:
         """Why a batch did not come, if a worker ended or all stalled. A worker's end may take a moment to show."""
         if self._stalled:
-            return (
-                f"the {len(self.workers)} processes that prepare batches delivered nothing and did no work for "
-                f"{self.stall_s:.0f} s (stopped, or the disk with the data does not answer): run the same again to go "
-                "on, with data.workers=0 if it happens again"
-            )
+            return f"{self._stall()}; {RESUME}"
         limit_s = time.monotonic() + 1
         while time.monotonic() < limit_s:
             codes = [worker.exitcode for worker in self.workers if worker.exitcode is not None]
@@ -122,6 +119,12 @@ class _Stream(Iterator[Item], Generic[Item]):
                 return f"a process that prepares batches {_ended(codes[0])}"
             time.sleep(0.01)
         return None
+
+    def _stall(self) -> str:
+        return (
+            f"the {len(self.workers)} processes that prepare batches did no work for {self.stall_s:.0f} s (they were "
+            "stopped, or the disk with the data does not respond; if it happens again, set data.workers=0)"
+        )
 
     def _watch(self) -> None:
         """Kill the workers when the reader waits but nothing is prepared, which ends its wait."""
@@ -138,7 +141,7 @@ class _Stream(Iterator[Item], Generic[Item]):
                 self._stalled = True
                 kill(self.workers)
                 if not self.closed.wait(UNBLOCK_S) and taken == self._taken:
-                    leaving.end_now(WorkersLost.exit_code, self._lost() or "")
+                    leaving.end_now(WorkersLost.exit_code, f"{self._stall()}, and the process did not end")
                 return
 
 
@@ -146,16 +149,16 @@ def _ended(exit_code: int) -> str:
     """What the exit code of a worker means, and what to do."""
     if exit_code == -signal.SIGKILL:
         return (
-            "was killed (SIGKILL), most likely because this machine or container had no memory left: run the same "
-            "again to go on; if it happens again, lower data.workers or give it more memory"
+            "was killed (SIGKILL), most likely because this machine or container ran out of memory; "
+            f"{RESUME}; if it happens again, lower data.workers or give it more memory"
         )
     if exit_code == -signal.SIGBUS:
         return (
-            "crashed (SIGBUS), most likely because /dev/shm is full: run the same again to go on; if it happens again, "
+            f"crashed (SIGBUS), most likely because /dev/shm is full; {RESUME}; if it happens again, "
             "lower data.workers or enlarge /dev/shm"
         )
     how = f"was ended by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"ended with exit code {exit_code}"
-    return f"{how}: run the same again to go on, with data.workers=0 if it happens again"
+    return f"{how}; {RESUME}, with data.workers=0 if it happens again"
 
 
 def processor_s(pid: int | None) -> float:

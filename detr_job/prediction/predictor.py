@@ -117,8 +117,8 @@ class Predictor:
     def limit_sentence(self) -> str:
         """Say why an image has no more boxes, and what to change."""
         return (
-            f"{self.model.family.most_detections} boxes in an image are the most that this model gives "
-            f"(model.queries={self.model.config.model.most_objects}): further objects are not found. Train with more "
+            f"this model finds at most {self.model.family.most_detections} boxes in an image "
+            f"(model.queries={self.model.config.model.most_objects}); further objects are not found. Train with more "
             "queries"
         )
 
@@ -168,7 +168,7 @@ def _memory(device: torch.device) -> Iterator[None]:
         with released(device):
             yield
     except DoesNotFit as full:
-        raise NoMemory(f"no memory is left ({full.in_use}): use a larger device, or fewer models") from None
+        raise NoMemory(f"out of memory ({full.in_use}): use a larger device, or fewer models") from None
 
 
 def upright_rgb(data: bytes) -> Image.Image:

@@ -119,7 +119,7 @@ def _smaller(images: int, full: DoesNotFit, *, may_halve: bool) -> int:
             f"{what} ran out of memory ({full.in_use}): lower evaluation.batch_size (--batch-size of `detr-job "
             "evaluate`), data.eval_size or model.queries"
         )
-    log.warning("%s ran out of memory (%s): going on with %d", what, full.in_use, images // 2)
+    log.warning("%s ran out of memory (%s); continuing with %d at once", what, full.in_use, images // 2)
     return images // 2
 
 
@@ -146,7 +146,7 @@ def beyond_reach(split: Split, most: int, queries: int) -> Iterator[str]:
         worst = max(crowded, key=lambda record: len(record.labels))
         count, verb = ("1 image", "has") if len(crowded) == 1 else (f"{len(crowded)} images", "have")
         yield (
-            f"{count} of {split.name} {verb} more objects than this model gives boxes ({most}, "
-            f"model.queries={queries}), most of all {worst.file_name} with {len(worst.labels)}: it cannot find them "
-            f"all. Train with model.queries={advised_queries(len(worst.labels))} or more"
+            f"{count} of {split.name} {verb} more objects than this model can find ({most}, "
+            f"model.queries={queries}), up to {len(worst.labels)} in {worst.file_name}. "
+            f"Train with model.queries={advised_queries(len(worst.labels))} or more"
         )

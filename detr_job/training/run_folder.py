@@ -95,7 +95,7 @@ def _read(store: ObjectStore) -> dict[str, Any] | None:
             f"{store.url}/{RUN} is not of format {FORMAT}, which this version writes: choose another run name"
         )
     if not isinstance(before.get("config", {}), dict) or not isinstance(before.get("restarts", 0), int):
-        raise JobError(f"{store.url}/{RUN} is damaged: config or restarts has another type; choose another run name")
+        raise JobError(f"{store.url}/{RUN} is damaged: config or restarts has a wrong type; choose another run name")
     return before
 
 

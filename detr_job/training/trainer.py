@@ -29,7 +29,7 @@ from detr_job.family import Family
 from detr_job.hardware import autocast, memory_gib, use_bf16
 from detr_job.out_of_memory import DoesNotFit, released
 from detr_job.prediction.split_predictions import SplitPredictions, predict_split
-from detr_job.stop_request import StopNow, StopRequest
+from detr_job.stop_request import RESUME, StopNow, StopRequest
 from detr_job.training.ema import MovingAverage
 from detr_job.training.micro_batches import MicroBatches
 from detr_job.training.optimizer import build_optimizer, rate_factor, restore_optimizer, set_rates
@@ -149,9 +149,9 @@ class Trainer:
         self.metrics = MetricsLog(self.run, found.progress.step, found.progress.evaluated_step)
         self._find_best(found, say)
         if self.complete():
-            say(f"training is complete (step {found.progress.step}): only the predictions are made again")
+            say(f"training is complete (step {found.progress.step}); only the predictions are computed again")
         else:
-            say(f"going on from step {found.progress.step} (the newest checkpoint of this run)")
+            say(f"resuming at step {found.progress.step} (the newest checkpoint of this run)")
 
     def _find_best(self, newest: Checkpoint, say: Callable[[str], None]) -> None:
         """Find the best weights so far, which may be in an older checkpoint."""
@@ -161,7 +161,7 @@ class Trainer:
         try:
             source = newest if best == newest.progress.step else checkpoints.read(self.run, best)
         except checkpoints.DamagedCheckpoint as error:
-            say(f"warning: the best weights are lost, the best of what follows is taken: {error}")
+            say(f"warning: the best weights are damaged; the best of the following evaluations will be used: {error}")
             self.progress = replace(self.progress, best_step=0, best_ap=-1.0)
         else:
             self.best_weights = source.weights()
@@ -467,12 +467,12 @@ class Trainer:
             advice = "Start from a checkpoint (cvat-finetune-checkpoint) or train longer"
             if self.config.model.from_scratch_images:
                 advice = (
-                    f"From random weights this takes {self.config.model.title} very long; start from a checkpoint "
+                    f"{self.config.model.title} learns very slowly from random weights; start from a checkpoint "
                     f"(cvat-finetune-checkpoint), train longer, or choose model={' or '.join(presets_from_scratch())}"
                 )
             report.say(
-                "warning: every query gives the same box for every image: the model has not begun to look at the "
-                f"pictures. {advice}"
+                "warning: every query predicts the same box for every image: the model does not use the images yet. "
+                f"{advice}"
             )
         self._collapse_was_said = seen.collapsed
 
@@ -491,7 +491,7 @@ class Trainer:
         self._save_unsaved()
         self.uploads.finish(store_patience_s(ON_STOP_S))
         where = f"after step {step}, which is saved" if step else "before the first step"
-        raise Interrupted(f"stopped by {self.stop.name} {where}; run the same again to go on from there")
+        raise Interrupted(f"stopped by {self.stop.name} {where}; {RESUME}")
 
     def _save_unsaved(self) -> None:
         """Queue unsaved state for upload."""

@@ -17,7 +17,7 @@ from detr_job.data.batches import EvaluationSamples
 from detr_job.errors import Interrupted, JobError, NotFinite, OutOfMemory, StoreLeftBehind, WorkersLost
 from detr_job.family import Family, build_family
 from detr_job.prediction.split_predictions import SplitPredictions, beyond_reach
-from detr_job.stop_request import StopNow, StopRequest
+from detr_job.stop_request import RESUME, StopNow, StopRequest
 from detr_job.training import micro_batches
 from detr_job.training.micro_batches import MicroBatches
 from detr_job.training.progress import ProgressReport, SayHandler
@@ -72,7 +72,7 @@ class TrainRequest:
 def job_config(request: TrainRequest) -> JobConfig:
     """The configuration: the preset or file, then parameters that set a key, then overrides; later ones win."""
     if request.settings.get("epochs") and request.settings.get("minutes"):
-        raise JobError("epochs and minutes are both set: a run has one length, choose one")
+        raise JobError("epochs and minutes are both set; set only one of them")
     return load_job_config(request.model, overrides_of(request.settings))
 
 
@@ -94,7 +94,7 @@ def train(request: TrainRequest) -> None:
                 uploads.finish(store_patience_s(AT_END_S))
         except StopNow:
             uploads.finish(store_patience_s(ON_STOP_S))
-            raise Interrupted(f"stopped by {stop.name}; run the same again to go on from there") from None
+            raise Interrupted(f"stopped by {stop.name}; {RESUME}") from None
         except (NotFinite, OutOfMemory, WorkersLost):
             # Earlier checkpoints and metrics may still be uploading.
             with suppress(StoreLeftBehind):
@@ -174,7 +174,7 @@ def _resumed(run: ObjectStore, request: TrainRequest, config: JobConfig, report:
     config, kept = resumed_settings(run, config, _preset(request), chosen)
     if kept:
         what = ", ".join(f"{key}={shown(old)} (now {shown(new)})" for key, (old, new) in kept.items())
-        report.say(f"another release started this run, and it keeps its settings: {what}")
+        report.say(f"this run was started by another release and keeps its settings: {what}")
     return _permitted(request, config)[1]
 
 
@@ -244,9 +244,9 @@ def _warnings_shown(report: ProgressReport) -> Iterator[None]:
 def _check_data(local: LocalSet) -> None:
     train_split = local.split("train")
     if not len(train_split):
-        raise JobError(f"the prepared set {local.id} has no training images: prepare it with a train part")
+        raise JobError(f"the prepared set {local.id} has no training images; prepare it with a train split")
     if not any(len(record.labels) for record in train_split.images):
-        raise JobError(f"the prepared set {local.id} has no boxes in its training part: label some images first")
+        raise JobError(f"the prepared set {local.id} has no training boxes; label some images first")
     if not len(local.class_names):
         raise JobError(f"the prepared set {local.id} has no classes")
 
@@ -316,14 +316,14 @@ def _warnings(config: JobConfig, request: TrainRequest, local: LocalSet) -> Iter
     elif len(train_split) < batch_size * config.data.accumulate:
         yield (
             f"{len(train_split)} training images are fewer than data.batch_size x data.accumulate "
-            f"({batch_size} x {config.data.accumulate}): a step takes some of them twice, and counts as an epoch"
+            f"({batch_size} x {config.data.accumulate}): a step uses some images twice and counts as an epoch"
         )
     crowded = [record for record in train_split.images if len(record.labels) > queries]
     if crowded:
         most = max(crowded, key=lambda record: len(record.labels))
         yield (
-            f"{len(crowded)} training images have more boxes than the model has queries ({queries}), most of all "
-            f"{most.file_name} with {len(most.labels)}: what exceeds them is not learned. Set "
+            f"{len(crowded)} training images have more boxes than the model has queries ({queries}), up to "
+            f"{len(most.labels)} in {most.file_name}: the surplus boxes are not learned. Set "
             f"model.queries={advised_queries(len(most.labels))} or more"
         )
         if len(most.labels) > MOST_BOXES:
@@ -331,9 +331,9 @@ def _warnings(config: JobConfig, request: TrainRequest, local: LocalSet) -> Iter
     if queries > MOST_BOXES:
         yield f"model.queries={queries} is more than the {MOST_BOXES} boxes an image can get: only the best are kept"
     if not len(local.split("val")):
-        yield "the set has no validation part: the last weights are taken, not the best"
+        yield "the prepared set has no validation images: the last weights are used, not the best"
     elif not has_boxes(local.split("val")):
-        yield "the validation part has no boxes, nothing can be measured: the last weights are taken, not the best"
+        yield "the validation images have no boxes to evaluate on: the last weights are used, not the best"
     model = config.model
     if not request.finetune and len(train_split) < model.from_scratch_images:
         yield (

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from detr_job import leaving
 from detr_job.errors import JobError, StoreLeftBehind, StoreRefused
+from detr_job.stop_request import RESUME
 from object_store import PassingError, StoreError
 
 log = logging.getLogger(__name__)
@@ -76,14 +77,11 @@ class Uploads:
             if self._broken is not None:
                 raise self._broken
             for _, error in self._refused.values():
-                raise StoreRefused(
-                    f"the store does not take the last of this run: {error}; then run it again to go on from what "
-                    "is there"
-                )
+                raise StoreRefused(f"the store refused the last uploads: {error}. Fix this, then {RESUME}")
             if self._unfinished():
                 raise StoreLeftBehind(
-                    f"the store did not take the last of this run within {timeout_s:.0f} s; run it again to go on "
-                    f"from what is there: {self._fault or 'it is slower than the run'}"
+                    f"the store did not accept the last uploads within {timeout_s:.0f} s; {RESUME}: "
+                    f"{self._fault or 'the store is too slow'}"
                 )
 
     def close(self) -> None:
@@ -111,11 +109,11 @@ class Uploads:
             try:
                 job()
             except PassingError as error:
-                log.warning("the store is away, training goes on and the upload is tried again: %s", error)
+                log.warning("the store is unreachable; training continues and the upload is retried: %s", error)
                 self._try_again(name, job, error, pause)
                 pause = min(2 * pause, LONGEST_PAUSE_S)
             except StoreError as error:
-                log.warning("the store refuses an upload, which is tried again with the next: %s", error)
+                log.warning("the store refused an upload; it is retried with the next one: %s", error)
                 self._refuse(name, job, error)
             except BaseException as error:  # noqa: BLE001 - a bug must surface in training, not end here
                 with self._changed:
@@ -129,7 +127,7 @@ class Uploads:
     def _done(self) -> None:
         with self._changed:
             if self._fault is not None:
-                log.warning("the store is back")
+                log.warning("the store is reachable again")
             self._running = self._fault = None
             self._changed.notify_all()
 

@@ -34,7 +34,7 @@ _KEY = re.compile(r"checkpoints/step-(\d{8,})/(.+)")
 
 
 class DamagedCheckpoint(JobError):
-    """A file of this checkpoint is missing or has other bytes than were written."""
+    """A file of this checkpoint is missing, or has other bytes than were written."""
 
 
 class File(msgspec.Struct, frozen=True):
@@ -152,8 +152,8 @@ def room(run: ObjectStore, network: nn.Module, config: JobConfig) -> str:
     if free is None or free >= most:
         return said
     return (
-        f"warning: {said}, which has {_mib(free)} free: free some space or set checkpoints.keep lower; without room, "
-        "uploads wait and a restart goes on from an older step"
+        f"warning: {said}, which has {_mib(free)} free; free some space or lower checkpoints.keep. On a full store, "
+        "uploads wait and a restart resumes at an older step"
     )
 
 
@@ -220,7 +220,7 @@ def read(run: ObjectStore, step: int) -> Checkpoint:
         except (NoSuchKey, Corrupted) as error:
             raise DamagedCheckpoint(f"{where}/{name} cannot be read: {error}") from error
         if len(data) != file.size_bytes or hashlib.sha256(data).hexdigest() != file.sha256:
-            raise DamagedCheckpoint(f"{where}/{name} has other bytes than were written")
+            raise DamagedCheckpoint(f"{where}/{name} is damaged: its content is not what was written")
         files[name] = data
     try:
         state = _training_state(files[TRAINER])
@@ -239,7 +239,7 @@ def read(run: ObjectStore, step: int) -> Checkpoint:
 def _training_state(data: bytes) -> dict[str, Any]:
     state = load_pickled(io.BytesIO(data))
     if not isinstance(state, dict):
-        raise Unreadable(f"{TRAINER} holds no names")
+        raise Unreadable(f"{TRAINER} is not a mapping")
     return state
 
 
@@ -257,5 +257,5 @@ def _read_manifest(run: ObjectStore, step: int) -> CheckpointManifest:
     except (NoSuchKey, Corrupted, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DamagedCheckpoint(f"{where} cannot be read: {error}") from error
     if manifest.step != step:
-        raise DamagedCheckpoint(f"{where} is of step {manifest.step}")
+        raise DamagedCheckpoint(f"{where} is the manifest of step {manifest.step}")
     return manifest

@@ -44,14 +44,18 @@ class Taken:
 
     def sentences(self, source: str) -> list[str]:
         """One line each for loaded, newly initialised and ignored tensors."""
-        lines = [f"starting from {source}: {len(self.same)} tensors taken as they are"]
+        lines = [f"starting from {source}: {len(self.same)} tensors loaded unchanged"]
         if self.rows:
-            kept = f"rows kept of {shortened(self.kept_classes)}" if self.kept_classes else "no class is known there"
-            lines.append(f"  heads made new for the classes of this set: {shortened(list(self.rows))}; {kept}")
+            kept = (
+                f"rows kept of {shortened(self.kept_classes)}"
+                if self.kept_classes
+                else "no class has the same name there"
+            )
+            lines.append(f"  heads initialised for the classes of this set: {shortened(list(self.rows))}; {kept}")
         if self.fresh:
-            lines.append(f"  made new: {shortened(self.fresh)}")
+            lines.append(f"  initialised: {shortened(self.fresh)}")
         if self.ignored:
-            lines.append(f"  in the source and ignored: {shortened(self.ignored)}")
+            lines.append(f"  ignored, because this model has no such tensors: {shortened(self.ignored)}")
         return lines
 
 
@@ -113,9 +117,9 @@ def load_weights(family: Family, source: WeightsSource, classes: Sequence[str]) 
     wrong += [f"{name} is not there" for name in taken.fresh if not _may_be_missing(name, family)]
     wrong += [f"{name} is not here" for name in taken.ignored if _belongs_to_us(name, state)]
     if wrong:
-        what = "; ".join(wrong[:3]) + (f"; and {len(wrong) - 3} more such differences" if len(wrong) > 3 else "")
+        what = "; ".join(wrong[:3]) + (f"; and {len(wrong) - 3} more differences" if len(wrong) > 3 else "")
         raise JobError(
-            f"cvat-finetune-checkpoint: {source.url} is of another architecture: {what}. Choose the model it was "
+            f"cvat-finetune-checkpoint: {source.url} has a different architecture: {what}. Choose the model it was "
             "trained as, and the same number of queries and layers"
         )
     family.network.load_state_dict(filled, strict=False)

@@ -188,7 +188,7 @@ def _numbers(metrics: Mapping[str, float]) -> str:
 
 def _threshold(point: OperatingPoint | None) -> str:
     if point is None:
-        return f"{FALLBACK_THRESHOLD}, for want of a better one: it was not chosen on validation images."
+        return f"{FALLBACK_THRESHOLD} (default; not chosen on validation images)"
     return f"{point.describe()}, the best F1 at IoU {point.iou} on {point.split}. It is used where no other is given."
 
 

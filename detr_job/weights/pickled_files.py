@@ -57,7 +57,7 @@ def load_pickled(file: BinaryIO) -> object:
         raise
     except Exception as error:
         # For damaged bytes, pickletools, zipfile and PyTorch raise many kinds of exceptions.
-        raise Unreadable("it is damaged, or is no file of PyTorch") from error
+        raise Unreadable("it is damaged, or not a PyTorch file") from error
 
 
 def _loaded(file: BinaryIO, *, archive: bool) -> object:

@@ -296,7 +296,7 @@ def last_step(log: str) -> int:
 
 def resumed_at(log: str) -> int:
     """Where a training pod went on; 0 where it began anew."""
-    found = re.search(r"going on from step (\d+)", log)
+    found = re.search(r"resuming at step (\d+)", log)
     return int(found[1]) if found else 0
 
 

@@ -36,7 +36,7 @@ def test_prepare_answers_people_and_the_next_step(source: Path, tmp_path: Path, 
     set_id = (tmp_path / "out/outputs/prepared-set").read_text()
     assert done.stdout.splitlines()[0] == f"prepared set {set_id}"
     assert "  train  10 images" in done.stdout
-    assert "warning: There is no test set" in done.stdout
+    assert "warning: No test images" in done.stdout
     assert f"report: {store.url}/datasets/{set_id}/report.html" in done.stdout
     assert f"checking {source}: 12 images" in done.stderr
     assert PreparedSet.open(store, set_id).id == set_id
@@ -80,7 +80,7 @@ def test_rewrite_paths_counts_the_images(tmp_path: Path):
     ("arguments", "sentence"),
     [
         (("prepare", "nowhere.zip", "--store", "{store}"), "there is no file or folder nowhere.zip"),
-        (("prepare", "", "--store", "{store}"), "no source is given: name at least one export"),
+        (("prepare", "", "--store", "{store}"), "no source is given; give at least one export"),
         (("prepare", "{source}", "--store", "ftp://x"), "only s3://bucket/prefix"),
         (("prepare", "{source}"), "Missing option '--store'"),
         (("prepare", "{source}", "--store", "{store}", "--val-fraction", "2"), "less than or equal to 0.9"),

@@ -382,7 +382,7 @@ def test_an_export_without_images_is_refused_with_what_to_tick(run_prepare: Prep
 
 
 def test_an_export_that_lists_no_images_is_refused(run_prepare: Prepare):
-    with pytest.raises(SourceError, match=r"lists no images: export a task that has some"):
+    with pytest.raises(SourceError, match=r"lists no images; export a task that has images"):
         run_prepare(Export())
 
 

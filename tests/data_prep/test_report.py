@@ -92,8 +92,8 @@ def test_the_page_says_what_the_manifest_says(tmp_path: Path):
 def test_a_set_in_order_says_that_nothing_was_changed(tmp_path: Path):
     _, source = page_of(tmp_path, simple_export(200), test=simple_export(12, prefix="t"))
     text = Page(source).text
-    assert "Nothing: every image and box is as it was exported." in text
-    assert "Nothing stands out: no warnings." in text
+    assert "Nothing: all images and boxes are as exported." in text
+    assert "No warnings." in text
 
 
 def test_samples_show_each_class_and_an_image_without_boxes(tmp_path: Path):
@@ -139,15 +139,15 @@ def test_the_same_set_gives_the_same_page(tmp_path: Path):
 @pytest.mark.parametrize(
     ("exports", "test", "warning"),
     [
-        ([simple_export(20)], None, "There are only 22 boxes in all: expect little before there are some hundreds."),
-        ([simple_export(20)], None, "Validation has only 3 images"),
-        ([simple_export(20)], None, "There is no test set"),
-        ([simple_export(20)], None, "Fewer than 50 boxes to learn from: cat ("),
+        ([simple_export(20)], None, "Only 22 boxes: label at least some hundred for useful results."),
+        ([simple_export(20)], None, "Only 3 images for validation"),
+        ([simple_export(20)], None, "No test images: the validation metrics are optimistic"),
+        ([simple_export(20)], None, "Fewer than 50 training boxes: cat ("),
         ([simple_export(20)], simple_export(4, ("cat", "emu"), prefix="t"), "No boxes in val: emu."),
         (
             [simple_export(20)],
             simple_export(4, ("cat", "Cat"), prefix="t"),
-            "differ only in case",
+            "differ only in upper and lower case",
         ),
         ([simple_export(20)], simple_export(4, ("yak", "gnu"), prefix="t"), "No boxes in train: gnu, yak."),
         (

@@ -25,12 +25,12 @@ from tests.data_prep.export_builder import Export, simple_export, write_folder, 
 KILLED_AT_EACH_WRITE = """
 import os, signal, sys
 from prepared_set.manifest import Options
-from data_prep.prepare import Request, prepare
+from data_prep.prepare import PrepareRequest, prepare
 from object_store import open_store
 from object_store.local_store import LocalStore
 
 source, target = sys.argv[1:]
-request = Request((source,), options=Options(shard_bytes=20_000))
+request = PrepareRequest((source,), options=Options(shard_bytes=20_000))
 
 def run(kill_at):
     count = 0

@@ -30,7 +30,7 @@ def gpu(monkeypatch):
 @pytest.mark.usefixtures("no_gpu")
 def test_without_a_gpu_auto_is_the_cpu_and_cuda_is_refused():
     assert choose_device("auto") == choose_device("cpu") == CPU
-    with pytest.raises(JobError, match="cuda was asked for and PyTorch sees no GPU") as caught:
+    with pytest.raises(JobError, match="cuda was requested, but PyTorch finds no GPU") as caught:
         choose_device("cuda")
     assert caught.value.exit_code == 2
     with pytest.raises(JobError, match="'tpu' is not one of auto, cuda, cpu"):

@@ -86,7 +86,7 @@ def test_sigterm_ends_a_command_that_does_not_handle_it():
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(signal.SIGTERM)
-    assert outcome(process) == (75, "", "error: stopped by SIGTERM; run the same again\n")
+    assert outcome(process) == (75, "", "error: stopped by SIGTERM; start the run again to resume\n")
 
 
 @pytest.mark.parametrize(
@@ -102,11 +102,11 @@ def test_a_process_that_hangs_after_sigterm_is_ended_and_says_where_it_hung(comm
     code, _, errors = outcome(process)
     assert code == 75
     assert time.monotonic() - sent < 30
-    assert errors.startswith(f"error: the process was still busy 1 s after SIGTERM, in {place} (")
-    assert errors.endswith(", and was ended; run the same again\n")
+    assert errors.startswith(f"error: the process did not end within 1 s after SIGTERM (busy in {place}, ")
+    assert errors.endswith(") and was killed; start the run again to resume\n")
 
 
 def test_a_cleanup_that_hangs_after_a_failure_is_ended_with_the_failures_code():
     code, _, errors = outcome(start("fails_and_hangs"))
     assert code == 75
-    assert "still busy 1 s after its work had failed (Interrupted), in wait (" in errors
+    assert "did not end within 1 s after its work failed with Interrupted (busy in wait, " in errors

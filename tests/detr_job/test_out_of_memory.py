@@ -81,7 +81,7 @@ def test_a_presets_batch_is_halved_once_and_a_restart_goes_on_with_halves(run: R
     assert code == 75, said
     assert "SIGTERM: saving step 2" in said
     again = run.ends()  # with memory for all
-    assert "going on from step 2 " in again.says()
+    assert "resuming at step 2 " in again.says()
     assert micro_batch_size(run) == 2
     assert_same_result(run, whole)
 
@@ -268,5 +268,5 @@ def test_prediction_without_memory_is_a_sentence_with_2(tmp_path: Path):
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("error: no memory is left (this machine: ")
+    assert done.stderr.startswith("error: out of memory (this machine: ")
     assert done.stderr.count("\n") == 1

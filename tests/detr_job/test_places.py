@@ -63,7 +63,7 @@ def test_too_little_room_for_checkpoints_is_a_warning(run: Run, monkeypatch: pyt
     config = small_config("tiny")
     said = checkpoint.room(run.stored, build_family(config, 2).network, config)
     assert said.startswith("warning: checkpoints take ")
-    assert "which has 1 MiB free: free some space or set checkpoints.keep lower" in said
+    assert "which has 1 MiB free; free some space or lower checkpoints.keep" in said
 
 
 def test_predict_and_evaluate_try_their_folder_before_they_read_a_model(job_server: JobServer, tmp_path: Path):

@@ -148,8 +148,8 @@ def test_every_object_of_a_dense_image_can_be_found() -> None:
     assert result.at_max_dets is not None
     assert (result.at_max_dets.ap, result.at_max_dets.ar, result.decisive_ap) == (1.0, 1.0, 1.0)
     assert result.at_max_dets.sentence(250) == (
-        "The fullest image has 250 objects, so as many boxes per image and class are counted; COCO counts 100, and "
-        "recall 1 cannot be reached there: 150 of 250 objects can never count as found."
+        "The fullest image has 250 objects, so the 250 best boxes per image and class are counted; COCO counts 100, "
+        "and recall 1 cannot be reached there: 150 of 250 objects can never count as found."
     )
     assert result.summary() == "AP 1.000, AP50 1.000 at maxDets 250 (AP 0.406 at COCO's 100)"
     assert result.line()["max_dets"] == 250
@@ -282,7 +282,7 @@ def test_annotations_that_make_no_sense_are_refused(change: dict[str, Any], sent
     [
         ({"image_id": 999}, "prediction 2 .* is for image 999, which the split does not have"),
         ({"category_id": 5}, "prediction 2 .* has category_id 5"),
-        ({"score": float("nan")}, "prediction 2 .* score nan; needed is 0 to 1"),
+        ({"score": float("nan")}, "prediction 2 .* score nan; it must be 0 to 1"),
         ({"score": 1.5}, "prediction 2 .* score 1.5"),
         ({"bbox": [0, 0, float("inf"), 1]}, "prediction 2 .* four finite numbers"),
         ({"bbox": [0, 0, -1, 1]}, "prediction 2 .* sizes not negative"),

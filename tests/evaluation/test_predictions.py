@@ -94,7 +94,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path, monke
         ({"classes": ["a", "a"]}, "lists a class more than once"),
         ({"predictions": [PREDICTION | {"image_id": 7}]}, "prediction 0 .* is for image 7"),
         ({"predictions": [PREDICTION, PREDICTION | {"category_id": 2}]}, "prediction 1 .* has category_id 2"),
-        ({"predictions": [PREDICTION | {"score": -0.1}]}, "prediction 0 .* has score -0.1; needed is 0 to 1"),
+        ({"predictions": [PREDICTION | {"score": -0.1}]}, "prediction 0 .* has score -0.1; it must be 0 to 1"),
         ({"predictions": [PREDICTION | {"score": float("nan")}]}, "is not a predictions file"),
         ({"predictions": [PREDICTION | {"bbox": [0, 0, -5, 1]}]}, "prediction 0 .* sizes not negative"),
         ({"predictions": [PREDICTION | {"bbox": [0, 0, 1]}]}, "is not a predictions file: .*bbox"),
@@ -115,7 +115,7 @@ def test_a_file_that_makes_no_sense_is_refused_in_a_sentence(change: dict[str, A
         ({"classes": ["class 1", "class 0"]}, "must be the same, in the same order"),
         (
             {"images": [{"image_id": 1, "width": 640, "height": 480}]},
-            r"lacks 1 of 2 images .*\(first: 2\)",
+            r"is missing 1 of 2 images .*\(first: 2\)",
         ),
         (
             {"images": [{"image_id": n, "width": 640, "height": 480} for n in (1, 2, 3)]},

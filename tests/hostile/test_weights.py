@@ -60,7 +60,7 @@ def test_mutated_files_are_read_or_refused_in_a_sentence(tmp_path: Path, monkeyp
         (PLAIN_FILES[1], "it is a Git LFS pointer to the file: fetch the file itself"),
         (PLAIN_FILES[2], "it is a web page: download the file itself"),
         (b"PK\x03\x04" + bytes(50), "it is damaged or cut short"),
-        (bytes(5000), "it is damaged, or is no file of PyTorch"),
+        (bytes(5000), "it is damaged, or not a PyTorch file"),
     ],
 )
 def test_files_of_another_kind_are_called_by_their_name(tmp_path: Path, content: bytes, reason: str):

@@ -124,7 +124,7 @@ def test_the_number_of_boxes_follows_the_queries_and_a_cut_is_logged(store: Path
         assert "boxes cut" not in caplog.messages
         running.invoke("run-a", call_body(picture(320, 240), 1e-6))
     record = next(each for each in caplog.records if each.message == "boxes cut")
-    assert record.reason.startswith("450 boxes in an image are the most that this model gives (model.queries=450)")
+    assert record.reason.startswith("this model finds at most 450 boxes in an image (model.queries=450)")
 
 
 def test_an_image_is_turned_as_in_training(served: Running):

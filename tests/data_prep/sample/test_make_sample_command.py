@@ -11,7 +11,7 @@ COMMAND = Path(sys.executable).parent / "data-prep"
 def test_a_sample_is_drawn_once(tmp_path: Path):
     command = [COMMAND, "make-sample", tmp_path / "my sample", "--images", "4", "--json"]
     first, second = (subprocess.run(command, check=True, capture_output=True, text=True) for _ in range(2))
-    assert "drawing sample pictures: 4 images" in first.stderr
+    assert "drawing sample images: 4 images" in first.stderr
     assert second.stderr == ""
     files = json.loads(first.stdout)
     assert files == {

@@ -114,7 +114,7 @@ def test_a_bomb_that_hides_its_size_stops_at_the_limit(tmp_path: Path):
 
 def test_an_entry_larger_than_its_kind_may_be_is_refused(tmp_path: Path):
     export = open_zip(zip_with(tmp_path / "large.zip", ("x.png", bytes(3 << 20))))
-    with pytest.raises(SourceError, match=r"'x.png' in the.zip has 3 MiB, more than the 1 MiB"):
+    with pytest.raises(SourceError, match=r"'x.png' in the.zip has 3 MiB; the limit is 1 MiB"):
         export.read("x.png", 1 << 20)
     export.close()
 
@@ -132,7 +132,7 @@ def test_an_unknown_compression_is_named(tmp_path: Path):
         data[data.index(signature) + method_at] = 77
     path.write_bytes(data)
     export = open_zip(path)
-    with pytest.raises(SourceError, match=r"'x.png' is packed in a way \(number 77\) that is not read"):
+    with pytest.raises(SourceError, match=r"'x.png' uses compression method 77, which is not supported"):
         export.read("x.png", 1000)
     export.close()
 

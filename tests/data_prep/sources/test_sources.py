@@ -41,13 +41,13 @@ def test_of_a_prefix_only_the_export_is_fetched(tmp_path: Path, remote: ObjectSt
 
 def test_a_prefix_without_an_export_is_refused_before_anything_is_fetched(remote: ObjectStore):
     remote.put_bytes("2026/ds.zip", b"")
-    with pytest.raises(SourceError, match=r"holds no unpacked export, but '2026/ds.zip': name that zip"):
+    with pytest.raises(SourceError, match=r"holds the zip '2026/ds.zip' instead of an unpacked export; give that zip"):
         find_source(remote.url)
 
 
 def test_an_annotation_file_alone_is_no_source(tmp_path: Path):
     (tmp_path / "instances_default.json").write_text("{}")
-    with pytest.raises(SourceError, match="is an annotation file alone: name the export's zip or its folder"):
+    with pytest.raises(SourceError, match="is only an annotation file; give the export's zip, or its folder"):
         find_source(str(tmp_path / "instances_default.json"))
 
 
@@ -121,7 +121,7 @@ def test_links_out_of_a_folder_are_refused_and_links_inside_are_followed(tmp_pat
         ({"sub/data.yaml": b""}, "looks like Ultralytics YOLO"),
         ({"Annotations/x.xml": b""}, "looks like PASCAL VOC 1.1"),
         ({"default.tfrecord": b""}, "looks like TFRecord"),
-        ({"2026/ds.zip": b""}, "but '2026/ds.zip': name that zip as the source"),
+        ({"2026/ds.zip": b""}, "the zip '2026/ds.zip' instead of an unpacked export; give that zip as the source"),
         ({"x.png": b""}, "must be a CVAT export in the format 'COCO 1.0'"),
         ({}, "must be a CVAT export in the format 'COCO 1.0'"),
     ],

@@ -83,7 +83,9 @@ def test_a_stopped_worker_does_not_hold_up_the_end(before: set[BaseProcess]):
     assert started(before) == []
 
 
-@pytest.mark.parametrize(("number", "cause"), [(signal.SIGKILL, "no memory left"), (signal.SIGBUS, "/dev/shm is full")])
+@pytest.mark.parametrize(
+    ("number", "cause"), [(signal.SIGKILL, "ran out of memory"), (signal.SIGBUS, "/dev/shm is full")]
+)
 def test_a_worker_that_was_killed_is_named_with_the_likely_cause(before: set[BaseProcess], number, cause: str):
     with batches_of(loader(Numbers())) as batches:
         next(batches)

@@ -87,8 +87,8 @@ def test_predict_says_which_images_may_have_more_objects(tmp_path: Path):
     predict_files(str(model_with(tmp_path / "model", 60)), paths, None, 1e-6, "cpu", said.append)
     assert said == [
         (
-            f"warning: {paths[0]} and 1 more: 60 boxes in an image are the most that this model gives "
-            "(model.queries=60): further objects are not found. Train with more queries"
+            f"warning: {paths[0]} and 1 more: this model finds at most 60 boxes in an image "
+            "(model.queries=60); further objects are not found. Train with more queries"
         )
     ]
 
@@ -110,8 +110,8 @@ def test_evaluate_says_that_a_model_cannot_find_all_objects(dense_set: tuple[Pat
     measure(str(model_with(tmp_path / "model", 60)), store.as_uri(), set_id, "test", None, 1, "cpu", say=said.append)
     assert said == [
         (
-            "warning: 1 image of test has more objects than this model gives boxes (60, model.queries=60), most of all "
-            "test.png with 400: it cannot find them all. Train with model.queries=420 or more"
+            "warning: 1 image of test has more objects than this model can find (60, model.queries=60), up to 400 in "
+            "test.png. Train with model.queries=420 or more"
         )
     ]
 

@@ -45,7 +45,7 @@ def test_sigterm_saves_the_step_and_a_restart_goes_on_there(run: Run, gate: Gate
     assert run.complete_steps() == [step]
     assert [line["step"] for line in run.metrics()] == [1, 2, 3, 4]
     again = run.ends()
-    assert f"going on from step {step} " in again.says()
+    assert f"resuming at step {step} " in again.says()
     assert_same_result(run, undisturbed(run))
 
 
@@ -95,7 +95,7 @@ def test_sigterm_before_the_predictions_ends_in_time_and_the_restart_only_predic
     assert list((run.out / "predictions").iterdir()) == []
     held.unlink()
     again = run.ends().says()
-    assert "training is complete (step 2): only the predictions are made again" in again
+    assert "training is complete (step 2); only the predictions are computed again" in again
     assert "step 1/" not in again
     assert (run.out / "predictions" / "test.json").exists()
 

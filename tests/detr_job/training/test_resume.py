@@ -80,7 +80,7 @@ def test_a_finished_run_only_predicts_again(run: Run):
     weights = (run.out / "model" / "model.safetensors").read_bytes()
     shutil.rmtree(run.out)
     says = run.ends().says()
-    assert "training is complete (step 3): only the predictions are made again" in says
+    assert "training is complete (step 3); only the predictions are computed again" in says
     assert "step 1/" not in says
     assert (run.out / "model" / "model.safetensors").read_bytes() == weights
     assert [line["step"] for line in run.metrics() if line["split"] == "train"] == [1, 2, 3]

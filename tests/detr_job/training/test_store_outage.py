@@ -86,7 +86,7 @@ def test_a_store_that_stays_away_is_said_at_the_end_with_75(s3_run: Run, relay: 
     relay.down()
     gate.stay_open()
     assert job.ends() == 75, job.says()
-    assert "the store did not take the last of this run within 1 s; run it again" in job.says()
+    assert "the store did not accept the last uploads within 1 s; start the run again to resume" in job.says()
     assert "Traceback" not in job.says()
     assert (run.out / "model" / "model.safetensors").exists()
     relay.up()

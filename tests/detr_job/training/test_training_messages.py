@@ -39,7 +39,7 @@ def test_a_loss_that_breaks_names_the_images_and_the_values_and_saves_nothing_af
 
 def test_a_missing_gpu_is_said_before_anything_is_computed(short: Run):
     sentence = replace(short, more=("--device", "cuda")).refused()
-    assert "device: cuda was asked for and PyTorch sees no GPU here" in sentence
+    assert "device: cuda was requested, but PyTorch finds no GPU" in sentence
     assert "auto or cpu" in sentence
     assert not short.stored_folder.exists()
 
@@ -53,7 +53,10 @@ def test_a_missing_gpu_is_said_before_anything_is_computed(short: Run):
         ({"options": {"optimizer.lr": "high"}}, "optimizer.lr"),
         ({"set_id": "0123456789abcdef"}, "0123456789abcdef"),
         ({"more": ("--device", "tpu")}, "device: 'tpu' is not one of auto, cuda, cpu"),
-        ({"more": ("--device", "cpu", "--epochs", "1", "--minutes", "1")}, "epochs and minutes are both set"),
+        (
+            {"more": ("--device", "cpu", "--epochs", "1", "--minutes", "1")},
+            "epochs and minutes are both set; set only one of them",
+        ),
         ({"more": ("--device", "cpu", "--parameters-json", "{")}, "--parameters-json is not JSON"),
         ({"more": ("--device", "cpu", "--parameters-json", "[1]")}, "neither an object nor a list"),
         ({"more": ("--device", "cpu", "--finetune", "nowhere/model")}, "nowhere/model"),
@@ -84,7 +87,7 @@ def test_a_run_of_another_release_keeps_its_settings_and_says_so(short: Run):
     said = short.ends().says()
     model = json.loads((short.out / "model/config.json").read_bytes())
     assert model["job"]["loss"]["cost_class"] == 1.5
-    assert "another release started this run, and it keeps its settings: loss.cost_class=1.5 (now " in said
+    assert "this run was started by another release and keeps its settings: loss.cost_class=1.5 (now " in said
     written = json.loads(path.read_bytes())
     assert (written["config"]["loss"]["cost_class"], written["restarts"]) == (1.5, 1)
 
@@ -104,7 +107,7 @@ def test_a_store_that_may_not_be_written_is_found_before_training(short: Run):
 def test_more_boxes_than_queries_and_fewer_images_than_a_batch_are_said(short: Run):
     says = short.with_options({"model.queries": 1, "data.batch_size": 50}).ends().says()
     assert re.search(
-        r"warning: \d+ training images have more boxes than the model has queries \(1\), most of all ", says
+        r"warning: \d+ training images have more boxes than the model has queries \(1\), up to \d+ in ", says
     )
     assert re.search(r"Set model.queries=\d+ or more", says)
     assert "warning: 20 training images are fewer than the batch size 50: batches have 20 images" in says
@@ -124,7 +127,7 @@ def test_detr_from_scratch_on_few_images_is_warned_of(run: Run):
 def test_queries_that_all_say_the_same_are_said_once(run: Run):
     absurd = {"optimizer.lr": 1, "optimizer.lr_backbone": 1, "schedule.warmup": 0, "training.ema_decay": 0}
     says = run.with_options(absurd | {"schedule.steps": 12, "evaluation.interval": 4}).ends().says()
-    assert says.count("warning: every query gives the same box for every image") == 1, says
+    assert says.count("warning: every query predicts the same box for every image") == 1, says
 
 
 def test_a_set_without_validation_trains_and_takes_the_last_weights(short: Run):
@@ -132,7 +135,7 @@ def test_a_set_without_validation_trains_and_takes_the_last_weights(short: Run):
     set_id = make_set(short.folder, store, images=10, val_fraction=0.0)
     run = replace(short, set_id=set_id).with_options({"evaluation.patience": 1})
     says = run.ends().says()
-    assert "warning: the set has no validation part: the last weights are taken, not the best" in says
+    assert "warning: the prepared set has no validation images: the last weights are used, not the best" in says
     assert "val AP" not in says
     assert "done: 2 steps" in says
     assert not (run.out / "predictions" / "val.json").exists()

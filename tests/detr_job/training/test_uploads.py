@@ -86,8 +86,8 @@ def test_a_job_is_repeated_until_the_store_is_back(uploads: Uploads, caplog: pyt
         assert failing.done.wait(PATIENCE_S)
         uploads.finish(PATIENCE_S)
     assert [record.message for record in caplog.records] == [
-        *["the store is away, training goes on and the upload is tried again: nobody there"] * 3,
-        "the store is back",
+        *["the store is unreachable; training continues and the upload is retried: nobody there"] * 3,
+        "the store is reachable again",
     ]
 
 

@@ -272,9 +272,11 @@ def test_a_run_goes_on_from_the_older_checkpoint_when_the_newest_is_damaged(
     flipped(newest)
     without_manifest(older)
     says = run.ends().says()
-    assert re.search(r"warning: .*step-00000008/trainer\.pt has other bytes than were written; it is not used", says)
+    assert re.search(
+        r"warning: .*step-00000008/trainer\.pt is damaged: its content is not what was written; it is not used", says
+    )
     assert re.search(r"warning: .*step-00000006 was never completed and is not used", says)
-    assert "going on from step 4 " in says
+    assert "resuming at step 4 " in says
     assert_same_result(run, undisturbed(run))
     assert run.complete_steps() == [4, 6, 8]
 
@@ -286,5 +288,5 @@ def test_a_lost_best_checkpoint_is_said_and_the_best_of_the_rest_is_taken(run: R
     assert run.complete_steps() == [2, 6]
     shutil.rmtree(run.checkpoints / "step-00000002")
     says = run.ends().says()
-    assert "warning: the best weights are lost" in says
+    assert "warning: the best weights are damaged" in says
     assert "training is complete" in says

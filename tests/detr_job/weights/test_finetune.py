@@ -96,10 +96,10 @@ def test_a_public_checkpoint_gives_all_but_the_head_and_the_rows_of_known_names(
         assert torch.equal(head[4], given[91]), "no object"
     assert taken.kept_classes == ("bottle", "Traffic_Light", "zebra")
     said = "\n".join(taken.sentences("detr-test.pth"))
-    assert f"starting from detr-test.pth: {len(after) - 2} tensors taken as they are" in said
-    assert "heads made new for the classes of this set: class_embed.weight, class_embed.bias" in said
+    assert f"starting from detr-test.pth: {len(after) - 2} tensors loaded unchanged" in said
+    assert "heads initialised for the classes of this set: class_embed.weight, class_embed.bias" in said
     assert "rows kept of bottle, Traffic_Light, zebra" in said
-    assert "made new:" not in said
+    assert "initialised:" not in said
     assert "ignored" not in said
 
 
@@ -115,8 +115,10 @@ def test_a_segmentation_checkpoint_gives_its_detection_part(tmp_path):
     assert torch.equal(after["class_embed.bias"][:2], before["class_embed.bias"][:2]), "its rows are not COCO's ids"
     assert torch.equal(after["class_embed.bias"][2], weights["class_embed.bias"][-1])
     said = "\n".join(taken.sentences("panoptic.pth"))
-    assert "no class is known there" in said
-    assert "in the source and ignored: bbox_attention.q_linear.weight, mask_head.lay1.weight" in said
+    assert "no class has the same name there" in said
+    assert (
+        "ignored, because this model has no such tensors: bbox_attention.q_linear.weight, mask_head.lay1.weight" in said
+    )
 
 
 def test_a_published_file_without_its_head_is_welcome(tmp_path):
@@ -126,7 +128,7 @@ def test_a_published_file_without_its_head_is_welcome(tmp_path):
     before = copied(family)
     taken = load_weights(family, read_source(f"{tmp_path}/headless.safetensors"), ("a", "b"))
     assert torch.equal(family.network.state_dict()["class_embed.bias"], before["class_embed.bias"])
-    assert "made new: class_embed.weight, class_embed.bias" in "\n".join(taken.sentences("x"))
+    assert "initialised: class_embed.weight, class_embed.bias" in "\n".join(taken.sentences("x"))
 
 
 def test_batch_norms_counters_and_profilers_leftovers_are_ignored(tmp_path):
@@ -268,15 +270,15 @@ def test_another_architecture_is_refused_also_where_every_shape_fits(tmp_path, t
     save_file(copied(fresh("detr", ("a", "b"), **trained)), tmp_path / "weights.safetensors")
     said = complaint(tmp_path / "weights.safetensors", **wanted)
     assert said.startswith("cvat-finetune-checkpoint: ")
-    assert "is of another architecture: " in said
+    assert "has a different architecture: " in said
     assert "same number of queries and layers" in said
 
 
 def test_another_family_is_refused(tmp_path):
     save_file(copied(fresh("tiny", ("a", "b"))), tmp_path / "tiny.safetensors")
-    assert "is of another architecture" in complaint(tmp_path / "tiny.safetensors")
+    assert "has a different architecture" in complaint(tmp_path / "tiny.safetensors")
     save_file(copied(fresh("detr", ("a", "b"))), tmp_path / "detr.safetensors")
-    assert "is of another architecture" in complaint(tmp_path / "detr.safetensors", "tiny")
+    assert "has a different architecture" in complaint(tmp_path / "detr.safetensors", "tiny")
 
 
 def test_dc5_starts_from_the_plain_model(tmp_path):
