@@ -77,7 +77,7 @@ def test_everything_that_is_not_allowed_is_said_at_once(texts: dict[str, str], o
         "sys-node-pool": "gpu-c",
     }
     source, test, finetune, pool, output, store = said_by(texts, ours)
-    assert store == f"store must be {ours.store} here, not 's3://another'; leave it as the form has it."
+    assert store == f"store must be {ours.store} here, not 's3://another'; do not change the default of the form."
     assert output.startswith("cvat-output-path: 'datasets' may not be written here; allowed are runs")
     assert source.startswith("cvat-annotation-path: file:///etc/passwd may not be read here; allowed are s3://")
     assert test.startswith("cvat-test-path: s3://secrets/a.zip may not be read here")

@@ -350,7 +350,7 @@ def test_an_interrupted_step_saves_and_the_same_command_goes_on(local: Local, nu
     stdout, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == code
     assert "stopping: the step saves what it has" in stderr
-    assert stderr.splitlines()[-1] == "error: interrupted; the same command goes on where it was"
+    assert stderr.splitlines()[-1] == "error: interrupted; run the same command again to resume"
     name = stdout.splitlines()[0]
 
     again = local.run(resuming(local))

@@ -14,7 +14,7 @@ with (
             "detr-annotate",
             TITLE,
             "A trained model draws its boxes into tasks of CVAT: **check** the parameters, **annotate**. Labels are "
-            "matched by their names. What people drew stays, unless *Shapes that are there* says otherwise.",
+            "matched by their names. What people drew stays, unless *Existing shapes* says otherwise.",
             f"{TITLE}: {given('cvat-subject')}",
             f"{given('trained-model')} → {given('cvat-subject')}",
         )
