@@ -54,7 +54,9 @@ def train(
     minutes: Annotated[
         str, typer.Option(help="Length of the run in wall time, instead of epochs."), From("minutes")
     ] = "",
-    batch_size: Annotated[str, typer.Option(help="Images per batch. Empty: the preset's value."), From("batch-size")] = "",
+    batch_size: Annotated[
+        str, typer.Option(help="Images per batch. Empty: the preset's value."), From("batch-size")
+    ] = "",
     learning_rate: Annotated[
         str, typer.Option(help="Peak rate of all but the backbone; empty: the preset's."), From("learning-rate")
     ] = "",

@@ -36,7 +36,7 @@ def naming_the_secret(installation: Installation | None) -> Iterator[None]:
     except WrongCredentials as error:
         if installation is None or not installation.store_secret:
             raise
-        raise CheckError(f"{error}. They come from the secret {installation.store_secret}: mend it there") from error
+        raise CheckError(f"{error}. They come from the secret {installation.store_secret}: fix it there") from error
 
 
 def machine(values: Mapping[str, Value], installation: Installation) -> list[str]:

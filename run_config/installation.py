@@ -155,7 +155,9 @@ class Installation(Part):
         """Check one place, prefix or pool. A text of any other type is always allowed."""
         if name in BY_NAME and BY_NAME[name].role is Role.STORE:
             if store_url(text) != self.store:
-                raise ConfigError(f"{name} must be {self.store} here, not {text!r}; do not change the default of the form.")
+                raise ConfigError(
+                    f"{name} must be {self.store} here, not {text!r}; do not change the default of the form."
+                )
             return text
         match kind:
             case Type.LOCATION | Type.LOCATIONS if text.strip():

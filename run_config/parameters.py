@@ -411,7 +411,7 @@ def parse(texts: Mapping[str, str], parameters: Sequence[Parameter] = PARAMETERS
         except ConfigError as error:
             mistakes.append(str(error))
     if values.get("epochs") is not None and values.get("minutes") is not None:
-        mistakes.append("epochs and minutes: only one of them may be set; leave the other empty.")
+        mistakes.append("epochs and minutes: set one of them and leave the other empty.")
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return values

@@ -108,7 +108,9 @@ class Schedule(Section):
         (2 / 3,), description="Fractions of the run after which `step` multiplies the rates by drop_factor."
     )
     drop_factor: Fraction = Field(0.1, description="Factor by which a drop multiplies the rates.")
-    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Fraction of the run in which the rates rise to their peak.")
+    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Fraction of the run in which the rates rise to their peak."
+    )
     final_lr: Fraction = Field(0.01, description="Final rate of `cosine`, as a fraction of the peak rate.")
 
     @model_validator(mode="before")

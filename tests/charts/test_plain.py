@@ -159,7 +159,7 @@ REFUSED: list[tuple[dict[str, Any], tuple[str, ...], str]] = [
     ({"store": "s3://parts", "nodePool": []}, (), "settings.yaml: nodePool: Extra inputs are not permitted"),
     ({"store": "s3://parts"}, ("--s3-endpoint", "s3.example.org"), "--s3-endpoint must be a URL such as"),
     ({"store": "s3://parts"}, ("--check",), "--settings needs --output"),
-    ({"store": "s3://parts"}, ("--namespace", ""), "and --namespace, where the objects go"),
+    ({"store": "s3://parts"}, ("--namespace", ""), "and --namespace, the namespace of the objects"),
 ]
 
 

@@ -79,7 +79,7 @@ def test_killed_while_it_downloads_it_begins_again(step: Step, task: Task) -> No
 @pytest.mark.parametrize(
     ("number", "code", "words"),
     [
-        (signal.SIGTERM, 143, "error: stopped by SIGTERM; the same command goes on where it was"),
+        (signal.SIGTERM, 143, "error: stopped by SIGTERM; run the same command again to resume"),
         (signal.SIGINT, 130, "error: interrupted; run the same command again to resume"),
     ],
 )

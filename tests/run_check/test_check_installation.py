@@ -323,7 +323,7 @@ def test_wrong_keys_are_a_sentence_within_seconds(
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert "refuses the access key (InvalidAccessKeyId): check AWS_ACCESS_KEY_ID" in line
-    assert line.endswith("They come from the secret the-keys: mend it there")
+    assert line.endswith("They come from the secret the-keys: fix it there")
 
 
 @pytest.mark.parametrize(

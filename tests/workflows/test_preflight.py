@@ -263,7 +263,7 @@ def unpatched(api: FakeKubernetes) -> None:
         (without_template, "fail", "template detr-prepare", "is not in ml"),
         (other_form, "fail", "template detr-train", "form of version 99"),
         (other_parameters, "warn", "template detr-train", "newer is known to one side only"),
-        (nobody_takes_up, "fail", "controller", "nobody has taken up left"),
+        (nobody_takes_up, "fail", "controller", "no Argo controller has started left"),
         (broken_settings, "fail", "ConfigMap detr-workflows", "stroe"),
         (no_settings, "fail", "ConfigMap detr-workflows", "has no key settings.yaml"),
         (no_artifacts, "fail", "artifact repository detr-workflows/artifacts", "has no key artifacts"),

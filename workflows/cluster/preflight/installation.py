@@ -60,11 +60,11 @@ def controller(snapshot: Snapshot) -> Iterator[Finding]:
         names = ", ".join(sorted(str(one["metadata"]["name"]) for one in untouched)[:3])
         yield fail(
             "controller",
-            f"nobody has taken up {names}",
+            f"no Argo controller has started {names}",
             "start Argo's controller, or let it watch this namespace (`--managed-namespace`, instance id)",
         )
     elif any((one.get("status") or {}).get("phase") for one in workflows):
-        yield ok("controller", "takes up the workflows of this namespace")
+        yield ok("controller", "runs the workflows of this namespace")
     else:
         yield unknown("controller", "no workflow has run here yet", "`helm test`, or a first run, will show it")
 
@@ -84,7 +84,7 @@ def settings(snapshot: Snapshot) -> Iterator[Finding]:
     elif snapshot.entries is not None and SETTINGS_KEY not in snapshot.entries:
         yield fail(subject, f"has no key {SETTINGS_KEY}", INSTALL)
     elif snapshot.installation is None:
-        yield fail(subject, snapshot.settings_error, "mend the chart's values and run `helm upgrade`")
+        yield fail(subject, snapshot.settings_error, "fix the chart's values and run `helm upgrade`")
     else:
         yield ok(subject, f"is valid; runs write to {snapshot.installation.store}")
 
@@ -107,7 +107,7 @@ def artifacts(snapshot: Snapshot) -> Iterator[Finding]:
         repository = read_repository(entries[key])
         bucket = repository.bucket
         if not bucket:
-            yield fail(subject, "names no bucket", "mend the chart's values store.* and run `helm upgrade`")
+            yield fail(subject, "names no bucket", "fix the chart's values store.* and run `helm upgrade`")
         elif snapshot.installation and bucket != snapshot.installation.store.removeprefix("s3://").partition("/")[0]:
             yield fail(
                 subject,

@@ -27,7 +27,7 @@ def images(snapshot: Snapshot) -> Iterator[Finding]:
     for image in sorted({image for needs in snapshot.needs.values() for image in needs.images}):
         match = IMAGE.fullmatch(image)
         if match is None:
-            yield fail(f"image {image}", "is not a reference", "mend images.* in the chart's values")
+            yield fail(f"image {image}", "is not a reference", "fix images.* in the chart's values")
         elif not match["digest"] and match["tag"] in (None, "latest"):
             yield warn(f"image {image}", "has no fixed tag, so nodes may run different ones", "set a tag or a digest")
         else:
@@ -74,7 +74,7 @@ def _failed_pulls(snapshot: Snapshot) -> Iterator[Finding]:
         yield fail(
             "image pulls",
             f"{', '.join(sorted(set(names))[:3])} cannot get {what}",
-            "push the image, or mend registry, tag and pull secret",
+            "push the image, or fix registry, tag and pull secret",
         )
     if not stuck:
         yield ok("image pulls", "no pod of ours waits for an image")
@@ -83,7 +83,7 @@ def _failed_pulls(snapshot: Snapshot) -> Iterator[Finding]:
 def pools(snapshot: Snapshot) -> Iterator[Finding]:
     """Check nodes, GPUs and taints of the node pools."""
     if snapshot.installation is None or snapshot.entries is None:
-        yield unknown("pools", "the settings are not to be seen", "see the line about the ConfigMap")
+        yield unknown("pools", "the settings cannot be read", "see the line about the ConfigMap")
         return
     states = pool_states(
         snapshot.cluster, snapshot.installation, snapshot.entries, training_pods(snapshot.needs.values())
@@ -91,8 +91,8 @@ def pools(snapshot: Snapshot) -> Iterator[Finding]:
     if not states:
         yield warn(
             "pools",
-            "the installation names none: training goes to any node with a GPU",
-            "name them in nodePools of the chart's values, so that people can choose",
+            "the installation has none: training runs on any node with a GPU",
+            "list them in nodePools of the chart's values, so that people can choose",
         )
     for state in states:
         yield _pool(state)
@@ -101,7 +101,7 @@ def pools(snapshot: Snapshot) -> Iterator[Finding]:
                 f"taints of pool {state.name}",
                 f"training pods do not tolerate {', '.join(state.not_tolerated or ())}, so they do not go to "
                 f"{shortened(state.nodes_tainted)}",
-                "fine where that is meant; else add tolerations to the pool in the chart's values",
+                "no problem if intended; else add tolerations to the pool in the chart's values",
             )
 
 
@@ -113,7 +113,7 @@ def _pool(state: PoolState) -> Finding:
         return warn(
             subject,
             f"no node has the label {state.label}",
-            "fine where nodes come on demand; else mend the label's value, see `kubectl get nodes --show-labels`",
+            "no problem if nodes are added on demand; else fix labelValue, see `kubectl get nodes --show-labels`",
         )
     problem = None
     if state.nodes_ready == 0:
@@ -143,9 +143,7 @@ def _gpus(subject: str, state: PoolState, gpus: int) -> Finding:
     if state.gpu_count == 0:
         return ok(subject, f"{nodes}, no GPUs asked for")
     if gpus == 0:
-        return fail(
-            subject, f"{nodes}, none has {state.gpu_resource}", "install the device plugin, or mend gpuResource"
-        )
+        return fail(subject, f"{nodes}, none has {state.gpu_resource}", "install the device plugin, or fix gpuResource")
     if state.largest_free is None:
         return unknown(
             subject, f"{nodes}, {gpus} GPUs, free ones not seen", "you may not list the pods of all namespaces"

@@ -35,7 +35,7 @@ def preflight(cluster: Kubernetes) -> Iterator[Finding]:
     try:
         there = cluster.has_namespace()
     except ClusterError as error:
-        yield fail("API", str(error), "mend the way to the cluster: `kubectl get namespaces` must answer")
+        yield fail("API", str(error), "fix the access to the cluster: `kubectl get namespaces` must work")
         return
     yield ok("API", f"{cluster.where} answers ({cluster.access.source})")
     if there is False:

@@ -13,7 +13,7 @@ from workflows.cluster.pod_needs import EXPRESSION, PodNeeds
 from workflows.cluster.preflight.findings import Finding, fail, ok, unknown, warn
 from workflows.cluster.preflight.snapshot import Snapshot
 
-ON_DEMAND = "fine where nodes come on demand; else"
+ON_DEMAND = "no problem if nodes are added on demand; else"
 
 
 def room(snapshot: Snapshot) -> Iterator[Finding]:
@@ -110,7 +110,7 @@ def _placed(
     if not nodes:
         labels = ", ".join(f"{key}={value}" for key, value in sorted(pod.node_selector.items()))
         lacking = f"no node has the labels {labels}" if labels else "there is no node"
-        yield warn(subject, lacking, f"{ON_DEMAND} mend {role}.nodeSelector or pods.nodeSelector in the chart's values")
+        yield warn(subject, lacking, f"{ON_DEMAND} fix {role}.nodeSelector or pods.nodeSelector in the chart's values")
     elif not open_to:
         taints = sorted({taint for node in nodes for taint in untolerated(node, pod.tolerations)})
         yield warn(

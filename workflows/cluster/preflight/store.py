@@ -20,7 +20,7 @@ _TELLS = "the step check says it for the pods, with their credentials"
 def store(snapshot: Snapshot) -> Iterator[Finding]:
     """Request an object that need not exist."""
     if snapshot.installation is None or snapshot.entries is None:
-        yield unknown("store", "the settings are not to be seen", _TELLS)
+        yield unknown("store", "the settings cannot be read", _TELLS)
         return
     url = snapshot.installation.store
     subject = f"store {url}"
