@@ -53,9 +53,9 @@ def machine(values: Mapping[str, Value], installation: Installation) -> list[str
         raise ConfigError(_too_many(count, pool, installation))
     findings = [f"node pool: {pool.name}, GPUs: {count}" if pool else f"GPUs: {count}"]
     if device == "cpu" and count:
-        findings.append(f"warning: device=cpu leaves the GPUs idle that gpu-count={count} holds; 0 asks for none")
+        findings.append(f"warning: device=cpu does not use the GPUs that gpu-count={count} reserves; set gpu-count=0")
     elif count > 1:
-        findings.append(f"warning: training uses one GPU, and gpu-count={count} holds {count}")
+        findings.append(f"warning: training uses one GPU, but gpu-count={count} reserves {count}")
     return findings
 
 

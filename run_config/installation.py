@@ -121,7 +121,7 @@ class Installation(Part):
                 return pool
         names = [pool.name for pool in self.node_pools]
         if not names:
-            raise ConfigError(f"sys-node-pool: there are no node pools here; leave it empty, not {name!r}.")
+            raise ConfigError(f"sys-node-pool: this installation has no node pools; leave it empty, not {name!r}.")
         if not name:
             raise ConfigError(f"sys-node-pool is missing: one of {', '.join(names)}.")
         near = difflib.get_close_matches(name, names, 1)
@@ -181,13 +181,13 @@ class Installation(Part):
             allowed = ", ".join((self.store, *self.readable))
             raise ConfigError(
                 f"{parameter}: {url} may not be read here; allowed are {allowed}. "
-                "Put the file there, or ask who runs this installation to allow the prefix."
+                "Put the file there, or ask the operator of this installation to allow the prefix."
             )
         kept = resolve(self.exports, self.store) if self.exports else ""
         if kept and parameter not in _DATASETS and overlaps(url, kept):
             raise ConfigError(
-                f"{parameter}: {url} may not be read here: exports below {kept} are data sets of one person each; "
-                "start the run from their task."
+                f"{parameter}: {url} may not be read here: exports below {kept} each belong to one person; "
+                "start the run from the task in CVAT."
             )
         return url
 

@@ -113,7 +113,7 @@ def test_a_pool_is_one_of_the_installations(ours: Installation, name: str, said:
 
 
 def test_a_pool_where_there_are_none_is_refused():
-    with pytest.raises(ConfigError, match="there are no node pools here; leave it empty, not 'gpu-a'"):
+    with pytest.raises(ConfigError, match="this installation has no node pools; leave it empty, not 'gpu-a'"):
         Installation(store="s3://bucket").pool("gpu-a")
 
 

@@ -398,7 +398,7 @@ def test_the_same_run_at_the_same_time_is_refused(local: Local):
     owner = (local.folder / "started").read_text()
     second = local.run(resuming(local))
     assert second.returncode == 2
-    assert f"is going on already (process {owner})" in second.stderr
+    assert f"is already running (process {owner})" in second.stderr
 
 
 def test_a_step_that_outlives_a_killed_runner_keeps_its_run_to_itself(local: Local):
@@ -410,7 +410,7 @@ def test_a_step_that_outlives_a_killed_runner_keeps_its_run_to_itself(local: Loc
     try:
         refused = local.run(resuming(local))
         assert refused.returncode == 2
-        assert f"is going on already (process {step})" in refused.stderr
+        assert f"is already running (process {step})" in refused.stderr
     finally:
         os.kill(step, signal.SIGTERM)
     until(lambda: not alive(step))

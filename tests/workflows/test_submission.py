@@ -129,10 +129,10 @@ def test_the_store_comes_from_the_installation(ours: FakeKubernetes, command: Co
         (["cvat-test-path=s3://private/a.zip"], "cvat-test-path: s3://private/a.zip may not be read here"),
         (["cvat-output-path=elsewhere"], "cvat-output-path: 'elsewhere' may not be written here"),
         (["cvat-test-path=/data/a.zip"], "aws s3 cp /data/a.zip s3://lab/team/uploads/a.zip"),
-        (["cvat-test-path=file:///data/a.zip"], "is a path of this machine, which a cluster cannot see"),
+        (["cvat-test-path=file:///data/a.zip"], "is a path on this machine, which a cluster cannot read"),
         (["cvat-test-path=/data/my set.zip"], "aws s3 cp '/data/my set.zip' 's3://lab/team/uploads/my set.zip'"),
-        (["store=file:///data"], "store: 'file:///data' is a folder of this machine"),
-        (["model=mine.yaml"], "model: 'mine.yaml' is a file of this machine"),
+        (["store=file:///data"], "store: 'file:///data' is a folder on this machine"),
+        (["model=mine.yaml"], "model: 'mine.yaml' is a file on this machine"),
     ],
 )
 def test_what_a_run_would_be_refused_for_is_said_before_it_starts(

@@ -69,8 +69,8 @@ def find_access(
             raise NoAccessError(f"--context {context}: inside a pod without a kubeconfig there are no contexts")
         return _from_service_account(Path(service_account), environment)
     raise NoAccessError(
-        f"there is no kubeconfig: neither KUBECONFIG is set nor {default} there; get one from who runs the cluster, "
-        "or go through Argo's server with --server and --token-file"
+        f"there is no kubeconfig: neither KUBECONFIG is set nor {default} there; get one from the cluster's operator, "
+        "or use Argo's server with --server and --token-file"
     )
 
 

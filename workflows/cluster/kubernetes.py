@@ -297,7 +297,7 @@ def unreachable(where: str, error: Exception) -> UnreachableError | NoAccessErro
     reason = re.sub(r"^\w+\([^)]*\): ", "", " ".join(str(cause).split())) or type(error).__name__
     if "CERTIFICATE_VERIFY_FAILED" in reason:
         return NoAccessError(f"{where} has a certificate that is not trusted here ({reason}); name its CA")
-    return UnreachableError(f"{where} cannot be reached: {reason}; is the address right, and is it up?")
+    return UnreachableError(f"{where} cannot be reached: {reason}; check the address, and that the server runs")
 
 
 def refusal(code: int, message: str, doing: str, where: str) -> ClusterError:

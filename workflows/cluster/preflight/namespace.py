@@ -27,9 +27,11 @@ def images(snapshot: Snapshot) -> Iterator[Finding]:
     for image in sorted({image for needs in snapshot.needs.values() for image in needs.images}):
         match = IMAGE.fullmatch(image)
         if match is None:
-            yield fail(f"image {image}", "is not a reference", "fix images.* in the chart's values")
+            yield fail(f"image {image}", "is not a valid image reference", "fix images.* in the chart's values")
         elif not match["digest"] and match["tag"] in (None, "latest"):
-            yield warn(f"image {image}", "has no fixed tag, so nodes may run different ones", "set a tag or a digest")
+            yield warn(
+                f"image {image}", "has no fixed tag, so nodes may run different versions", "set a tag or a digest"
+            )
         else:
             yield ok(f"image {image}", "is well-formed")
     yield from _pull_secrets(snapshot)
@@ -55,7 +57,7 @@ def _pull_secrets(snapshot: Snapshot) -> Iterator[Finding]:
             if kind in ("kubernetes.io/dockerconfigjson", "kubernetes.io/dockercfg"):
                 yield ok(subject, "is there")
             else:
-                yield fail(subject, f"is of type {kind}", "make it with `kubectl create secret docker-registry`")
+                yield fail(subject, f"is of type {kind}", "create it with `kubectl create secret docker-registry`")
 
 
 def _failed_pulls(snapshot: Snapshot) -> Iterator[Finding]:
@@ -99,7 +101,7 @@ def pools(snapshot: Snapshot) -> Iterator[Finding]:
         if state.nodes_tainted and len(state.nodes_tainted) < (state.nodes_ready or 0):
             yield warn(
                 f"taints of pool {state.name}",
-                f"training pods do not tolerate {', '.join(state.not_tolerated or ())}, so they do not go to "
+                f"training pods do not tolerate {', '.join(state.not_tolerated or ())}, so they do not run on "
                 f"{shortened(state.nodes_tainted)}",
                 "no problem if intended; else add tolerations to the pool in the chart's values",
             )
@@ -108,7 +110,7 @@ def pools(snapshot: Snapshot) -> Iterator[Finding]:
 def _pool(state: PoolState) -> Finding:
     subject = f"pool {state.name}"
     if state.nodes is None or state.gpus is None:
-        return unknown(subject, "you may not list nodes", "ask who runs the cluster, or start a short run there")
+        return unknown(subject, "you may not list nodes", "ask the operator of the cluster, or start a short run there")
     if state.nodes == 0:
         return warn(
             subject,
@@ -123,13 +125,13 @@ def _pool(state: PoolState) -> Finding:
     elif state.not_tolerated is None or state.nodes_tainted is None:
         problem = unknown(
             subject,
-            "its nodes have taints, and what training pods tolerate is not seen",
+            "its nodes have taints, and the tolerations of training pods are unknown",
             "see the lines about the templates",
         )
     elif len(state.nodes_tainted) == state.nodes_ready:
         problem = fail(
             subject,
-            f"training pods do not tolerate {', '.join(state.not_tolerated)}, which keeps them from every ready node",
+            f"training pods do not tolerate {', '.join(state.not_tolerated)}, so they cannot run on any ready node",
             "add tolerations to the pool in the chart's values",
         )
     return problem or _gpus(subject, state, state.gpus)
@@ -141,15 +143,15 @@ def _gpus(subject: str, state: PoolState, gpus: int) -> Finding:
     if state.nodes_tainted:
         nodes += f", {len(state.nodes_tainted)} of them behind a taint"
     if state.gpu_count == 0:
-        return ok(subject, f"{nodes}, no GPUs asked for")
+        return ok(subject, f"{nodes}, no GPUs requested")
     if gpus == 0:
         return fail(subject, f"{nodes}, none has {state.gpu_resource}", "install the device plugin, or fix gpuResource")
     if state.largest_free is None:
         return unknown(
-            subject, f"{nodes}, {gpus} GPUs, free ones not seen", "you may not list the pods of all namespaces"
+            subject, f"{nodes}, {gpus} GPUs, free GPUs unknown", "you may not list the pods of all namespaces"
         )
     if state.largest_free == 0:
-        return warn(subject, f"{nodes}, all {gpus} GPUs are taken", "a run will wait until one is free")
+        return warn(subject, f"{nodes}, all {gpus} GPUs are in use", "a run will wait until one is free")
     return ok(subject, f"{nodes}, {state.gpus_free} of {gpus} GPUs free")
 
 
@@ -161,7 +163,7 @@ def quotas(snapshot: Snapshot) -> Iterator[Finding]:
     for quota in found:
         subject = f"quota {quota.metadata.name}"
         if quota.spec.scopes or quota.spec.scope_selector:
-            yield unknown(subject, "holds for some pods only", "compare it with the templates' resources")
+            yield unknown(subject, "applies to some pods only", "compare it with the templates' resources")
             continue
         problems = list(_quota_problems(snapshot, quota, subject))
         yield from problems or [ok(subject, "leaves room for every step")]
@@ -188,7 +190,7 @@ def _quota_problems(snapshot: Snapshot, quota: ResourceQuota, subject: str) -> I
                 )
         step, most = max(needs.items(), key=lambda item: item[1], default=("", Decimal(0)))
         if most > limit:
-            yield fail(subject, f"{step} needs {key} {_shown(most)}, the whole quota is {text}", "raise the quota")
+            yield fail(subject, f"{step} needs {key} {_shown(most)}, but the quota is {text}", "raise the quota")
         elif most > limit - taken:
             yield warn(
                 subject,

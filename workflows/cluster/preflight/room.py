@@ -25,12 +25,12 @@ def room(snapshot: Snapshot) -> Iterator[Finding]:
     unseen = dict(_without_nodes(snapshot, pods, nodes))
     yield from problems
     if pods and not problems:
-        fits = "every step that there are nodes for fits on one of them" if unseen else ""
+        fits = "every step with suitable nodes fits on one of them" if unseen else ""
         yield ok("room", fits or "every step fits on one of the nodes that it may go to")
     for pool, steps in unseen.items():
         yield unknown(
             f"room in pool {pool}",
-            f"no node that is there now would take {' or '.join(steps)}, so there is nothing to compare",
+            f"no current node accepts {' or '.join(steps)}, so there is nothing to compare",
             "see the line about the pool; compare the machines that it will get with roles.train.resources",
         )
 

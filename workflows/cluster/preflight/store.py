@@ -14,7 +14,7 @@ from workflows.cluster.preflight.snapshot import Snapshot
 PATIENCE_S = 60
 _OWN = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
 _FILES = (("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"), ("AWS_CONFIG_FILE", "~/.aws/config"))
-_TELLS = "the step check says it for the pods, with their credentials"
+_TELLS = "the step check tests this with the credentials of the pods"
 
 
 def store(snapshot: Snapshot) -> Iterator[Finding]:
@@ -37,7 +37,7 @@ def store(snapshot: Snapshot) -> Iterator[Finding]:
             command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
         )
     except subprocess.TimeoutExpired:
-        yield warn(subject, f"gave no answer within {PATIENCE_S} s", "is it reachable from here? " + _TELLS)
+        yield warn(subject, f"did not answer within {PATIENCE_S} s", "is it reachable from here? " + _TELLS)
         return
     if done.returncode == 0:
         yield ok(subject, "answers, with your own credentials")
