@@ -20,7 +20,7 @@ def tags(text: str) -> Iterator[str]:
         if name.startswith("="):
             raise TemplateError(f"the local runner does not support the expression {match[0]}")
         if name != name.strip():
-            raise TemplateError(f"the tag {match[0]} has blanks; write {{{{{name.strip()}}}}}")
+            raise TemplateError(f"the tag {match[0]} has spaces; write {{{{{name.strip()}}}}}")
         yield name
 
 

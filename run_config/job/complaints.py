@@ -83,7 +83,7 @@ def _unknown(name: str, family: str, known: tuple[Key, ...]) -> str:
         or difflib.get_close_matches(name, own, 1, cutoff=0.7)
         or [by_last[each] for each in difflib.get_close_matches(last, by_last, 1, cutoff=0.6)]
     )
-    return f"unknown key {name}" + (f"; did you mean {near[0]}?" if near else "; docs/configuration.md has them all")
+    return f"unknown key {name}" + (f"; did you mean {near[0]}?" if near else "; see docs/configuration.md")
 
 
 def _short(value: Any) -> str:  # noqa: ANN401 - any value of the file

@@ -143,7 +143,7 @@ def test_templates_that_talk_to_cvat_are_written_with_the_bridges_settings(tmp_p
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
-    [("cvat: [", "is not YAML"), ("url: x", "has no key cvat, which says where CVAT is"), (None, "cannot be read")],
+    [("cvat: [", "is not YAML"), ("url: x", "has no key cvat with the address of CVAT"), (None, "cannot be read")],
 )
 def test_a_bridge_that_is_not_described_is_refused(text: str | None, sentence: str, tmp_path: Path):
     path = tmp_path / "bridge.yaml"

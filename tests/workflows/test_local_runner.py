@@ -349,7 +349,7 @@ def test_an_interrupted_step_saves_and_the_same_command_goes_on(local: Local, nu
     process.send_signal(number)
     stdout, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == code
-    assert "stopping: the step saves what it has" in stderr
+    assert "stopping: waiting for the step to save its state" in stderr
     assert stderr.splitlines()[-1] == "error: interrupted; run the same command again to resume"
     name = stdout.splitlines()[0]
 

@@ -285,7 +285,7 @@ def unpatched(api: FakeKubernetes) -> None:
             small_nodes_of_a_pool,
             "fail",
             "room for train in pool small",
-            "memory 12.06Gi, nvidia.com/gpu 1; the largest node that it may go to, a, has cpu 8, ",
+            "memory 12.06Gi, nvidia.com/gpu 1; the largest node that it may run on, a, has cpu 8, ",
         ),
         (memory_and_gpus_on_different_nodes, "fail", "room for train in pool small", "ephemeral-storage 30Gi"),
         (small_nodes, "fail", "room for report", "asks for cpu 9"),

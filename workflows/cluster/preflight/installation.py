@@ -72,7 +72,7 @@ def controller(snapshot: Snapshot) -> Iterator[Finding]:
     elif any((one.get("status") or {}).get("phase") for one in workflows):
         yield ok("controller", "runs the workflows of this namespace")
     else:
-        yield unknown("controller", "no workflow has run here yet", "`helm test`, or a first run, will show it")
+        yield unknown("controller", "no workflow has run here yet", "`helm test` or a first run will show it")
 
 
 def _age(workflow: Mapping[str, Any]) -> timedelta:

@@ -166,7 +166,7 @@ def quotas(snapshot: Snapshot) -> Iterator[Finding]:
             yield unknown(subject, "applies to some pods only", "compare it with the templates' resources")
             continue
         problems = list(_quota_problems(snapshot, quota, subject))
-        yield from problems or [ok(subject, "leaves room for every step")]
+        yield from problems or [ok(subject, "has room for every step")]
 
 
 def _quota_problems(snapshot: Snapshot, quota: ResourceQuota, subject: str) -> Iterator[Finding]:
@@ -186,7 +186,7 @@ def _quota_problems(snapshot: Snapshot, quota: ResourceQuota, subject: str) -> I
                 yield warn(
                     subject,
                     f"counts {key}, which {bare} does not set",
-                    "give the step that value in the chart, or the namespace a LimitRange with a default",
+                    "set the value of the step in the chart, or add a LimitRange with a default to the namespace",
                 )
         step, most = max(needs.items(), key=lambda item: item[1], default=("", Decimal(0)))
         if most > limit:
@@ -265,4 +265,4 @@ def pod_security(snapshot: Snapshot) -> Iterator[Finding]:
             "keep the chart's security contexts and its patch for Argo's containers",
         )
     else:
-        yield ok("pod security", f"the namespace enforces {level}, which our pods keep to")
+        yield ok("pod security", f"the namespace enforces {level}, and all pods comply")

@@ -31,7 +31,7 @@ def caller(snapshot: Snapshot) -> Iterator[Finding]:
     else:
         yield ok("your rights", f"you may submit and watch runs in {snapshot.namespace}")
     if not _may(snapshot, "", "configmaps", "get", snapshot.config_map):
-        what = "you may not read it, so wrong pools and places are refused by the run's first step and not by `submit`"
+        what = "you may not read it, so wrong pools and locations are rejected by the run's first step, not by `submit`"
         yield warn(f"ConfigMap {snapshot.config_map} for you", what, _CLIENT_ROLE)
 
 

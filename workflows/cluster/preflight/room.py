@@ -26,7 +26,7 @@ def room(snapshot: Snapshot) -> Iterator[Finding]:
     yield from problems
     if pods and not problems:
         fits = "every step with suitable nodes fits on one of them" if unseen else ""
-        yield ok("room", fits or "every step fits on one of the nodes that it may go to")
+        yield ok("room", fits or "every step fits on one of the nodes that it may run on")
     for pool, steps in unseen.items():
         yield unknown(
             f"room in pool {pool}",
@@ -115,13 +115,13 @@ def _placed(
         taints = sorted({taint for node in nodes for taint in untolerated(node, pod.tolerations)})
         yield warn(
             subject,
-            f"every node that it may go to has a taint that it does not tolerate: {', '.join(taints)}",
+            f"every node that it may run on has a taint that it does not tolerate: {', '.join(taints)}",
             f"{ON_DEMAND} add tolerations to {role}.tolerations or pods.tolerations in the chart's values",
         )
     elif nowhere:
         yield warn(
             subject,
-            f"no node that it may go to has {', '.join(nowhere)}",
+            f"no node that it may run on has {', '.join(nowhere)}",
             f"{ON_DEMAND} install the device plugin, or set parameters.gpu-count.default to 0 to train on the CPU",
         )
     else:
@@ -130,7 +130,7 @@ def _placed(
             has = {resource: allocatable(best, resource) for resource in asks}
             yield fail(
                 subject,
-                f"asks for {_listed(asks)}; the largest node that it may go to, {best.metadata.name}, "
+                f"asks for {_listed(asks)}; the largest node that it may run on, {best.metadata.name}, "
                 f"has {_listed(has)}",
                 f"lower {role}.resources in the chart's values, or add a larger node",
             )

@@ -25,7 +25,7 @@ def store(snapshot: Snapshot) -> Iterator[Finding]:
     url = snapshot.installation.store
     subject = f"store {url}"
     if not _has_credentials():
-        yield unknown(subject, "you have no credentials of your own for it here", _TELLS)
+        yield unknown(subject, "you have no credentials for it on this machine", _TELLS)
         return
     environment = dict(os.environ)
     for variable, key in (("AWS_ENDPOINT_URL", "s3-endpoint"), ("AWS_REGION", "s3-region")):
