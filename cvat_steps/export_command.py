@@ -110,6 +110,6 @@ def _broken_off_by_sigterm() -> Iterator[None]:
     try:
         yield
     except _StopNow:
-        raise StoppedError("stopped by SIGTERM; the same command goes on where it was") from None
+        raise StoppedError("stopped by SIGTERM; run the same command again to resume") from None
     finally:
         signal.signal(signal.SIGTERM, before)

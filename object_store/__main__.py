@@ -13,12 +13,14 @@ from object_store import StoreError, open_store
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one sub-command. Return 0, or print one line to stderr and return the error's exit code."""
-    parser = argparse.ArgumentParser(prog="python -m object_store", description="Copy to a store, ask a store.")
+    parser = argparse.ArgumentParser(
+        prog="python -m object_store", description="Copy a folder to a store, or check which keys exist."
+    )
     verbs = parser.add_subparsers(dest="verb", required=True)
     put = verbs.add_parser("put-folder", help="copy all files below a folder to a prefix")
     put.add_argument("folder")
     put.add_argument("url")
-    exists = verbs.add_parser("exists", help="print those of the keys that are there, one a line")
+    exists = verbs.add_parser("exists", help="print the keys that exist, one per line")
     exists.add_argument("url")
     exists.add_argument("keys", nargs="+", metavar="KEY")
     given = parser.parse_args(arguments)

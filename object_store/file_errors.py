@@ -34,9 +34,9 @@ def explain(error: OSError, place: Path) -> StoreError:
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
         return AccessDenied(f"{path}: {reason}: check the owner and the permissions of it and its folder")
     if error.errno in _PASSING:
-        return StoreUnavailable(f"{path}: {reason}: check that the disk or network share is well")
+        return StoreUnavailable(f"{path}: {reason}: check the disk or network share")
     if error.errno in _IN_THE_WAY:
         return StoreError(f"{path}: {reason}: in a folder the same name cannot be both a file and a folder; rename one")
     if error.errno == errno.ENAMETOOLONG:
-        return StoreError(f"{path}: {reason}: file systems hold at most 255 bytes between two slashes")
+        return StoreError(f"{path}: {reason}: a file name has at most 255 bytes")
     return StoreError(f"{path}: {reason}")

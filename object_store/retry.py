@@ -45,7 +45,7 @@ def retried(request: Callable[[], T], retry_for_s: float, kind: type[PassingErro
             if isinstance(error, WrongBytes):
                 received.append(error.received)
                 if received[-IDENTICAL_TRIES:] == [error.received] * IDENTICAL_TRIES:
-                    raise Corrupted(f"{error}; {IDENTICAL_TRIES} tries gave the same") from error
+                    raise Corrupted(f"{error}; {IDENTICAL_TRIES} attempts gave the same result") from error
             raise
 
     def left_s() -> float:
@@ -57,7 +57,7 @@ def retried(request: Callable[[], T], retry_for_s: float, kind: type[PassingErro
 
     def say(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        logger.info("attempt %d failed and is repeated: %s", state.attempt_number, error)
+        logger.info("attempt %d failed, retrying: %s", state.attempt_number, error)
 
     loop = Retrying(
         retry=retry_if_exception_type(kind),

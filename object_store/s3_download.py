@@ -193,8 +193,8 @@ class Download:
         found = md5_of(chunks)
         if found != wanted and self._etag_is_md5():
             raise WrongBytes(
-                f"{self._url}: the bytes that came do not match the store's MD5: check proxies between here "
-                "and the store, and upload the object again if it stays so",
+                f"{self._url}: the received bytes do not match the store's MD5: check proxies between here "
+                "and the store; if this persists, upload the object again",
                 found,
             )
 
@@ -244,7 +244,7 @@ class _Parts:
 
 
 def _wrong_size(url: str, size: int, expected: int) -> str:
-    return f"{url}: {size} bytes came where the store states {expected}: check proxies between here and the store"
+    return f"{url}: received {size} bytes, but the store states {expected}: check proxies between here and the store"
 
 
 def _bare(etag: str | None) -> str | None:

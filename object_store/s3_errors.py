@@ -182,7 +182,7 @@ def explain_answer(answer: S3Answer, url: str, place: S3Place) -> StoreError:  #
         return NoSuchKey(f"{url} does not exist: check the spelling and the bucket")
     if code in _SPOILT_CODES:
         return StoreUnavailable(
-            f"{url}: {place.endpoint} received other bytes than were sent ({code}): check proxies between here "
+            f"{url}: {place.endpoint} received different bytes than were sent ({code}): check proxies between here "
             "and the store"
         )
     overloaded = answer.status >= 500 and answer.status not in _NOT_SUPPORTED
@@ -213,7 +213,7 @@ def unreachable(url: str, place: S3Place, cause: str) -> StoreUnavailable:
 
 def cut_short(url: str, place: S3Place) -> StoreUnavailable:
     """Return the error for a response without a field that S3 always sends."""
-    return unreachable(url, place, "the answer is cut short, or is not S3's")
+    return unreachable(url, place, "the answer is truncated, or not from S3")
 
 
 def no_credentials(error: Exception | None, url: str) -> StoreError:
@@ -234,7 +234,7 @@ def _untrusted(url: str, place: S3Place, reason: str) -> StoreError:
 
 def _wrong_region(actual: str | None, url: str, place: S3Place) -> WrongRegion:
     advice = f"set AWS_REGION={actual}" if actual else "set AWS_REGION to the region of the bucket"
-    where = f"lies in region {actual}" if actual else "lies in another region"
+    where = f"is in region {actual}" if actual else "is in another region"
     return WrongRegion(
         f"{url}: bucket {place.bucket!r} {where}, but requests go to {place.endpoint} "
         f"in region {place.region}: {advice}"

@@ -36,7 +36,7 @@ def naming_the_secret(installation: Installation | None) -> Iterator[None]:
     except WrongCredentials as error:
         if installation is None or not installation.store_secret:
             raise
-        raise CheckError(f"{error}. They come from the secret {installation.store_secret}: mend it there") from error
+        raise CheckError(f"{error}. They come from the secret {installation.store_secret}: fix it there") from error
 
 
 def machine(values: Mapping[str, Value], installation: Installation) -> list[str]:
@@ -53,9 +53,9 @@ def machine(values: Mapping[str, Value], installation: Installation) -> list[str
         raise ConfigError(_too_many(count, pool, installation))
     findings = [f"node pool: {pool.name}, GPUs: {count}" if pool else f"GPUs: {count}"]
     if device == "cpu" and count:
-        findings.append(f"warning: device=cpu leaves the GPUs idle that gpu-count={count} holds; 0 asks for none")
+        findings.append(f"warning: device=cpu does not use the GPUs that gpu-count={count} reserves; set gpu-count=0")
     elif count > 1:
-        findings.append(f"warning: training uses one GPU, and gpu-count={count} holds {count}")
+        findings.append(f"warning: training uses one GPU, but gpu-count={count} reserves {count}")
     return findings
 
 

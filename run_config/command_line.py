@@ -76,7 +76,7 @@ def run(app: typer.Typer) -> NoReturn:
     except typer.Exit as done:
         sys.exit(done.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        fail("interrupted; the same command goes on where it was", INTERRUPTED)
+        fail("interrupted; run the same command again to resume", INTERRUPTED)
     except BrokenPipeError:
         if not _reader_has_gone():
             raise

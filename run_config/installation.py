@@ -121,7 +121,7 @@ class Installation(Part):
                 return pool
         names = [pool.name for pool in self.node_pools]
         if not names:
-            raise ConfigError(f"sys-node-pool: there are no node pools here; leave it empty, not {name!r}.")
+            raise ConfigError(f"sys-node-pool: this installation has no node pools; leave it empty, not {name!r}.")
         if not name:
             raise ConfigError(f"sys-node-pool is missing: one of {', '.join(names)}.")
         near = difflib.get_close_matches(name, names, 1)
@@ -155,7 +155,9 @@ class Installation(Part):
         """Check one place, prefix or pool. A text of any other type is always allowed."""
         if name in BY_NAME and BY_NAME[name].role is Role.STORE:
             if store_url(text) != self.store:
-                raise ConfigError(f"{name} must be {self.store} here, not {text!r}; leave it as the form has it.")
+                raise ConfigError(
+                    f"{name} must be {self.store} here, not {text!r}; do not change the default of the form."
+                )
             return text
         match kind:
             case Type.LOCATION | Type.LOCATIONS if text.strip():
@@ -179,13 +181,13 @@ class Installation(Part):
             allowed = ", ".join((self.store, *self.readable))
             raise ConfigError(
                 f"{parameter}: {url} may not be read here; allowed are {allowed}. "
-                "Put the file there, or ask who runs this installation to allow the prefix."
+                "Put the file there, or ask the operator of this installation to allow the prefix."
             )
         kept = resolve(self.exports, self.store) if self.exports else ""
         if kept and parameter not in _DATASETS and overlaps(url, kept):
             raise ConfigError(
-                f"{parameter}: {url} may not be read here: exports below {kept} are data sets of one person each; "
-                "start the run from their task."
+                f"{parameter}: {url} may not be read here: exports below {kept} each belong to one person; "
+                "start the run from the task in CVAT."
             )
         return url
 

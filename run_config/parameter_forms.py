@@ -83,7 +83,7 @@ def _row(parameter: Parameter) -> str:
         case Type.LOCATION:
             value = "URL or key"
         case Type.LOCATIONS:
-            value = "URLs or keys, one a line"
+            value = "URLs or keys, one per line"
         case Type.NODE_POOL:
             value = "name of a pool"
         case Type.SET_ID:

@@ -130,7 +130,7 @@ _ALL: tuple[Parameter, ...] = (
         name="cvat-annotation-path",
         title="Dataset",
         help=f"CVAT export in **{COCO}** format: a zip, or a folder with `images/` and `annotations/`. "
-        "An `s3://` or `file://` URL, or a key below the store. Several are merged: one a line.",
+        "An `s3://` or `file://` URL, or a key below the store. Several are merged: one per line.",
         group="Data",
         type=Type.LOCATIONS,
         default=None,
@@ -139,8 +139,8 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="cvat-test-path",
         title="Test dataset",
-        help="Held-back export on which the finished model is measured, in the same forms as the dataset. "
-        "Empty: the validation part is the only measure.",
+        help="Test export for evaluating the finished model, in the same formats as the dataset. "
+        "Empty: the model is evaluated on the validation part only.",
         group="Data",
         type=Type.LOCATIONS,
         role=Role.TEST_DATASET,
@@ -148,8 +148,8 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="trained-model",
         title="Trained model",
-        help="The model of a finished run. Where none is offered: the `s3://` or `file://` URL of its `model/` "
-        "folder, or its key below the store.",
+        help="Model of a finished run. If the list is empty: the `s3://` or `file://` URL of its `model/` folder, or "
+        "its key below the store.",
         group="Data",
         type=Type.LOCATION,
         default=None,
@@ -158,7 +158,7 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="prepared-set",
         title="Prepared set",
-        help="Id of the set, as the step `prepare` of an earlier run or of `detr-prepare` gave it.",
+        help="Id of the set. It is a result of the step `prepare` of an earlier run, or of a run of `detr-prepare`.",
         group="Data",
         type=Type.SET_ID,
         default=None,
@@ -166,7 +166,7 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="split",
         title="Part of the set",
-        help="Which part the model is measured on.",
+        help="Part of the set on which the model is evaluated.",
         group="Data",
         type=Type.CHOICE,
         default="test",
@@ -175,8 +175,8 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="val-fraction",
         title="Validation part",
-        help="Part of the images that is kept out of training to choose the best weights. "
-        "Not used where the export brings its own validation part.",
+        help="Fraction of the images for validation: they choose the best weights and are not trained on. "
+        "Ignored if the export has its own validation part.",
         group="Data",
         type=Type.NUMBER,
         default="0.15",
@@ -197,9 +197,9 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="cvat-finetune-checkpoint",
         title="Start from",
-        help="A model that goes on learning: that of an earlier run, or a public DETR checkpoint of the same "
-        "architecture. Where none is offered: the `s3://` or `file://` URL of its `model/` folder or file, or its key "
-        "below the store. Empty: start without it.",
+        help="Model to fine-tune: from an earlier run, or a public DETR checkpoint of the same architecture. "
+        "If the list is empty: the `s3://` or `file://` URL of its `model/` folder or file, or its key below the "
+        "store. Empty: start without a trained model.",
         group="Model",
         type=Type.LOCATION,
         role=Role.FINETUNE_CHECKPOINT,
@@ -207,8 +207,8 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="threshold",
         title="Threshold",
-        help="How sure the model must be of a box, from 0 to 1. Lower: more boxes, and more wrong ones. Empty: the "
-        "model's own threshold, which was best on its validation images.",
+        help="Lowest confidence of a box, 0 to 1. Lower: more boxes, and more wrong ones. Empty: the model's own "
+        "threshold, which was best on its validation images.",
         group="Annotation",
         type=Type.NUMBER,
         minimum=0,
@@ -216,10 +216,10 @@ _ALL: tuple[Parameter, ...] = (
     ),
     Parameter(
         name="existing-shapes",
-        title="Shapes that are there",
-        help="- `keep`: nothing is taken away; the model's boxes come beside what is there\n"
-        "- `replace-automatic`: what a model made and nobody corrected goes; all else stays\n"
-        "- `replace-all`: everything goes, what people drew too",
+        title="Existing shapes",
+        help="- `keep`: keep all shapes and add the model's boxes\n"
+        "- `replace-automatic`: delete shapes that a model made and nobody corrected\n"
+        "- `replace-all`: delete all shapes, also those that people drew",
         group="Annotation",
         type=Type.CHOICE,
         default="keep",
@@ -228,8 +228,8 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="epochs",
         title="Epochs",
-        help="How often every image is seen. Empty: what the model is used with, 300 for all but `tiny`. "
-        "Not together with minutes.",
+        help="Passes over the training images. Empty: the preset's value, 300 for all but `tiny`. "
+        "Set epochs or minutes, not both.",
         group="Schedule",
         type=Type.INTEGER,
         sets="schedule.epochs",
@@ -238,7 +238,8 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="minutes",
         title="Minutes",
-        help="Time for training, instead of epochs. Empty: no such limit, but 4 for `tiny`.",
+        help="Training time in minutes, instead of epochs. Empty: the preset's value, 4 for `tiny` and no limit for "
+        "the others.",
         group="Schedule",
         type=Type.NUMBER,
         sets="schedule.minutes",
@@ -247,7 +248,7 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="batch-size",
         title="Batch size",
-        help="Images that the model sees at once: more need more memory. Empty: what the model is used with.",
+        help="Images per batch. More need more memory. Empty: the preset's value.",
         group="Schedule",
         type=Type.INTEGER,
         sets="data.batch_size",
@@ -256,7 +257,7 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="learning-rate",
         title="Learning rate",
-        help="How large the steps are at most, of everything but the backbone. Empty: what the model is used with.",
+        help="Peak learning rate, except of the backbone. Empty: the preset's value.",
         group="Schedule",
         type=Type.NUMBER,
         visibility=Visibility.EXPERT,
@@ -265,7 +266,7 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="seed",
         title="Seed",
-        help="Fixes the split, the first weights, the order and the augmentation.",
+        help="Seed of the random split, initial weights, order of images and augmentation.",
         group="Schedule",
         type=Type.INTEGER,
         default="42",
@@ -275,7 +276,7 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="sys-node-pool",
         title="Node pool",
-        help="Machines that the model is trained or used on. Empty only where the installation names no pools.",
+        help="Machines that run the model. Empty only if the installation has no node pools.",
         group="Machine",
         type=Type.NODE_POOL,
         role=Role.NODE_POOL,
@@ -283,7 +284,7 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="gpu-count",
         title="GPUs",
-        help="GPUs that are asked for, at most what the pool allows. One is used; 0 is for the CPU.",
+        help="GPUs to request, at most the pool's limit. Training uses one; 0 trains on the CPU.",
         group="Machine",
         type=Type.INTEGER,
         default="1",
@@ -294,8 +295,8 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="overrides",
         title="Configuration overrides",
-        help="`key=value` pairs of the job's configuration, separated by blanks or lines, such as "
-        "`model.queries=300 data.max_size=800`. Quote a value that has blanks.",
+        help="`key=value` pairs of the job's configuration, separated by spaces or line breaks, such as "
+        "`model.queries=300 data.max_size=800`. Quote a value that contains spaces.",
         group="Expert",
         type=Type.TEXT,
         visibility=Visibility.EXPERT,
@@ -303,8 +304,8 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="device",
         title="Device",
-        help="`cuda` stops when there is no GPU, so that nobody pays for hours on a CPU by mistake; "
-        "`auto` takes what there is.",
+        help="`cuda` fails without a GPU, so that no run spends hours on a CPU by mistake; `auto` uses a GPU if there "
+        "is one, otherwise the CPU.",
         group="Expert",
         type=Type.CHOICE,
         default="cuda",
@@ -314,7 +315,7 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="cvat-subject",
         title="Tasks or project",
-        help="What of CVAT the run is about: `task:8,task:9` or `project:3`. The form in CVAT fills it in.",
+        help="Tasks or project in CVAT: `task:8,task:9` or `project:3`. The form in CVAT fills it in.",
         group="Expert",
         type=Type.TEXT,
         default=None,
@@ -324,7 +325,8 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="cvat-grant",
         title="Permission",
-        help="Signed by the bridge to CVAT: who may see the tasks, and until when. The form in CVAT fills it in.",
+        help="Permission to use the tasks, signed by the bridge to CVAT: for whom, and until when. The form in CVAT "
+        "fills it in.",
         group="Expert",
         type=Type.TEXT,
         default=None,
@@ -334,7 +336,7 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="cvat-output-path",
         title="Output prefix",
-        help="Prefix below the store; the run lies in a folder of its own under it.",
+        help="Prefix below the store. Each run writes to its own folder below it.",
         group="Expert",
         type=Type.KEY,
         default="workflow-data/output",
@@ -409,7 +411,7 @@ def parse(texts: Mapping[str, str], parameters: Sequence[Parameter] = PARAMETERS
         except ConfigError as error:
             mistakes.append(str(error))
     if values.get("epochs") is not None and values.get("minutes") is not None:
-        mistakes.append("epochs and minutes: both say how long to train; set one of them and leave the other empty.")
+        mistakes.append("epochs and minutes: set one of them and leave the other empty.")
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return values
@@ -572,7 +574,7 @@ _WANTED = {
 
 _FILLED_IN = {
     Role.SUBJECT: "tasks or one project of CVAT, such as task:8,task:9 or project:3",
-    Role.GRANT: "the permission that the form in CVAT gives; start the run from CVAT",
+    Role.GRANT: "the permission from the form in CVAT; start the run from CVAT",
 }
 
 

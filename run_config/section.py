@@ -40,6 +40,6 @@ class Section(BaseModel):
             value = values.get(name)
             items = value if isinstance(value, list | tuple) else (value,)
             if field.annotation is not bool and any(isinstance(item, bool) for item in items):
-                raise PydanticCustomError("true_for_a_number", "{name} takes no true or false", {"name": name})
+                raise PydanticCustomError("true_for_a_number", "{name} must not be true or false", {"name": name})
         empty = {name for name, field in cls.model_fields.items() if field.annotation is str}
         return {key: "" if value is None and key in empty else value for key, value in values.items()}

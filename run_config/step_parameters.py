@@ -87,8 +87,8 @@ ParametersJson = Annotated[
         "--parameters-json",
         is_eager=True,
         callback=_fill_options,
-        help="All parameters of a workflow, as Argo's {{workflow.parameters.json}} gives them, or an object. "
-        "An option that is given wins.",
+        help="All parameters of a workflow: the list from Argo's {{workflow.parameters.json}}, or an object. "
+        "Other options override it.",
     ),
 ]
 """The option of a step. Use "{}" as its default."""

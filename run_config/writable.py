@@ -19,7 +19,7 @@ _ADVICE = {
     errno.EPERM: "check the owner and the permissions of the folder, or choose another",
     errno.ENOTDIR: "a file is in the way; choose another folder",
     errno.EEXIST: "a file is in the way; choose another folder",
-    errno.ENAMETOOLONG: "choose a shorter path; between two slashes there may be 255 bytes",
+    errno.ENAMETOOLONG: "choose a shorter path; a file name has at most 255 bytes",
 }
 
 

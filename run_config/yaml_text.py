@@ -25,7 +25,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]  # types-pyyaml leaves it untyped
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise yaml.composer.ComposerError(None, None, "anchors and aliases are not read", event.start_mark)
+            raise yaml.composer.ComposerError(None, None, "anchors and aliases are not supported", event.start_mark)
         self._depth += 1
         if self._depth > MAX_DEPTH:
             problem = f"it is nested too deeply (more than {MAX_DEPTH} levels)"
@@ -39,7 +39,7 @@ class _Loader(yaml.SafeLoader):
         seen: set[str] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a scalar", key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
             seen.add(key.value)
@@ -55,9 +55,9 @@ def read_yaml(text: str, where: str) -> Any:  # noqa: ANN401 - a YAML value
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except yaml.MarkedYAMLError as error:
         place = f" in line {error.problem_mark.line + 1}" if error.problem_mark is not None else ""
-        raise ConfigError(f"{where} is not YAML that can be read: {error.problem}{place}") from error
+        raise ConfigError(f"{where} is not valid YAML: {error.problem}{place}") from error
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, OverflowError) as error:
         # The errors other than YAMLError come from a tag or a text that looks like a date or a number but is invalid.
-        raise ConfigError(f"{where} is not YAML that can be read: {' '.join(str(error).split())[:200]}") from error
+        raise ConfigError(f"{where} is not valid YAML: {' '.join(str(error).split())[:200]}") from error
     except RecursionError as error:
         raise ConfigError(f"{where} is nested too deeply") from error

@@ -18,7 +18,7 @@ from workflows.errors import StepError, TemplateError, WorkflowError
 RENDERED = Path(__file__).parent / "rendered"
 
 app = typer.Typer(
-    help="Templates for Argo Workflows: render them, or run one here as local processes.",
+    help="Templates for Argo Workflows: render them, submit runs, or run one on this machine.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -31,33 +31,33 @@ app.callback()(top_options)
 @app.command()
 def render(
     output: Annotated[
-        Path | None, typer.Option(help="Folder for the YAML files. [default: where the tree keeps them]")
+        Path | None, typer.Option(help="Folder for the YAML files. [default: their folders in the source tree]")
     ] = None,
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail when a file differs.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if a file is out of date.")] = False,
     settings: Annotated[
         Path | None,
         typer.Option(
-            help="settings.yaml of an installation: everything to `kubectl apply` without Helm goes to --output."
+            help="settings.yaml of an installation. Writes all manifests for `kubectl apply` without Helm to --output."
         ),
     ] = None,
-    namespace: Annotated[str, typer.Option(help="With --settings: namespace of all objects; needed.")] = "",
+    namespace: Annotated[str, typer.Option(help="With --settings: namespace of all objects; required.")] = "",
     registry: Annotated[str, typer.Option(help="With --settings: registry of the images.")] = "",
     image_tag: Annotated[str, typer.Option(help="With --settings: tag of the images. [default: this version]")] = "",
-    s3_endpoint: Annotated[str, typer.Option(help="With --settings: URL of an S3 server that is not AWS.")] = "",
+    s3_endpoint: Annotated[str, typer.Option(help="With --settings: URL of the S3 server. [default: AWS]")] = "",
     s3_region: Annotated[str, typer.Option(help="With --settings: region of the store.")] = "",
     bridge: Annotated[
         Path | None,
-        typer.Option(help="With --settings: bridge.yaml, with which the templates that talk to CVAT are written too."),
+        typer.Option(help="With --settings: bridge.yaml. Also writes the templates that use CVAT."),
     ] = None,
 ) -> None:
-    """Write the templates as YAML: as the tree keeps them, or for one installation."""
+    """Write the templates as YAML: the files of the source tree, or with --settings those of one installation."""
     if settings is not None:
         from workflows.chart import plain_manifests
 
         if output is None or not namespace or check:
             raise WorkflowError(
-                "--settings needs --output, the folder that the files go to, and --namespace, where the objects go; "
-                "there is no --check for it"
+                "--settings needs --output, the folder for the files, and --namespace, the namespace of the objects; "
+                "it cannot be combined with --check"
             )
         place = plain_manifests.PlainOptions(
             namespace=namespace, registry=registry, image_tag=image_tag, s3_endpoint=s3_endpoint, s3_region=s3_region
@@ -65,7 +65,9 @@ def render(
         bridge_text = None if bridge is None else plain_manifests.read_bridge(bridge)
         paths = plain_manifests.write(output, RENDERED, plain_manifests.read_settings(settings), place, bridge_text)
     elif namespace or registry or image_tag or s3_endpoint or s3_region or bridge:
-        raise WorkflowError("where an installation lies goes with --settings, the file with its settings")
+        raise WorkflowError(
+            "--namespace, --registry, --image-tag, --s3-endpoint, --s3-region and --bridge need --settings"
+        )
     else:
         # Hera takes a second to import, and only this command needs it.
         try:
@@ -74,8 +76,8 @@ def render(
             if (error.name or "").partition(".")[0] != "hera":
                 raise
             raise WorkflowError(
-                "the templates are written with Hera, which is not installed here: install "
-                "detr-workflows[workflows], or give --settings, which takes those that come with the package"
+                "rendering the templates needs Hera, which is not installed: install detr-workflows[workflows], "
+                "or give --settings, which uses the templates of the package"
             ) from error
 
         files = rendering.in_tree() if output is None else rendering.in_folder(output)
@@ -90,26 +92,26 @@ def render(
 def _compare(difference: str, where: str) -> None:
     if difference:
         typer.echo(difference, nl=False)
-        raise WorkflowError(f"the files in {where} are not what the code says; run: detr-workflows render")
+        raise WorkflowError(f"the files in {where} are out of date; run: detr-workflows render")
 
 
 @app.command("run-local")
 def run_local(
     template: Annotated[
-        str, typer.Argument(help="A rendered template: a path to a .yaml file, or the name of one of ours.")
+        str, typer.Argument(help="Template: the path of a rendered .yaml file, or the name of one of the package.")
     ] = "detr-train",
     store: Annotated[
-        str | None, typer.Option(help="Where runs and data sets lie: file:///folder, a folder, or s3://bucket/prefix.")
+        str | None, typer.Option(help="Store for runs and data sets: file:///folder, a folder, or s3://bucket/prefix.")
     ] = None,
     parameter: Annotated[
         list[str] | None, typer.Option("--parameter", "-p", help="name=value; see `detr-workflows parameters`.")
     ] = None,
     scratch: Annotated[
         Path | None,
-        typer.Option(help="Folder for unfinished files; one run at a time goes on in each. [default: ~/.cache]"),
+        typer.Option(help="Folder for temporary files; one run at a time can use a folder. [default: ~/.cache]"),
     ] = None,
 ) -> None:
-    """Run a template's steps here, one after the other; the same command again goes on after an interruption."""
+    """Run a template's steps on this machine, one after the other. The same command resumes an interrupted run."""
     from workflows.local.announcements import summary
     from workflows.local.plan import read_plan
     from workflows.local.runner import run_local as run_plan
@@ -138,21 +140,24 @@ def run_local(
 @app.command()
 def outcome(
     run_name: Annotated[str, typer.Option("--run", help="Name of the workflow.")],
-    status: Annotated[str, typer.Option(help="Succeeded, Failed or Error, as {{workflow.status}} has it.")],
-    output_prefix: Annotated[str, typer.Option(help="Prefix below the store under which the run lies.")],
+    status: Annotated[
+        str, typer.Option(help="Status of the workflow, from {{workflow.status}}: Succeeded, Failed or Error.")
+    ],
+    output_prefix: Annotated[str, typer.Option(help="Prefix below the store that contains the run's folder.")],
     store: Annotated[str, typer.Option(help="Root of the store.")],
     failures: Annotated[
         str,
         typer.Option(
-            help="Failed steps: Argo's workflow.failures in base64, as {{=sprig.b64enc(workflow.failures)}} gives it. "
-            "JSON is read too; text that is neither counts as no failures."
+            help="Failed steps: Argo's workflow.failures as JSON or in base64, as from "
+            "{{=sprig.b64enc(workflow.failures)}}. Any other text counts as no failures."
         ),
     ] = "",
     template: Annotated[str, typer.Option(help="Name of the template, for the webhook.")] = "",
 ) -> None:
-    """Say in one sentence how a workflow ended, also to the webhook in WEBHOOK_URL; the exit handler's step.
+    """Describe in one sentence how a workflow ended, and report it to the webhook in WEBHOOK_URL.
 
-    The sentence is left in $OUT/outputs/message, empty after a good run. Nothing here ends with an error.
+    The exit handler runs this. It writes the sentence to $OUT/outputs/message, empty if the run succeeded. It never
+    fails.
     """
     from workflows import outcome as ending
 
@@ -167,10 +172,10 @@ def outcome(
 
 @app.command()
 def parameters(
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="The page of the docs.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="What forms are drawn from.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="The parameters as the page of the docs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The parameters as JSON, as used by forms.")] = False,
 ) -> None:
-    """List what a run can be told."""
+    """List the parameters of a run."""
     if as_json:
         typer.echo(form_json())
     elif as_markdown:
@@ -213,7 +218,9 @@ def _template_text(template: str) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         ours = ", ".join(sorted(one.stem for one in RENDERED.glob("*.yaml")))
-        raise TemplateError(f"there is no template {template}; ours are {ours}, others go by their path") from None
+        raise TemplateError(
+            f"there is no template {template}; use one of {ours}, or the path of a .yaml file"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise TemplateError(f"{template} cannot be read: {error}") from error
 

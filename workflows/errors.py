@@ -29,5 +29,5 @@ class InterruptedRunError(WorkflowError):
     """A person or the machine stopped the run. `exit_code` is 130 after Ctrl-C and 143 after SIGTERM."""
 
     def __init__(self, exit_code: int) -> None:
-        super().__init__("interrupted; the same command goes on where it was")
+        super().__init__("interrupted; run the same command again to resume")
         self.exit_code = exit_code

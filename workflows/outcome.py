@@ -98,11 +98,11 @@ def sentence(run: str, status: str, failures: str) -> str:
 def _sentence(run: str, status: str, failures: str) -> str:
     found = culprit(failed_nodes(failures, run))
     if found is None:
-        return f"the workflow ended as {status}, and no step says why: look at the workflow in Argo"
+        return f"the workflow ended as {status}, but no step reported a reason: see the workflow in Argo"
     first, attempts = found
     told = [node.message for node in (first, *attempts) if node.message and not _ARGO_ONLY.match(node.message)]
     # The node of a retry has the message of its last attempt, or none.
-    text = in_words(first.step, told[0]) if told else "it failed, and Argo says no more: look at its log"
+    text = in_words(first.step, told[0]) if told else "it failed, and Argo gives no reason: see its log"
     tried = f" (after {len(attempts)} attempts)" if len(attempts) > 1 else ""
     return f"{first.step}: {text}{tried}"
 
@@ -157,15 +157,15 @@ def in_words(step: str, message: str, exit_code: int | None = None) -> str:
         # A message of the step's own container needs no prefix. For Argo's containers, the name is needed.
         return text.strip() if container in (None, "main") else f"Argo's container {container} failed: {text.strip()}"
     if code in (137, 143):
-        return f"it was killed from outside (exit code {code}): run it again, it goes on where it was"
-    return f"it failed with exit code {code}; its log says where"
+        return f"it was killed from outside (exit code {code}): run it again to resume"
+    return f"it failed with exit code {code}; see its log"
 
 
 def _cluster_in_words(message: str, exit_code: int | None) -> str:
     """Explain a message of Kubernetes or Argo about the whole pod."""
     if re.search(r"deadline", message, re.IGNORECASE):
         return (
-            f"it took longer than it may ({message}): see what its pod waited for, its image or its volumes, "
+            f"it exceeded its deadline ({message}): check whether its pod waited for its image or its volumes, "
             "and start the run again"
         )
     if message.startswith(("Unschedulable", "ImagePull", "ErrImagePull", "ContainerCreating", "PodInitializing")):
@@ -173,7 +173,7 @@ def _cluster_in_words(message: str, exit_code: int | None) -> str:
     if re.search(r"shutdown with strategy|Stopped with strategy", message):
         return "the workflow was stopped by a person"
     if re.search(r"exceeds the (total )?limit|ephemeral storage limit", message):
-        return f"it needed more disk than it may take ({message}): give its role more ephemeral-storage"
+        return f"it exceeded its disk limit ({message}): give its role more ephemeral-storage"
     return _lost_pod_in_words(exit_code) if message == "pod deleted" else message
 
 
@@ -181,12 +181,12 @@ def _lost_pod_in_words(exit_code: int | None) -> str:
     """Explain the message `pod deleted`. Argo 4.1 also overwrites `wait: OOMKilled` with it."""
     if exit_code == 0:
         return (
-            "the step itself ended well, and its pod was lost while Argo's own container wait stored the results: "
+            "the step itself succeeded, but its pod was lost while Argo's own container wait stored the results: "
             f"most likely out of memory in Argo's own container: {EXECUTOR_MEMORY}"
         )
     return (
-        "its pod is gone, and Argo does not say why. If it was deleted from outside, run it again: it continues "
-        f"where it was. If that happens again, it may be out of memory in Argo's own container: {EXECUTOR_MEMORY}"
+        "its pod is gone, and Argo does not say why. If it was deleted from outside, run it again to "
+        f"resume. If that happens again, it may be out of memory in Argo's own container: {EXECUTOR_MEMORY}"
     )
 
 
@@ -239,23 +239,23 @@ def post(url: str, report: Mapping[str, Any], *, pause_s: float = PAUSE_S) -> st
     try:
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            return "the webhook was not told: its URL is not http:// or https://"
+            return "the report was not sent to the webhook: its URL is not http:// or https://"
         content = json.dumps(report, ensure_ascii=False).encode()
         headers = {"Content-Type": "application/json; charset=utf-8", "User-Agent": "detr-workflows"}
         request = urllib.request.Request(url, content, headers, method="POST")  # noqa: S310 - the scheme is checked above
     except ValueError:
-        return "the webhook was not told: its URL cannot be read"
+        return "the report was not sent to the webhook: its URL cannot be read"
     opener = urllib.request.build_opener(_NoRedirect)
 
     def attempt() -> str:
         try:
             with opener.open(request, timeout=TIMEOUT_S):
-                return "the webhook was told"
+                return "the report was sent to the webhook"
         except urllib.error.HTTPError as error:
             error.close()
             if error.code >= 500 or error.code == 429:
                 raise _NotToldError(f"it answered {error.code}") from error
-            return f"the webhook was not told: it answered {error.code}"
+            return f"the report was not sent to the webhook: it answered {error.code}"
         except (OSError, HTTPException, ValueError) as error:
             # Only the error's type: its text may contain the URL.
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
@@ -267,7 +267,7 @@ def post(url: str, report: Mapping[str, Any], *, pause_s: float = PAUSE_S) -> st
     try:
         return Retrying(retry=retry, stop=stop, wait=wait_fixed(pause_s), reraise=True)(attempt)
     except _NotToldError as error:
-        return f"the webhook was not told: {error}"
+        return f"the report was not sent to the webhook: {error}"
 
 
 def leave_message(text: str, environment: Mapping[str, str] = os.environ) -> None:

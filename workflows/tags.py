@@ -18,9 +18,9 @@ def tags(text: str) -> Iterator[str]:
     for match in _TAG.finditer(text):
         name = match[1]
         if name.startswith("="):
-            raise TemplateError(f"the local runner does not know the expression {match[0]}")
+            raise TemplateError(f"the local runner does not support the expression {match[0]}")
         if name != name.strip():
-            raise TemplateError(f"the tag {match[0]} has blanks; write {{{{{name.strip()}}}}}")
+            raise TemplateError(f"the tag {match[0]} has spaces; write {{{{{name.strip()}}}}}")
         yield name
 
 

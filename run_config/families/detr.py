@@ -17,9 +17,9 @@ class DetrModel(ModelConfig):
     title = "DETR"
     from_scratch_images = 10_000
 
-    family: Literal["detr"] = Field("detr", description="Kind of model.")
+    family: Literal["detr"] = Field("detr", description="Model family.")
     backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = Field(
-        "resnet50", description="The convolutional network that makes the features."
+        "resnet50", description="Convolutional network that computes the features."
     )
     dilation: bool = Field(False, description="DC5: the last stage keeps stride 16 and dilates instead.")
     backbone_weights: str = Field(
@@ -28,21 +28,21 @@ class DetrModel(ModelConfig):
         json_schema_extra=A_PLACE,
     )
     position_embedding: Literal["sine", "learned"] = Field(
-        "sine", description="How tokens know their place. The learned one ends at 50 x 50 cells."
+        "sine", description="Position encoding of the image tokens. The learned one covers at most 50 x 50 cells."
     )
     hidden_dim: Positive = Field(256, description="Width of tokens and queries.")
     heads: Positive = Field(8, description="Attention heads.")
-    encoder_layers: Annotated[int, Field(ge=0)] = Field(6, description="Transformer layers over the image.")
-    decoder_layers: Positive = Field(6, description="Transformer layers over the queries.")
-    feedforward_dim: Positive = Field(2048, description="Inner width of the feed-forward parts.")
-    dropout: Fraction = Field(0.1, description="Part of the activations set to 0 in training.")
-    pre_norm: bool = Field(False, description="Normalise before attention and feed-forward, not after.")
+    encoder_layers: Annotated[int, Field(ge=0)] = Field(6, description="Transformer encoder layers.")
+    decoder_layers: Positive = Field(6, description="Transformer decoder layers.")
+    feedforward_dim: Positive = Field(2048, description="Hidden width of the feed-forward layers.")
+    dropout: Fraction = Field(0.1, description="Fraction of the activations set to 0 in training.")
+    pre_norm: bool = Field(False, description="Normalise before attention and feed-forward layers, not after.")
     queries: Positive = Field(
         100,
-        description="The most boxes an image can get, up to 5000. Public checkpoints have 100; change it only from "
-        "scratch.",
+        description="Largest number of boxes per image, up to 5000. Public checkpoints have 100; change it only when "
+        "training from scratch.",
     )
-    aux_loss: bool = Field(True, description="A loss on every decoder layer, not on the last alone.")
+    aux_loss: bool = Field(True, description="Compute the loss for every decoder layer, not only for the last.")
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> "DetrModel":

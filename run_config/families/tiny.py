@@ -13,7 +13,7 @@ class TinyModel(ModelConfig):
 
     title = "Tiny"
 
-    family: Literal["tiny"] = Field("tiny", description="Kind of model.")
+    family: Literal["tiny"] = Field("tiny", description="Model family.")
     stem_channels: Positive = Field(48, description="Channels of the two stem convolutions.")
     stage_channels: tuple[Positive, Positive, Positive, Positive] = Field(
         (48, 96, 192, 192), description="Channels of the stages at strides 4, 8, 16 and 32."
@@ -24,19 +24,19 @@ class TinyModel(ModelConfig):
     hidden_dim: Positive = Field(128, description="Width of tokens and queries.")
     heads: Positive = Field(4, description="Attention heads.")
     points: Positive = Field(4, description="Sampling points of each head on each level.")
-    encoder_layers: Annotated[int, Field(ge=0)] = Field(1, description="Attention layers on stride 32.")
+    encoder_layers: Annotated[int, Field(ge=0)] = Field(1, description="Self-attention layers on stride 32.")
     decoder_layers: Positive = Field(3, description="Deformable layers, each of which refines the boxes.")
-    feedforward_dim: Positive = Field(512, description="Inner width of the feed-forward parts.")
+    feedforward_dim: Positive = Field(512, description="Hidden width of the feed-forward layers.")
     queries: Positive = Field(
         60,
-        description="Tokens taken from the encoder: the most objects that can be found in an image, up to 5000. The "
-        "best 100 boxes of an image are kept, or as many as there are queries where these are more.",
+        description="Largest number of objects per image, up to 5000. The best encoder tokens become queries. Of the "
+        "boxes of an image, the best 100 are kept, or one per query if there are more than 100 queries.",
     )
     prior_box: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.07,
-        description="Side of the prior box on the finest level, as a part of the image; doubles by level.",
+        description="Side of the prior box on the finest level, as a fraction of the image; doubles with each level.",
     )
-    dropout: Fraction = Field(0.0, description="Part of the activations set to 0 in training.")
+    dropout: Fraction = Field(0.0, description="Fraction of the activations set to 0 in training.")
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> "TinyModel":

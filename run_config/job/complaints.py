@@ -31,7 +31,6 @@ _WANTED = {
     "less_than": "below {lt:g}",
     "less_than_equal": "at most {le:g}",
     "literal_error": "{expected}",
-    "missing": "a longer list",
     "too_short": "a list of {min_length} or more",
     "too_long": "a list of {max_length}",
 }
@@ -47,6 +46,9 @@ def sentences(error: ValidationError, family: str) -> Iterator[str]:
         first = items[0]
         if first["type"] == "extra_forbidden":
             yield _unknown(name, family, known)
+            continue
+        if first["type"] == "missing":  # a list of fixed length; all keys have defaults
+            yield f"{name} has too few items: {_short(first['input'])}"
             continue
         wanted = [_WANTED[item["type"]].format(**item.get("ctx", {})) for item in items if item["type"] in _WANTED]
         given = _short(first["input"])
@@ -81,7 +83,7 @@ def _unknown(name: str, family: str, known: tuple[Key, ...]) -> str:
         or difflib.get_close_matches(name, own, 1, cutoff=0.7)
         or [by_last[each] for each in difflib.get_close_matches(last, by_last, 1, cutoff=0.6)]
     )
-    return f"unknown key {name}" + (f"; did you mean {near[0]}?" if near else "; docs/configuration.md has them all")
+    return f"unknown key {name}" + (f"; did you mean {near[0]}?" if near else "; see docs/configuration.md")
 
 
 def _short(value: Any) -> str:  # noqa: ANN401 - any value of the file

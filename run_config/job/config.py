@@ -24,7 +24,7 @@ def advised_queries(boxes: int) -> int:
 class Loss(Section):
     """Weights of the loss terms, and of the matching costs between queries and boxes."""
 
-    classification: Weight = Field(1.0, description="Cross entropy or varifocal loss, as the family of models has it.")
+    classification: Weight = Field(1.0, description="Cross entropy or varifocal loss, depending on the model family.")
     bbox: Weight = Field(5.0, description="L1 distance of cxcywh boxes in 0…1.")
     giou: Weight = Field(2.0, description="1 - generalised IoU.")
     no_object: Fraction = Field(0.1, description="Weight of the no-object class in the cross entropy.")
@@ -53,7 +53,7 @@ class Augmentation(Section):
     contrast: Fraction = Field(0.0, description="Largest change of contrast (affine).")
     saturation: Fraction = Field(0.0, description="Largest change of saturation (affine).")
     min_visible: Fraction = Field(
-        0.3, description="A box is dropped when less than this part of it stays in the picture (affine)."
+        0.3, description="Drop a box when a smaller fraction of it stays in the image (affine)."
     )
 
     @model_validator(mode="after")
@@ -67,18 +67,19 @@ class Augmentation(Section):
 class Data(Section):
     """Images, batches and the processes that decode images."""
 
-    batch_size: Positive = Field(2, description="Images a step takes through the model at once.")
+    batch_size: Positive = Field(2, description="Images per batch.")
     accumulate: Positive = Field(1, description="Batches whose gradients make one optimiser step.")
     workers: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = Field(
-        "auto", description="Processes that decode and augment; auto: beside a GPU one a core, up to 8; else none."
+        "auto",
+        description="Processes that decode and augment; auto: one per core with a GPU (at most 8), otherwise 0.",
     )
-    cache: bool = Field(False, description="Keep images, decoded and resized, in memory (small sets).")
+    cache: bool = Field(False, description="Keep decoded and resized images in memory (small sets).")
     min_sizes: tuple[Pixels, ...] = Field(
         (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800),
         min_length=1,
-        description="Short sides that training draws from.",
+        description="Short sides, of which training picks one at random.",
     )
-    max_size: Pixels = Field(1333, description="Bound of the long side.")
+    max_size: Pixels = Field(1333, description="Largest long side.")
     eval_size: Pixels = Field(800, description="Short side in evaluation and prediction.")
     augmentation: Augmentation = Augmentation()
 
@@ -86,29 +87,31 @@ class Data(Section):
 class Optimizer(Section):
     """AdamW with one learning rate for the backbone and one for the rest."""
 
-    lr: Annotated[float, Field(gt=0, le=1)] = Field(1e-4, description="Peak rate of all but the backbone.")
-    lr_backbone: Rate = Field(1e-5, description="Peak rate of the backbone; 0 freezes it.")
-    weight_decay: Rate = Field(1e-4, description="Decay of AdamW.")
-    decay_vectors: bool = Field(True, description="Decay biases, norms and embeddings too, as DETR does.")
-    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="Memory of AdamW's two averages.")
-    clip_norm: Annotated[float, Field(ge=0)] = Field(0.1, description="Bound of the gradient's norm; 0: none.")
+    lr: Annotated[float, Field(gt=0, le=1)] = Field(1e-4, description="Peak learning rate, except of the backbone.")
+    lr_backbone: Rate = Field(1e-5, description="Peak learning rate of the backbone; 0 freezes it.")
+    weight_decay: Rate = Field(1e-4, description="Weight decay of AdamW.")
+    decay_vectors: bool = Field(True, description="Also decay biases, norms and embeddings, as DETR does.")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="Decay rates of AdamW's two moving averages.")
+    clip_norm: Annotated[float, Field(ge=0)] = Field(0.1, description="Largest norm of the gradient; 0: no clipping.")
 
 
 class Schedule(Section):
     """The length of training and the change of the learning rates. Set exactly one of epochs, steps and minutes."""
 
-    epochs: Positive | None = Field(None, description="Length in passes over the images; 300 where no length is set.")
+    epochs: Positive | None = Field(None, description="Length in passes over the images; 300 if no length is set.")
     steps: Positive | None = Field(None, description="Length in optimiser steps.")
     minutes: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="Wall time of training. Runs under it do not repeat bit for bit."
+        None, description="Wall time of training. Such runs are not reproducible bit for bit."
     )
-    kind: Literal["step", "cosine", "constant"] = Field("step", description="How the rates fall.")
+    kind: Literal["step", "cosine", "constant"] = Field("step", description="How the learning rates fall.")
     drop_at: tuple[Fraction, ...] = Field(
-        (2 / 3,), description="Parts of the run after which a step schedule multiplies the rates by drop_factor."
+        (2 / 3,), description="Fractions of the run after which `step` multiplies the rates by drop_factor."
     )
-    drop_factor: Fraction = Field(0.1, description="What a drop multiplies the rates by.")
-    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Part of the run that warms up.")
-    final_lr: Fraction = Field(0.01, description="Where cosine ends, as a part of the rate.")
+    drop_factor: Fraction = Field(0.1, description="Factor by which a drop multiplies the rates.")
+    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Fraction of the run in which the rates rise to their peak."
+    )
+    final_lr: Fraction = Field(0.01, description="Final rate of `cosine`, as a fraction of the peak rate.")
 
     @model_validator(mode="before")
     @classmethod
@@ -128,34 +131,34 @@ class Training(Section):
     """All other settings that change the weights."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(
-        42, description="Fixes the first weights, the order, the augmentation and the dropout."
+        42, description="Seed of the initial weights, the order of images, augmentation and dropout."
     )
     precision: Literal["auto", "bf16", "fp32"] = Field(
-        "auto", description="auto: bf16 where the hardware has it. Losses and matching are fp32 always."
+        "auto", description="auto: bf16 if the hardware supports it. Losses and matching are always fp32."
     )
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0,
-        description="Decay of the moving average of the weights, which then is what is evaluated; 0: off.",
+        description="Decay of the moving average of the weights; the averaged weights are evaluated and saved; 0: off.",
     )
-    log_interval: Positive = Field(20, description="Steps between two lines of metrics.")
+    log_interval: Positive = Field(20, description="Steps between two log lines of metrics.")
 
 
 class Evaluation(Section):
     """When the model is evaluated on the validation split, and when training stops early."""
 
     interval: Annotated[int, Field(ge=0)] = Field(0, description="Steps between evaluations; 0: every epoch.")
-    batch_size: Positive = Field(4, description="Images of equal shape predicted at once.")
+    batch_size: Positive = Field(4, description="Images per batch, of equal shape.")
     patience: Annotated[int, Field(ge=0)] = Field(
-        0, description="Stop after so many evaluations without a better AP; 0: never."
+        0, description="Stop after this many evaluations without a better AP; 0: never."
     )
-    min_delta: Fraction = Field(0.0, description="By how much AP must rise to count as better.")
+    min_delta: Fraction = Field(0.0, description="Smallest rise of AP that counts as better.")
 
 
 class Checkpoints(Section):
     """How often checkpoints are saved and how many are kept, so that little work is lost with a machine."""
 
     interval: Annotated[int, Field(ge=0)] = Field(0, description="Steps between checkpoints; 0: every epoch.")
-    keep: Positive = Field(2, description="Newest checkpoints kept; the best one is kept besides.")
+    keep: Positive = Field(2, description="Number of newest checkpoints to keep, besides the best one.")
 
 
 class JobConfig(Section):

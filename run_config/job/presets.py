@@ -88,7 +88,7 @@ def _read(name: str, seen: tuple[Path, ...], where: str = "", *, presets: bool =
     if tree is None:
         tree = {}
     if not isinstance(tree, dict):
-        raise ConfigError(f"{place} must hold keys and values, not a {type(tree).__name__}")
+        raise ConfigError(f"{place} must be a mapping of keys to values, not a {type(tree).__name__}")
     base = tree.pop("base", None)
     if base is None:
         return tree

@@ -79,7 +79,7 @@ def test_what_people_drew_is_not_replaced_without_being_asked_about_once_more(wi
     form = open_page(window, f"/training-bridge/?task={task.id}")
     form.get_by_role("radio", name="Annotate with a model").check()
     form.get_by_label("Trained model").fill("models/7")
-    form.get_by_label("Shapes that are there").select_option("replace-all")
+    form.get_by_label("Existing shapes").select_option("replace-all")
     form.get_by_role("button", name="Start run").click()
     question = form.get_by_role("alertdialog")
     expect(question).to_contain_text("what people drew too")

@@ -143,7 +143,7 @@ def test_templates_that_talk_to_cvat_are_written_with_the_bridges_settings(tmp_p
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
-    [("cvat: [", "is not YAML"), ("url: x", "has no key cvat, which says where CVAT is"), (None, "cannot be read")],
+    [("cvat: [", "is not YAML"), ("url: x", "has no key cvat with the address of CVAT"), (None, "cannot be read")],
 )
 def test_a_bridge_that_is_not_described_is_refused(text: str | None, sentence: str, tmp_path: Path):
     path = tmp_path / "bridge.yaml"
@@ -159,7 +159,7 @@ REFUSED: list[tuple[dict[str, Any], tuple[str, ...], str]] = [
     ({"store": "s3://parts", "nodePool": []}, (), "settings.yaml: nodePool: Extra inputs are not permitted"),
     ({"store": "s3://parts"}, ("--s3-endpoint", "s3.example.org"), "--s3-endpoint must be a URL such as"),
     ({"store": "s3://parts"}, ("--check",), "--settings needs --output"),
-    ({"store": "s3://parts"}, ("--namespace", ""), "and --namespace, where the objects go"),
+    ({"store": "s3://parts"}, ("--namespace", ""), "and --namespace, the namespace of the objects"),
 ]
 
 

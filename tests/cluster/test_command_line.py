@@ -58,7 +58,7 @@ def test_the_end_of_the_run_is_the_end_of_the_command(lab: Installation, fate: s
 def test_a_time_limit_leaves_the_run_alone(lab: Installation):
     ended = detr_workflows(*submit(lab, "--watch", "--timeout-s", 3, "--name", "long", seconds=10))
     assert ended.code == 75
-    assert "3 s are over; long goes on" in ended.last
+    assert "3 s are over; long continues" in ended.last
     assert phase(lab.finished("long")) == "Succeeded"
 
 
@@ -94,7 +94,7 @@ def test_an_api_that_goes_away_is_waited_for(lab: Installation, tmp_path: Path):
             if "reckon  Running" in line:
                 break
         proxy.cut()
-        assert "lost the connection, asking again" in process.stdout.readline()
+        assert "lost the connection, retrying" in process.stdout.readline()
         proxy.start()
         rest, _ = process.communicate(timeout=120)
     assert process.returncode == 0
@@ -161,7 +161,7 @@ def test_pools_show_nodes_and_gpus(lab: Installation, client_kubeconfig: Path):
     assert pool["gpus"] == lab.places.gpus * len(lab.places.gpu_nodes)
     assert pool["notTolerated"] == []
     ended = detr_workflows("pools", environment={"KUBECONFIG": str(client_kubeconfig)})
-    assert (ended.code, "no right to list nodes" in ended.out) == (0, True)
+    assert (ended.code, "no permission to list nodes" in ended.out) == (0, True)
 
 
 def findings(*options: object, **kwargs: dict[str, str]) -> tuple[int, dict[str, str]]:

@@ -13,7 +13,7 @@ from tests.cluster.cluster import SECRET, Installation, Json, node, phase, summa
 MISTAKES = {
     "wrong pool": ({"sys_node_pool": "trainnig"}, "check", "sys-node-pool must be one of training, not 'trainnig'"),
     "wrong parameter": ({"epochs": "many"}, "check", "epochs must be a whole number"),
-    "two lengths": ({"epochs": "1", "minutes": "1"}, "check", "epochs and minutes: both say how long"),
+    "two lengths": ({"epochs": "1", "minutes": "1"}, "check", "epochs and minutes: set one of them"),
     "too many GPUs": ({"gpu_count": "9"}, "check", "gpu-count"),
     "missing key": ({"cvat_annotation_path": "uploads/nothing.zip"}, "check", "uploads/nothing.zip"),
     "forbidden prefix to read": ({"cvat_annotation_path": "s3://other/x.zip"}, "check", "may not be read here"),

@@ -79,8 +79,8 @@ def test_killed_while_it_downloads_it_begins_again(step: Step, task: Task) -> No
 @pytest.mark.parametrize(
     ("number", "code", "words"),
     [
-        (signal.SIGTERM, 143, "error: stopped by SIGTERM; the same command goes on where it was"),
-        (signal.SIGINT, 130, "error: interrupted; the same command goes on where it was"),
+        (signal.SIGTERM, 143, "error: stopped by SIGTERM; run the same command again to resume"),
+        (signal.SIGINT, 130, "error: interrupted; run the same command again to resume"),
     ],
 )
 def test_told_to_stop_it_leaves_nothing_half(

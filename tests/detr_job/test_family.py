@@ -35,7 +35,7 @@ CPU = torch.device("cpu")
 class DenoisingModel(ModelConfig):
     title = "Denoising"
 
-    family: Literal["denoising"] = Field("denoising", description="Kind of model.")
+    family: Literal["denoising"] = Field("denoising", description="Model family.")
     width: int = Field(8, description="Channels.")
 
     @property

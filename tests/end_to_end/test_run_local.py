@@ -179,7 +179,7 @@ def test_ctrl_c_in_the_middle_and_the_same_command_goes_on(laptop: Laptop):
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, stderr
-    assert stderr.splitlines()[-1] == "error: interrupted; the same command goes on where it was"
+    assert stderr.splitlines()[-1] == "error: interrupted; run the same command again to resume"
     (run,) = laptop.runs()
     assert not (run / "model").exists()
     before = steps_trained(run)

@@ -126,8 +126,8 @@ def test_the_same_seed_makes_the_same_input() -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("cvat: {url: a}\ncvat: {url: b}\n", "bridge.yaml is not YAML that can be read: cvat is given twice in line 2"),
-        ("[" * 5_000, "bridge.yaml is not YAML that can be read: it is nested too deeply"),
+        ("cvat: {url: a}\ncvat: {url: b}\n", "bridge.yaml is not valid YAML: cvat is given twice in line 2"),
+        ("[" * 5_000, "bridge.yaml is not valid YAML: it is nested too deeply"),
     ],
 )
 def test_settings_that_say_two_things_are_refused(text: str, sentence: str) -> None:

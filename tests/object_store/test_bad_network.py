@@ -140,7 +140,7 @@ def test_bytes_that_are_wrong_in_the_same_way_three_times_are_the_stores_fault(
     answering_server: AnsweringServer, patience_s: float
 ):
     answering_server.answer = lambda request: s3_object(b"wrong", md5(b"right"), request)
-    with pytest.raises(Corrupted, match=r"do not match the store's MD5.*; 3 tries gave the same") as caught:
+    with pytest.raises(Corrupted, match=r"do not match the store's MD5.*; 3 attempts gave the same result") as caught:
         open_store("s3://bucket", retry_for_s=patience_s).get_bytes("x")
     assert caught.value.exit_code == 2
     assert sum(request.method == "GET" for request in answering_server.requests) == 3

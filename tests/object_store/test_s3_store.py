@@ -166,7 +166,7 @@ def test_bytes_that_stay_wrong_are_an_error_and_leave_no_file(
 ):
     data = DATA[:size]
     answering_server.answer = lambda request: s3_object(data, md5(data[::-1]), request)
-    with pytest.raises(Corrupted, match="s3://bucket/p/x: the bytes that came do not match"):
+    with pytest.raises(Corrupted, match="s3://bucket/p/x: the received bytes do not match"):
         fake.get_file("x", tmp_path / "out/x")
     with pytest.raises(Corrupted, match="do not match"):
         fake.get_bytes("x")
@@ -204,7 +204,7 @@ def test_a_size_that_the_listing_did_not_state_is_an_error(
     answering_server.answer = lambda request: (
         listing("p/x", 4) if "list-type" in request.path else s3_object(b"12345", "weak")
     )
-    with pytest.raises(Corrupted, match="5 bytes came where"):
+    with pytest.raises(Corrupted, match="received 5 bytes, but the store states"):
         fake.get_many(fake.list(), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

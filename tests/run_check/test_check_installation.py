@@ -77,7 +77,7 @@ def test_everything_that_is_not_allowed_is_said_at_once(texts: dict[str, str], o
         "sys-node-pool": "gpu-c",
     }
     source, test, finetune, pool, output, store = said_by(texts, ours)
-    assert store == f"store must be {ours.store} here, not 's3://another'; leave it as the form has it."
+    assert store == f"store must be {ours.store} here, not 's3://another'; do not change the default of the form."
     assert output.startswith("cvat-output-path: 'datasets' may not be written here; allowed are runs")
     assert source.startswith("cvat-annotation-path: file:///etc/passwd may not be read here; allowed are s3://")
     assert test.startswith("cvat-test-path: s3://secrets/a.zip may not be read here")
@@ -120,8 +120,8 @@ def test_pool_gpus_and_device_go_together(texts: dict[str, str], ours: Installat
     [
         ({"device": "cpu", "gpu-count": "0", "sys-node-pool": "cpu-a"}, "node pool: cpu-a, GPUs: 0"),
         ({"device": "auto", "gpu-count": "0", "sys-node-pool": "cpu-a"}, "node pool: cpu-a, GPUs: 0"),
-        ({"device": "cpu"}, "warning: device=cpu leaves the GPUs idle that gpu-count=1 holds; 0 asks for none"),
-        ({"gpu-count": "2"}, "warning: training uses one GPU, and gpu-count=2 holds 2"),
+        ({"device": "cpu"}, "warning: device=cpu does not use the GPUs that gpu-count=1 reserves; set gpu-count=0"),
+        ({"gpu-count": "2"}, "warning: training uses one GPU, but gpu-count=2 reserves 2"),
     ],
 )
 def test_what_is_only_odd_is_a_finding(texts: dict[str, str], ours: Installation, changes: dict, finding: str):
@@ -132,7 +132,7 @@ def test_without_pools_none_may_be_named(texts: dict[str, str], ours: Installati
     without = ours.model_copy(update={"node_pools": ()})
     assert "GPUs: 1" in check(texts | {"sys-node-pool": ""}, "run-1", "uid", installation=without)
     (said,) = said_by(texts, without)
-    assert said == "sys-node-pool: there are no node pools here; leave it empty, not 'gpu-a'."
+    assert said == "sys-node-pool: this installation has no node pools; leave it empty, not 'gpu-a'."
 
 
 def test_on_a_laptop_nobody_asks_for_pools(texts: dict[str, str]):
@@ -190,7 +190,7 @@ def test_what_was_exported_for_somebody_else_is_no_source_of_weights(
     texts["cvat-finetune-checkpoint"] = "cvat-exports/task-9"
     said = said_by(texts, bridged)
     assert [line.partition(": ")[0] for line in said] == ["cvat-finetune-checkpoint", WEIGHTS]
-    assert all(f"exports below {ours.store}/cvat-exports are data sets of one person each" in line for line in said)
+    assert all(f"exports below {ours.store}/cvat-exports each belong to one person" in line for line in said)
 
 
 def test_the_data_set_may_be_an_export_of_the_bridge(
@@ -323,7 +323,7 @@ def test_wrong_keys_are_a_sentence_within_seconds(
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert "refuses the access key (InvalidAccessKeyId): check AWS_ACCESS_KEY_ID" in line
-    assert line.endswith("They come from the secret the-keys: mend it there")
+    assert line.endswith("They come from the secret the-keys: fix it there")
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def call(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     [
         ("wrong", 2, "error: batch-size must be a whole number, not 'x'\n"),
         ("away", 75, "error: the store does not answer\n"),
-        ("interrupt", 130, "error: interrupted; the same command goes on where it was\n"),
+        ("interrupt", 130, "error: interrupted; run the same command again to resume\n"),
         ("stop", 3, ""),
         ("leave", 0, ""),
         ("nothing", 0, ""),
@@ -171,7 +171,7 @@ def test_ctrl_c_ends_with_130_and_no_traceback(program):
     assert started.stdout.readline() == "begun\n"
     started.send_signal(signal.SIGINT)
     _, said = started.communicate()
-    assert (started.returncode, said) == (130, "error: interrupted; the same command goes on where it was\n")
+    assert (started.returncode, said) == (130, "error: interrupted; run the same command again to resume\n")
 
 
 def test_a_module_is_called_by_its_name():

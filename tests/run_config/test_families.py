@@ -26,7 +26,7 @@ KNOWN = ", ".join(map(repr, FAMILIES))
 class ToyModel(ModelConfig):
     title = "Toy"
 
-    family: Literal["made-up"] = Field("made-up", description="Kind of model.")
+    family: Literal["made-up"] = Field("made-up", description="Model family.")
     stacks: int = Field(3, gt=0, description="Layers.")
 
 

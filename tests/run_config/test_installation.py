@@ -54,7 +54,7 @@ def test_the_example_of_the_docs_is_one():
         ("labelValue: m5.large", 'labelValue: "a b"', "settings.yaml: nodePools.1.labelValue: String should match"),
         ("nvidia.com/gpu, gpuC", '"x: y", gpuC', "settings.yaml: nodePools.0.gpuResource: String should match"),
         ("gpuCount: 0", "gpuCount: many", "settings.yaml: nodePools.1.gpuCount: Input should be a valid integer"),
-        ("version: 1", "version: [", "settings.yaml is not YAML that can be read"),
+        ("version: 1", "version: [", "settings.yaml is not valid YAML"),
     ],
 )
 def test_a_file_that_is_not_right_is_one_sentence(old: str, new: str, said: str):
@@ -113,7 +113,7 @@ def test_a_pool_is_one_of_the_installations(ours: Installation, name: str, said:
 
 
 def test_a_pool_where_there_are_none_is_refused():
-    with pytest.raises(ConfigError, match="there are no node pools here; leave it empty, not 'gpu-a'"):
+    with pytest.raises(ConfigError, match="this installation has no node pools; leave it empty, not 'gpu-a'"):
         Installation(store="s3://bucket").pool("gpu-a")
 
 

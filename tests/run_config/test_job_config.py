@@ -173,19 +173,19 @@ def test_two_lengths_in_one_file_are_refused(tmp_path):
         ("epochs=5", "unknown key epochs; did you mean schedule.epochs?"),
         ("model.prior_box=0.1", "model.prior_box belongs to models of the family tiny, and this one is detr"),
         ("data.augmentation.flop=1", "did you mean data.augmentation.flip?"),
-        ("x=1", "unknown key x; docs/configuration.md has them all"),
+        ("x=1", "unknown key x; see docs/configuration.md"),
         ("optimizer.lr=fast", "optimizer.lr must be a number, not 'fast'"),
         ("optimizer.lr=0", "optimizer.lr must be above 0, not 0"),
-        ("optimizer.lr=true", "optimizer: lr takes no true or false"),
+        ("optimizer.lr=true", "optimizer: lr must not be true or false"),
         ("optimizer.lr=", "optimizer.lr must be a number, not empty"),
         ("optimizer.lr=.inf", "optimizer.lr must be a finite number, not inf"),
         ("optimizer.lr.x=1", "optimizer.lr must be a number, not {'x': 1}"),
-        ("optimizer.betas=[0.9]", "optimizer.betas must be a longer list, not"),
+        ("optimizer.betas=[0.9]", "optimizer.betas has too few items: [0.9]"),
         ("optimizer.betas=[0.9, 0.99, 1]", "optimizer.betas must be a list of 2, not"),
         ("optimizer.betas=[0.9, 1]", "optimizer.betas must be below 1, not 1"),
         ("optimizer=3", "optimizer must be a group of keys, not 3"),
         ("data.batch_size=2.5", "data.batch_size must be a whole number, not 2.5"),
-        ("data.batch_size=on", "data: batch_size takes no true or false"),
+        ("data.batch_size=on", "data: batch_size must not be true or false"),
         ("data.workers=many", "data.workers must be 'auto' or a whole number, not 'many'"),
         ("data.cache=perhaps", "data.cache must be true or false, not 'perhaps'"),
         ("data.min_sizes=[]", "data.min_sizes must be a list of 1 or more, not []"),
@@ -195,9 +195,9 @@ def test_two_lengths_in_one_file_are_refused(tmp_path):
         ("schedule.kind=linear", "schedule.kind must be 'step', 'cosine' or 'constant', not 'linear'"),
         ("model.family=yolo", f"model.family must be {', '.join(map(repr, FAMILIES))}, not 'yolo'"),
         ("model.heads=7", "hidden_dim 256 must be a multiple of 2 x heads (7)"),
-        ("training.seed=" + "9" * 5000, "is not YAML that can be read"),
-        ("optimizer.lr=[1", "is not YAML that can be read"),
-        ("optimizer.lr=2020-13-45", "is not YAML that can be read"),
+        ("training.seed=" + "9" * 5000, "is not valid YAML"),
+        ("optimizer.lr=[1", "is not valid YAML"),
+        ("optimizer.lr=2020-13-45", "is not valid YAML"),
         ("no-equals-sign", "override 'no-equals-sign' is not of the form key=value"),
         ("=3", "override '=3' is not of the form key=value"),
     ],
@@ -261,7 +261,7 @@ def test_files_that_are_not_there_or_not_readable_are_named(tmp_path):
     assert "cannot be read" in complaint(str(path))
     large = write(tmp_path, "large.yaml", "#" * 1_000_001)
     assert "larger than 1000000 bytes" in complaint(large)
-    assert "must hold keys and values, not a list" in complaint(write(tmp_path, "list.yaml", "- 1\n- 2\n"))
+    assert "must be a mapping of keys to values, not a list" in complaint(write(tmp_path, "list.yaml", "- 1\n- 2\n"))
     assert "base must be the name" in complaint(write(tmp_path, "base.yaml", "base: [tiny]\n"))
     said = complaint(write(tmp_path, "far.yaml", "base: other.yaml\n"))
     assert "far.yaml: base: configuration file" in said
@@ -294,18 +294,18 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (LAUGHS, "anchors and aliases are not read in line 1"),
-        ("model: &m {family: *m}\n", "anchors and aliases are not read"),
+        (LAUGHS, "anchors and aliases are not supported in line 1"),
+        ("model: &m {family: *m}\n", "anchors and aliases are not supported"),
         ("data: {batch_size: 1}\nloss: {}\ndata: {cache: true}\n", "data is given twice in line 3"),
         ("model: !!python/object/apply:os.system ['touch exploded']\n", "could not determine a constructor"),
         ("model: !!python/name:os.system\n", "could not determine a constructor"),
         ("!!python/object/new:os.system [touch exploded]\n", "could not determine a constructor"),
-        ("model: {family: tiny}\n---\nmodel: {}\n", "is not YAML that can be read"),
+        ("model: {family: tiny}\n---\nmodel: {}\n", "is not valid YAML"),
         ("model:\n\tfamily: tiny\n", "in line 2"),
         ("[" * 100_000, "nested too deeply"),
-        ("data: {batch_size: !!int no}\n", "is not YAML that can be read"),
-        ("? [1, 2]\n: 3\n", "is not YAML that can be read"),
-        ("\x07", "is not YAML that can be read"),
+        ("data: {batch_size: !!int no}\n", "is not valid YAML"),
+        ("? [1, 2]\n: 3\n", "is not valid YAML"),
+        ("\x07", "is not valid YAML"),
     ],
 )
 def test_hostile_yaml_is_refused_in_words_and_does_nothing(tmp_path, monkeypatch, text: str, said: str):

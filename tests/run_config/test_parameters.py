@@ -157,7 +157,7 @@ def test_what_is_no_subject_is_refused(text: str):
 
 def test_a_missing_permission_says_where_it_comes_from():
     said = refused(BY_NAME["cvat-grant"], "")
-    assert said == "cvat-grant is missing: the permission that the form in CVAT gives; start the run from CVAT."
+    assert said == "cvat-grant is missing: the permission from the form in CVAT; start the run from CVAT."
 
 
 def test_a_template_takes_its_own_parameters_alone():
@@ -253,7 +253,7 @@ def test_every_mistake_is_said_at_once():
 
 
 def test_two_lengths_of_training_contradict_each_other():
-    with pytest.raises(ConfigError, match=r"epochs and minutes: both say how long to train"):
+    with pytest.raises(ConfigError, match=r"epochs and minutes: set one of them and leave"):
         parse(GIVEN | {"epochs": "3", "minutes": "10"})
 
 

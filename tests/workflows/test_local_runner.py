@@ -199,7 +199,7 @@ def test_a_refused_input_ends_with_the_steps_own_sentence(local: Local):
 def test_a_step_that_leaves_no_output_is_a_bug_of_the_step(local: Local):
     done = local.run(template([task("first")], {"first": container("pass", outputs=("word",))}))
     assert done.returncode == 1
-    assert "left no $OUT/outputs/word" in done.stderr
+    assert "did not write $OUT/outputs/word" in done.stderr
 
 
 def leaving(code: str, *, optional: bool) -> dict[str, Any]:
@@ -226,7 +226,7 @@ def test_an_artifact_lies_in_the_run_under_its_key(local: Local):
 def test_an_artifact_that_a_good_step_did_not_leave_is_a_bug_of_the_step_unless_it_may_be_missing(local: Local):
     done = local.run(leaving("pass", optional=False))
     assert done.returncode == 1
-    assert "step train ended well but left no $OUT/model: a bug of the step" in done.stderr
+    assert "step train succeeded but did not write $OUT/model: a bug of the step" in done.stderr
     assert local.run(leaving("pass", optional=True)).returncode == 0
 
 
@@ -272,8 +272,8 @@ def test_a_template_that_is_not_there_is_said_in_one_sentence():
     done = subprocess.run([COMMAND, "run-local", "detr-tain"], check=False, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == (
-        "error: there is no template detr-tain; ours are cvat-train, detr-annotate, detr-evaluate, detr-prepare, "
-        "detr-train, others go by their path\n"
+        "error: there is no template detr-tain; use one of cvat-train, detr-annotate, detr-evaluate, detr-prepare, "
+        "detr-train, or the path of a .yaml file\n"
     )
 
 
@@ -282,7 +282,7 @@ def test_a_program_that_is_not_installed_is_found_before_anything_starts(local: 
     tree["spec"]["templates"][2]["container"]["command"] = ["train-everything"]
     done = local.run(tree)
     assert done.returncode == 2
-    assert "step second: its program train-everything is not installed beside" in done.stderr
+    assert "step second: its program train-everything is not installed with" in done.stderr
     assert not (local.folder / "store").exists()
 
 
@@ -349,8 +349,8 @@ def test_an_interrupted_step_saves_and_the_same_command_goes_on(local: Local, nu
     process.send_signal(number)
     stdout, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == code
-    assert "stopping: the step saves what it has" in stderr
-    assert stderr.splitlines()[-1] == "error: interrupted; the same command goes on where it was"
+    assert "stopping: waiting for the step to save its state" in stderr
+    assert stderr.splitlines()[-1] == "error: interrupted; run the same command again to resume"
     name = stdout.splitlines()[0]
 
     again = local.run(resuming(local))
@@ -398,7 +398,7 @@ def test_the_same_run_at_the_same_time_is_refused(local: Local):
     owner = (local.folder / "started").read_text()
     second = local.run(resuming(local))
     assert second.returncode == 2
-    assert f"is going on already (process {owner})" in second.stderr
+    assert f"is already running (process {owner})" in second.stderr
 
 
 def test_a_step_that_outlives_a_killed_runner_keeps_its_run_to_itself(local: Local):
@@ -410,7 +410,7 @@ def test_a_step_that_outlives_a_killed_runner_keeps_its_run_to_itself(local: Loc
     try:
         refused = local.run(resuming(local))
         assert refused.returncode == 2
-        assert f"is going on already (process {step})" in refused.stderr
+        assert f"is already running (process {step})" in refused.stderr
     finally:
         os.kill(step, signal.SIGTERM)
     until(lambda: not alive(step))

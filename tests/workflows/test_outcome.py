@@ -85,14 +85,14 @@ def test_of_several_steps_the_first_to_fail_is_told():
         ("wait: OOMKilled (exit code 137)", "train: out of memory in Argo's own container wait: raise argo.executor"),
         ("supervisor: OOMKilled (exit code 137): killed", "train: out of memory in Argo's own container supervisor"),
         ("wait: Error (exit code 64): failed to put file", "train: Argo's container wait failed: failed to put file"),
-        ("main: Error (exit code 1)", "train: it failed with exit code 1; its log says where"),
+        ("main: Error (exit code 1)", "train: it failed with exit code 1; see its log"),
         ("main: Error (exit code 137)", "train: it was killed from outside (exit code 137): run it again"),
-        ("Pod was active on the node longer than the specified deadline", "train: it took longer than it may (Pod was"),
+        ("Pod was active on the node longer than the specified deadline", "train: it exceeded its deadline (Pod was"),
         ("Unschedulable: 0/2 nodes are available", "train: its pod could not start: Unschedulable: 0/2 nodes"),
         ('ImagePullBackOff: Back-off pulling image "x"', "train: its pod could not start: ImagePullBackOff"),
         ("workflow shutdown with strategy:  Stop", "train: the workflow was stopped by a person"),
         ("pod deleted", "train: its pod is gone, and Argo does not say why. If it was deleted from outside, run it"),
-        ("", "train: it failed, and Argo says no more"),
+        ("", "train: it failed, and Argo gives no reason"),
     ],
 )  # fmt: skip
 def test_what_the_cluster_says_is_put_in_words(message: str, words: str):
@@ -133,7 +133,7 @@ NONE = ['"null"', "null", "[]", '"[]"', "", "{{workflow.failures}}", "{", '"{', 
 def test_without_failures_there_is_nothing_to_read(text: str):
     assert failed_nodes(text, "run") == []
     assert sentence("run-1", "Succeeded", text) == ""
-    assert "no step says why" in sentence("run-1", "Failed", text)
+    assert "no step reported a reason" in sentence("run-1", "Failed", text)
 
 
 # Seen likewise: Go escapes in its own way what it does not print.
@@ -196,7 +196,7 @@ REPORT = report_json("run-1", "detr-train", "Failed", "check: größer", "s3://b
 
 
 def test_the_webhook_gets_generic_json(webhook: Webhook):
-    assert post(webhook.url + "\n", REPORT) == "the webhook was told"
+    assert post(webhook.url + "\n", REPORT) == "the report was sent to the webhook"
     (got,) = webhook.got
     assert got.pop("finished").endswith("Z")
     assert got == {
@@ -218,11 +218,11 @@ def test_a_template_that_is_not_known_is_left_out():
 @pytest.mark.parametrize(
     ("answers", "words"),
     [
-        ([503, 429, 204], "the webhook was told"),
-        ([500, 500, 500], "the webhook was not told: it answered 500"),
-        ([404], "the webhook was not told: it answered 404"),
-        ([302], "the webhook was not told: it answered 302"),
-        ([307], "the webhook was not told: it answered 307"),
+        ([503, 429, 204], "the report was sent to the webhook"),
+        ([500, 500, 500], "the report was not sent to the webhook: it answered 500"),
+        ([404], "the report was not sent to the webhook: it answered 404"),
+        ([302], "the report was not sent to the webhook: it answered 302"),
+        ([307], "the report was not sent to the webhook: it answered 307"),
     ],
 )
 def test_only_passing_faults_are_tried_again_and_no_redirect_is_followed(
@@ -245,7 +245,7 @@ def test_only_passing_faults_are_tried_again_and_no_redirect_is_followed(
 def test_a_webhook_that_fails_is_one_line_without_its_url(url: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(outcome, "TRIES", 1)
     words = post(url, REPORT)
-    assert words.startswith("the webhook was not told: ")
+    assert words.startswith("the report was not sent to the webhook: ")
     assert "SECRET" not in words
     assert "\n" not in words
 
@@ -267,7 +267,7 @@ def test_the_command_leaves_the_sentence_and_tells_the_webhook(tmp_path: Path, w
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
         "run-1: Failed: check: epochs must be a number",
-        "the webhook was told",
+        "the report was sent to the webhook",
     ]
     assert (tmp_path / "outputs" / "message").read_text() == "check: epochs must be a number"
     assert webhook.got[0]["output"] == "s3://bucket/out/run-1"

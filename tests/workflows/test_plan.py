@@ -90,7 +90,7 @@ def test_what_the_runner_does_not_know_is_refused_by_name(place: str, change: Ca
     change(tree)
     with pytest.raises(TemplateError) as caught:
         read_plan(text(tree), "small.yaml")
-    assert f"small.yaml: the local runner does not know {place};" in str(caught.value)
+    assert f"small.yaml: the local runner does not support {place};" in str(caught.value)
 
 
 IN_CLUSTER = {
@@ -151,12 +151,15 @@ def test_the_docs_list_what_is_let_pass():
 @pytest.mark.parametrize(
     ("patch", "said"),
     [
-        ("containers: [{name: main, env: [{name: A, value: b}]}]", "containers.0.env: the local runner does not know"),
-        ("containers: [{name: main, command: [sh]}]", "containers.0.command: the local runner does not know"),
-        ("initContainers: [{name: mine, image: x}]", "initContainers.0.image: the local runner does not know"),
-        ("hostNetwork: true", "hostNetwork: the local runner does not know"),
+        (
+            "containers: [{name: main, env: [{name: A, value: b}]}]",
+            "containers.0.env: the local runner does not support",
+        ),
+        ("containers: [{name: main, command: [sh]}]", "containers.0.command: the local runner does not support"),
+        ("initContainers: [{name: mine, image: x}]", "initContainers.0.image: the local runner does not support"),
+        ("hostNetwork: true", "hostNetwork: the local runner does not support"),
         ("[", "it is not YAML"),
-        ("text", "the local runner does not know"),
+        ("text", "the local runner does not support"),
     ],
 )
 def test_a_patch_may_not_change_what_a_step_computes(level: str, patch: str, said: str):
@@ -207,28 +210,28 @@ def test_artifacts_lie_where_the_runner_puts_what_a_step_leaves():
 @pytest.mark.parametrize(
     ("said", "change"),
     [
-        ("knows depends as names joined by &&, not 'first.Succeeded'",
+        ("supports only names joined by && in depends, not 'first.Succeeded'",
          lambda t: tasks(t)[1].update(depends="first.Succeeded")),
         ("task second depends on third, which is not a task", lambda t: tasks(t)[1].update(depends="third")),
         ("task first waits for itself", lambda t: tasks(t)[0].update(dependencies=["second"])),
         ("two tasks have the same name", lambda t: tasks(t)[1].update(name="first", depends="")),
-        ("nothing gives {{tasks.first.outputs.parameters.word}} a value here",
+        ("{{tasks.first.outputs.parameters.word}} has no value here",
          lambda t: tasks(t)[1].update(depends="")),
-        ("nothing gives {{workflow.parameters.epoch}} a value",
+        ("{{workflow.parameters.epoch}} has no value here",
          lambda t: part(t, "first")["container"].update(args=["{{workflow.parameters.epoch}}"])),
-        ("nothing gives {{inputs.parameters.word}} a value",
+        ("{{inputs.parameters.word}} has no value here",
          lambda t: part(t, "first")["container"].update(args=["{{inputs.parameters.word}}"])),
-        ("nothing gives {{retries}} a value",
+        ("{{retries}} has no value here",
          lambda t: part(t, "first")["container"].update(args=["{{retries}}"])),
-        ("does not know the expression {{=asInt(",
+        ("does not support the expression {{=asInt(",
          lambda t: part(t, "first")["container"].update(args=["{{=asInt(workflow.parameters.epochs)}}"])),
-        ("the tag {{ workflow.name }} has blanks",
+        ("the tag {{ workflow.name }} has spaces",
          lambda t: part(t, "first")["container"].update(args=["{{ workflow.name }}"])),
         ("the artifact model must have the key {{workflow.parameters.cvat-output-path}}/{{workflow.name}}/model",
          lambda t: artifact(t)["s3"].update(key="{{workflow.parameters.cvat-output-path}}/model/")),
-        ("the artifact model must lie below $OUT", lambda t: artifact(t).update(path="/mnt/model")),
-        ("the artifact model must lie below $OUT", lambda t: artifact(t).update(path="/mnt/out")),
-        ("the artifact model must lie below $OUT", lambda t: artifact(t).update(path="/mnt/out/../model")),
+        ("the artifact model must be below $OUT", lambda t: artifact(t).update(path="/mnt/model")),
+        ("the artifact model must be below $OUT", lambda t: artifact(t).update(path="/mnt/out")),
+        ("the artifact model must be below $OUT", lambda t: artifact(t).update(path="/mnt/out/../model")),
         ("the artifact outputs must have the key", lambda t: artifact(t, "outputs/")),
         ("artifacts[model].archive: Field required", lambda t: artifact(t).pop("archive")),
         ("the variable KEY must come from one secret or ConfigMap",
@@ -249,7 +252,7 @@ def test_artifacts_lie_where_the_runner_puts_what_a_step_leaves():
          lambda t: part(t, "first")["outputs"]["parameters"][0]["valueFrom"].update(path="/tmp/word")),
         ("the output word must come from a file below $OUT",
          lambda t: part(t, "first")["outputs"]["parameters"][0]["valueFrom"].update(path="/mnt/out/../word")),
-        ("the volume at /mnt/out must be what the variable OUT names, or /tmp or /dev/shm",
+        ("the volume at /mnt/out must be the folder in the variable OUT, or /tmp or /dev/shm",
          lambda t: part(t, "first")["container"].update(env=[])),
         ("the volume data is not one of the template's own",
          lambda t: part(t, "first")["container"]["volumeMounts"].append({"name": "data", "mountPath": "/d"})),

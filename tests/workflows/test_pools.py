@@ -149,17 +149,17 @@ def test_the_limit_is_the_one_the_controller_counts_against(cluster: FakeKuberne
 def test_what_may_not_be_seen_is_unknown(cluster: FakeKubernetes, command: Command):
     cluster.refused["list", "pods"] = (403, "pods is forbidden")
     assert pools(command)["small"]["gpusFree"] is None
-    assert "free GPUs unknown: no right to list the pods" in command("pools").out
+    assert "free GPUs unknown: no permission to list the pods" in command("pools").out
     cluster.refused["list", "nodes"] = (403, "nodes is forbidden")
     cluster.refused["list", "workflows"] = (403, "workflows is forbidden")
     said = command("pools").out
-    assert "nodes unknown: no right to list nodes" in said
+    assert "nodes unknown: no permission to list nodes" in said
     assert "runs unknown" in said
 
 
 def test_an_installation_without_pools_says_so(api: FakeKubernetes, command: Command):
     api.add("configmaps", "detr-workflows", {"data": {"settings.yaml": "store: s3://lab"}})
-    assert "names no node pools" in command("pools").out
+    assert "has no node pools" in command("pools").out
 
 
 def test_the_settings_are_found_by_the_templates_that_mount_them(api: FakeKubernetes, command: Command):

@@ -66,7 +66,7 @@ def test_a_sound_installation_has_no_complaint(command: Command):
 def test_people_get_a_line_each_and_the_verdict_at_the_end(command: Command):
     lines = command("preflight").out.splitlines()
     assert lines[0].startswith("ok      API: http://127.0.0.1")
-    assert lines[-1].startswith("a run can work, as far as this can be seen (")
+    assert lines[-1].startswith("a run can work, as far as this can be checked from here (")
 
 
 def test_every_complaint_has_an_action(api: FakeKubernetes, command: Command):
@@ -262,8 +262,8 @@ def unpatched(api: FakeKubernetes) -> None:
     [
         (without_template, "fail", "template detr-prepare", "is not in ml"),
         (other_form, "fail", "template detr-train", "form of version 99"),
-        (other_parameters, "warn", "template detr-train", "newer is known to one side only"),
-        (nobody_takes_up, "fail", "controller", "nobody has taken up left"),
+        (other_parameters, "warn", "template detr-train", "only the template or only this command has newer"),
+        (nobody_takes_up, "fail", "controller", "no Argo controller has started left"),
         (broken_settings, "fail", "ConfigMap detr-workflows", "stroe"),
         (no_settings, "fail", "ConfigMap detr-workflows", "has no key settings.yaml"),
         (no_artifacts, "fail", "artifact repository detr-workflows/artifacts", "has no key artifacts"),
@@ -273,19 +273,19 @@ def unpatched(api: FakeKubernetes) -> None:
         (mighty_account, "warn", "service account detr-workflows", "may list secrets"),
         (powerless_caller, "fail", "your rights", "you may not create workflows"),
         (no_secret, "fail", "secret detr-workflows-store", "is not in ml"),
-        (empty_secret, "fail", "secret detr-workflows-store", "has nothing under secret-access-key"),
+        (empty_secret, "fail", "secret detr-workflows-store", "has no value for secret-access-key"),
         (no_pull_secret, "fail", "pull secret registry", "is not in ml"),
-        (odd_image, "fail", "image Registry/UP:x", "is not a reference"),
+        (odd_image, "fail", "image Registry/UP:x", "is not a valid image reference"),
         (image_is_not_there, "fail", "image pulls", "stuck cannot get r/detr-job:9: ImagePullBackOff"),
         (no_nodes, "warn", "pool mig", "no node has the label pool=m"),
         (tainted, "fail", "pool small", "do not tolerate team=x:NoSchedule"),
-        (partly_tainted, "warn", "taints of pool small", "do not tolerate team=x:NoSchedule, so they do not go to b"),
+        (partly_tainted, "warn", "taints of pool small", "do not tolerate team=x:NoSchedule, so they do not run on b"),
         (partly_tainted, "ok", "pool small", "2 of 2 nodes ready, 1 of them behind a taint, 4 of 4 GPUs free"),
         (
             small_nodes_of_a_pool,
             "fail",
             "room for train in pool small",
-            "memory 12.06Gi, nvidia.com/gpu 1; the largest node that it may go to, a, has cpu 8, ",
+            "memory 12.06Gi, nvidia.com/gpu 1; the largest node that it may run on, a, has cpu 8, ",
         ),
         (memory_and_gpus_on_different_nodes, "fail", "room for train in pool small", "ephemeral-storage 30Gi"),
         (small_nodes, "fail", "room for report", "asks for cpu 9"),
@@ -293,13 +293,13 @@ def unpatched(api: FakeKubernetes) -> None:
         (tainted_for_a_step, "warn", "room for prepare", "does not tolerate: team=x:NoSchedule"),
         (into_pools, "ok", "room", "every step fits"),
         (no_secret_of_the_repository, "fail", "secret authority", "stay in PodInitializing"),
-        (no_session_token_for_argo, "fail", "secret detr-workflows-store", "nothing under session-token; the artifact"),
+        (no_session_token_for_argo, "fail", "secret detr-workflows-store", "no value for session-token; the artifact"),
         (another_name_for_the_session_token, "ok", "secret detr-workflows-store", "access-key-id"),
         (logs_of_everything, "warn", "artifact repository detr-workflows/artifacts", "even the step check"),
         (logs_of_everything_without_a_secret, "fail", "secret detr-workflows-store", "stay in PodInitializing"),
         (no_gpus, "fail", "pool small", "none has nvidia.com/gpu"),
         (unready, "fail", "pool small", "none of its 1 nodes is ready"),
-        (quota_without_gpus, "fail", "quota q", "train needs requests.nvidia.com/gpu 1, the whole quota is 0"),
+        (quota_without_gpus, "fail", "quota q", "train needs requests.nvidia.com/gpu 1, but the quota is 0"),
         (quota_that_is_used_up, "warn", "quota q", "needs pods 1, 0 of 3 is left"),
         (quota_that_counts_cpu_limits, "warn", "quota q", "which"),
         (small_range, "fail", "limit range r", "the maximum is 100Mi"),
@@ -360,8 +360,8 @@ def test_the_room_in_a_pool_that_has_no_node_for_training_is_unknown(
     findings = found(command("preflight", "--json"))
     assert findings[f"pool {pool}"]["mark"] == ("warn" if damage is no_nodes else "fail")
     room = findings[f"room in pool {pool}"]
-    assert (room["mark"], "would take evaluate or train," in room["text"]) == ("unknown", True), room
-    assert findings["room"]["text"] == "every step that there are nodes for fits on one of them"
+    assert (room["mark"], "no current node accepts evaluate or train," in room["text"]) == ("unknown", True), room
+    assert findings["room"]["text"] == "every step with suitable nodes fits on one of them"
     assert [subject for subject in findings if subject.startswith("room")] == ["room", f"room in pool {pool}"]
 
 
@@ -390,7 +390,7 @@ def test_taints_are_unknown_where_no_template_says_what_is_tolerated(sound: Fake
     tainted(sound)
     sound.objects["workflowtemplates"].clear()
     finding = found(command("preflight", "--json"))["pool small"]
-    assert (finding["mark"], "not seen" in finding["text"]) == ("unknown", True)
+    assert (finding["mark"], "tolerations of training pods are unknown" in finding["text"]) == ("unknown", True)
 
 
 def with_bridge(api: FakeKubernetes) -> None:
@@ -416,8 +416,8 @@ def test_the_bridges_secret_is_missed_in_words_of_its_own(sound: FakeKubernetes,
         sound.objects["configmaps"]["detr-workflows"]["data"]["settings.yaml"] = SETTINGS
     del sound.objects["secrets"]["detr-workflows-cvat"]["data"]["signing-key"]
     finding = found(command("preflight", "--json"))["secret detr-workflows-cvat"]
-    assert (finding["mark"], finding["text"]) == ("fail", "has nothing under signing-key")
-    assert finding["action"] == "put CVAT's token and the signing key in"
+    assert (finding["mark"], finding["text"]) == ("fail", "has no value for signing-key")
+    assert finding["action"] == "add CVAT's token and the signing key"
     del sound.objects["secrets"]["detr-workflows-cvat"]
     finding = found(command("preflight", "--json"))["secret detr-workflows-cvat"]
     assert (finding["mark"], finding["text"]) == ("fail", "is not in ml")

@@ -86,7 +86,7 @@ def test_without_hera_render_says_what_to_install():
     code = "import sys; sys.modules['hera'] = None; from workflows.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code, "render"], check=False, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: the templates are written with Hera, which is not installed here")
+    assert done.stderr.startswith("error: rendering the templates needs Hera, which is not installed")
 
 
 def test_the_local_runner_understands_every_template_of_ours(manifest: dict[str, Any]):

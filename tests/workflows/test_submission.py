@@ -122,17 +122,17 @@ def test_the_store_comes_from_the_installation(ours: FakeKubernetes, command: Co
     [
         (["epochs=many"], "epochs must be a whole number from 1 to 10000, not 'many'."),
         (["epcohs=3"], "'epcohs' is not a parameter; did you mean epochs?"),
-        (["epochs=3", "minutes=2"], "epochs and minutes: both say how long to train"),
+        (["epochs=3", "minutes=2"], "epochs and minutes: set one of them and leave"),
         (["sys-node-pool=lagre"], "sys-node-pool must be one of small, large, not 'lagre'. Did you mean large?"),
         (["gpu-count=2"], "gpu-count must be at most 1 in the pool small, not 2."),
         (["store=s3://other"], "store must be s3://lab/team here, not 's3://other'"),
         (["cvat-test-path=s3://private/a.zip"], "cvat-test-path: s3://private/a.zip may not be read here"),
         (["cvat-output-path=elsewhere"], "cvat-output-path: 'elsewhere' may not be written here"),
         (["cvat-test-path=/data/a.zip"], "aws s3 cp /data/a.zip s3://lab/team/uploads/a.zip"),
-        (["cvat-test-path=file:///data/a.zip"], "is a path of this machine, which a cluster cannot see"),
+        (["cvat-test-path=file:///data/a.zip"], "is a path on this machine, which a cluster cannot read"),
         (["cvat-test-path=/data/my set.zip"], "aws s3 cp '/data/my set.zip' 's3://lab/team/uploads/my set.zip'"),
-        (["store=file:///data"], "store: 'file:///data' is a folder of this machine"),
-        (["model=mine.yaml"], "model: 'mine.yaml' is a file of this machine"),
+        (["store=file:///data"], "store: 'file:///data' is a folder on this machine"),
+        (["model=mine.yaml"], "model: 'mine.yaml' is a file on this machine"),
     ],
 )
 def test_what_a_run_would_be_refused_for_is_said_before_it_starts(
@@ -193,10 +193,10 @@ def test_a_foreign_template_is_checked_by_what_it_says(
         (["--name", "My Run"], "--name 'My Run': a name has up to 63 lower-case letters"),
         (["--label", "team=a b"], "for other text take --annotation"),
         (["--label", "team"], "--label 'team' is not of the form key=value"),
-        (["--timeout-s", "5"], "give --watch too"),
-        (["--token-file", "x"], "--token-file is for Argo's server"),
-        (["--insecure-skip-verify"], "--insecure-skip-verify is for Argo's server"),
-        (["--server", "https://argo", "--context", "lab"], "give one of them"),
+        (["--timeout-s", "5"], "--timeout-s needs --watch"),
+        (["--token-file", "x"], "--token-file needs --server"),
+        (["--insecure-skip-verify"], "--insecure-skip-verify needs --server"),
+        (["--server", "https://argo", "--context", "lab"], "--context and --server cannot be combined"),
         (["--server", "https://argo"], "--server needs --namespace"),
         (["--server", "argo", "-n", "ml"], "--server 'argo' must be a URL"),
         (["--context", "home"], "has no context home; there are lab"),
@@ -381,7 +381,7 @@ def test_settings_that_may_not_be_read_are_left_to_the_run(ours: FakeKubernetes,
     options = ("-p", "cvat-annotation-path=in.zip", "-p", "store=s3://lab/team")
     ended = command("submit", "detr-train", *options)
     assert ended.code == 0
-    assert "left to the step check" in ended.err
+    assert "only checked by the step check" in ended.err
 
 
 def test_help_loads_nothing_of_the_cluster():
@@ -405,7 +405,7 @@ def test_argos_server_takes_the_same_workflow(foreign: FakeKubernetes, command: 
     options = ("--server", foreign.url, "-n", "ml", "--token-file", token)
     ended = command("submit", "sums", "-p", "must=x", "--annotation", "why=a,b", *options)
     assert ended.code == 0
-    assert "token travels unencrypted" in ended.err
+    assert "token is sent unencrypted" in ended.err
     assert foreign.created[0]["metadata"]["annotations"]["why"] == "a,b"
     assert submitted(foreign)["answer"] == "42"
     assert set(foreign.tokens) == {"Bearer abc"}

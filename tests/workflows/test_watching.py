@@ -136,18 +136,18 @@ def test_attempts_are_counted_and_waiting_says_for_what():
 def test_a_lost_connection_is_said_once_and_the_watching_goes_on():
     gone = UnreachableError("nobody answers")
     _, lines = follow(workflow("Running"), gone, gone, gone, workflow("Succeeded"))
-    assert lines == ["lost the connection, asking again (nobody answers)", "connected again", "run  Succeeded"]
+    assert lines == ["lost the connection, retrying (nobody answers)", "connected again", "run  Succeeded"]
 
 
 def test_a_run_that_no_controller_takes_up_is_said_once():
     untouched = [workflow("") for _ in range(30)]
     _, lines = follow(*untouched, workflow("Succeeded"))
-    assert [line.startswith("no controller has taken run up yet") for line in lines] == [True, False]
+    assert [line.startswith("no Argo controller has started run yet") for line in lines] == [True, False]
 
 
 def test_the_time_limit_ends_the_watching_and_not_the_run():
     with pytest.raises(
-        WatchEndedError, match=r"7 s are over; run goes on\. Look at it with `argo get run -n ml`"
+        WatchEndedError, match=r"7 s are over; run continues\. See it with `argo get run -n ml`"
     ) as ending:
         follow(workflow("Running"), timeout_s=7)
     assert ending.value.exit_code == 75
@@ -163,7 +163,7 @@ def test_ctrl_c_leaves_the_run_alone_and_says_how_to_stop_it():
     ("answer", "words"),
     [
         (NotThereError("x"), "run was deleted while it ran"),
-        (ForbiddenError("not any more"), "cannot be seen any more, but goes on: not any more"),
+        (ForbiddenError("not any more"), "can no longer be read; the run continues: not any more"),
         (workflow("Running", uid="two"), "another workflow has its name now"),
     ],
 )

@@ -68,7 +68,9 @@ def read_bridge(path: Path) -> str:
     except yaml.YAMLError as error:
         raise WorkflowError(f"--bridge {path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict) or "cvat" not in tree:
-        raise WorkflowError(f"--bridge {path} has no key cvat, which says where CVAT is; docs/chart.md has an example")
+        raise WorkflowError(
+            f"--bridge {path} has no key cvat with the address of CVAT; see the example in docs/chart.md"
+        )
     return text
 
 

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from workflows.cluster.submission import Submitted
 
 Namespace = Annotated[
-    str | None, typer.Option("--namespace", "-n", help="Where the chart is installed. Default: the one of the context.")
+    str | None, typer.Option("--namespace", "-n", help="Namespace of the installation. Default: that of the context.")
 ]
 Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig. Default: its current one.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, everything else on stderr.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout, and everything else to stderr.")]
 
 
 def submit(
@@ -33,15 +33,20 @@ def submit(
     ] = None,
     namespace: Namespace = None,
     name: Annotated[str | None, typer.Option(help="Name of the run. Default: TEMPLATE-xxxxx.")] = None,
-    label: Annotated[list[str] | None, typer.Option(help="key=value on the workflow.")] = None,
-    annotation: Annotated[list[str] | None, typer.Option(help="key=value on the workflow, any text.")] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Follow the run to its end, and end as it does.")] = False,
+    label: Annotated[list[str] | None, typer.Option(help="Label of the workflow: key=value.")] = None,
+    annotation: Annotated[
+        list[str] | None, typer.Option(help="Annotation of the workflow: key=value, any text.")
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Follow the run to its end, and exit with its exit code.")
+    ] = False,
     timeout_s: Annotated[
-        float | None, typer.Option(min=0, help="Stop watching after so long; the run goes on. Exit code 75.")
+        float | None,
+        typer.Option(min=0, help="Stop watching after this many seconds; the run continues. Exit code 75."),
     ] = None,
     context: Context = None,
     server: Annotated[
-        str | None, typer.Option(help="Go through Argo's server at this URL instead of the Kubernetes API.")
+        str | None, typer.Option(help="URL of Argo's server, to use instead of the Kubernetes API.")
     ] = None,
     token_file: Annotated[
         Path | None, typer.Option(help="Token for Argo's server. Default: the variable ARGO_TOKEN.")
@@ -59,7 +64,7 @@ def submit(
     given = pairs(parameter or [])
     labels, annotations = tags("--label", label or ()), tags("--annotation", annotation or ())
     if timeout_s is not None and not watch:
-        raise WorkflowError("--timeout-s is for watching: give --watch too")
+        raise WorkflowError("--timeout-s needs --watch")
     say = _to_stderr if as_json else typer.echo
     with _api(namespace, context, server, token_file, ca_file, verify=not insecure_skip_verify) as api:
         found = find_template(api, template)
@@ -89,11 +94,11 @@ def pools(namespace: Namespace = None, context: Context = None, as_json: AsJson 
     elif states:
         typer.echo("\n".join(table(states)))
     else:
-        typer.echo(f"the installation in {cluster.namespace} names no node pools: training goes to any node with a GPU")
+        typer.echo(f"the installation in {cluster.namespace} has no node pools: training runs on any node with a GPU")
 
 
 def preflight(namespace: Namespace = None, context: Context = None, as_json: AsJson = False) -> None:
-    """Say whether a run could work here, and what to mend. Exit code 2 when it could not."""
+    """Check whether a run can work in the namespace, and say what to fix. Exit code 2: it cannot."""
     from workflows.cluster.preflight.findings import Finding, Mark, fail, verdict
 
     findings: list[Finding] = []
@@ -107,7 +112,7 @@ def preflight(namespace: Namespace = None, context: Context = None, as_json: AsJ
     try:
         cluster = _kubernetes(namespace, context)
     except NoAccessError as error:
-        note(fail("API", str(error), "get a kubeconfig with which `kubectl get namespaces` answers"))
+        note(fail("API", str(error), "get a kubeconfig with which `kubectl get namespaces` works"))
     else:
         from workflows.cluster.preflight.preflight import preflight as look_at
 
@@ -134,7 +139,7 @@ def _announce(submitted: "Submitted", say: Callable[[str], None], *, watch: bool
     where = f"{submitted.name} -n {submitted.namespace}"
     say(f"{submitted.name} submitted to the namespace {submitted.namespace}")
     if submitted.folder:
-        say(f"  lies in: {submitted.folder}")
+        say(f"  results: {submitted.folder}")
     if not watch:
         say(f"  watch:   argo watch {where}")
     say(f"  logs:    argo logs -f {where}")
@@ -163,16 +168,16 @@ def _follow(
         for line in results(status.results):
             say(line)
         if submitted.folder:
-            say(f"lies in: {submitted.folder}")
+            say(f"results: {submitted.folder}")
     else:
         summary["failure"] = {"step": failure.step, "message": failure.sentence, "exitCode": failure.exit_code}
     if as_json:
         typer.echo(json.dumps(summary))
     if failure is not None:
         where = f"{submitted.name} -n {submitted.namespace}"
-        say(f"{failure.step or submitted.name} failed; argo logs {where} has more")
+        say(f"{failure.step or submitted.name} failed; for more see: argo logs {where}")
         if failure.exit_code == PASSING_FAULT:
-            say(f"such a fault passes; argo retry {where} goes on where it was")
+            say(f"this is a temporary fault; `argo retry {where}` resumes the run")
         raise StepError(failure.sentence, failure.exit_code)
 
 
@@ -198,20 +203,22 @@ def _api(
     if server is None:
         for option, value in (("--token-file", token_file), ("--ca-file", ca_file)):
             if value is not None:
-                raise WorkflowError(f"{option} is for Argo's server: give --server too")
+                raise WorkflowError(f"{option} needs --server")
         if not verify:
-            raise WorkflowError("--insecure-skip-verify is for Argo's server: give --server too")
+            raise WorkflowError("--insecure-skip-verify needs --server")
         return _kubernetes(namespace, context)
     if context is not None:
-        raise WorkflowError("--context is for the Kubernetes API, --server for Argo's: give one of them")
+        raise WorkflowError(
+            "--context and --server cannot be combined: --context selects the Kubernetes API, --server Argo's server"
+        )
     _require_client()
     from workflows.cluster.argo_server import ArgoServer
 
     namespace = namespace or os.environ.get("ARGO_NAMESPACE")
     if not namespace:
-        raise WorkflowError("--server needs --namespace: the one where the chart is installed")
+        raise WorkflowError("--server needs --namespace, the namespace of the installation")
     if server.startswith("http://"):
-        _to_stderr("warning: --server is http://, so the token travels unencrypted")
+        _to_stderr("warning: --server is http://, so the token is sent unencrypted")
     return ArgoServer(server, namespace, token_file=token_file, ca_file=ca_file, verify=verify)
 
 
@@ -242,7 +249,7 @@ def _installation(api: "Kubernetes | ArgoServer", config_map: str) -> "Installat
     try:
         return find_installation(api, config_map)
     except (ForbiddenError, NotThereError) as error:
-        _to_stderr(f"note: node pool and places are left to the step check ({error})")
+        _to_stderr(f"note: node pool and locations are only checked by the step check ({error})")
         return None
 
 

@@ -69,8 +69,8 @@ def find_access(
             raise NoAccessError(f"--context {context}: inside a pod without a kubeconfig there are no contexts")
         return _from_service_account(Path(service_account), environment)
     raise NoAccessError(
-        f"there is no kubeconfig: neither KUBECONFIG is set nor {default} there; get one from who runs the cluster, "
-        "or go through Argo's server with --server and --token-file"
+        f"there is no kubeconfig: KUBECONFIG is not set, and {default} does not exist; get one from the cluster's "
+        "operator, or use Argo's server with --server and --token-file"
     )
 
 
@@ -99,7 +99,7 @@ def _from_files(paths: list[Path], context: str | None) -> ClusterAccess:
         raise NoAccessError(f"{source} cannot be read as a kubeconfig: {_line(error)}") from error
     names = ", ".join(contexts) or "none"
     if chosen is None:
-        raise NoAccessError(f"{source} has no current context; choose one with --context (there are {names})")
+        raise NoAccessError(f"{source} has no current context; choose one of {names} with --context")
     if chosen not in contexts:
         raise NoAccessError(f"{source} has no context {chosen}; there are {names}")
     configuration = _configuration()

@@ -296,8 +296,10 @@ def unreachable(where: str, error: Exception) -> UnreachableError | NoAccessErro
     cause = getattr(error, "reason", None) or error  # urllib3's reason, without the number of attempts
     reason = re.sub(r"^\w+\([^)]*\): ", "", " ".join(str(cause).split())) or type(error).__name__
     if "CERTIFICATE_VERIFY_FAILED" in reason:
-        return NoAccessError(f"{where} has a certificate that is not trusted here ({reason}); name its CA")
-    return UnreachableError(f"{where} cannot be reached: {reason}; is the address right, and is it up?")
+        return NoAccessError(
+            f"{where} has a certificate that is not trusted ({reason}); give its certificate authority"
+        )
+    return UnreachableError(f"{where} cannot be reached: {reason}; check the address, and that the server runs")
 
 
 def refusal(code: int, message: str, doing: str, where: str) -> ClusterError:
@@ -308,7 +310,7 @@ def refusal(code: int, message: str, doing: str, where: str) -> ClusterError:
     if code == 404 and ("could not find the requested resource" in message or "page not found" in message):
         return NoSuchKindError(f"{doing}: {NO_ARGO}" if "workflow" in doing else f"{doing}: {message}")
     if code == 429 or code >= 500:
-        return UnreachableError(f"{doing}: {where} says {code} {message}; try again in a while")
+        return UnreachableError(f"{doing}: {where} answered {code} {message}; try again later")
     if code in (404, 409):
         return (NotThereError if code == 404 else AlreadyThereError)(f"{doing}: {message}")
     return (ForbiddenError if code == 403 else ClusterError)(f"{doing} was refused: {message}")

@@ -191,7 +191,7 @@ def _asked(pod: Pod, resource: str) -> int:
     return max(sum(limits(pod.spec.containers)), max(limits(pod.spec.init_containers), default=0))
 
 
-HEAD = ("POOL", "TITLE", "NODES", "GPUS", "A RUN TAKES", "RUNS", "TAINTS")
+HEAD = ("POOL", "TITLE", "NODES", "GPUS", "GPUS PER RUN", "RUNS", "TAINTS")
 
 
 def table(states: Sequence[PoolState]) -> list[str]:
@@ -200,13 +200,13 @@ def table(states: Sequence[PoolState]) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     if any(state.nodes is None for state in states):
-        lines.append("nodes unknown: no right to list nodes")
+        lines.append("nodes unknown: no permission to list nodes")
     elif any(state.gpus_free is None for state in states):
-        lines.append("free GPUs unknown: no right to list the pods of all namespaces")
+        lines.append("free GPUs unknown: no permission to list the pods of all namespaces")
     if any(state.nodes is not None and state.not_tolerated is None for state in states):
-        lines.append("taints unknown: what training pods tolerate is in templates that are not there or not to be seen")
+        lines.append("taints unknown: the templates of the training pods are missing or cannot be read")
     if any(state.held is None for state in states):
-        lines.append("runs unknown: no right to list the workflows of the namespace")
+        lines.append("runs unknown: no permission to list the workflows of the namespace")
     return lines
 
 

@@ -127,7 +127,7 @@ def _local_paths(name: str, text: str, store: str) -> list[str]:
         return []
     if parameter.file_suffixes and text.endswith(parameter.file_suffixes):
         sentence = (
-            f"{name}: {text!r} is a file of this machine, which a cluster cannot see; name one of "
+            f"{name}: {text!r} is a file on this machine, which a cluster cannot read; choose one of "
             f"{', '.join(parameter.choices)} and put your changes into -p overrides='key=value …'."
         )
         return [sentence]
@@ -145,7 +145,7 @@ def _is_local(line: str) -> bool:
 
 def _upload_first(parameter: Parameter, line: str, store: str) -> str:
     if parameter.role is Role.STORE:
-        return f"{parameter.name}: {line!r} is a folder of this machine, which a cluster cannot see; give s3://bucket/prefix."
+        return f"{parameter.name}: {line!r} is a folder on this machine, which a cluster cannot read; give s3://bucket/prefix."
     path = os.path.expanduser(line.removeprefix("file://"))  # noqa: PTH111 - as typed, except for the ~
     bucket = store if store.startswith("s3://") else "s3://bucket/prefix"
     target = f"{bucket}/uploads/{Path(path).name or 'export'}"
@@ -155,7 +155,7 @@ def _upload_first(parameter: Parameter, line: str, store: str) -> str:
     if not line.startswith(_LOCAL) and line not in (".", ".."):
         hint = f" If you mean the key below the store: {bucket}/{line}."
     return (
-        f"{parameter.name}: {line!r} is a path of this machine, which a cluster cannot see. Upload it: {command}, "
+        f"{parameter.name}: {line!r} is a path on this machine, which a cluster cannot read. Upload it: {command}, "
         f"then give -p {shlex.quote(f'{parameter.name}={target}')}.{hint}"
     )
 
@@ -223,7 +223,7 @@ def create(
         made = retrying(attempt)
     except UnreachableError as error:
         raise UnreachableError(
-            f"{error}. Whether {name} was created is not known: `argo get {name} -n {api.namespace}` says"
+            f"{error}. It is unknown whether {name} was created; see `argo get {name} -n {api.namespace}`"
         ) from error
     metadata = made.get("metadata") or {}
     if not metadata.get("uid"):

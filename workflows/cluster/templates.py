@@ -135,7 +135,7 @@ def find_template(api: Api, name: str) -> Template:
 
 def _no_namespace(api: Api) -> NotThereError:
     return NotThereError(
-        f"there is no namespace {api.namespace} in {api.where}; give the installation's with --namespace"
+        f"there is no namespace {api.namespace} in {api.where}; give the namespace of the installation with --namespace"
     )
 
 
@@ -143,7 +143,7 @@ def _others(api: Api, name: str) -> str:
     try:
         names = sorted(api.template_names())
     except ForbiddenError:
-        return "which there are, you may not list"
+        return "you may not list the others"
     near = difflib.get_close_matches(name, names, 1)
     if near:
         return f"did you mean {near[0]}?"

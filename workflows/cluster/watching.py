@@ -69,7 +69,7 @@ class Watch:
             return self._follow()
         except KeyboardInterrupt:
             raise WatchInterruptedError(
-                f"no longer watching; {self._name} goes on. Look at it with {self._argo('get')}, "
+                f"no longer watching; {self._name} continues. See it with {self._argo('get')}, "
                 f"stop it with {self._argo('stop')}"
             ) from None
 
@@ -90,13 +90,13 @@ class Watch:
             workflow = self._source.workflow(self._name)
         except UnreachableError as error:
             if not self._lost:
-                self._say(f"lost the connection, asking again ({error})")
+                self._say(f"lost the connection, retrying ({error})")
             self._lost = True
             return None
         except NotThereError as error:
             raise WatchEndedError(f"{self._name} was deleted while it ran") from error
         except ClusterError as error:
-            raise WatchEndedError(f"{self._name} cannot be seen any more, but goes on: {error}") from error
+            raise WatchEndedError(f"{self._name} can no longer be read; the run continues: {error}") from error
         if workflow["metadata"].get("uid") != self._uid:
             raise WatchEndedError(f"{self._name} was deleted, and another workflow has its name now")
         if self._lost:
@@ -120,8 +120,8 @@ class Watch:
         if not status.phase and not self._told_untouched and self._clock() - self._began > UNTOUCHED_AFTER_S:
             self._told_untouched = True
             self._say(
-                f"no controller has taken {self._name} up yet: does Argo's controller run, and does it watch "
-                f"the namespace {self._source.namespace}?"
+                f"no Argo controller has started {self._name} yet: check that Argo's controller runs and watches "
+                f"the namespace {self._source.namespace}"
             )
         return changed
 
@@ -130,7 +130,7 @@ class Watch:
             left_s = self._timeout_s - (self._clock() - self._began)
             if left_s <= 0:
                 raise WatchEndedError(
-                    f"{self._timeout_s:g} s are over; {self._name} goes on. Look at it with {self._argo('get')}"
+                    f"{self._timeout_s:g} s are over; {self._name} continues. See it with {self._argo('get')}"
                 )
             pause_s = min(pause_s, left_s)
         self._sleep(pause_s)

@@ -23,7 +23,7 @@ def head(name: str, url: str, plan: Plan, values: Mapping[str, str]) -> str:
     for key, text in values.items():
         if text and text != plan.parameters[key]:
             lines.append(f"  {key}: {' '.join(text.split())}")
-    return "\n".join((*lines, f"  lies in: {shown(url)}"))
+    return "\n".join((*lines, f"  results: {shown(url)}"))
 
 
 def summary(url: str, seconds: float, results: Mapping[str, str], files: Sequence[str]) -> str:

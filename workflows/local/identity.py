@@ -43,7 +43,7 @@ def only_one(folder: Path, name: str) -> Iterator["Lock"]:
         with contextlib.suppress(OSError):
             owner = path.read_text()
         raise RunningElsewhereError(
-            f"{name} is going on already (process {owner or 'unknown'}): wait for it, or stop it with Ctrl-C there"
+            f"{name} is already running (process {owner or 'unknown'}): wait for it, or stop it with Ctrl-C there"
         ) from None
     except OSError as error:
         raise WorkflowError(f"cannot write below {folder}: {error.strerror}; choose another --scratch") from error

@@ -226,7 +226,7 @@ def _understood_patch(text: str | None) -> str | None:
             raise ValueError(f"it is not YAML: {' '.join(str(error).split())}") from error
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            raise ValueError(f"{'.'.join(map(str, first['loc']))}: the local runner does not know it") from error
+            raise ValueError(f"{'.'.join(map(str, first['loc']))}: the local runner does not support it") from error
     return text
 
 
@@ -340,7 +340,7 @@ def parse_manifest(text: str, where: str) -> WorkflowTemplate:
         place = _place(tree, first["loc"])
         if first["type"] == "extra_forbidden":
             raise TemplateError(
-                f"{where}: the local runner does not know {place}; it runs a DAG of containers with "
+                f"{where}: the local runner does not support {place}; it runs a DAG of containers with "
                 "parameters, outputs and $OUT, and Argo runs everything else"
             ) from error
         raise TemplateError(f"{where}: {place or 'the document'}: {first['msg']}") from error

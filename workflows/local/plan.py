@@ -81,7 +81,7 @@ def read_plan(text: str, where: str) -> Plan:
     if main is None or main.dag is None:
         raise TemplateError(f"{where}: the entrypoint {spec.entrypoint} must be a DAG among spec.templates")
     if main.inputs.parameters:
-        raise TemplateError(f"{where}: the local runner does not know inputs of the entrypoint {main.name}")
+        raise TemplateError(f"{where}: the local runner does not support inputs of the entrypoint {main.name}")
     workflow = {f"workflow.parameters.{parameter.name}" for parameter in spec.arguments.parameters}
     workflow |= {"workflow.name", "workflow.uid", PARAMETERS_JSON}
     steps: dict[str, PlannedStep] = {}
@@ -175,7 +175,7 @@ def _out_mount(container: Container, mounts: Mapping[str, bool], where: str) -> 
     for path, fresh in mounts.items():
         if fresh and path not in (*named, *SCRATCH):
             raise TemplateError(
-                f"{where}: the volume at {path} must be what the variable OUT names, or {' or '.join(SCRATCH)}"
+                f"{where}: the volume at {path} must be the folder in the variable OUT, or {' or '.join(SCRATCH)}"
             )
     return next((path for path, fresh in mounts.items() if fresh and path in named), None)
 
@@ -196,11 +196,13 @@ def _output_file(output: OutputParameter, mount: str | None, where: str) -> Outp
 def _artifact(artifact: OutputArtifact, mount: str | None, where: str) -> Artifact:
     path = PurePosixPath(artifact.path)
     if mount is None or not path.is_relative_to(mount) or ".." in path.parts or path == PurePosixPath(mount):
-        raise TemplateError(f"{where}: the artifact {artifact.name} must lie below $OUT")
+        raise TemplateError(f"{where}: the artifact {artifact.name} must be below $OUT")
     relative = path.relative_to(mount)
     key = f"{RUN_FOLDER}/{relative}"
     if artifact.s3.key.removesuffix("/") != key or relative.parts[0] == "outputs":
-        raise TemplateError(f"{where}: the artifact {artifact.name} must have the key {key}, where the runner puts it")
+        raise TemplateError(
+            f"{where}: the artifact {artifact.name} must have the key {key}, under which the runner stores it"
+        )
     return Artifact(artifact.name, relative, artifact.optional)
 
 
@@ -217,7 +219,7 @@ def _check_tags(texts: Iterable[str], known: set[str], where: str) -> None:
         except TemplateError as error:
             raise TemplateError(f"{where}: {error}") from error
         if unknown:
-            raise TemplateError(f"{where}: nothing gives {{{{{unknown[0]}}}}} a value here")
+            raise TemplateError(f"{where}: {{{{{unknown[0]}}}}} has no value here")
 
 
 def _ancestors(tasks: Sequence[TemplateTask], where: str) -> dict[str, set[str]]:
@@ -245,7 +247,8 @@ def _depends(task: TemplateTask, where: str) -> set[str]:
     for name in names:
         if not re.fullmatch(r"[A-Za-z0-9][-\w]*", name):
             raise TemplateError(
-                f"{where}: task {task.name}: the local runner knows depends as names joined by &&, not {task.depends!r}"
+                f"{where}: task {task.name}: the local runner supports only names joined by && in "
+                f"depends, not {task.depends!r}"
             )
     return {*names, *task.dependencies}
 

@@ -14,7 +14,7 @@ from typing import IO
 
 from workflows.errors import InterruptedRunError
 
-STOPPING = b"\nstopping: the step saves what it has (Ctrl-C again kills it)\n"
+STOPPING = b"\nstopping: waiting for the step to save its state (Ctrl-C again kills it)\n"
 
 
 class Foreground:

@@ -79,7 +79,7 @@ def complete_values(plan: Plan, given: Mapping[str, str]) -> dict[str, str]:
     """
     for name in (STORE, OUTPUT):
         if name not in plan.parameters:
-            raise TemplateError(f"the template {plan.name} has no parameter {name}, which says where a run lies")
+            raise TemplateError(f"the template {plan.name} has no parameter {name}, which defines the folder of a run")
     mistakes = [unknown_name(name, plan.parameters) for name in given if name not in plan.parameters]
     values: dict[str, str] = {}
     for name, default in plan.parameters.items():
@@ -198,8 +198,8 @@ def _program(step: PlannedStep) -> Path:
         if "/" not in name and (folder / name).is_file():
             return folder / name
     raise TemplateError(
-        f"step {step.name}: its program {name} is not installed beside {sys.executable}; the local runner "
-        "knows python and the programs that were installed with it"
+        f"step {step.name}: its program {name} is not installed with {sys.executable}; the local runner "
+        "can run only python and the programs that are installed with it"
     )
 
 
@@ -214,7 +214,7 @@ def _read_output(step: PlannedStep, output: OutputFile, out: Path) -> str:
 
 
 def _left_nothing(step: PlannedStep, path: PurePosixPath) -> StepError:
-    return StepError(f"step {step.name} ended well but left no $OUT/{path}: a bug of the step", 1)
+    return StepError(f"step {step.name} succeeded but did not write $OUT/{path}: a bug of the step", 1)
 
 
 def _raise_for(step: str, code: int) -> None:
@@ -223,11 +223,11 @@ def _raise_for(step: str, code: int) -> None:
         case 0:
             return
         case 2:
-            message = f"step {step} refused its input; its last line says why"
+            message = f"step {step} refused its input; see its last line above"
         case 75 | 143:
-            message = f"step {step} met a fault that passes: the same command again goes on where it was"
+            message = f"step {step} failed temporarily; run the same command again to resume"
         case 137:
-            message = f"step {step} was killed, most likely for lack of memory: a smaller batch-size needs less"
+            message = f"step {step} was killed, probably for lack of memory: choose a smaller batch-size"
         case _:
-            message = f"step {step} failed with exit code {code}; what it printed above says where"
+            message = f"step {step} failed with exit code {code}; see its output above"
     raise StepError(message, code)

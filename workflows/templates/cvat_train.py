@@ -20,9 +20,9 @@ from workflows.templates.template import settings
 
 TITLE = "Train a detection transformer"
 DESCRIPTION = (
-    "Learns from the boxes that are there to find more of their kind, and says how well it does: **check** the "
-    "settings, **export** the annotations, **prepare** the data set, **train**, **report**. The model and "
-    "`report/index.html` lie in the store, under the output prefix and the name of the run."
+    "Trains a detector on the boxes of the task and evaluates it: **check** the settings, **export** the "
+    "annotations, **prepare** the data set, **train**, **report**. The model and `report/index.html` are in the "
+    "store, under the output prefix and the name of the run."
 )
 
 with (

@@ -13,8 +13,8 @@ with (
         **settings(
             "detr-annotate",
             TITLE,
-            "A trained model draws its boxes into tasks of CVAT: **check** the parameters, **annotate**. Labels are "
-            "matched by their names. What people drew stays, unless *Shapes that are there* says otherwise.",
+            "A trained model adds its boxes to tasks in CVAT: **check** the parameters, **annotate**. Labels are "
+            "matched by their names. Shapes that people drew are kept, unless *Existing shapes* says otherwise.",
             f"{TITLE}: {given('cvat-subject')}",
             f"{given('trained-model')} → {given('cvat-subject')}",
         )

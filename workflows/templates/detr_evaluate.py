@@ -13,8 +13,8 @@ with (
         **settings(
             "detr-evaluate",
             TITLE,
-            "Measures the model of an earlier run on the val or test part of any prepared set with the same classes: "
-            "**check**, **evaluate**, **report**. Predictions, metrics and `report/index.html` lie in the store.",
+            "Evaluates the model of an earlier run on the val or test part of any prepared set with the same classes: "
+            "**check**, **evaluate**, **report**. Predictions, metrics and `report/index.html` are in the store.",
             f"{TITLE}: {given('split')}",
             f"{given('trained-model')} → {RUN_PREFIX}",
         )

@@ -14,8 +14,8 @@ with (
         **settings(
             "detr-prepare",
             TITLE,
-            f"Checks a CVAT export in {COCO} format, splits it and writes a prepared set with a report of what was "
-            "found. A training run on the same data and options uses it and prepares nothing.",
+            f"Checks a CVAT export in {COCO} format, splits it and writes a prepared set with a report of the "
+            "findings. A training run with the same data and options uses this set instead of preparing again.",
             TITLE,
             given("cvat-annotation-path"),
         )

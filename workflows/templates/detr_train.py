@@ -9,9 +9,9 @@ from workflows.templates.template import settings
 
 TITLE = "Train a detection transformer"
 DESCRIPTION = (
-    f"Takes a CVAT export in {COCO} format to a trained and evaluated detector: **check** the parameters, "
-    "**prepare** the data set, **train**, **report**. The model and `report/index.html` lie in the store, "
-    "under the output prefix and the name of the run."
+    f"Trains and evaluates a detector on a CVAT export in {COCO} format: **check** the parameters, **prepare** the "
+    "data set, **train**, **report**. The model and `report/index.html` are in the store, under the output prefix "
+    "and the name of the run."
 )
 
 

@@ -123,7 +123,7 @@ def test_a_second_ctrl_c_leaves_at_once(run: Run, gate: Gate):
     job.reaches_line("Ctrl-C again leaves at once")
     job.send(signal.SIGINT)
     assert job.ends() == 130, job.says()
-    assert job.says().strip().endswith("the same command goes on where it was")
+    assert job.says().strip().endswith("run the same command again to resume")
 
 
 def test_workers_survive_a_signal_to_all_processes_and_leave_with_the_job(run: Run, gate: Gate):

@@ -57,5 +57,5 @@ def verdict(findings: Sequence[Finding]) -> str:
     """The last line: whether a run can work."""
     counts = {mark: sum(finding.mark is mark for finding in findings) for mark in Mark}
     parts = [f"{counts[mark]} {mark.value}" for mark in Mark if counts[mark]]
-    says = "a run cannot work yet" if counts[Mark.FAIL] else "a run can work, as far as this can be seen"
+    says = "a run cannot work yet" if counts[Mark.FAIL] else "a run can work, as far as this can be checked from here"
     return f"{says} ({', '.join(parts)})"

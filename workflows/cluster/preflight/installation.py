@@ -31,16 +31,22 @@ def templates(snapshot: Snapshot) -> Iterator[Finding]:
             continue
         version = _form_version(tree)
         if version is None:
-            yield fail(subject, "is not ours, or was changed: it has no form", INSTALL)
+            yield fail(subject, "is not from the chart, or was changed: it has no form", INSTALL)
         elif version != FORM_VERSION:
-            yield fail(subject, f"has a form of version {version}, this command knows {FORM_VERSION}", UPGRADE)
+            yield fail(
+                subject, f"has a form of version {version}, but this command knows version {FORM_VERSION}", UPGRADE
+            )
         else:
             ours, theirs = {one.name for one in parameters}, set(snapshot.templates[name].arguments)
             other = sorted(ours ^ theirs)
             if other:
-                yield warn(subject, f"is of another version: {', '.join(other)} is known to one side only", UPGRADE)
+                yield warn(
+                    subject,
+                    f"is of another version: only the template or only this command has {', '.join(other)}",
+                    UPGRADE,
+                )
             else:
-                yield ok(subject, "takes what this command knows")
+                yield ok(subject, "has the parameters that this command knows")
 
 
 def _form_version(tree: Mapping[str, Any]) -> object:
@@ -60,13 +66,13 @@ def controller(snapshot: Snapshot) -> Iterator[Finding]:
         names = ", ".join(sorted(str(one["metadata"]["name"]) for one in untouched)[:3])
         yield fail(
             "controller",
-            f"nobody has taken up {names}",
+            f"no Argo controller has started {names}",
             "start Argo's controller, or let it watch this namespace (`--managed-namespace`, instance id)",
         )
     elif any((one.get("status") or {}).get("phase") for one in workflows):
-        yield ok("controller", "takes up the workflows of this namespace")
+        yield ok("controller", "runs the workflows of this namespace")
     else:
-        yield unknown("controller", "no workflow has run here yet", "`helm test`, or a first run, will show it")
+        yield unknown("controller", "no workflow has run here yet", "`helm test` or a first run will show it")
 
 
 def _age(workflow: Mapping[str, Any]) -> timedelta:
@@ -80,11 +86,13 @@ def settings(snapshot: Snapshot) -> Iterator[Finding]:
     if isinstance(snapshot.entries_error, NotThereError):
         yield fail(subject, f"is not in {snapshot.namespace}", INSTALL)
     elif snapshot.entries_error is not None:
-        yield unknown(subject, str(snapshot.entries_error), "the step check reads it; ask for the right to get it")
+        yield unknown(
+            subject, str(snapshot.entries_error), "the step check reads it; ask for the permission to read it"
+        )
     elif snapshot.entries is not None and SETTINGS_KEY not in snapshot.entries:
         yield fail(subject, f"has no key {SETTINGS_KEY}", INSTALL)
     elif snapshot.installation is None:
-        yield fail(subject, snapshot.settings_error, "mend the chart's values and run `helm upgrade`")
+        yield fail(subject, snapshot.settings_error, "fix the chart's values and run `helm upgrade`")
     else:
         yield ok(subject, f"is valid; runs write to {snapshot.installation.store}")
 
@@ -94,12 +102,16 @@ def artifacts(snapshot: Snapshot) -> Iterator[Finding]:
     for config_map, key in sorted({repository_reference(tree) for tree in snapshot.trees.values()}):
         subject = f"artifact repository {config_map}/{key}"
         if not config_map:
-            yield warn("artifact repository", "is the controller's, unseen from here", "`argo logs` after a first run")
+            yield warn(
+                "artifact repository",
+                "is set in the controller, and cannot be checked from here",
+                "`argo logs` after a first run",
+            )
             continue
         try:
             entries = snapshot.cluster.settings(config_map)
         except NotThereError:
-            yield fail(subject, "the ConfigMap is not there", INSTALL)
+            yield fail(subject, "the ConfigMap is missing", INSTALL)
             continue
         if key not in entries:
             yield fail(subject, f"the ConfigMap has no key {key}", INSTALL)
@@ -107,19 +119,19 @@ def artifacts(snapshot: Snapshot) -> Iterator[Finding]:
         repository = read_repository(entries[key])
         bucket = repository.bucket
         if not bucket:
-            yield fail(subject, "names no bucket", "mend the chart's values store.* and run `helm upgrade`")
+            yield fail(subject, "has no bucket", "fix the chart's values store.* and run `helm upgrade`")
         elif snapshot.installation and bucket != snapshot.installation.store.removeprefix("s3://").partition("/")[0]:
             yield fail(
                 subject,
-                f"is the bucket {bucket}, runs write to {snapshot.installation.store}",
-                "let both be one bucket, or the report will not find the model",
+                f"is the bucket {bucket}, but runs write to {snapshot.installation.store}",
+                "use the same bucket for both, or the report will not find the model",
             )
         elif repository.archive_logs:
             yield warn(
                 subject,
-                f"is the bucket {bucket}, and has archiveLogs: true, which overrules the templates: even the step "
-                "check needs the repository's secrets then, and waits in PodInitializing where one is missing",
-                "take archiveLogs from it: the templates keep logs without it (value workflow.archiveLogs)",
+                f"is the bucket {bucket}, and has archiveLogs: true, which overrides the templates: even the step "
+                "check then needs the repository's secrets, and stays in PodInitializing if one is missing",
+                "remove archiveLogs from it: the templates keep logs without it (value workflow.archiveLogs)",
             )
         else:
             yield ok(subject, f"is the bucket {bucket}")

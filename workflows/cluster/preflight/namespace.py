@@ -27,9 +27,11 @@ def images(snapshot: Snapshot) -> Iterator[Finding]:
     for image in sorted({image for needs in snapshot.needs.values() for image in needs.images}):
         match = IMAGE.fullmatch(image)
         if match is None:
-            yield fail(f"image {image}", "is not a reference", "mend images.* in the chart's values")
+            yield fail(f"image {image}", "is not a valid image reference", "fix images.* in the chart's values")
         elif not match["digest"] and match["tag"] in (None, "latest"):
-            yield warn(f"image {image}", "has no fixed tag, so nodes may run different ones", "set a tag or a digest")
+            yield warn(
+                f"image {image}", "has no fixed tag, so nodes may run different versions", "set a tag or a digest"
+            )
         else:
             yield ok(f"image {image}", "is well-formed")
     yield from _pull_secrets(snapshot)
@@ -55,7 +57,7 @@ def _pull_secrets(snapshot: Snapshot) -> Iterator[Finding]:
             if kind in ("kubernetes.io/dockerconfigjson", "kubernetes.io/dockercfg"):
                 yield ok(subject, "is there")
             else:
-                yield fail(subject, f"is of type {kind}", "make it with `kubectl create secret docker-registry`")
+                yield fail(subject, f"is of type {kind}", "create it with `kubectl create secret docker-registry`")
 
 
 def _failed_pulls(snapshot: Snapshot) -> Iterator[Finding]:
@@ -74,7 +76,7 @@ def _failed_pulls(snapshot: Snapshot) -> Iterator[Finding]:
         yield fail(
             "image pulls",
             f"{', '.join(sorted(set(names))[:3])} cannot get {what}",
-            "push the image, or mend registry, tag and pull secret",
+            "push the image, or fix registry, tag and pull secret",
         )
     if not stuck:
         yield ok("image pulls", "no pod of ours waits for an image")
@@ -83,7 +85,7 @@ def _failed_pulls(snapshot: Snapshot) -> Iterator[Finding]:
 def pools(snapshot: Snapshot) -> Iterator[Finding]:
     """Check nodes, GPUs and taints of the node pools."""
     if snapshot.installation is None or snapshot.entries is None:
-        yield unknown("pools", "the settings are not to be seen", "see the line about the ConfigMap")
+        yield unknown("pools", "the settings cannot be read", "see the line about the ConfigMap")
         return
     states = pool_states(
         snapshot.cluster, snapshot.installation, snapshot.entries, training_pods(snapshot.needs.values())
@@ -91,29 +93,29 @@ def pools(snapshot: Snapshot) -> Iterator[Finding]:
     if not states:
         yield warn(
             "pools",
-            "the installation names none: training goes to any node with a GPU",
-            "name them in nodePools of the chart's values, so that people can choose",
+            "the installation has none: training runs on any node with a GPU",
+            "list them in nodePools of the chart's values, so that people can choose",
         )
     for state in states:
         yield _pool(state)
         if state.nodes_tainted and len(state.nodes_tainted) < (state.nodes_ready or 0):
             yield warn(
                 f"taints of pool {state.name}",
-                f"training pods do not tolerate {', '.join(state.not_tolerated or ())}, so they do not go to "
+                f"training pods do not tolerate {', '.join(state.not_tolerated or ())}, so they do not run on "
                 f"{shortened(state.nodes_tainted)}",
-                "fine where that is meant; else add tolerations to the pool in the chart's values",
+                "no problem if intended; else add tolerations to the pool in the chart's values",
             )
 
 
 def _pool(state: PoolState) -> Finding:
     subject = f"pool {state.name}"
     if state.nodes is None or state.gpus is None:
-        return unknown(subject, "you may not list nodes", "ask who runs the cluster, or start a short run there")
+        return unknown(subject, "you may not list nodes", "ask the operator of the cluster, or start a short run there")
     if state.nodes == 0:
         return warn(
             subject,
             f"no node has the label {state.label}",
-            "fine where nodes come on demand; else mend the label's value, see `kubectl get nodes --show-labels`",
+            "no problem if nodes are added on demand; else fix labelValue, see `kubectl get nodes --show-labels`",
         )
     problem = None
     if state.nodes_ready == 0:
@@ -123,13 +125,13 @@ def _pool(state: PoolState) -> Finding:
     elif state.not_tolerated is None or state.nodes_tainted is None:
         problem = unknown(
             subject,
-            "its nodes have taints, and what training pods tolerate is not seen",
+            "its nodes have taints, and the tolerations of training pods are unknown",
             "see the lines about the templates",
         )
     elif len(state.nodes_tainted) == state.nodes_ready:
         problem = fail(
             subject,
-            f"training pods do not tolerate {', '.join(state.not_tolerated)}, which keeps them from every ready node",
+            f"training pods do not tolerate {', '.join(state.not_tolerated)}, so they cannot run on any ready node",
             "add tolerations to the pool in the chart's values",
         )
     return problem or _gpus(subject, state, state.gpus)
@@ -141,17 +143,15 @@ def _gpus(subject: str, state: PoolState, gpus: int) -> Finding:
     if state.nodes_tainted:
         nodes += f", {len(state.nodes_tainted)} of them behind a taint"
     if state.gpu_count == 0:
-        return ok(subject, f"{nodes}, no GPUs asked for")
+        return ok(subject, f"{nodes}, no GPUs requested")
     if gpus == 0:
-        return fail(
-            subject, f"{nodes}, none has {state.gpu_resource}", "install the device plugin, or mend gpuResource"
-        )
+        return fail(subject, f"{nodes}, none has {state.gpu_resource}", "install the device plugin, or fix gpuResource")
     if state.largest_free is None:
         return unknown(
-            subject, f"{nodes}, {gpus} GPUs, free ones not seen", "you may not list the pods of all namespaces"
+            subject, f"{nodes}, {gpus} GPUs, free GPUs unknown", "you may not list the pods of all namespaces"
         )
     if state.largest_free == 0:
-        return warn(subject, f"{nodes}, all {gpus} GPUs are taken", "a run will wait until one is free")
+        return warn(subject, f"{nodes}, all {gpus} GPUs are in use", "a run will wait until one is free")
     return ok(subject, f"{nodes}, {state.gpus_free} of {gpus} GPUs free")
 
 
@@ -163,10 +163,10 @@ def quotas(snapshot: Snapshot) -> Iterator[Finding]:
     for quota in found:
         subject = f"quota {quota.metadata.name}"
         if quota.spec.scopes or quota.spec.scope_selector:
-            yield unknown(subject, "holds for some pods only", "compare it with the templates' resources")
+            yield unknown(subject, "applies to some pods only", "compare it with the templates' resources")
             continue
         problems = list(_quota_problems(snapshot, quota, subject))
-        yield from problems or [ok(subject, "leaves room for every step")]
+        yield from problems or [ok(subject, "has room for every step")]
 
 
 def _quota_problems(snapshot: Snapshot, quota: ResourceQuota, subject: str) -> Iterator[Finding]:
@@ -186,11 +186,11 @@ def _quota_problems(snapshot: Snapshot, quota: ResourceQuota, subject: str) -> I
                 yield warn(
                     subject,
                     f"counts {key}, which {bare} does not set",
-                    "give the step that value in the chart, or the namespace a LimitRange with a default",
+                    "set the value of the step in the chart, or add a LimitRange with a default to the namespace",
                 )
         step, most = max(needs.items(), key=lambda item: item[1], default=("", Decimal(0)))
         if most > limit:
-            yield fail(subject, f"{step} needs {key} {_shown(most)}, the whole quota is {text}", "raise the quota")
+            yield fail(subject, f"{step} needs {key} {_shown(most)}, but the quota is {text}", "raise the quota")
         elif most > limit - taken:
             yield warn(
                 subject,
@@ -265,4 +265,4 @@ def pod_security(snapshot: Snapshot) -> Iterator[Finding]:
             "keep the chart's security contexts and its patch for Argo's containers",
         )
     else:
-        yield ok("pod security", f"the namespace enforces {level}, which our pods keep to")
+        yield ok("pod security", f"the namespace enforces {level}, and all pods comply")

@@ -35,19 +35,21 @@ def preflight(cluster: Kubernetes) -> Iterator[Finding]:
     try:
         there = cluster.has_namespace()
     except ClusterError as error:
-        yield fail("API", str(error), "mend the way to the cluster: `kubectl get namespaces` must answer")
+        yield fail("API", str(error), "fix the access to the cluster: `kubectl get namespaces` must work")
         return
     yield ok("API", f"{cluster.where} answers ({cluster.access.source})")
     if there is False:
         yield fail(
-            "namespace", f"there is no namespace {cluster.namespace}", "give the installation's with --namespace"
+            "namespace",
+            f"there is no namespace {cluster.namespace}",
+            "give the namespace of the installation with --namespace",
         )
         return
     try:
         snapshot = look(cluster)
     except NoSuchKindError:
         yield fail(
-            "Argo", "the cluster does not know Argo's kinds", "install Argo Workflows, controller and definitions"
+            "Argo", "its kinds are not defined in the cluster", "install Argo Workflows, controller and definitions"
         )
         return
     except ClusterError as error:
@@ -62,6 +64,6 @@ def _seen(subject: str, check: Callable[[Snapshot], Iterator[Finding]], snapshot
     try:
         yield from check(snapshot)
     except ForbiddenError as error:
-        yield unknown(subject, str(error), "ask somebody who may look to run this too")
+        yield unknown(subject, str(error), "ask somebody with the permission to run this too")
     except ClusterError as error:
         yield unknown(subject, str(error), "run this again")

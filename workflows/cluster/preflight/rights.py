@@ -31,7 +31,7 @@ def caller(snapshot: Snapshot) -> Iterator[Finding]:
     else:
         yield ok("your rights", f"you may submit and watch runs in {snapshot.namespace}")
     if not _may(snapshot, "", "configmaps", "get", snapshot.config_map):
-        what = "you may not read it, so wrong pools and places are refused by the run's first step and not by `submit`"
+        what = "you may not read it, so wrong pools and locations are rejected by the run's first step, not by `submit`"
         yield warn(f"ConfigMap {snapshot.config_map} for you", what, _CLIENT_ROLE)
 
 
@@ -56,14 +56,16 @@ def service_accounts(snapshot: Snapshot) -> Iterator[Finding]:
         answers = [_account_may(snapshot, name, *one) for one in results]
         if None in answers:
             yield unknown(
-                subject, "you may neither ask for its rights nor read roles", "`helm test` shows whether they suffice"
+                subject,
+                "you may neither check its permissions nor read roles",
+                "`helm test` shows whether they suffice",
             )
         elif not all(answers):
-            yield fail(subject, "may not report what a step left", _WORKFLOW_ROLE)
+            yield fail(subject, "may not report the outputs of a step", _WORKFLOW_ROLE)
         elif _account_may(snapshot, name, "", "secrets", "list"):
-            yield warn(subject, "may list secrets, which no run needs", "take that right from its roles")
+            yield warn(subject, "may list secrets, which no run needs", "remove that permission from its roles")
         else:
-            yield ok(subject, "may report what a step left")
+            yield ok(subject, "may report the outputs of a step")
 
 
 def _account_may(snapshot: Snapshot, account: str, group: str, resource: str, verb: str) -> bool | None:
@@ -167,9 +169,9 @@ def _secret(
     `only_cvat`: the secret has no keys for the store.
     """
     subject = f"secret {name}"
-    stuck = "the artifact repository names it, so pods that keep a log or an artifact stay in PodInitializing"
-    teller = "steps export and annotate say so" if only_cvat else "step check says within a minute"
-    said = len(silent) < len(required) and f"the {teller} when it is missing"
+    stuck = "the artifact repository refers to it, so pods that keep a log or an artifact stay in PodInitializing"
+    teller = "steps export and annotate report it" if only_cvat else "step check reports it within a minute"
+    said = len(silent) < len(required) and f"the {teller} if it is missing"
     try:
         data = snapshot.cluster.secret(name).data or {}
     except NotThereError:
@@ -185,8 +187,8 @@ def _secret(
         mute = any(key in silent and key not in data for key in empty)
         return fail(
             subject,
-            f"has nothing under {', '.join(empty)}" + (f"; {stuck}" if mute else ""),
-            "put CVAT's token and the signing key in" if only_cvat else "put the store's keys in",
+            f"has no value for {', '.join(empty)}" + (f"; {stuck}" if mute else ""),
+            "add CVAT's token and the signing key" if only_cvat else "add the store's keys",
         )
     return ok(subject, f"has {', '.join(required)}")
 

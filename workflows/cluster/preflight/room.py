@@ -13,7 +13,7 @@ from workflows.cluster.pod_needs import EXPRESSION, PodNeeds
 from workflows.cluster.preflight.findings import Finding, fail, ok, unknown, warn
 from workflows.cluster.preflight.snapshot import Snapshot
 
-ON_DEMAND = "fine where nodes come on demand; else"
+ON_DEMAND = "no problem if nodes are added on demand; else"
 
 
 def room(snapshot: Snapshot) -> Iterator[Finding]:
@@ -25,12 +25,12 @@ def room(snapshot: Snapshot) -> Iterator[Finding]:
     unseen = dict(_without_nodes(snapshot, pods, nodes))
     yield from problems
     if pods and not problems:
-        fits = "every step that there are nodes for fits on one of them" if unseen else ""
-        yield ok("room", fits or "every step fits on one of the nodes that it may go to")
+        fits = "every step with suitable nodes fits on one of them" if unseen else ""
+        yield ok("room", fits or "every step fits on one of the nodes that it may run on")
     for pool, steps in unseen.items():
         yield unknown(
             f"room in pool {pool}",
-            f"no node that is there now would take {' or '.join(steps)}, so there is nothing to compare",
+            f"no current node accepts {' or '.join(steps)}, so there is nothing to compare",
             "see the line about the pool; compare the machines that it will get with roles.train.resources",
         )
 
@@ -110,18 +110,18 @@ def _placed(
     if not nodes:
         labels = ", ".join(f"{key}={value}" for key, value in sorted(pod.node_selector.items()))
         lacking = f"no node has the labels {labels}" if labels else "there is no node"
-        yield warn(subject, lacking, f"{ON_DEMAND} mend {role}.nodeSelector or pods.nodeSelector in the chart's values")
+        yield warn(subject, lacking, f"{ON_DEMAND} fix {role}.nodeSelector or pods.nodeSelector in the chart's values")
     elif not open_to:
         taints = sorted({taint for node in nodes for taint in untolerated(node, pod.tolerations)})
         yield warn(
             subject,
-            f"every node that it may go to has a taint that it does not tolerate: {', '.join(taints)}",
+            f"every node that it may run on has a taint that it does not tolerate: {', '.join(taints)}",
             f"{ON_DEMAND} add tolerations to {role}.tolerations or pods.tolerations in the chart's values",
         )
     elif nowhere:
         yield warn(
             subject,
-            f"no node that it may go to has {', '.join(nowhere)}",
+            f"no node that it may run on has {', '.join(nowhere)}",
             f"{ON_DEMAND} install the device plugin, or set parameters.gpu-count.default to 0 to train on the CPU",
         )
     else:
@@ -130,7 +130,7 @@ def _placed(
             has = {resource: allocatable(best, resource) for resource in asks}
             yield fail(
                 subject,
-                f"asks for {_listed(asks)}; the largest node that it may go to, {best.metadata.name}, "
+                f"asks for {_listed(asks)}; the largest node that it may run on, {best.metadata.name}, "
                 f"has {_listed(has)}",
                 f"lower {role}.resources in the chart's values, or add a larger node",
             )

@@ -14,18 +14,18 @@ from workflows.cluster.preflight.snapshot import Snapshot
 PATIENCE_S = 60
 _OWN = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
 _FILES = (("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"), ("AWS_CONFIG_FILE", "~/.aws/config"))
-_TELLS = "the step check says it for the pods, with their credentials"
+_TELLS = "the step check tests this with the credentials of the pods"
 
 
 def store(snapshot: Snapshot) -> Iterator[Finding]:
     """Request an object that need not exist."""
     if snapshot.installation is None or snapshot.entries is None:
-        yield unknown("store", "the settings are not to be seen", _TELLS)
+        yield unknown("store", "the settings cannot be read", _TELLS)
         return
     url = snapshot.installation.store
     subject = f"store {url}"
     if not _has_credentials():
-        yield unknown(subject, "you have no credentials of your own for it here", _TELLS)
+        yield unknown(subject, "you have no credentials for it on this machine", _TELLS)
         return
     environment = dict(os.environ)
     for variable, key in (("AWS_ENDPOINT_URL", "s3-endpoint"), ("AWS_REGION", "s3-region")):
@@ -37,7 +37,7 @@ def store(snapshot: Snapshot) -> Iterator[Finding]:
             command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
         )
     except subprocess.TimeoutExpired:
-        yield warn(subject, f"gave no answer within {PATIENCE_S} s", "is it reachable from here? " + _TELLS)
+        yield warn(subject, f"did not answer within {PATIENCE_S} s", "is it reachable from here? " + _TELLS)
         return
     if done.returncode == 0:
         yield ok(subject, "answers, with your own credentials")
