@@ -51,5 +51,5 @@ def test_without_a_validation_split_there_are_none(run: Run, tmp_path: Path):
     job = run.ends()
     assert config_of(run)["operating_point"] is None
     assert "best threshold" not in job.says()
-    assert "was not chosen on validation images" in (run.out / "model" / "README.md").read_text()
+    assert "0.5 (default; not chosen on validation images)" in (run.out / "model" / "README.md").read_text()
     assert (run.out / "predictions" / "test.json").exists(), "test was predicted, and had no say"

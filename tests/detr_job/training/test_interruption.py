@@ -78,7 +78,7 @@ def test_sigterm_before_the_first_step_leaves_nothing_to_go_on_from(run: Run, ga
     assert not run.checkpoints.exists()
     assert "step 1/" not in job.says()
     gate.close()
-    assert "going on" not in run.ends().says()
+    assert "resuming at" not in run.ends().says()
 
 
 def test_sigterm_before_the_predictions_ends_in_time_and_the_restart_only_predicts(run: Run):
