@@ -104,7 +104,7 @@ class Access:
         found = await asyncio.gather(*asked, return_exceptions=True)
         for one in found:
             if isinstance(one, UnclearError):
-                log.warning("nobody can start a run: %s", one)
+                log.warning("cannot check the permission to export: %s", one)
                 raise Refusal(503, EXPORT_UNCLEAR, retry_after_s=10) from one
             if isinstance(one, BridgeError):
                 raise _refusal(one, NOT_EXPORTED) from one
@@ -155,7 +155,7 @@ def _refusal(error: BridgeError, not_yours: str, nobody: type[BridgeError] = Cva
     if isinstance(error, nobody):
         return Refusal(401, LOG_IN)
     if isinstance(error, CvatUnavailableError):
-        log.warning("nobody can be let in: %s", error)
+        log.warning("CVAT is unreachable, so nobody can be authenticated: %s", error)
         return Refusal(503, CVAT_AWAY, retry_after_s=10)
     return Refusal(403, not_yours)
 
@@ -173,7 +173,7 @@ def require_own_page(request: Request, public_origin: str) -> None:
     sent_from = request.headers.get("sec-fetch-site", "same-origin")
     origin = request.headers.get("origin", "")
     if sent_from != "same-origin" or _plain_origin(origin) != _plain_origin(public_origin):
-        raise Refusal(403, f"This is only taken from CVAT's own pages at {public_origin}.")
+        raise Refusal(403, f"Requests are accepted only from CVAT's own pages at {public_origin}.")
     if request.headers.get(HEADER) != "1":
         raise Refusal(403, f"The header {HEADER}: 1 is missing.")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -189,7 +189,7 @@ def _plain_origin(text: str) -> str:
 def subject_of(tasks: list[int] | None, project: int | None) -> Subject:
     """The subject of a request. Refusal 422: neither tasks nor a project, or both."""
     if bool(tasks) == (project is not None):
-        raise Refusal(422, "Name the task (?task=8, several times for several) or the project (?project=3).")
+        raise Refusal(422, "Set ?task=8, which may be repeated, or ?project=3.")
     try:
         return Subject.project(project) if project is not None else Subject.tasks(tasks or ())
     except BridgeError as error:

@@ -39,12 +39,14 @@ def serve(
 @app.command("serve-models")
 def serve_models(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",  # noqa: S104 - a pod's port
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port that CVAT takes for a Nuclio dashboard's.")] = 8070,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the API of a Nuclio dashboard.")] = 8070,
     device: Annotated[str, typer.Option(help="auto, cuda or cpu. cuda without a GPU is an error.")] = "auto",
     store: Annotated[str, typer.Option(help="Root of the store with the runs; in an installation it is known.")] = "",
     prefix: Annotated[
         list[str] | None,
-        typer.Option(help="Prefix below the store that runs lie under; may be given again. Else where runs may write."),
+        typer.Option(
+            help="Prefix below the store that runs lie under; may be given again. Default: where runs may write."
+        ),
     ] = None,
 ) -> None:
     """Offer trained models in CVAT's Models page and Automatic annotation.
@@ -60,9 +62,7 @@ def serve_models(
 def annotate(
     store: Annotated[str, typer.Option(help="Root of the store: s3://bucket/prefix or file:///folder."), From("store")],
     subject: Annotated[str, typer.Option(help="What to annotate: task:8,task:9 or project:3."), From("cvat-subject")],
-    grant: Annotated[
-        str, typer.Option(help="The signature of the bridge that lets a user have it done."), From("cvat-grant")
-    ],
+    grant: Annotated[str, typer.Option(help="The grant, signed by the bridge."), From("cvat-grant")],
     model: Annotated[
         str,
         typer.Option(help="model/ folder of a run, or the run's: a URL, or a key below the store."),
@@ -77,7 +77,7 @@ def annotate(
     ] = "",
     existing: Annotated[
         str,
-        typer.Option(help="What becomes of shapes that are there: keep, replace-automatic or replace-all."),
+        typer.Option(help="What to do with existing shapes: keep, replace-automatic or replace-all."),
         From("existing-shapes"),
     ] = "keep",
     device: Annotated[
@@ -124,7 +124,7 @@ def export_command(
     """Have CVAT export tasks or a project, with images, into the store, and wait until all of it is there.
 
     Started again it goes on where it was. Inside a workflow ($OUT is set) the URLs of the exports are left in
-    $OUT/outputs/dataset, one a line.
+    $OUT/outputs/dataset, one per line.
     """
     from cvat_client.errors import BridgeError
     from cvat_steps.export_command import Order, export

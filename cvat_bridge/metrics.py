@@ -32,7 +32,7 @@ class ServiceMetrics:
         )
         self.cvat = Counter(
             "cvat_bridge_cvat_requests_total",
-            "Questions to CVAT, by kind of status; `away`: no answer; `export_right`: whether somebody may export.",
+            "Requests to CVAT, by class of status; `away`: unreachable; `export_right`: checks of who may export.",
             ("status",),
             registry=self.registry,
         )
@@ -44,7 +44,7 @@ class ServiceMetrics:
         )
         self.webhooks_waiting = Gauge(
             "cvat_bridge_webhook_events_waiting",
-            "Events that were taken and are not worked off.",
+            "Events that wait to be processed.",
             registry=self.registry,
         )
 

@@ -137,7 +137,9 @@ def json_object(answer: Answer, host: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         tree = None
     if not isinstance(tree, dict):
-        raise CvatUnavailableError(f"{host} answered {answer.path} with something that is not CVAT's")
+        raise CvatUnavailableError(
+            f"{host} answered {answer.path} with something that is not CVAT's JSON; check cvat.url"
+        )
     return tree
 
 

@@ -59,7 +59,7 @@ class Patience:
             if not _passes(error):
                 raise
             raise CvatUnavailableError(
-                f"{error}, for {self._longest_s:.0f} s now: the step ends and is tried again"
+                f"{error}, for {self._longest_s:.0f} s now: the step ends and is retried"
             ) from error
 
 

@@ -190,7 +190,7 @@ class ExportStep:
         if (kind, bucket) != ("AWS_S3_BUCKET", ours):
             raise BridgeError(
                 f"CVAT's cloud storage {self._storage} is {one_line(bucket)!r} ({one_line(kind)}), but the store's "
-                f"bucket is {ours!r}: set cvat.cloudStorageId to the one that is, or to none"
+                f"bucket is {ours!r}: set cvat.cloudStorageId to a cloud storage with this bucket, or to none"
             )
         self._storage_checked = True
 
@@ -234,15 +234,17 @@ class ExportStep:
         def reached(size_bytes: int, total_bytes: int) -> None:
             of = f" of {_megabytes(total_bytes)}" if total_bytes else ""
             part = size_bytes / total_bytes / 2 if total_bytes else 0.0
-            self._progress.still(f"{name} comes", f"{name}: {_megabytes(size_bytes)}{of} have come from CVAT", part)
+            self._progress.still(f"{name} comes", f"{name}: {_megabytes(size_bytes)}{of} downloaded from CVAT", part)
 
         with _disk_faults(name), tempfile.TemporaryDirectory(prefix="cvat-export-") as folder:
             file = Path(folder, ZIP_NAME)
             if not self._patience.ask(lambda: self._api.download(result_url, file, reached)):
-                return "it keeps its file no longer"
+                return "CVAT has deleted the file"
             if not zipfile.is_zipfile(file):
                 return "it sent a file that is no whole zip"
-            self._progress.still(f"{name} goes", f"{name}: {_megabytes(file.stat().st_size)} go to the store", 0.5)
+            self._progress.still(
+                f"{name} goes", f"{name}: uploading {_megabytes(file.stat().st_size)} to the store", 0.5
+            )
             self._store.put_file(file, export.key)
         return ""
 

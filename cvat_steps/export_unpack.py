@@ -81,12 +81,12 @@ def checked_entries(archive: zipfile.ZipFile, archive_bytes: int, name: str) -> 
             path_below(Path("/"), entry.filename)
         except InvalidKey:
             raise BridgeError(
-                f"the export of {name} names a file {shown}, which is no place below a folder: rename the image in CVAT"
+                f"the export of {name} names a file {shown}, which is an unsafe path: rename the image in CVAT"
             ) from None
         if entry.flag_bits & _ENCRYPTED:
             raise BridgeError(f"the export of {name} is encrypted at {shown}: CVAT writes no such export")
         if entry.filename in seen:
-            raise BridgeError(f"the export of {name} holds two files called {shown}: it is unclear which is meant")
+            raise BridgeError(f"the export of {name} holds two files called {shown}: rename one of the images in CVAT")
         seen.add(entry.filename)
         files.append(entry)
     inside = {str(parent) for one in seen for parent in Path(one).parents} & seen

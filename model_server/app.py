@@ -222,7 +222,7 @@ def _add_nuclio_calls(app: FastAPI, server: ModelServer) -> None:
 
 
 def _no_function(name: str) -> CallRefusal:
-    return CallRefusal(404, f"there is no function {name[:100]!r} here: look at the list again, models come and go")
+    return CallRefusal(404, f"there is no function {name[:100]!r} here: reload the list of models")
 
 
 async def _hand_on(server: ModelServer, request: Request, function: str) -> Response:

@@ -98,7 +98,7 @@ class Engine:
             ) from error
         except Exception as error:
             if not await loop.run_in_executor(self._detecting, still_answers, self.device):
-                self.broken = f"{self.device} answers no more ({type(error).__name__})"
+                self.broken = f"{self.device} no longer responds ({type(error).__name__})"
                 raise ModelNotNow(f"{self.broken}: the server begins anew") from error
             raise
         if predictor.at_limit(found, threshold):

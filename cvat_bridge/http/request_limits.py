@@ -47,7 +47,7 @@ class BodyLimit:
 
 
 async def _read(scope: Scope, receive: Receive, limit: int) -> bytes:
-    too_large = Refusal(413, Complaint(f"The request is larger than the {limit} bytes that are taken."))
+    too_large = Refusal(413, Complaint(f"The request is larger than the limit of {limit} bytes."))
     stated = dict(scope["headers"]).get(b"content-length", b"0")
     if stated.isdigit() and len(stated) < 19 and int(stated) <= limit:
         body = bytearray()
@@ -91,7 +91,7 @@ class RateLimit:
         if len(times) >= self._most:
             wait_s = int(times[0] + 60 - now) + 1
             raise Refusal(
-                429, f"That were {self._most} submissions in a minute; wait {wait_s} seconds.", retry_after_s=wait_s
+                429, f"You submitted {self._most} runs in the last minute; wait {wait_s} seconds.", retry_after_s=wait_s
             )
         times.append(now)
         if len(self._times) > _MOST_USERS:

@@ -79,7 +79,7 @@ class RunViews:
     async def stop(self, session: Session, name: str) -> DrawnRun:
         """Stop a run. Refusal 403: the installation does not allow it; 409: the run has ended."""
         if not self._settings.controls.stop:
-            raise Refusal(403, "Runs are not stopped from here in this installation; ask who runs it.")
+            raise Refusal(403, "Stopping runs is disabled in this installation; ask its operator.")
         run, _ = await self.one(session, name)
         if run.finished:
             raise Refusal(409, f"{name} has ended already.")
@@ -89,7 +89,7 @@ class RunViews:
     async def rerun(self, session: Session, name: str) -> StartedRun:
         """Start a run with the same values, with a grant for the current user."""
         if not self._settings.controls.rerun:
-            raise Refusal(403, "Runs are not started again from here in this installation; ask who runs it.")
+            raise Refusal(403, "Rerunning is disabled in this installation; ask its operator.")
         run, seen = await self.one(session, name)
         if not run.finished:
             raise Refusal(409, f"{name} has not ended yet.")
@@ -102,7 +102,7 @@ class RunViews:
         try:
             given = {str(key): str(value) for key, value in json.loads(form or "{}").items()}
         except (ValueError, RecursionError, AttributeError) as error:
-            raise Refusal(409, f"What {run.name} was started with cannot be read; use the form.") from error
+            raise Refusal(409, f"The settings of {run.name} cannot be read; start a new run from the form.") from error
         others = await self._cluster.fresh_runs(run_labels.subject_label(run.subject))
         ended = sum(
             run_labels.annotation(one, run_labels.RERUN_OF) == run.name and not unfinished(one) for one in others
@@ -115,7 +115,7 @@ class RunViews:
         run, seen = await self.one(session, name)
         model = run.model(self._files.url)
         if model is None:
-            raise Refusal(409, f"{name} has left no model, or not yet.")
+            raise Refusal(409, f"{name} has no model yet.")
         places = await self._own_places(session, seen)
         for place in places:
             await self._files.set_pin(place, Pin(model, name))
@@ -148,7 +148,7 @@ class RunViews:
         place = run_state.folder(run.workflow)
         found = await self._files.report(place) if place and run.has_report else None
         if found is None:
-            raise Refusal(404, "This run has no report, or not yet.")
+            raise Refusal(404, "This run has no report yet.")
         return found
 
     async def models(

@@ -115,7 +115,8 @@ class Submitter:
                 await self._cluster.create(body)
             except AlreadyThereError as error:
                 raise Refusal(
-                    409, f"This form was sent before, with other values, as {name}. Load it again to start another run."
+                    409,
+                    f"This form was already submitted as {name}, with other values. Reload it to start a new run.",
                 ) from error
         return StartedRun(found or body, found is None)
 
@@ -153,7 +154,7 @@ class Submitter:
         if seen.user.id == NOBODY:
             most = self._settings.limits.runs_of_events
             if len(await self._cluster.running_of(NOBODY)) >= most:
-                raise Refusal(409, f"{most} runs that events started are not finished, and no more are allowed.")
+                raise Refusal(409, f"The limit of {most} unfinished runs that events started is reached.")
             return
         self._pace.require(seen.user.id)
         most = self._settings.limits.runs_per_user

@@ -10,7 +10,7 @@ const SENTENCES = {
   404: 'This does not exist any more, or CVAT does not show it to you.',
   409: 'This cannot be done now. Try again in a moment.',
   413: 'The settings are too long. Shorten them and try again.',
-  422: 'Some settings are not right.',
+  422: 'Some settings are invalid.',
   429: 'That was too often in a short time. Wait a minute and try again.',
   503: 'CVAT or the cluster does not answer at the moment. Try again in a minute.',
 };

@@ -57,7 +57,7 @@ export function formView(subject, { started, opened }) {
 function noTemplates() {
   return h('div', { class: 'note info settings' },
     h('p', { class: 'note-title' }, 'No training is offered here yet'),
-    h('p', {}, 'Whoever runs this installation can offer one: a workflow template with the label used-by=cvat.'));
+    h('p', {}, 'The operator of this installation can add one: a workflow template with the label used-by=cvat.'));
 }
 
 function templateChooser(templates, pick) {
@@ -127,7 +127,7 @@ function templateForm(template, answer, { subject, draft, started }) {
   function askFirst() {
     const really = h('button', { type: 'button', class: 'button danger' }, 'Replace everything');
     const keep = h('button', { type: 'button', class: 'button' }, 'Go back');
-    const title = 'Everything that is drawn will be taken away, what people drew too';
+    const title = 'All annotations will be deleted, also what people drew';
     const question = h('div', { class: 'note warning', role: 'alertdialog', 'aria-label': title },
       h('p', { class: 'note-title' }, title),
       h('p', {}, 'The boxes of the model take its place. CVAT keeps no copy: export the annotations first if you need them.'),

@@ -67,7 +67,7 @@ function makeParts(name) {
     message: h('p', { class: 'note error', hidden: true }),
     results: h('dl', { class: 'figures results' }),
     meaning: h('p', { class: 'muted', hidden: true },
-      'AP says how well the model finds what people drew: 0 is nothing, 1 is everything in its exact place.'),
+      'AP measures how well the predictions match the annotations, from 0 to 1, which is perfect.'),
     failure: h('div', { role: 'alert' }),
     steps: h('details', { class: 'steps-box' }, h('summary', {}, 'Steps'), list),
     node: h('article', { class: 'run', 'aria-labelledby': id }),

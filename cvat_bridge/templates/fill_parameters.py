@@ -109,7 +109,9 @@ def _check(offered: Offered, given: Mapping[str, str], filling: Filling) -> list
     """Check each value on its own."""
     shown = {field.name: field for field in offered.fields if is_shown(field, offered, filling.pools)}
     complaints = [
-        Complaint(f"{name[:60]!r} is not asked for here; load the form again.") for name in given if name not in shown
+        Complaint(f"{name[:60]!r} is not a parameter of this form; reload the form.")
+        for name in given
+        if name not in shown
     ]
     for name, field in shown.items():
         text = given.get(name, field.parameter.default or "")
@@ -130,7 +132,7 @@ def _check(offered: Offered, given: Mapping[str, str], filling: Filling) -> list
     if not offered.exports_itself and old_format and export_format(old_format.parameter.default or "") is None:
         complaints.append(Complaint(NO_LONGER.format(old_format.parameter.default)))
     if _needs_export(offered) and len(filling.subject.ids) > 1:
-        complaints.append(Complaint("This template takes one task, or one project, at a time."))
+        complaints.append(Complaint("This template works with one task or one project per run."))
     return complaints
 
 
@@ -152,7 +154,7 @@ def _require_no_export(field: Field, offered: Offered, text: str, filling: Filli
     kept = resolve(prefix, store)
     named = field.parameter.type is Type.TEXT and re.search(rf"(?<![\w.-]){re.escape(prefix)}(?![\w.-])", _plain(text))
     if named or any(overlaps(resolve(place, store), kept) for place in _named_places(field, offered, text)):
-        raise ConfigError(f"{field.name}: exports below {kept} are not taken again; start the run from their task.")
+        raise ConfigError(f"{field.name}: exports below {kept} are not allowed here; start the run from the task.")
 
 
 def _named_places(field: Field, offered: Offered, text: str) -> Sequence[str]:
@@ -205,5 +207,5 @@ def _complaint(line: str, shown: set[str]) -> Complaint:
     """Assign the sentence to the field that it begins with."""
     name = line.partition(" ")[0].rstrip(":")
     if " -p " in line:
-        return Complaint(f"This template needs {name}, which nobody is asked for: tell who made it.")
+        return Complaint(f"This template requires {name}, but the form has no field for it: tell its author.")
     return Complaint(line, name if name in shown else None)

@@ -68,7 +68,7 @@ class Webhooks:
         if triggers and (not secret or token is None):
             raise BridgeError(
                 "triggers are set, and CVAT_WEBHOOK_SECRET or CVAT_ACCESS_TOKEN is not: put webhook-secret and "
-                "access-token into the bridge's secret, or take the triggers out"
+                "access-token into the bridge's secret, or remove the triggers"
             )
         self._triggers = triggers
         self._secret = secret
@@ -97,7 +97,9 @@ class Webhooks:
         """Queue an event. Refusal: the signature or the body is invalid, or the queue is full."""
         if not self._secret or not is_signed(body, signature, self._secret):
             self._metrics.webhooks.labels("unsigned").inc()
-            raise Refusal(403, "The signature is missing or wrong: the webhook's secret in CVAT is another one.")
+            raise Refusal(
+                403, "The signature is missing or wrong: the webhook's secret in CVAT differs from webhook-secret."
+            )
         try:
             payload = read_json(body, "The event")
         except ConfigError as error:
@@ -123,7 +125,7 @@ class Webhooks:
                 await self._with_patience(told, event)
             except Exception:
                 self._metrics.webhooks.labels("failed").inc()
-                log.exception("an event could not be worked off", extra={"subject": str(told.subject)})
+                log.exception("an event could not be processed", extra={"subject": str(told.subject)})
             finally:
                 self._waiting.task_done()
                 self._metrics.webhooks_waiting.set(self._waiting.qsize())
@@ -178,7 +180,7 @@ class Webhooks:
     async def _is_own(self, told: Told) -> bool:
         """Whether the export was made by a run, or by an unknown user. Such exports must not start another run."""
         if told.by is None:
-            log.warning("an export is of nobody, so it starts no run", extra={"subject": str(told.subject)})
+            log.warning("the user of an export is unknown, so it starts no run", extra={"subject": str(told.subject)})
             return True
         return told.by == await self._own_account.get("self", self._ask_who)
 

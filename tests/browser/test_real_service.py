@@ -82,7 +82,7 @@ def test_what_people_drew_is_not_replaced_without_being_asked_about_once_more(wi
     form.get_by_label("Existing shapes").select_option("replace-all")
     form.get_by_role("button", name="Start run").click()
     question = form.get_by_role("alertdialog")
-    expect(question).to_contain_text("what people drew too")
+    expect(question).to_contain_text("also what people drew")
     expect(question.get_by_role("button", name="Go back")).to_be_focused()
     window.keyboard.press("Enter")
     expect(question).to_have_count(0)

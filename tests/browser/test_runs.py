@@ -198,7 +198,7 @@ def test_a_run_says_what_it_is_about_and_what_its_numbers_mean(page: Page, bridg
     page.goto(RUNS)
     expect(page.get_by_text("Task #8 · Model: tiny")).to_be_visible()
     expect(page.get_by_text("0.512", exact=True)).to_be_visible()
-    expect(page.get_by_text("AP says how well the model finds")).to_be_visible()
+    expect(page.get_by_text("AP measures how well the predictions match")).to_be_visible()
     expect(page.get_by_text("0123456789abcdef")).to_have_count(0)
 
 

@@ -172,13 +172,13 @@ def test_an_answer_that_gets_lost_makes_no_second_run(bridge: Bridge, task: Task
         ({"overrides": "x" * 20_001}, "overrides", "20000"),
         ({"cvat-test-path": "/etc/passwd"}, "cvat-test-path", "may not be read here"),
         ({"cvat-test-path": "../other"}, "cvat-test-path", "without empty parts"),
-        ({"cvat-test-path": "cvat-exports/task-9/x/dataset.zip"}, "cvat-test-path", "not taken again"),
+        ({"cvat-test-path": "cvat-exports/task-9/x/dataset.zip"}, "cvat-test-path", "not allowed here"),
         ({"cvat-finetune-checkpoint": "https://example.org/x"}, "cvat-finetune-checkpoint", "scheme"),
-        ({"store": "s3://mine"}, None, "not asked for"),
-        ({"cvat-grant": "x"}, None, "not asked for"),
-        ({"cvat-subject": "task:1"}, None, "not asked for"),
-        ({"cvat-output-path": "elsewhere"}, None, "not asked for"),
-        ({"epoch": "3"}, None, "not asked for"),
+        ({"store": "s3://mine"}, None, "not a parameter of this form"),
+        ({"cvat-grant": "x"}, None, "not a parameter of this form"),
+        ({"cvat-subject": "task:1"}, None, "not a parameter of this form"),
+        ({"cvat-output-path": "elsewhere"}, None, "not a parameter of this form"),
+        ({"epoch": "3"}, None, "not a parameter of this form"),
     ],
 )
 def test_a_mistake_is_said_at_its_field(
@@ -377,7 +377,7 @@ def test_a_template_of_somebody_else_is_checked_too(yolo: Bridge, task: Task) ->
     found = complaints(yolo.browser(yolo.cvat.ann).start("yolo", task=[task.id], parameters=given))
     assert "one of s, m" in found["size"]
     assert "{{" in found["rate"]
-    assert "not asked for" in found[None]
+    assert "not a parameter of this form" in found[None]
 
 
 def test_a_template_of_somebody_else_takes_one_task(yolo: Bridge, task: Task) -> None:
@@ -391,7 +391,9 @@ def test_a_parameter_that_nobody_is_asked_for_is_the_templates_fault(bridge: Bri
     tree = {"metadata": {"labels": {"used-by": "cvat"}}, "spec": {"arguments": {"parameters": parameters}}}
     bridge.kubernetes.add("workflowtemplates", "mute", tree)
     answer = bridge.browser(bridge.cvat.ann).start("mute", task=[task.id])
-    assert complaints(answer) == {None: "This template needs token, which nobody is asked for: tell who made it."}
+    assert complaints(answer) == {
+        None: "This template requires token, but the form has no field for it: tell its author."
+    }
 
 
 @pytest.mark.parametrize(

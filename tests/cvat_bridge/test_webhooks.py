@@ -263,7 +263,7 @@ def test_events_start_so_many_runs_at_a_time(
             bridge.tell(job_event(one))
             worked_off(bridge, number)
         assert len(bridge.runs) == 2
-        assert "2 runs that events started are not finished" in caplog.text
+        assert "The limit of 2 unfinished runs that events started is reached" in caplog.text
         end(kubernetes, bridge.runs[0], "Failed")
         bridge.tell(job_event(tasks[2]))
         bridge.wait_for_runs(3)

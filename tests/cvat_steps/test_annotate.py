@@ -442,7 +442,7 @@ def test_a_full_disk_is_a_sentence(task: Task, step: Callable[..., Step], monkey
 def test_cvat_away_for_too_long_passes(cvat: CvatDouble, task: Task, step: Callable[..., Step]):
     cvat.faults.bad_gateway = True
     with pytest.raises(
-        CvatUnavailableError, match=r"with the status 502, for 0 s now: the step ends and is tried again"
+        CvatUnavailableError, match=r"with the status 502, for 0 s now: the step ends and is retried"
     ) as caught:
         step(task).runs(patience_s=0.2)
     assert caught.value.exit_code == 75

@@ -268,7 +268,7 @@ def test_cvat_may_be_away_when_the_step_begins_and_break_off_downloads(step: Ste
 def test_cvat_that_stays_away_is_a_passing_fault(step: Step, task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     step.cvat.stop()
     set_exports(monkeypatch, save_for_s=0.2)
-    with pytest.raises(CvatUnavailableError, match=r"does not answer .* the step ends and is tried again") as caught:
+    with pytest.raises(CvatUnavailableError, match=r"does not answer .* the step ends and is retried") as caught:
         step.run(f"task:{task.id}")
     assert caught.value.exit_code == 75
 
