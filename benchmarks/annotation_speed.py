@@ -48,12 +48,12 @@ WRITE_MODEL = """
 import sys
 from pathlib import Path
 from detr_job.family import build_family
-from detr_job.weights.model_folder import ModelConfig, Preprocessing, write_model
+from detr_job.weights.model_folder import ModelFolderConfig, Preprocessing, write_model
 from run_config.job.presets import load_job_config
 config = load_job_config(sys.argv[1], [])
 classes = ("disc", "square", "star")
 size = Preprocessing(config.data.eval_size, config.data.max_size)
-info = ModelConfig(classes=classes, preset=sys.argv[1], job=config.model_dump(mode="json"), preprocessing=size,
+info = ModelFolderConfig(classes=classes, preset=sys.argv[1], job=config.model_dump(mode="json"), preprocessing=size,
                    prepared_set="none", metrics={})
 write_model(Path(sys.argv[2]), build_family(config, len(classes)).network.state_dict(), info)
 """

@@ -63,12 +63,12 @@ def peak_bytes():
     return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmHWM"))
 resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
 from data_prep.errors import DataPrepError
-from data_prep.prepare import Request, inspect
+from data_prep.prepare import PrepareRequest, inspect
 from data_prep.report.page import draw_report
 from tests.hostile.exports import mutated_export
 for seed in range(40):
     try:
-        inspect(Request((str(mutated_export(seed, Path(sys.argv[1], str(seed)))),)), draw_report)
+        inspect(PrepareRequest((str(mutated_export(seed, Path(sys.argv[1], str(seed)))),)), draw_report)
     except DataPrepError:
         pass
 print(peak_bytes() >> 20)
