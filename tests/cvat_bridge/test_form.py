@@ -113,11 +113,11 @@ def test_annotations_that_cvat_takes_long_for_hold_up_neither_this_form_nor_the_
     bridge: Bridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cvat_bridge.data_preview.COUNTING_S", 0.4)
-    bridge.cvat.faults.slow_annotations_s = 1.5
+    bridge.cvat.faults.slow_annotations_s = 5.0
     tasks = [bridge.cvat.add_drawn_task("Cells", images=1) for _ in range(4)]
     began = time.monotonic()
     tree = form(bridge, "&".join(f"task={task.id}" for task in tasks))
-    assert time.monotonic() - began < 1.4
+    assert time.monotonic() - began < 4.9
     assert tree["subject"]["boxes"] is None
     assert "were not counted" in texts(tree)
     bridge.cvat.faults.slow_annotations_s = 0
