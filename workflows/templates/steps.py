@@ -135,6 +135,22 @@ def gpu_patch(name_of_resource: str = "nvidia.com/gpu") -> str:
 GPU_TOLERATION = m.Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")
 
 
+def on_gpu_pool(*, cvat: bool = False) -> dict[str, Any]:
+    """The arguments that all steps with a model share. They run on the chosen node pool. `cvat`: the step uses CVAT."""
+    return {
+        "image": images.DETR_JOB,
+        "env": environment(images.DETR_JOB, cvat=cvat),
+        **volumes(shm=True, cvat=cvat),
+        "resources": resources("2", "12Gi", "40Gi"),
+        "security_context": pods.SECURITY,
+        "labels": component("train") | (pods.CALLS_CVAT if cvat else {}),
+        "archive_location": logs(archived=True),
+        "retry_strategy": retry(10),
+        "pod_spec_patch": gpu_patch(),
+        "tolerations": [GPU_TOLERATION],
+    }
+
+
 def check(template: str) -> Container:
     """The step `check`: seconds on any node, never retried, so that its message is the message of the node.
 
@@ -226,7 +242,6 @@ prepare_dataset = prepare_from(["--", "{{inputs.parameters.dataset}}"], [Paramet
 
 train = Container(
     name="train",
-    image=images.DETR_JOB,
     command=["detr-job"],
     inputs=[Parameter(name="prepared-set")],
     args=[
@@ -236,50 +251,24 @@ train = Container(
         "--workflow-uid={{workflow.uid}}",
         PARAMETERS,
     ],
-    env=environment(images.DETR_JOB),
-    **volumes(shm=True),
+    **on_gpu_pool(),
     outputs=[left("model", "model/"), left("checkpoint", "checkpoint/"), left("predictions", "predictions/")],
-    resources=resources("2", "12Gi", "40Gi"),
-    security_context=pods.SECURITY,
-    labels=component("train"),
-    archive_location=logs(archived=True),
-    retry_strategy=retry(10),
-    pod_spec_patch=gpu_patch(),
-    tolerations=[GPU_TOLERATION],
 )
 
 evaluate = Container(
     name="evaluate",
-    image=images.DETR_JOB,
     command=["detr-job"],
     args=["evaluate", PARAMETERS],
-    env=environment(images.DETR_JOB),
-    **volumes(shm=True),
+    **on_gpu_pool(),
     outputs=[left("predictions", "predictions/")],
-    resources=resources("2", "12Gi", "40Gi"),
-    security_context=pods.SECURITY,
-    labels=component("train"),
-    archive_location=logs(archived=True),
-    retry_strategy=retry(10),
-    pod_spec_patch=gpu_patch(),
-    tolerations=[GPU_TOLERATION],
 )
 
 annotate = Container(
     name="annotate",
-    image=images.DETR_JOB,
     command=["cvat-bridge"],
     args=["annotate", PARAMETERS],
-    env=environment(images.DETR_JOB, cvat=True),
-    **volumes(shm=True, cvat=True),
+    **on_gpu_pool(cvat=True),
     outputs=[output("message")],
-    resources=resources("2", "12Gi", "40Gi"),
-    security_context=pods.SECURITY,
-    labels={**component("train"), **pods.CALLS_CVAT},
-    archive_location=logs(archived=True),
-    retry_strategy=retry(10),
-    pod_spec_patch=gpu_patch(),
-    tolerations=[GPU_TOLERATION],
 )
 
 report = Container(
