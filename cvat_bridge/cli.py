@@ -51,7 +51,7 @@ def serve_models(
 ) -> None:
     """Offer trained models in CVAT's Models page and Automatic annotation.
 
-    CVAT is told that this is its Nuclio dashboard. CVAT proves nothing to it: only CVAT may reach the port.
+    CVAT uses it as its Nuclio dashboard. Requests are not authenticated, so only CVAT may reach the port.
     """
     from model_server.serve import serve_models as serve
 
@@ -123,7 +123,7 @@ def export_command(
 ) -> None:
     """Have CVAT export tasks or a project, with images, into the store, and wait until all of it is there.
 
-    Started again it goes on where it was. Inside a workflow ($OUT is set) the URLs of the exports are left in
+    Run again, it resumes. Inside a workflow ($OUT is set) the URLs of the exports are written to
     $OUT/outputs/dataset, one per line.
     """
     from cvat_client.errors import BridgeError

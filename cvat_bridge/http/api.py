@@ -1,4 +1,4 @@
-"""The JSON that the plugin and the page ask for. Each route depends on who asks and on what CVAT lets them see."""
+"""The JSON API for the plugin and the page. The dependencies of a route check the session and what it may see."""
 
 import asyncio
 import logging
@@ -26,7 +26,7 @@ from run_config.json_text import read_json
 log = logging.getLogger(__name__)
 
 Number = Annotated[int, Field(ge=1, le=2**31 - 1)]
-Tasks = Annotated[list[Number] | None, Query(max_length=100, description="A task's number; several times for several.")]
+Tasks = Annotated[list[Number] | None, Query(max_length=100, description="A task's number; may be repeated.")]
 Project = Annotated[int | None, Query(ge=1, le=2**31 - 1, description="A project's number.")]
 RunName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
 Body = TypeVar("Body", bound=BaseModel)
@@ -39,7 +39,7 @@ class _Record(BaseModel):
 
 
 class Submission(_Record):
-    """A form that was filled in. `request`: a UUID that the page makes for one click."""
+    """A submitted form. `request`: a UUID that the page creates for each click."""
 
     request: Annotated[UUID, Field(strict=False)]
     task: list[Number] | None = Field(default=None, max_length=100)
@@ -53,7 +53,7 @@ class Nothing(_Record):
 
 
 class Created(BaseModel):
-    """A run that was started, or that the same click started before."""
+    """A run that this click started, now or in an earlier request."""
 
     name: str
     page: str
@@ -61,14 +61,14 @@ class Created(BaseModel):
 
 
 class ErrorEntry(BaseModel):
-    """One sentence; `field` is the parameter that it is about."""
+    """One sentence. `field`: the name of the parameter that it is about."""
 
     field: str | None
     text: str
 
 
 class Errors(BaseModel):
-    """The answer instead of the one that was asked for."""
+    """The response to a refused request."""
 
     errors: list[ErrorEntry]
 
@@ -109,7 +109,7 @@ SeenOf = Annotated[VisibleSubject, Depends(_seen)]
 
 
 class _Posted(Generic[Body]):
-    """The body of a request, read only after it is known who sends it, and that a page of CVAT's own does."""
+    """The body of a request. It is read only after the session and the origin of the page are checked."""
 
     def __init__(self, model: type[Body]) -> None:
         self._model = model
@@ -127,7 +127,7 @@ class _Posted(Generic[Body]):
             raise Refusal(422, *_complaints(error)) from error
 
     def in_openapi(self) -> dict[str, Any]:
-        """What FastAPI cannot know of a body that it does not read."""
+        """Describe the body for OpenAPI, since FastAPI does not parse it."""
         schema = self._model.model_json_schema()
         return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
@@ -137,7 +137,7 @@ _submission, _nothing = _Posted(Submission), _Posted(Nothing)
 
 @router.get("/form")
 async def form(service: ServiceOf, session: SessionOf, seen: SeenOf) -> DrawnForm:
-    """What would be trained on, and what may be started for it."""
+    """What a run would be trained on, and the templates that can be started."""
     facts, offered, pools, running, blocked = await asyncio.gather(
         data_preview.facts(service.cvat, seen, service.settings.cvat.public_origin),
         service.cluster.templates(),
@@ -160,7 +160,7 @@ async def form(service: ServiceOf, session: SessionOf, seen: SeenOf) -> DrawnFor
 async def start(
     service: ServiceOf, session: SessionOf, sent: Annotated[Submission, Depends(_submission)], response: Response
 ) -> Created:
-    """Start a run; 200 instead of 201 when the same click did already."""
+    """Start a run. 200 instead of 201: the same click has started it before."""
     seen = await service.access.see(session, subject_of(sent.task, sent.project))
     started = await service.submitter.submit(seen, clicked(sent.template, sent.parameters, str(sent.request)))
     if started.new:
@@ -183,7 +183,7 @@ async def one(service: ServiceOf, session: SessionOf, name: RunName) -> DrawnRun
 
 @router.get("/runs/{name}/report/", response_class=Response)
 async def report(service: ServiceOf, session: SessionOf, request: Request, name: RunName) -> Response:
-    """The run's report: a page of its own that no script and no other page can use."""
+    """The run's report as a sandboxed page: it runs no scripts and cannot be framed."""
     found = await service.views.report(session, name)
     headers = {
         "Content-Security-Policy": REPORT_POLICY,
@@ -203,31 +203,31 @@ _CHANGE: dict[str, Any] = {"openapi_extra": _nothing.in_openapi(), "dependencies
 
 @router.post("/runs/{name}/stop", **_CHANGE)
 async def stop(service: ServiceOf, session: SessionOf, name: RunName) -> DrawnRun:
-    """Stop a run, where this installation allows it."""
+    """Stop a run, if this installation allows it."""
     return await service.views.stop(session, name)
 
 
 @router.post("/runs/{name}/rerun", status_code=201, **_CHANGE)
 async def rerun(service: ServiceOf, session: SessionOf, name: RunName, response: Response) -> Created:
-    """Start the same once more, where this installation allows it."""
+    """Start a new run with the same settings, if this installation allows it."""
     return _created(service, await service.views.rerun(session, name), response)
 
 
 @router.post("/runs/{name}/use-model", **_CHANGE)
 async def use_model(service: ServiceOf, session: SessionOf, name: RunName) -> DrawnRun:
-    """Let automatic annotation of the project, or of the task, use this run's model."""
+    """Pin this run's model for automatic annotation of its project or task."""
     return await service.views.use_model(session, name)
 
 
 @router.post("/runs/{name}/release-model", **_CHANGE)
 async def release_model(service: ServiceOf, session: SessionOf, name: RunName) -> DrawnRun:
-    """Let automatic annotation of the project, or of the task, use its newest model again."""
+    """Unpin the model: automatic annotation of the project or task uses the newest model again."""
     return await service.views.release_model(session, name)
 
 
 @router.get("/{rest:path}", include_in_schema=False)
-async def nothing(rest: str) -> None:  # noqa: ARG001 - it is declared by the path
-    """Whatever else is below the API."""
+async def nothing(rest: str) -> None:  # noqa: ARG001 - the path declares it
+    """Answer 404 for every other path below the API."""
     raise Refusal(404, NO_SUCH_RUN)
 
 
@@ -244,7 +244,7 @@ def _created(service: Service, started: StartedRun, response: Response) -> Creat
 
 
 def _complaints(error: ValidationError) -> list[Complaint]:
-    """What is wrong with a body: parameters by their names, the rest in a sentence."""
+    """The errors of a body: those of a parameter with its name, the others as sentences."""
     found = []
     for one in error.errors(include_url=False, include_context=False, include_input=False)[:20]:
         place = [str(part) for part in one["loc"]]

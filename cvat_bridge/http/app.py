@@ -1,4 +1,4 @@
-"""The service behind the button: routes, what goes around them, and its life. It keeps no state."""
+"""The application behind the button: routes, middleware, error handlers and lifespan. It keeps no state."""
 
 import asyncio
 import contextlib
@@ -85,7 +85,7 @@ def _health(app: FastAPI, service: Service) -> None:
         return {"status": "ok"}
 
     async def look_at_account() -> str:
-        """Runs fail later without it; forms and pages do not, so that the service is ready all the same."""
+        """Check the access token. Without it exports fail, but pages work, so the service is ready all the same."""
         nonlocal told
         if service.token is None:
             said = "CVAT_ACCESS_TOKEN is not set: exports will fail"
@@ -190,17 +190,17 @@ def _errors(app: FastAPI) -> None:
 
     @app.exception_handler(CvatUnavailableError)
     async def cvat_away(_request: Request, error: CvatUnavailableError) -> JSONResponse:
-        log.warning("CVAT is away: %s", error)
+        log.warning("CVAT is unreachable: %s", error)
         return answer(Refusal(503, CVAT_AWAY, retry_after_s=10))
 
     @app.exception_handler(ClusterError)
     async def cluster(_request: Request, error: ClusterError) -> JSONResponse:
-        log.error("the cluster did not do it: %s", error)
+        log.error("a request to the cluster failed: %s", error)
         text = CLUSTER_AWAY if isinstance(error, UnreachableError) else _NOT_SET_UP.format("The cluster")
         return answer(Refusal(503, text, retry_after_s=10))
 
     @app.exception_handler(StoreError)
     async def store(_request: Request, error: StoreError) -> JSONResponse:
-        log.error("the store did not do it: %s", error)
+        log.error("a request to the store failed: %s", error)
         text = STORE_AWAY if isinstance(error, StoreUnavailable) else _NOT_SET_UP.format("The store")
         return answer(Refusal(503, text, retry_after_s=10))
