@@ -108,6 +108,13 @@ class _Stream(Iterator[Item], Generic[Item]):
             self._waiting = False
             self._taken += 1
 
+    def close(self) -> None:
+        """Ask the workers to end, and wait for them."""
+        self.closed.set()
+        shutdown = getattr(self.iterator, "_shutdown_workers", None)
+        if shutdown is not None:
+            shutdown()
+
     def _lost(self) -> str | None:
         """Why a batch did not come, if a worker ended or all stalled. A worker's end may take a moment to show."""
         if self._stalled:
@@ -177,15 +184,13 @@ def kill(workers: Sequence[BaseProcess]) -> None:
 
 
 def _end_workers(stream: _Stream[Item] | None, workers: Sequence[BaseProcess]) -> None:
-    if stream is not None:
-        stream.closed.set()
-        # In its own thread: the locks that PyTorch takes here may be held by a killed worker.
-        shutdown = getattr(stream.iterator, "_shutdown_workers", None)
-        if shutdown is not None:
-            closing = threading.Thread(target=shutdown, name="closing", daemon=True)
-            closing.start()
-            closing.join(CLOSE_S)
+    # In its own thread: the locks that PyTorch takes here may be held by a killed worker.
+    closing = threading.Thread(target=lambda: stream and stream.close(), name="closing", daemon=True)
+    closing.start()
+    closing.join(CLOSE_S)
     kill(workers)
+    # When two threads wait for one process, one of them misses its end. So this thread waits last.
+    closing.join(CLOSE_S)
     for worker in workers:
         worker.join(CLOSE_S)
 
