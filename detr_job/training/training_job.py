@@ -87,6 +87,8 @@ def job_config(request: TrainRequest) -> JobConfig:
 
 def train(request: TrainRequest) -> None:
     """Train, predict the validation and test splits, and write the results to `out`."""
+    if not request.run.strip("/ "):
+        raise JobError(f"--run: {request.run!r} is not allowed; give the run a name, such as first")
     request, config = _permitted(request, job_config(request))
     for name in LEFT_BEHIND:
         require_writable(request.out / name, "--out")
