@@ -5,10 +5,21 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
 
-Positive = Annotated[int, Field(gt=0)]
+MOST_STEPS = 1_000_000_000
+
+Steps = Annotated[int, Field(ge=0, le=MOST_STEPS)]
+PositiveSteps = Annotated[int, Field(gt=0, le=MOST_STEPS)]
+Images = Annotated[int, Field(gt=0, le=65_536)]
+Width = Annotated[int, Field(gt=0, le=65_536)]
+"""Of a layer: channels, features, queries."""
+Heads = Annotated[int, Field(gt=0, le=16_384)]
+Layers = Annotated[int, Field(ge=0, le=100)]
+PositiveLayers = Annotated[int, Field(gt=0, le=100)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0, le=1e4)]
 Rate = Annotated[float, Field(ge=0, le=1)]
+Zoom = Annotated[float, Field(gt=0, le=10)]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Pixels = Annotated[int, Field(gt=0, le=16384)]
 

@@ -290,11 +290,12 @@ def largest_canvas(split: Split, data: Data) -> tuple[int, int]:
 
 
 def smallest_side(split: Split, data: Data) -> int:
-    """The smallest long side of a training image, in pixels."""
+    """No training image has a smaller long side than this, in pixels."""
     smallest = min(data.min_sizes)
+    sizes = [resized_size(record.width, record.height, smallest, data.max_size) for record in split.images]
     if data.augmentation.recipe == "published":  # a crop may be square
-        return min(smallest, data.max_size)
-    return min(max(resized_size(record.width, record.height, smallest, data.max_size)) for record in split.images)
+        sizes.append((min(smallest, data.max_size), 1))
+    return min(map(max, sizes)) - 1  # cached images are resized twice, and rounded twice
 
 
 def _largest(split: Split, size: int, max_size: int) -> tuple[int, int]:

@@ -253,9 +253,9 @@ def _check_smallest_batch(config: JobConfig, local: LocalSet) -> None:
     side = smallest_side(train_split, config.data)
     if side <= stride:
         raise JobError(
-            f"data.min_sizes, data.max_size: images of {side} pixels are one pixel at this model's stride of {stride}, "
-            f"and one image per batch cannot be normalised: use images of more than {stride} pixels, or set "
-            "data.batch_size to 2 or more"
+            f"data.min_sizes, data.max_size: images may have {side} pixels, which are one pixel at this model's stride "
+            f"of {stride}, and one image per batch cannot be normalised: use images of more than {stride + 1} pixels, "
+            "or set data.batch_size to 2 or more"
         )
 
 

@@ -1,11 +1,11 @@
 """The configuration of DETR."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from run_config.families.model import ModelConfig
-from run_config.section import A_PLACE, Fraction, Positive
+from run_config.section import A_PLACE, Dropout, Heads, Layers, PositiveLayers, Width
 
 LEARNED_CELLS = 50
 """Number of rows and columns in the published learned position encoding."""
@@ -30,14 +30,14 @@ class DetrModel(ModelConfig):
     position_embedding: Literal["sine", "learned"] = Field(
         "sine", description="Position encoding of the image tokens. The learned one covers at most 50 x 50 cells."
     )
-    hidden_dim: Positive = Field(256, description="Width of tokens and queries.")
-    heads: Positive = Field(8, description="Attention heads.")
-    encoder_layers: Annotated[int, Field(ge=0)] = Field(6, description="Transformer encoder layers.")
-    decoder_layers: Positive = Field(6, description="Transformer decoder layers.")
-    feedforward_dim: Positive = Field(2048, description="Hidden width of the feed-forward layers.")
-    dropout: Fraction = Field(0.1, description="Fraction of the activations set to 0 in training.")
+    hidden_dim: Width = Field(256, description="Width of tokens and queries.")
+    heads: Heads = Field(8, description="Attention heads.")
+    encoder_layers: Layers = Field(6, description="Transformer encoder layers.")
+    decoder_layers: PositiveLayers = Field(6, description="Transformer decoder layers.")
+    feedforward_dim: Width = Field(2048, description="Hidden width of the feed-forward layers.")
+    dropout: Dropout = Field(0.1, description="Fraction of the activations set to 0 in training.")
     pre_norm: bool = Field(False, description="Normalise before attention and feed-forward layers, not after.")
-    queries: Positive = Field(
+    queries: Width = Field(
         100,
         description="Largest number of boxes per image, up to 5000. Public checkpoints have 100; change it only when "
         "training from scratch.",

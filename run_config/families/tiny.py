@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from run_config.families.model import ModelConfig
-from run_config.section import Fraction, Positive
+from run_config.section import Dropout, Heads, Layers, PositiveLayers, Width
 
 
 class TinyModel(ModelConfig):
@@ -15,20 +15,20 @@ class TinyModel(ModelConfig):
     normalised_stride = 32
 
     family: Literal["tiny"] = Field("tiny", description="Model family.")
-    stem_channels: Positive = Field(48, description="Channels of the two stem convolutions.")
-    stage_channels: tuple[Positive, Positive, Positive, Positive] = Field(
+    stem_channels: Width = Field(48, description="Channels of the two stem convolutions.")
+    stage_channels: tuple[Width, Width, Width, Width] = Field(
         (48, 96, 192, 192), description="Channels of the stages at strides 4, 8, 16 and 32."
     )
-    stage_blocks: tuple[Positive, Positive, Positive, Positive] = Field(
+    stage_blocks: tuple[PositiveLayers, PositiveLayers, PositiveLayers, PositiveLayers] = Field(
         (1, 2, 2, 1), description="Residual blocks of these stages."
     )
-    hidden_dim: Positive = Field(128, description="Width of tokens and queries.")
-    heads: Positive = Field(4, description="Attention heads.")
-    points: Positive = Field(4, description="Sampling points of each head on each level.")
-    encoder_layers: Annotated[int, Field(ge=0)] = Field(1, description="Self-attention layers on stride 32.")
-    decoder_layers: Positive = Field(3, description="Deformable layers, each of which refines the boxes.")
-    feedforward_dim: Positive = Field(512, description="Hidden width of the feed-forward layers.")
-    queries: Positive = Field(
+    hidden_dim: Width = Field(128, description="Width of tokens and queries.")
+    heads: Heads = Field(4, description="Attention heads.")
+    points: PositiveLayers = Field(4, description="Sampling points of each head on each level.")
+    encoder_layers: Layers = Field(1, description="Self-attention layers on stride 32.")
+    decoder_layers: PositiveLayers = Field(3, description="Deformable layers, each of which refines the boxes.")
+    feedforward_dim: Width = Field(512, description="Hidden width of the feed-forward layers.")
+    queries: Width = Field(
         60,
         description="Largest number of objects per image, up to 5000. The best encoder tokens become queries. Of the "
         "boxes of an image, the best 100 are kept, or one per query if there are more than 100 queries.",
@@ -37,7 +37,7 @@ class TinyModel(ModelConfig):
         0.07,
         description="Side of the prior box on the finest level, as a fraction of the image; doubles with each level.",
     )
-    dropout: Fraction = Field(0.0, description="Fraction of the activations set to 0 in training.")
+    dropout: Dropout = Field(0.0, description="Fraction of the activations set to 0 in training.")
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> "TinyModel":

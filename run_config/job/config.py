@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from run_config.families.model import ModelConfig
 from run_config.families.registry import DEFAULT, FAMILIES, model_config
-from run_config.section import Beta, Fraction, Pixels, Positive, Rate, Section, Weight
+from run_config.section import Beta, Fraction, Images, Pixels, PositiveSteps, Rate, Section, Steps, Weight, Zoom
 
 MOST_BOXES = 5000
 """The largest number of boxes that are kept for an image, whatever the number of queries."""
@@ -47,7 +47,7 @@ class Augmentation(Section):
     flip: Fraction = Field(0.5, description="Probability of a mirror image, left to right.")
     vertical_flip: Fraction = Field(0.0, description="Probability of a mirror image, top to bottom (affine).")
     crop: Fraction = Field(0.5, description="Probability of a random crop (published).")
-    scale: tuple[float, float] = Field((0.75, 1.35), description="Range of the random zoom (affine).")
+    scale: tuple[Zoom, Zoom] = Field((0.75, 1.35), description="Range of the random zoom (affine).")
     aspect: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="Largest change of aspect (affine).")
     brightness: Fraction = Field(0.0, description="Largest change of brightness (affine).")
     contrast: Fraction = Field(0.0, description="Largest change of contrast (affine).")
@@ -59,7 +59,7 @@ class Augmentation(Section):
     @model_validator(mode="after")
     def _range_in_order(self) -> "Augmentation":
         low, high = self.scale
-        if not 0 < low <= high <= 10:
+        if low > high:
             raise ValueError(f"scale must be two numbers, 0 < low <= high <= 10, not {low}, {high}")
         return self
 
@@ -67,8 +67,8 @@ class Augmentation(Section):
 class Data(Section):
     """Images, batches and the processes that decode images."""
 
-    batch_size: Positive = Field(2, description="Images per batch.")
-    accumulate: Positive = Field(1, description="Batches whose gradients make one optimiser step.")
+    batch_size: Images = Field(2, description="Images per batch.")
+    accumulate: Images = Field(1, description="Batches whose gradients make one optimiser step.")
     workers: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = Field(
         "auto",
         description="Processes that decode and augment; auto: one per core with a GPU (at most 8), otherwise 0.",
@@ -92,15 +92,17 @@ class Optimizer(Section):
     weight_decay: Rate = Field(1e-4, description="Weight decay of AdamW.")
     decay_vectors: bool = Field(True, description="Also decay biases, norms and embeddings, as DETR does.")
     betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="Decay rates of AdamW's two moving averages.")
-    clip_norm: Annotated[float, Field(ge=0)] = Field(0.1, description="Largest norm of the gradient; 0: no clipping.")
+    clip_norm: Annotated[float, Field(ge=0, le=1e9)] = Field(
+        0.1, description="Largest norm of the gradient; 0: no clipping."
+    )
 
 
 class Schedule(Section):
     """The length of training and the change of the learning rates. Set exactly one of epochs, steps and minutes."""
 
-    epochs: Positive | None = Field(None, description="Length in passes over the images; 300 if no length is set.")
-    steps: Positive | None = Field(None, description="Length in optimiser steps.")
-    minutes: Annotated[float, Field(gt=0)] | None = Field(
+    epochs: PositiveSteps | None = Field(None, description="Length in passes over the images; 300 if no length is set.")
+    steps: PositiveSteps | None = Field(None, description="Length in optimiser steps.")
+    minutes: Annotated[float, Field(gt=0, le=1e7)] | None = Field(
         None, description="Wall time of training. Such runs are not reproducible bit for bit."
     )
     kind: Literal["step", "cosine", "constant"] = Field("step", description="How the learning rates fall.")
@@ -140,25 +142,23 @@ class Training(Section):
         0.0,
         description="Decay of the moving average of the weights; the averaged weights are evaluated and saved; 0: off.",
     )
-    log_interval: Positive = Field(20, description="Steps between two log lines of metrics.")
+    log_interval: PositiveSteps = Field(20, description="Steps between two log lines of metrics.")
 
 
 class Evaluation(Section):
     """When the model is evaluated on the validation split, and when training stops early."""
 
-    interval: Annotated[int, Field(ge=0)] = Field(0, description="Steps between evaluations; 0: every epoch.")
-    batch_size: Positive = Field(4, description="Images per batch, of equal shape.")
-    patience: Annotated[int, Field(ge=0)] = Field(
-        0, description="Stop after this many evaluations without a better AP; 0: never."
-    )
+    interval: Steps = Field(0, description="Steps between evaluations; 0: every epoch.")
+    batch_size: Images = Field(4, description="Images per batch, of equal shape.")
+    patience: Steps = Field(0, description="Stop after this many evaluations without a better AP; 0: never.")
     min_delta: Fraction = Field(0.0, description="Smallest rise of AP that counts as better.")
 
 
 class Checkpoints(Section):
     """How often checkpoints are saved and how many are kept, so that little work is lost with a machine."""
 
-    interval: Annotated[int, Field(ge=0)] = Field(0, description="Steps between checkpoints; 0: every epoch.")
-    keep: Positive = Field(2, description="Number of newest checkpoints to keep, besides the best one.")
+    interval: Steps = Field(0, description="Steps between checkpoints; 0: every epoch.")
+    keep: PositiveSteps = Field(2, description="Number of newest checkpoints to keep, besides the best one.")
 
 
 class JobConfig(Section):

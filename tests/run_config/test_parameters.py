@@ -91,7 +91,7 @@ def made_up(**fields: Any) -> Parameter:
         (made_up(type=Type.NUMBER, sets="optimizer.lr"), "above 0 and at most 1"),
         (made_up(type=Type.NUMBER, sets="optimizer.lr", minimum=0.001), "from 0.001 to 1"),
         (made_up(type=Type.NUMBER, sets="training.ema_decay", maximum=0.999), "from 0 to 0.999"),
-        (made_up(type=Type.INTEGER, sets="training.log_interval"), "from 1"),
+        (made_up(type=Type.INTEGER, sets="training.log_interval"), "from 1 to 1000000000"),
         (made_up(type=Type.INTEGER, sets="training.log_interval", maximum=50), "from 1 to 50"),
         (made_up(type=Type.INTEGER, sets="training.seed"), "from 0 to 2147483647"),
         (made_up(type=Type.INTEGER, sets="data.workers"), "from 0 to 64"),
