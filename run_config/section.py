@@ -19,7 +19,6 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0, le=1e4)]
 Rate = Annotated[float, Field(ge=0, le=1)]
 Zoom = Annotated[float, Field(gt=0, le=10)]
-Dropout = Annotated[float, Field(ge=0, lt=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Pixels = Annotated[int, Field(gt=0, le=16384)]
 

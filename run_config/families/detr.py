@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from run_config.families.model import ModelConfig
-from run_config.section import A_PLACE, Dropout, Heads, Layers, PositiveLayers, Width
+from run_config.section import A_PLACE, Fraction, Heads, Layers, PositiveLayers, Width
 
 LEARNED_CELLS = 50
 """Number of rows and columns in the published learned position encoding."""
@@ -35,7 +35,7 @@ class DetrModel(ModelConfig):
     encoder_layers: Layers = Field(6, description="Transformer encoder layers.")
     decoder_layers: PositiveLayers = Field(6, description="Transformer decoder layers.")
     feedforward_dim: Width = Field(2048, description="Hidden width of the feed-forward layers.")
-    dropout: Dropout = Field(0.1, description="Fraction of the activations set to 0 in training.")
+    dropout: Fraction = Field(0.1, description="Fraction of the activations set to 0 in training.")
     pre_norm: bool = Field(False, description="Normalise before attention and feed-forward layers, not after.")
     queries: Width = Field(
         100,

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from run_config.families.model import ModelConfig
-from run_config.section import Dropout, Heads, Layers, PositiveLayers, Width
+from run_config.section import Fraction, Heads, Layers, PositiveLayers, Width
 
 
 class TinyModel(ModelConfig):
@@ -37,7 +37,7 @@ class TinyModel(ModelConfig):
         0.07,
         description="Side of the prior box on the finest level, as a fraction of the image; doubles with each level.",
     )
-    dropout: Dropout = Field(0.0, description="Fraction of the activations set to 0 in training.")
+    dropout: Fraction = Field(0.0, description="Fraction of the activations set to 0 in training.")
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> "TinyModel":
