@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 TAIL_BYTES = 64 * 1024
 PINS = "cvat-models"
-_AP_S, _PINS_S = 10.0, 5.0
+_AP_S, _PINS_S, _CLASSES_S = 10.0, 5.0, 600.0
 _RETRY_S = 5.0
 _THREADS = 8
 
@@ -75,10 +75,15 @@ class RunFiles:
         self._in_thread = partial(anyio.to_thread.run_sync, limiter=anyio.CapacityLimiter(_THREADS))
         self._aps: ShortCache[Ap | None] = ShortCache(_AP_S)
         self._pins: ShortCache[Pin | None] = ShortCache(_PINS_S)
+        self._classes: ShortCache[frozenset[str]] = ShortCache(_CLASSES_S)
 
     async def ap_so_far(self, folder: str) -> Ap | None:
         """The latest AP of the run in `folder`, a key below the store. None: not yet measured."""
         return await self._aps.get(folder, lambda: self._in_thread(self._read_ap, folder))
+
+    async def model_classes(self, folder: str) -> frozenset[str]:
+        """The classes of the model of the run in `folder`, a key below the store. Empty: it cannot be read."""
+        return await self._classes.get(folder, lambda: self._in_thread(self._read_classes, folder))
 
     async def pin(self, place: RunPlace) -> Pin | None:
         """The model pinned for `place`, if any."""
@@ -120,6 +125,15 @@ class RunFiles:
         lines = tail.split(b"\n")
         # The tail may begin in the middle of a line.
         return last_ap(lines[1:] if start else lines)
+
+    def _read_classes(self, folder: str) -> frozenset[str]:
+        key = f"{folder}/model/config.json"
+        try:
+            tree = read_json(self._store.get_bytes(key), key)
+        except (NoSuchKey, ConfigError):
+            return frozenset()
+        classes = tree.get("classes") if isinstance(tree, Mapping) else None
+        return frozenset(map(str, classes)) if isinstance(classes, list) else frozenset()
 
     def _read_pin(self, place: RunPlace) -> Pin | None:
         try:

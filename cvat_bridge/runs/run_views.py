@@ -5,7 +5,7 @@ import functools
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from cvat_bridge.access import Access, VisibleSubject
@@ -154,9 +154,13 @@ class RunViews:
         return found
 
     async def models(
-        self, session: Session, seen: VisibleSubject, offered: Sequence[OfferedTemplate]
+        self, session: Session, seen: VisibleSubject, offered: Sequence[OfferedTemplate], classes: Collection[str]
     ) -> dict[str, list[tuple[str, str]]]:
-        """Template → models for fine-tuning or annotating: (value, title), newest first."""
+        """Template → models for fine-tuning or annotating: (value, title), newest first.
+
+        They are those of the subject and its project. If it has none, our templates get the models of other tasks and
+        projects that know one of the subject's `classes`.
+        """
         labels = [
             run_labels.subject_label(seen.subject),
             *(run_labels.project_label(one) for one in sorted(seen.projects())),
@@ -172,8 +176,23 @@ class RunViews:
             left = self._model_of_ours if one.template.ours else functools.partial(self._folder_of, one.name)
             found = await self._visible(session, seen, labels, left, most=MOST_MODELS)
             models[one.name] = [(value, self._called(run)) for run in found if (value := left(run))]
-            ours = models[one.name] if one.template.ours else ours
+            if one.template.ours:
+                ours = models[one.name] = models[one.name] or await self._fitting_models(session, seen, classes)
         return models
+
+    async def _fitting_models(
+        self, session: Session, seen: VisibleSubject, classes: Collection[str]
+    ) -> list[tuple[str, str]]:
+        """The models of all visible runs that know one of the classes."""
+        runs = await self._visible(session, seen, [{}], self._model_of_ours, most=MOST_RUNS)
+        folders = [run_state.folder(run.workflow) or "" for run in runs]
+        try:
+            known = await asyncio.gather(*map(self._files.model_classes, folders))
+        except StoreError as error:
+            log.warning("the classes of models were not read", extra={"reason": type(error).__name__})
+            return []
+        fitting = [run for run, names in zip(runs, known, strict=True) if not names.isdisjoint(classes)]
+        return [(self._model_of_ours(run) or "", self._called(run)) for run in fitting[:MOST_MODELS]]
 
     def _model_of_ours(self, run: Run) -> str | None:
         return run.model(self._files.url) if run.finished else None
