@@ -6,9 +6,9 @@ Files are read in threads. AP and pins are cached for seconds.
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
+from functools import partial
 
 import anyio
 import anyio.to_thread
@@ -18,9 +18,6 @@ from object_store import NoSuchKey, ObjectStore, open_store
 from run_config.errors import ConfigError
 from run_config.installation import Installation
 from run_config.json_text import read_json
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +72,7 @@ class RunFiles:
     def __init__(self, installation: Installation) -> None:
         self.url = installation.store.rstrip("/")
         self._store: ObjectStore = open_store(installation.store, retry_for_s=_RETRY_S)
-        self._threads = anyio.CapacityLimiter(_THREADS)
+        self._in_thread = partial(anyio.to_thread.run_sync, limiter=anyio.CapacityLimiter(_THREADS))
         self._aps: ShortCache[Ap | None] = ShortCache(_AP_S)
         self._pins: ShortCache[Pin | None] = ShortCache(_PINS_S)
 
@@ -111,9 +108,6 @@ class RunFiles:
         """Yield the report's bytes. Blocks, so it must run in a thread."""
         for start in range(0, report.size_bytes, part_bytes):
             yield self._store.get_bytes(report.key, start=start, end=min(start + part_bytes, report.size_bytes))
-
-    async def _in_thread(self, work: Callable[P, T], *args: P.args, **_kwargs: P.kwargs) -> T:
-        return await anyio.to_thread.run_sync(work, *args, limiter=self._threads)
 
     def _read_ap(self, folder: str) -> Ap | None:
         key = f"{folder}/metrics.jsonl"

@@ -21,10 +21,10 @@ _WITHOUT_IMAGES = re.compile(r"(?:^|[?&])subresource=annotations(?:&|$)")
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class TriggerEvent:
     """An event that may start a run. `by`: id of the user who exported. None: unknown, or another event."""
 
-    event: Event
+    type: Event
     subject: Subject
     by: int | None = None
 
@@ -38,15 +38,15 @@ def is_signed(body: bytes, signature: str, secret: bytes) -> bool:
 def is_old(payload: Mapping[str, Any], now: float | None = None) -> bool:
     """Whether the event is older than LONGEST_S seconds. An event without a time is not old."""
     request = _mapping(payload.get("request"))
-    told = _mapping(payload.get("job")).get("updated_date") or request.get("finished_date")
+    time_text = _mapping(payload.get("job")).get("updated_date") or request.get("finished_date")
     try:
-        at = datetime.fromisoformat(str(told)).timestamp()
+        at = datetime.fromisoformat(str(time_text)).timestamp()
     except (ValueError, OverflowError):
         return False
     return at < (time.time() if now is None else now) - LONGEST_S
 
 
-def read_event(payload: Mapping[str, Any]) -> Told | None:
+def read_event(payload: Mapping[str, Any]) -> TriggerEvent | None:
     """Parse a payload. None: the event cannot start a run."""
     match payload.get("event"):
         case "update:job":
@@ -60,13 +60,13 @@ def read_event(payload: Mapping[str, Any]) -> Told | None:
             return None
 
 
-def _job(payload: Mapping[str, Any]) -> Told | None:
+def _job(payload: Mapping[str, Any]) -> TriggerEvent | None:
     """A job that has just become completed. Later updates of a completed job are ignored."""
     job = _mapping(payload.get("job"))
     task = whole_number(job.get("task_id"))
     if job.get("state") != "completed" or task < 1 or not _has_moved(payload, job):
         return None
-    return Told(Event.TASK_COMPLETED, Subject.tasks([task]))
+    return TriggerEvent(Event.TASK_COMPLETED, Subject.tasks([task]))
 
 
 def _has_moved(payload: Mapping[str, Any], job: Mapping[str, Any]) -> bool:
@@ -84,7 +84,7 @@ def _has_moved(payload: Mapping[str, Any], job: Mapping[str, Any]) -> bool:
     return bool(names & {"state", "stage"})
 
 
-def _export(payload: Mapping[str, Any], request: Mapping[str, Any], what: Mapping[str, Any]) -> Told | None:
+def _export(payload: Mapping[str, Any], request: Mapping[str, Any], what: Mapping[str, Any]) -> TriggerEvent | None:
     """A finished export with images."""
     if request.get("status") != "finished":
         return None
@@ -101,7 +101,7 @@ def _export(payload: Mapping[str, Any], request: Mapping[str, Any], what: Mappin
     if not by and (match := _OF_USER.search(name)):
         by = int(match[1])
     subject = Subject.tasks([number]) if kind == "task" else Subject.project(number)
-    return Told(Event.EXPORT_FINISHED, subject, by or None)
+    return TriggerEvent(Event.EXPORT_FINISHED, subject, by or None)
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

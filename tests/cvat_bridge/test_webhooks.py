@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from cvat_bridge.service import Secrets, assemble
-from cvat_bridge.webhooks.events import Told, is_old, read_event
+from cvat_bridge.webhooks.events import TriggerEvent, is_old, read_event
 from cvat_client.errors import BridgeError
 from cvat_client.settings import BridgeSettings, Event
 from cvat_client.subject import Subject
@@ -124,6 +124,39 @@ def test_a_job_of_several_starts_nothing(bridge: Bridge, task: Task) -> None:
     assert bridge.tell(job_event(task)).status_code == 202
     worked_off(bridge, 1)
     assert not bridge.runs
+
+
+def finished_event(task: Task, number: int = 0) -> Json:
+    """*Finish the job* in CVAT 2.73: the state has changed, and the stage has not."""
+    job = {"id": task.jobs[number].id, "task_id": task.id, "stage": "annotation", "state": "completed"}
+    changes = {"state": {"from": "in progress", "to": "completed"}}
+    return {"event": "update:job", "job": job, "before_update": {"state": "in progress"}, "changes": changes}
+
+
+def test_finish_the_job_completes_a_task_in_any_stage(bridge: Bridge, task: Task) -> None:
+    bridge.cvat.finish(task, jobs=1)
+    assert bridge.tell(finished_event(task)).status_code == 202
+    worked_off(bridge, 1)
+    assert not bridge.runs
+    bridge.cvat.finish(task)
+    assert bridge.tell(finished_event(task, 1)).status_code == 202
+    bridge.wait_for_runs(1)
+
+
+def test_an_installation_may_wait_for_acceptance(
+    cvat: CvatDouble, kubernetes: FakeKubernetes, store: str, tmp_path: Path
+) -> None:
+    install(kubernetes, store)
+    task = cvat.add_blank_task("Cells", images=2, images_per_job=1)
+    cvat.finish(task)
+    options = {"triggers": TRIGGERS, "done_jobs": "accepted"}
+    with serving(cvat, kubernetes, store, tmp_path / "kubeconfig", **options) as bridge:
+        assert bridge.tell(finished_event(task)).status_code == 202
+        worked_off(bridge, 1)
+        assert not bridge.runs
+        cvat.complete(task)
+        assert bridge.tell(job_event(task)).status_code == 202
+        bridge.wait_for_runs(1)
 
 
 @pytest.mark.parametrize("changes", [{}, {"updated_date": {}}, [{"field": "assignee"}], None, 7])
@@ -400,13 +433,13 @@ OLD_EXPORT = {
 @pytest.mark.parametrize(
     ("payload", "told"),
     [
-        (OLD_EXPORT, Told(Event.EXPORT_FINISHED, Subject.project(3), 12)),
+        (OLD_EXPORT, TriggerEvent(Event.EXPORT_FINISHED, Subject.project(3), 12)),
         ({**OLD_EXPORT, "status": "failed"}, None),
         ({**OLD_EXPORT, "target": "job"}, None),
         ({**OLD_EXPORT, "target_id": "3"}, None),
         ({**OLD_EXPORT, "rq_id": "user_id=1&subresource=annotations"}, None),
-        ({**OLD_EXPORT, "rq_id": None}, Told(Event.EXPORT_FINISHED, Subject.project(3), None)),
-        ({**OLD_EXPORT, "rq_id": "", "sender": {"id": 4}}, Told(Event.EXPORT_FINISHED, Subject.project(3), 4)),
+        ({**OLD_EXPORT, "rq_id": None}, TriggerEvent(Event.EXPORT_FINISHED, Subject.project(3), None)),
+        ({**OLD_EXPORT, "rq_id": "", "sender": {"id": 4}}, TriggerEvent(Event.EXPORT_FINISHED, Subject.project(3), 4)),
         ({"event": "completed:request[export:annotations]", "status": "finished"}, None),
         ({"event": "completed:request[export:dataset]", "request": "x", "status": "finished"}, None),
         ({"event": "update:task"}, None),
@@ -419,5 +452,5 @@ OLD_EXPORT = {
         ({}, None),
     ],
 )
-def test_events_in_all_their_forms(payload: Json, told: Told | None) -> None:
+def test_events_in_all_their_forms(payload: Json, told: TriggerEvent | None) -> None:
     assert read_event(payload) == told

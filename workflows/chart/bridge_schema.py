@@ -27,6 +27,7 @@ ORIGIN = r"https?://[^\s/?#@{};]+"
 ADDRESS = rf"{ORIGIN}(/[^\s?#{{}};]*)?"
 HOST = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
 EVENTS = ["task-completed", "export-finished"]
+DONE_JOBS = ["completed", "accepted"]
 
 
 def bridge() -> Schema:
@@ -39,6 +40,7 @@ def bridge() -> Schema:
             publicOrigin=maybe(ORIGIN),
             organization=maybe("[-_.a-zA-Z0-9]+"),
             cloudStorageId=COUNT,
+            doneJobs={"enum": DONE_JOBS},
             ca=closed(configMap=maybe(DNS_NAME), key=worded(KEY)),
         ),
         existingSecret=maybe(DNS_NAME),
@@ -65,6 +67,7 @@ def bridge() -> Schema:
         ),
         nginx=closed(
             enabled=BOOLEAN,
+            port={"type": "integer", "minimum": 1, "maximum": 65535},
             namespace=maybe("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"),
             resolver=maybe(r"[-a-zA-Z0-9.:\[\]]+"),
             clusterDomain=worded(HOST),
