@@ -108,9 +108,9 @@ class ExportStep:
         wanted: Mapping[str, Any] = mark if isinstance(mark, dict) else {}
         same = (wanted.get("format"), wanted.get("size_bytes"), wanted.get("etag"))
         if same == (export.format, info.size_bytes, info.etag):
-            self._progress.say(f"{export.name}: {ZIP_NAME} is there already ({_megabytes(info.size_bytes)})")
+            self._progress.say(f"{export.name}: {ZIP_NAME} exists already ({_megabytes(info.size_bytes)})")
             return True
-        self._progress.say(f"{export.name}: {ZIP_NAME} is not what its mark says; it is exported again")
+        self._progress.say(f"{export.name}: {ZIP_NAME} does not match its mark; exporting again")
         self._store.delete(export.key)
         self._store.delete(mark_key)
         return False
@@ -136,7 +136,7 @@ class ExportStep:
         """
         problem = self._problem(export)
         if not problem:
-            self._progress.say(f"{export.name}: {ZIP_NAME} of an attempt before this one is whole")
+            self._progress.say(f"{export.name}: {ZIP_NAME} of an earlier attempt is complete")
             return ""
         attempts = 0
         until, pauses = time.monotonic() + self._longest_s, self._pace.pauses()
@@ -156,7 +156,7 @@ class ExportStep:
                 )
             if started.is_ours:
                 attempts += 1
-                self._progress.say(f"{export.name}: CVAT has finished, but {problem}; asking again")
+                self._progress.say(f"{export.name}: CVAT has finished, but {problem}; exporting again")
             else:
                 self._rest(export, next(pauses), until)
         where = (
@@ -220,7 +220,7 @@ class ExportStep:
                 return request
             doing = "waits in CVAT's queue" if request.status == "queued" else "is exported by CVAT"
             if not ours:
-                doing = f"{doing} for another run, which comes first"
+                doing = f"{doing} for another run first"
             self._progress.still(f"{export.name} {doing}", f"{export.name} {doing}")
             self._rest(export, pause, until)
         raise AssertionError("pauses have no end")
@@ -228,7 +228,7 @@ class ExportStep:
     def _fetch(self, export: SubjectExport, request: BackgroundRequest | None) -> str:
         """Download the finished export and upload it to the store. Returns what went wrong, or an empty text."""
         if request is None or request.status != "finished" or not request.result_url:
-            return "it keeps no file for download"
+            return "it has no file for download"
         name, result_url = export.name, request.result_url
 
         def reached(size_bytes: int, total_bytes: int) -> None:
@@ -241,7 +241,7 @@ class ExportStep:
             if not self._patience.ask(lambda: self._api.download(result_url, file, reached)):
                 return "CVAT has deleted the file"
             if not zipfile.is_zipfile(file):
-                return "it sent a file that is no whole zip"
+                return "it sent an incomplete zip"
             self._progress.still(
                 f"{name} goes", f"{name}: uploading {_megabytes(file.stat().st_size)} to the store", 0.5
             )
@@ -254,7 +254,7 @@ class ExportStep:
             problem = problem_of_zip(self._store, self._store.head(export.key))
         except NoSuchKey:
             return "there is no object at its key"
-        return f"the object at its key is no whole zip ({problem})" if problem else ""
+        return f"the object at its key is not a complete zip ({problem})" if problem else ""
 
 
 @contextlib.contextmanager

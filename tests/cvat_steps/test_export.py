@@ -80,7 +80,7 @@ def test_a_second_attempt_does_nothing_twice(either: Step, task: Task, capsys: p
     asked = len(either.cvat.seen)
     assert either.run(f"task:{task.id}") == first
     assert len(either.cvat.seen) == asked
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
 
 
 def test_a_zip_without_its_mark_is_taken_over_when_it_is_whole(either: Step, task: Task) -> None:
@@ -123,7 +123,7 @@ def test_an_export_that_lost_its_end_is_asked_for_again(step: Step, task: Task) 
 def test_an_export_that_never_gets_whole_is_a_sentence(step: Step, task: Task) -> None:
     step.cvat.faults.export_truncated = 99
     with pytest.raises(
-        CvatRefusedError, match=r"finished the export of task \d+ 5 times, but the object .* no whole zip"
+        CvatRefusedError, match=r"finished the export of task \d+ 5 times, but the object .* not a complete zip"
     ):
         step.run(f"task:{task.id}")
     assert not step.store.exists(step.key(task, name="dataset.json"))
