@@ -37,8 +37,8 @@ def check(
 ) -> list[str]:
     """Check the parameters of the run `run`. Return one sentence for each finding.
 
-    Raises CheckError: one sentence for each mistake. A parameter that is wrong by itself or not allowed hides no mistake
-    in the others. Raises StoreUnavailable: when a store cannot be reached and nothing else is wrong.
+    Raises CheckError: one sentence for each mistake, because a wrong parameter hides no mistake in the others. Raises
+    StoreUnavailable: when a store cannot be reached and nothing else is wrong.
     """
     values, wrong = parse_valid(texts, _parameters(template))
     mistakes = _Mistakes(wrong)

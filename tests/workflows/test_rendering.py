@@ -134,6 +134,14 @@ def test_argo_does_not_say_that_it_deletes_artifacts(manifest: dict[str, Any]):
     assert manifest["spec"]["artifactGC"] == {"strategy": "Never"}
 
 
+def test_a_step_that_reports_progress_knows_how_often_it_was_tried(manifest: dict[str, Any]):
+    for template in manifest["spec"]["templates"]:
+        reports = template["name"] in ("train", "evaluate", "annotate", "export", "export-for-others")
+        variable = {"name": "STEP_ATTEMPT", "value": "{{retries}}"}
+        assert (variable in template.get("container", {}).get("env", [])) == reports
+        assert not reports or "retryStrategy" in template
+
+
 def test_argo_gets_nothing_but_strings(manifest: dict[str, Any]):
     for one in manifest["spec"]["arguments"]["parameters"]:
         assert all(isinstance(one[key], str) for key in one if key != "enum")
