@@ -108,10 +108,11 @@ class _Mistakes:
     @contextlib.contextmanager
     def needed(self, parameter: str = "") -> Iterator[None]:
         """As `collected`, for what everything later needs: raise all errors at once instead of repeating this one."""
+        before = (len(self._sentences), self._unavailable)
         with self.collected(parameter):
             yield
-            return
-        self.raise_any()
+        if (len(self._sentences), self._unavailable) != before:
+            self.raise_any()
 
     def raise_any(self) -> None:
         """Raise the collected errors. Wrong input comes before temporary faults, because a retry cannot fix it."""

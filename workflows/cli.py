@@ -187,6 +187,7 @@ def parameters(
 
 
 app.command()(cluster.submit)
+app.command()(cluster.runs)
 app.command()(cluster.pools)
 app.command()(cluster.preflight)
 
