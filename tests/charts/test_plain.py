@@ -203,7 +203,7 @@ def test_what_the_chart_refuses_is_refused_in_one_line(tmp_path: Path):
     helm()
     result = render({"store": "s3://parts", "nodePools": [{"name": "a", "labelValue": x} for x in "bc"]}, tmp_path)
     assert result.returncode == 2
-    assert "nodePools: a is there twice; every pool needs a name of its own." in result.stderr
+    assert "nodePools: the name a is used twice; give every pool its own name." in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
 
 
