@@ -285,6 +285,7 @@ class SpecInCluster(Part):
     active_deadline_seconds: int | None = None
     affinity: Tree | None = None
     archive_logs: bool | None = None
+    artifact_gc: Tree | None = Field(default=None, alias="artifactGC")
     artifact_repository_ref: Tree | None = None
     automount_service_account_token: bool | None = None
     executor: Tree | None = None

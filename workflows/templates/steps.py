@@ -22,8 +22,9 @@ from hera.workflows import (
 from hera.workflows import models as m
 
 from run_config import parameters
+from run_config.argo_progress import ATTEMPT
 from run_config.cvat_formats import COCO
-from workflows.tags import PARAMETERS_JSON
+from workflows.tags import PARAMETERS_JSON, RETRIES
 from workflows.templates import images, pods
 from workflows.templates.pods import OUT
 
@@ -90,10 +91,11 @@ def volumes(shm: bool = False, cvat: bool = False) -> dict[str, Any]:
     return {"volumes": [*writable, *settings], "volume_mounts": mounts}
 
 
-def environment(image: str, cvat: bool = False) -> list[Any]:
-    """The environment variables of a step. `cvat`: the step uses CVAT."""
+def environment(image: str, cvat: bool = False, retried: bool = False) -> list[Any]:
+    """The environment variables of a step. `cvat`: it uses CVAT. `retried`: it reports progress and is retried."""
     own = [Env(name="OUT", value=OUT), Env(name="IMAGE_DIGEST", value=image), *pods.environment()]
-    return [*own, *(pods.cvat_environment() if cvat else [])]
+    attempt = [Env(name=ATTEMPT, value=f"{{{{{RETRIES}}}}}")] if retried else []
+    return [*own, *attempt, *(pods.cvat_environment() if cvat else [])]
 
 
 def component(name: str) -> dict[str, str]:
@@ -139,7 +141,7 @@ def on_gpu_pool(*, cvat: bool = False) -> dict[str, Any]:
     """The arguments that all steps with a model share. They run on the chosen node pool. `cvat`: the step uses CVAT."""
     return {
         "image": images.DETR_JOB,
-        "env": environment(images.DETR_JOB, cvat=cvat),
+        "env": environment(images.DETR_JOB, cvat=cvat, retried=True),
         **volumes(shm=True, cvat=cvat),
         "resources": resources("2", "12Gi", "40Gi"),
         "security_context": pods.SECURITY,
@@ -187,7 +189,7 @@ def _export(name: str, more: list[str], **rest: Any) -> Container:  # noqa: ANN4
         image=images.CVAT_BRIDGE,
         command=["cvat-bridge"],
         args=["export", "--run={{workflow.name}}", *more],
-        env=environment(images.CVAT_BRIDGE, cvat=True),
+        env=environment(images.CVAT_BRIDGE, cvat=True, retried=True),
         **volumes(cvat=True),
         resources=resources("100m", "1Gi", "20Gi"),
         security_context=pods.SECURITY,
