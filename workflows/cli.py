@@ -1,6 +1,8 @@
 """`detr-workflows`: render the Argo templates, run one on this machine, list the parameters."""
 
 import os
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -12,6 +14,8 @@ from run_config.locations import local_path, store_url
 from run_config.parameter_forms import form_json, markdown
 from run_config.parameters import BY_NAME, PARAMETERS, Role, Type, pairs
 from run_config.writable import require_writable
+from workflows import generated_files
+from workflows.chart import plain_manifests
 from workflows.cluster import cli as cluster
 from workflows.errors import StepError, TemplateError, WorkflowError
 
@@ -51,48 +55,63 @@ def render(
     ] = None,
 ) -> None:
     """Write the templates as YAML: the files of the source tree, or with --settings those of one installation."""
+    if output is not None and not check:
+        require_writable(output, "--output")
     if settings is not None:
-        from workflows.chart import plain_manifests
-
         if output is None or not namespace or check:
             raise WorkflowError(
                 "--settings needs --output, the folder for the files, and --namespace, the namespace of the objects; "
                 "it cannot be combined with --check"
             )
-        place = plain_manifests.PlainOptions(
-            namespace=namespace, registry=registry, image_tag=image_tag, s3_endpoint=s3_endpoint, s3_region=s3_region
+        values = plain_manifests.values(
+            plain_manifests.read_settings(settings),
+            registry=registry,
+            image_tag=image_tag,
+            s3_endpoint=s3_endpoint,
+            s3_region=s3_region,
         )
-        bridge_text = None if bridge is None else plain_manifests.read_bridge(bridge)
-        paths = plain_manifests.write(output, RENDERED, plain_manifests.read_settings(settings), place, bridge_text)
-    elif namespace or registry or image_tag or s3_endpoint or s3_region or bridge:
+        bridge_text = ""
+        if bridge is not None:
+            bridge_text, values["cvatBridge"] = plain_manifests.read_bridge(bridge)
+        rendered = plain_manifests.rendered(values, namespace, bridge_text)
+        _write({output / name: text for name, text in rendered.items()})
+        return
+    if namespace or registry or image_tag or s3_endpoint or s3_region or bridge:
         raise WorkflowError(
             "--namespace, --registry, --image-tag, --s3-endpoint, --s3-region and --bridge need --settings"
         )
-    else:
-        # Hera takes a second to import, and only this command needs it.
-        try:
-            from workflows import rendering
-        except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] != "hera":
-                raise
-            raise WorkflowError(
-                "rendering the templates needs Hera, which is not installed: install detr-workflows[workflows], "
-                "or give --settings, which uses the templates of the package"
-            ) from error
+    # Hera takes a second to import, and only this command needs it.
+    try:
+        from workflows import rendering
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "hera":
+            raise
+        raise WorkflowError(
+            "rendering the templates needs Hera, which is not installed: install detr-workflows[workflows], "
+            "or give --settings, which uses the templates in the chart"
+        ) from error
 
-        files = rendering.in_tree() if output is None else rendering.in_folder(output)
-        if check:
-            _compare(rendering.differences(files), str(output or "the tree"))
-            return
-        paths = rendering.write(files)
-    for path in paths:
+    act = _compare if check else _write
+    act(rendering.in_tree() if output is None else rendering.in_folder(output))
+    # These are made from the files of the chart, which are up to date by now.
+    if output is None and plain_manifests.CHART.is_dir():
+        if shutil.which("helm"):
+            act(plain_manifests.in_repository())
+        else:
+            typer.echo("helm is not on the PATH: manifests/rendered was left out", err=True)
+
+
+def _write(files: Mapping[Path, str]) -> None:
+    for path in generated_files.write(files):
         typer.echo(path)
 
 
-def _compare(difference: str, where: str) -> None:
+def _compare(files: Mapping[Path, str]) -> None:
+    difference = generated_files.differences(files)
     if difference:
         typer.echo(difference, nl=False)
-        raise WorkflowError(f"the files in {where} are out of date; run: detr-workflows render")
+        folder = os.path.commonpath([path.parent for path in files])
+        raise WorkflowError(f"the files in {folder} are out of date; run: detr-workflows render")
 
 
 @app.command("run-local")

@@ -21,7 +21,7 @@ from evaluation.__main__ import app as evaluation_program
 from run_config import step_parameters
 from run_config.parameter_forms import ANNOTATION, form_json
 from run_config.parameters import BY_NAME, TEMPLATES, Parameter, Type
-from workflows import rendering
+from workflows import generated_files, rendering
 from workflows.cli import app as workflows_program
 from workflows.cluster.pod_needs import needs_of
 from workflows.local.plan import read_plan
@@ -62,7 +62,7 @@ def containers(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def test_rendering_again_gives_no_difference():
-    assert rendering.differences(rendering.in_tree()) == "", "run: detr-workflows render"
+    assert generated_files.differences(rendering.in_tree()) == "", "run: detr-workflows render"
 
 
 def test_render_check_fails_on_an_edited_file_and_mends_nothing(tmp_path: Path):
@@ -341,7 +341,7 @@ def test_argo_takes_what_is_rendered(tmp_path: Path):
     argo = shutil.which("argo")
     if argo is None:
         pytest.skip("argo is not on the PATH: get it from https://github.com/argoproj/argo-workflows/releases")
-    rendering.write(rendering.in_folder(tmp_path))
+    generated_files.write(rendering.in_folder(tmp_path))
     workflow = {
         "apiVersion": "argoproj.io/v1alpha1",
         "kind": "Workflow",

@@ -1,15 +1,15 @@
-{{/* The configuration of CVAT's front end with the button: CVAT's page, one script more, and the way to the bridge. */}}
+{{/* nginx configuration of CVAT's front end: CVAT's page with one more script, and the route to the bridge. */}}
 {{- define "detr-workflows.nginx" -}}
 {{- $nginx := .Values.cvatBridge.nginx -}}
 {{- $inside := printf "http://%s.%s.svc.%s:8080" (include "detr-workflows.bridgeName" .) (include "detr-workflows.namespace" .) $nginx.clusterDomain -}}
-# CVAT's page, with one script more than the image has: the rest of the page is CVAT's own.
+# CVAT's page with one more script. The rest of the page is unchanged.
 server {
     listen 8000;
     server_name _;
     root /usr/share/nginx/html;
     index index.html;
     server_tokens off;
-    # The port here is not the one in the browser.
+    # The port here differs from the port in the browser.
     absolute_redirect off;
 
     gzip on;
@@ -18,8 +18,8 @@ server {
     gzip_proxied any;
     gzip_types text/css text/javascript application/javascript application/json application/wasm image/svg+xml;
 
-    # CVAT computes in the browser with shared memory, which asks for the first two headers. They stand in each part:
-    # the bridge's own answers have headers of their own.
+    # CVAT uses shared memory in the browser, which requires the first two headers. They are set in each location,
+    # because the bridge's responses have other headers.
     location / {
         try_files $uri $uri/ /index.html;
         add_header Cross-Origin-Opener-Policy "same-origin" always;
@@ -27,9 +27,9 @@ server {
         add_header X-Frame-Options "deny" always;
     }
 
-    # Every address of CVAT's that is no file ends here.
+    # Every path of CVAT that is not a file.
     location = /index.html {
-        # The filter below reads plain text, and a page that is kept would outlive the script's version.
+        # sub_filter needs an uncompressed page. A cached page could name an old version of the script.
         gzip off;
         sub_filter_once on;
         sub_filter '</head>' '<script src="/training-bridge/plugin.js"></script></head>';
@@ -39,7 +39,7 @@ server {
         add_header X-Frame-Options "deny" always;
     }
 
-    # Their names change with their content. What is missing is missing, and never the page.
+    # File names change with their content. A missing file is a 404, never the page.
     location /assets/ {
         try_files $uri =404;
         expires 30d;
@@ -54,7 +54,7 @@ server {
 
     location /training-bridge/ {
         {{- with $nginx.resolver }}
-        # Looked up when somebody asks: CVAT starts and works where the bridge is away.
+        # Looked up at each request, so that CVAT starts and works without the bridge.
         resolver {{ . }} valid=30s;
         set $training_bridge {{ $nginx.upstream | default $inside }};
         proxy_pass $training_bridge;
@@ -63,7 +63,7 @@ server {
         {{- end }}
         proxy_http_version 1.1;
         proxy_set_header Host $http_host;
-        # Of CVAT's cookies the session alone: nothing else is read.
+        # Pass only CVAT's session cookie; the bridge reads no other.
         proxy_set_header Cookie "sessionid=$cookie_sessionid";
         proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
         proxy_set_header Connection "";
