@@ -257,6 +257,7 @@ def _workflow() -> Schema:
             deleteDelayDuration=worded(DURATION),
         ),
         archiveLogs=BOOLEAN,
+        failureMessage=BOOLEAN,
         terminationGracePeriodSeconds=COUNT,
         parallelism=COUNT,
         priority={"type": "integer"},
