@@ -122,7 +122,7 @@ def whole_run(installation: Installation) -> dict[str, list[float]]:
 def marked(installation: Installation, tag: str, package: str, *arguments: str) -> Json:
     """Run a command with time marks in a pod like the step's, and return the marks."""
     volume, mount = (
-        one.model_dump(by_alias=True, exclude_none=True) for one in (pods.settings_volume(), pods.settings_mount())
+        one.model_dump(by_alias=True, exclude_none=True) for one in (pods.SETTINGS_VOLUME, pods.SETTINGS_MOUNT)
     )
     writable: list[Json] = [{"name": name, "emptyDir": {}} for name in ("out", "tmp")]
     template: Json = {
