@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from run_config.argo_text import leave_sentence
 from run_config.command_line import run, top_options
 from run_config.exit_codes import WRONG_INPUT
 from run_config.locations import local_path, store_url
@@ -182,7 +183,8 @@ def outcome(
     from workflows import outcome as ending
 
     message = ending.sentence(run_name, status, failures)
-    ending.leave_message(message)
+    if os.environ.get("OUT"):
+        leave_sentence(Path(os.environ["OUT"]), "message", message)
     typer.echo(f"{run_name}: {status}" + (f": {message}" if message else ""))
     if os.environ.get("WEBHOOK_URL"):
         place = f"{store.rstrip('/')}/{output_prefix.strip('/')}/{run_name}"

@@ -6,17 +6,15 @@ message of a retry. Errors in this module never make a run fail: the run has alr
 
 import base64
 import json
-import os
 import re
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
-from pathlib import Path
 from typing import Any
 
-from run_config.argo_text import leave_sentence, without_tags
+from run_config.argo_text import without_tags
 
 SUCCEEDED = "Succeeded"
 WEBHOOK_VERSION = 1
@@ -256,9 +254,3 @@ def post(url: str, report: Mapping[str, Any], *, pause_s: float = PAUSE_S) -> st
         return f"the report was not sent to the webhook: {error}"
     except (httpx.InvalidURL, ValueError):
         return "the report was not sent to the webhook: its URL cannot be read"
-
-
-def leave_message(text: str, environment: Mapping[str, str] = os.environ) -> None:
-    """Write the output parameter `message` of the step, if $OUT is set."""
-    if environment.get("OUT"):
-        leave_sentence(Path(environment["OUT"]), "message", text)

@@ -80,12 +80,21 @@ def retry(limit: int) -> RetryStrategy:
 
 
 def step(
-    role: str, image: str, *, cvat: bool = False, shm: bool = False, archived: bool = True, more_env: Sequence[Any] = ()
+    role: str,
+    image: str,
+    needs: tuple[str, str, str],
+    *,
+    retries: int = 0,
+    cvat: bool = False,
+    shm: bool = False,
+    archived: bool = True,
+    more_env: Sequence[Any] = (),
 ) -> dict[str, Any]:
-    """The arguments that all steps have: image, environment, volumes, security and labels.
+    """The arguments that all steps have: image, environment, volumes, resources, security, labels and retries.
 
-    `role`: the label by which the chart sets resources and placement. `cvat`: the step uses CVAT. `shm`: shared memory
-    for the data loader's processes. `archived`: Argo stores the log in the artifact repository.
+    `role`: the label by which the chart sets resources and placement. `needs`: requests of CPU, memory and disk; the
+    latter two are also limits. `cvat`: the step uses CVAT. `shm`: shared memory for the data loader's processes.
+    `archived`: Argo stores the log in the artifact repository.
     """
     volumes = [EmptyDirVolume(name="out", mount_path=OUT), EmptyDirVolume(name="tmp", mount_path="/tmp")]  # noqa: S108
     if shm:
@@ -93,6 +102,7 @@ def step(
         two_gib = m.Quantity(root="2Gi")
         volumes.append(EmptyDirVolume(name="shm", mount_path="/dev/shm", medium="Memory", size_limit=two_gib))  # noqa: S108
     env = [Env(name="OUT", value=OUT), Env(name="IMAGE_DIGEST", value=image), *pods.environment()]
+    cpu, memory, disk = needs
     return {
         "image": image,
         "env": [*env, *(pods.cvat_environment() if cvat else []), *more_env],
@@ -101,45 +111,35 @@ def step(
         "security_context": pods.SECURITY,
         "labels": {**pods.LABELS, "app.kubernetes.io/component": role, **(pods.CALLS_CVAT if cvat else {})},
         "archive_location": m.ArtifactLocation(archive_logs=archived),
+        "resources": Resources(
+            cpu_request=cpu,
+            memory_request=memory,
+            memory_limit=memory,
+            ephemeral_request=disk,
+            ephemeral_limit=disk,
+        ),
+        "retry_strategy": retry(retries) if retries else None,
     }
 
 
-def resources(cpu: str, memory: str, storage: str) -> Resources:
-    """Requests for all resources, and limits for memory and disk."""
-    return Resources(
-        cpu_request=cpu,
-        memory_request=memory,
-        memory_limit=memory,
-        ephemeral_request=storage,
-        ephemeral_limit=storage,
-    )
-
-
-def gpu_patch(name_of_resource: str = "nvidia.com/gpu") -> str:
-    """The patch with the number of GPUs, and the time to save a checkpoint before the pod is killed.
-
-    A patch is text, so a plain tag would let a parameter write any field of the pod. asInt only lets a number through.
-    """
-    return (
-        "terminationGracePeriodSeconds: 120\n"
-        "containers:\n"
-        "- name: main\n"
-        "  resources:\n"
-        "    limits:\n"
-        f"      {name_of_resource}: \"{{{{=asInt(workflow.parameters['gpu-count'])}}}}\"\n"
-    )
-
-
+# The number of GPUs, and the time to save a checkpoint before the pod is killed. A patch is text, so a plain tag would
+# let a parameter write any field of the pod. asInt only lets a number through.
+GPU_PATCH = """\
+terminationGracePeriodSeconds: 120
+containers:
+- name: main
+  resources:
+    limits:
+      nvidia.com/gpu: "{{=asInt(workflow.parameters['gpu-count'])}}"
+"""
 GPU_TOLERATION = m.Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")
 
 
 def on_gpu_pool(*, cvat: bool = False) -> dict[str, Any]:
     """The arguments that all steps with a model share. They run on the chosen node pool. `cvat`: the step uses CVAT."""
     return {
-        **step("train", images.DETR_JOB, cvat=cvat, shm=True),
-        "resources": resources("2", "12Gi", "40Gi"),
-        "retry_strategy": retry(10),
-        "pod_spec_patch": gpu_patch(),
+        **step("train", images.DETR_JOB, ("2", "12Gi", "40Gi"), retries=10, cvat=cvat, shm=True),
+        "pod_spec_patch": GPU_PATCH,
         "tolerations": [GPU_TOLERATION],
     }
 
@@ -160,8 +160,7 @@ def check(template: str) -> Container:
             "--workflow-uid={{workflow.uid}}",
             PARAMETERS,
         ],
-        **step("check", images.CPU_STEPS, archived=False),
-        resources=resources("100m", "512Mi", "1Gi"),
+        **step("check", images.CPU_STEPS, ("100m", "512Mi", "1Gi"), archived=False),
         # active_deadline_seconds limits a running pod, timeout a pod that waits for a node.
         active_deadline_seconds="300",
         timeout="5m",
@@ -174,9 +173,7 @@ def _export(name: str, more: list[str], *, archived: bool = True, **rest: Any) -
         name=name,
         command=["cvat-bridge"],
         args=["export", "--run={{workflow.name}}", *more],
-        **step("export", images.CVAT_BRIDGE, cvat=True, archived=archived),
-        resources=resources("100m", "1Gi", "20Gi"),
-        retry_strategy=retry(10),
+        **step("export", images.CVAT_BRIDGE, ("100m", "1Gi", "20Gi"), retries=10, cvat=True, archived=archived),
         **rest,
     )
 
@@ -207,10 +204,8 @@ def prepare_from(sources: list[str], inputs: list[Parameter]) -> Container:
         command=["data-prep"],
         inputs=inputs,
         args=["prepare", PARAMETERS, *sources],
-        **step("prepare", images.CPU_STEPS),
+        **step("prepare", images.CPU_STEPS, ("1", "4Gi", "20Gi"), retries=5),
         outputs=[output("prepared-set")],
-        resources=resources("1", "4Gi", "20Gi"),
-        retry_strategy=retry(5),
     )
 
 
@@ -262,10 +257,8 @@ report = Container(
         f"--run-prefix={RUN_PREFIX}",
         PARAMETERS,
     ],
-    **step("report", images.CPU_STEPS),
+    **step("report", images.CPU_STEPS, ("500m", "4Gi", "20Gi"), retries=5),
     outputs=[output("ap"), output("ap50"), left("metrics", "metrics.json"), left("report", "report/")],
-    resources=resources("500m", "4Gi", "20Gi"),
-    retry_strategy=retry(5),
     metrics=[
         Gauge(
             name="detr_workflows_ap",
@@ -292,12 +285,12 @@ def tell(template: str) -> Container:
             f"--output-prefix={given('cvat-output-path')}",
             f"--store={given('store')}",
         ],
-        **step("tell", images.CPU_STEPS, archived=False, more_env=[pods.webhook_url()]),
+        **step(
+            "tell", images.CPU_STEPS, ("50m", "256Mi", "1Gi"), retries=5, archived=False, more_env=[pods.webhook_url()]
+        ),
         outputs=[Parameter(name="message", value_from=m.ValueFrom(path=f"{OUT}/outputs/message", default=""))],
-        resources=resources("50m", "256Mi", "1Gi"),
         # If the exit handler is lost, Argo marks a successful run as failed. So it is retried, and waits long for a
         # node.
-        retry_strategy=retry(5),
         active_deadline_seconds="300",
         timeout="1h",
     )
