@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from run_config.argo_text import leave_sentence
 from run_config.command_line import run, top_options
 from run_config.exit_codes import WRONG_INPUT
 from run_config.locations import local_path, store_url
@@ -141,19 +142,20 @@ def run_local(
     if "store" in given:
         given["store"] = store_url(given["store"])
     plan = read_plan(_template_text(template), template)
-    unfinished = (scratch or _default_scratch()).absolute()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    unfinished = (scratch or cache / "detr-workflows").absolute()
     require_writable(unfinished, "--scratch")
     folder = local_path(given.get("store", ""))
     if folder is not None:
         require_writable(folder, "--store")
     try:
-        finished = run_plan(plan, _absolute(given), unfinished, _say)
+        finished = run_plan(plan, _absolute(given), unfinished, typer.echo)
     except StepError as error:
         if error.exit_code == WRONG_INPUT:
             # The step has already printed its own error message.
             raise typer.Exit(WRONG_INPUT) from error
         raise
-    _say("\n" + summary(finished.url, finished.seconds, finished.results, finished.files))
+    typer.echo("\n" + summary(finished.url, finished.seconds, finished.results, finished.files))
 
 
 @app.command()
@@ -181,7 +183,8 @@ def outcome(
     from workflows import outcome as ending
 
     message = ending.sentence(run_name, status, failures)
-    ending.leave_message(message)
+    if os.environ.get("OUT"):
+        leave_sentence(Path(os.environ["OUT"]), "message", message)
     typer.echo(f"{run_name}: {status}" + (f": {message}" if message else ""))
     if message and cluster.TOKEN.is_file():
         typer.echo(cluster.show_message(run_name, message))
@@ -245,14 +248,6 @@ def _template_text(template: str) -> str:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise TemplateError(f"{template} cannot be read: {error}") from error
-
-
-def _default_scratch() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "detr-workflows"
-
-
-def _say(text: str) -> None:
-    typer.echo(text)
 
 
 def main() -> NoReturn:
