@@ -20,10 +20,12 @@ app = typer.Typer(
 
 app.callback()(top_options)
 
+Host = Annotated[str, typer.Option(help="Address to listen on.")]
+
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",  # noqa: S104 - a pod's port
+    host: Host = "0.0.0.0",  # noqa: S104 - a pod's port
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of pages, API, health and metrics.")] = 8080,
 ) -> None:
     """Answer the button in CVAT: the form, runs and their reports, and CVAT's webhooks.
@@ -38,7 +40,7 @@ def serve(
 
 @app.command("serve-models")
 def serve_models(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",  # noqa: S104 - a pod's port
+    host: Host = "0.0.0.0",  # noqa: S104 - a pod's port
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the API of a Nuclio dashboard.")] = 8070,
     device: Annotated[str, typer.Option(help="auto, cuda or cpu. cuda without a GPU is an error.")] = "auto",
     store: Annotated[str, typer.Option(help="Root of the store with the runs; in an installation it is known.")] = "",
