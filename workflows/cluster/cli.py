@@ -5,6 +5,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -81,13 +82,11 @@ def submit(
         if watch:
             _follow(api, submitted, say, timeout_s, as_json=as_json)
         elif as_json:
-            typer.echo(json.dumps(_summary(submitted)))
+            typer.echo(json.dumps(asdict(submitted)))
 
 
 def pools(namespace: Namespace = None, context: Context = None, as_json: AsJson = False) -> None:
     """List the node pools: nodes, free GPUs, runs."""
-    from dataclasses import asdict
-
     with _kubernetes(namespace, context) as cluster:
         from workflows.cluster.pools import find_training_pods, pool_states, table
         from workflows.cluster.templates import find_config_map, find_installation
@@ -120,8 +119,6 @@ def runs(
 
     A dash is a value that cannot be read: the AP of an unfinished run needs credentials for the store.
     """
-    from dataclasses import asdict
-
     with _kubernetes(namespace, context) as cluster:
         from workflows.cluster.errors import ForbiddenError, NotThereError, UnreachableError
         from workflows.cluster.preflight.store import has_credentials, name_store
@@ -239,7 +236,7 @@ def _follow(
 
     status = Watch(api, submitted.name, submitted.uid, stamped, timeout_s=timeout_s).to_the_end()
     failure = None if status.phase == "Succeeded" else status.failure()
-    summary = {**_summary(submitted), "phase": status.phase, "results": dict(status.results)}
+    summary = {**asdict(submitted), "phase": status.phase, "results": dict(status.results)}
     if failure is None:
         for name, text in status.results.items():
             say(f"{name}: {' '.join(text.split())}")
@@ -255,15 +252,6 @@ def _follow(
         if failure.exit_code == PASSING_FAULT:
             say(f"this is a temporary fault; `argo retry {where}` resumes the run")
         raise StepError(failure.sentence, failure.exit_code)
-
-
-def _summary(submitted: "Submitted") -> dict[str, Any]:
-    return {
-        "name": submitted.name,
-        "namespace": submitted.namespace,
-        "uid": submitted.uid,
-        "folder": submitted.folder,
-    }
 
 
 def _api(
