@@ -209,6 +209,7 @@ def parameters(
 
 
 app.command()(cluster.submit)
+app.command()(cluster.runs)
 app.command()(cluster.pools)
 app.command()(cluster.preflight)
 

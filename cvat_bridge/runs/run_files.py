@@ -5,7 +5,6 @@ Files are read in threads. AP and pins are cached for seconds.
 
 import json
 import logging
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
@@ -18,25 +17,17 @@ from object_store import NoSuchKey, ObjectStore, open_store
 from run_config.errors import ConfigError
 from run_config.installation import Installation
 from run_config.json_text import read_json
+from workflows.cluster.ap_so_far import Ap, read_ap
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-TAIL_BYTES = 64 * 1024
 PINS = "cvat-models"
 _AP_S, _PINS_S = 10.0, 5.0
 _RETRY_S = 5.0
 _THREADS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Ap:
-    """AP on the validation split after `step` optimiser steps."""
-
-    value: float
-    step: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +72,7 @@ class RunFiles:
 
     async def ap_so_far(self, folder: str) -> Ap | None:
         """The latest AP of the run in `folder`, a key below the store. None: not yet measured."""
-        return await self._aps.get(folder, lambda: self._in_thread(self._read_ap, folder))
+        return await self._aps.get(folder, lambda: self._in_thread(read_ap, self._store, folder))
 
     async def pin(self, place: RunPlace) -> Pin | None:
         """The model pinned for `place`, if any."""
@@ -115,18 +106,6 @@ class RunFiles:
     async def _in_thread(self, work: Callable[P, T], *args: P.args, **_kwargs: P.kwargs) -> T:
         return await anyio.to_thread.run_sync(work, *args, limiter=self._threads)
 
-    def _read_ap(self, folder: str) -> Ap | None:
-        key = f"{folder}/metrics.jsonl"
-        try:
-            size = self._store.head(key).size_bytes
-            start = max(0, size - TAIL_BYTES)
-            tail = self._store.get_bytes(key, start=start)
-        except NoSuchKey:
-            return None
-        lines = tail.split(b"\n")
-        # The tail may begin in the middle of a line.
-        return last_ap(lines[1:] if start else lines)
-
     def _read_pin(self, place: RunPlace) -> Pin | None:
         try:
             tree = read_json(self._store.get_bytes(place.key), place.key)
@@ -138,17 +117,3 @@ class RunFiles:
         if not isinstance(tree, Mapping) or not isinstance(tree.get("model"), str):
             return None
         return Pin(tree["model"], str(tree.get("run") or ""))
-
-
-def last_ap(lines: list[bytes]) -> Ap | None:
-    """The last AP in lines of metrics.jsonl. Invalid lines are skipped."""
-    for line in reversed(lines):
-        try:
-            entry = json.loads(line)
-            if entry["split"] != "train":
-                ap = Ap(float(entry["ap"]), int(entry["step"]))
-                if math.isfinite(ap.value):  # JSON has no NaN or infinity
-                    return ap
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-            continue
-    return None

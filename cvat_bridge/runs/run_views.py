@@ -12,7 +12,7 @@ from cvat_bridge.access import Access, VisibleSubject
 from cvat_bridge.cluster import Cluster, unfinished
 from cvat_bridge.http.problems import NO_SUCH_RUN, Refusal
 from cvat_bridge.http.schemas import DrawnRun
-from cvat_bridge.runs import run_labels, run_state
+from cvat_bridge.runs import run_labels
 from cvat_bridge.runs.run_files import Pin, ReportFile, RunFiles, RunPlace
 from cvat_bridge.runs.run_state import Run
 from cvat_bridge.runs.submit_run import StartedRun, Submitter, Wanted
@@ -22,6 +22,7 @@ from cvat_client.questions import whole_number
 from cvat_client.settings import BridgeSettings
 from cvat_client.subject import Kind, Subject
 from object_store import StoreError
+from workflows.cluster.run_metadata import annotation, folder, template_of
 
 log = logging.getLogger(__name__)
 
@@ -98,17 +99,15 @@ class RunViews:
 
     async def _again(self, run: Run) -> Wanted:
         """The request for a rerun. It stays the same until that rerun has ended, so a second click starts nothing."""
-        form = run_labels.annotation(run.workflow, run_labels.FORM)
+        form = annotation(run.workflow, run_labels.FORM)
         try:
             given = {str(key): str(value) for key, value in json.loads(form or "{}").items()}
         except (ValueError, RecursionError, AttributeError) as error:
             raise Refusal(409, f"The settings of {run.name} cannot be read; start a new run from the form.") from error
         others = await self._cluster.fresh_runs(run_labels.subject_label(run.subject))
-        ended = sum(
-            run_labels.annotation(one, run_labels.RERUN_OF) == run.name and not unfinished(one) for one in others
-        )
+        ended = sum(annotation(one, run_labels.RERUN_OF) == run.name and not unfinished(one) for one in others)
         request = f"rerun {run.name} {ended}"
-        return Wanted(run_state.template_of(run.workflow), given, request, {}, {run_labels.RERUN_OF: run.name})
+        return Wanted(template_of(run.workflow), given, request, {}, {run_labels.RERUN_OF: run.name})
 
     async def use_model(self, session: Session, name: str) -> DrawnRun:
         """Pin the run's model for its project, or for tasks outside of projects."""
@@ -145,7 +144,7 @@ class RunViews:
     async def report(self, session: Session, name: str) -> ReportFile:
         """The run's report. Refusal 404: there is none yet."""
         run, _ = await self.one(session, name)
-        place = run_state.folder(run.workflow)
+        place = folder(run.workflow)
         found = await self._files.report(place) if place and run.has_report else None
         if found is None:
             raise Refusal(404, "This run has no report yet.")
@@ -179,8 +178,8 @@ class RunViews:
     @staticmethod
     def _folder_of(template: str, run: Run) -> str | None:
         """The whole folder of a run. Only the third-party template knows where its model is inside."""
-        is_theirs = run_state.template_of(run.workflow) == template and run.status.phase == "Succeeded"
-        return run_state.folder(run.workflow) if is_theirs else None
+        is_theirs = template_of(run.workflow) == template and run.status.phase == "Succeeded"
+        return folder(run.workflow) if is_theirs else None
 
     @staticmethod
     def _called(run: Run) -> str:
@@ -236,7 +235,7 @@ class RunViews:
         return run
 
     async def _drawn(self, run: Run, places: Sequence[RunPlace]) -> DrawnRun:
-        model, place = run.model(self._files.url), run_state.folder(run.workflow)
+        model, place = run.model(self._files.url), folder(run.workflow)
         ap, used = None, False
         try:
             if place and "ap" not in run.status.results and run.status.phase:

@@ -8,12 +8,12 @@ import httpx
 import pytest
 
 from cvat_bridge.http.problems import NOT_EXPORTED
-from cvat_bridge.runs.run_files import TAIL_BYTES, Ap, last_ap
 from object_store import ObjectStore, open_store
 from tests.cvat_bridge.running_bridge import Bridge, Browser, arguments, install, kubernetes, serving, until
 from tests.cvat_double.server import CvatDouble
 from tests.cvat_double.world import Task
 from tests.workflows.fake_kubernetes import FakeKubernetes, Json
+from workflows.cluster.ap_so_far import TAIL_BYTES, Ap, last_ap
 from workflows.cluster.run_status import FINISHED
 
 __all__ = ["kubernetes"]

@@ -112,6 +112,36 @@ def test_every_parameter_reaches_argo_in_its_order_with_its_default_and_choices(
         assert parameter.help in one["description"]
 
 
+def test_a_list_of_runs_shows_their_names_and_below_what_each_run_is_about(manifest: dict[str, Any]):
+    shown = manifest["spec"]["workflowMetadata"]["annotations"]
+    # Argo's list shows the title in place of the name, and cuts it.
+    title = shown["workflows.argoproj.io/title"]
+    assert re.fullmatch(
+        r"\{\{workflow\.name\}\}: (\{\{workflow\.parameters\.(model|split)\}\}|prepare|annotate)", title
+    )
+    subject = {
+        "detr-train": "cvat-annotation-path",
+        "detr-prepare": "cvat-annotation-path",
+        "detr-evaluate": "prepared-set",
+        "cvat-train": "cvat-subject",
+        "detr-annotate": "cvat-subject",
+    }[name_of(manifest)]
+    assert shown["workflows.argoproj.io/description"].startswith(f"{{{{workflow.parameters.{subject}}}}}")
+
+
+def test_argo_does_not_say_that_it_deletes_artifacts(manifest: dict[str, Any]):
+    # Without the field, its page says so below each artifact.
+    assert manifest["spec"]["artifactGC"] == {"strategy": "Never"}
+
+
+def test_a_step_that_reports_progress_knows_how_often_it_was_tried(manifest: dict[str, Any]):
+    for template in manifest["spec"]["templates"]:
+        reports = template["name"] in ("train", "evaluate", "annotate", "export", "export-for-others")
+        variable = {"name": "STEP_ATTEMPT", "value": "{{retries}}"}
+        assert (variable in template.get("container", {}).get("env", [])) == reports
+        assert not reports or "retryStrategy" in template
+
+
 def test_argo_gets_nothing_but_strings(manifest: dict[str, Any]):
     for one in manifest["spec"]["arguments"]["parameters"]:
         assert all(isinstance(one[key], str) for key in one if key != "enum")

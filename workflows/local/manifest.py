@@ -286,6 +286,7 @@ class SpecInCluster(PatchedInCluster):
 
     active_deadline_seconds: int | None = None
     archive_logs: bool | None = None
+    artifact_gc: Tree | None = Field(default=None, alias="artifactGC")
     artifact_repository_ref: Tree | None = None
     executor: Tree | None = None
     image_pull_secrets: tuple[Tree, ...] = ()

@@ -16,7 +16,7 @@ from workflows.local.manifest import (
     TemplateTask,
     parse_manifest,
 )
-from workflows.tags import PARAMETERS_JSON, tags
+from workflows.tags import PARAMETERS_JSON, RETRIES, tags
 
 RUN_FOLDER = "{{workflow.parameters.cvat-output-path}}/{{workflow.name}}"
 """The folder for artifacts, below the store. The runner uploads the files of a step only to this folder."""
@@ -127,6 +127,8 @@ def _step(
         if variable.value_from is None and (variable.value == mount or not _within(variable.value, mounts))
     }
     known = workflow | {f"inputs.parameters.{name}" for name in inputs}
+    if template.retry_strategy is not None:
+        known.add(RETRIES)
     _check_tags((*command, *env.values()), known, where)
     for path in mounts:
         if any(re.search(rf"(?<![\w.-]){re.escape(path)}(?![\w.-])", text) for text in command):

@@ -27,7 +27,7 @@ from workflows.local.announcements import head
 from workflows.local.identity import only_one, run_name, run_uid, show_owner
 from workflows.local.plan import OutputFile, Plan, PlannedStep
 from workflows.local.process import Foreground
-from workflows.tags import PARAMETERS_JSON, fill
+from workflows.tags import PARAMETERS_JSON, RETRIES, fill
 
 FINISHED = "finished.json"
 """Written last into a run's folder. Without this file, the same command resumes the run."""
@@ -126,7 +126,7 @@ class _Run:
         self._say(head(name, url, self._plan, self._values))
         self._tags = {f"workflow.parameters.{key}": text for key, text in self._values.items()}
         self._tags[PARAMETERS_JSON] = json.dumps([{"name": k, "value": v} for k, v in self._values.items()])
-        self._tags |= {"workflow.name": name, "workflow.uid": run_uid(url)}
+        self._tags |= {"workflow.name": name, "workflow.uid": run_uid(url), RETRIES: "0"}
         for number, step in enumerate(self._plan.steps, 1):
             self._say(f"\n[{number}/{len(self._plan.steps)}] {step.name}")
             step_began = time.monotonic()

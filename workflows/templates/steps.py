@@ -23,8 +23,9 @@ from hera.workflows import (
 from hera.workflows import models as m
 
 from run_config import parameters
+from run_config.argo_progress import ATTEMPT
 from run_config.cvat_formats import COCO
-from workflows.tags import PARAMETERS_JSON
+from workflows.tags import PARAMETERS_JSON, RETRIES
 from workflows.templates import images, pods
 from workflows.templates.pods import OUT
 
@@ -79,6 +80,10 @@ def retry(limit: int) -> RetryStrategy:
     )
 
 
+WHICH_ATTEMPT = Env(name=ATTEMPT, value=f"{{{{{RETRIES}}}}}")
+"""The variable with the number of the attempt, for steps that report progress and are retried."""
+
+
 def step(
     role: str,
     image: str,
@@ -105,7 +110,7 @@ def step(
     cpu, memory, disk = needs
     return {
         "image": image,
-        "env": [*env, *(pods.cvat_environment() if cvat else []), *more_env],
+        "env": [*env, *more_env, *(pods.cvat_environment() if cvat else [])],
         "volumes": [*volumes, pods.SETTINGS_VOLUME, *([pods.BRIDGE_VOLUME] if cvat else [])],
         "volume_mounts": [pods.SETTINGS_MOUNT, *([pods.BRIDGE_MOUNT] if cvat else [])],
         "security_context": pods.SECURITY,
@@ -138,7 +143,9 @@ GPU_TOLERATION = m.Toleration(key="nvidia.com/gpu", operator="Exists", effect="N
 def on_gpu_pool(*, cvat: bool = False) -> dict[str, Any]:
     """The arguments that all steps with a model share. They run on the chosen node pool. `cvat`: the step uses CVAT."""
     return {
-        **step("train", images.DETR_JOB, ("2", "12Gi", "40Gi"), retries=10, cvat=cvat, shm=True),
+        **step(
+            "train", images.DETR_JOB, ("2", "12Gi", "40Gi"), retries=10, cvat=cvat, shm=True, more_env=[WHICH_ATTEMPT]
+        ),
         "pod_spec_patch": GPU_PATCH,
         "tolerations": [GPU_TOLERATION],
     }
@@ -173,7 +180,15 @@ def _export(name: str, more: list[str], *, archived: bool = True, **rest: Any) -
         name=name,
         command=["cvat-bridge"],
         args=["export", "--run={{workflow.name}}", *more],
-        **step("export", images.CVAT_BRIDGE, ("100m", "1Gi", "20Gi"), retries=10, cvat=True, archived=archived),
+        **step(
+            "export",
+            images.CVAT_BRIDGE,
+            ("100m", "1Gi", "20Gi"),
+            retries=10,
+            cvat=True,
+            archived=archived,
+            more_env=[WHICH_ATTEMPT],
+        ),
         **rest,
     )
 
