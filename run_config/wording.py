@@ -1,4 +1,4 @@
-"""Durations, long lists and tables, formatted for people in the same way everywhere."""
+"""Durations, counts, long lists and tables, formatted for people in the same way everywhere."""
 
 from collections.abc import Sequence
 
@@ -11,6 +11,17 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    """`1 image`, `2,000 images`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def cut(text: str, most: int) -> str:
+    """The text in one line of at most `most` characters, with an ellipsis at the end if it is longer."""
+    text = " ".join(text.split())
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def shortened(names: Sequence[str], most: int = 8) -> str:

@@ -186,6 +186,8 @@ def outcome(
     if os.environ.get("OUT"):
         leave_sentence(Path(os.environ["OUT"]), "message", message)
     typer.echo(f"{run_name}: {status}" + (f": {message}" if message else ""))
+    if message and cluster.TOKEN.is_file():
+        typer.echo(cluster.show_message(run_name, message))
     if os.environ.get("WEBHOOK_URL"):
         place = f"{store.rstrip('/')}/{output_prefix.strip('/')}/{run_name}"
         report = ending.report_json(run_name, template, status, message, place)

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from cvat_bridge.http.schemas import DrawnRun, DrawnSetting, DrawnStep
+from cvat_bridge.http.schemas import RunSchema, SettingSchema, StepSchema
 from cvat_bridge.runs import run_labels
 from cvat_client.settings import BridgeSettings
 from cvat_client.subject import Subject
@@ -70,9 +70,9 @@ class Run:
         """Whether the run has written a report."""
         return self.is_ours and self.succeeded("report") and folder(self.workflow) is not None
 
-    def drawn(
+    def shown(
         self, settings: BridgeSettings, namespace: str, store: str, ap: Ap | None, places: str, *, used: bool
-    ) -> DrawnRun:
+    ) -> RunSchema:
         """The run as the API returns it. `places`: where its model can be pinned; `used`: it is pinned there."""
         metadata, status = self.workflow["metadata"], self.workflow.get("status") or {}
         model = self.model(store)
@@ -90,7 +90,7 @@ class Run:
             "started": status.get("startedAt"),
             "finished": status.get("finishedAt"),
             "progress": self._progress(),
-            "steps": self._drawn_steps(),
+            "steps": self._shown_steps(),
             "ap": None if ap is None else {"value": ap.value, "step": ap.step},
             "results": {name: " ".join(text.split())[:200] for name, text in self.status.results.items()},
             "links": {
@@ -108,7 +108,7 @@ class Run:
         }
 
     @cached_property
-    def settings(self) -> list[DrawnSetting]:
+    def settings(self) -> list[SettingSchema]:
         """The values of the form that differ from the defaults."""
         try:
             given = json.loads(annotation(self.workflow, run_labels.FORM) or "{}")
@@ -142,25 +142,40 @@ class Run:
             return 0.0
         return min(1.0, int(done) / int(total))
 
-    def _drawn_steps(self) -> list[DrawnStep]:
-        drawn: list[DrawnStep] = []
+    def _shown_steps(self) -> list[StepSchema]:
+        shown: list[StepSchema] = []
         for name in dict.fromkeys((*_planned(self.workflow), *self._steps)):
             step = self._steps.get(name)
             ended = self.status.stopped and step is not None and step.phase in ("Failed", "Error")
             state = state_of(step.phase) if step else self._unbegun()
-            drawn.append(
+            shown.append(
                 {
                     "name": name,
                     "title": step.label if step else name,
                     "state": "stopped" if ended else state,
                     "progress": step.progress if step else "",
-                    "message": step.message[:2000] if step and not ended else "",
+                    "message": _message_of(step)[:2000] if step and not ended else "",
                 }
             )
-        return drawn
+        return shown
 
     def _unbegun(self) -> str:
         return "skipped" if self.finished else "pending"
+
+
+def _message_of(step: StepStatus) -> str:
+    """The step's message. For a step whose pod has not begun: what it waits for, then Argo's own words."""
+    if step.phase != "Pending":
+        return step.message
+    if step.message.startswith("Unschedulable"):
+        waits = "waiting for a machine with free capacity"
+    elif any(word in step.message for word in ("ImagePull", "InvalidImageName")):
+        waits = "its image cannot be loaded"
+    elif step.message in ("", "ContainerCreating", "PodInitializing"):
+        return "its machine is loading the image, which can take some minutes"
+    else:
+        return step.message
+    return f"{waits} ({step.message})"
 
 
 def _by_step(status: RunStatus) -> dict[str, StepStatus]:

@@ -167,7 +167,10 @@ def test_the_notes_tell_how_the_button_comes_into_cvat(notes: Callable[[dict[str
     (volume,) = values["cvat"]["frontend"]["additionalVolumes"]
     (mount,) = values["cvat"]["frontend"]["additionalVolumeMounts"]
     assert volume == {"name": mount["name"], "configMap": {"name": "detr-workflows-cvat-nginx"}}
-    assert (mount["mountPath"], mount["subPath"]) == ("/etc/nginx/conf.d/default.conf", "default.conf")
+    assert (mount["mountPath"], mount["subPath"]) == (
+        "/etc/nginx/conf.d/training-bridge.conf",
+        "training-bridge.conf",
+    )
     assert "kubectl get configmap detr-workflows-cvat-nginx --namespace cvat" in text
     assert "https://cvat.example.org/training-bridge/?task=1." in text
     assert "CVAT_NUCLIO_HOST=detr-workflows-models.ns.svc.cluster.local" in text

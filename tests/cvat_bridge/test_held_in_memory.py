@@ -64,7 +64,7 @@ def a_run(fake: FakeKubernetes, name: str) -> Json:
 
 def shown(workflow: Json) -> Json:
     settings = BridgeSettings.model_validate({"cvat": {"url": ORIGIN, "publicOrigin": ORIGIN}})
-    return Run(workflow, Subject.tasks([1])).drawn(settings, "ml", STORE, None, "task 1", used=False)
+    return Run(workflow, Subject.tasks([1])).shown(settings, "ml", STORE, None, "task 1", used=False)
 
 
 @contextmanager

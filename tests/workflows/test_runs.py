@@ -200,6 +200,13 @@ def test_watching_prints_again_after_a_change_and_survives_a_lost_connection(
     assert ended.err.count("lost the connection, retrying") == 1
 
 
+def test_defaults_of_the_template_count_for_a_run_with_few_parameters(api: FakeKubernetes, listed: Any):
+    run = add_run(api, "few", "Succeeded", arguments={"model": "tiny"})
+    defaults = [{"name": "model", "value": "detr-r50"}, {"name": "prepared-set", "value": "0123456789abcdef"}]
+    run["status"]["storedWorkflowTemplateSpec"]["arguments"] = {"parameters": defaults}
+    assert [listed()["few"][key] for key in ("model", "data")] == ["tiny", "0123456789abcdef"]
+
+
 def test_texts_of_a_third_party_template_are_no_numbers(api: FakeKubernetes, listed: Any):
     outputs = {"parameters": [{"name": "ap", "value": "good enough"}]}
     add_run(api, "theirs", "Succeeded", pod("train(0)", "Succeeded"), arguments={"gpu-count": "all"}, outputs=outputs)

@@ -36,11 +36,8 @@ DURATION = r"[0-9]+(s|m|h)"
 QUANTITY = r"[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?"
 CIDR = r"[0-9a-fA-F.:]+/[0-9]{1,3}"
 URL = r"https?://[^/\s]+/?"
-PORTS: Schema = {
-    "type": "array",
-    "minItems": 1,
-    "items": {"type": "integer", "minimum": 1, "maximum": 65535},
-}
+PORT: Schema = {"type": "integer", "minimum": 1, "maximum": 65535}
+PORTS: Schema = {"type": "array", "minItems": 1, "items": PORT}
 
 ORIGIN = r"https?://[^\s/?#@{};]+"
 ADDRESS = rf"{ORIGIN}(/[^\s?#{{}};]*)?"
@@ -189,6 +186,7 @@ WORKFLOW = closed(
         deleteDelayDuration=worded(DURATION),
     ),
     archiveLogs=BOOLEAN,
+    failureMessage=BOOLEAN,
     terminationGracePeriodSeconds=COUNT,
     parallelism=COUNT,
     priority={"type": "integer"},
@@ -257,6 +255,7 @@ BRIDGE = closed(
         publicOrigin=maybe(ORIGIN),
         organization=maybe("[-_.a-zA-Z0-9]+"),
         cloudStorageId=COUNT,
+        doneJobs={"enum": ["completed", "accepted"]},
         ca=closed(configMap=maybe(DNS_NAME), key=worded(KEY)),
     ),
     existingSecret=maybe(DNS_NAME),
@@ -283,6 +282,7 @@ BRIDGE = closed(
     ),
     nginx=closed(
         enabled=BOOLEAN,
+        port=PORT,
         namespace=maybe("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"),
         resolver=maybe(r"[-a-zA-Z0-9.:\[\]]+"),
         clusterDomain=worded(HOST),

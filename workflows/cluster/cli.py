@@ -27,6 +27,9 @@ Namespace = Annotated[
 ]
 Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig. Default: its current one.")]
 WATCH_PAUSE_S = 5.0
+TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+"""The token of the pod's service account. Most containers of runs have none."""
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout, and everything else to stderr.")]
 
 
@@ -192,6 +195,17 @@ def preflight(namespace: Namespace = None, context: Context = None, as_json: AsJ
         typer.echo(verdict(findings))
     if not works:
         raise typer.Exit(WRONG_INPUT)
+
+
+def show_message(run: str, message: str) -> str:
+    """Show a message in Argo's list of workflows, with the service account of this pod. Return how that ended."""
+    try:
+        with _kubernetes(None, None) as cluster:
+            # When the workflow ends, Argo replaces its message by that of its first node, which has the run's name.
+            cluster.patch(run, {"status": {"nodes": {run: {"message": message}}}})
+    except WorkflowError as error:
+        return f"Argo's list of workflows does not show this: {error}"
+    return "Argo's list of workflows shows this"
 
 
 def _camel(record: dict[str, Any]) -> dict[str, Any]:

@@ -26,10 +26,12 @@ def label(workflow: Mapping[str, Any], name: str) -> str:
 
 
 def argument(workflow: Mapping[str, Any], name: str) -> str:
-    """A parameter of the run. Empty if it is missing."""
-    for one in ((workflow.get("spec") or {}).get("arguments") or {}).get("parameters") or ():
-        if one.get("name") == name:
-            return str(one.get("value") or "")
+    """A parameter of the run, or its default in the template, which Argo stores with the run. Empty: neither."""
+    stored = (workflow.get("status") or {}).get("storedWorkflowTemplateSpec") or {}
+    for spec in (workflow.get("spec") or {}, stored):
+        for one in (spec.get("arguments") or {}).get("parameters") or ():
+            if one.get("name") == name:
+                return str(one.get("value") or "")
     return ""
 
 

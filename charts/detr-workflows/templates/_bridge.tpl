@@ -27,7 +27,7 @@ app.kubernetes.io/component: {{ .component }}
 {{/* bridge.yaml, as cvat_client.settings reads it. */}}
 {{- define "detr-workflows.bridgeSettings" -}}
 {{- $bridge := .Values.cvatBridge -}}
-{{- $cvat := dict "url" ($bridge.cvat.url | trimSuffix "/") "publicOrigin" $bridge.cvat.publicOrigin "organization" $bridge.cvat.organization -}}
+{{- $cvat := dict "url" ($bridge.cvat.url | trimSuffix "/") "publicOrigin" $bridge.cvat.publicOrigin "organization" $bridge.cvat.organization "doneJobs" $bridge.cvat.doneJobs -}}
 {{- with $bridge.cvat.cloudStorageId -}}
 {{- $_ := set $cvat "cloudStorageId" (int .) -}}
 {{- end -}}

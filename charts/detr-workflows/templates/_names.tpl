@@ -37,6 +37,12 @@ annotations:
 {{- end }}
 {{- end -}}
 
+{{- define "detr-workflows.tellServiceAccount" -}}
+{{- if and .Values.workflow.failureMessage .Values.rbac.create .Values.serviceAccounts.workflow.create -}}
+{{- printf "%s-tell" (include "detr-workflows.fullname" .) -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "detr-workflows.workflowServiceAccount" -}}
 {{- .Values.serviceAccounts.workflow.name | default (include "detr-workflows.fullname" .) -}}
 {{- end -}}
