@@ -149,15 +149,11 @@ def accepted(read: Callable[..., object], *arguments: object) -> bool:
     try:
         read(*arguments)
     except Exception as error:
-        if not is_refusal(error):
+        # Our errors that tell a person which input is wrong.
+        if getattr(error, "exit_code", None) != WRONG_INPUT:
             raise
         return False
     return True
-
-
-def is_refusal(error: BaseException) -> bool:
-    """Whether the error is one of ours that tells a person which input is wrong."""
-    return getattr(error, "exit_code", None) == WRONG_INPUT
 
 
 READERS: Mapping[str, Callable[[], AbstractContextManager[Read]]] = {
