@@ -15,9 +15,10 @@ from evaluation.coco import UNDEFINED, AtMaxDets, ClassAtMaxDets, CocoResult, ev
 from evaluation.confusion import ImageOutcome, Outcome, confusion_matrix, judge
 from evaluation.ground_truth import GroundTruth
 from evaluation.matching import FloatArray, ImageBoxes, boxes_by_image
-from evaluation.operating_point import FALLBACK_THRESHOLD, IOU, best_thresholds
+from evaluation.operating_point import IOU, best_thresholds
 from evaluation.predictions import Prediction
 from evaluation.sweep import DetectionCounts, Sweep
+from run_config.model_quality import FALLBACK_THRESHOLD
 
 FORMAT = 1
 SIZES = (("small", 0.0, 32.0**2), ("medium", 32.0**2, 96.0**2), ("large", 96.0**2, np.inf))

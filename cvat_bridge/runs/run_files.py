@@ -12,18 +12,21 @@ from functools import partial
 
 import anyio
 import anyio.to_thread
+import msgspec
 
 from cvat_bridge.short_cache import ShortCache
 from object_store import NoSuchKey, ObjectStore, open_store
 from run_config.errors import ConfigError
 from run_config.installation import Installation
 from run_config.json_text import read_json
+from run_config.model_quality import decisive_ap, poor_warning, threshold_in_use, threshold_text
 
 log = logging.getLogger(__name__)
 
 TAIL_BYTES = 64 * 1024
 PINS = "cvat-models"
-_AP_S, _PINS_S = 10.0, 5.0
+_AP_S, _PINS_S, _MODELS_S = 10.0, 5.0, 300.0
+_MOST_CONFIG_BYTES = 4 << 20
 _RETRY_S = 5.0
 _THREADS = 8
 
@@ -34,6 +37,30 @@ class Ap:
 
     value: float
     step: int
+
+
+class OwnThreshold(msgspec.Struct, frozen=True):
+    """The score threshold of a model, and of its classes that have their own."""
+
+    threshold: float
+    classes: dict[str, float] = {}
+
+
+class ModelConfig(msgspec.Struct, frozen=True):
+    """The parts of a model's config.json that are shown with a run."""
+
+    metrics: dict[str, float] = {}
+    operating_point: OwnThreshold | None = None
+
+    def threshold(self, installation: float | None) -> str:
+        """The threshold that applies if a user sets none. installation: its setting."""
+        point = self.operating_point
+        return threshold_in_use(installation, threshold_text(point.threshold, point.classes) if point else "")
+
+    @property
+    def warning(self) -> str:
+        """A sentence for users if the model's AP is very low. Else empty."""
+        return poor_warning(decisive_ap(self.metrics))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +102,15 @@ class RunFiles:
         self._in_thread = partial(anyio.to_thread.run_sync, limiter=anyio.CapacityLimiter(_THREADS))
         self._aps: ShortCache[Ap | None] = ShortCache(_AP_S)
         self._pins: ShortCache[Pin | None] = ShortCache(_PINS_S)
+        self._models: ShortCache[ModelConfig | None] = ShortCache(_MODELS_S)
 
     async def ap_so_far(self, folder: str) -> Ap | None:
         """The latest AP of the run in `folder`, a key below the store. None: not yet measured."""
         return await self._aps.get(folder, lambda: self._in_thread(self._read_ap, folder))
+
+    async def model_config(self, folder: str) -> ModelConfig | None:
+        """What the model of the run in `folder` says about itself. None: missing or unreadable."""
+        return await self._models.get(folder, lambda: self._in_thread(self._read_model_config, folder))
 
     async def pin(self, place: RunPlace) -> Pin | None:
         """The model pinned for `place`, if any."""
@@ -120,6 +152,13 @@ class RunFiles:
         lines = tail.split(b"\n")
         # The tail may begin in the middle of a line.
         return last_ap(lines[1:] if start else lines)
+
+    def _read_model_config(self, folder: str) -> ModelConfig | None:
+        try:
+            data = self._store.get_bytes(f"{folder}/model/config.json", end=_MOST_CONFIG_BYTES)
+            return msgspec.json.decode(data, type=ModelConfig)
+        except (NoSuchKey, ValueError, RecursionError):  # ValueError: not JSON, or not of this form
+            return None
 
     def _read_pin(self, place: RunPlace) -> Pin | None:
         try:
