@@ -178,6 +178,10 @@ def predict(
             help="Lowest score to show, 0 to 1. Empty: the model's threshold, chosen on its validation images."
         ),
     ] = "",
+    keep_repeated: Annotated[
+        bool,
+        typer.Option(help="Keep a box that has nearly the place of a better box of another class (IoU above 0.9)."),
+    ] = False,
     device: Device = "auto",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the detections as JSON to stdout, without drawing images.")
@@ -188,12 +192,12 @@ def predict(
 
     least = command_line.share(threshold, "--threshold")
     if as_json:
-        found = predict_files(model, images, None, least, device, _warn)
+        found = predict_files(model, images, None, least, device, _warn, keep_repeated=keep_repeated)
         json.dump(found, sys.stdout, indent=1, ensure_ascii=False)
         print()
         return
     said: list[str] = []
-    found = predict_files(model, images, out, least, device, said.append)
+    found = predict_files(model, images, out, least, device, said.append, keep_repeated=keep_repeated)
     for entry in found:
         print(f"{entry['image']}: {len(entry['detections'])} objects")
     print(f"{os.fspath(out)}/: predictions.json and {len(found)} drawn pictures")

@@ -79,6 +79,7 @@ def render(content: PageInput) -> str:
         metrics=metrics,
         split=split,
         wide=split.at_max_dets or None,
+        repeats=split.repeated_boxes or None,
         wide_names=wide_names(metrics),
         point_words=threshold_text(metrics.operating_point.threshold, metrics.operating_point.classes),
         run_url=content.run_url,

@@ -14,9 +14,10 @@ from detr_job import hardware
 from detr_job.errors import JobError, OutOfMemory
 from detr_job.prediction.drawing import draw_detections
 from detr_job.prediction.predictor import NoMemory, Predictor
+from detr_job.prediction.repeated import without_repeated
 from prepared_set.decoding import decode_image
 from prepared_set.errors import ImageError
-from run_config.wording import shortened
+from run_config.wording import plural, shortened
 from run_config.writable import require_writable
 
 DRAWN = ".found.jpg"  # suffix of the drawn pictures' names
@@ -41,10 +42,13 @@ def predict_files(
     threshold: float | None,
     device_name: str,
     say: Callable[[str], None] = lambda _: None,
+    *,
+    keep_repeated: bool = False,
 ) -> list[dict[str, Any]]:
     """One record per image: path, size and detections. With `out`, also write them and drawn pictures there.
 
-    threshold: None means the model's own. `say` is called with notes about the result.
+    threshold: None means the model's own. `say` is called with notes about the result. keep_repeated: keep boxes that
+    repeat a better one with another class.
     """
     if out is not None:
         require_writable(out, "--out")
@@ -55,6 +59,7 @@ def predict_files(
     names = picture_names(files)
     records = []
     full: list[Path] = []
+    left_out = 0
     for path, name in zip(files, names, strict=True):
         try:
             image = decode_image(path.read_bytes())
@@ -63,6 +68,9 @@ def predict_files(
         found = predictor(image, threshold)
         if predictor.at_limit(found, threshold):
             full.append(path)
+        everything = found
+        found = everything if keep_repeated else without_repeated(everything)
+        left_out += len(everything) - len(found)
         records.append(
             {
                 "image": os.fsencode(path).decode("utf-8", "replace"),
@@ -80,6 +88,11 @@ def predict_files(
         say(f"warning: {shortened([str(path) for path in full], 1)}: {predictor.limit_sentence()}")
     if out is not None:
         _write(out / "predictions.json", json.dumps(records, indent=1, ensure_ascii=False).encode())
+        if left_out:
+            boxes = plural(left_out, "box", "boxes")
+            say(
+                f"left out: {boxes} with nearly the place of a better box of another class (--keep-repeated keeps them)"
+            )
         say(predictor.threshold_sentence(threshold))
     return records
 

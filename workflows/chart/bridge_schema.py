@@ -103,6 +103,7 @@ def _models() -> Schema:
         device={"enum": ["cpu", "cuda"]},
         pool=maybe(POOL_NAME.pattern),
         threshold={"type": ["number", "null"], "minimum": 0, "maximum": 1},
+        keepRepeated=BOOLEAN,
         most=POSITIVE,
         loaded=POSITIVE,
         nuclio=maybe(ADDRESS),

@@ -67,9 +67,9 @@ class Predict:
         job = self.server.start(given, self.folder / "log.txt", to_the_end=False)
         return job.ends(), job.says()
 
-    def json(self, *paths: Path, threshold: float = 0.0) -> list[dict]:
+    def json(self, *paths: Path, threshold: float = 0.0, keep_repeated: bool = False) -> list[dict]:
         """What `--json` prints, without the process."""
-        return predict_files(str(self.model), paths, None, threshold, "cpu")
+        return predict_files(str(self.model), paths, None, threshold, "cpu", keep_repeated=keep_repeated)
 
     def refused(self, *arguments: object) -> str:
         code, said = self(*arguments)
@@ -138,19 +138,41 @@ def with_point(model: Path, folder: Path, point: object) -> Path:
 
 def test_without_a_threshold_each_class_has_the_model_s_own(predict, model, tmp_path):
     image = photograph(tmp_path / "a.png")
-    everything = predict.json(image)[0]["detections"]
+    everything = predict.json(image, keep_repeated=True)[0]["detections"]
     scores = {name: sorted((e["score"] for e in everything if e["label"] == name), reverse=True) for name in CLASSES}
     middle = {name: (values[1] + values[2]) / 2 for name, values in scores.items()}
     point = {"threshold": 1.0, "classes": middle, "split": "val"}
     mine = with_point(model, tmp_path / "model", point)
-    found = predict_files(str(mine), [image], None, None, "cpu")[0]["detections"]
+    found = predict_files(str(mine), [image], None, None, "cpu", keep_repeated=True)[0]["detections"]
     assert {name: sorted((e["score"] for e in found if e["label"] == name), reverse=True) for name in CLASSES} == {
         name: values[:2] for name, values in scores.items()
     }
     # A class without its own takes the one of all, and a number wins over both.
     only = with_point(model, tmp_path / "only", point | {"classes": {CLASSES[0]: middle[CLASSES[0]]}})
-    assert {e["label"] for e in predict_files(str(only), [image], None, None, "cpu")[0]["detections"]} == {CLASSES[0]}
-    assert predict_files(str(mine), [image], None, 0.0, "cpu")[0]["detections"] == everything
+    assert {
+        e["label"] for e in predict_files(str(only), [image], None, None, "cpu", keep_repeated=True)[0]["detections"]
+    } == {CLASSES[0]}
+    assert predict_files(str(mine), [image], None, 0.0, "cpu", keep_repeated=True)[0]["detections"] == everything
+
+
+def test_a_second_class_on_the_same_box_is_left_out_unless_it_is_wanted(predict, tmp_path):
+    image = photograph(tmp_path / "a.png")
+    everything = predict.json(image, keep_repeated=True)[0]["detections"]
+    found = predict.json(image)[0]["detections"]
+    places = {tuple(each["bbox"]) for each in everything}
+    assert len(everything) == 2 * len(places), "each query gives both classes one box"
+    assert len(found) <= len(places)
+    assert found[0] == everything[0], "the better one stays"
+    code, said = predict(image, "--out", tmp_path / "out", "--threshold", 0)
+    assert code == 0
+    assert json.loads((tmp_path / "out" / "predictions.json").read_text(encoding="utf-8"))[0]["detections"] == found
+    left_out = len(everything) - len(found)
+    assert f"left out: {left_out} boxes with nearly the place of a better box of another class" in said
+    code, said = predict(image, "--out", tmp_path / "all", "--threshold", 0, "--keep-repeated")
+    assert f"a.png: {len(everything)} objects" in said
+    assert "left out: " not in said
+    picture, whole = ((tmp_path / name / "a.found.jpg").read_bytes() for name in ("out", "all"))
+    assert picture != whole
 
 
 def test_the_threshold_in_use_is_said(predict, model, tmp_path):
