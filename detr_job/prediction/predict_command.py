@@ -13,6 +13,7 @@ from PIL import Image
 from detr_job import hardware
 from detr_job.errors import JobError, OutOfMemory
 from detr_job.prediction.drawing import draw_detections
+from detr_job.prediction.lettering import missing_characters
 from detr_job.prediction.predictor import NoMemory, Predictor
 from detr_job.prediction.repeated import without_repeated
 from prepared_set.decoding import decode_image
@@ -84,6 +85,9 @@ def predict_files(
         )
         if out is not None:
             _write(out / name, _jpeg(draw_detections(image, found, predictor.classes)))
+    for name in predictor.classes:
+        if out is not None and (missing := missing_characters(name)):
+            say(f"warning: no font here has {', '.join(missing)} of the class {name!r}: drawn as empty boxes")
     if full:
         say(f"warning: {shortened([str(path) for path in full], 1)}: {predictor.limit_sentence()}")
     if out is not None:
