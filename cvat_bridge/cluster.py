@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from cvat_bridge.runs.run_labels import USED_BY, USER_LABEL
+from cvat_bridge.runs.run_labels import USER_LABEL
 from cvat_bridge.short_cache import ShortCache
 from cvat_bridge.templates.catalog import Fill, OfferedTemplate, read_offered_template
 from cvat_client.settings import Controls
@@ -19,6 +19,7 @@ from workflows.cluster import submission
 from workflows.cluster.errors import ClusterError, NotThereError
 from workflows.cluster.kubernetes import Kubernetes
 from workflows.cluster.pools import PoolState, find_training_pods, pool_states
+from workflows.cluster.run_metadata import USED_BY
 from workflows.cluster.run_status import FINISHED
 from workflows.cluster.templates import find_config_map
 

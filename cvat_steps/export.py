@@ -34,6 +34,9 @@ from run_config.json_text import read_json
 ZIP_NAME, MARK_NAME = "dataset.zip", "dataset.json"
 MOST_ATTEMPTS = 5
 """The step fails after so many finished exports without a valid zip."""
+_NO_BUCKET = re.compile(r"resource\b.{1,300}\bnot found", re.DOTALL)
+"""CVAT's message about a bucket that it cannot reach, also if its proxy refuses the address."""
+
 _RUN = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 
@@ -152,7 +155,7 @@ class ExportStep:
             if request is not None and request.status == "failed" and started.is_ours:
                 raise CvatRefusedError(
                     f"CVAT could not export {export.name} as {export.format!r}: "
-                    f"{one_line(request.message) or 'it does not say why'}"
+                    f"{one_line(request.message) or 'it does not say why'}{self._meaning(request.message)}"
                 )
             if started.is_ours:
                 attempts += 1
@@ -167,6 +170,16 @@ class ExportStep:
         raise CvatRefusedError(
             f"CVAT has finished the export of {export.name} {MOST_ATTEMPTS} times, but {problem} "
             f"({url_of(self._store, export.key)}): check {where}"
+        )
+
+    def _meaning(self, message: str) -> str:
+        """What to do about messages of CVAT that do not name their cause. Empty for all others."""
+        if self._storage is None or not _NO_BUCKET.search(message):
+            return ""
+        return (
+            f". CVAT does not reach the bucket of its cloud storage {self._storage}: either the bucket does not exist "
+            "at the storage's endpoint, or CVAT's proxy (smokescreen) refuses the endpoint's private address: set "
+            "SMOKESCREEN_OPTS=--allow-range=… in CVAT, see docs/cvat.md"
         )
 
     def _start(self, export: SubjectExport) -> StartedExport:

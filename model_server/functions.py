@@ -59,7 +59,7 @@ def functions(choice: Choice, prefixes: Iterable[str] = (), threshold: float | N
     pinned = dict(choice.pinned)
     for subject, model in {**dict(choice.newest), **pinned}.items():
         chosen = "chosen by hand" if subject in pinned else "newest"
-        title = f"{_capital(subject_title(subject))}, {chosen}: {_described(model)}"
+        title = f"{_capital(subject_title(subject))}, {chosen}: {_described(model)} · {model.made:%Y-%m-%d}"
         description = (
             f"{_capital(chosen)} model of {subject_title(subject)}: run {model.run}, {_details(model, threshold)}"
         )
@@ -68,7 +68,7 @@ def functions(choice: Choice, prefixes: Iterable[str] = (), threshold: float | N
     places = tuple(prefix.rstrip("/") for prefix in prefixes)
     for model in choice.models:
         about = f" · {subject_title(model.subject)}" if model.subject else ""
-        title = f"{_described(model)}{about} · {cut(model.run, MOST_NAME)}"
+        title = f"{_described(model)}{about} · {cut(model.run, MOST_NAME)} · {model.made:%Y-%m-%d}"
         name = _model_name(model, places)
         listed[name] = Function(name, title, f"Trained by run {model.run}, {_details(model, threshold)}", model)
     return listed
@@ -82,10 +82,10 @@ def subject_title(subject: Subject) -> str:
 
 
 def _described(model: ListedModel) -> str:
-    """Such as `RBC, WBC · AP 0.51 · 2026-11-21`."""
+    """Such as `RBC, WBC · AP 0.51`. CVAT shows the first 25 characters of a title, so the date comes last."""
     classes = _listed([cut(name, SHOWN_LETTERS) for name in model.classes], SHOWN_CLASSES)
     ap = f" · AP {model.ap:.2f}" if model.ap is not None and model.ap >= 0 else ""
-    return f"{classes}{ap} · {model.made:%Y-%m-%d}"
+    return f"{classes}{ap}"
 
 
 def _details(model: ListedModel, threshold: float | None) -> str:

@@ -413,6 +413,14 @@ def parse(texts: Mapping[str, str], parameters: Sequence[Parameter] = PARAMETERS
 
     Raises ConfigError: one line for each mistake.
     """
+    values, mistakes = parse_valid(texts, parameters)
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    return values
+
+
+def parse_valid(texts: Mapping[str, str], parameters: Sequence[Parameter]) -> tuple[dict[str, Value], list[str]]:
+    """The typed values of all valid texts and defaults by name, and one sentence for each mistake."""
     known = [parameter.name for parameter in parameters]
     mistakes = [unknown_name(name, known) for name in texts if name not in known]
     values: dict[str, Value] = {}
@@ -423,9 +431,7 @@ def parse(texts: Mapping[str, str], parameters: Sequence[Parameter] = PARAMETERS
             mistakes.append(str(error))
     if values.get("epochs") is not None and values.get("minutes") is not None:
         mistakes.append("epochs and minutes: set one of them and leave the other empty.")
-    if mistakes:
-        raise ConfigError("\n".join(mistakes))
-    return values
+    return values, mistakes
 
 
 def parse_value(parameter: Parameter, text: str) -> Value:
@@ -599,22 +605,10 @@ def _expected(parameter: Parameter) -> str:
         also = " or a .yaml file" if parameter.file_suffixes else ""
         return f"one of {', '.join(parameter.choices)}{also}"
     if parameter.type in (Type.INTEGER, Type.NUMBER):
-        return f"{'a whole number' if parameter.type is Type.INTEGER else 'a number'} {bounds(parameter)}"
+        return f"{'a whole number' if parameter.type is Type.INTEGER else 'a number'} {parameter.limits.words()}"
     if parameter.role is Role.STORE:
         return "s3://bucket/prefix or file:///folder"
     return "an s3:// or file:// URL, or a key below the store"
-
-
-def bounds(parameter: Parameter) -> str:
-    """The bounds of a number in words, such as `from 1 to 1024`. Empty: there is no minimum."""
-    limits = parameter.limits
-    if limits.minimum is None:
-        return ""
-    start = "above" if limits.above_minimum else "from"
-    if limits.maximum is None:
-        return f"{start} {limits.minimum:.15g}"
-    joint = "and at most" if limits.above_minimum else "to"
-    return f"{start} {limits.minimum:.15g} {joint} {limits.maximum:.15g}"
 
 
 def _short(text: str) -> str:

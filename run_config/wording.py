@@ -1,4 +1,4 @@
-"""Durations, counts and long lists, formatted for people in the same way everywhere."""
+"""Durations, counts, long lists and tables, formatted for people in the same way everywhere."""
 
 from collections.abc import Sequence
 
@@ -28,3 +28,9 @@ def shortened(names: Sequence[str], most: int = 8) -> str:
     """The first names and the number of the others: `a, b and 3 more`."""
     hidden = len(names) - most
     return ", ".join(names[:most]) + (f" and {hidden} more" if hidden > 0 else "")
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The rows of a table as lines with aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

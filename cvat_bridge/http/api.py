@@ -134,7 +134,8 @@ async def form(service: ServiceOf, session: SessionOf, seen: SeenOf) -> FormSche
         service.cluster.running_of(seen.user.id),
         service.access.why_no_run(session, seen.subject),
     )
-    models = await service.views.models(session, seen, offered)
+    classes = {one["name"] for one in facts["classes"]}
+    models = await service.views.models(session, seen, offered, classes)
     return {
         "subject": facts,
         "user": {"name": seen.user.name},

@@ -5,7 +5,6 @@ Files are read in threads. AP and pins are cached for seconds.
 
 import json
 import logging
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -20,23 +19,15 @@ from run_config.errors import ConfigError
 from run_config.installation import Installation
 from run_config.json_text import read_json
 from run_config.model_quality import decisive_ap, poor_warning, threshold_in_use, threshold_text
+from workflows.cluster.ap_so_far import Ap, read_ap
 
 log = logging.getLogger(__name__)
 
-TAIL_BYTES = 64 * 1024
 PINS = "cvat-models"
 _AP_S, _PINS_S, _MODELS_S = 10.0, 5.0, 300.0
 _MOST_CONFIG_BYTES = 4 << 20
 _RETRY_S = 5.0
 _THREADS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Ap:
-    """AP on the validation split after `step` optimiser steps."""
-
-    value: float
-    step: int
 
 
 class OwnThreshold(msgspec.Struct, frozen=True):
@@ -49,6 +40,7 @@ class OwnThreshold(msgspec.Struct, frozen=True):
 class ModelConfig(msgspec.Struct, frozen=True):
     """The parts of a model's config.json that are shown with a run."""
 
+    classes: frozenset[str] = frozenset()
     metrics: dict[str, float] = {}
     operating_point: OwnThreshold | None = None
 
@@ -106,7 +98,7 @@ class RunFiles:
 
     async def ap_so_far(self, folder: str) -> Ap | None:
         """The latest AP of the run in `folder`, a key below the store. None: not yet measured."""
-        return await self._aps.get(folder, lambda: self._in_thread(self._read_ap, folder))
+        return await self._aps.get(folder, lambda: self._in_thread(read_ap, self._store, folder))
 
     async def model_config(self, folder: str) -> ModelConfig | None:
         """What the model of the run in `folder` says about itself. None: missing or unreadable."""
@@ -141,18 +133,6 @@ class RunFiles:
         for start in range(0, report.size_bytes, part_bytes):
             yield self._store.get_bytes(report.key, start=start, end=min(start + part_bytes, report.size_bytes))
 
-    def _read_ap(self, folder: str) -> Ap | None:
-        key = f"{folder}/metrics.jsonl"
-        try:
-            size = self._store.head(key).size_bytes
-            start = max(0, size - TAIL_BYTES)
-            tail = self._store.get_bytes(key, start=start)
-        except NoSuchKey:
-            return None
-        lines = tail.split(b"\n")
-        # The tail may begin in the middle of a line.
-        return last_ap(lines[1:] if start else lines)
-
     def _read_model_config(self, folder: str) -> ModelConfig | None:
         try:
             data = self._store.get_bytes(f"{folder}/model/config.json", end=_MOST_CONFIG_BYTES)
@@ -171,17 +151,3 @@ class RunFiles:
         if not isinstance(tree, Mapping) or not isinstance(tree.get("model"), str):
             return None
         return Pin(tree["model"], str(tree.get("run") or ""))
-
-
-def last_ap(lines: list[bytes]) -> Ap | None:
-    """The last AP in lines of metrics.jsonl. Invalid lines are skipped."""
-    for line in reversed(lines):
-        try:
-            entry = json.loads(line)
-            if entry["split"] != "train":
-                ap = Ap(float(entry["ap"]), int(entry["step"]))
-                if math.isfinite(ap.value):  # JSON has no NaN or infinity
-                    return ap
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-            continue
-    return None

@@ -8,24 +8,15 @@ from urllib.parse import quote, urlencode
 
 from cvat_bridge.http.schemas import RunSchema, SettingSchema, StepSchema
 from cvat_bridge.runs import run_labels
-from cvat_bridge.runs.run_files import Ap, ModelConfig
+from cvat_bridge.runs.run_files import ModelConfig
 from cvat_client.settings import BridgeSettings
 from cvat_client.subject import Subject
 from run_config.parameters import BY_NAME, TEMPLATES
-from workflows.cluster.run_status import RunStatus, StepStatus, read_status
-from workflows.cluster.submission import ARGO_TEMPLATE_LABEL
+from workflows.cluster.ap_so_far import Ap
+from workflows.cluster.run_metadata import USER_NAME, annotation, folder, template_of
+from workflows.cluster.run_status import RunStatus, StepStatus, read_status, state_of
 
 ROOT = "/training-bridge"
-_STATES = {
-    "": "pending",
-    "Pending": "pending",
-    "Running": "running",
-    "Succeeded": "succeeded",
-    "Failed": "failed",
-    "Error": "failed",
-    "Omitted": "skipped",
-    "Skipped": "skipped",
-}
 _NO_STEP = "exit handler"
 _WEIGHTS = {"export": 2, "prepare": 3, "train": 30, "annotate": 30}
 """Weights of slow steps in a run's progress. Other steps take seconds and count 1."""
@@ -45,28 +36,6 @@ def argo_link(settings: BridgeSettings, namespace: str, run: str) -> str | None:
     return f"{settings.links.argo.rstrip('/')}/workflows/{quote(namespace)}/{quote(run)}"
 
 
-def folder(workflow: Mapping[str, Any]) -> str | None:
-    """The run's folder, a key below the store. None: unknown or invalid."""
-    prefix = argument(workflow, "cvat-output-path").strip("/")
-    parts = prefix.split("/")
-    if not prefix or any(part in ("", ".", "..") for part in parts):
-        return None
-    return f"{prefix}/{workflow['metadata']['name']}"
-
-
-def argument(workflow: Mapping[str, Any], name: str) -> str:
-    """A parameter of the run. Empty if it is missing."""
-    for one in ((workflow.get("spec") or {}).get("arguments") or {}).get("parameters") or ():
-        if one.get("name") == name:
-            return str(one.get("value") or "")
-    return ""
-
-
-def template_of(workflow: Mapping[str, Any]) -> str:
-    """The name of the run's template."""
-    return run_labels.label(workflow, ARGO_TEMPLATE_LABEL)
-
-
 class Run:
     """One run."""
 
@@ -81,12 +50,6 @@ class Run:
     def finished(self) -> bool:
         """Whether the run has ended."""
         return self.status.finished
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the run was stopped by a user. That is not a failure."""
-        shut = (self.workflow.get("spec") or {}).get("shutdown")
-        return bool(shut) and self.status.phase in ("Failed", "Error")
 
     def succeeded(self, step: str) -> bool:
         """Whether the step with this name has succeeded."""
@@ -129,12 +92,12 @@ class Run:
         return {
             "name": self.name,
             "template": template_of(self.workflow),
-            "title": run_labels.annotation(self.workflow, run_labels.TITLE) or template_of(self.workflow),
-            "state": "stopped" if self.stopped else _STATES.get(self.status.phase, "running"),
-            "message": self._message(),
+            "title": annotation(self.workflow, run_labels.TITLE) or template_of(self.workflow),
+            "state": self.status.state,
+            "message": self.status.reason()[:2000],
             "subject": {"kind": self.subject.kind.value, "ids": list(self.subject.ids)},
             "settings": self.settings,
-            "user": run_labels.annotation(self.workflow, run_labels.USER_NAME),
+            "user": annotation(self.workflow, USER_NAME),
             "created": metadata.get("creationTimestamp"),
             "started": status.get("startedAt"),
             "finished": status.get("finishedAt"),
@@ -164,19 +127,11 @@ class Run:
             },
         }
 
-    def _message(self) -> str:
-        if self.status.phase not in ("Failed", "Error"):
-            return ""
-        if self.stopped:
-            return "The run was stopped."
-        failure = self.status.failure()
-        return (f"{failure.step}: {failure.sentence}" if failure.step else failure.sentence)[:2000]
-
     @cached_property
     def settings(self) -> list[SettingSchema]:
         """The values of the form that differ from the defaults."""
         try:
-            given = json.loads(run_labels.annotation(self.workflow, run_labels.FORM) or "{}")
+            given = json.loads(annotation(self.workflow, run_labels.FORM) or "{}")
             chosen = [(str(name), " ".join(str(text).split())) for name, text in given.items()]
         except (ValueError, RecursionError, AttributeError):
             return []
@@ -211,8 +166,8 @@ class Run:
         shown: list[StepSchema] = []
         for name in dict.fromkeys((*_planned(self.workflow), *self._steps)):
             step = self._steps.get(name)
-            ended = self.stopped and step is not None and step.phase in ("Failed", "Error")
-            state = _STATES.get(step.phase, "running") if step else self._unbegun()
+            ended = self.status.stopped and step is not None and step.phase in ("Failed", "Error")
+            state = state_of(step.phase) if step else self._unbegun()
             shown.append(
                 {
                     "name": name,

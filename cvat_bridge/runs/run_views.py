@@ -5,14 +5,14 @@ import functools
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from cvat_bridge.access import Access, VisibleSubject
 from cvat_bridge.cluster import Cluster, unfinished
 from cvat_bridge.http.problems import NO_SUCH_RUN, Refusal
 from cvat_bridge.http.schemas import RunSchema
-from cvat_bridge.runs import run_labels, run_state
+from cvat_bridge.runs import run_labels
 from cvat_bridge.runs.run_files import Pin, ReportFile, RunFiles, RunPlace
 from cvat_bridge.runs.run_state import Run
 from cvat_bridge.runs.submit_run import RunRequest, StartedRun, Submitter
@@ -22,6 +22,7 @@ from cvat_client.questions import whole_number
 from cvat_client.settings import BridgeSettings
 from cvat_client.subject import Kind, Subject
 from object_store import StoreError
+from workflows.cluster.run_metadata import annotation, folder, template_of
 
 log = logging.getLogger(__name__)
 
@@ -98,19 +99,15 @@ class RunViews:
 
     async def _again(self, run: Run) -> RunRequest:
         """The request for a rerun. It stays the same until that rerun has ended, so a second click starts nothing."""
-        form = run_labels.annotation(run.workflow, run_labels.FORM)
+        form = annotation(run.workflow, run_labels.FORM)
         try:
             given = {str(key): str(value) for key, value in json.loads(form or "{}").items()}
         except (ValueError, RecursionError, AttributeError) as error:
             raise Refusal(409, f"The settings of {run.name} cannot be read; start a new run from the form.") from error
         others = await self._cluster.fresh_runs(run_labels.subject_label(run.subject))
-        ended = sum(
-            run_labels.annotation(one, run_labels.RERUN_OF) == run.name and not unfinished(one) for one in others
-        )
+        ended = sum(annotation(one, run_labels.RERUN_OF) == run.name and not unfinished(one) for one in others)
         request = f"rerun {run.name} {ended}"
-        return RunRequest(
-            run_state.template_of(run.workflow), given, request, annotations={run_labels.RERUN_OF: run.name}
-        )
+        return RunRequest(template_of(run.workflow), given, request, annotations={run_labels.RERUN_OF: run.name})
 
     async def use_model(self, session: Session, name: str) -> RunSchema:
         """Pin the run's model for its project, or for tasks outside of projects."""
@@ -147,16 +144,20 @@ class RunViews:
     async def report(self, session: Session, name: str) -> ReportFile:
         """The run's report. Refusal 404: there is none yet."""
         run, _ = await self.one(session, name)
-        place = run_state.folder(run.workflow)
+        place = folder(run.workflow)
         found = await self._files.report(place) if place and run.has_report else None
         if found is None:
             raise Refusal(404, "This run has no report yet.")
         return found
 
     async def models(
-        self, session: Session, seen: VisibleSubject, offered: Sequence[OfferedTemplate]
+        self, session: Session, seen: VisibleSubject, offered: Sequence[OfferedTemplate], classes: Collection[str]
     ) -> dict[str, list[tuple[str, str]]]:
-        """Template → models for fine-tuning or annotating: (value, title), newest first."""
+        """Template → models for fine-tuning or annotating: (value, title), newest first.
+
+        They are those of the subject and its project. If it has none, our templates get the models of other tasks and
+        projects that know one of the subject's `classes`.
+        """
         labels = [
             run_labels.subject_label(seen.subject),
             *(run_labels.project_label(one) for one in sorted(seen.projects())),
@@ -175,8 +176,23 @@ class RunViews:
             models[one.name] = [
                 (value, title) for run, title in zip(found, titles, strict=True) if (value := left(run))
             ]
-            ours = models[one.name] if one.template.ours else ours
+            if one.template.ours:
+                ours = models[one.name] = models[one.name] or await self._fitting_models(session, seen, classes)
         return models
+
+    async def _fitting_models(
+        self, session: Session, seen: VisibleSubject, classes: Collection[str]
+    ) -> list[tuple[str, str]]:
+        """The models of all visible runs that know one of the classes."""
+        runs = await self._visible(session, seen, [{}], self._model_of_ours, most=MOST_RUNS)
+        folders = [folder(run.workflow) or "" for run in runs]
+        try:
+            known = await asyncio.gather(*map(self._files.model_config, folders))
+        except StoreError as error:
+            log.warning("the classes of models were not read", extra={"reason": type(error).__name__})
+            return []
+        fitting = [run for run, config in zip(runs, known, strict=True) if config and config.classes & set(classes)]
+        return [(self._model_of_ours(run) or "", await self._model_title(run)) for run in fitting[:MOST_MODELS]]
 
     def _model_of_ours(self, run: Run) -> str | None:
         return run.model(self._files.url) if run.finished else None
@@ -184,12 +200,12 @@ class RunViews:
     @staticmethod
     def _folder_of(template: str, run: Run) -> str | None:
         """The whole folder of a run. Only the third-party template knows where its model is inside."""
-        is_theirs = run_state.template_of(run.workflow) == template and run.status.phase == "Succeeded"
-        return run_state.folder(run.workflow) if is_theirs else None
+        is_theirs = template_of(run.workflow) == template and run.status.phase == "Succeeded"
+        return folder(run.workflow) if is_theirs else None
 
     async def _model_title(self, run: Run) -> str:
         """Such as `cvat-train-x, AP 0.51, threshold 0.33, 2026-11-29`."""
-        place, config = run_state.folder(run.workflow), None
+        place, config = folder(run.workflow), None
         try:
             if place and run.is_ours:
                 config = await self._files.model_config(place)
@@ -255,7 +271,7 @@ class RunViews:
         return run
 
     async def _shown(self, run: Run, places: Sequence[RunPlace]) -> RunSchema:
-        model, place = run.model(self._files.url), run_state.folder(run.workflow)
+        model, place = run.model(self._files.url), folder(run.workflow)
         ap, used, config = None, False, None
         try:
             if place and "ap" not in run.status.results and run.status.phase:

@@ -14,9 +14,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from cvat_bridge.runs.run_labels import USED_BY
 from run_config.parameter_forms import ANNOTATION, FORM_VERSION
 from run_config.parameters import Parameter, Role, Type, Visibility
+from workflows.cluster.run_metadata import USED_BY
 from workflows.cluster.templates import Argument, Template, read_template
 
 TITLE = "workflows.argoproj.io/title"

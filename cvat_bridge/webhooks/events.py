@@ -70,18 +70,25 @@ def _job(payload: Mapping[str, Any]) -> TriggerEvent | None:
 
 
 def _has_moved(payload: Mapping[str, Any], job: Mapping[str, Any]) -> bool:
-    """Whether state or stage changed. `before_update` (before 2.76) has old values, `changes` (since 2.73) names."""
+    """Whether state or stage changed.
+
+    `before_update` (before 2.76) has old values, `changes` (since 2.73) maps names to `{from, to}`. 2.73 sends both.
+    """
     before = _mapping(payload.get("before_update"))
     if any(name in before and before[name] != job.get(name) for name in ("state", "stage")):
         return True
     changes = payload.get("changes")
     names: set[object] = set()
     if isinstance(changes, Mapping):
-        names = set(changes)
+        names = {name for name, change in changes.items() if not _is_unchanged(change)}
     elif isinstance(changes, list):
-        told = (one.get("field") or one.get("name") if isinstance(one, Mapping) else one for one in changes)
-        names = {one for one in told if isinstance(one, str)}
+        named = (one.get("field") or one.get("name") if isinstance(one, Mapping) else one for one in changes)
+        names = {one for one in named if isinstance(one, str)}
     return bool(names & {"state", "stage"})
+
+
+def _is_unchanged(change: object) -> bool:
+    return isinstance(change, Mapping) and "from" in change and change["from"] == change.get("to")
 
 
 def _export(payload: Mapping[str, Any], request: Mapping[str, Any], what: Mapping[str, Any]) -> TriggerEvent | None:

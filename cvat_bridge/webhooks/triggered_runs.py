@@ -28,7 +28,6 @@ from cvat_bridge.http.problems import Refusal
 from cvat_bridge.jobs import done_jobs, job_count
 from cvat_bridge.metrics import ServiceMetrics
 from cvat_bridge.runs import run_labels
-from cvat_bridge.runs.run_state import template_of
 from cvat_bridge.runs.submit_run import NOBODY, RunRequest, Submitter
 from cvat_bridge.short_cache import ShortCache
 from cvat_bridge.webhooks.events import TriggerEvent, is_old, is_signed, read_event
@@ -40,6 +39,7 @@ from cvat_client.subject import Kind
 from run_config.errors import ConfigError
 from run_config.json_text import read_json
 from workflows.cluster.errors import UnreachableError
+from workflows.cluster.run_metadata import annotation, label, template_of
 
 log = logging.getLogger(__name__)
 
@@ -201,9 +201,9 @@ class Webhooks:
     async def _start(self, trigger: Trigger, seen: VisibleSubject, digest: str, state: str) -> None:
         labels = {run_labels.EVENT_LABEL: digest, run_labels.TRIGGER_LABEL: trigger.event.value}
         for one in await self._cluster.fresh_runs(run_labels.subject_label(seen.subject)):
-            if template_of(one) != trigger.template or run_labels.label(one, run_labels.TRIGGER_LABEL) != trigger.event:
+            if template_of(one) != trigger.template or label(one, run_labels.TRIGGER_LABEL) != trigger.event:
                 continue
-            if run_labels.label(one, run_labels.EVENT_LABEL) == digest or _is_covered_by(one, state):
+            if label(one, run_labels.EVENT_LABEL) == digest or _is_covered_by(one, state):
                 self._metrics.webhooks.labels("again").inc()
                 more = {"run": one["metadata"]["name"], "subject": str(seen.subject)}
                 log.info("an event starts no run: there is one for it", extra=more)
@@ -224,7 +224,7 @@ def _is_covered_by(run: Mapping[str, Any], state: str) -> bool:
     """
     if not unfinished(run):
         return False
-    if run_labels.annotation(run, run_labels.EVENT_STATE) == state:
+    if annotation(run, run_labels.EVENT_STATE) == state:
         return True
     try:
         created = datetime.fromisoformat(str(run["metadata"].get("creationTimestamp"))).timestamp()

@@ -42,7 +42,7 @@ def test_every_value_is_described_in_the_line_above_it():
 def test_the_readmes_table_is_that_of_the_values():
     readme = (CHART / "README.md").read_text()
     assert readme == values_table.with_table(readme, VALUES_TEXT), "run: detr-workflows render"
-    assert '| `store.bucket` | `""` | Bucket of everything that runs read and write. Required. |' in readme
+    assert '| `store.bucket` | `""` | Bucket that runs read from and write to. Required. |' in readme
 
 
 def test_the_schema_is_what_the_code_says():

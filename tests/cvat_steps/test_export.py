@@ -184,6 +184,22 @@ def test_two_attempts_of_one_run_at_once_export_once(step: Step, task: Task) -> 
     assert len(step.files(task)) > 3
 
 
+def test_a_bucket_that_cvats_proxy_refuses_is_explained(step: Step, task: Task) -> None:
+    step.cvat.faults.export_fails = "cvat.NotFound: The resource parts not found. It may have been deleted."
+    with pytest.raises(CvatRefusedError, match="The resource parts not found") as raised:
+        step.run(f"task:{task.id}")
+    assert "smokescreen" in str(raised.value)
+    assert "SMOKESCREEN_OPTS" in str(raised.value)
+
+
+def test_the_same_words_about_a_local_export_are_not_taken_for_the_proxy(step: Step, task: Task) -> None:
+    step.settings()
+    step.cvat.faults.export_fails = "cvat.NotFound: The resource parts not found. It may have been deleted."
+    with pytest.raises(CvatRefusedError) as raised:
+        step.run(f"task:{task.id}")
+    assert "smokescreen" not in str(raised.value)
+
+
 def test_a_failed_export_says_what_cvat_said(either: Step, task: Task) -> None:
     either.cvat.faults.export_fails = "cvat.apps.engine.NoSpace: the disk\nis <b>full</b>"
     with pytest.raises(CvatRefusedError, match=r"as 'COCO 1.0': cvat\.apps\.engine\.NoSpace: the disk is <b>full</b>$"):

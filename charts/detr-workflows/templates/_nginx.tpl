@@ -81,7 +81,7 @@ server {
     root /usr/share/nginx/html;
     index index.html;
     server_tokens off;
-    # The port here is not the one in the browser.
+    # The port here differs from the port in the browser.
     absolute_redirect off;
 
     gzip on;
@@ -97,9 +97,9 @@ server {
         {{- include "detr-workflows.nginxHeaders" . | nindent 8 }}
     }
 
-    # Every address of CVAT's that is no file ends here.
+    # Every path of CVAT that is not a file.
     location = /index.html {
-        # The filter below reads plain text, and a page that is kept would outlive the script's version.
+        # sub_filter needs an uncompressed page. A cached page could name an old version of the script.
         gzip off;
         sub_filter_once on;
         sub_filter '</head>' '<script src="/training-bridge/plugin.js"></script></head>';
@@ -119,7 +119,7 @@ server {
         return 404;
     }
 
-    # Their names change with their content. What is missing is missing, and never the page.
+    # File names change with their content. A missing file is a 404, never the page.
     location /assets/ {
         try_files $uri =404;
         expires 30d;
