@@ -83,6 +83,11 @@ def annotate(
         typer.Option(help="What to do with existing shapes: keep, replace-automatic or replace-all."),
         From("existing-shapes"),
     ] = "keep",
+    repeated: Annotated[
+        str,
+        typer.Option(help="Boxes with nearly the place of a better box of another class: remove or keep."),
+        From("repeated-boxes"),
+    ] = "remove",
     device: Annotated[
         str, typer.Option(help="auto, cuda or cpu. cuda without a GPU is an error."), From("device")
     ] = "cuda",
@@ -100,6 +105,7 @@ def annotate(
         model=model,
         threshold=share(threshold, "--threshold"),
         existing=existing,
+        repeated=repeated,
         device=device,
         out=out,
         parameters=texts_from_json(parameters_json),

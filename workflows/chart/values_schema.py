@@ -240,6 +240,7 @@ MODELS = closed(
     pool=maybe(POOL_NAME.pattern),
     threshold={"type": ["number", "null"], "minimum": 0, "maximum": 1},
     most=POSITIVE,
+    keepRepeated=BOOLEAN,
     loaded=POSITIVE,
     nuclio=maybe(ADDRESS),
     storeSecret=maybe(DNS_NAME),
