@@ -76,9 +76,9 @@ def conv2d(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    dilation: tuple[int, int] = (1, 1),
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...] = (1, 1),
 ) -> Tensor:
     """Like F.conv2d, around two faults in the backward pass of oneDNN on CPUs with AVX-512.
 
