@@ -46,7 +46,7 @@ CREDENTIALS_TTL = timedelta(minutes=9)
 CONNECT_TIMEOUT = timedelta(seconds=10)
 # A download that receives no byte for this time is cancelled and retried.
 STALLED_AFTER = timedelta(seconds=60)
-# One part of an upload (8 MiB, 8 in parallel) must finish in this time: about 0.1 MiB/s in total.
+# One part of an upload (16 MiB, 4 in parallel) must finish in this time: about 0.1 MiB/s in total.
 UPLOAD_REQUEST_TIMEOUT = timedelta(minutes=10)
 
 _AWS_HOST = re.compile(r"s3[.-](?:[a-z0-9-]+\.)*amazonaws\.com(?:\.cn)?")

@@ -1,7 +1,7 @@
 """`s3://`: a bucket, or a prefix of a bucket, as a store.
 
 Memory: downloads need at most 16 ranges of 8 MiB (128 MiB). Uploads need at most 16 small files of up to 8 MiB, or the
-parts of one large file: 8 parts of 8 MiB being sent and one being read (72 MiB). `get_bytes` and `put_bytes` hold the
+parts of one large file: 4 parts of 16 MiB being sent and one being read (80 MiB). `get_bytes` and `put_bytes` hold the
 whole object.
 """
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
 SINGLE_UPLOAD_BYTES = 8 << 20
-PART_BYTES = 8 << 20
-PARTS_AT_ONCE = 8
+PART_BYTES = 16 << 20
+PARTS_AT_ONCE = 4
 MOST_PARTS = 10_000  # S3's limit
 
 

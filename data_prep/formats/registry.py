@@ -1,15 +1,18 @@
-"""The supported annotation formats, and how the format of a source is recognised."""
+"""The supported annotation formats: one line here for each module. How the format of a source is recognised."""
 
 import re
+from importlib import import_module
 
 from data_prep.errors import SourceError
-from data_prep.formats.coco import Coco
 from data_prep.formats.record import Format
 from data_prep.sources.files import ExportFiles, without_macos_shadows
 
-FORMATS: tuple[Format, ...] = (
-    Coco(),
-)  # fmt: skip
+_CLASSES = {
+    "coco": "Coco",
+}
+FORMATS: tuple[Format, ...] = tuple(
+    getattr(import_module(f"data_prep.formats.{module}"), class_name)() for module, class_name in _CLASSES.items()
+)
 
 # File that is typical of an unsupported format → the format's name in CVAT.
 _OTHER_FORMATS = (

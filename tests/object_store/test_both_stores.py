@@ -22,7 +22,7 @@ from object_store import (
     open_store,
 )
 
-LARGE = 20 * (1 << 20) + 12_345  # three ranges of a download, three parts of an upload
+LARGE = 20 * (1 << 20) + 12_345  # three ranges of a download, two parts of an upload
 
 HOSTILE_KEYS = ["../x", "a/../../x", "/etc/x", "a//b", "a/", "a\\..\\b", "a/./b", "", "a\0b", "a\nb", "\ud800", "."]
 

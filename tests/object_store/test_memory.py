@@ -9,7 +9,7 @@ import pytest
 from tests.object_store.answering_server import AnsweringServer, Reply, Request, s3_object
 
 SIZE = 320 << 20
-MOST_GROWTH_KB = 200 << 10  # 128 MiB of ranges or 72 MiB of parts, and the allocator's share
+MOST_GROWTH_KB = 200 << 10  # 128 MiB of ranges or 80 MiB of parts, and the allocator's share
 
 MOVER = r"""
 import pathlib, re, sys
