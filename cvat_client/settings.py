@@ -157,7 +157,7 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> BridgeSettings
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise BridgeError(
-            f"the bridge's settings are missing ({path}): the chart makes them where cvatBridge.enabled is true"
+            f"the bridge's settings are missing ({path}): the chart creates them if cvatBridge.enabled is true"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise BridgeError(f"the bridge's settings {path} cannot be read: {error}") from error

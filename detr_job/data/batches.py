@@ -289,6 +289,14 @@ def largest_canvas(split: Split, data: Data) -> tuple[int, int]:
     return _largest(split, max(data.min_sizes), data.max_size)
 
 
+def smallest_side(split: Split, data: Data) -> int:
+    """The smallest long side of a training image, in pixels."""
+    smallest = min(data.min_sizes)
+    if data.augmentation.recipe == "published":  # a crop may be square
+        return min(smallest, data.max_size)
+    return min(max(resized_size(record.width, record.height, smallest, data.max_size)) for record in split.images)
+
+
 def _largest(split: Split, size: int, max_size: int) -> tuple[int, int]:
     shapes = {resized_size(record.width, record.height, size, max_size) for record in split.images}
     return max((height for _, height in shapes), default=1), max((width for width, _ in shapes), default=1)
