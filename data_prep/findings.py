@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from data_prep.changes import Reason
 from data_prep.dataset import Dataset, SetImage
+from prepared_set.decoding import NEARLY_BLACK
 from prepared_set.manifest import SPLITS, Counts
 from run_config.families.registry import FAMILIES
 from run_config.job.config import MOST_BOXES, advised_queries
@@ -27,6 +28,7 @@ def find_warnings(dataset: Dataset) -> tuple[str, ...]:
     return (
         *_about_changes(dataset),
         *_about_leaks(dataset),
+        *_about_dark_images(dataset),
         *_about_size(counts),
         *_about_classes(dataset, counts),
         *_about_crowding(dataset),
@@ -91,6 +93,17 @@ def find_alike(images: list[SetImage], others: list[SetImage]) -> list[tuple[Set
 def _looks(images: list[SetImage]) -> NDArray[np.uint64]:
     """(n, 4)"""
     return np.frombuffer(b"".join(image.source.checked.look for image in images), np.uint64).reshape(-1, 4)
+
+
+def _about_dark_images(dataset: Dataset) -> Iterable[str]:
+    dark = [
+        f"{image.file_name} (up to {brightest:,})"
+        for name in SPLITS
+        for image in dataset.split(name)
+        if (brightest := image.source.checked.nearly_black) is not None
+    ]
+    if dark:
+        yield f"{shortened(dark, 1)}: {NEARLY_BLACK}."
 
 
 def _about_size(counts: dict[str, Counts]) -> Iterable[str]:

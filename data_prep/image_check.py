@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from prepared_set.decoding import decoded_image
+from prepared_set.decoding import decoded_image, nearly_black
 from prepared_set.errors import ImageError
 
 MAX_IMAGE_BYTES = 512 << 20
@@ -37,6 +37,8 @@ class CheckedImage:
     orientation: int
     look: bytes
     """A 256-bit difference hash: images that look alike differ in few bits. Empty for an image without contrast."""
+    nearly_black: int | None = None
+    """The brightest value of a 16-bit image if it is far below 65535, as of a camera with 12 bits."""
 
     @property
     def stored_size(self) -> tuple[int, int]:
@@ -50,7 +52,13 @@ def check_image(data: bytes) -> CheckedImage:
         raise ImageError("the file is empty")
     with decoded_image(data) as (image, orientation):
         return CheckedImage(
-            sha256(data).hexdigest(), len(data), image.width, image.height, orientation, difference_hash(image)
+            sha256(data).hexdigest(),
+            len(data),
+            image.width,
+            image.height,
+            orientation,
+            difference_hash(image),
+            nearly_black(image),
         )
 
 

@@ -24,6 +24,11 @@ from run_config.installation import MAX_IMAGE_PIXELS, MAX_IMAGE_SIDE, VARIABLE, 
 # Formats that Pillow decodes itself; others (EPS, for example) start external programs.
 IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "MPO", "WEBP", "TIFF", "JPEG2000", "AVIF")
 ORIENTATION_TAG = 0x0112
+NEARLY_BLACK = (
+    "16-bit images with values far below 65,535 are nearly black for a model; multiply the values (by 16 for 12 bits), "
+    "or convert them to 8 bits"
+)
+_BRIGHTEST = "brightest of 16 bits"
 _TIFF_TILE_WIDTH, _TIFF_TILE_LENGTH = 322, 323
 BYTES_PER_PIXEL = 14
 """Memory for a decoded image and its copies: its own pixels, the RGB image (4), a copy as numbers (6)."""
@@ -160,6 +165,16 @@ def _upright_rgb(image: Image.Image) -> tuple[Image.Image, int]:
     return _to_rgb(image), orientation
 
 
+def nearly_black(image: Image.Image) -> int | None:
+    """The brightest value of a decoded 16-bit image, if it is below a quarter of 65535. None: it is not nearly black.
+
+    Cameras with 10, 12 or 14 bits write such images. The full range becomes 0…255 for all images alike, since a range
+    per image would make equal objects look different.
+    """
+    brightest = image.info.get(_BRIGHTEST)
+    return brightest if isinstance(brightest, int) and brightest < 1 << 14 else None
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ImageError("pixels are floating-point numbers without a known range: convert to 8 or 16 bit")
@@ -167,7 +182,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         values = np.asarray(image)
         if values.size and (values.min() < 0 or values.max() > 65535):
             raise ImageError("pixels have more than 16 bits: convert to 8 or 16 bit")
-        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+        rgb = Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+        rgb.info[_BRIGHTEST] = int(values.max(initial=0))
+        return rgb
     image.load()
     if image.mode == "RGB":
         # The same pixels without the file, its metadata and its decoder. `convert` would copy the pixels.

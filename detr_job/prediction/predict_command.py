@@ -16,7 +16,7 @@ from detr_job.prediction.drawing import draw_detections
 from detr_job.prediction.lettering import missing_characters
 from detr_job.prediction.predictor import NoMemory, Predictor
 from detr_job.prediction.repeated import without_repeated
-from prepared_set.decoding import decode_image
+from prepared_set.decoding import NEARLY_BLACK, decode_image, nearly_black
 from prepared_set.errors import ImageError
 from run_config.wording import plural, shortened
 from run_config.writable import require_writable
@@ -64,6 +64,7 @@ def predict_files(
     names = picture_names(files)
     records = []
     full: list[Path] = []
+    dark: list[str] = []
     first: JobError | None = None
     repeated_boxes = 0
     for path, name in zip(files, names, strict=True):
@@ -80,6 +81,8 @@ def predict_files(
             continue
         if predictor.at_limit(found, threshold):
             full.append(path)
+        if (brightest := nearly_black(image)) is not None:
+            dark.append(f"{path} (up to {brightest:,})")
         everything = found
         found = everything if keep_repeated else without_repeated(everything)
         repeated_boxes += len(everything) - len(found)
@@ -98,11 +101,8 @@ def predict_files(
             _write(out / name, _jpeg(draw_detections(image, found, predictor.classes)))
     if first is not None and not records:
         raise first
-    for name in predictor.classes:
-        if out is not None and (missing := missing_characters(name)):
-            say(f"warning: no font here has {', '.join(missing)} of the class {name!r}: drawn as empty boxes")
-    if full:
-        say(f"warning: {shortened([str(path) for path in full], 1)}: {predictor.limit_sentence()}")
+    for warning in _warnings(predictor, full, dark, drawn=out is not None):
+        say(f"warning: {warning}")
     if out is not None:
         _write(out / PREDICTIONS, json.dumps(records, indent=1, ensure_ascii=False).encode())
         if repeated_boxes:
@@ -112,6 +112,17 @@ def predict_files(
             )
         say(predictor.threshold_sentence(threshold))
     return records
+
+
+def _warnings(predictor: Predictor, full: Sequence[Path], dark: Sequence[str], *, drawn: bool) -> Iterator[str]:
+    """Sentences about the result. full: images with as many boxes as the model can give; dark: nearly black images."""
+    for name in predictor.classes if drawn else ():
+        if missing := missing_characters(name):
+            yield f"no font here has {', '.join(missing)} of the class {name!r}: drawn as empty boxes"
+    if dark:
+        yield f"{shortened(dark, 1)}: {NEARLY_BLACK}"
+    if full:
+        yield f"{shortened([str(path) for path in full], 1)}: {predictor.limit_sentence()}"
 
 
 def _jpeg(picture: Image.Image) -> bytes:

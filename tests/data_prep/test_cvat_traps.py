@@ -526,3 +526,13 @@ def test_flat_pictures_are_not_called_alike(load: Load):
         (train if number else test).add(f"blank{number}.png", [("cat", 1, 2, 10, 12)], data=blank)
     local = load(train, val=(simple_export(4, prefix="v"),), test=(test,))
     assert not [w for w in local.manifest.warnings if "almost" in w]
+
+
+def test_sixteen_bit_images_of_a_camera_with_twelve_bits_are_warned_about(load: Load):
+    from PIL import Image
+
+    train = simple_export()
+    values = np.linspace(0, 4095, 64 * 48).astype(np.uint16).reshape(48, 64)
+    train.add("camera.png", [("cat", 1, 2, 10, 12)], data=encode(Image.fromarray(values)))
+    warnings = load(train, val=(simple_export(4, prefix="v"),)).manifest.warnings
+    assert any("camera.png (up to 4,095): 16-bit images with values far below 65,535" in each for each in warnings)

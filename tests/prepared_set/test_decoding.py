@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from prepared_set.decoding import decode_image
+from prepared_set.decoding import decode_image, nearly_black
 from prepared_set.errors import ImageError
 from tests.data_prep.export_builder import encode, picture, png_claiming
 
@@ -35,6 +35,13 @@ def test_grey_becomes_rgb(suffix: str):
 def test_sixteen_bits_keep_their_high_byte(suffix: str):
     values = RAMP.astype(np.uint16) * 257
     assert np.array_equal(pixels(encode(Image.fromarray(values), suffix)), grey(RAMP))
+
+
+@pytest.mark.parametrize(("bits", "found"), [(10, 1023), (12, 4095), (14, 16383), (15, None), (16, None)])
+def test_sixteen_bit_images_of_a_camera_with_fewer_bits_are_recognised(bits: int, found: int | None):
+    values = np.linspace(0, 2**bits - 1, 48).astype(np.uint16).reshape(6, 8)
+    assert nearly_black(decode_image(encode(Image.fromarray(values), ".tif"))) == found
+    assert nearly_black(decode_image(encode(Image.fromarray((values >> (bits - 8)).astype(np.uint8)), ".png"))) is None
 
 
 def test_big_endian_sixteen_bits_are_the_same():

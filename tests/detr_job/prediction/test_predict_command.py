@@ -418,6 +418,24 @@ def test_a_character_that_no_font_has_is_named(tmp_path, model):
     assert "warning: no font here has \U0001f000 of the class '\U0001f000 x': drawn as empty boxes" in said
 
 
+@pytest.mark.usefixtures("predict")
+def test_a_sixteen_bit_image_that_holds_twelve_bits_is_said(model, tmp_path):
+    values = np.linspace(0, 4095, 120 * 80).astype(np.uint16).reshape(80, 120)
+    path = tmp_path / "camera.tif"
+    Image.fromarray(values).save(path)
+    said: list[str] = []
+    predict_files(str(model), [path], None, 0.0, "cpu", said.append)
+    (warning,) = said
+    assert warning == (
+        f"warning: {path} (up to 4,095): 16-bit images with values far below 65,535 are nearly black for a model; "
+        "multiply the values (by 16 for 12 bits), or convert them to 8 bits"
+    )
+    Image.fromarray(values * 16).save(path)
+    said.clear()
+    predict_files(str(model), [path], None, 0.0, "cpu", said.append)
+    assert said == []
+
+
 def fields_of_labels(monkeypatch: pytest.MonkeyPatch, image: Image.Image, found: list[Found]) -> list[tuple]:
     """The filled rectangles that are drawn."""
     fields = []
