@@ -13,9 +13,9 @@ from pathlib import PurePosixPath
 import msgspec
 
 from data_prep.changes import ChangeLog, Reason
+from data_prep.correct_boxes import Box
 from data_prep.errors import SourceError
 from data_prep.export_reader import Export, ExportImage
-from data_prep.mending import Box
 from data_prep.splitting import Item, hold_back
 from prepared_set.manifest import SPLITS, ClassName, Counts, Options, SplitMethod
 

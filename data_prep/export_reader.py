@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from data_prep.changes import ChangeLog, Reason
+from data_prep.correct_boxes import Box, Canvas, corrected_box
 from data_prep.errors import AnnotationError, SourceError
 from data_prep.formats.record import Annotations, ListedImage
 from data_prep.formats.registry import recognise
 from data_prep.image_check import MAX_IMAGE_BYTES, CheckedImage, check_image, map_in_threads
 from data_prep.image_finder import ImageFinder
-from data_prep.mending import Box, Canvas, mend
 from data_prep.sources.files import ExportFiles
 from prepared_set.errors import ImageError
 
@@ -154,7 +154,7 @@ def _build(
     boxes: list[Box] = []
     tracks: set[str] = set()
     for annotation in one.listed.annotations:
-        box = mend(annotation, canvas, changes)
+        box = corrected_box(annotation, canvas, changes)
         if box is not None:
             boxes.append(box)
         if annotation.track_id is not None:

@@ -1,6 +1,6 @@
 """Read one `instances_<subset>.json` as CVAT and others write it, without trusting any value in it.
 
-A fault of the whole file raises AnnotationError; a fault of one annotation is left to `data_prep.mending`.
+A fault of the whole file raises AnnotationError; a fault of one annotation is left to `data_prep.correct_boxes`.
 Large files need little memory: masks and attributes are not parsed.
 """
 

@@ -1,4 +1,4 @@
-"""The traps of CVAT's COCO export, one by one: refused with a sentence, or mended and counted."""
+"""The traps of CVAT's COCO export, one by one: refused with a sentence, or corrected and counted."""
 
 import json
 from pathlib import Path

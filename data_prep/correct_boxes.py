@@ -43,7 +43,7 @@ class Canvas:
     """The EXIF orientation still to be applied to the boxes; 1 when they were drawn on the oriented image."""
 
 
-def mend(annotation: Annotation, canvas: Canvas, changes: ChangeLog) -> Box | None:
+def corrected_box(annotation: Annotation, canvas: Canvas, changes: ChangeLog) -> Box | None:
     """The annotation's box, or None when it is dropped. Corrections and drops are counted in `changes`."""
     file, place = canvas.file_name, annotation.place
     if annotation.box is None:
