@@ -24,6 +24,7 @@ from run_config.installation import MAX_IMAGE_PIXELS, MAX_IMAGE_SIDE, VARIABLE, 
 # Formats that Pillow decodes itself; others (EPS, for example) start external programs.
 IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "MPO", "WEBP", "TIFF", "JPEG2000", "AVIF")
 ORIENTATION_TAG = 0x0112
+_TIFF_SHORT = 3
 # EXIF orientation → the change that shows the image upright.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -184,11 +185,31 @@ def turned_upright(image: Image.Image) -> Image.Image:
 
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8. 1 if it is missing, or the EXIF block cannot be read."""
+    value = _orientation_in(image.info.get("exif", b""))
+    if value is None:
+        try:
+            value = image.getexif().get(ORIENTATION_TAG, 1)
+        except DECODE_FAULTS:
+            return 1
+    return int(value) if value in _TURNS else 1
+
+
+def _orientation_in(exif: bytes) -> int | None:
+    """The orientation in the first directory of an EXIF block. Pillow finds none if a tag before it is damaged."""
+    block = exif.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
+    if order is None:
+        return None
     try:
-        value = image.getexif().get(ORIENTATION_TAG, 1)
-        return int(value) if value in _TURNS else 1
-    except DECODE_FAULTS:
-        return 1
+        (start,) = struct.unpack_from(f"{order}I", block, 4)
+        (count,) = struct.unpack_from(f"{order}H", block, start)
+        for entry in range(count):
+            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", block, start + 2 + 12 * entry)
+            if tag == ORIENTATION_TAG and kind == _TIFF_SHORT:
+                return int(value)
+    except struct.error:  # the block ends too early
+        pass
+    return None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
