@@ -17,3 +17,8 @@ def shortened(names: Sequence[str], most: int = 8) -> str:
     """The first names and the number of the others: `a, b and 3 more`."""
     hidden = len(names) - most
     return ", ".join(names[:most]) + (f" and {hidden} more" if hidden > 0 else "")
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    """`1 image`, `2,000 images`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"

@@ -1,7 +1,7 @@
 """The COCO format as CVAT and others write it: annotations in `annotations/instances_<subset>.json`."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,16 +12,19 @@ from data_prep.box_geometry import Xywh
 from data_prep.changes import ChangeLog
 from data_prep.errors import SourceError
 from data_prep.formats.coco_file import RawAnnotation, most_bytes, parse_coco, read_number
-from data_prep.formats.record import NO_ATTRIBUTES, NO_OUTLINE, Annotation, Annotations, ListedImage
+from data_prep.formats.record import NO_ATTRIBUTES, NO_OUTLINE, Annotation, Annotations, ListedImage, UnlistedReferences
 from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
 from run_config.cvat_formats import COCO
 
 MAX_FILE_BYTES = 4 << 30
-_PATH = re.compile(r"(?:(?P<root>.+)/)?annotations/instances_(?P<subset>[^/]*)\.json")
+_PATH = re.compile(r"(?:(?P<root>.+)/)?annotations/(?P<kind>instances|person_keypoints)_(?P<subset>[^/]*)\.json")
 
 
 class Coco:
-    """COCO: one `instances_<subset>.json` per subset; images in `images/<subset>/`, `images/` or the root folder."""
+    """COCO: one `instances_<subset>.json` per subset, or `person_keypoints_<subset>.json`.
+
+    Images lie in `images/<subset>/` (CVAT), `images/`, `<subset>/` (COCO itself) or the root folder.
+    """
 
     name = COCO
     looks_like = "annotations/instances_*.json"
@@ -31,28 +34,42 @@ class Coco:
         return bool(_roots(files))
 
     def own_files(self, files: ExportFiles) -> list[str]:
-        """The annotation files, and all images below their common root."""
+        """The annotation files, all images below their common root, and all files in the images' own folders."""
         root, subsets = _only_root(files)
-        return [*subsets, *images_below(root, files.sizes)]
+        own = (f"{root}images/", *(f"{root}{subset}/" for subset in subsets.values()))
+        bare = [path for path in without_macos_shadows(files.sizes) if path.startswith(own)]
+        return list(dict.fromkeys([*subsets, *images_below(root, files.sizes), *bare]))
 
     def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:
         """Read all annotation files of the export. Annotations are converted only when they are iterated."""
         root, subsets = _only_root(files)
         images: list[ListedImage] = []
         classes: dict[str, frozenset[int]] = {}
+        unlisted: list[UnlistedReferences] = []
+        unlisted_classes: Counter[int] = Counter()
+        exporter = ""
         for path, subset in subsets.items():
             coco = parse_coco(
                 files.read(path, min(MAX_FILE_BYTES, most_bytes())), f"{files.shown_name}: {path}", changes
             )
             # CVAT before 2.16.1 wrote no folder per subset.
-            folders = tuple(f"{root}{folder}" for folder in (f"images/{subset}/", "images/", ""))
+            folders = tuple(f"{root}{folder}" for folder in (f"images/{subset}/", "images/", *_own_folder(root, subset, files), ""))
             for image in coco.images:
                 raw = coco.annotations.get(image.id, ())
                 view = _AnnotationView(raw, coco.categories)
                 images.append(ListedImage(image.file_name, folders, subset, path, view, image.width, image.height))
             for category_id, name in coco.categories.items():
                 classes[name] = classes.get(name, frozenset()) | {category_id}
-        return Annotations(images, classes, f"{root}images/")
+            unlisted.append(coco.unlisted)
+            unlisted_classes += coco.unlisted_categories
+            exporter = exporter or coco.exporter
+        return Annotations(images, classes, f"{root}images/", unlisted_classes, unlisted, exporter)
+
+
+def _own_folder(root: str, subset: str, files: ExportFiles) -> Sequence[str]:
+    """The folder of a subset's images beside `annotations/`, if there is one."""
+    folder = f"{subset}/"
+    return (folder,) if any(path.startswith(root + folder) for path in files.sizes) else ()
 
 
 def _roots(files: ExportFiles) -> dict[str, dict[str, str]]:
@@ -61,7 +78,10 @@ def _roots(files: ExportFiles) -> dict[str, dict[str, str]]:
     for path in sorted(without_macos_shadows(files.sizes)):
         match = _PATH.fullmatch(path)
         if match:
-            found[f"{match['root']}/" if match["root"] else ""][path] = match["subset"] or "default"
+            # COCO has both for the same images; the sorted order puts instances first.
+            own = found[f"{match['root']}/" if match["root"] else ""]
+            if match["kind"] == "instances" or match["subset"] not in own.values():
+                own[path] = match["subset"] or "default"
     return found
 
 
@@ -96,7 +116,7 @@ class _AnnotationView:
 
 def to_record(raw: RawAnnotation, class_name: str) -> Annotation:
     """Convert a COCO annotation to the record of all formats."""
-    box, box_was_text = _read_box(raw.bbox)
+    box, box_was_text, box_was_converted = _read_box(raw.bbox)
     known = _read_attributes(raw.attributes)
     rotation, _ = read_number(known.rotation)
     area, _ = read_number(raw.area)
@@ -108,6 +128,7 @@ def to_record(raw: RawAnnotation, class_name: str) -> Annotation:
         place=raw.id,
         box_as_written=raw.bbox,
         box_was_text=box_was_text,
+        box_was_converted=box_was_converted,
         # The box of a mask or an ellipse already encloses its rotated pixels; only plain rectangles need the
         # rotation.
         rotation=0.0 if rotation is None or outline is not NO_OUTLINE else rotation,
@@ -119,15 +140,34 @@ def to_record(raw: RawAnnotation, class_name: str) -> Annotation:
     )
 
 
-def _read_box(value: object) -> tuple[Xywh | None, bool]:
-    """The box, or None unless it is four finite numbers; and whether one of them was written as text."""
+# Names of the sides in boxes that are written as an object.
+_SIDES = (("x", "y", "width", "height"), ("x", "y", "w", "h"), ("left", "top", "width", "height"))
+_CORNERS = (("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"), ("left", "top", "right", "bottom"))
+
+
+def _read_box(value: object) -> tuple[Xywh | None, bool, bool]:
+    """The box, or None unless it is four finite numbers; whether one was text; whether the form was another."""
+    if isinstance(value, dict):
+        box, was_text = _read_named(value)
+        return box, was_text, box is not None
     if not isinstance(value, list) or len(value) != 4:
-        return None, False
+        return None, False, False
     numbers = [read_number(one) for one in value]
     x, y, width, height = (number for number, _ in numbers)
     if x is None or y is None or width is None or height is None:
-        return None, False
-    return (x, y, width, height), any(was_text for _, was_text in numbers)
+        return None, False, False
+    return (x, y, width, height), any(was_text for _, was_text in numbers), False
+
+
+def _read_named(sides: dict[str, object]) -> tuple[Xywh | None, bool]:
+    """A box that is written as an object with named sides or corners."""
+    for names in (*_SIDES, *_CORNERS):
+        if all(name in sides for name in names):
+            box, was_text, _ = _read_box([sides[name] for name in names])
+            if box is not None and names in _CORNERS:
+                box = (box[0], box[1], box[2] - box[0], box[3] - box[1])
+            return box, was_text
+    return None, False
 
 
 def _read_attributes(raw: msgspec.Raw) -> _KnownAttributes:
