@@ -53,7 +53,10 @@ class Coco:
                 files.read(path, min(MAX_FILE_BYTES, most_bytes())), f"{files.shown_name}: {path}", changes
             )
             # CVAT before 2.16.1 wrote no folder per subset.
-            folders = tuple(f"{root}{folder}" for folder in (f"images/{subset}/", "images/", *_own_folder(root, subset, files), ""))
+            own = _own_folder(root, subset, files)
+            folders = tuple(f"{root}{folder}" for folder in (f"images/{subset}/", "images/", *own, ""))
+                f"{root}{folder}" for folder in (f"images/{subset}/", "images/", *_own_folder(root, subset, files), "")
+            )
             for image in coco.images:
                 raw = coco.annotations.get(image.id, ())
                 view = _AnnotationView(raw, coco.categories)
