@@ -55,8 +55,6 @@ class Coco:
             # CVAT before 2.16.1 wrote no folder per subset.
             own = _own_folder(root, subset, files)
             folders = tuple(f"{root}{folder}" for folder in (f"images/{subset}/", "images/", *own, ""))
-                f"{root}{folder}" for folder in (f"images/{subset}/", "images/", *_own_folder(root, subset, files), "")
-            )
             for image in coco.images:
                 raw = coco.annotations.get(image.id, ())
                 view = _AnnotationView(raw, coco.categories)
