@@ -29,11 +29,11 @@ def find_warnings(dataset: Dataset) -> tuple[str, ...]:
     return (
         *_about_changes(dataset),
         *_about_labels(dataset, counts),
+        *dataset.notes,
         *_about_leaks(dataset),
         *_about_size(counts),
         *_about_classes(dataset, counts),
         *_about_crowding(dataset),
-        *dataset.notes,
     )
 
 
