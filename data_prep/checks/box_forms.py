@@ -106,24 +106,27 @@ class SubsetBoxes:
         area = 0.0 if has_outline or annotation.area is None else annotation.area
         self.boxes.extend((*box, width, height, area))
 
-    def check(self, where: str, limits: DataLimits, example: Callable[[int], str]) -> Iterator[str]:
+    def check(self, where: str, limits: DataLimits, example: Callable[[int], str]) -> list[str]:
         """Warnings about the boxes. `example(index)` describes one box.
 
         Raises AnnotationError with the evidence when the boxes are beyond a limit.
         """
+        with np.errstate(all="ignore"):  # numbers may be of any size
+            return list(self._check(where, limits, example))
+
+    def _check(self, where: str, limits: DataLimits, example: Callable[[int], str]) -> Iterator[str]:
+        if not self.boxes:
+            return
         table = np.frombuffer(self.boxes, float).reshape(-1, 7)
         boxes, sizes, areas = table[:, :4], table[:, 4:6], table[:, 6]
         count = len(boxes)
-        if not count:
-            return
         of = f"{where}: subset {self.name!r}"
-        with np.errstate(over="ignore", invalid="ignore"):
-            fits = {
-                form: _fitting(read(boxes, sizes), sizes, reversed_too=form is BoxForm.XYWH)
-                for form, read in _READ.items()
-                # Percent fit into any image, and are found by where they end.
-                if form is not BoxForm.PERCENT
-            }
+        fits = {
+            form: _fitting(read(boxes, sizes), sizes, reversed_too=form is BoxForm.XYWH)
+            for form, read in _READ.items()
+            # Percent fit into any image, and are found by where they end.
+            if form is not BoxForm.PERCENT
+        }
         misfits = ~fits[BoxForm.XYWH]
         wrong = int(misfits.sum())
         best = max(fits, key=lambda form: int(fits[form].sum()))

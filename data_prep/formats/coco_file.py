@@ -51,6 +51,7 @@ class _RawImage(msgspec.Struct):
 class _RawCategory(msgspec.Struct):
     id: Any = None
     name: Any = None
+    supercategory: Any = None
 
 
 class _RawCoco(msgspec.Struct):
@@ -127,8 +128,10 @@ def parse_coco(data: bytes, where: str, changes: ChangeLog) -> CocoFile:
         raw = _decode(data)
         images = _records(raw.images, "images", _RawImage)
         categories = _records(raw.categories, "categories", _RawCategory)
-        coco = CocoFile(_images(images, where, changes), _categories(categories, where, changes))
-        coco.exporter = _exporter(raw.info)
+        exporter = _exporter(raw.info)
+        if exporter == "Roboflow":
+            categories = _without_parent(list(categories))
+        coco = CocoFile(_images(images, where, changes), _categories(categories, where, changes), exporter=exporter)
         own_changes = ChangeLog()
         annotations = _records(raw.annotations, "annotations", RawAnnotation)
         _group_annotations(annotations, len(raw.annotations), coco, where, own_changes)
@@ -163,6 +166,13 @@ _FINGERPRINTS = ((b"label studio", "Label Studio"), (b"roboflow", "Roboflow"), (
 def _exporter(info: msgspec.Raw) -> str:
     text = bytes(info).lower()
     return next((name for mark, name in _FINGERPRINTS if mark in text), "")
+
+
+def _without_parent(categories: list[_RawCategory]) -> Iterator[_RawCategory]:
+    """Roboflow lists the project as the first category, which no box has and all others name as their parent."""
+    parent = categories[0].name if categories else None
+    is_parent = len(categories) > 1 and all(one.supercategory == parent for one in categories[1:])
+    return iter(categories[1:] if is_parent else categories)
 
 
 def _decode(data: bytes) -> _RawCoco:

@@ -1,6 +1,7 @@
 """Data that people reported in public threads, built small: it is read right, or refused for the true reason."""
 
 import io
+import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -609,3 +610,74 @@ def test_slow_pans_in_train_and_val_are_warned_about(load: Load):
         split = val if number % 4 == 0 else train
         split.add(f"{chr(97 + number)}.png", [("cat", 4, 4, 40, 40)], (160, 120), data=data)
     assert warned(load(train, val=(val,)), "of val look almost like one in train")
+
+
+# other layouts of COCO
+
+
+def laid_out(place: Callable[[str], str], images: str, **info: object) -> dict[str, bytes]:
+    """Three splits as `train`, `valid` and `test`, laid out by another program."""
+    files: dict[str, bytes] = {}
+    for subset, count in (("train", 12), ("valid", 4), ("test", 4)):
+        export = Export()
+        export.coco["info"] |= info
+        for number in range(count):
+            export.add(f"{number}.png", [("cat", 1, 2, 10, 12)], data=picture(f"{subset}{number}.png"))
+        files[place(subset)] = json.dumps(export.coco).encode()
+        files |= {images.format(subset=subset) + name: data for name, data in export.pictures.items()}
+    return files
+
+
+@pytest.mark.parametrize(
+    ("place", "images"),
+    [
+        ("{}/_annotations.coco.json", "{subset}/"),
+        ("{}/labels.json", "{subset}/data/"),
+        ("annotations/{}.json", "images/{subset}/"),
+        ("annotations/{}.json", "{subset}/images/"),
+        ("data set/{}.json", "data set/{subset}/"),
+    ],
+)
+def test_other_layouts_of_coco_are_read_with_their_splits(
+    place: str, images: str, tmp_path: Path, bucket: str, load: Load
+):
+    files = laid_out(place.format, images)
+    local = load(write_zip(tmp_path / "x.zip", **files))
+    assert [local.manifest.counts[split].images for split in ("train", "val", "test")] == [12, 4, 4]
+    assert not [change for change in local.manifest.changes if change.reason != "image-name-taken"]
+    remote = open_store(f"s3://{bucket}/dump", retry_for_s=0)
+    for name, data in files.items():
+        remote.put_bytes(name, data)
+    assert load(remote.url).id == local.id
+
+
+@pytest.mark.parametrize(
+    ("annotations", "prefix", "folder"),
+    [
+        ("result.json", "images/", "images/"),
+        ("result.json", "images\\", "images/"),
+        ("labels.json", "", "data/"),
+        ("my labels.json", "", ""),
+        ("set/anything.json", "", "set/images/"),
+    ],
+)
+def test_a_json_of_any_name_beside_its_images_is_read(
+    annotations: str, prefix: str, folder: str, tmp_path: Path, load: Load
+):
+    export = full(12)
+    for one in export.coco["images"]:
+        one["file_name"] = prefix + one["file_name"]
+    files = {annotations: json.dumps(export.coco).encode()}
+    files |= {folder + name: data for name, data in export.pictures.items()}
+    local = load(write_zip(tmp_path / "x.zip", **files))
+    assert len(records(local)) == 12
+    assert not local.manifest.changes
+
+
+def test_roboflows_project_is_no_class(load: Load):
+    export = full(12)
+    export.coco["info"] |= {"description": "Exported from roboflow.com"}
+    for one in export.coco["categories"]:
+        one["supercategory"] = "parts"
+    export.coco["categories"].insert(0, {"id": 0, "name": "parts", "supercategory": "none"})
+    assert load(export).class_names == ("cat", "dog")
