@@ -171,6 +171,7 @@ class _Builder:
         self._files = files
         self._annotations = annotations
         self._rules = rules
+        self._as_written = rules.box_form is BoxForm.XYWH
         self._changes = changes
         self._subsets: dict[tuple[str, str], SubsetBoxes] = {}
         self._images_of: dict[tuple[str, str], list[ListedImage]] = {}
@@ -282,7 +283,7 @@ class _Builder:
         boxes: list[Box] = []
         tracks: set[str] = set()
         for written in listed.annotations:
-            annotation = self._in_pixels(written, width, height)
+            annotation = written if self._as_written else self._in_pixels(written, width, height)
             subset.add(annotation, file_name, width, height)
             box = corrected_box(annotation, canvas, changes)
             if box is None:

@@ -55,14 +55,12 @@ class ImageFinder:
     def find(self, images: Sequence[ListedImage], where: str) -> list[FoundImage]:
         """The file of each image. Raises SourceError for a name that leads out of the source, to no known file."""
         self._folders = frozenset(folder for image in images for folder in image.folders)
-        exact: list[str | None] = [self._exact(image) for image in images]
-        self._used = {path for path in exact if path is not None}
-        found: list[FoundImage] = []
-        for image, path in zip(images, exact, strict=True):
-            if path is None:
-                found.append(self._similar(image, where))
-            else:
-                found.append(FoundImage(safe_path(image.file_name, where), path))
+        exact = [self._exact(image) for image in images]
+        self._used = {one.path for one in exact if one.path is not None}
+        found = [
+            one if one.path is not None else self._similar(image, where)
+            for image, one in zip(images, exact, strict=True)
+        ]
         self._used.update(one.path for one in found if one.path is not None)
         return found
 
@@ -84,9 +82,13 @@ class ImageFinder:
         nearest = f"; the most similar name is {names[near[0]]!r}" if near else f"; the first is {images[0]!r}"
         return f"the images lie in {shown}{nearest}"
 
-    def _exact(self, image: ListedImage) -> str | None:
+    def _exact(self, image: ListedImage) -> FoundImage:
         name = _plain(image.file_name)
-        return next((place for place in _places(image, name) if place in self._sizes), None) if name else None
+        if name:
+            for folder in image.folders:
+                if folder + name in self._sizes:
+                    return FoundImage(name, folder + name)
+        return FoundImage(name, None)
 
     def _similar(self, image: ListedImage, where: str) -> FoundImage:
         name = _plain(image.file_name)

@@ -7,6 +7,7 @@ than other pairs.
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from statistics import median
@@ -49,9 +50,9 @@ class Frame:
 
 def find_frames(names: Sequence[str], looks: Sequence[bytes]) -> list[Frame]:
     """A Frame for each image of one subset. `looks` are their difference hashes, empty for images without contrast."""
-    stems = {str(PurePosixPath(name).with_suffix("")) for name in names}
+    known = frozenset(names)
     series: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    parsed = [_parse(name, stems) for name in names]
+    parsed = [_parse(name, known) for name in names]
     for index, (key, number, _) in enumerate(parsed):
         series[key].append((number, index))
     frames: list[Frame | None] = [None] * len(names)
@@ -59,7 +60,7 @@ def find_frames(names: Sequence[str], looks: Sequence[bytes]) -> list[Frame]:
         members.sort()
         own = [index for _, index in members]
         folder = str(PurePosixPath(names[own[0]]).parent)
-        is_video = all(_VIDEO_FRAME.match(PurePosixPath(names[index]).stem) for index in own)
+        is_video = "frame_" in key and all(_VIDEO_FRAME.match(PurePosixPath(names[index]).stem) for index in own)
         parts = [0] * len(own) if is_video else _recordings([looks[index] for index in own])
         scope = key if len(own) >= _LEAST_IN_SERIES else folder
         for (number, index), part in zip(members, parts, strict=True):
@@ -73,22 +74,29 @@ def find_frames(names: Sequence[str], looks: Sequence[bytes]) -> list[Frame]:
     return [frame for frame in frames if frame is not None]
 
 
-def _parse(name: str, stems: set[str]) -> tuple[str, int, str | None]:
+def _parse(name: str, names: AbstractSet[str]) -> tuple[str, int, str | None]:
     """The series, the number in it, and the image that it is a copy of, if any."""
-    path = PurePosixPath(name)
-    folder, stem, original, copy = str(path.parent), path.stem, None, ""
-    roboflow = _ROBOFLOW.fullmatch(stem)
+    folder, _, base = name.rpartition("/")
+    stem, dot, suffix = base.rpartition(".")
+    stem, original, copy = stem or base, None, ""
+    roboflow = _ROBOFLOW.fullmatch(stem) if ".rf." in stem else None
     if roboflow:
         stem = roboflow["stem"]
         original = f"{folder}/{stem}"
     renamed = _RENAMED.fullmatch(stem)
-    if renamed and (_VIDEO_FRAME.fullmatch(renamed["stem"]) or str(path.with_name(renamed["stem"])) in stems):
+    if renamed and (_VIDEO_FRAME.fullmatch(renamed["stem"]) or _beside(name, renamed["stem"] + dot + suffix) in names):
         stem, copy = renamed["stem"], renamed["copy"]
     counter = _COUNTER.fullmatch(stem)
     if not counter:
         return f"{folder}/", 0, original
     series = f"{folder}/{counter['prefix']}#{counter['suffix']}"
     return series + (f"~{copy}" if copy else ""), int(counter["number"]), original
+
+
+def _beside(name: str, base: str) -> str:
+    """The path of a file in the same folder."""
+    folder, slash, _ = name.rpartition("/")
+    return folder + slash + base
 
 
 def _recordings(looks: Sequence[bytes]) -> Sequence[int | None]:
