@@ -44,7 +44,7 @@ class CvatQuestions:
         self._host = urlsplit(self._url).netloc
         limits = httpx.Limits(max_connections=32, max_keepalive_connections=16)
         self._client = httpx.AsyncClient(timeout=TIMEOUT_S, limits=limits, **client_options(settings))
-        self.few = asyncio.Semaphore(2)
+        self.large_responses = asyncio.Semaphore(2)
         """Limits how many large responses are read at the same time, for all users together."""
         keep_no_cookies(self._client)
 
@@ -139,6 +139,11 @@ class CvatQuestions:
             await self.get("server/about", None)
         except CvatRefusedError:
             return  # CVAT responded, but requires a login
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """Return a JSON object from CVAT, or an empty one if it is none."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def whole_number(value: object, otherwise: int = 0) -> int:

@@ -24,6 +24,13 @@ Address = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+(/[^\s?
 Origin = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+$")]
 
 
+class DoneJobs(StrEnum):
+    """When a job counts as done."""
+
+    COMPLETED = "completed"
+    ACCEPTED = "accepted"
+
+
 class Cvat(Part):
     """CVAT's addresses, and the organization and cloud storage of its service account."""
 
@@ -35,6 +42,8 @@ class Cvat(Part):
     """Slug of the service account's organization."""
     cloud_storage_id: int | None = None
     """CVAT's cloud storage for the store's bucket. None: the step downloads exports and uploads them itself."""
+    done_jobs: DoneJobs = DoneJobs.COMPLETED
+    """completed: jobs with the state completed, as after *Finish the job*. accepted: also in the stage acceptance."""
     ca_file: str = ""
     """File of CA certificates for CVAT's certificate. Empty: the default CA certificates."""
 
@@ -103,6 +112,8 @@ class Models(Part):
 
     threshold: float | None = Field(default=None, ge=0, le=1)
     """Lowest score of a box if neither the call nor the run sets one. None: each model's own threshold."""
+    keep_repeated: bool = False
+    """Keep a box that has nearly the place of a better box of another class."""
     most: int = Field(default=20, ge=1)
     """At most this many models are listed, newest first."""
     loaded: int = Field(default=3, ge=1)
@@ -146,7 +157,7 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> BridgeSettings
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise BridgeError(
-            f"the bridge's settings are missing ({path}): the chart makes them where cvatBridge.enabled is true"
+            f"the bridge's settings are missing ({path}): the chart creates them if cvatBridge.enabled is true"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise BridgeError(f"the bridge's settings {path} cannot be read: {error}") from error

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 from cvat_client import grants
 from cvat_client.api import CvatApi
@@ -30,16 +31,17 @@ from cvat_steps.annotated_tasks import (
     new_shape,
     task_ids,
 )
-from cvat_steps.new_shapes import Existing, Rectangle, attribute_values, not_there_yet
+from cvat_steps.new_shapes import Existing, Rectangle, Repeated, attribute_values, not_there_yet
 from detr_job.prediction.predictor import UnreadableImage, model_place
 from model_server.function import Detector, create
 from run_config.argo_progress import ArgoProgress
 from run_config.argo_text import leave_sentence
 from run_config.installation import permitted
-from run_config.wording import shortened
+from run_config.wording import plural, shortened
 
 LINE_EACH_S = 10.0
 MOST_MESSAGE = 2000
+Choice = TypeVar("Choice", Existing, Repeated)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,19 +55,11 @@ class AnnotateRequest:
     threshold: float | None = None
     """Lowest score of a box. None: the installation's threshold, else the model's own."""
     existing: str = Existing.KEEP
+    repeated: str = Repeated.REMOVE
     device: str = "cuda"
     out: Path | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
     """The workflow's parameters: name → text."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Context:
-    """The context of one image, in the form of CVAT's SDK."""
-
-    frame_name: str
-    conf_threshold: float | None
-    conv_mask_to_poly: bool = False
 
 
 @dataclass(slots=True)
@@ -84,15 +78,15 @@ class AnnotateOutcome:
 
     def sentence(self) -> str:
         """The message of the run."""
-        parts = [f"{_count(self.added, 'box', 'boxes')} added on {_count(self.images, 'image')} of "]
-        parts.append(_count(self.tasks, "task"))
+        said = f"{plural(self.added, 'box', 'boxes')} added on {plural(self.images, 'image')} of "
+        said += plural(self.tasks, "task")
         if self.there:
-            parts.append(f"; {self.there} were there already")
+            said += f"; {self.there} were there already"
         if self.removed:
-            parts.append(f"; {_count(self.removed, 'shape')} removed")
+            said += f"; {plural(self.removed, 'shape')} removed"
         if self.unreadable:
-            parts.append(f"; {_count(self.unreadable, 'image')} could not be read")
-        return " ".join(["".join(parts) + ".", *self.warnings])[:MOST_MESSAGE]
+            said += f"; {plural(self.unreadable, 'image')} could not be read"
+        return " ".join([f"{said}.", *self.warnings])[:MOST_MESSAGE]
 
 
 class AnnotateProgress:
@@ -125,7 +119,10 @@ def annotate(
     StoreError, ConfigError with the exit codes in docs/contracts.md.
     """
     settings = load_settings(environment)
-    existing = _checked(request)
+    existing = _choice(Existing, "--existing", request.existing)
+    _choice(Repeated, "--repeated", request.repeated)
+    if request.threshold is not None and not 0 <= request.threshold <= 1:
+        raise BridgeError(f"--threshold must be from 0 to 1, not {request.threshold}")
     subject = Subject.parse(request.subject)
     key = grants.signing_key(environment.get("CVAT_BRIDGE_SIGNING_KEY"))
     expired_too = settings.grants.accept_expired
@@ -142,7 +139,8 @@ def annotate(
         numbers = task_ids(api, subject, patience)
         tasks = _open(numbers, lambda number: CvatTask(api, number, patience, Path(folder)), outcome)
         threshold = settings.models.threshold if request.threshold is None else request.threshold
-        detector = create(model_place(place, request.store), request.device, threshold)
+        keep = request.repeated == Repeated.KEEP or settings.models.keep_repeated
+        detector = create(model_place(place, request.store), request.device, threshold, keep_repeated=keep)
         say(detector.predictor.threshold_sentence(threshold))
         matching = [(task, labels) for task in tasks if (labels := _labels(task, detector, outcome))]
         if not matching:
@@ -151,22 +149,21 @@ def annotate(
         for task, labels in matching:
             _annotate_task(task, labels, detector, _run_name(place), existing, patience, outcome, progress)
     if outcome.cut:
-        _warn(outcome, f"On {_count(outcome.cut, 'image')}: {detector.predictor.limit_sentence()}.")
+        _warn(outcome, f"On {plural(outcome.cut, 'image')}: {detector.predictor.limit_sentence()}.")
     if not outcome.tasks:
         raise BridgeError(" ".join(outcome.warnings))
     if outcome.unreadable and not outcome.images:
         raise BridgeError(f"no image could be read: {outcome.sentence()}")
-    _leave(request.out, outcome.sentence())
+    if request.out is not None:
+        leave_sentence(request.out, "message", outcome.sentence())
     return outcome.sentence()
 
 
-def _checked(request: AnnotateRequest) -> Existing:
-    if request.threshold is not None and not 0 <= request.threshold <= 1:
-        raise BridgeError(f"--threshold must be from 0 to 1, not {request.threshold}")
+def _choice(kind: type[Choice], option: str, text: str) -> Choice:
     try:
-        return Existing(request.existing)
+        return kind(text)
     except ValueError:
-        raise BridgeError(f"--existing must be one of {', '.join(Existing)}, not {request.existing[:80]!r}") from None
+        raise BridgeError(f"{option} must be one of {', '.join(kind)}, not {text[:80]!r}") from None
 
 
 def _open(numbers: list[int], open_task: Callable[[int], CvatTask], outcome: AnnotateOutcome) -> list[CvatTask]:
@@ -182,10 +179,11 @@ def _open(numbers: list[int], open_task: Callable[[int], CvatTask], outcome: Ann
     return tasks
 
 
-def _labels(task: CvatTask, detector: Detector, outcome: AnnotateOutcome) -> dict[int, Label]:
-    """The model's label id → the task's label with the same name. Empty: no label matches."""
-    labels = {each.id: task.labels[each.name] for each in detector.spec.labels if each.name in task.labels}
-    missing = [each.name for each in detector.spec.labels if each.name not in task.labels]
+def _labels(task: CvatTask, detector: Detector, outcome: AnnotateOutcome) -> dict[str, Label]:
+    """The task's labels with the names of the model's classes. Empty: no label matches."""
+    classes = detector.predictor.classes
+    labels = {name: task.labels[name] for name in classes if name in task.labels}
+    missing = [name for name in classes if name not in task.labels]
     if not labels:
         _warn(
             outcome,
@@ -199,7 +197,7 @@ def _labels(task: CvatTask, detector: Detector, outcome: AnnotateOutcome) -> dic
 
 def _annotate_task(
     task: CvatTask,
-    labels: dict[int, Label],
+    labels: dict[str, Label],
     detector: Detector,
     model: str,
     existing: Existing,
@@ -209,12 +207,12 @@ def _annotate_task(
 ) -> None:
     """Predict boxes on all images first, and only then change the task."""
     before, found, unread = outcome.images, list[Rectangle](), set[int]()
-    say(f"{task.title}: {_count(len(task), 'image')}")
+    say(f"{task.title}: {plural(len(task), 'image')}")
     for count, (frame, image) in enumerate(task.frames(), 1):
         try:
             if isinstance(image, UnreadableFrame):
                 raise image
-            shapes = detector.detect(_Context(frame.name, None), image)
+            boxes = detector.find(image, detector.threshold, labels)
             outcome.cut += detector.at_limit
         except (UnreadableFrame, UnreadableImage) as error:
             outcome.unreadable += 1
@@ -222,29 +220,24 @@ def _annotate_task(
             say(f"warning: {task.title}, {frame.name!r} is left out: {' '.join(str(error).split())}")
             continue
         outcome.images += 1
-        for shape in shapes:
-            if shape.label_id in labels:
-                x1, y1, x2, y2 = shape.points
-                found.append(Rectangle(frame.index, labels[shape.label_id].id, (x1, y1, x2, y2), shape.score))
+        for box in boxes:
+            x1, y1, x2, y2 = box.corners
+            found.append(Rectangle(frame.index, labels[box.label].id, (x1, y1, x2, y2), round(box.score, 4)))
         progress.update(before + count, f"{task.title}: {count}/{len(task)} images, {len(found)} boxes")
     if existing is Existing.REPLACE_ALL and unread:
         outcome.images = before
         _warn(
             outcome,
-            f"{task.title} is left as it was: {_count(len(unread), 'image')} could not be read, and replace-all would "
-            "take away what is there and bring nothing. Delete them in CVAT, or choose replace-automatic.",
+            f"{task.title} is left as it was: {plural(len(unread), 'image')} could not be read, and replace-all would "
+            "delete their shapes without new ones. Delete these images in CVAT, or choose replace-automatic.",
         )
         return
     attributes = {label.id: label.attributes for label in labels.values()}
-    _upload(
-        task,
-        found,
-        unread,
-        existing,
-        patience,
-        outcome,
-        lambda each: attribute_values(attributes[each.label_id], model, each.score),
-    )
+
+    def as_shape(each: Rectangle) -> dict[str, Any]:
+        return new_shape(each, attribute_values(attributes[each.label_id], model, each.score))
+
+    _upload(task, found, unread, existing, patience, outcome, as_shape)
     outcome.tasks += 1
 
 
@@ -255,10 +248,10 @@ def _upload(
     existing: Existing,
     patience: Patience,
     outcome: AnnotateOutcome,
-    attributes: Callable[[Rectangle], Mapping[int, str]],
+    as_shape: Callable[[Rectangle], dict[str, Any]],
 ) -> None:
     if existing is Existing.REPLACE_ALL:
-        task.replace(new_shape(each, attributes(each)) for each in found)
+        task.replace(map(as_shape, found))
         outcome.added += len(found)
         return
     annotations = task.annotations()
@@ -284,7 +277,7 @@ def _upload(
                 left, lost = _missing(left, task.annotations().shapes, going), True
             tried = True
             if left:
-                task.add(new_shape(each, attributes(each)) for each in left)
+                task.add(map(as_shape, left))
 
         patience.ask(add_what_is_missing, pace=annotated_tasks.AFTER_WRITING)
     if lost:
@@ -306,15 +299,6 @@ def _run_name(model: str) -> str:
     return parts[-1][:100] or model[:100]
 
 
-def _leave(out: Path | None, message: str) -> None:
-    if out is None:
-        return
-    try:
-        leave_sentence(out, "message", message)
-    except OSError as error:
-        raise BridgeError(f"--out: {out} cannot be written: {error.strerror or error}") from error
-
-
 def _warn(outcome: AnnotateOutcome, sentence: str) -> None:
     say(f"warning: {sentence}")
     outcome.warnings.append(sentence)
@@ -323,7 +307,3 @@ def _warn(outcome: AnnotateOutcome, sentence: str) -> None:
 def _some(names: list[str]) -> str:
     """The first few names, each shortened to one line."""
     return shortened([" ".join(name.split())[:40] for name in names])
-
-
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"

@@ -14,12 +14,16 @@ from PIL import Image
 
 from evaluation.confusion import ImageOutcome, Outcome
 from evaluation.matching import UNMATCHED
+from evaluation.repeated import repeated
 from prepared_set.reader import Split
+from run_config.wording import cut
 
 WORST, BEST = 12, 4
 BYTES_FOR_ALL = 3_000_000
 """Limit for all JPEGs together. base64 adds a third, which keeps the page below 5 MB."""
 LONG_SIDE = 960
+LABEL_LETTERS = 16
+"""Longer names would cover too much of the picture."""
 LABEL_ALL_UP_TO = 10
 """On images with more boxes, only errors are labelled."""
 
@@ -81,13 +85,15 @@ def pictures(split: Split, outcomes: Sequence[ImageOutcome], classes: Sequence[s
     for number, outcome in enumerate(outcomes, start=first):
         place = places[outcome.boxes.image_id]
         record = split.images[place]
+        with split.decoded(place) as image:
+            jpeg = small_jpeg(image, limit)
         drawn.append(
             Picture(
                 number,
                 record.file_name,
                 record.width,
                 record.height,
-                base64.b64encode(_drawn(split, place, limit)).decode(),
+                base64.b64encode(jpeg).decode(),
                 _truth_rectangles(outcome, classes),
                 _prediction_rectangles(outcome, classes),
                 outcome.count(Outcome.CORRECT),
@@ -95,11 +101,6 @@ def pictures(split: Split, outcomes: Sequence[ImageOutcome], classes: Sequence[s
             )
         )
     return drawn
-
-
-def _drawn(split: Split, place: int, limit_bytes: int) -> bytes:
-    with split.decoded(place) as image:
-        return small_jpeg(image, limit_bytes)
 
 
 def small_jpeg(image: Image.Image, limit_bytes: int) -> bytes:
@@ -147,7 +148,8 @@ def _truth_rectangles(image: ImageOutcome, classes: Sequence[str]) -> tuple[Rect
         name = classes[label]
         says = {Outcome.CORRECT: "found", Outcome.IGNORED: "crowd, not counted"}.get(outcome, str(outcome))
         labelled = label_all or outcome in {Outcome.MISSED, Outcome.MISCLASSIFIED}
-        rectangles.append(_rectangle(box.tolist(), outcome, _short(name) if labelled else "", f"{name}: {says}"))
+        shown = cut(name, LABEL_LETTERS) if labelled else ""
+        rectangles.append(_rectangle(box.tolist(), outcome, shown, f"{name}: {says}"))
     return _errors_on_top(rectangles)
 
 
@@ -155,6 +157,7 @@ def _prediction_rectangles(image: ImageOutcome, classes: Sequence[str]) -> tuple
     boxes = image.boxes
     label_all = len(boxes.labels) <= LABEL_ALL_UP_TO
     rectangles = []
+    repeats = repeated(boxes.boxes, boxes.labels, boxes.scores)
     for index, outcome in enumerate(image.outcomes):
         name, score = classes[boxes.labels[index]], f"{boxes.scores[index]:.2f}"
         says = str(outcome)
@@ -162,8 +165,10 @@ def _prediction_rectangles(image: ImageOutcome, classes: Sequence[str]) -> tuple
             says = f"in truth {classes[boxes.truth_labels[image.taken[index]]]}"
         elif outcome is Outcome.FALSE and image.taken[index] == UNMATCHED:
             says = "false (no object here, or the object already has a match)"
-        labelled = label_all or outcome in {Outcome.FALSE, Outcome.MISCLASSIFIED}
-        label = f"{_short(name)} {score}" if labelled else ""
+        if repeats[index]:
+            says += "; nearly the place of a better box of another class, left out in CVAT"
+        labelled = not repeats[index] and (label_all or outcome in {Outcome.FALSE, Outcome.MISCLASSIFIED})
+        label = f"{cut(name, LABEL_LETTERS)} {score}" if labelled else ""
         rectangles.append(_rectangle(boxes.boxes[index].tolist(), outcome, label, f"{name} {score}: {says}"))
     return _errors_on_top(rectangles)
 
@@ -177,8 +182,3 @@ def _errors_on_top(rectangles: list[Rectangle]) -> tuple[Rectangle, ...]:
     """Draw errors last, so that no correct box hides them."""
     calm = {Outcome.CORRECT, Outcome.IGNORED}
     return tuple(sorted(rectangles, key=lambda rectangle: rectangle.outcome not in calm))
-
-
-def _short(name: str) -> str:
-    """Shorten a name that would cover too much of the picture."""
-    return name if len(name) <= 16 else name[:15] + "…"

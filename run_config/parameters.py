@@ -226,6 +226,17 @@ _ALL: tuple[Parameter, ...] = (
         choices=("keep", "replace-automatic", "replace-all"),
     ),
     Parameter(
+        name="repeated-boxes",
+        title="Repeated boxes",
+        help="Boxes that have nearly the place of a better box of another class (IoU above 0.9).\n"
+        "- `remove`: only the box with the better score is added\n"
+        "- `keep`: all are added, for objects that may have two classes",
+        group="Annotation",
+        type=Type.CHOICE,
+        default="remove",
+        choices=("remove", "keep"),
+    ),
+    Parameter(
         name="epochs",
         title="Epochs",
         help="Passes over the training images. Empty: the preset's value, 300 for all but `tiny`. "
@@ -367,7 +378,7 @@ def _only(*names: str) -> tuple[Parameter, ...]:
 
 
 _OF_CVAT = ("cvat-subject", "cvat-grant")
-_NOT_FOR_TRAINING = ("trained-model", "prepared-set", "split", "threshold", "existing-shapes")
+_NOT_FOR_TRAINING = ("trained-model", "prepared-set", "split", "threshold", "existing-shapes", "repeated-boxes")
 
 PARAMETERS: tuple[Parameter, ...] = _without(*_NOT_FOR_TRAINING, *_OF_CVAT)
 """The parameters of a training run."""
@@ -387,8 +398,8 @@ TEMPLATES: Mapping[str, tuple[Parameter, ...]] = {
         for one in _without(*_NOT_FOR_TRAINING, "cvat-annotation-path")
     ),
     "detr-annotate": _only(
-        "trained-model", "threshold", "existing-shapes", "sys-node-pool", "gpu-count", "device", *_OF_CVAT,
-        "cvat-output-path", "store",
+        "trained-model", "threshold", "existing-shapes", "repeated-boxes", "sys-node-pool", "gpu-count", "device",
+        *_OF_CVAT, "cvat-output-path", "store",
     ),
 }  # fmt: skip
 """Name of a workflow template → its parameters, in the order of the form."""
@@ -402,6 +413,14 @@ def parse(texts: Mapping[str, str], parameters: Sequence[Parameter] = PARAMETERS
 
     Raises ConfigError: one line for each mistake.
     """
+    values, mistakes = parse_valid(texts, parameters)
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    return values
+
+
+def parse_valid(texts: Mapping[str, str], parameters: Sequence[Parameter]) -> tuple[dict[str, Value], list[str]]:
+    """The typed values of all valid texts and defaults by name, and one sentence for each mistake."""
     known = [parameter.name for parameter in parameters]
     mistakes = [unknown_name(name, known) for name in texts if name not in known]
     values: dict[str, Value] = {}
@@ -412,9 +431,7 @@ def parse(texts: Mapping[str, str], parameters: Sequence[Parameter] = PARAMETERS
             mistakes.append(str(error))
     if values.get("epochs") is not None and values.get("minutes") is not None:
         mistakes.append("epochs and minutes: set one of them and leave the other empty.")
-    if mistakes:
-        raise ConfigError("\n".join(mistakes))
-    return values
+    return values, mistakes
 
 
 def parse_value(parameter: Parameter, text: str) -> Value:
@@ -588,22 +605,10 @@ def _expected(parameter: Parameter) -> str:
         also = " or a .yaml file" if parameter.file_suffixes else ""
         return f"one of {', '.join(parameter.choices)}{also}"
     if parameter.type in (Type.INTEGER, Type.NUMBER):
-        return f"{'a whole number' if parameter.type is Type.INTEGER else 'a number'} {bounds(parameter)}"
+        return f"{'a whole number' if parameter.type is Type.INTEGER else 'a number'} {parameter.limits.words()}"
     if parameter.role is Role.STORE:
         return "s3://bucket/prefix or file:///folder"
     return "an s3:// or file:// URL, or a key below the store"
-
-
-def bounds(parameter: Parameter) -> str:
-    """The bounds of a number in words, such as `from 1 to 1024`. Empty: there is no minimum."""
-    limits = parameter.limits
-    if limits.minimum is None:
-        return ""
-    start = "above" if limits.above_minimum else "from"
-    if limits.maximum is None:
-        return f"{start} {limits.minimum:.15g}"
-    joint = "and at most" if limits.above_minimum else "to"
-    return f"{start} {limits.minimum:.15g} {joint} {limits.maximum:.15g}"
 
 
 def _short(text: str) -> str:

@@ -5,38 +5,54 @@ Files are read in threads. AP and pins are cached for seconds.
 
 import json
 import logging
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
+from functools import partial
 
 import anyio
 import anyio.to_thread
+import msgspec
 
 from cvat_bridge.short_cache import ShortCache
 from object_store import NoSuchKey, ObjectStore, open_store
 from run_config.errors import ConfigError
 from run_config.installation import Installation
 from run_config.json_text import read_json
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from run_config.model_quality import decisive_ap, poor_warning, threshold_in_use, threshold_text
+from workflows.cluster.ap_so_far import Ap, read_ap
 
 log = logging.getLogger(__name__)
 
-TAIL_BYTES = 64 * 1024
 PINS = "cvat-models"
-_AP_S, _PINS_S = 10.0, 5.0
+_AP_S, _PINS_S, _MODELS_S = 10.0, 5.0, 300.0
+_MOST_CONFIG_BYTES = 4 << 20
 _RETRY_S = 5.0
 _THREADS = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Ap:
-    """AP on the validation split after `step` optimiser steps."""
+class OwnThreshold(msgspec.Struct, frozen=True):
+    """The score threshold of a model, and of its classes that have their own."""
 
-    value: float
-    step: int
+    threshold: float
+    classes: dict[str, float] = {}
+
+
+class ModelConfig(msgspec.Struct, frozen=True):
+    """The parts of a model's config.json that are shown with a run."""
+
+    classes: frozenset[str] = frozenset()
+    metrics: dict[str, float] = {}
+    operating_point: OwnThreshold | None = None
+
+    def threshold(self, installation: float | None) -> str:
+        """The threshold that applies if a user sets none. installation: its setting."""
+        point = self.operating_point
+        return threshold_in_use(installation, threshold_text(point.threshold, point.classes) if point else "")
+
+    @property
+    def warning(self) -> str:
+        """A sentence for users if the model's AP is very low. Else empty."""
+        return poor_warning(decisive_ap(self.metrics))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +91,18 @@ class RunFiles:
     def __init__(self, installation: Installation) -> None:
         self.url = installation.store.rstrip("/")
         self._store: ObjectStore = open_store(installation.store, retry_for_s=_RETRY_S)
-        self._threads = anyio.CapacityLimiter(_THREADS)
+        self._in_thread = partial(anyio.to_thread.run_sync, limiter=anyio.CapacityLimiter(_THREADS))
         self._aps: ShortCache[Ap | None] = ShortCache(_AP_S)
         self._pins: ShortCache[Pin | None] = ShortCache(_PINS_S)
+        self._models: ShortCache[ModelConfig | None] = ShortCache(_MODELS_S)
 
     async def ap_so_far(self, folder: str) -> Ap | None:
         """The latest AP of the run in `folder`, a key below the store. None: not yet measured."""
-        return await self._aps.get(folder, lambda: self._in_thread(self._read_ap, folder))
+        return await self._aps.get(folder, lambda: self._in_thread(read_ap, self._store, folder))
+
+    async def model_config(self, folder: str) -> ModelConfig | None:
+        """What the model of the run in `folder` says about itself. None: missing or unreadable."""
+        return await self._models.get(folder, lambda: self._in_thread(self._read_model_config, folder))
 
     async def pin(self, place: RunPlace) -> Pin | None:
         """The model pinned for `place`, if any."""
@@ -112,20 +133,12 @@ class RunFiles:
         for start in range(0, report.size_bytes, part_bytes):
             yield self._store.get_bytes(report.key, start=start, end=min(start + part_bytes, report.size_bytes))
 
-    async def _in_thread(self, work: Callable[P, T], *args: P.args, **_kwargs: P.kwargs) -> T:
-        return await anyio.to_thread.run_sync(work, *args, limiter=self._threads)
-
-    def _read_ap(self, folder: str) -> Ap | None:
-        key = f"{folder}/metrics.jsonl"
+    def _read_model_config(self, folder: str) -> ModelConfig | None:
         try:
-            size = self._store.head(key).size_bytes
-            start = max(0, size - TAIL_BYTES)
-            tail = self._store.get_bytes(key, start=start)
-        except NoSuchKey:
+            data = self._store.get_bytes(f"{folder}/model/config.json", end=_MOST_CONFIG_BYTES)
+            return msgspec.json.decode(data, type=ModelConfig)
+        except (NoSuchKey, ValueError, RecursionError):  # ValueError: not JSON, or not of this form
             return None
-        lines = tail.split(b"\n")
-        # The tail may begin in the middle of a line.
-        return last_ap(lines[1:] if start else lines)
 
     def _read_pin(self, place: RunPlace) -> Pin | None:
         try:
@@ -138,17 +151,3 @@ class RunFiles:
         if not isinstance(tree, Mapping) or not isinstance(tree.get("model"), str):
             return None
         return Pin(tree["model"], str(tree.get("run") or ""))
-
-
-def last_ap(lines: list[bytes]) -> Ap | None:
-    """The last AP in lines of metrics.jsonl. Invalid lines are skipped."""
-    for line in reversed(lines):
-        try:
-            entry = json.loads(line)
-            if entry["split"] != "train":
-                ap = Ap(float(entry["ap"]), int(entry["step"]))
-                if math.isfinite(ap.value):  # JSON has no NaN or infinity
-                    return ap
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-            continue
-    return None

@@ -101,6 +101,8 @@ class Trainer:
         self.progress = TrainingProgress()
         self.metrics = MetricsLog(run)
         self.best_weights: Mapping[str, Tensor] | None = None
+        self.check_lock: Callable[[], None] = lambda: None
+        self.on_best: Callable[[SplitPredictions], None] = lambda _: None
         self._best: Checkpoint | None = None
         self._saved_step = 0
         self._began_s = time.monotonic()
@@ -215,7 +217,8 @@ class Trainer:
         self._began_s = time.monotonic() - self.progress.elapsed_s
         report.begin(self.fraction_done())
         try:
-            self._loop(report)
+            with ExitStack() as loader:
+                self._steps(report, loader)
         except StopNow:
             pass  # the request to stop is handled below
         except WorkersLost:
@@ -230,10 +233,6 @@ class Trainer:
             self._stop(report)
         self.send_metrics()
 
-    def _loop(self, report: ProgressReport) -> None:
-        with ExitStack() as loader:
-            self._steps(report, loader)
-
     def _steps(self, report: ProgressReport, loader: ExitStack) -> None:
         """Train step by step; the batch loader is opened in `loader`."""
         batches: Iterator[Batch] | None = None
@@ -241,6 +240,7 @@ class Trainer:
         threads = thread_choice(self.device, time_budget=self.total_steps is None)
         self.network.train()
         while not self.stop:
+            self.check_lock()
             better = self._evaluation_due() and self._evaluate(report, interval)
             if better or self._checkpoint_due():
                 self.save()
@@ -433,10 +433,12 @@ class Trainer:
         with self.stop.at_once():
             seen = self.predict(self.val_samples, network)
             result = evaluate_boxes(self.val_truth, seen.predictions, per_class=False)
-        interval.started_s += time.monotonic() - started_s
         step = self.progress.step
         self.metrics.add(step, step / self.steps_per_epoch, "val", result.line())
         better = self._judge(result.decisive_ap)
+        if better:
+            self.on_best(seen)
+        interval.started_s += time.monotonic() - started_s
         report.say(f"step {step}: val {result.summary()}" + (" (best)" if better else ""))
         self._say_collapse(report, seen)
         if not better and self._at_end() and self.fraction_done() < 1:

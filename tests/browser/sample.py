@@ -54,6 +54,7 @@ def template(name: str, title: str, help_html: str, names: tuple[str, ...], pool
         "title": title,
         "help_html": help_html,
         "trains": "trained-model" not in names,
+        "needs_boxes": "trained-model" not in names,
         "groups": [{"title": group, "parameters": parameters} for group, parameters in groups.items()],
     }
 
@@ -80,6 +81,7 @@ def form(*templates: Json) -> Json:
             "url": "/tasks/8",
             "images": 364,
             "boxes": 4888,
+            "untouched": 0,
             "classes": [
                 {"name": "RBC", "color": "#ff0000", "boxes": 4155, "warning": None},
                 {"name": "WBC", "color": "#33ddff", "boxes": 372, "warning": None},
@@ -148,7 +150,13 @@ def run(name: str, state: str, **changes: object) -> Json:
             "report": f"/training-bridge/api/runs/{name}/report/" if succeeded else None,
             "page": f"/training-bridge/?task=8&run={name}",
         },
-        "model": {"url": f"s3://training/workflow-data/output/{name}/model", "used": False, "place": "task 8"}
+        "model": {
+            "url": f"s3://training/workflow-data/output/{name}/model",
+            "used": False,
+            "place": "task 8",
+            "threshold": "0.33 (WBC 0.41)",
+            "warning": "",
+        }
         if succeeded
         else None,
         "may": {"stop": False, "rerun": False, "use": succeeded, "release": False},

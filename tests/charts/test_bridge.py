@@ -92,7 +92,13 @@ def test_the_settings_are_what_the_bridge_reads():
             grants={"lifetimeS": 7200, "acceptExpired": True},
             controls={"stop": True, "rerun": True, "nodes": True},
             triggers=[{"event": "task-completed", "projects": [1000000], "parameters": {"epochs": "5"}}],
-            models={"threshold": 0.25, "most": 5, "loaded": 1, "nuclio": "http://nuclio-dashboard.nuclio:8070"},
+            models={
+                "threshold": 0.25,
+                "keepRepeated": True,
+                "most": 5,
+                "loaded": 1,
+                "nuclio": "http://nuclio-dashboard.nuclio:8070",
+            },
         )
     )
     found = settings(release)
@@ -108,6 +114,7 @@ def test_the_settings_are_what_the_bridge_reads():
     (trigger,) = found.triggers
     assert (trigger.event, trigger.template, trigger.projects) == (Event.TASK_COMPLETED, "cvat-train", (1_000_000,))
     assert (found.models.threshold, found.models.most, found.models.loaded) == (0.25, 5, 1)
+    assert found.models.keep_repeated
     assert found.models.nuclio == "http://nuclio-dashboard.nuclio:8070"
 
 
@@ -467,11 +474,11 @@ def test_what_is_for_pods_of_runs_is_not_for_services():
 REFUSED: list[tuple[dict[str, Any], str]] = [
     (
         {"cvat": {"publicOrigin": CVAT["publicOrigin"]}},
-        "cvatBridge.cvat.url is missing: where pods reach CVAT's server",
+        "cvatBridge.cvat.url is missing: the URL of CVAT's server for pods",
     ),
     (
         {"cvat": {"url": CVAT["url"]}},
-        "cvatBridge.cvat.publicOrigin is missing: what stands in the browser's address bar",
+        "cvatBridge.cvat.publicOrigin is missing: the origin of CVAT in the browser",
     ),
     (
         {"existingSecret": "a", "trialSecret": {"accessToken": "b"}},
@@ -497,7 +504,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"models": {"enabled": True, "device": "cuda"}},
-        "cvatBridge.models.pool is missing: with device cuda one of small",
+        "cvatBridge.models.pool is missing: device cuda needs one of small",
     ),
     (
         {"models": {"enabled": True, "device": "cuda", "pool": "none"}},

@@ -8,12 +8,12 @@ import httpx
 import pytest
 
 from cvat_bridge.http.problems import NOT_EXPORTED
-from cvat_bridge.runs.run_files import TAIL_BYTES, Ap, last_ap
 from object_store import ObjectStore, open_store
 from tests.cvat_bridge.running_bridge import Bridge, Browser, arguments, install, kubernetes, serving, until
 from tests.cvat_double.server import CvatDouble
 from tests.cvat_double.world import Task
 from tests.workflows.fake_kubernetes import FakeKubernetes, Json
+from workflows.cluster.ap_so_far import TAIL_BYTES, Ap, last_ap
 from workflows.cluster.run_status import FINISHED
 
 __all__ = ["kubernetes"]
@@ -169,8 +169,79 @@ def test_a_finished_run_has_results_a_report_and_a_model(bridge: Bridge, ann: Br
         "url": f"{bridge.store}/{folder(run)}/model",
         "used": False,
         "place": f"task {task.id}",
+        "threshold": "",
+        "warning": "",
     }
     assert found["may"]["use"] is True
+
+
+def put_model(objects: ObjectStore, run: str, ap: float, threshold: float | None, **classes: float) -> None:
+    point = None if threshold is None else {"threshold": threshold, "classes": classes, "split": "val", "boxes": {}}
+    config = {"format": 1, "metrics": {"val_ap": ap}, "operating_point": point}
+    objects.put_bytes(f"{folder(run)}/model/config.json", json.dumps(config).encode())
+
+
+def model_titles(browser: Browser, task: Task) -> list[str]:
+    return models_offered(browser, task, "cvat-train", "cvat-finetune-checkpoint", "title")
+
+
+def test_the_card_and_the_list_of_models_say_the_threshold(
+    bridge: Bridge, ann: Browser, task: Task, objects: ObjectStore
+) -> None:
+    own, older = started(ann, task), started(ann, task)
+    for run in (own, older):
+        succeed(bridge, run)
+    put_model(objects, own, 0.5, 0.33, RBC=0.33, WBC=0.41)
+    put_model(objects, older, 0.5, None)
+    assert shown(ann, own)["model"]["threshold"] == "0.33 (WBC 0.41)"
+    assert shown(ann, older)["model"]["threshold"] == "0.5 (the model has no threshold of its own)"
+    titles = model_titles(ann, task)
+    assert any(each.startswith(f"{own}, AP 0.51, threshold 0.33 (WBC 0.41)") for each in titles), titles
+    assert not any("poor" in each for each in titles)
+
+
+def test_the_installation_s_threshold_is_the_one_that_is_shown(
+    cvat: CvatDouble, kubernetes: FakeKubernetes, bucket: str, tmp_path: Path
+) -> None:
+    store = f"s3://{bucket}/team"
+    install(kubernetes, store)
+    with serving(cvat, kubernetes, store, tmp_path / "kubeconfig", models={"threshold": 0.2}) as bridge:
+        ann, task = bridge.browser(bridge.cvat.ann), bridge.cvat.add_blank_task("Cells")
+        run = started(ann, task)
+        succeed(bridge, run)
+        put_model(open_store(store), run, 0.5, 0.33)
+        assert shown(ann, run)["model"]["threshold"] == "0.2 (set by the installation)"
+
+
+def test_a_model_with_a_very_low_ap_is_not_used_without_a_warning(
+    bridge: Bridge, ann: Browser, task: Task, objects: ObjectStore
+) -> None:
+    run = started(ann, task)
+    succeed(bridge, run, ap="0.04")
+    put_model(objects, run, 0.0512, 0.33)
+    warning = "AP 0.051 is below 0.1: its boxes will be poor"
+    assert shown(ann, run)["model"]["warning"] == warning
+    (title,) = model_titles(ann, task)
+    assert warning in title
+
+
+def test_an_ap_that_no_box_defines_is_said_in_words(bridge: Bridge, ann: Browser, task: Task) -> None:
+    succeed(bridge, started(ann, task), ap="-1.000000")
+    (title,) = model_titles(ann, task)
+    assert "AP not measurable: no boxes" in title
+    assert "-1.0" not in title
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"[]", b'{"metrics": {"val_ap": null}}', b"[" * 100_000, b""])
+def test_a_damaged_model_hides_no_run(
+    bridge: Bridge, ann: Browser, task: Task, objects: ObjectStore, content: bytes
+) -> None:
+    run = started(ann, task)
+    succeed(bridge, run)
+    objects.put_bytes(f"{folder(run)}/model/config.json", content)
+    model = shown(ann, run)["model"]
+    assert (model["threshold"], model["warning"]) == ("", "")
+    assert model_titles(ann, task)
 
 
 def test_runs_of_a_task_come_newest_first(bridge: Bridge, ann: Browser, task: Task) -> None:
@@ -409,11 +480,11 @@ def test_a_step_of_somebody_elses_template_that_is_called_train_makes_no_model_o
     assert models_offered(ann, task, "cvat-train", "cvat-finetune-checkpoint") == []
 
 
-def models_offered(browser: Browser, task: Task, template: str, field: str) -> list[str]:
+def models_offered(browser: Browser, task: Task, template: str, field: str, part: str = "value") -> list[str]:
     tree = browser.get(f"api/form?task={task.id}").json()
     (found,) = [entry for entry in tree["templates"] if entry["name"] == template]
     (field_of,) = [entry for group in found["groups"] for entry in group["parameters"] if entry["name"] == field]
-    return [entry["value"] for entry in field_of["choices"]]
+    return [entry[part] for entry in field_of["choices"]]
 
 
 def test_models_of_earlier_runs_are_offered_to_start_from(bridge: Bridge, ann: Browser) -> None:
@@ -428,6 +499,58 @@ def test_models_of_earlier_runs_are_offered_to_start_from(bridge: Bridge, ann: B
     bob = bridge.browser(bridge.cvat.bob)
     assert models_offered(bob, two, "cvat-train", "cvat-finetune-checkpoint") == [url]
     assert models_offered(bob, two, "detr-annotate", "trained-model") == [url]
+
+
+def test_a_task_without_models_of_its_own_gets_those_that_know_one_of_its_labels(
+    bridge: Bridge, ann: Browser, objects: ObjectStore
+) -> None:
+    models = {}
+    for name, classes in (("Blood", ["RBC", "WBC"]), ("Cars", ["car"]), ("Unreadable", None)):
+        run = started(ann, bridge.cvat.add_blank_task(name))
+        succeed(bridge, run)
+        config = b"{" if classes is None else json.dumps({"classes": classes}).encode()
+        objects.put_bytes(f"{folder(run)}/model/config.json", config)
+        models[name] = f"{bridge.store}/{folder(run)}/model"
+    hidden = started(bridge.browser(bridge.cvat.bob), bridge.cvat.add_blank_task("Bob's", owner=bridge.cvat.bob))
+    succeed(bridge, hidden)
+    objects.put_bytes(f"{folder(hidden)}/model/config.json", b'{"classes": ["RBC"]}')
+    task = bridge.cvat.add_blank_task("New", labels=("RBC", "Platelets"))
+    assert models_offered(ann, task, "detr-annotate", "trained-model") == [models["Blood"]]
+    assert models_offered(ann, task, "cvat-train", "cvat-finetune-checkpoint") == [models["Blood"]]
+    own = started(ann, task)
+    succeed(bridge, own)
+    assert models_offered(ann, task, "detr-annotate", "trained-model") == [f"{bridge.store}/{folder(own)}/model"]
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ("PodInitializing", "its machine is loading the image, which can take some minutes"),
+        ("", "its machine is loading the image, which can take some minutes"),
+        (
+            "Unschedulable: 0/3 nodes are available",
+            "waiting for a machine with free capacity (Unschedulable: 0/3 nodes",
+        ),
+        ("ImagePullBackOff: Back-off pulling image", "its image cannot be loaded (ImagePullBackOff"),
+        ("Quota is used up", "Quota is used up"),
+    ],
+)
+def test_a_step_whose_pod_has_not_begun_says_what_it_waits_for(
+    bridge: Bridge, ann: Browser, task: Task, told: str, said: str
+) -> None:
+    run = started(ann, task)
+    goes(bridge, run, "Running", pod("check", "Succeeded"), pod("export", "Pending", message=told))
+    step = next(one for one in shown(ann, run)["steps"] if one["name"] == "export")
+    assert step["state"] == "pending"
+    assert step["message"].startswith(said)
+
+
+def test_the_list_of_runs_says_nothing_of_starting_while_cvat_is_away(bridge: Bridge, ann: Browser, task: Task) -> None:
+    started(ann, task)
+    bridge.cvat.stop()
+    until(lambda: ann.get(f"api/runs?task={task.id}").status_code == 503)
+    (error,) = ann.get(f"api/runs?task={task.id}").json()["errors"]
+    assert error["text"] == "CVAT does not answer at the moment. Try again in a minute."
 
 
 def test_newer_runs_without_a_model_or_of_tasks_that_one_does_not_see_hide_none(bridge: Bridge, ann: Browser) -> None:

@@ -1,8 +1,11 @@
 """The commands that use a cluster. They import their libraries when called, so that `--help` and others start fast."""
 
+import contextlib
 import json
 import os
+import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,14 +18,18 @@ from workflows.errors import StepError, WorkflowError
 
 if TYPE_CHECKING:
     from run_config.installation import Installation
-    from workflows.cluster.argo_server import ArgoServer
     from workflows.cluster.kubernetes import Kubernetes
     from workflows.cluster.submission import Submitted
+    from workflows.cluster.templates import Api
 
 Namespace = Annotated[
     str | None, typer.Option("--namespace", "-n", help="Namespace of the installation. Default: that of the context.")
 ]
 Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig. Default: its current one.")]
+WATCH_PAUSE_S = 5.0
+TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+"""The token of the pod's service account. Most containers of runs have none."""
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout, and everything else to stderr.")]
 
 
@@ -75,13 +82,11 @@ def submit(
         if watch:
             _follow(api, submitted, say, timeout_s, as_json=as_json)
         elif as_json:
-            typer.echo(json.dumps(_summary(submitted)))
+            typer.echo(json.dumps(asdict(submitted)))
 
 
 def pools(namespace: Namespace = None, context: Context = None, as_json: AsJson = False) -> None:
     """List the node pools: nodes, free GPUs, runs."""
-    from dataclasses import asdict
-
     with _kubernetes(namespace, context) as cluster:
         from workflows.cluster.pools import find_training_pods, pool_states, table
         from workflows.cluster.templates import find_config_map, find_installation
@@ -95,6 +100,63 @@ def pools(namespace: Namespace = None, context: Context = None, as_json: AsJson 
         typer.echo("\n".join(table(states)))
     else:
         typer.echo(f"the installation in {cluster.namespace} has no node pools: training runs on any node with a GPU")
+
+
+def runs(
+    namespace: Namespace = None,
+    context: Context = None,
+    state: Annotated[
+        list[str] | None, typer.Option(help="Only runs in this state: pending, running, succeeded, failed, stopped.")
+    ] = None,
+    who: Annotated[str, typer.Option(help="Only runs of people whose name contains this text.")] = "",
+    model: Annotated[str, typer.Option(help="Only runs whose model contains this text.")] = "",
+    data: Annotated[str, typer.Option(help="Only runs whose data contains this text, such as task:7.")] = "",
+    most: Annotated[int, typer.Option("--limit", min=1, help="The number of runs, newest first.")] = 50,
+    watch: Annotated[bool, typer.Option("--watch", help="Print again after each change, until Ctrl-C.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the runs: who, model, data, state, AP so far, GPU hours, reason of a failure.
+
+    A dash is a value that cannot be read: the AP of an unfinished run needs credentials for the store.
+    """
+    with _kubernetes(namespace, context) as cluster:
+        from workflows.cluster.errors import ForbiddenError, NotThereError, UnreachableError
+        from workflows.cluster.preflight.store import has_credentials, name_store
+        from workflows.cluster.runs import LatestAp, RunRow, read_runs, table
+        from workflows.cluster.templates import find_config_map
+
+        def wanted(row: RunRow) -> bool:
+            texts = ((who, row.who), (model, row.model), (data, row.data))
+            return row.state in (state or [row.state]) and all(a.lower() in (b or "").lower() for a, b in texts)
+
+        with contextlib.suppress(ForbiddenError, NotThereError):
+            name_store(cluster.settings(find_config_map(cluster)))
+
+        def drawn() -> tuple[str, str]:
+            """The table or JSON, and a note for stderr."""
+            latest_ap = LatestAp("" if has_credentials() else "this machine has no credentials for the store")
+            rows = read_runs(cluster, latest_ap, wanted, most)
+            note = f"note: the AP of unfinished runs is unknown: {latest_ap.error}" if latest_ap.error else ""
+            if as_json:
+                records = [_camel(asdict(row)) for row in rows]
+                return json.dumps({"namespace": cluster.namespace, "runs": records}, ensure_ascii=False), note
+            return "\n".join(table(rows)), note
+
+        text, note = drawn()
+        shown = noted = ""
+        while True:
+            if text != shown:
+                typer.echo(text)
+            if note and note != noted:
+                _to_stderr(note)
+            if not watch:
+                return
+            shown, noted = text, note
+            time.sleep(WATCH_PAUSE_S)
+            try:
+                text, note = drawn()
+            except UnreachableError as error:
+                note = f"lost the connection, retrying ({error})"
 
 
 def preflight(namespace: Namespace = None, context: Context = None, as_json: AsJson = False) -> None:
@@ -130,6 +192,17 @@ def preflight(namespace: Namespace = None, context: Context = None, as_json: AsJ
         raise typer.Exit(WRONG_INPUT)
 
 
+def show_message(run: str, message: str) -> str:
+    """Show a message in Argo's list of workflows, with the service account of this pod. Return how that ended."""
+    try:
+        with _kubernetes(None, None) as cluster:
+            # When the workflow ends, Argo replaces its message by that of its first node, which has the run's name.
+            cluster.patch(run, {"status": {"nodes": {run: {"message": message}}}})
+    except WorkflowError as error:
+        return f"Argo's list of workflows does not show this: {error}"
+    return "Argo's list of workflows shows this"
+
+
 def _camel(record: dict[str, Any]) -> dict[str, Any]:
     """Convert the keys to camel case, as everywhere in a cluster."""
     return {name.partition("_")[0] + name.partition("_")[2].title().replace("_", ""): record[name] for name in record}
@@ -146,7 +219,7 @@ def _announce(submitted: "Submitted", say: Callable[[str], None], *, watch: bool
 
 
 def _follow(
-    api: "Kubernetes | ArgoServer",
+    api: "Api",
     submitted: "Submitted",
     say: Callable[[str], None],
     timeout_s: float | None,
@@ -156,17 +229,17 @@ def _follow(
     """Watch the run, print its results and raise an error if it failed."""
     from datetime import datetime
 
-    from workflows.cluster.watching import Watch, results
+    from workflows.cluster.watching import Watch
 
     def stamped(text: str) -> None:
         say(f"{datetime.now().astimezone():%H:%M:%S}  {text}")
 
     status = Watch(api, submitted.name, submitted.uid, stamped, timeout_s=timeout_s).to_the_end()
     failure = None if status.phase == "Succeeded" else status.failure()
-    summary = {**_summary(submitted), "phase": status.phase, "results": dict(status.results)}
+    summary = {**asdict(submitted), "phase": status.phase, "results": dict(status.results)}
     if failure is None:
-        for line in results(status.results):
-            say(line)
+        for name, text in status.results.items():
+            say(f"{name}: {' '.join(text.split())}")
         if submitted.folder:
             say(f"results: {submitted.folder}")
     else:
@@ -181,15 +254,6 @@ def _follow(
         raise StepError(failure.sentence, failure.exit_code)
 
 
-def _summary(submitted: "Submitted") -> dict[str, Any]:
-    return {
-        "name": submitted.name,
-        "namespace": submitted.namespace,
-        "uid": submitted.uid,
-        "folder": submitted.folder,
-    }
-
-
 def _api(
     namespace: str | None,
     context: str | None,
@@ -198,7 +262,7 @@ def _api(
     ca_file: Path | None,
     *,
     verify: bool,
-) -> "Kubernetes | ArgoServer":
+) -> "Api":
     """The API client that the options select."""
     if server is None:
         for option, value in (("--token-file", token_file), ("--ca-file", ca_file)):
@@ -241,7 +305,7 @@ def _require_client() -> None:
         ) from error
 
 
-def _installation(api: "Kubernetes | ArgoServer", config_map: str) -> "Installation | None":
+def _installation(api: "Api", config_map: str) -> "Installation | None":
     """The installation's settings. None, after a note on stderr: they are missing or may not be read."""
     from workflows.cluster.errors import ForbiddenError, NotThereError
     from workflows.cluster.templates import find_installation

@@ -11,14 +11,13 @@ from typing import TypeVar
 
 from run_config.installation import Installation, NodePool
 from run_config.parameters import TEMPLATES
-from run_config.wording import shortened
+from run_config.wording import aligned, shortened
 from workflows.cluster.errors import ForbiddenError, NotThereError
 from workflows.cluster.kubernetes import Kubernetes
 from workflows.cluster.nodes import (
     Tolerations,
     allocatable,
     is_ready,
-    labels_of,
     quantity,
     untolerated_by_any,
 )
@@ -104,7 +103,8 @@ def pool_states(
             waiting=None if waiting is None else waiting[key],
         )
         if nodes is not None:
-            own = [one for one in nodes if labels_of(one).get(installation.node_pool_label) == pool.label_value]
+            label = (installation.node_pool_label, pool.label_value)
+            own = [one for one in nodes if label in (one.metadata.labels or {}).items()]
             state = _with_nodes(state, own, pods, tolerations, whole=bool(training))
         states.append(state)
     return states
@@ -196,9 +196,7 @@ HEAD = ("POOL", "TITLE", "NODES", "GPUS", "GPUS PER RUN", "RUNS", "TAINTS")
 
 def table(states: Sequence[PoolState]) -> list[str]:
     """Format the pools as lines of text."""
-    rows = [HEAD, *(_row(state) for state in states)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = aligned([HEAD, *(_row(state) for state in states)])
     if any(state.nodes is None for state in states):
         lines.append("nodes unknown: no permission to list nodes")
     elif any(state.gpus_free is None for state in states):

@@ -13,6 +13,9 @@ from run_config import installation
 NAME = "detr-workflows"
 """Name of the ConfigMap and the service account, and prefix of the secrets."""
 
+TELL = f"{NAME}-tell"
+"""Name of the exit handler's service account."""
+
 STORE_SECRET = f"{NAME}-store"
 WEBHOOK_SECRET = f"{NAME}-webhook"
 CVAT_SECRET = f"{NAME}-cvat"
@@ -30,19 +33,21 @@ CALLS_CVAT = {"detr-workflows/calls-cvat": "true"}
 
 # All references are optional. A pod with a missing Secret would wait forever without a message, while `check` reports
 # in one sentence what is missing.
-_SETTINGS = m.Volume(
+SETTINGS_VOLUME = m.Volume(
     name="settings",
     config_map=m.ConfigMapVolumeSource(
         name=NAME, optional=True, items=[m.KeyToPath(key="settings.yaml", path="settings.yaml")]
     ),
 )
 
-_BRIDGE = m.Volume(
+BRIDGE_VOLUME = m.Volume(
     name="bridge",
     config_map=m.ConfigMapVolumeSource(
         name=BRIDGE, optional=True, items=[m.KeyToPath(key="bridge.yaml", path="bridge.yaml")]
     ),
 )
+SETTINGS_MOUNT = m.VolumeMount(name="settings", mount_path=SETTINGS_FOLDER, read_only=True)
+BRIDGE_MOUNT = m.VolumeMount(name="bridge", mount_path=BRIDGE_FOLDER, read_only=True)
 
 SECURITY = m.SecurityContext(
     allow_privilege_escalation=False,
@@ -57,26 +62,6 @@ POD_SECURITY = m.PodSecurityContext(
     fs_group=USER,
     seccomp_profile=m.SeccompProfile(type="RuntimeDefault"),
 )
-
-
-def settings_volume() -> m.Volume:
-    """The volume with the installation's settings, which every step reads."""
-    return _SETTINGS
-
-
-def settings_mount() -> m.VolumeMount:
-    """The mount of the installation's settings."""
-    return m.VolumeMount(name="settings", mount_path=SETTINGS_FOLDER, read_only=True)
-
-
-def bridge_volume() -> m.Volume:
-    """The volume with the bridge's settings, which the steps that use CVAT read."""
-    return _BRIDGE
-
-
-def bridge_mount() -> m.VolumeMount:
-    """The mount of the bridge's settings."""
-    return m.VolumeMount(name="bridge", mount_path=BRIDGE_FOLDER, read_only=True)
 
 
 def environment() -> list[Env | SecretEnv | ConfigMapEnv]:
@@ -117,6 +102,18 @@ def cvat_environment() -> list[Env | SecretEnv | ConfigMapEnv]:
 _UPLOADS_IN_ONE_THREAD = [{"name": "ARTIFACT_S3_UPLOAD_THREADS", "value": "1"}]
 
 
+_TOKEN_MOUNT = {
+    "name": "executor-token",
+    "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount",
+    "readOnly": True,
+}
+
+
+def patch_of_the_exit_handler() -> str:
+    """The patch that also gives the container `main` the token, with which it changes the message of the workflow."""
+    return json.dumps({"containers": [{"name": "main", "volumeMounts": [_TOKEN_MOUNT]}]}, indent=2)
+
+
 def patch_of_every_pod() -> str:
     """The patch for Argo's own containers, `init` and `wait`, which a workflow cannot configure in another way.
 
@@ -129,9 +126,7 @@ def patch_of_every_pod() -> str:
             "requests": {"cpu": "10m", "memory": "64Mi"},
             "limits": {"cpu": "1", "memory": "512Mi"},
         },
-        "volumeMounts": [
-            {"name": "executor-token", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": True}
-        ],
+        "volumeMounts": [_TOKEN_MOUNT],
     }
     token = {
         "name": "executor-token",
