@@ -22,6 +22,12 @@ def clip_box(box: Xywh, image_width: int, image_height: int) -> Xywh:
     return (left, top, right - left, bottom - top)
 
 
+def reversed_box(box: Xywh) -> Xywh:
+    """The same box with positive sides: one drawn leftwards or upwards has a negative width or height."""
+    x, y, width, height = box
+    return (min(x, x + width), min(y, y + height), abs(width), abs(height))
+
+
 def turn_box(box: Xywh, orientation: int, stored_width: int, stored_height: int) -> Xywh:
     """The box after an EXIF orientation (1…8) is applied to the image.
 

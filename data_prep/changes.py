@@ -30,7 +30,22 @@ class Reason(Enum):
     CROWD = (
         "crowd-flag",
         "mended",
-        "CVAT marks masks and ellipses as crowds, which training would ignore: they count as objects here.",
+        "Annotations marked as crowds (iscrowd=1) count as one object each, because CVAT marks masks and ellipses so.",
+    )
+    BOX_REVERSED = (
+        "box-reversed",
+        "mended",
+        "Boxes had a negative width or height: they were drawn from the right or from below, and were reversed.",
+    )
+    BOX_FROM_OUTLINE = (
+        "box-from-outline",
+        "mended",
+        "Annotations had no box: the box around their outline was used.",
+    )
+    BOX_OTHER_FORM = (
+        "box-other-form",
+        "mended",
+        "Boxes were written in another form than x, y, width, height in pixels, and were converted.",
     )
     TEXT_NUMBER = ("text-number", "mended", "Numbers were written as text and were read as numbers.")
     ANNOTATION_ID_REPEATED = (
@@ -52,6 +67,21 @@ class Reason(Enum):
         "image-name-case",
         "mended",
         "Images were found under a name that differs only in upper and lower case.",
+    )
+    NAME_SPELLING = (
+        "image-name-spelling",
+        "mended",
+        "Images were found under another spelling of their name: percent-encoding, Unicode form or code page.",
+    )
+    NAME_FOLDER = (
+        "image-name-folder",
+        "mended",
+        "Images were found in another folder than the one that is listed.",
+    )
+    NAME_EXTENSION = (
+        "image-name-extension",
+        "mended",
+        "Images were found under the same name with another extension.",
     )
     NAME_TAKEN = (
         "image-name-taken",

@@ -14,6 +14,7 @@ from run_config.step_parameters import From, ParametersJson, texts_from_json
 from run_config.writable import require_writable
 
 if TYPE_CHECKING:
+    from data_prep.export_reader import ReadingRules
     from data_prep.prepare import PrepareRequest
 
 app = typer.Typer(
@@ -54,6 +55,22 @@ IgnoreSubsets = Annotated[
     bool,
     typer.Option("--ignore-subsets", help="Mix all subsets, including those named train, val or test in CVAT."),
 ]
+Limit = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit",
+        metavar="NAME=VALUE",
+        help="Share of the data that may be wrong, such as dropped-boxes=0.2; repeatable. An installation has its own.",
+    ),
+]
+Boxes = Annotated[
+    str,
+    typer.Option(
+        "--boxes",
+        help="Form in which the sources write boxes: xywh, corners, centres, shares, shared-centres, shared-corners, "
+        "percent or rows-first.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -73,6 +90,8 @@ def prepare_command(
     val_fraction: Annotated[ValFraction, From("val-fraction")] = 0.15,
     seed: Annotated[Seed, From("seed")] = 0,
     ignore_subsets: IgnoreSubsets = False,
+    limit: Limit = None,
+    boxes: Boxes = "xywh",
     parameters_json: ParametersJson = "{}",
     as_json: AsJson = False,
 ) -> None:
@@ -101,7 +120,8 @@ def prepare_command(
         require_writable(outputs_folder(Path(os.environ["OUT"])), "$OUT")
     root = open_store(store)
     pool, held_out, tested = ([allowed[name]] for name in ("cvat-annotation-path", "--val", "cvat-test-path"))
-    request = _request(pool, held_out, tested, val_fraction, seed, ignore_subsets, root.url)
+    rules = _rules(limit, boxes)
+    request = _request(pool, held_out, tested, val_fraction, seed, ignore_subsets, rules, root.url)
     with Display() as display:
         done = prepare(request, root, draw_report, display)
     manifest = done.manifest
@@ -125,6 +145,8 @@ def inspect_command(
     val_fraction: ValFraction = 0.15,
     seed: Seed = 0,
     ignore_subsets: IgnoreSubsets = False,
+    limit: Limit = None,
+    boxes: Boxes = "xywh",
     as_json: AsJson = False,
 ) -> None:
     """Check exports like `prepare` and show the result, without writing a set."""
@@ -141,7 +163,8 @@ def inspect_command(
             raise DataPrepError(f"the report {report} cannot be written: No such file or directory; check the folder")
         require_writable(report.parent, "--report")
     with Display() as display:
-        manifest, page = inspect(_request(sources, val, test, val_fraction, seed, ignore_subsets), draw_report, display)
+        request = _request(sources, val, test, val_fraction, seed, ignore_subsets, _rules(limit, boxes))
+        manifest, page = inspect(request, draw_report, display)
     if report is not None:
         try:
             report.write_bytes(page)
@@ -238,6 +261,7 @@ def _request(
     val_fraction: float,
     seed: int,
     ignore_subsets: bool,
+    rules: "ReadingRules",
     store: str | None = None,
 ) -> "PrepareRequest":
     from data_prep.errors import DataPrepError
@@ -248,7 +272,25 @@ def _request(
     pool, held_out, tested = (source_places(texts or (), store) for texts in (sources, val, test))
     if not pool:
         raise DataPrepError("no source is given; give at least one export")
-    return PrepareRequest(pool, held_out, tested, Options(val_fraction, seed, not ignore_subsets))
+    return PrepareRequest(pool, held_out, tested, Options(val_fraction, seed, not ignore_subsets), rules)
+
+
+def _rules(limits: list[str] | None, boxes: str) -> "ReadingRules":
+    """How boxes are read, and the limits: an installation's own, or those that were given."""
+    from data_prep.checks.box_forms import BoxForm
+    from data_prep.errors import DataPrepError
+    from data_prep.export_reader import ReadingRules
+    from run_config.data_limits import data_limits
+    from run_config.installation import load_installation
+
+    if boxes not in list(BoxForm):
+        raise DataPrepError(f"--boxes {boxes!r} is not allowed; use {', '.join(BoxForm)}")
+    installation = load_installation()
+    if installation is None:
+        return ReadingRules(data_limits(limits or ()), BoxForm(boxes))
+    if limits:
+        raise DataPrepError("--limit is not allowed here: this installation sets its limits (dataLimits)")
+    return ReadingRules(installation.data_limits, BoxForm(boxes))
 
 
 def _hand_on(name: str, value: str) -> None:

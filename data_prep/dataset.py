@@ -6,29 +6,22 @@ always give the same set.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import PurePosixPath
 
 import msgspec
 
 from data_prep.changes import ChangeLog, Reason
+from data_prep.checks.refusals import describe_dropped
+from data_prep.checks.subset_names import split_of_subset
+from data_prep.correct_boxes import Box
 from data_prep.errors import SourceError
 from data_prep.export_reader import Export, ExportImage
-from data_prep.mending import Box
 from data_prep.splitting import Item, hold_back
 from prepared_set.manifest import SPLITS, ClassName, Counts, Options, SplitMethod
-
-# CVAT's subset names, in lower case → our splits. Images of other subsets have no fixed split.
-_SUBSET_SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
+from run_config.data_limits import DataLimits
+from run_config.wording import plural, shortened
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +54,9 @@ class Dataset:
     images: tuple[SetImage, ...]
     split_method: SplitMethod
     changes: ChangeLog
+    notes: tuple[str, ...] = ()
+    """Warnings from reading and splitting, most important first."""
+    limits: DataLimits = field(default_factory=DataLimits)
 
     def split(self, name: str) -> list[SetImage]:
         """The images of one split."""
@@ -99,6 +95,7 @@ def build_dataset(
     test: Sequence[Export],
     options: Options,
     changes: ChangeLog,
+    limits: DataLimits | None = None,
 ) -> Dataset:
     """Merge the exports and split the images that have no split yet.
 
@@ -106,8 +103,11 @@ def build_dataset(
     """
     placed = _drop_repeated(_place(pool, val, test, options), changes)
     if not any(image.boxes for image in placed):
+        dropped = describe_dropped(changes)
         raise SourceError(
-            "no image has a box: draw boxes in CVAT and export again (points, polylines and tags are not exported)"
+            f"no image has a box that can be used: {dropped}; correct them and export again"
+            if dropped
+            else "no image has a box: draw boxes in CVAT and export again (points, polylines and tags are not exported)"
         )
     given_val = bool(val) or any(image.split == "val" for image in placed)
     images, method = _split(placed, given_val, options)
@@ -118,7 +118,24 @@ def build_dataset(
             "--ignore-subsets to mix the subsets"
         )
     ordered = sorted(images, key=lambda image: (SPLITS.index(image.split), image.file_name))
-    return Dataset(_classes([*pool, *val, *test]), tuple(ordered), method, changes)
+    exports = [*pool, *val, *test]
+    notes = [note for export in exports for note in export.warnings]
+    if options.use_subsets:
+        notes += _about_subsets(pool, given_val)
+    return Dataset(_classes(exports), tuple(ordered), method, changes, tuple(notes), limits or DataLimits())
+
+
+def _about_subsets(pool: Sequence[Export], given_val: bool) -> Iterable[str]:
+    """Name the subsets that are no splits, where a person may have meant them to be."""
+    images = Counter(image.subset for export in pool for image in export.images)
+    mixed = {name: count for name, count in images.items() if split_of_subset(name) is None}
+    if len(images) > 1 and mixed:
+        names = shortened([f"{name!r} ({plural(count, 'image')})" for name, count in sorted(mixed.items())])
+        use = "training" if given_val else "training and validation"
+        yield (
+            f"Subsets whose names are no split were used for {use}: {names}. Name them train, val or test to "
+            "keep them apart."
+        )
 
 
 def _classes(exports: Iterable[Export]) -> tuple[ClassName, ...]:
@@ -138,7 +155,7 @@ def _place(pool: Sequence[Export], val: Sequence[Export], test: Sequence[Export]
         for image in export.images:
             split = role
             if role is None and options.use_subsets:
-                split = _SUBSET_SPLITS.get(image.subset.lower())
+                split = split_of_subset(image.subset)
             boxes = tuple(sorted(image.boxes, key=_box_key))
             own.append(_Placed(split, image, "", boxes, _digest(split, image, boxes)))
         identity = sha256("".join(sorted(image.digest for image in own)).encode()).hexdigest()
@@ -200,16 +217,19 @@ def _split(placed: list[_Placed], given_val: bool, options: Options) -> tuple[li
 
 
 def _item(image: _Placed) -> Item:
-    source = image.source
+    source, frame = image.source, image.source.frame
     path = PurePosixPath(source.file_name)
     folder = f"{source.subset}/{path.parent}" if path.parent.name else ""
     home = (image.export, source.subset)
     ties: set[tuple[object, ...]] = {("file", source.checked.sha256)}
-    ties |= {("track", *home, track) for track in source.tracks}
+    # Each task numbers its tracks from 0: a number only means something among images of one series.
+    ties |= {("track", *home, frame.series, track) for track in source.tracks}
     if source.recording is not None:
         ties.add(("video", *home, source.recording))
+    if frame.original is not None:
+        ties.add(("original", *home, frame.original))
     return Item(
-        f"{image.export}/{source.subset}/{source.file_name}",
+        f"{image.export}/{source.subset}/{frame.order}",
         image.digest,
         frozenset(box.class_name for box in image.boxes),
         frozenset(ties),

@@ -1,23 +1,41 @@
 """Read one source completely: its annotation files, a check of each image, and the corrected boxes."""
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import PurePosixPath
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 
+import msgspec
+
+from data_prep.box_geometry import enclosing_box, reversed_box
 from data_prep.changes import ChangeLog, Reason
+from data_prep.checks.box_forms import BoxForm, SubsetBoxes, read_box
+from data_prep.checks.class_ids import explain_shift
+from data_prep.checks.recordings import Frame, find_frames
+from data_prep.checks.refusals import (
+    refuse_dropped_boxes,
+    refuse_mostly_broken,
+    refuse_no_images,
+    refuse_two_owners,
+)
+from data_prep.checks.turned_images import TurnedImage, decide_turns
+from data_prep.correct_boxes import Box, Canvas, corrected_box
 from data_prep.errors import AnnotationError, SourceError
-from data_prep.formats.record import Annotations, ListedImage
+from data_prep.formats.record import Annotation, Annotations, ListedImage
 from data_prep.formats.registry import recognise
 from data_prep.image_check import MAX_IMAGE_BYTES, CheckedImage, check_image, map_in_threads
 from data_prep.image_finder import ImageFinder
-from data_prep.mending import Box, Canvas, mend
 from data_prep.sources.files import ExportFiles
 from prepared_set.errors import ImageError
+from run_config.data_limits import DataLimits
 
-# How CVAT names the frames of a video.
-_VIDEO_FRAME = re.compile(r"frame_\d{6,}")
-_BROKEN = (Reason.IMAGE_MISSING, Reason.IMAGE_DAMAGED, Reason.IMAGE_SIZE)
+
+@dataclass(frozen=True)
+class ReadingRules:
+    """How boxes are read, and how much may be wrong before a source is refused."""
+
+    limits: DataLimits = field(default_factory=DataLimits)
+    box_form: BoxForm = BoxForm.XYWH
 
 
 class Watcher:
@@ -40,12 +58,19 @@ class ExportImage:
     file_name: str
     """Relative name, as in the annotation file."""
     subset: str
+    listed_in: str
+    """Path of the annotation file."""
     checked: CheckedImage
     boxes: tuple[Box, ...]
     tracks: frozenset[str]
     """Ids of the video tracks with a box on this image. Only comparable within one export."""
-    recording: str | None
-    """Identifies the video that this frame belongs to, within its subset. None for a single image."""
+    frame: Frame
+    """What its name and its neighbours say about its origin."""
+
+    @property
+    def recording(self) -> str | None:
+        """Identifies the video that this frame belongs to, within its subset. None for a single image."""
+        return self.frame.recording
 
     def read(self) -> bytes:
         """The bytes of the file."""
@@ -59,6 +84,8 @@ class Export:
     images: tuple[ExportImage, ...]
     categories: Mapping[str, frozenset[int]]
     """Class name → the class's ids in the source."""
+    warnings: tuple[str, ...] = ()
+    exporter: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,23 +97,27 @@ class _ListedFile:
     path: str
 
 
-def read_export(files: ExportFiles, changes: ChangeLog, watcher: Watcher | None = None) -> Export:
+def read_export(
+    files: ExportFiles, changes: ChangeLog, watcher: Watcher | None = None, rules: ReadingRules | None = None
+) -> Export:
     """Read and check a source; `watcher` is notified after each image.
 
     Raises SourceError or AnnotationError for faults that cannot be corrected.
     """
+    rules, watcher = rules or ReadingRules(), watcher or Watcher()
     sizes, where = files.sizes, files.shown_name
     annotations = recognise(files).read(files, changes)
     listed = len(annotations.images)
     if not listed:
         raise SourceError(f"{where} lists no images; export a task that has images")
+    for one in annotations.unlisted:
+        if one.lost > rules.limits.unlisted_references * one.total:
+            raise AnnotationError(one.sentence)
     finder = ImageFinder(sizes, annotations.image_folder)
     own_changes = ChangeLog()
     found = _find_images(annotations, finder, where, own_changes)
     if not found:
-        raise SourceError(
-            _explain_no_images(where, finder.has_images, own_changes.examples(Reason.IMAGE_MISSING)[0].file)
-        )
+        refuse_no_images(where, finder, own_changes)
     for path in finder.unlisted:
         own_changes.add(Reason.IMAGE_UNLISTED, path)
 
@@ -96,24 +127,27 @@ def read_export(files: ExportFiles, changes: ChangeLog, watcher: Watcher | None 
         except ImageError as error:
             return error
 
-    watcher = watcher or Watcher()
     watcher.stage(f"checking {where}", len(found), "images")
-    images: list[ExportImage] = []
-    for one, checked in zip(found, map_in_threads(check, found, size_bytes=lambda one: sizes[one.path]), strict=True):
-        image = _build(one, checked, files, own_changes)
-        if image is not None:
-            images.append(image)
+    checked: list[CheckedImage | ImageError] = []
+    for result in map_in_threads(check, found, size_bytes=lambda one: sizes[one.path]):
+        checked.append(result)
         watcher.advance(1)
-    _refuse_mostly_broken(where, listed, own_changes)
+    builder = _Builder(files, annotations, rules, own_changes)
+    images = builder.build(found, checked)
+    refuse_mostly_broken(where, listed, own_changes, rules.limits)
+    builder.check_boxes()
+    refuse_two_owners(where, [(image.path, image.listed_in, image.boxes) for image in images])
+    shift = explain_shift(annotations.classes, builder.used_class_ids(), annotations.unlisted_classes)
+    if shift:
+        raise AnnotationError(f"{where}: {shift}")
     changes.merge(own_changes)
-    return Export(tuple(images), annotations.classes)
+    return Export(tuple(images), annotations.classes, tuple(builder.warnings), annotations.exporter)
 
 
 def _find_images(annotations: Annotations, finder: ImageFinder, where: str, changes: ChangeLog) -> list[_ListedFile]:
     found: list[_ListedFile] = []
     owners: dict[tuple[str, str], str] = {}
-    for listed in annotations.images:
-        name, path = finder.find(listed.file_name, listed.folders, where)
+    for listed, (name, path, reason) in zip(annotations.images, finder.find(annotations.images, where), strict=True):
         if path is None:
             changes.add(Reason.IMAGE_MISSING, listed.file_name)
             continue
@@ -123,74 +157,150 @@ def _find_images(annotations: Annotations, finder: ImageFinder, where: str, chan
                 f"{where}: the images {owners[claim]!r} and {listed.file_name!r} are the same file {path!r}: "
                 "export the task again"
             )
-        if not path.endswith(name):
-            changes.add(Reason.NAME_CASE, listed.file_name, detail=path)
+        if reason is not None:
+            changes.add(reason, listed.file_name, detail=path)
         owners[claim] = listed.file_name
         found.append(_ListedFile(listed, name, path))
     return found
 
 
-def _build(
-    one: _ListedFile, checked: CheckedImage | ImageError, files: ExportFiles, changes: ChangeLog
-) -> ExportImage | None:
-    """The image with its boxes in the oriented image's pixels. None when file and boxes do not match."""
-    file_name = one.listed.file_name
-    if isinstance(checked, ImageError):
-        changes.add(Reason.IMAGE_DAMAGED, file_name, detail=str(checked))
-        return None
-    declared = (one.listed.width, one.listed.height)
-    turn = 1
-    if declared[0] is None or declared[1] is None:
-        changes.add(Reason.SIZE_UNKNOWN, file_name, detail=f"{checked.width}x{checked.height}")
-    elif declared != (checked.width, checked.height):
-        if declared != checked.stored_size:
+class _Builder:
+    """Turns listed images and their checked files into images of the export, and looks at all boxes together."""
+
+    def __init__(self, files: ExportFiles, annotations: Annotations, rules: ReadingRules, changes: ChangeLog) -> None:
+        self._files = files
+        self._annotations = annotations
+        self._rules = rules
+        self._as_written = rules.box_form is BoxForm.XYWH
+        self._changes = changes
+        self._subsets: dict[tuple[str, str], SubsetBoxes] = {}
+        self._images_of: dict[tuple[str, str], list[ListedImage]] = {}
+        self._classes: Counter[str] = Counter()
+        self.warnings: list[str] = []
+
+    def build(self, found: Sequence[_ListedFile], checked: Sequence[CheckedImage | ImageError]) -> list[ExportImage]:
+        """The images that can be used, with their boxes in the oriented image's pixels."""
+        turns, warnings = decide_turns(
+            self._turned_images(found, checked), self._files.shown_name, self._annotations.exporter
+        )
+        self.warnings += warnings
+        images = [
+            image
+            for index, (one, result) in enumerate(zip(found, checked, strict=True))
+            if (image := self._build(one, result, turns.get(index, 1))) is not None
+        ]
+        by_subset: dict[str, list[int]] = {}
+        for index, image in enumerate(images):
+            by_subset.setdefault(image.subset, []).append(index)
+        for indices in by_subset.values():
+            own = [images[index] for index in indices]
+            frames = find_frames([image.file_name for image in own], [image.checked.look for image in own])
+            for index, frame in zip(indices, frames, strict=True):
+                given = images[index].frame.recording
+                known = frame if given is None else replace(frame, recording=given)
+                images[index] = replace(images[index], frame=known)
+        return images
+
+    def check_boxes(self) -> None:
+        """Look at the boxes of each subset together. Raises AnnotationError when they are beyond a limit."""
+        where = self._files.shown_name
+        for key, boxes in self._subsets.items():
+            self.warnings += boxes.check(where, self._rules.limits, partial(self._example, key))
+            refuse_dropped_boxes(where, boxes, self._changes, self._rules.limits)
+
+    def used_class_ids(self) -> set[int]:
+        """The listed ids of all classes with annotations."""
+        return {one for name in self._classes for one in self._annotations.classes.get(name, ())}
+
+    def _example(self, key: tuple[str, str], index: int) -> str:
+        """One box of a subset, for a message: the annotations are read once more."""
+        for image in self._images_of[key]:
+            for annotation in image.annotations:
+                if annotation.box is None:
+                    continue
+                if index == 0:
+                    size = f" in {image.width}x{image.height}" if image.width else ""
+                    written = annotation.box_as_written or list(annotation.box)
+                    return f"annotation {annotation.place!r} of {image.file_name!r}: bbox {written}{size}"
+                index -= 1
+        return "one that changed meanwhile"
+
+    def _turned_images(
+        self, found: Sequence[_ListedFile], checked: Sequence[CheckedImage | ImageError]
+    ) -> Iterator[TurnedImage]:
+        """The images whose width and height are exchanged by their EXIF orientation."""
+        for index, (one, result) in enumerate(zip(found, checked, strict=True)):
+            if isinstance(result, ImageError) or result.stored_size == (result.width, result.height):
+                continue
+            declared = (one.listed.width, one.listed.height)
+            if declared not in (result.stored_size, (result.width, result.height)):
+                continue
+            is_stored = declared == result.stored_size
+            boxes = [
+                enclosing_box(reversed_box(annotation.box), annotation.rotation)
+                for written in one.listed.annotations
+                if (annotation := self._in_pixels(written, *declared)).box is not None
+            ]
+            yield TurnedImage(
+                index,
+                one.listed.listed_in,
+                result.orientation,
+                (result.width, result.height),
+                is_stored,
+                tuple(boxes),
+            )
+
+    def _in_pixels(self, annotation: Annotation, width: int | None, height: int | None) -> Annotation:
+        form = self._rules.box_form
+        if form is BoxForm.XYWH or annotation.box is None or not width or not height:
+            return annotation
+        box = read_box(annotation.box, form, width, height)
+        return msgspec.structs.replace(annotation, box=box, box_was_converted=True)
+
+    def _build(self, one: _ListedFile, checked: CheckedImage | ImageError, turn: int | None) -> ExportImage | None:
+        """The image with its boxes. None when file and boxes do not match."""
+        listed, changes = one.listed, self._changes
+        file_name = listed.file_name
+        if isinstance(checked, ImageError):
+            changes.add(Reason.IMAGE_DAMAGED, file_name, detail=str(checked))
+            return None
+        declared = (listed.width, listed.height)
+        if declared[0] is None or declared[1] is None:
+            changes.add(Reason.SIZE_UNKNOWN, file_name, detail=f"{checked.width}x{checked.height}")
+        elif declared not in ((checked.width, checked.height), checked.stored_size):
             detail = f"listed as {declared[0]}x{declared[1]}, the file has {checked.width}x{checked.height}"
             changes.add(Reason.IMAGE_SIZE, file_name, detail=detail)
             return None
-        # CVAT draws boxes on the oriented image. A listed size equal to the stored one means that they were drawn
-        # before the orientation was applied.
-        turn = checked.orientation
-    canvas = Canvas(file_name, checked.width, checked.height, turn)
-    boxes: list[Box] = []
-    tracks: set[str] = set()
-    for annotation in one.listed.annotations:
-        box = mend(annotation, canvas, changes)
-        if box is not None:
-            boxes.append(box)
-        if annotation.track_id is not None:
-            tracks.add(annotation.track_id)
-    recording = one.listed.recording
-    path = PurePosixPath(one.name)
-    if recording is None and _VIDEO_FRAME.fullmatch(path.stem):
-        recording = str(path.parent)
-    return ExportImage(
-        files, one.path, one.name, one.listed.subset, checked, tuple(boxes), frozenset(tracks), recording
-    )
-
-
-def _explain_no_images(where: str, has_images: bool, example: str) -> str:
-    if has_images:
-        return (
-            f"{where}: none of the listed images is in the export (the first is {example!r}): images and "
-            "annotations do not belong together, export the task again with 'Save images'"
+        elif turn is None:
+            detail = f"turned by EXIF to {checked.width}x{checked.height}, and the boxes fit neither picture better"
+            changes.add(Reason.IMAGE_SIZE, file_name, detail=detail)
+            return None
+        canvas = Canvas(file_name, checked.width, checked.height, turn or 1)
+        width, height = checked.stored_size if canvas.turn != 1 else (checked.width, checked.height)
+        key = (listed.listed_in, listed.subset)
+        subset = self._subsets.setdefault(key, SubsetBoxes(listed.subset))
+        self._images_of.setdefault(key, []).append(listed)
+        boxes: list[Box] = []
+        tracks: set[str] = set()
+        for written in listed.annotations:
+            annotation = written if self._as_written else self._in_pixels(written, width, height)
+            subset.add(annotation, file_name, width, height)
+            box = corrected_box(annotation, canvas, changes)
+            if box is None:
+                subset.dropped += 1
+            else:
+                boxes.append(box)
+            self._classes[annotation.class_name] += 1
+            if annotation.track_id is not None:
+                tracks.add(annotation.track_id)
+        return ExportImage(
+            self._files,
+            one.path,
+            one.name,
+            listed.subset,
+            listed.listed_in,
+            checked,
+            tuple(boxes),
+            frozenset(tracks),
+            Frame("", listed.recording, None, ""),
         )
-    return (
-        f"{where} was exported without images: export the task again with 'Save images' switched on "
-        "(save_images=true in the API)"
-    )
-
-
-def _refuse_mostly_broken(where: str, listed: int, changes: ChangeLog) -> None:
-    """Raise SourceError when more than a tenth of the images are broken: then the export itself is broken."""
-    broken = changes.count(*_BROKEN)
-    if broken * 10 <= listed:
-        return
-    parts: list[str] = []
-    for reason, words in zip(_BROKEN, ("missing", "not decodable", "of a different size than listed"), strict=True):
-        if changes.count(reason):
-            example = changes.examples(reason)[0]
-            detail = f": {example.detail}" if example.detail else ""
-            parts.append(f"{changes.count(reason)} {words} (for one {example.file!r}{detail})")
-    raise SourceError(
-        f"{where}: {broken} of {listed} images cannot be used, {'; '.join(parts)}: export the task again with images"
-    )

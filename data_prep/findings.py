@@ -1,12 +1,14 @@
 """Warnings that a person should read before training on a data set, computed from what will be written."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.changes import Reason
+from data_prep.checks.box_forms import LEAST_CASES
+from data_prep.checks.recordings import ALIKE_BITS
 from data_prep.dataset import Dataset, SetImage
 from prepared_set.decoding import NEARLY_BLACK
 from prepared_set.manifest import SPLITS, Counts
@@ -17,8 +19,8 @@ from run_config.wording import plural, shortened
 FEW_BOXES_PER_CLASS = 50
 FEW_BOXES = 100
 FEW_VAL_IMAGES = 20
-ALIKE_BITS = 10
-"""Bits of 256: images whose difference hashes differ in at most this many look the same to a person."""
+SAME_BOX_IOU = 0.95
+"""Two boxes of one class with a larger intersection over union are the same object."""
 _MAX_COMPARISONS = 400_000_000
 
 
@@ -27,6 +29,8 @@ def find_warnings(dataset: Dataset) -> tuple[str, ...]:
     counts = dataset.counts()
     return (
         *_about_changes(dataset),
+        *_about_labels(dataset, counts),
+        *dataset.notes,
         *_about_leaks(dataset),
         *_about_dark_images(dataset),
         *_about_size(counts),
@@ -48,6 +52,70 @@ def _about_changes(dataset: Dataset) -> Iterable[str]:
     )
     if boxes:
         yield f"{plural(boxes, 'annotation')} could not be used: see what was changed."
+
+
+def _about_labels(dataset: Dataset, counts: dict[str, Counts]) -> Iterable[str]:
+    """Warn about images and boxes that look like unfinished or doubled work."""
+    images = len(dataset.images)
+    empty = sum(counts[name].images_without_boxes for name in SPLITS)
+    if empty >= LEAST_CASES and empty > dataset.limits.unlabelled_images * images:
+        yield (
+            f"{empty:,} of {images:,} images have no boxes. They teach that nothing is there: if they are not labelled "
+            "yet, finish them, or export only the finished jobs."
+        )
+    twins, example = count_doubled_boxes(dataset.images)
+    if twins:
+        yield (
+            f"{plural(twins, 'box is', 'boxes are')} drawn twice (same class, IoU above {SAME_BOX_IOU}; for one on "
+            f"{example}): annotations may have been uploaded twice, or two people worked on them; delete one of each."
+        )
+    by_file: dict[str, set[tuple[object, ...]]] = defaultdict(set)
+    for image in dataset.images:
+        by_file[image.source.checked.sha256].add(tuple((box.class_name, box.bbox) for box in image.boxes))
+    other = sum(len(boxes) > 1 for boxes in by_file.values())
+    if other:
+        yield f"{plural(other, 'image')} {are(other)} there several times with different boxes: keep one of each."
+    crowds = dataset.changes.count(Reason.CROWD)
+    boxes = sum(counts[name].boxes for name in SPLITS)
+    if crowds and 2 * crowds < boxes:
+        yield (
+            f"{plural(crowds, 'annotation')} marked as crowds (iscrowd=1) {are(crowds)} trained as "
+            "one object each, because CVAT marks masks and ellipses so. In data from COCO a crowd is a region with "
+            "many objects: remove those annotations there."
+        )
+
+
+def count_doubled_boxes(images: Sequence[SetImage]) -> tuple[int, str]:
+    """How many boxes lie on another one of their class, and the name of the first such image."""
+    counts = [len(image.boxes) for image in images]
+    if not sum(counts):
+        return 0, ""
+    corners = np.array([box.bbox for image in images for box in image.boxes])
+    corners[:, 2:] += corners[:, :2]
+    classes: dict[str, int] = {}
+    labels = np.array([classes.setdefault(box.class_name, len(classes)) for image in images for box in image.boxes])
+    owners = np.repeat(np.arange(len(images)), counts)
+    order = np.lexsort((corners[:, 0], labels, owners))
+    corners, groups, owners = corners[order], np.stack([owners, labels], axis=1)[order], owners[order]
+    doubled = np.zeros(len(corners), bool)
+    areas = (corners[:, 2:] - corners[:, :2]).prod(axis=1)
+    # Boxes of one class on one image follow each other by their left edge. Doubles are close to each other there.
+    first = np.arange(len(corners))
+    for step in range(1, max(counts)):
+        first = first[first + step < len(corners)]
+        second = first + step
+        near = (groups[first] == groups[second]).all(axis=1)
+        near &= corners[second, 0] - corners[first, 0] <= (1 - SAME_BOX_IOU) * (corners[first, 2] - corners[first, 0])
+        first, second = first[near], second[near]
+        if not len(first):
+            break
+        low, high = (
+            np.maximum(corners[first, :2], corners[second, :2]),
+            np.minimum(corners[first, 2:], corners[second, 2:]),
+        )
+        shared = np.clip(high - low, 0, None).prod(axis=1)
+        doubled[second] |= shared > SAME_BOX_IOU * (areas[first] + areas[second] - shared)
+    return int(doubled.sum()), images[owners[int(doubled.argmax())]].file_name if doubled.any() else ""
 
 
 def _about_leaks(dataset: Dataset) -> Iterable[str]:

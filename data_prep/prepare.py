@@ -12,7 +12,7 @@ import msgspec
 
 from data_prep.changes import ChangeLog
 from data_prep.dataset import Dataset, build_dataset
-from data_prep.export_reader import Export, Watcher, read_export
+from data_prep.export_reader import Export, ReadingRules, Watcher, read_export
 from data_prep.set_writer import describe, set_id, write_set
 from data_prep.sources.find import Source, find_source
 from object_store import AccessDenied, NoSuchKey, ObjectStore
@@ -22,7 +22,7 @@ from prepared_set.reader import PreparedSet
 
 # Increase this when the same sources would give a different set: pointers written by older code are then
 # ignored.
-RULES_VERSION = 1
+RULES_VERSION = 2
 
 MAX_POINTER_BYTES = 64
 
@@ -37,6 +37,7 @@ class PrepareRequest:
     val: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
     options: Options = field(default_factory=Options)
+    rules: ReadingRules = field(default_factory=ReadingRules)
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class LocatedRequest:
     val: tuple[Source, ...]
     test: tuple[Source, ...]
     options: Options
+    rules: ReadingRules
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -60,7 +62,8 @@ class LocatedRequest:
             sorted((file.key, file.size_bytes, file.etag) for source in sources for file in source.files)
             for sources in (self.pool, self.val, self.test)
         ]
-        content = msgspec.json.encode([FORMAT_VERSION, RULES_VERSION, self.options, files])
+        rules = [self.rules.box_form, self.rules.limits.by_name]
+        content = msgspec.json.encode([FORMAT_VERSION, RULES_VERSION, self.options, rules, files])
         return f"datasets/by-source/{sha256(content).hexdigest()[:32]}"
 
 
@@ -71,6 +74,7 @@ def locate(request: PrepareRequest) -> LocatedRequest:
         tuple(map(find_source, request.val)),
         tuple(map(find_source, request.test)),
         request.options,
+        request.rules,
     )
 
 
@@ -81,17 +85,19 @@ def read_dataset(found: LocatedRequest, watcher: Watcher) -> Iterator[tuple[Data
     with tempfile.TemporaryDirectory(prefix="data-prep-") as scratch, ExitStack() as opened:
 
         def read_all(sources: Sequence[Source]) -> list[Export]:
-            return [_read_one(source, Path(scratch), opened, changes, watcher) for source in sources]
+            return [_read_one(source, Path(scratch), opened, changes, watcher, found.rules) for source in sources]
 
         pool, val, test = read_all(found.pool), read_all(found.val), read_all(found.test)
-        yield build_dataset(pool, val, test, found.options, changes), Path(scratch)
+        yield build_dataset(pool, val, test, found.options, changes, found.rules.limits), Path(scratch)
 
 
-def _read_one(source: Source, scratch: Path, opened: ExitStack, changes: ChangeLog, watcher: Watcher) -> Export:
+def _read_one(
+    source: Source, scratch: Path, opened: ExitStack, changes: ChangeLog, watcher: Watcher, rules: ReadingRules
+) -> Export:
     if source.local is None:
         watcher.stage(f"fetching {source.name}", source.size_bytes, "bytes")
     files = opened.enter_context(source.open(scratch, watcher.advance))
-    return read_export(files, changes, watcher)
+    return read_export(files, changes, watcher, rules)
 
 
 @dataclass(frozen=True)

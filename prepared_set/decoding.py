@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from prepared_set import jpeg2000
@@ -29,6 +29,17 @@ NEARLY_BLACK = (
     "or convert them to 8 bits"
 )
 _BRIGHTEST = "brightest of 16 bits"
+_TIFF_SHORT = 3
+# EXIF orientation → the change that shows the image upright.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _TIFF_TILE_WIDTH, _TIFF_TILE_LENGTH = 322, 323
 BYTES_PER_PIXEL = 14
 """Memory for a decoded image and its copies: its own pixels, the RGB image (4), a copy as numbers (6)."""
@@ -157,12 +168,53 @@ def _allowed_pixels(settings: str) -> int:
 
 def _upright_rgb(image: Image.Image) -> tuple[Image.Image, int]:
     """The image as 8-bit RGB with its orientation applied, and that orientation."""
-    orientation = image.getexif().get(ORIENTATION_TAG, 1)
-    if orientation not in range(2, 9):
-        orientation = 1
-    else:
-        ImageOps.exif_transpose(image, in_place=True)
-    return _to_rgb(image), orientation
+    orientation = _orientation(image)
+    turned = turned_upright(image)
+    if turned is not image:
+        image.close()  # frees the pixels that are not turned
+    return _to_rgb(turned), orientation
+
+
+def turned_upright(image: Image.Image) -> Image.Image:
+    """The image with its EXIF orientation applied; the same object if there is nothing to turn.
+
+    Pillow's `exif_transpose` would also write all other EXIF tags again, and fails on those of a wrong type.
+    """
+    orientation = _orientation(image)
+    if orientation == 1:
+        return image
+    image.load()
+    # Pillow turns TIFF images while it loads them, and removes the tag.
+    return image.transpose(_TURNS[orientation]) if _orientation(image) == orientation else image
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8. 1 if it is missing, or the EXIF block cannot be read."""
+    value = _orientation_in(image.info.get("exif", b""))
+    if value is None:
+        try:
+            value = image.getexif().get(ORIENTATION_TAG, 1)
+        except DECODE_FAULTS:
+            return 1
+    return int(value) if value in _TURNS else 1
+
+
+def _orientation_in(exif: bytes) -> int | None:
+    """The orientation in the first directory of an EXIF block. Pillow finds none if a tag before it is damaged."""
+    block = exif.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
+    if order is None:
+        return None
+    try:
+        (start,) = struct.unpack_from(f"{order}I", block, 4)
+        (count,) = struct.unpack_from(f"{order}H", block, start)
+        for entry in range(count):
+            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", block, start + 2 + 12 * entry)
+            if tag == ORIENTATION_TAG and kind == _TIFF_SHORT:
+                return int(value)
+    except struct.error:  # the block ends too early
+        pass
+    return None
 
 
 def nearly_black(image: Image.Image) -> int | None:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic.alias_generators import to_camel
 
+from run_config.data_limits import DataLimits
 from run_config.errors import ConfigError
 from run_config.locations import checked_url, is_below, key_below_store, overlaps, resolve, store_url
 from run_config.parameters import BY_NAME, POOL_NAME, Role, Type, lines
@@ -110,6 +111,8 @@ class Installation(Part):
     node_pools: tuple[NodePool, ...] = ()
     max_image_pixels: int = Field(default=MAX_IMAGE_PIXELS, ge=1, le=MAX_IMAGE_SIDE**2)
     """An image with more pixels is left out, like a damaged one."""
+    data_limits: DataLimits = DataLimits()
+    """How much of the training data may be wrong."""
 
     def pool(self, name: str) -> NodePool:
         """The pool of that name.

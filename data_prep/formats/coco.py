@@ -1,7 +1,7 @@
 """The COCO format as CVAT and others write it: annotations in `annotations/instances_<subset>.json`."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,49 +10,91 @@ import msgspec
 
 from data_prep.box_geometry import Xywh
 from data_prep.changes import ChangeLog
+from data_prep.checks.subset_names import split_of_subset
 from data_prep.errors import SourceError
 from data_prep.formats.coco_file import RawAnnotation, most_bytes, parse_coco, read_number
-from data_prep.formats.record import NO_ATTRIBUTES, NO_OUTLINE, Annotation, Annotations, ListedImage
+from data_prep.formats.record import NO_ATTRIBUTES, NO_OUTLINE, Annotation, Annotations, ListedImage, UnlistedReferences
 from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
 from run_config.cvat_formats import COCO
 
 MAX_FILE_BYTES = 4 << 30
-_PATH = re.compile(r"(?:(?P<root>.+)/)?annotations/instances_(?P<subset>[^/]*)\.json")
+MOST_JSON_FILES = 20
+"""With more JSON files only Roboflow's names are looked at: other formats have one file per image."""
+_ROBOFLOW = "_annotations.coco.json"
+_PATH = re.compile(r"(?:(?P<root>.+)/)?annotations/(?P<kind>instances|person_keypoints)_(?P<subset>[^/]*)\.json")
 
 
 class Coco:
-    """COCO: one `instances_<subset>.json` per subset; images in `images/<subset>/`, `images/` or the root folder."""
+    """COCO in the layouts of CVAT, COCO itself, Roboflow, Label Studio and FiftyOne, or a JSON of any name."""
 
     name = COCO
     looks_like = "annotations/instances_*.json"
 
     def recognises(self, files: ExportFiles) -> bool:
-        """Whether the paths look like COCO; no file is read."""
-        return bool(_roots(files))
+        """Whether the paths look like COCO. Other JSON files are read, if there are few."""
+        return bool(_roots(files) or _other_layouts(files))
 
     def own_files(self, files: ExportFiles) -> list[str]:
-        """The annotation files, and all images below their common root."""
-        root, subsets = _only_root(files)
-        return [*subsets, *images_below(root, files.sizes)]
+        """The annotation files, all images below their common root, and all files in the images' own folders."""
+        layout = _layout(files)
+        own = tuple({folder for file in layout.files for folder in file.folders if folder != layout.root})
+        bare = [path for path in without_macos_shadows(files.sizes) if own and path.startswith(own)]
+        return list(
+            dict.fromkeys([*(file.path for file in layout.files), *images_below(layout.root, files.sizes), *bare])
+        )
 
     def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:
         """Read all annotation files of the export. Annotations are converted only when they are iterated."""
-        root, subsets = _only_root(files)
+        layout = _layout(files)
         images: list[ListedImage] = []
         classes: dict[str, frozenset[int]] = {}
-        for path, subset in subsets.items():
-            coco = parse_coco(
-                files.read(path, min(MAX_FILE_BYTES, most_bytes())), f"{files.shown_name}: {path}", changes
-            )
-            # CVAT before 2.16.1 wrote no folder per subset.
-            folders = tuple(f"{root}{folder}" for folder in (f"images/{subset}/", "images/", ""))
+        unlisted: list[UnlistedReferences] = []
+        unlisted_classes: Counter[int] = Counter()
+        exporter = ""
+        for file in layout.files:
+            where = f"{files.shown_name}: {file.path}"
+            coco = parse_coco(files.read(file.path, min(MAX_FILE_BYTES, most_bytes())), where, changes)
             for image in coco.images:
-                raw = coco.annotations.get(image.id, ())
-                view = _AnnotationView(raw, coco.categories)
-                images.append(ListedImage(image.file_name, folders, subset, path, view, image.width, image.height))
+                view = _AnnotationView(coco.annotations.get(image.id, ()), coco.categories)
+                images.append(
+                    ListedImage(image.file_name, file.folders, file.subset, file.path, view, image.width, image.height)
+                )
             for category_id, name in coco.categories.items():
                 classes[name] = classes.get(name, frozenset()) | {category_id}
-        return Annotations(images, classes, f"{root}images/")
+            unlisted.append(coco.unlisted)
+            unlisted_classes += coco.unlisted_categories
+            exporter = exporter or coco.exporter
+        return Annotations(images, classes, layout.image_folder, unlisted_classes, unlisted, exporter)
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """An annotation file, and where its images may lie."""
+
+    path: str
+    subset: str
+    folders: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    root: str
+    image_folder: str
+    files: Sequence[_File]
+
+
+def _layout(files: ExportFiles) -> _Layout:
+    """Where everything lies. Raises SourceError for several exports side by side."""
+    if not _roots(files):
+        return _Layout("", "", _other_layouts(files))
+    root, subsets = _only_root(files)
+    found: list[_File] = []
+    for path, subset in subsets.items():
+        # CVAT before 2.16.1 wrote no folder per subset; COCO's own folders lie beside `annotations/`.
+        own = [f"{subset}/"] if any(one.startswith(f"{root}{subset}/") for one in files.sizes) else []
+        folders = tuple(f"{root}{folder}" for folder in (f"images/{subset}/", "images/", *own, ""))
+        found.append(_File(path, subset, folders))
+    return _Layout(root, f"{root}images/", found)
 
 
 def _roots(files: ExportFiles) -> dict[str, dict[str, str]]:
@@ -61,7 +103,10 @@ def _roots(files: ExportFiles) -> dict[str, dict[str, str]]:
     for path in sorted(without_macos_shadows(files.sizes)):
         match = _PATH.fullmatch(path)
         if match:
-            found[f"{match['root']}/" if match["root"] else ""][path] = match["subset"] or "default"
+            # COCO has both for the same images; the sorted order puts instances first.
+            own = found[f"{match['root']}/" if match["root"] else ""]
+            if match["kind"] == "instances" or match["subset"] not in own.values():
+                own[path] = match["subset"] or "default"
     return found
 
 
@@ -74,6 +119,32 @@ def _only_root(files: ExportFiles) -> tuple[str, dict[str, str]]:
             "source"
         )
     return next(iter(roots.items()))
+
+
+def _other_layouts(files: ExportFiles) -> list[_File]:
+    """Annotation files of other names, recognised by their content."""
+    paths = [path for path in sorted(without_macos_shadows(files.sizes)) if path.lower().endswith(".json")]
+    if len(paths) > MOST_JSON_FILES:  # one file per image is another format
+        paths = [path for path in paths if path.endswith(_ROBOFLOW)]
+    found: list[_File] = []
+    for path in paths:
+        if not _has_coco_keys(files.read(path, min(MAX_FILE_BYTES, most_bytes()))):
+            continue
+        folder, _, name = path.rpartition("/")
+        stem, parent = name[: -len(".json")], folder.rpartition("/")[0]
+        # The file's name or its folder may say the split: annotations/train.json, valid/_annotations.coco.json.
+        subset = next((one for one in (stem, folder.rpartition("/")[2]) if split_of_subset(one)), "default")
+        places = [
+            f"{start}/{below}".strip("/")
+            for start in dict.fromkeys((folder, parent))
+            for below in ("", stem, subset, f"images/{subset}", "images", "data", f"{subset}/images")
+        ]
+        found.append(_File(path, subset, tuple(dict.fromkeys(f"{place}/" if place else "" for place in places))))
+    return found
+
+
+def _has_coco_keys(data: bytes) -> bool:
+    return all(re.search(rb'"%b"\s*:\s*[\[{]' % key, data) for key in (b"images", b"annotations", b"categories"))
 
 
 class _KnownAttributes(msgspec.Struct):
@@ -96,7 +167,7 @@ class _AnnotationView:
 
 def to_record(raw: RawAnnotation, class_name: str) -> Annotation:
     """Convert a COCO annotation to the record of all formats."""
-    box, box_was_text = _read_box(raw.bbox)
+    box, box_was_text, box_was_converted = _read_box(raw.bbox)
     known = _read_attributes(raw.attributes)
     rotation, _ = read_number(known.rotation)
     area, _ = read_number(raw.area)
@@ -108,6 +179,7 @@ def to_record(raw: RawAnnotation, class_name: str) -> Annotation:
         place=raw.id,
         box_as_written=raw.bbox,
         box_was_text=box_was_text,
+        box_was_converted=box_was_converted,
         # The box of a mask or an ellipse already encloses its rotated pixels; only plain rectangles need the
         # rotation.
         rotation=0.0 if rotation is None or outline is not NO_OUTLINE else rotation,
@@ -119,15 +191,34 @@ def to_record(raw: RawAnnotation, class_name: str) -> Annotation:
     )
 
 
-def _read_box(value: object) -> tuple[Xywh | None, bool]:
-    """The box, or None unless it is four finite numbers; and whether one of them was written as text."""
+# Names of the sides in boxes that are written as an object.
+_SIDES = (("x", "y", "width", "height"), ("x", "y", "w", "h"), ("left", "top", "width", "height"))
+_CORNERS = (("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"), ("left", "top", "right", "bottom"))
+
+
+def _read_box(value: object) -> tuple[Xywh | None, bool, bool]:
+    """The box, or None unless it is four finite numbers; whether one was text; whether the form was another."""
+    if isinstance(value, dict):
+        box, was_text = _read_named(value)
+        return box, was_text, box is not None
     if not isinstance(value, list) or len(value) != 4:
-        return None, False
+        return None, False, False
     numbers = [read_number(one) for one in value]
     x, y, width, height = (number for number, _ in numbers)
     if x is None or y is None or width is None or height is None:
-        return None, False
-    return (x, y, width, height), any(was_text for _, was_text in numbers)
+        return None, False, False
+    return (x, y, width, height), any(was_text for _, was_text in numbers), False
+
+
+def _read_named(sides: dict[str, object]) -> tuple[Xywh | None, bool]:
+    """A box that is written as an object with named sides or corners."""
+    for names in (*_SIDES, *_CORNERS):
+        if all(name in sides for name in names):
+            box, was_text, _ = _read_box([sides[name] for name in names])
+            if box is not None and names in _CORNERS:
+                box = (box[0], box[1], box[2] - box[0], box[3] - box[1])
+            return box, was_text
+    return None, False
 
 
 def _read_attributes(raw: msgspec.Raw) -> _KnownAttributes:

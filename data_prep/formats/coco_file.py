@@ -1,12 +1,12 @@
 """Read one `instances_<subset>.json` as CVAT and others write it, without trusting any value in it.
 
-A fault of the whole file raises AnnotationError; a fault of one annotation is left to `data_prep.mending`.
+A fault of the whole file raises AnnotationError; a fault of one annotation is left to `data_prep.correct_boxes`.
 Large files need little memory: masks and attributes are not parsed.
 """
 
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from data_prep.changes import ChangeLog, Reason
+from data_prep.checks.class_ids import explain_shift
 from data_prep.errors import AnnotationError
-from data_prep.formats.record import NO_ATTRIBUTES, NO_OUTLINE, clean_class_name
+from data_prep.formats.record import NO_ATTRIBUTES, NO_OUTLINE, UnlistedReferences, clean_class_name
 from prepared_set.memory_budget import free_bytes
 from run_config.cvat_formats import COCO
 from run_config.json_text import JsonError, check_json, utf8
@@ -50,19 +51,21 @@ class _RawImage(msgspec.Struct):
 class _RawCategory(msgspec.Struct):
     id: Any = None
     name: Any = None
+    supercategory: Any = None
 
 
 class _RawCoco(msgspec.Struct):
     images: list[msgspec.Raw]
     annotations: list[msgspec.Raw]
     categories: list[msgspec.Raw]
+    info: msgspec.Raw = msgspec.Raw(b"null")
 
 
 @dataclass(frozen=True, slots=True)
 class CocoImage:
     """An image as the annotation file lists it; width and height are None if the file does not give them."""
 
-    id: int
+    id: int | str
     file_name: str
     width: int | None
     height: int | None
@@ -74,8 +77,12 @@ class CocoFile:
 
     images: list[CocoImage]
     categories: dict[int, str]
-    annotations: dict[int, list[RawAnnotation]] = field(default_factory=lambda: defaultdict(list))
+    annotations: dict[int | str, list[RawAnnotation]] = field(default_factory=lambda: defaultdict(list))
     """By image id."""
+    unlisted_categories: Counter[int] = field(default_factory=Counter)
+    """Ids of categories that annotations use and the file does not list."""
+    unlisted: UnlistedReferences = field(default_factory=lambda: UnlistedReferences(0, 0, ""))
+    exporter: str = ""
 
 
 def read_whole_number(value: object) -> tuple[int | None, bool]:
@@ -121,7 +128,10 @@ def parse_coco(data: bytes, where: str, changes: ChangeLog) -> CocoFile:
         raw = _decode(data)
         images = _records(raw.images, "images", _RawImage)
         categories = _records(raw.categories, "categories", _RawCategory)
-        coco = CocoFile(_images(images, where, changes), _categories(categories, where, changes))
+        exporter = _exporter(raw.info)
+        if exporter == "Roboflow":
+            categories = _without_parent(list(categories))
+        coco = CocoFile(_images(images, where, changes), _categories(categories, where, changes), exporter=exporter)
         own_changes = ChangeLog()
         annotations = _records(raw.annotations, "annotations", RawAnnotation)
         _group_annotations(annotations, len(raw.annotations), coco, where, own_changes)
@@ -149,6 +159,22 @@ def _require_room(data: bytes, where: str) -> None:
         )
 
 
+# What `info` says of the exporter → its name.
+_FINGERPRINTS = ((b"label studio", "Label Studio"), (b"roboflow", "Roboflow"), (b"fiftyone", "FiftyOne"))
+
+
+def _exporter(info: msgspec.Raw) -> str:
+    text = bytes(info).lower()
+    return next((name for mark, name in _FINGERPRINTS if mark in text), "")
+
+
+def _without_parent(categories: list[_RawCategory]) -> Iterator[_RawCategory]:
+    """Roboflow lists the project as the first category, which no box has and all others name as their parent."""
+    parent = categories[0].name if categories else None
+    is_parent = len(categories) > 1 and all(one.supercategory == parent for one in categories[1:])
+    return iter(categories[1:] if is_parent else categories)
+
+
 def _decode(data: bytes) -> _RawCoco:
     try:
         return msgspec.json.decode(data, type=_RawCoco)
@@ -173,22 +199,26 @@ def _records(raw: list[msgspec.Raw], key: str, kind: type[_Record]) -> Iterator[
             raise msgspec.ValidationError(f"{error} - at `$.{key}[{index}]`") from error
         for name in kind.__struct_fields__:
             value = getattr(record, name)
-            is_box = isinstance(value, list) and len(value) == 4 and not any(isinstance(v, list | dict) for v in value)
-            if isinstance(value, list | dict) and not is_box:
+            if isinstance(value, list | dict) and not (4 <= len(value) <= 12 and _is_flat(value)):
                 setattr(record, name, repr(value)[:200])
         yield record
 
 
+def _is_flat(container: list[object] | dict[str, object]) -> bool:
+    values = container.values() if isinstance(container, dict) else container
+    return not any(isinstance(value, list | dict) for value in values)
+
+
 def _images(raw: Iterable[_RawImage], where: str, changes: ChangeLog) -> list[CocoImage]:
     images: list[CocoImage] = []
-    names_by_id: dict[int, str] = {}
-    ids_by_name: dict[str, int] = {}
+    names_by_id: dict[int | str, str] = {}
+    ids_by_name: dict[str, int | str] = {}
     for position, one in enumerate(raw, start=1):
         if not isinstance(one.file_name, str) or not one.file_name.strip():
             raise AnnotationError(
                 f"{where}: image number {position} (id {one.id!r}) has no file_name: export the task again"
             )
-        image_id, was_text = read_whole_number(one.id)
+        image_id, was_text = _read_image_id(one.id)
         if image_id is None:
             raise AnnotationError(f"{where}: image {one.file_name!r} has the id {one.id!r}: ids must be whole numbers")
         if image_id in names_by_id:
@@ -211,6 +241,14 @@ def _images(raw: Iterable[_RawImage], where: str, changes: ChangeLog) -> list[Co
         has_size = width is not None and height is not None and width > 0 and height > 0
         images.append(CocoImage(image_id, one.file_name, width if has_size else None, height if has_size else None))
     return images
+
+
+def _read_image_id(value: object) -> tuple[int | str | None, bool]:
+    """The id, and whether it is a number written as text. Some programs use the file's name as its id."""
+    number, was_text = read_whole_number(value)
+    if number is None and isinstance(value, str) and value.strip():
+        return value, False
+    return number, was_text
 
 
 def _categories(raw: Iterable[_RawCategory], where: str, changes: ChangeLog) -> dict[int, str]:
@@ -244,29 +282,61 @@ def _group_annotations(
     """Add each annotation to its image; drop and count those of unknown images or categories."""
     known = {image.id: image.file_name for image in coco.images}
     seen: set[int] = set()
+    without_image = 0
     for one in raw:
-        image_id, image_was_text = read_whole_number(one.image_id)
+        image_id, image_was_text = _read_image_id(one.image_id)
         category_id, category_was_text = read_whole_number(one.category_id)
         annotation_id, id_was_text = read_whole_number(one.id)
         if image_id is None or image_id not in known:
+            without_image += one.image_id is None
             changes.add(Reason.UNKNOWN_IMAGE, f"image id {one.image_id!r}", one.id)
             continue
         if category_id not in coco.categories:
             changes.add(Reason.UNKNOWN_CATEGORY, known[image_id], one.id, f"category id {one.category_id!r}")
+            if category_id is not None:
+                coco.unlisted_categories[category_id] += 1
             continue
         if annotation_id is not None:
             if annotation_id in seen:
                 changes.add(Reason.ANNOTATION_ID_REPEATED, known[image_id], annotation_id)
             seen.add(annotation_id)
-        if image_was_text or category_was_text or id_was_text:
+        if image_was_text or category_was_text or (id_was_text and annotation_id is not None):
             changes.add(Reason.TEXT_NUMBER, known[image_id], one.id, "annotation ids")
         one.category_id = category_id
         coco.annotations[image_id].append(one)
+    coco.unlisted = _explain_unlisted(coco, count, without_image, where, changes)
+
+
+def _explain_unlisted(
+    coco: CocoFile, count: int, without_image: int, where: str, changes: ChangeLog
+) -> UnlistedReferences:
+    """How many annotations belong to nothing, with the most likely cause. Raises AnnotationError for unusable ids."""
     lost = changes.count(Reason.UNKNOWN_IMAGE, Reason.UNKNOWN_CATEGORY)
-    if lost * 10 > count:
-        example = (changes.examples(Reason.UNKNOWN_IMAGE) + changes.examples(Reason.UNKNOWN_CATEGORY))[0]
+    named = next((image for image in coco.images if isinstance(image.id, str)), None)
+    if named is not None and changes.count(Reason.UNKNOWN_IMAGE):
         raise AnnotationError(
-            f"{where}: {lost} of {count} annotations belong to images or categories that the "
-            f"file does not list (annotation {example.annotation_id or 'without id'}: "
-            f"{example.detail or example.file}): two exports may have been mixed, export the task again"
+            f"{where}: image {named.file_name!r} has the id {named.id!r}: ids must be whole numbers, or the same texts "
+            f"in image_id of the annotations, and {changes.count(Reason.UNKNOWN_IMAGE)} have none of them (for one "
+            f"{changes.examples(Reason.UNKNOWN_IMAGE)[0].file})"
         )
+    if not lost:
+        return UnlistedReferences(0, count, "")
+    example = (changes.examples(Reason.UNKNOWN_IMAGE) + changes.examples(Reason.UNKNOWN_CATEGORY))[0]
+    advice = "two exports may have been mixed, export the task again"
+    if 2 * without_image > lost:
+        advice = (
+            f"{without_image} annotations have no image_id, the field that names their image; write the image's id "
+            "into image_id of each annotation"
+        )
+    elif 2 * changes.count(Reason.UNKNOWN_CATEGORY) > lost:
+        used = {one.category_id for own in coco.annotations.values() for one in own}
+        classes: dict[str, set[int]] = defaultdict(set)
+        for category_id, name in coco.categories.items():
+            classes[name].add(category_id)
+        advice = explain_shift(classes, used, coco.unlisted_categories) or advice
+    return UnlistedReferences(
+        lost,
+        count,
+        f"{where}: {lost} of {count} annotations belong to images or categories that the file does not list "
+        f"(annotation {example.annotation_id or 'without id'}: {example.detail or example.file}): {advice}",
+    )

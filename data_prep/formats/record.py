@@ -6,7 +6,7 @@ images are handled for all formats by `data_prep.export_reader`.
 
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
@@ -31,6 +31,8 @@ class Annotation(msgspec.Struct, frozen=True, gc=False):
     """The box exactly as the file writes it, for messages. None: the same as `box`."""
     box_was_text: bool = False
     """Whether the numbers of the box were written as text."""
+    box_was_converted: bool = False
+    """Whether the file writes the box in another form, such as corners or fractions."""
     rotation: float = 0.0
     """Degrees, clockwise about the box's centre. The outline already has this rotation."""
     outline: msgspec.Raw = NO_OUTLINE
@@ -69,6 +71,16 @@ class ListedImage:
 
 
 @dataclass(frozen=True, slots=True)
+class UnlistedReferences:
+    """Annotations that belong to an image or class that their file does not list."""
+
+    lost: int
+    total: int
+    sentence: str
+    """Says where, how many, and the likely cause."""
+
+
+@dataclass(frozen=True, slots=True)
 class Annotations:
     """Everything that a source says about its images."""
 
@@ -77,6 +89,12 @@ class Annotations:
     """Class name, from `clean_class_name` → the class's ids in the source."""
     image_folder: str
     """Path prefix: image files below it that no annotation file lists are reported."""
+    unlisted_classes: Mapping[int, int] = field(default_factory=dict)
+    """Class ids that the annotations use but no class has → number of annotations. Those were dropped."""
+    unlisted: Sequence[UnlistedReferences] = ()
+    """For each annotation file. Too many refuse the source."""
+    exporter: str = ""
+    """The program that wrote the annotations, if they say so: `Label Studio`, `Roboflow`, …"""
 
 
 class Format(Protocol):

@@ -16,7 +16,6 @@ FORMATS: tuple[Format, ...] = tuple(
 
 # File that is typical of an unsupported format → the format's name in CVAT.
 _OTHER_FORMATS = (
-    (re.compile(r"(.*/)?annotations/person_keypoints_[^/]*\.json"), "COCO Keypoints 1.0"),
     (re.compile(r"(.*/)?annotations\.xml"), "CVAT for images or video"),
     (re.compile(r"(.*/)?obj\.(names|data)"), "YOLO 1.1"),
     (re.compile(r"(.*/)?data\.ya?ml"), "Ultralytics YOLO"),

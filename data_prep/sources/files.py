@@ -7,7 +7,7 @@ from typing import Protocol
 from data_prep.errors import SourceError
 
 IMAGE_SUFFIXES = (
-    ".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2", ".avif",
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2", ".avif",
 )  # fmt: skip
 
 

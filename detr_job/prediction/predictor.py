@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from detr_job.data import pixels
 from detr_job.data.augmentation import Sample, resize
@@ -20,7 +20,7 @@ from detr_job.hardware import autocast, use_bf16
 from detr_job.out_of_memory import DoesNotFit, released
 from detr_job.weights.model_folder import TrainedModel, load_model
 from object_store import open_store
-from prepared_set.decoding import ORIENTATION_TAG, decode_image, decoded_image
+from prepared_set.decoding import decode_image, decoded_image, turned_upright
 from prepared_set.errors import ImageError
 from run_config.exit_codes import PASSING_FAULT
 from run_config.locations import resolve
@@ -191,8 +191,7 @@ def upright_rgb(data: bytes) -> Image.Image:
 def upright_rgb_of(image: Image.Image) -> Image.Image:
     """Like `upright_rgb`, for an image that is already open. Raises UnreadableImage when it is damaged."""
     try:
-        if image.getexif().get(ORIENTATION_TAG, 1) != 1:
-            image = ImageOps.exif_transpose(image)
+        image = turned_upright(image)
         if image.mode == "RGB":
             image.load()
             return image

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from run_config.data_limits import DataLimits
 from tests.charts.chart import rendered, variables
 
 SERVER = {"bucket": "parts", "prefix": "team/a", "endpoint": "http://s3.example.org:9000", "region": "eu-1"}
@@ -63,6 +64,12 @@ def test_steps_get_endpoint_and_region_from_the_configmap():
 def test_the_most_pixels_of_an_image_are_a_setting(installation: Any, values: dict[str, int], pixels: int):
     """Helm would write a number of this size as 1e+08, which is text in YAML."""
     assert installation(rendered(values)).max_image_pixels == pixels
+
+
+def test_limits_of_data_are_a_setting(installation: Any):
+    assert installation(rendered({})).data_limits == DataLimits()
+    changed = installation(rendered({"dataLimits": {"droppedBoxes": 0.3}})).data_limits
+    assert changed == DataLimits(dropped_boxes=0.3)
 
 
 def test_steps_read_what_is_allowed_from_the_settings(installation: Any):

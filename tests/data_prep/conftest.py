@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.export_reader import ReadingRules
 from data_prep.prepare import Prepared, PrepareRequest, prepare
 from object_store import ObjectStore, open_store
 from prepared_set.manifest import Options
@@ -32,6 +33,7 @@ def run_prepare(tmp_path: Path, store: ObjectStore) -> Prepare:
         val: tuple[Export | Path | str, ...] = (),
         test: tuple[Export | Path | str, ...] = (),
         into: ObjectStore = store,
+        rules: ReadingRules | None = None,
         **options: object,
     ) -> Prepared:
         def names(sources: tuple[Export | Path | str, ...], role: str) -> tuple[str, ...]:
@@ -40,7 +42,9 @@ def run_prepare(tmp_path: Path, store: ObjectStore) -> Prepare:
                 for number, source in enumerate(sources)
             )
 
-        request = PrepareRequest(names(pool, "pool"), names(val, "val"), names(test, "test"), Options(**options))
+        request = PrepareRequest(
+            names(pool, "pool"), names(val, "val"), names(test, "test"), Options(**options), rules or ReadingRules()
+        )
         return prepare(request, into, lambda *_: b"the report has tests of its own")
 
     return run

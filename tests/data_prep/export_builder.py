@@ -39,6 +39,18 @@ def encode(image: Image.Image, suffix: str = ".png", orientation: int = 1) -> by
     return file.getvalue()
 
 
+def exif_block(orientation: int, *more: tuple[int, int, int, bytes]) -> bytes:
+    """A little-endian EXIF block with an orientation and more tags: (tag, type, count, four bytes), right or wrong."""
+    entries = sorted([(0x0112, 3, 1, struct.pack("<HH", orientation, 0)), *more])
+    body = b"".join(struct.pack("<HHI", tag, kind, count) + value for tag, kind, count, value in entries)
+    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + body + bytes(4) + bytes(range(1, 100))
+
+
+def with_app1(jpeg: bytes, payload: bytes) -> bytes:
+    """The JPEG with one more APP1 segment, which holds EXIF or XMP, right after its start."""
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(payload) + 2) + payload + jpeg[2:]
+
+
 def png_claiming(width: int, height: int) -> bytes:
     """A PNG of a few bytes whose header claims any size."""
 

@@ -142,3 +142,37 @@ def test_every_place_is_tried_before_the_sources_are_read(source: Path, tmp_path
         assert done.returncode == WRONG_INPUT
         assert done.stderr.startswith("error: ")
         assert sentence in done.stderr.splitlines()[-1]
+
+
+def test_limits_and_the_form_of_boxes_are_options_of_a_person(tmp_path: Path, store: ObjectStore):
+    export = simple_export(30)
+    for one in export.coco["annotations"]:
+        one["bbox"] = [one["bbox"][0] / 64, one["bbox"][1] / 48, one["bbox"][2] / 64, one["bbox"][3] / 48]
+    source = write_zip(tmp_path / "x.zip", export)
+    refused = data_prep("prepare", source, "--store", store.url)
+    assert refused.returncode == WRONG_INPUT
+    assert "fit as x, y, width, height as fractions of the image" in refused.stderr
+    done = data_prep("prepare", source, "--store", store.url, "--boxes", "shares", "--json")
+    right = data_prep("prepare", write_zip(tmp_path / "y.zip", simple_export(30)), "--store", store.url, "--json")
+    assert json.loads(done.stdout)["set"] == json.loads(right.stdout)["set"]
+    loose = data_prep("inspect", source, "--limit", "misread-boxes=1", "--limit", "tiny-boxes=1", "--json")
+    assert loose.returncode == 0, loose.stderr
+    wrong = data_prep("inspect", source, "--limit", "boxes=1")
+    assert (wrong.returncode, "the names are unusable-images, " in wrong.stderr) == (WRONG_INPUT, True)
+    wrong = data_prep("inspect", source, "--boxes", "yolo")
+    assert (wrong.returncode, "use xywh, corners, " in wrong.stderr) == (WRONG_INPUT, True)
+
+
+def test_an_installation_sets_the_limits_and_no_option_loosens_them(tmp_path: Path):
+    export = simple_export(30)
+    for one in export.coco["annotations"][:12]:
+        one["bbox"] = [1, 1, 0, 5]
+    source = write_zip(tmp_path / "x.zip", export)
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("{version: 1, store: 's3://bucket', dataLimits: {droppedBoxes: 0.9}}")
+    relaxed = data_prep("inspect", source, DETR_WORKFLOWS_SETTINGS=str(settings))
+    assert relaxed.returncode == 0, relaxed.stderr
+    loosened = data_prep("inspect", source, "--limit", "dropped-boxes=1", DETR_WORKFLOWS_SETTINGS=str(settings))
+    assert (loosened.returncode, "this installation sets its limits" in loosened.stderr) == (WRONG_INPUT, True)
+    settings.write_text("{version: 1, store: 's3://bucket', dataLimits: {droppedBoxes: 0.01}}")
+    assert data_prep("inspect", source, DETR_WORKFLOWS_SETTINGS=str(settings)).returncode == WRONG_INPUT

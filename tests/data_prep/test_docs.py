@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from data_prep.changes import Reason
+from data_prep.checks.box_forms import LEAST_CASES, MOST_OUTLINES, BoxForm
 from data_prep.findings import FEW_BOXES, FEW_BOXES_PER_CLASS
+from run_config.data_limits import DataLimits
 
 PAGE = (Path(__file__).parents[2] / "docs" / "prepare.md").read_text()
 
@@ -18,3 +20,15 @@ def test_each_reason_stands_in_the_table_of_its_action(reason: Reason):
 
 def test_limits_are_the_codes():
     assert f"below {FEW_BOXES} in all, below {FEW_BOXES_PER_CLASS} of a class" in PAGE
+    assert f"needs at least {LEAST_CASES} cases" in PAGE
+    assert f"({MOST_OUTLINES:,} per subset are compared)" in PAGE
+
+
+@pytest.mark.parametrize(("name", "value"), DataLimits().by_name.items())
+def test_each_limit_of_data_stands_in_the_table(name: str, value: float):
+    assert f"| `{name}` | {value:g} |" in PAGE
+
+
+@pytest.mark.parametrize("form", [form for form in BoxForm if form is not BoxForm.XYWH])
+def test_each_form_of_boxes_is_named(form: BoxForm):
+    assert f"`{form}`" in PAGE

@@ -150,7 +150,7 @@ def test_a_pointer_to_a_set_that_was_deleted_is_no_matter(tmp_path: Path, run_pr
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"\xff"])
-def test_a_damaged_manifest_or_pointer_is_mended(
+def test_a_damaged_manifest_or_pointer_is_repaired(
     damage: bytes, tmp_path: Path, run_prepare: Prepare, store: ObjectStore
 ):
     source = write_zip(tmp_path / "x.zip", simple_export())

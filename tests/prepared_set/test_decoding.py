@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from prepared_set.decoding import decode_image, nearly_black
+from prepared_set.decoding import decode_image, nearly_black, turned_upright
 from prepared_set.errors import ImageError
-from tests.data_prep.export_builder import encode, picture, png_claiming
+from tests.data_prep.export_builder import encode, exif_block, picture, png_claiming, with_app1
 
 RAMP = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
 
@@ -92,6 +92,41 @@ def test_the_orientation_is_applied_in_every_format_that_has_one(suffix: str, or
 
 def test_an_orientation_that_does_not_exist_is_ignored():
     assert decode_image(picture("x.png", (20, 10), orientation=99)).size == (20, 10)
+
+
+ODD_TAGS = {
+    "resolution as text": (0x011A, 2, 3, b"72\0\0"),
+    "unit as a byte": (0x0128, 1, 1, b"\2\0\0\0"),
+    "model as a number": (0x0110, 11, 1, b"\0\0\x80\x3f"),
+    "a type that does not exist": (0x0110, 99, 1, b"\0\0\0\0"),
+    "a value beyond the end": (0x0110, 2, 1 << 30, b"\0\xff\0\0"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("tag", ODD_TAGS.values(), ids=ODD_TAGS)
+def test_other_tags_of_a_wrong_type_do_not_keep_an_image_from_being_turned(tag: tuple[int, int, int, bytes]):
+    data = with_app1(picture("x.jpg", (64, 48)), exif_block(6, tag))
+    assert np.array_equal(pixels(data), pixels(picture("x.jpg", (64, 48), orientation=6)))
+    assert turned_upright(Image.open(io.BytesIO(data))).size == (48, 64)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("payload", [b"Exif\0\0", b"Exif\0\0firmware 1.2", b"Exif\0\0Exif\0\0II*\0\x08\0\0\0\1\0"])
+def test_an_exif_block_that_cannot_be_read_means_no_orientation(payload: bytes):
+    assert decode_image(with_app1(picture("x.jpg", (20, 10)), payload)).size == (20, 10)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 0xFFFF), st.integers(0, 20), st.integers(0, 99), st.binary(min_size=4, max_size=4)),
+        max_size=5,
+    )
+)
+def test_any_exif_tags_leave_the_image_usable(tags: list[tuple[int, int, int, bytes]]):
+    data = with_app1(picture("x.jpg", (24, 18)), exif_block(6, *[tag for tag in tags if tag[0] != 0x0112]))
+    assert decode_image(data).size == (18, 24)
 
 
 def test_of_several_frames_the_first_is_taken():

@@ -9,6 +9,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic.alias_generators import to_camel
+
+from run_config.data_limits import DataLimits
 from run_config.installation import LABEL_VALUE, MAX_IMAGE_SIDE, QUALIFIED_NAME
 from run_config.parameters import BY_NAME, POOL_NAME, TEMPLATES, Parameter, Role, Type
 
@@ -329,6 +332,9 @@ def schema() -> Schema:
             ),
             store=STORE,
             maxImagePixels={"type": "integer", "minimum": 1, "maximum": MAX_IMAGE_SIDE**2},
+            dataLimits=closed(
+                **{to_camel(name): {"type": "number", "minimum": 0, "maximum": 1} for name in DataLimits.model_fields}
+            ),
             nodePoolLabel=worded(QUALIFIED_NAME),
             nodePools={"type": "array", "items": POOL},
             parameters=PARAMETERS,

@@ -116,7 +116,7 @@ def test_links_out_of_a_folder_are_refused_and_links_inside_are_followed(tmp_pat
     ("files", "sentence"),
     [
         ({"annotations.xml": b""}, "'annotations.xml': it looks like CVAT for images or video; export .* 'COCO 1.0'"),
-        ({"annotations/person_keypoints_default.json": b""}, "looks like COCO Keypoints 1.0"),
+        ({"annotations/captions.json": b"{}"}, "looks like another JSON format"),
         ({"obj_train_data/x.txt": b"", "obj.names": b""}, "looks like YOLO 1.1"),
         ({"sub/data.yaml": b""}, "looks like Ultralytics YOLO"),
         ({"Annotations/x.xml": b""}, "looks like PASCAL VOC 1.1"),

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.changes import ChangeLog, Reason
+from data_prep.correct_boxes import SMALLEST_SIDE_PX, Canvas, corrected_box
 from data_prep.errors import AnnotationError
 from data_prep.formats.coco import to_record
 from data_prep.formats.coco_file import RawAnnotation
-from data_prep.mending import SMALLEST_SIDE_PX, Canvas, mend
 from tests.data_prep.formats.test_coco_file import JSON
 
 NUMBER = st.floats() | st.integers() | st.sampled_from(["1", "x", None, True, 1e308, -1e308])
@@ -33,7 +33,7 @@ def test_a_box_lies_inside_its_image_or_a_reason_is_counted(
 ):
     raw = RawAnnotation(5, 1, 1, bbox, area, iscrowd, raw_json(segmentation), raw_json(attributes))
     changes = ChangeLog()
-    box = mend(to_record(raw, "cat"), Canvas("x.png", 64, 48, turn), changes)
+    box = corrected_box(to_record(raw, "cat"), Canvas("x.png", 64, 48, turn), changes)
     dropped = changes.count(Reason.BOX_EMPTY, Reason.BOX_NOT_A_NUMBER, Reason.BOX_OUTSIDE)
     assert dropped == (box is None)
     if box is not None:
@@ -49,16 +49,16 @@ def test_a_box_lies_inside_its_image_or_a_reason_is_counted(
 
 
 def test_white_space_and_key_order_of_attributes_do_not_matter():
-    def mended(attributes: bytes) -> bytes:
+    def corrected(attributes: bytes) -> bytes:
         raw = RawAnnotation(5, 1, 1, [1, 2, 3, 4], attributes=msgspec.Raw(attributes))
-        box = mend(to_record(raw, "cat"), Canvas("x.png", 64, 48), ChangeLog())
+        box = corrected_box(to_record(raw, "cat"), Canvas("x.png", 64, 48), ChangeLog())
         assert box is not None
         return bytes(box.attributes)
 
-    assert mended(b'{"b": 1,\n "a": [1, 2]}') == mended(b'{"a":[1,2],"b":1}')
+    assert corrected(b'{"b": 1,\n "a": [1, 2]}') == corrected(b'{"a":[1,2],"b":1}')
 
 
 def test_attributes_that_are_no_text_are_refused():
     raw = RawAnnotation(5, 1, 1, [1, 2, 3, 4], attributes=msgspec.Raw(b'{"name": "\xff"}'))
     with pytest.raises(AnnotationError, match=r"annotation 5 of image 'x.png' has attributes or a segmentation"):
-        mend(to_record(raw, "cat"), Canvas("x.png", 64, 48), ChangeLog())
+        corrected_box(to_record(raw, "cat"), Canvas("x.png", 64, 48), ChangeLog())

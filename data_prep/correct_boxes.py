@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import msgspec
 
-from data_prep.box_geometry import Xywh, clip_box, enclosing_box, turn_box
+from data_prep.box_geometry import Xywh, clip_box, enclosing_box, reversed_box, turn_box
 from data_prep.changes import ChangeLog, Reason
 from data_prep.errors import AnnotationError
+from data_prep.formats.outlines import outline_box
 from data_prep.formats.record import NO_ATTRIBUTES, NO_OUTLINE, Annotation
 
 # A box may reach this far outside before it counts as clipped: exports round to two digits.
@@ -43,18 +44,28 @@ class Canvas:
     """The EXIF orientation still to be applied to the boxes; 1 when they were drawn on the oriented image."""
 
 
-def mend(annotation: Annotation, canvas: Canvas, changes: ChangeLog) -> Box | None:
+def corrected_box(annotation: Annotation, canvas: Canvas, changes: ChangeLog) -> Box | None:
     """The annotation's box, or None when it is dropped. Corrections and drops are counted in `changes`."""
     file, place = canvas.file_name, annotation.place
-    if annotation.box is None:
+    box = annotation.box
+    if box is None and not annotation.box_as_written and annotation.outline is not NO_OUTLINE:
+        box = outline_box(annotation.outline)
+        if box is not None:
+            changes.add(Reason.BOX_FROM_OUTLINE, file, place)
+    if box is None:
         changes.add(Reason.BOX_NOT_A_NUMBER, file, place, _written(annotation))
         return None
     if annotation.box_was_text:
         changes.add(Reason.TEXT_NUMBER, file, place, _written(annotation))
-    if min(annotation.box[2:]) < SMALLEST_SIDE_PX:
+    if annotation.box_was_converted:
+        changes.add(Reason.BOX_OTHER_FORM, file, place, _written(annotation))
+    if min(abs(box[2]), abs(box[3])) < SMALLEST_SIDE_PX:
         changes.add(Reason.BOX_EMPTY, file, place, _written(annotation))
         return None
-    box = _to_canvas(annotation, annotation.box, canvas, changes)
+    if min(box[2:]) < 0:
+        box = reversed_box(box)
+        changes.add(Reason.BOX_REVERSED, file, place, _written(annotation))
+    box = _to_canvas(annotation, box, canvas, changes)
     clipped = clip_box(box, canvas.width, canvas.height)
     if not min(clipped[2:]) >= SMALLEST_SIDE_PX:
         changes.add(Reason.BOX_OUTSIDE, file, place, f"{_written(annotation)} in {canvas.width}x{canvas.height}")

@@ -1,0 +1,262 @@
+"""In which form a file writes its boxes, found by where all boxes of a subset lie together.
+
+A single box may be wrong. If many boxes do not fit their images, and the same numbers fit when they are read in another
+form, then the file is in that form: training on the declared form would learn boxes beside their objects.
+"""
+
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep.box_geometry import Xywh
+from data_prep.errors import AnnotationError
+from data_prep.formats.outlines import outline_box
+from data_prep.formats.record import NO_OUTLINE, Annotation
+from run_config.data_limits import DataLimits
+
+TOLERANCE_PX = 1.0
+"""A box may reach this far over the edge, and must have sides of at least this length."""
+LEAST_CASES = 10
+"""Fewer wrong boxes never refuse a source."""
+BETTER = 10
+"""Another form fits much better if it leaves this many times fewer boxes that do not fit."""
+MOST_OUTLINES = 2_000
+"""Outlines compared with their boxes, per subset."""
+
+Floats = NDArray[np.float64]
+
+
+class BoxForm(StrEnum):
+    """How the four numbers of a box are meant."""
+
+    XYWH = "xywh"
+    CORNERS = "corners"
+    CENTRES = "centres"
+    SHARES = "shares"
+    SHARED_CENTRES = "shared-centres"
+    SHARED_CORNERS = "shared-corners"
+    PERCENT = "percent"
+    ROWS_FIRST = "rows-first"
+
+
+DESCRIPTIONS = {
+    BoxForm.XYWH: "x, y, width, height in pixels",
+    BoxForm.CORNERS: "two corners (x1, y1, x2, y2) in pixels",
+    BoxForm.CENTRES: "centre, width, height in pixels",
+    BoxForm.SHARES: "x, y, width, height as fractions of the image (0 to 1)",
+    BoxForm.SHARED_CENTRES: "centre, width, height as fractions of the image (0 to 1), as in YOLO",
+    BoxForm.SHARED_CORNERS: "two corners as fractions of the image (0 to 1)",
+    BoxForm.PERCENT: "x, y, width, height in percent of the image",
+    BoxForm.ROWS_FIRST: "y, x, height, width (or boxes of the image turned by 90°)",
+}
+
+# Columns of boxes (n, 4) and image sizes (n, 2), width first → boxes as x, y, width, height in pixels.
+_READ: dict[BoxForm, Callable[[Floats, Floats], Floats]] = {
+    BoxForm.XYWH: lambda boxes, _: boxes,
+    BoxForm.CORNERS: lambda boxes, _: np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]]),
+    BoxForm.CENTRES: lambda boxes, _: np.hstack([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, 2:]]),
+    BoxForm.SHARES: lambda boxes, sizes: boxes * np.hstack([sizes, sizes]),
+    BoxForm.SHARED_CENTRES: lambda boxes, sizes: _READ[BoxForm.CENTRES](_READ[BoxForm.SHARES](boxes, sizes), sizes),
+    BoxForm.SHARED_CORNERS: lambda boxes, sizes: _READ[BoxForm.CORNERS](_READ[BoxForm.SHARES](boxes, sizes), sizes),
+    BoxForm.PERCENT: lambda boxes, sizes: _READ[BoxForm.SHARES](boxes, sizes) / 100,
+    BoxForm.ROWS_FIRST: lambda boxes, _: boxes[:, [1, 0, 3, 2]],
+}
+
+
+def read_box(box: Xywh, form: BoxForm, width: int, height: int) -> Xywh:
+    """The box as x, y, width, height in pixels of an image of this size."""
+    if form is BoxForm.XYWH:
+        return box
+    x, y, w, h = _READ[form](np.array([box]), np.array([[width, height]], float))[0].tolist()
+    return (x, y, w, h)
+
+
+@dataclass
+class SubsetBoxes:
+    """All boxes of one subset with the sizes of their images, as declared, and a sample of their outlines."""
+
+    name: str
+    boxes: "array[float]" = field(default_factory=lambda: array("d"))
+    """Per box x, y, width, height, the image's width and height, and the area (0: not given, or of an outline)."""
+    outlines: list[tuple[float, ...]] = field(default_factory=list)
+    """Per outline the index of its box, and the x, y, width, height around it."""
+    total: int = 0
+    """All annotations, also those without a box."""
+    dropped: int = 0
+    """Annotations whose box cannot be used."""
+    places: list[tuple[str, object, object]] = field(default_factory=list)
+    """For each outline the image, the annotation and the box as written, for messages."""
+
+    def add(self, annotation: Annotation, file_name: str, width: int, height: int) -> None:
+        """Note one annotation."""
+        self.total += 1
+        box = annotation.box
+        if box is None:
+            return
+        has_outline = annotation.outline is not NO_OUTLINE
+        if has_outline and len(self.outlines) < MOST_OUTLINES and annotation.rotation == 0:
+            around = outline_box(annotation.outline)
+            if around is not None:
+                self.outlines.append((len(self.boxes) // 7, *around))
+                self.places.append((file_name, annotation.place, annotation.box_as_written or box))
+        area = 0.0 if has_outline or annotation.area is None else annotation.area
+        self.boxes.extend((*box, width, height, area))
+
+    def check(self, where: str, limits: DataLimits, example: Callable[[int], str]) -> list[str]:
+        """Warnings about the boxes. `example(index)` describes one box.
+
+        Raises AnnotationError with the evidence when the boxes are beyond a limit.
+        """
+        with np.errstate(all="ignore"):  # numbers may be of any size
+            return list(self._check(where, limits, example))
+
+    def _check(self, where: str, limits: DataLimits, example: Callable[[int], str]) -> Iterator[str]:
+        if not self.boxes:
+            return
+        table = np.frombuffer(self.boxes, float).reshape(-1, 7)
+        boxes, sizes, areas = table[:, :4], table[:, 4:6], table[:, 6]
+        count = len(boxes)
+        of = f"{where}: subset {self.name!r}"
+        fits = {
+            form: _fitting(read(boxes, sizes), sizes, reversed_too=form is BoxForm.XYWH)
+            for form, read in _READ.items()
+            # Percent fit into any image, and are found by where they end.
+            if form is not BoxForm.PERCENT
+        }
+        misfits = ~fits[BoxForm.XYWH]
+        wrong = int(misfits.sum())
+        best = max(fits, key=lambda form: int(fits[form].sum()))
+        right = int(fits[best].sum())
+        if _beyond(wrong, count, limits.misread_boxes) and BETTER * (count - right) <= wrong:
+            raise AnnotationError(
+                f"{of}: {wrong:,} of {count:,} boxes do not fit their images as {DESCRIPTIONS[BoxForm.XYWH]}, but "
+                f"{right:,} fit as {DESCRIPTIONS[best]} (for one {example(int(misfits.argmax()))}): "
+                f"{_way_on(best, 'misread-boxes')}"
+            )
+        self._check_areas(of, boxes, sizes, areas, limits, example)
+        yield from self._check_outlines(of, boxes, sizes, limits)
+        yield from _check_extent(of, boxes, sizes, limits, example)
+        tiny = (np.abs(boxes[:, 2:]) < TOLERANCE_PX).any(axis=1)
+        cut = misfits & ~tiny
+        for cases, limit, name, words in (
+            (tiny, limits.tiny_boxes, "tiny-boxes", "have a side below 1 pixel"),
+            (cut, limits.cut_boxes, "cut-boxes", "reach over the edge of their image"),
+        ):
+            number = int(cases.sum())
+            if _beyond(number, count, limit):
+                raise AnnotationError(
+                    f"{of}: {number:,} of {count:,} boxes {words} (for one {example(int(cases.argmax()))}): the boxes "
+                    "belong to images of another size, or are written in a form that is not supported; export them "
+                    f"again, or pass --limit {name}=1 to use them as they are"
+                )
+        if int(tiny.sum()) >= LEAST_CASES:
+            yield f"{int(tiny.sum()):,} of {count:,} boxes have a side below 1 pixel: no model can learn them."
+
+    def _check_areas(
+        self,
+        of: str,
+        boxes: Floats,
+        sizes: Floats,
+        areas: Floats,
+        limits: DataLimits,
+        example: Callable[[int], str],
+    ) -> None:
+        """Raise AnnotationError when the areas are those of the boxes in another form."""
+        given = areas > 0
+        count = int(given.sum())
+        if count < 2 * LEAST_CASES or limits.misread_boxes >= 1:
+            return
+
+        def matching(form: BoxForm) -> int:
+            read = _READ[form](boxes[given], sizes[given])
+            return int((np.abs(read[:, 2] * read[:, 3] - areas[given]) <= 0.02 * areas[given] + 1).sum())
+
+        declared, corners = matching(BoxForm.XYWH), matching(BoxForm.CORNERS)
+        if 10 * declared < count and 10 * corners > 9 * count:
+            raise AnnotationError(
+                f"{of}: the areas of {corners:,} of {count:,} boxes are those of {DESCRIPTIONS[BoxForm.CORNERS]}, and "
+                f"of {declared:,} those of {DESCRIPTIONS[BoxForm.XYWH]} (for one {example(int(given.argmax()))}): "
+                f"{_way_on(BoxForm.CORNERS, 'misread-boxes')}"
+            )
+
+    def _check_outlines(self, of: str, boxes: Floats, sizes: Floats, limits: DataLimits) -> Iterator[str]:
+        """Compare boxes with the box around their outline. Raises AnnotationError when too many differ."""
+        if not self.outlines:
+            return
+        table = np.array(self.outlines)
+        index, around = table[:, 0].astype(int), table[:, 1:]
+        count = len(table)
+        agree = {form: _agreeing(read(boxes[index], sizes[index]), around) for form, read in _READ.items()}
+        differ = ~agree[BoxForm.XYWH]
+        wrong = int(differ.sum())
+        if not wrong:
+            return
+        first = int(differ.argmax())
+        file_name, place, written = self.places[first]
+        box = ", ".join(f"{value:g}" for value in around[first])
+        summary = f"{wrong:,} of {count:,} boxes are not those of their outlines"
+        case = f"for one annotation {place!r} of {file_name!r}: bbox {written}, its outline lies in [{box}]"
+        if _beyond(wrong, count, limits.contradictions):
+            best = max(agree, key=lambda form: int(agree[form].sum()))
+            if BETTER * (count - int(agree[best].sum())) <= wrong:
+                advice = f"the boxes fit as {DESCRIPTIONS[best]}; {_way_on(best, 'contradictions')}"
+            else:
+                advice = "export again with a tool that keeps both together, or pass --limit contradictions=1 for bbox"
+            raise AnnotationError(f"{of}: {summary} ({case}): {advice}")
+        yield f"{summary} ({case})."
+
+
+def _beyond(cases: int, count: int, limit: float) -> bool:
+    return cases >= LEAST_CASES and cases > limit * count
+
+
+def _fitting(boxes: Floats, sizes: Floats, *, reversed_too: bool) -> NDArray[np.bool_]:
+    """(n,): whether each box lies inside its image, with sides of at least a pixel."""
+    corners = np.stack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
+    inside = (corners.min(axis=0) >= -TOLERANCE_PX) & (corners.max(axis=0) <= sizes + TOLERANCE_PX)
+    sides = np.abs(boxes[:, 2:]) if reversed_too else boxes[:, 2:]
+    fits: NDArray[np.bool_] = np.logical_and.reduce(inside & (sides >= TOLERANCE_PX), axis=1)
+    return fits
+
+
+def _agreeing(boxes: Floats, around: Floats) -> NDArray[np.bool_]:
+    """(n,): whether each box is about the one around its outline: to 2 pixels, or a tenth of its size."""
+    slack = np.maximum(2.0, 0.1 * around[:, 2:])
+    close = (np.abs(boxes[:, :2] - around[:, :2]) <= slack) & (np.abs(boxes[:, 2:] - around[:, 2:]) <= slack)
+    agree: NDArray[np.bool_] = np.logical_and.reduce(close, axis=1)
+    return agree
+
+
+def _check_extent(
+    of: str, boxes: Floats, sizes: Floats, limits: DataLimits, example: Callable[[int], str]
+) -> Iterator[str]:
+    """Warn, or refuse percent, when all boxes lie in the upper left part of their images."""
+    count = len(boxes)
+    if count < 5 * LEAST_CASES:
+        return
+    ends = boxes[:, :2] + boxes[:, 2:]
+    far = (ends / sizes).max(axis=0)
+    near = (boxes[:, :2] / sizes).min(axis=0)
+    if not (far <= 0.7).all() or not (near <= 0.1).all():
+        return
+    in_percent = (ends <= 100).all() and (ends.max(axis=0) >= 90).all()
+    if in_percent and limits.misread_boxes < 1:
+        raise AnnotationError(
+            f"{of}: all {count:,} boxes lie in the upper left 100 x 100 pixels of their images (for one {example(0)}), "
+            f"as {DESCRIPTIONS[BoxForm.PERCENT]} do: {_way_on(BoxForm.PERCENT, 'misread-boxes')}"
+        )
+    yield (
+        f"All {count:,} boxes lie in the upper left {100 * far[0]:.0f} % x {100 * far[1]:.0f} % of their images: they "
+        "may belong to smaller copies of the images."
+    )
+
+
+def _way_on(form: BoxForm, limit: str) -> str:
+    return (
+        f"export {DESCRIPTIONS[BoxForm.XYWH]}, pass --boxes {form} to convert them, or --limit {limit}=1 to use them "
+        "as they are"
+    )

@@ -1,0 +1,117 @@
+"""Refuse a source whose parts do not belong together, with what was found in it and a way on."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NoReturn
+
+from data_prep.changes import ChangeLog, Reason
+from data_prep.checks.box_forms import LEAST_CASES, SubsetBoxes
+from data_prep.correct_boxes import Box
+from data_prep.errors import AnnotationError, SourceError
+from data_prep.image_finder import ImageFinder
+from prepared_set.manifest import Example
+from run_config.data_limits import DataLimits
+from run_config.wording import plural
+
+_BROKEN = (
+    (Reason.IMAGE_MISSING, "missing"),
+    (Reason.IMAGE_DAMAGED, "not decodable"),
+    (Reason.IMAGE_SIZE, "of a different size than listed"),
+)
+_DROPPED = (
+    (Reason.BOX_NOT_A_NUMBER, "missing or without four finite numbers"),
+    (Reason.BOX_EMPTY, "without width or height"),
+    (Reason.BOX_OUTSIDE, "outside their image"),
+)
+
+
+def refuse_no_images(where: str, finder: ImageFinder, changes: ChangeLog) -> NoReturn:
+    """Raise SourceError for a source without any of its listed images."""
+    example = changes.examples(Reason.IMAGE_MISSING)[0].file
+    there = finder.describe_files(example)
+    if there:
+        raise SourceError(
+            f"{where}: none of the listed images is in the export (the first is {example!r}), but other images are: "
+            f"{there}. Give the files the names that the annotation file lists, or export both together with "
+            "'Save images'"
+        )
+    raise SourceError(
+        f"{where} was exported without images: there is no image file in it. Export the task again with 'Save images' "
+        "switched on (save_images=true in the API), or put the images beside the annotation file"
+    )
+
+
+def refuse_mostly_broken(where: str, listed: int, changes: ChangeLog, limits: DataLimits) -> None:
+    """Raise SourceError when more images are broken than the limit allows: then the export itself is broken."""
+    broken = changes.count(*(reason for reason, _ in _BROKEN))
+    if broken <= limits.unusable_images * listed:
+        return
+    parts = [
+        f"{changes.count(reason)} {words} (for one {_example(changes.examples(reason)[0])})"
+        for reason, words in _BROKEN
+        if changes.count(reason)
+    ]
+    sizes = changes.count(Reason.IMAGE_SIZE)
+    advice = (
+        "the boxes belong to images of the listed size, so put those images in, or correct width and height in the "
+        "annotation file if they are wrong or exchanged"
+        if sizes == broken
+        else "export the task again with images"
+    )
+    raise SourceError(
+        f"{where}: {broken} of {listed} images cannot be used, {'; '.join(parts)}: {advice}, or allow more with "
+        "--limit unusable-images=SHARE"
+    )
+
+
+def refuse_dropped_boxes(where: str, boxes: SubsetBoxes, changes: ChangeLog, limits: DataLimits) -> None:
+    """Raise AnnotationError when more boxes of a subset cannot be used than the limit allows."""
+    total = boxes.total
+    if boxes.dropped < LEAST_CASES or boxes.dropped <= limits.dropped_boxes * total:
+        return
+    raise AnnotationError(
+        f"{where}: subset {boxes.name!r}: {boxes.dropped:,} of {total:,} boxes cannot be used: "
+        f"{describe_dropped(changes)}. Correct the boxes and export again, or allow more with --limit "
+        "dropped-boxes=SHARE"
+    )
+
+
+def describe_dropped(changes: ChangeLog) -> str:
+    """Which boxes were dropped, each with the first annotation and its image. Empty: none."""
+    return "; ".join(
+        f"{changes.count(reason):,} {words} (the first is annotation {example.annotation_id or 'without id'} of "
+        f"{example.file!r}{': ' if example.detail else ''}{example.detail})"
+        for reason, words in _DROPPED
+        if changes.count(reason)
+        for example in changes.examples(reason)[:1]
+    )
+
+
+def refuse_two_owners(where: str, images: Iterable[tuple[str, str, Sequence[Box]]]) -> None:
+    """Raise AnnotationError when two annotation files give the same image different boxes.
+
+    `images`: path of the image, path of the annotation file, boxes.
+    """
+    first: dict[str, tuple[str, Sequence[Box]]] = {}
+    contradicted: list[tuple[str, str, str]] = []
+    for path, listed_in, boxes in images:
+        if path not in first:
+            first[path] = (listed_in, boxes)
+        elif _as_counts(boxes) != _as_counts(first[path][1]):
+            contradicted.append((path, first[path][0], listed_in))
+    if contradicted:
+        path, one, other = contradicted[0]
+        raise AnnotationError(
+            f"{where}: {plural(len(contradicted), 'image')} with different boxes in two annotation files (for one "
+            f"{path!r} in {one!r} and {other!r}). If images of two subsets have the same name, CVAT before 2.16.1 kept "
+            "only one of them: update CVAT or export each task by itself. If the files label the same images, merge "
+            "them into one"
+        )
+
+
+def _as_counts(boxes: Sequence[Box]) -> Counter[tuple[object, ...]]:
+    return Counter((box.class_name, box.bbox) for box in boxes)
+
+
+def _example(example: Example) -> str:
+    return f"{example.file!r}{': ' if example.detail else ''}{example.detail}"

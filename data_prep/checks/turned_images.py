@@ -1,0 +1,92 @@
+"""On which picture the boxes were drawn, where an EXIF orientation turns the image by 90 degrees.
+
+CVAT lists the size of the picture as people see it. Programs that ignore EXIF list the stored size, and their boxes
+belong to the unturned picture; but Label Studio lists the stored size although people drew on the turned picture. So
+the boxes decide: most fit only one of the two.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from data_prep.box_geometry import Xywh
+from data_prep.checks.box_forms import TOLERANCE_PX
+from run_config.wording import plural
+
+AGREEING = 9
+"""One reading is used for a whole file if this many times more boxes fit only it than only the other."""
+DRAWN_AS_SEEN = ("Label Studio",)
+_LEAST_AGAINST_THE_SIZE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class TurnedImage:
+    """An image whose width and height are exchanged by its orientation."""
+
+    index: int
+    listed_in: str
+    orientation: int
+    """5 to 8."""
+    size: tuple[int, int]
+    """Width and height of the turned picture."""
+    size_is_stored: bool
+    """Whether the listed size is that of the unturned picture."""
+    boxes: tuple[Xywh, ...]
+
+
+def decide_turns(images: Iterable[TurnedImage], where: str, exporter: str) -> tuple[dict[int, int | None], list[str]]:
+    """Index → the orientation that the boxes still need (1: none), or None where that is unclear; and warnings."""
+    groups: dict[tuple[str, bool], list[TurnedImage]] = defaultdict(list)
+    for image in images:
+        groups[image.listed_in, image.size_is_stored].append(image)
+    turns: dict[int, int | None] = {}
+    warnings: list[str] = []
+    for (listed_in, size_is_stored), own in groups.items():
+        votes = [_votes(image) for image in own]
+        stored, seen = (sum(one) for one in zip(*votes, strict=True))
+        by_size = size_is_stored and exporter not in DRAWN_AS_SEEN
+        of = f"{where}: {plural(len(own), 'image')} of {listed_in} {'is' if len(own) == 1 else 'are'} turned by EXIF"
+        if not stored and not seen:
+            on_stored = by_size
+            if size_is_stored and any(image.boxes for image in own):
+                taken = "unturned picture, whose size is listed" if by_size else f"picture as {exporter} shows it"
+                warnings.append(f"{of}, and their boxes fit either way: they were taken as drawn on the {taken}.")
+        elif seen >= AGREEING * stored:
+            on_stored = False
+            if size_is_stored:
+                warnings.append(
+                    f"{of} and listed with their unturned size, but {plural(seen, 'box', 'boxes')} fit only the turned "
+                    "picture: the boxes were taken as drawn on it."
+                )
+        elif stored >= AGREEING * seen and (size_is_stored or stored >= _LEAST_AGAINST_THE_SIZE):
+            on_stored = True
+            if not size_is_stored:
+                warnings.append(
+                    f"{of} and listed with their turned size, but {plural(stored, 'box', 'boxes')} fit only the "
+                    "unturned picture: the boxes were turned with it."
+                )
+        elif size_is_stored:
+            for image, (for_stored, for_seen) in zip(own, votes, strict=True):
+                clear = bool(for_stored) != bool(for_seen)
+                turns[image.index] = (image.orientation if for_stored else 1) if clear else None
+            continue
+        else:
+            on_stored = False
+        turns |= {image.index: image.orientation if on_stored else 1 for image in own}
+    return turns, warnings
+
+
+def _votes(image: TurnedImage) -> tuple[int, int]:
+    """The numbers of boxes that fit only the unturned and only the turned picture."""
+    width, height = image.size
+    stored = seen = 0
+    for box in image.boxes:
+        fits_seen, fits_stored = _fits(box, width, height), _fits(box, height, width)
+        stored += fits_stored and not fits_seen
+        seen += fits_seen and not fits_stored
+    return stored, seen
+
+
+def _fits(box: Xywh, width: int, height: int) -> bool:
+    x, y, w, h = box
+    return min(x, y) >= -TOLERANCE_PX and x + w <= width + TOLERANCE_PX and y + h <= height + TOLERANCE_PX
