@@ -161,7 +161,7 @@ class DecoderLayer(nn.Module):
         super().__init__()
         dim = config.hidden_dim
         self.self_attn = nn.MultiheadAttention(dim, config.heads, config.dropout, batch_first=True)
-        self.cross_attn = DeformableAttention(dim, config.heads, LEVELS, config.points)
+        self.cross_attn = DeformableAttention(dim, config.heads, (config.points,) * LEVELS)
         self.linear1, self.linear2 = (
             nn.Linear(dim, config.feedforward_dim),
             nn.Linear(config.feedforward_dim, dim),
