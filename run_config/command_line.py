@@ -83,6 +83,12 @@ def run(app: typer.Typer) -> NoReturn:
         # The reader has closed the pipe (`| head`), so nothing can be printed. Not 0: the work may not be finished.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(READER_GONE)
+    except UnicodeEncodeError as error:
+        if not "\udc80" <= error.object[error.start] <= "\udcff":  # how Python keeps other bytes of paths and arguments
+            raise
+        fail(
+            f"{error.object[:200]!r} is not valid UTF-8: rename the file or folder, or type the text again", WRONG_INPUT
+        )
     except Exception as error:
         if type(error).__module__.startswith(("click", "typer")):
             _fail_with_usage(error)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from run_config.parameters import PARAMETERS, TEMPLATES, Parameter, Type, bounds
+from run_config.parameters import PARAMETERS, TEMPLATES, Parameter, Type
 
 FORM_VERSION = 1
 """Increased when a reader of an older form would misread a newer one."""
@@ -79,7 +79,7 @@ def _row(parameter: Parameter) -> str:
             value = ", ".join(f"`{choice}`" for choice in parameter.choices)
             value += ", or a `.yaml` file" if parameter.file_suffixes else ""
         case Type.INTEGER | Type.NUMBER:
-            value = f"{parameter.type.value}, {bounds(parameter)}"
+            value = f"{parameter.type.value}, {parameter.limits.words()}"
         case Type.LOCATION:
             value = "URL or key"
         case Type.LOCATIONS:

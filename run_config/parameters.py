@@ -588,22 +588,10 @@ def _expected(parameter: Parameter) -> str:
         also = " or a .yaml file" if parameter.file_suffixes else ""
         return f"one of {', '.join(parameter.choices)}{also}"
     if parameter.type in (Type.INTEGER, Type.NUMBER):
-        return f"{'a whole number' if parameter.type is Type.INTEGER else 'a number'} {bounds(parameter)}"
+        return f"{'a whole number' if parameter.type is Type.INTEGER else 'a number'} {parameter.limits.words()}"
     if parameter.role is Role.STORE:
         return "s3://bucket/prefix or file:///folder"
     return "an s3:// or file:// URL, or a key below the store"
-
-
-def bounds(parameter: Parameter) -> str:
-    """The bounds of a number in words, such as `from 1 to 1024`. Empty: there is no minimum."""
-    limits = parameter.limits
-    if limits.minimum is None:
-        return ""
-    start = "above" if limits.above_minimum else "from"
-    if limits.maximum is None:
-        return f"{start} {limits.minimum:.15g}"
-    joint = "and at most" if limits.above_minimum else "to"
-    return f"{start} {limits.minimum:.15g} {joint} {limits.maximum:.15g}"
 
 
 def _short(text: str) -> str:

@@ -1,8 +1,8 @@
 """Read YAML configuration written by people, without the surprises of YAML.
 
 Differences from standard YAML: duplicate keys are refused, because the first would be lost silently. Anchors and
-aliases are refused, because a few lines of them can expand to more than fits into memory. 1e-4 is a number. Tags that
-create objects are unknown.
+aliases are refused, because a few lines of them can expand to more than fits into memory. 1e-4 is a number, 010 is ten,
+and 1:30 is text. Tags that create objects are unknown.
 """
 
 import re
@@ -46,6 +46,20 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _number(loader: _Loader, node: yaml.ScalarNode) -> Any:  # noqa: ANN401 - a YAML value
+    """Read 010 as ten, not as an octal number, and 1:30 as text, not as ninety."""
+    text = str(node.value)
+    if ":" in text:
+        return text
+    if re.fullmatch(r"[-+]?[0-9_]+", text):
+        return int(text.replace("_", ""))
+    if node.tag.endswith("int"):
+        return loader.construct_yaml_int(node)
+    return loader.construct_yaml_float(node)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _number)
+_Loader.add_constructor("tag:yaml.org,2002:float", _number)
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
 
 

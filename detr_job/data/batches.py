@@ -279,15 +279,7 @@ def training_loader(samples: TrainingSamples, batches: EpochBatches, device: tor
     images = -(-batches.batch_size // batches.parts)
     wanted = shared_memory.Workers(worker_count(samples.data, device), TRAINING_PREFETCH)
     workers = shared_memory.fitting(wanted, images, *largest_canvas(samples.split, samples.data))
-    return DataLoader(
-        samples,  # type: ignore[arg-type]  # the stubs know datasets that are indexed by int alone
-        batch_sampler=batches,
-        collate_fn=collate,
-        num_workers=workers.count,
-        prefetch_factor=workers.prefetch if workers.count else None,
-        pin_memory=device.type == "cuda",
-        worker_init_fn=functools.partial(_start_worker, images=shared_image_budget()),
-    )
+    return _loader(samples, batches, workers, device)
 
 
 def largest_canvas(split: Split, data: Data) -> tuple[int, int]:
@@ -307,9 +299,18 @@ def evaluation_loader(samples: EvaluationSamples, batch_size: int, device: torch
     split, data = samples.split, samples.data
     wanted = shared_memory.Workers(0 if samples.kept is not None else worker_count(data, device), EVALUATION_PREFETCH)
     workers = shared_memory.fitting(wanted, batch_size, *_largest(split, data.eval_size, data.max_size))
+    return _loader(samples, equal_shape_batches(split, data, batch_size), workers, device)
+
+
+def _loader(
+    samples: TrainingSamples | EvaluationSamples,
+    batches: EpochBatches | list[list[int]],
+    workers: shared_memory.Workers,
+    device: torch.device,
+) -> DataLoader[Batch]:
     return DataLoader(
-        samples,  # type: ignore[arg-type]  # collated to Batch
-        batch_sampler=equal_shape_batches(split, data, batch_size),
+        samples,  # type: ignore[arg-type]  # the stubs know datasets that are indexed by int alone
+        batch_sampler=batches,
         collate_fn=collate,
         num_workers=workers.count,
         prefetch_factor=workers.prefetch if workers.count else None,

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from detr_job.models.boxes import cxcywh_to_xyxy, iou_and_giou
 from detr_job.models.outputs import Outputs, Targets
+from run_config.job.config import Loss
 
 NEVER = 1e6  # the cost of values that are not finite: they are matched last, and the loss reports the value
 
@@ -44,16 +45,8 @@ def padded_targets(targets: Targets) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def match(
-    outputs: Outputs,
-    targets: Targets,
-    class_cost: Tensor,
-    *,
-    cost_class: float,
-    cost_bbox: float,
-    cost_giou: float,
-) -> Matches:
-    """Assign queries to boxes, for each image and layer.
+def match(outputs: Outputs, targets: Targets, class_cost: Tensor, loss: Loss) -> Matches:
+    """Assign queries to boxes, for each image and layer. `loss` has the weights of the costs.
 
     class_cost: (L, B, Q, K), the cost of assigning each class to a query. Boxes beyond the number of queries
     stay unmatched.
@@ -69,7 +62,7 @@ def match(
     # A broadcast difference is faster than torch.cdist(p=1) and gives the same bits.
     distance = (predicted[..., :, None, :] - boxes[None, :, None]).abs().sum(-1)
     _, giou = iou_and_giou(cxcywh_to_xyxy(predicted)[..., :, None, :], cxcywh_to_xyxy(boxes)[None, :, None])
-    cost = cost_bbox * distance + cost_class * by_label - cost_giou * giou
+    cost = loss.cost_bbox * distance + loss.cost_class * by_label - loss.cost_giou * giou
     host = cost.nan_to_num(NEVER, NEVER, NEVER).cpu().numpy()
     pairs = torch.from_numpy(_assign(host, targets.counts)).to(outputs.logits.device, non_blocking=True)
     return Matches(pairs[0], pairs[1], pairs[2])

@@ -64,6 +64,3 @@ class LearnedPositionEncoding(nn.Module):
         columns = self.col_embed.weight[None, None, :width].expand(1, height, -1, -1)
         rows = self.row_embed.weight[None, :height, None].expand(1, -1, width, -1)
         return torch.cat((columns, rows), dim=-1)
-
-
-PositionEncoding = SinePositionEncoding | LearnedPositionEncoding

@@ -134,7 +134,10 @@ def _same_settings(url: str, before: JobConfig, now: JobConfig, may_differ: froz
     changed = {key: values for key, values in differences(before, now).items() if key not in may_differ}
     if changed:
         what = ", ".join(f"{key} {old!r} -> {new!r}" for key, (old, new) in list(changed.items())[:4])
-        raise JobError(f"{url} was started with other settings ({what}): choose another run name")
+        raise JobError(
+            f"{url} was started with other settings ({what}): choose another run name. To train that run's model "
+            f"further, with these settings, also set cvat-finetune-checkpoint to {url}"
+        )
 
 
 def resumed_settings(

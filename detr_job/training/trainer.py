@@ -215,7 +215,8 @@ class Trainer:
         self._began_s = time.monotonic() - self.progress.elapsed_s
         report.begin(self.fraction_done())
         try:
-            self._loop(report)
+            with ExitStack() as loader:
+                self._steps(report, loader)
         except StopNow:
             pass  # the request to stop is handled below
         except WorkersLost:
@@ -229,10 +230,6 @@ class Trainer:
         if self.stop and not self.complete():
             self._stop(report)
         self.send_metrics()
-
-    def _loop(self, report: ProgressReport) -> None:
-        with ExitStack() as loader:
-            self._steps(report, loader)
 
     def _steps(self, report: ProgressReport, loader: ExitStack) -> None:
         """Train step by step; the batch loader is opened in `loader`."""

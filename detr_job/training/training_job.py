@@ -5,7 +5,7 @@ import functools
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,15 @@ class TrainRequest:
     recorded: Mapping[str, Any]
     out: Path
 
+    @property
+    def preset(self) -> str:
+        """The name of the preset, or of the configuration file without its suffix."""
+        return Path(self.model).stem
+
+    def chosen(self, key: str) -> bool:
+        """Whether the user set this configuration key."""
+        return is_chosen(key, self.model, overrides_of(self.settings))
+
 
 def job_config(request: TrainRequest) -> JobConfig:
     """The configuration: the preset or file, then parameters that set a key, then overrides; later ones win."""
@@ -78,8 +87,12 @@ def job_config(request: TrainRequest) -> JobConfig:
 
 def train(request: TrainRequest) -> None:
     """Train, predict the validation and test splits, and write the results to `out`."""
+    if not request.run.strip("/ "):
+        raise JobError(f"--run: {request.run!r} is not allowed; give the run a name, such as first")
     request, config = _permitted(request, job_config(request))
-    _try_places(request.out)
+    for name in LEFT_BEHIND:
+        require_writable(request.out / name, "--out")
+    _cache()
     device = hardware.choose_device(request.device)
     hardware.prepare(device)
     stop, uploads, report = StopRequest(), Uploads(), ProgressReport()
@@ -89,7 +102,8 @@ def train(request: TrainRequest) -> None:
                 with stop.at_once():
                     job = _prepare(request, config, device, folder, uploads, stop, report)
                 job.trainer.train(report)
-                info = _leave_behind(job, report)
+                with file_errors(request.out):
+                    info = _write_results(job, report)
             with stop.at_once():
                 uploads.finish(store_patience_s(AT_END_S))
         except StopNow:
@@ -103,13 +117,6 @@ def train(request: TrainRequest) -> None:
         finally:
             uploads.close()
     report.say(_farewell(job, info))
-
-
-def _try_places(out: Path) -> None:
-    """Raise an error for folders that cannot be written before the first step, not after the last."""
-    for name in LEFT_BEHIND:
-        require_writable(out / name, "--out")
-    _cache()
 
 
 def _permitted(request: TrainRequest, config: JobConfig) -> tuple[TrainRequest, JobConfig]:
@@ -149,52 +156,30 @@ def _prepare(
     family = build_family(config, len(local.class_names))
     description = _open_run(request, config, local, family, device, run)
     checkpoint.try_place(run)
-    trainer = Trainer(
-        config,
-        family,
-        local,
-        run,
-        device,
-        uploads,
-        stop,
-        _micro_batches(request, config, local, description, functools.partial(_record, uploads, run, description)),
-        evaluation_batch_chosen=is_chosen("evaluation.batch_size", request.model, overrides_of(request.settings)),
+    micro = MicroBatches(
+        min(config.data.batch_size, len(local.split("train"))),
+        chosen=request.chosen("data.batch_size"),
+        halved=MICRO_BATCH in description,
+        record=functools.partial(_record, uploads, run, description),
     )
-    _announce(report, config, request, local, family, device, run, bf16=trainer.bf16)
+    chosen = request.chosen("evaluation.batch_size")
+    trainer = Trainer(config, family, local, run, device, uploads, stop, micro, evaluation_batch_chosen=chosen)
+    job = _Job(request, config, local, trainer)
+    _announce(job, report)
     trainer.resume(report.say)
     if trainer.progress.step == 0:
-        _initialise(config, request, family, local, report, store)
+        _initialise(job, store, report)
         trainer.restart_average()
-    return _Job(request, config, local, trainer)
+    return job
 
 
 def _resumed(run: ObjectStore, request: TrainRequest, config: JobConfig, report: ProgressReport) -> JobConfig:
     """The settings that the run started with if another release started it, otherwise the requested ones."""
-    chosen = functools.partial(is_chosen, name=request.model, overrides=overrides_of(request.settings))
-    config, kept = resumed_settings(run, config, _preset(request), chosen)
+    config, kept = resumed_settings(run, config, request.preset, request.chosen)
     if kept:
         what = ", ".join(f"{key}={shown(old)} (now {shown(new)})" for key, (old, new) in kept.items())
         report.say(f"this run was started by another release and keeps its settings: {what}")
     return _permitted(request, config)[1]
-
-
-def _preset(request: TrainRequest) -> str:
-    return Path(request.model).stem
-
-
-def _micro_batches(
-    request: TrainRequest,
-    config: JobConfig,
-    local: LocalSet,
-    description: dict[str, Any],
-    record: Callable[[int], None],
-) -> MicroBatches:
-    return MicroBatches(
-        min(config.data.batch_size, len(local.split("train"))),
-        chosen=is_chosen("data.batch_size", request.model, overrides_of(request.settings)),
-        halved=MICRO_BATCH in description,
-        record=record,
-    )
 
 
 def _record(uploads: Uploads, run: ObjectStore, description: dict[str, Any], images: int) -> None:
@@ -267,7 +252,7 @@ def _open_run(
             uid=request.workflow_uid,
             parameters=dict(request.recorded),
             config=config.model_dump(mode="json"),
-            preset=_preset(request),
+            preset=request.preset,
             finetune=request.finetune,
             set_id=local.id,
             classes=local.class_names,
@@ -278,34 +263,22 @@ def _open_run(
     )
 
 
-def _announce(
-    report: ProgressReport,
-    config: JobConfig,
-    request: TrainRequest,
-    local: LocalSet,
-    family: Family,
-    device: torch.device,
-    run: ObjectStore,
-    *,
-    bf16: bool,
-) -> None:
+def _announce(job: _Job, report: ProgressReport) -> None:
     """Say what will be trained, and warn about likely problems."""
-    train_split = local.split("train")
-    count = sum(parameter.numel() for parameter in family.network.parameters())
+    local, trainer = job.local, job.trainer
+    count = sum(parameter.numel() for parameter in trainer.network.parameters())
     report.say(
-        f"{_preset(request)}: {count / 1e6:.1f} M parameters, {len(local.class_names)} classes, "
-        f"{len(train_split)} training and {len(local.split('val'))} validation images, on "
-        f"{hardware.hardware_name(device)}, {'bf16' if bf16 else 'fp32'}"
+        f"{job.request.preset}: {count / 1e6:.1f} M parameters, {len(local.class_names)} classes, "
+        f"{len(local.split('train'))} training and {len(local.split('val'))} validation images, on "
+        f"{hardware.hardware_name(trainer.device)}, {'bf16' if trainer.bf16 else 'fp32'}"
     )
-    report.say(checkpoint.room(run, family.network, config))
-    for warning in _warnings(config, request, local):
+    report.say(checkpoint.room(trainer.run, trainer.network, job.config))
+    for warning in _warnings(job):
         report.say(f"warning: {warning}")
-    for name in PREDICTED_SPLITS:
-        for warning in beyond_reach(local.split(name), family.most_detections, config.model.most_objects):
-            report.say(f"warning: {warning}")
 
 
-def _warnings(config: JobConfig, request: TrainRequest, local: LocalSet) -> Iterator[str]:
+def _warnings(job: _Job) -> Iterator[str]:
+    config, local = job.config, job.local
     train_split = local.split("train")
     batch_size, queries = config.data.batch_size, config.model.most_objects
     if len(train_split) < batch_size:
@@ -335,30 +308,25 @@ def _warnings(config: JobConfig, request: TrainRequest, local: LocalSet) -> Iter
     elif not has_boxes(local.split("val")):
         yield "the validation images have no boxes to evaluate on: the last weights are used, not the best"
     model = config.model
-    if not request.finetune and len(train_split) < model.from_scratch_images:
+    if not job.request.finetune and len(train_split) < model.from_scratch_images:
         yield (
             f"{model.title} from {model.untrained} needs more than {model.from_scratch_images} images and hundreds of "
             f"epochs to learn anything, and this set has {len(train_split)}: start from a checkpoint "
             f"(cvat-finetune-checkpoint), or choose {' or '.join(presets_from_scratch())}"
         )
+    for name in PREDICTED_SPLITS:
+        yield from beyond_reach(local.split(name), job.trainer.family.most_detections, queries)
 
 
-def _initialise(
-    config: JobConfig,
-    request: TrainRequest,
-    family: Family,
-    local: LocalSet,
-    report: ProgressReport,
-    store: ObjectStore,
-) -> None:
+def _initialise(job: _Job, store: ObjectStore, report: ProgressReport) -> None:
     """Load the first weights of a run."""
-    if request.finetune:
-        url = resolve(request.finetune, store.url)
-        source = read_source(url)
-        for line in load_weights(family, source, local.class_names).sentences(source.url):
+    family = job.trainer.family
+    if job.request.finetune:
+        source = read_source(resolve(job.request.finetune, store.url))
+        for line in load_weights(family, source, job.local.class_names).sentences(source.url):
             report.say(line)
         return
-    for url in places(config).values():
+    for url in places(job.config).values():
         folder, _, name = url.rpartition("/")
         with tempfile.TemporaryDirectory() as local_folder:
             path = Path(local_folder) / name
@@ -367,16 +335,8 @@ def _initialise(
         report.say(f"backbone from {url}")
 
 
-def _leave_behind(job: _Job, report: ProgressReport) -> ModelFolderConfig:
-    """Write the best weights, last state and predictions to `out`. Returns the model's config.json.
-
-    Raises StoreError when the disk fails.
-    """
-    with file_errors(job.request.out):
-        return _write_results(job, report)
-
-
 def _write_results(job: _Job, report: ProgressReport) -> ModelFolderConfig:
+    """Write the best weights, last state and predictions to `out`. Returns the model's config.json."""
     request, trainer = job.request, job.trainer
     last = request.out / "checkpoint"
     last.mkdir(parents=True, exist_ok=True)
@@ -402,7 +362,7 @@ def _predict(job: _Job, name: str, report: ProgressReport) -> SplitPredictions |
     report.say(f"predicting {name}: {len(split)} images")
     with trainer.stop.at_once():
         seen = trainer.predict(EvaluationSamples(split, config.data), trainer.network)
-    description = f"{_preset(job.request)}, step {trainer.progress.best_step or trainer.progress.step}"
+    description = f"{job.request.preset}, step {trainer.progress.best_step or trainer.progress.step}"
     path = job.request.out / "predictions" / f"{name}.json"
     write_predictions(path, seen.file(local.id, name, description, local.class_names))
     return seen
@@ -425,7 +385,7 @@ def _model_config(job: _Job, seen: SplitPredictions | None) -> ModelFolderConfig
             }
     return ModelFolderConfig(
         classes=job.local.class_names,
-        preset=_preset(job.request),
+        preset=job.request.preset,
         job=config.model_dump(mode="json"),
         preprocessing=Preprocessing(config.data.eval_size, config.data.max_size),
         prepared_set=job.local.id,

@@ -19,8 +19,8 @@ from detr_job.weights.tensor_files import read_tensors
 from object_store import open_store
 from run_config.wording import shortened
 
-SEGMENTATION_PREFIX = "detr."
-WHOLE_FILES = (".pth", ".pt", ".safetensors")
+TRANSFORMERS_HEAD = "class_labels_classifier.weight"
+WHOLE_FILES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class WeightsSource:
 
 
 @dataclass(slots=True)
-class Taken:
+class LoadReport:
     """What happened to each tensor, for the log."""
 
     same: list[str] = field(default_factory=list)
@@ -49,7 +49,7 @@ class Taken:
             kept = (
                 f"rows kept of {shortened(self.kept_classes)}"
                 if self.kept_classes
-                else "no class has the same name there"
+                else "no class has the same name in the checkpoint"
             )
             lines.append(f"  heads initialised for the classes of this set: {shortened(list(self.rows))}; {kept}")
         if self.fresh:
@@ -75,15 +75,19 @@ def read_source(url: str) -> WeightsSource:
 
 
 def _only_tensors(url: str) -> dict[str, Tensor]:
-    """The state dict of a file in a store; only the detection part of a segmentation model."""
+    """The state dict of a file in a store."""
     folder, slash, name = url.rpartition("/")
     store = open_store(folder or slash or ".")
     with tempfile.TemporaryDirectory() as local:
         path = Path(local) / name
         store.get_file(name, path)
         content = read_tensors(path, name=url)
-    prefix = SEGMENTATION_PREFIX if f"{SEGMENTATION_PREFIX}class_embed.bias" in content else ""
-    return {key.removeprefix(prefix): value for key, value in content.items()}
+    if TRANSFORMERS_HEAD in content:
+        raise JobError(
+            f"cvat-finetune-checkpoint: {url} is a checkpoint of Hugging Face Transformers, whose tensors have other "
+            "names; give the original .pth file from github.com/facebookresearch/detr"
+        )
+    return content
 
 
 def _coco_rows(weights: dict[str, Tensor]) -> tuple[str | None, ...] | None:
@@ -92,30 +96,30 @@ def _coco_rows(weights: dict[str, Tensor]) -> tuple[str | None, ...] | None:
     return COCO_CLASSES if head is not None and head.shape[0] == len(COCO_CLASSES) + 1 else None
 
 
-def load_weights(family: Family, source: WeightsSource, classes: Sequence[str]) -> Taken:
+def load_weights(family: Family, source: WeightsSource, classes: Sequence[str]) -> LoadReport:
     """Load the weights into a new network. Raises JobError when the source has another architecture."""
     state = family.network.state_dict()
-    taken = Taken(ignored=sorted(set(source.weights) - set(state)))
+    report = LoadReport(ignored=sorted(set(source.weights) - set(state)))
     same_classes = source.classes is not None and tuple(source.classes) == tuple(classes)
     filled: dict[str, Tensor] = {}
     wrong: list[str] = []
     for name, fresh in state.items():
         given = source.weights.get(name)
         if given is None:
-            taken.fresh.append(name)
+            report.fresh.append(name)
         elif name in family.class_heads and given.shape[1:] == fresh.shape[1:] and not same_classes:
             no_object = fresh.shape[0] - len(classes)
             if source.classes is not None and given.shape[0] != len(source.classes) + no_object:
-                wrong.append(f"{name} has {given.shape[0]} rows there for {len(source.classes)} classes")
+                wrong.append(f"{name} has {given.shape[0]} rows for {len(source.classes)} classes in the checkpoint")
             else:
-                filled[name], taken.rows[name] = _head(fresh, given, source.classes or (), classes)
+                filled[name], report.rows[name] = _head(fresh, given, source.classes or (), classes)
         elif given.shape != fresh.shape:
-            wrong.append(f"{name} is {tuple(given.shape)} there and {tuple(fresh.shape)} here")
+            wrong.append(f"{name} is {tuple(given.shape)} in the checkpoint and {tuple(fresh.shape)} in this model")
         else:
             filled[name] = given
-            taken.same.append(name)
-    wrong += [f"{name} is not there" for name in taken.fresh if not _may_be_missing(name, family)]
-    wrong += [f"{name} is not here" for name in taken.ignored if _belongs_to_us(name, state)]
+            report.same.append(name)
+    wrong += [f"{name} is only in this model" for name in report.fresh if not _may_be_missing(name, family)]
+    wrong += [f"{name} is only in the checkpoint" for name in report.ignored if _belongs_to_us(name, state)]
     if wrong:
         what = "; ".join(wrong[:3]) + (f"; and {len(wrong) - 3} more differences" if len(wrong) > 3 else "")
         raise JobError(
@@ -123,9 +127,9 @@ def load_weights(family: Family, source: WeightsSource, classes: Sequence[str]) 
             "trained as, and the same number of queries and layers"
         )
     family.network.load_state_dict(filled, strict=False)
-    if taken.rows:
-        taken.kept_classes = tuple(name for name in classes if _row(name, source.classes or ()) is not None)
-    return taken
+    if report.rows:
+        report.kept_classes = tuple(name for name in classes if _row(name, source.classes or ()) is not None)
+    return report
 
 
 def _may_be_missing(name: str, family: Family) -> bool:

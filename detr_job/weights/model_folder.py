@@ -167,7 +167,7 @@ Trained by detr-workflows on the prepared set `{info.prepared_set}`. On its vali
 - Family `{model["family"]}`; the whole configuration is in `{CONFIG}`.
 - Input: RGB, orientation applied, short side {size.eval_size} pixels, long side at most {size.max_size},
   scaled to 0…1, then minus mean {list(size.mean)} over deviation {list(size.std)}.
-- Output: boxes as centre and size, parts of the image.
+- Output: boxes as centre and size, as fractions of the image.
 - Threshold: {_cell(_threshold(info.operating_point))}
 
 Use it:

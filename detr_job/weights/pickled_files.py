@@ -11,7 +11,6 @@ import pickletools
 import re
 import sys
 import zipfile
-from pathlib import Path
 from typing import BinaryIO
 
 import torch
@@ -42,15 +41,20 @@ class Unreadable(Exception):
     """Why a file cannot be read, as the part of a sentence after the file's name."""
 
 
-def load_pickled(file: BinaryIO) -> object:
-    """Contents of a file written by `torch.save`, tensors on the host. Raises `Unreadable` for any other file."""
-    start = file.read(512)
+def refuse_other_files(start: bytes) -> None:
+    """Raise `Unreadable` when a file that begins like this is often saved by mistake instead of weights."""
     if not start:
         raise Unreadable("it is empty")
     if start.startswith(b"version https://git-lfs"):
         raise Unreadable("it is a Git LFS pointer to the file: fetch the file itself with `git lfs pull`")
     if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
         raise Unreadable("it is a web page: download the file itself, not the page about it")
+
+
+def load_pickled(file: BinaryIO) -> object:
+    """Contents of a file written by `torch.save`, tensors on the host. Raises `Unreadable` for any other file."""
+    start = file.read(512)
+    refuse_other_files(start)
     try:
         return _loaded(file, archive=start.startswith(b"PK"))
     except Unreadable:
@@ -63,9 +67,9 @@ def load_pickled(file: BinaryIO) -> object:
 def _loaded(file: BinaryIO, *, archive: bool) -> object:
     file.seek(0)
     names = _names_in_archive(file) if archive else _names_in_pickles(file, LEGACY_PICKLES)
-    foreign = sorted({name.replace(" ", ".") for name in names if not _is_plain(name)})
-    if foreign:
-        raise Unreadable(f"it holds more than plain tensors, which may run code: {_listed(foreign)}")
+    other = sorted({name.replace(" ", ".") for name in names if not _is_plain(name)})
+    if other:
+        raise Unreadable(f"it holds more than plain tensors, which may run code: {_listed(other)}")
     file.seek(0)
     with torch.serialization.safe_globals([argparse.Namespace]):
         return torch.load(file, map_location="cpu", weights_only=True)
@@ -110,9 +114,3 @@ def _is_plain(name: str) -> bool:
 def _listed(names: list[str]) -> str:
     """A few of the names in one line, shortened and cleaned because they are untrusted."""
     return shortened([re.sub(r"[^\w.]", "?", name)[:60] for name in names], _MOST_NAMED)
-
-
-def load_pickled_file(path: Path) -> object:
-    """Like `load_pickled`, for a path."""
-    with path.open("rb") as file:
-        return load_pickled(file)

@@ -1,5 +1,6 @@
 """Read third-party weights: tensors only, and no code in the file is ever executed."""
 
+import re
 from pathlib import Path
 
 import torch
@@ -7,9 +8,12 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
 from detr_job.errors import JobError
-from detr_job.weights.pickled_files import Unreadable, load_pickled_file
+from detr_job.weights.pickled_files import Unreadable, load_pickled, refuse_other_files
 
 WRAPPERS = ("model", "state_dict")  # keys under which training checkpoints keep the weights
+# DistributedDataParallel, Lightning and similar tools, and DETR's segmentation models around the detector;
+# torch.compile adds `_orig_mod.` anywhere.
+_WRAPPER_PREFIXES = re.compile(r"^((module|model|detr)\.)+")
 
 
 def read_tensors(path: Path, name: str = "") -> dict[str, Tensor]:
@@ -18,13 +22,15 @@ def read_tensors(path: Path, name: str = "") -> dict[str, Tensor]:
     name: the file's name in messages, if it is not its path.
 
     From a checkpoint that also holds optimizer and arguments (`{"model": …}`, as DETR's own), only the
-    weights are returned. Raises JobError when the file is missing, broken, or holds code.
+    weights are returned. Prefixes of wrappers such as `module.` are removed from the names. Raises JobError when
+    the file is missing, broken, or holds code.
     """
     name = name or str(path)
     try:
         if path.suffix == ".safetensors":
-            return tensors_in(path.read_bytes())
-        content = load_pickled_file(path)
+            return _plain_names(tensors_in(path.read_bytes()))
+        with path.open("rb") as file:
+            content = load_pickled(file)
     except (OSError, Unreadable) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise JobError(
@@ -41,23 +47,26 @@ def read_tensors(path: Path, name: str = "") -> dict[str, Tensor]:
             raise JobError(f"{name}: holds no state dict: the name {str(key)[:60]!r} of a tensor is not text")
         if not _is_plain(tensor):
             raise JobError(
-                f"{name}: the tensor {key[:60]!r} does not hold the values that its shape names; save the "
-                "weights again as plain tensors on the host"
+                f"{name}: the tensor {key[:60]!r} is sparse, quantised, on a device, or smaller than its shape; save "
+                "the weights again as plain tensors on the CPU"
             )
-    return dict(content)
+    return _plain_names(content)
+
+
+def _plain_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Remove the prefixes that wrappers of a network add to the names of its tensors."""
+    plain = {_WRAPPER_PREFIXES.sub("", name.replace("_orig_mod.", "")): tensor for name, tensor in tensors.items()}
+    return plain if len(plain) == len(tensors) else dict(tensors)
 
 
 def tensors_in(data: bytes) -> dict[str, Tensor]:
     """The tensors of a safetensors file. Raises `Unreadable` when it is damaged or another kind of file."""
-    if not data:
-        raise Unreadable("it is empty")
-    if data.startswith(b"version https://git-lfs"):
-        raise Unreadable("it is a Git LFS pointer to the file: fetch the file itself with `git lfs pull`")
+    refuse_other_files(data[:512])
     try:
         return load_safetensors(data)
     except Exception as error:
         # safetensors raises its own error, PyTorch others for unknown types and shapes.
-        raise Unreadable("its header and its bytes do not belong together, or it is no safetensors file") from error
+        raise Unreadable("it is damaged, or not a safetensors file") from error
 
 
 def _is_plain(tensor: Tensor) -> bool:

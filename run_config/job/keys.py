@@ -1,5 +1,6 @@
 """The keys of a job's configuration, and access to values by key."""
 
+import functools
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -45,7 +46,7 @@ class Key:
     @property
     def limits(self) -> Limits:
         """The bounds of a number."""
-        return _limits(_constraints(self.field.annotation, self.field.metadata))
+        return limits_of(_constraints(self.field.annotation, self.field.metadata))
 
     @property
     def _marks(self) -> dict[str, Any]:
@@ -87,7 +88,8 @@ def _constraints(annotation: Any, metadata: Iterable[Any]) -> Iterator[Any]:  # 
             yield from _constraints(part, ())
 
 
-def _limits(constraints: Iterable[Any]) -> Limits:
+def limits_of(constraints: Iterable[Any]) -> Limits:
+    """The bounds among the constraints of a pydantic field."""
     limits = Limits()
     for one in constraints:
         match one:
@@ -111,12 +113,16 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield prefix + name, value
 
 
+def value_in(tree: object, name: str) -> object:
+    """The value of a dotted key in a tree of mappings. None: the tree has no such key."""
+    for part in name.split("."):
+        tree = tree.get(part) if isinstance(tree, Mapping) else None
+    return tree
+
+
 def value_of(config: JobConfig, name: str) -> object:
     """The value of a dotted key."""
-    value: Any = config
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
+    return functools.reduce(getattr, name.split("."), config)
 
 
 def with_values(config: JobConfig, changed: Mapping[str, object]) -> JobConfig:

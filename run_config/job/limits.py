@@ -21,3 +21,13 @@ class Limits:
             None if low is None else low + self.above_minimum,
             maximum=None if high is None else high - self.below_maximum,
         )
+
+    def words(self) -> str:
+        """`from 1 to 1024`, `above 0 and at most 1`. Empty: there is no minimum."""
+        if self.minimum is None:
+            return ""
+        start = f"{'above' if self.above_minimum else 'from'} {self.minimum:.15g}"
+        if self.maximum is None:
+            return start
+        both = "and at most" if self.above_minimum else "to"
+        return f"{start} {'and below' if self.below_maximum else both} {self.maximum:.15g}"

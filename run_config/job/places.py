@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from run_config.job.config import JobConfig
-from run_config.job.keys import keys
+from run_config.job.keys import keys, value_in
 from run_config.job.presets import override_tree
 
 PLACES = tuple(dict.fromkeys(key.name for key in keys() if key.place))
@@ -26,8 +26,6 @@ def places_in_overrides(overrides: Sequence[str]) -> list[tuple[str, str]]:
 
 def _found(tree: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name in PLACES:
-        value: object = tree
-        for part in name.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
+        value = value_in(tree, name)
         if value:
             yield name, str(value)

@@ -15,7 +15,7 @@ from run_config.errors import ConfigError
 from run_config.families.registry import DEFAULT
 from run_config.job.complaints import sentences
 from run_config.job.config import JobConfig
-from run_config.job.keys import keys
+from run_config.job.keys import keys, set_value, value_in
 from run_config.job.preset_files import preset_names, preset_text
 from run_config.yaml_text import read_yaml
 
@@ -36,10 +36,7 @@ def load_job_config(name: str, overrides: Sequence[str] = ()) -> JobConfig:
 
 def is_chosen(key: str, name: str, overrides: Sequence[str] = ()) -> bool:
     """Whether a person set this key, in a file or an override. Otherwise its value is the preset's or the default."""
-    value: object = _overridden(_read(name, seen=(), presets=False), overrides)
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value is not None
+    return value_in(_overridden(_read(name, seen=(), presets=False), overrides), key) is not None
 
 
 def _overridden(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -57,7 +54,9 @@ def override_tree(override: str) -> dict[str, Any]:
     key, separator, text = override.partition("=")
     if not separator or not key.strip():
         raise ConfigError(f"override {override!r} is not of the form key=value, e.g. optimizer.lr=0.0002")
-    return _nested(key.strip(), read_yaml(text, f"{key.strip()}={text}"))
+    tree: dict[str, Any] = {}
+    set_value(tree, key.strip(), read_yaml(text, f"{key.strip()}={text}"))
+    return tree
 
 
 def presets_from_scratch() -> tuple[str, ...]:
@@ -132,17 +131,6 @@ def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
         else:
             merged[key] = _merge(old, value)
     return merged
-
-
-def _nested(key: str, value: Any) -> dict[str, Any]:  # noqa: ANN401 - a YAML value
-    """Return `a.b=1` as {"a": {"b": 1}}."""
-    tree: dict[str, Any] = {}
-    inner = tree
-    *parents, last = key.split(".")
-    for parent in parents:
-        inner = inner.setdefault(parent, {})
-    inner[last] = value
-    return tree
 
 
 def checked(tree: Mapping[str, Any], where: str) -> JobConfig:

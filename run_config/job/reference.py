@@ -7,10 +7,9 @@ import types
 import typing
 from typing import Any
 
-import annotated_types
 from pydantic.fields import FieldInfo
 
-from run_config.job.keys import Key, keys, shown, value_of
+from run_config.job.keys import Key, keys, limits_of, shown, value_of
 from run_config.job.preset_files import preset_names
 from run_config.job.presets import load_job_config
 
@@ -79,20 +78,8 @@ def _kind(annotation: Any, metadata: list[Any]) -> str:  # noqa: ANN401 - annota
             return f"list; each {_kind(arguments[0], [])}"
         return f"list of {len(arguments)}; each {_kind(arguments[0], [])}"
     words = {int: "whole number", float: "number", bool: "true or false", str: "text"}
-    return " ".join((words[annotation], _bounds(metadata))).strip()
-
-
-def _bounds(metadata: list[Any]) -> str:
-    words = {
-        annotated_types.Gt: ("above", "gt"),
-        annotated_types.Ge: ("from", "ge"),
-        annotated_types.Le: ("to", "le"),
-        annotated_types.Lt: ("below", "lt"),
-    }
-    found = [
-        f"{words[type(item)][0]} {getattr(item, words[type(item)][1]):g}" for item in metadata if type(item) in words
-    ]
-    return (" " if len(found) == 2 and found[1].startswith("to") else ", ").join(found)
+    limits = limits_of(metadata)
+    return f"{words[annotation]} {(limits.of_integers() if annotation is int else limits).words()}".strip()
 
 
 if __name__ == "__main__":

@@ -31,6 +31,13 @@ def test_an_out_that_cannot_be_written_is_said_before_the_first_step(short: Run,
     assert not short.stored_folder.exists()
 
 
+@pytest.mark.parametrize("name", ["", " ", "/"])
+def test_a_run_without_a_name_is_refused(short: Run, name: str):
+    sentence = replace(short, name=name).refused()
+    assert f"--run: {name!r} is not allowed; give the run a name" in sentence
+    assert not list(short.stored_folder.parent.glob("**/run.json"))
+
+
 def test_a_cache_that_cannot_be_written_is_said_before_the_first_step(short: Run, tmp_path: Path):
     place = blocked(tmp_path / "cache")
     sentence = replace(short, environment={"DETR_JOB_CACHE": str(place)}).refused()

@@ -107,4 +107,4 @@ def test_a_tensor_of_an_unknown_type_is_a_damaged_safetensors_file(tmp_path: Pat
     )
     path = tmp_path / "w.safetensors"
     path.write_bytes(struct.pack("<Q", len(header)) + header + b"12")
-    assert "its header and its bytes do not belong together, or it is no safetensors file" in told(path)
+    assert "it is damaged, or not a safetensors file" in told(path)

@@ -86,6 +86,24 @@ def test_a_command_leaves_with_its_code_and_at_most_one_line(program, what: str,
     assert (done.returncode, done.stderr, done.stdout) == (code, said, "begun\n")
 
 
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("data-prep", ["prepare", b"bad\xff/missing.zip", "--store", "store"]),
+        ("data-prep", ["prepare", "missing.zip", "--store", b"s3://bucket/\xff"]),
+        ("data-prep", ["prepare", b"s3://bucket/\xff.zip", "--store", "store"]),
+        ("detr-job", ["predict", b"bad\xff.jpg", "--model", b"bad\xff"]),
+    ],
+)
+def test_an_argument_that_is_not_utf8_is_named_in_one_sentence(command: str, arguments: list[str | bytes], tmp_path):
+    program = Path(sys.executable).with_name(command)
+    done = subprocess.run([program, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: "), done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "\\udcff" in done.stderr or "\N{REPLACEMENT CHARACTER}" in done.stderr
+
+
 @pytest.mark.parametrize("what", ["bug", "other pipe"])
 def test_our_own_mistakes_keep_their_traceback(program, what: str):
     done = call(program, "do", what)

@@ -236,6 +236,20 @@ def test_numbers_with_an_exponent_are_numbers_in_files_and_overrides(tmp_path, t
     assert load_job_config(path).optimizer.lr == value
 
 
+@pytest.mark.parametrize(
+    ("text", "seed"), [("010", 10), ("+010", 10), ("0", 0), ("007", 7), ("08", 8), ("1_000", 1000)]
+)
+def test_a_whole_number_with_leading_zeros_is_decimal(tmp_path, text: str, seed: int):
+    assert load_job_config("tiny", [f"training.seed={text}"]).training.seed == seed
+    assert load_job_config(write(tmp_path, "mine.yaml", f"training: {{seed: {text}}}")).training.seed == seed
+    assert load_job_config("tiny", [f"data.min_sizes=[{text},64]"] if seed else []).data.min_sizes[0] in (seed, 240)
+
+
+@pytest.mark.parametrize("text", ["1:30", "1:30.5", "190:20:30"])
+def test_a_time_is_not_a_number(text: str):
+    assert f"schedule.minutes must be a number, not '{text}'" in complaint("tiny", [f"schedule.minutes={text}"])
+
+
 def test_a_text_that_only_looks_like_a_number_stays_text():
     assert load_job_config("detr-r50", ["model.backbone_weights=nan"]).model.backbone_weights == "nan"  # type: ignore[union-attr]
     assert "model.backbone_weights must be text, not 7" in complaint("detr-r50", ["model.backbone_weights=007"])

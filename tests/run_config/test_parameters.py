@@ -25,7 +25,6 @@ from run_config.parameters import (
     Role,
     Type,
     Visibility,
-    bounds,
     lines,
     overrides_of,
     parse,
@@ -99,7 +98,7 @@ def made_up(**fields: Any) -> Parameter:
     ],
 )
 def test_bounds_are_those_of_the_key_unless_the_parameter_has_its_own(parameter: Parameter, words: str):
-    assert bounds(parameter) == words
+    assert parameter.limits.words() == words
 
 
 def test_a_bound_that_a_parameter_cannot_express_wants_a_maximum():

@@ -31,14 +31,7 @@ class DetrCriterion:
             outputs = Outputs(outputs.logits[-1:], outputs.boxes[-1:])
         with torch.autocast(outputs.logits.device.type, enabled=False):
             log_probability = outputs.logits.float().log_softmax(-1)
-            matches = match(
-                outputs,
-                targets,
-                -log_probability.detach().exp(),
-                cost_class=self.loss.cost_class,
-                cost_bbox=self.loss.cost_bbox,
-                cost_giou=self.loss.cost_giou,
-            )
+            matches = match(outputs, targets, -log_probability.detach().exp(), self.loss)
             ce = self._cross_entropy(log_probability, targets, matches)
             boxes, _ = box_losses(self.loss, outputs, targets, matches, num_boxes)
             losses = weighted_sum({"loss_ce": Term(self.loss.classification, ce), **boxes})

@@ -35,14 +35,7 @@ class VarifocalCriterion:
         probability = outputs.logits.detach().sigmoid()
         positive = ALPHA * (1 - probability) ** GAMMA * -(probability + 1e-8).log()
         negative = (1 - ALPHA) * probability**GAMMA * -(1 - probability + 1e-8).log()
-        return match(
-            outputs,
-            targets,
-            positive - negative,
-            cost_class=self.loss.cost_class,
-            cost_bbox=self.loss.cost_bbox,
-            cost_giou=self.loss.cost_giou,
-        )
+        return match(outputs, targets, positive - negative, self.loss)
 
 
 def _varifocal(logits: Tensor, targets: Targets, matches: Matches, iou: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ def case(request: pytest.FixtureRequest) -> tuple[dict[str, object], Outputs]:
 
 def pairs(outputs: Outputs, packed: Targets) -> set[tuple[int, ...]]:
     """(image, query, packed target) of the last layer."""
-    matches = match(outputs, packed, -outputs.logits.softmax(-1), cost_class=1.0, cost_bbox=5.0, cost_giou=2.0)
+    matches = match(outputs, packed, -outputs.logits.softmax(-1), Loss())
     last = torch.stack((matches.image[-1], matches.query[-1], matches.target[-1]), dim=1)
     return {tuple(row) for row in last.tolist()}
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from detr_job.models.boxes import cxcywh_to_xyxy, iou_and_giou
 from detr_job.models.matcher import Matches, match
 from detr_job.models.outputs import Outputs, Targets
+from run_config.job.config import Loss
 
 WEIGHTS = {"cost_class": 2.0, "cost_bbox": 5.0, "cost_giou": 2.0}
 
@@ -52,7 +53,7 @@ def pairs(matches: Matches, layer: int) -> set[tuple[int, int, int]]:
 @given(st.integers(0, 2**31), st.integers(1, 3), st.integers(1, 5), st.lists(st.integers(0, 4), min_size=1, max_size=3))
 def test_no_other_assignment_is_cheaper(seed: int, layers: int, queries: int, counts: list[int]):
     outputs, targets, class_cost = case(seed, layers, queries, tuple(counts))
-    matches = match(outputs, targets, class_cost, **WEIGHTS)
+    matches = match(outputs, targets, class_cost, Loss(**WEIGHTS))
     starts = [sum(counts[:image]) for image in range(len(counts))]
     for layer in range(layers):
         found = pairs(matches, layer)
@@ -83,7 +84,7 @@ def _all_assignments(cost: dict[tuple[int, int], float], queries: int, targets: 
 
 def test_a_batch_without_boxes_has_no_pairs():
     outputs, targets, class_cost = case(0, 2, 5, (0, 0))
-    matches = match(outputs, targets, class_cost, **WEIGHTS)
+    matches = match(outputs, targets, class_cost, Loss(**WEIGHTS))
     assert matches.image.shape == matches.query.shape == matches.target.shape == (2, 0)
     assert matches.query.dtype == torch.int64
 
@@ -93,16 +94,16 @@ def test_values_that_are_not_finite_are_matched_last_and_break_nothing(broken: f
     outputs, targets, class_cost = case(1, 1, 4, (2, 1))
     outputs.boxes[0, 0, 1] = broken
     class_cost[0, 1, 2] = broken
-    matches = match(outputs, targets, class_cost, **WEIGHTS)
+    matches = match(outputs, targets, class_cost, Loss(**WEIGHTS))
     found = pairs(matches, 0)
     assert len(found) == 3
     assert not {(image, query) for image, query, _ in found} & {(0, 1), (1, 2)}
     outputs.boxes[:] = broken
-    assert len(pairs(match(outputs, targets, class_cost, **WEIGHTS), 0)) == 3
+    assert len(pairs(match(outputs, targets, class_cost, Loss(**WEIGHTS)), 0)) == 3
 
 
 def test_nothing_is_differentiated_through_the_matching():
     outputs, targets, class_cost = case(2, 1, 4, (2,))
     outputs = Outputs(outputs.logits.requires_grad_(), outputs.boxes.requires_grad_())
-    matches = match(outputs, targets, class_cost.requires_grad_(), **WEIGHTS)
+    matches = match(outputs, targets, class_cost.requires_grad_(), Loss(**WEIGHTS))
     assert not any(each.requires_grad for each in (matches.image, matches.query, matches.target))

@@ -1,6 +1,7 @@
 """run.json says where a model comes from and keeps runs apart; metrics.jsonl goes back with the checkpoint."""
 
 import json
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,15 @@ def test_another_run_under_the_same_name_is_refused(store: ObjectStore, changes:
         open_run(store, description(**changes))
     assert error.value.exit_code == 2
     assert store.get_bytes("run.json") == before
+
+
+def test_a_refused_longer_schedule_names_the_way_to_train_further(store: ObjectStore):
+    open_run(store, description())
+    sentence = (
+        f"To train that run's model further, with these settings, also set cvat-finetune-checkpoint to {store.url}"
+    )
+    with pytest.raises(JobError, match=re.escape(sentence)):
+        open_run(store, description(overrides=["schedule.epochs=900"]))
 
 
 @pytest.mark.parametrize("key", ["data.workers=3", "evaluation.batch_size=1", "checkpoints.keep=9"])

@@ -1,4 +1,4 @@
-"""Starting from other weights: what is taken, what is made new, and that nothing goes wrong in silence."""
+"""Starting from other weights: what is report, what is made new, and that nothing goes wrong in silence."""
 
 import argparse
 import os
@@ -14,7 +14,7 @@ from torch import Tensor
 from detr_job.errors import JobError
 from detr_job.family import Family, build_family
 from detr_job.weights.coco_classes import COCO_CLASSES
-from detr_job.weights.finetune import Taken, WeightsSource, load_weights, read_source
+from detr_job.weights.finetune import LoadReport, WeightsSource, load_weights, read_source
 from detr_job.weights.model_folder import ModelFolderConfig, Preprocessing, write_model
 from object_store import StoreError
 from run_config.job.config import JobConfig
@@ -82,7 +82,7 @@ def test_a_public_checkpoint_gives_all_but_the_head_and_the_rows_of_known_names(
     classes = ("bottle", "screw", "Traffic_Light", "zebra")
     family = fresh("detr", classes)
     before = copied(family)
-    taken = load_weights(family, read_source(f"file://{tmp_path}/detr-test.pth"), classes)
+    report = load_weights(family, read_source(f"file://{tmp_path}/detr-test.pth"), classes)
     after = family.network.state_dict()
     for name, value in after.items():
         if not name.startswith("class_embed"):
@@ -94,8 +94,8 @@ def test_a_public_checkpoint_gives_all_but_the_head_and_the_rows_of_known_names(
         assert torch.equal(head[2], given[10]), "traffic light, however it is written"
         assert torch.equal(head[3], given[24])
         assert torch.equal(head[4], given[91]), "no object"
-    assert taken.kept_classes == ("bottle", "Traffic_Light", "zebra")
-    said = "\n".join(taken.sentences("detr-test.pth"))
+    assert report.kept_classes == ("bottle", "Traffic_Light", "zebra")
+    said = "\n".join(report.sentences("detr-test.pth"))
     assert f"starting from detr-test.pth: {len(after) - 2} tensors loaded unchanged" in said
     assert "heads initialised for the classes of this set: class_embed.weight, class_embed.bias" in said
     assert "rows kept of bottle, Traffic_Light, zebra" in said
@@ -109,16 +109,67 @@ def test_a_segmentation_checkpoint_gives_its_detection_part(tmp_path):
     torch.save({"model": {f"detr.{name}": value for name, value in weights.items()} | masks}, tmp_path / "panoptic.pth")
     family = fresh("detr", ("person", "screw"))
     before = copied(family)
-    taken = load_weights(family, read_source(str(tmp_path / "panoptic.pth")), ("person", "screw"))
+    report = load_weights(family, read_source(str(tmp_path / "panoptic.pth")), ("person", "screw"))
     after = family.network.state_dict()
     assert torch.equal(after["query_embed.weight"], weights["query_embed.weight"])
     assert torch.equal(after["class_embed.bias"][:2], before["class_embed.bias"][:2]), "its rows are not COCO's ids"
     assert torch.equal(after["class_embed.bias"][2], weights["class_embed.bias"][-1])
-    said = "\n".join(taken.sentences("panoptic.pth"))
-    assert "no class has the same name there" in said
+    said = "\n".join(report.sentences("panoptic.pth"))
+    assert "no class has the same name in the checkpoint" in said
     assert (
         "ignored, because this model has no such tensors: bbox_attention.q_linear.weight, mask_head.lay1.weight" in said
     )
+
+
+WRAPPERS = {
+    "DistributedDataParallel": "module.{}",
+    "Lightning": "model.{}",
+    "torch.compile": "_orig_mod.{}",
+    "compiled in Lightning": "model._orig_mod.{}",
+    "compiled in DistributedDataParallel": "module._orig_mod.{}",
+}
+
+
+@pytest.mark.parametrize("ending", ["pth", "ckpt", "safetensors"])
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_the_prefixes_that_training_tools_add_are_understood(tmp_path, wrapper: str, ending: str):
+    weights = {WRAPPERS[wrapper].format(name): value for name, value in coco_weights().items()}
+    path = tmp_path / f"weights.{ending}"
+    if ending == "safetensors":
+        save_file(weights, path)
+    else:
+        torch.save({"state_dict": weights, "epoch": 3}, path)
+    family = fresh("detr", ("a", "b"))
+    report = load_weights(family, read_source(str(path)), ("a", "b"))
+    assert len(report.same) == len(weights) - 2
+    assert not report.fresh
+    assert not report.ignored
+
+
+def test_names_that_would_collide_without_their_prefixes_stay(tmp_path):
+    torch.save({"model.w": torch.ones(1), "w": torch.zeros(1)}, tmp_path / "both.pth")
+    assert read_source(f"{tmp_path}/both.pth").weights.keys() == {"model.w", "w"}
+
+
+def test_a_checkpoint_of_hugging_face_is_named(tmp_path):
+    names = ("class_labels_classifier.weight", "model.query_position_embeddings.weight")
+    torch.save({name: torch.ones(2, 2) for name in names}, tmp_path / "pytorch_model.bin")
+    assert "pytorch_model.bin is a checkpoint of Hugging Face Transformers" in complaint(tmp_path / "pytorch_model.bin")
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "it is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "it is a Git LFS pointer"),
+        (b"\n<!DOCTYPE html><html>", "it is a web page"),
+    ],
+)
+def test_a_file_that_was_saved_by_mistake_is_named(tmp_path, content: bytes, reason: str, ending: str):
+    path = tmp_path / f"weights.{ending}"
+    path.write_bytes(content)
+    assert f"({reason}" in complaint(path)
 
 
 def test_a_published_file_without_its_head_is_welcome(tmp_path):
@@ -126,9 +177,9 @@ def test_a_published_file_without_its_head_is_welcome(tmp_path):
     save_file(weights, tmp_path / "headless.safetensors")
     family = fresh("detr", ("a", "b"))
     before = copied(family)
-    taken = load_weights(family, read_source(f"{tmp_path}/headless.safetensors"), ("a", "b"))
+    report = load_weights(family, read_source(f"{tmp_path}/headless.safetensors"), ("a", "b"))
     assert torch.equal(family.network.state_dict()["class_embed.bias"], before["class_embed.bias"])
-    assert "initialised: class_embed.weight, class_embed.bias" in "\n".join(taken.sentences("x"))
+    assert "initialised: class_embed.weight, class_embed.bias" in "\n".join(report.sentences("x"))
 
 
 def test_batch_norms_counters_and_profilers_leftovers_are_ignored(tmp_path):
@@ -136,11 +187,11 @@ def test_batch_norms_counters_and_profilers_leftovers_are_ignored(tmp_path):
     weights["backbone.0.body.bn1.num_batches_tracked"] = torch.tensor(5)
     weights["transformer.total_params"] = torch.zeros(1)
     torch.save({"model": weights}, tmp_path / "x.pth")
-    taken = load_weights(fresh("detr", ("a",)), read_source(f"{tmp_path}/x.pth"), ("a",))
-    assert taken.ignored == ["backbone.0.body.bn1.num_batches_tracked", "transformer.total_params"]
+    report = load_weights(fresh("detr", ("a",)), read_source(f"{tmp_path}/x.pth"), ("a",))
+    assert report.ignored == ["backbone.0.body.bn1.num_batches_tracked", "transformer.total_params"]
 
 
-def test_weights_in_half_precision_are_taken(tmp_path):
+def test_weights_in_half_precision_are_report(tmp_path):
     weights = {name: value.half() for name, value in coco_weights().items()}
     save_file(weights, tmp_path / "half.safetensors")
     family = fresh("detr", ("person",))
@@ -154,14 +205,14 @@ def test_weights_in_half_precision_are_taken(tmp_path):
 
 
 @pytest.mark.parametrize("family", ["tiny", "detr"])
-def test_an_earlier_run_with_the_same_classes_is_taken_whole(tmp_path, family: str):
+def test_an_earlier_run_with_the_same_classes_is_report_whole(tmp_path, family: str):
     classes = ("a", "b", "c")
     first = fresh(family, classes, seed=1)
     folder = model_folder(tmp_path / "model", first, classes, small_config(family))
     second = fresh(family, classes, seed=2)
-    taken = load_weights(second, read_source(str(folder)), classes)
-    assert taken.rows == {}
-    assert taken.fresh == taken.ignored == []
+    report = load_weights(second, read_source(str(folder)), classes)
+    assert report.rows == {}
+    assert report.fresh == report.ignored == []
     for name, value in first.network.state_dict().items():
         assert torch.equal(second.network.state_dict()[name], value), name
 
@@ -173,16 +224,16 @@ def test_rows_go_with_the_names_of_their_classes(tmp_path, family: str):
     folder = model_folder(tmp_path / "model", first, old, small_config(family))
     second = fresh(family, new, seed=2)
     before = copied(second)
-    taken = load_weights(second, read_source(str(folder)), new)
+    report = load_weights(second, read_source(str(folder)), new)
     after, given = second.network.state_dict(), first.network.state_dict()
     heads = [name for name in after if "class_embed" in name]
-    assert heads == list(second.class_heads) == list(taken.rows)
+    assert heads == list(second.class_heads) == list(report.rows)
     for name in heads:
         assert torch.equal(after[name][0], given[name][2])
         assert torch.equal(after[name][1], before[name][1])
         assert torch.equal(after[name][2], given[name][0])
         assert torch.equal(after[name][3], before[name][3])
-    assert taken.kept_classes == ("c", "a")
+    assert report.kept_classes == ("c", "a")
     for name in set(after) - set(heads):
         assert torch.equal(after[name], given[name]), name
 
@@ -335,7 +386,7 @@ def test_weights_with_fewer_rows_than_the_folder_names_classes_are_refused(tmp_p
     config = msgspec.json.decode((folder / "config.json").read_bytes())
     config["classes"] = ["x", "y", "z", "b"]
     (folder / "config.json").write_bytes(msgspec.json.encode(config))
-    assert "has 3 rows there for 4 classes" in complaint(folder, "tiny")
+    assert "has 3 rows for 4 classes in the checkpoint" in complaint(folder, "tiny")
 
 
 def test_nothing_is_half_loaded_when_something_is_wrong(tmp_path):
@@ -348,8 +399,8 @@ def test_nothing_is_half_loaded_when_something_is_wrong(tmp_path):
 
 
 def test_long_lists_are_cut_short_for_people():
-    taken = Taken(same=["x"], ignored=[f"mask_head.lay{number}" for number in range(30)])
-    last = taken.sentences("source")[-1]
+    report = LoadReport(same=["x"], ignored=[f"mask_head.lay{number}" for number in range(30)])
+    last = report.sentences("source")[-1]
     assert last.endswith("mask_head.lay7 and 22 more")
 
 
@@ -358,6 +409,6 @@ def test_a_source_of_unknown_classes_keeps_none_of_its_rows():
     family = fresh("tiny", classes)
     given = copied(fresh("tiny", classes, seed=1))
     before = copied(family)
-    taken = load_weights(family, WeightsSource("somewhere", given, None), classes)
-    assert taken.kept_classes == ()
+    report = load_weights(family, WeightsSource("somewhere", given, None), classes)
+    assert report.kept_classes == ()
     assert torch.equal(family.network.state_dict()["enc_class_embed.bias"], before["enc_class_embed.bias"])
