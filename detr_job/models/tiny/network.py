@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from detr_job.models.deformable_attention import DeformableAttention
 from detr_job.models.outputs import Outputs
+from detr_job.models.padding import resized_mask, valid_ratio
 from detr_job.models.position_encoding import SinePositionEncoding
 from run_config.families.tiny import TinyModel
 
@@ -256,21 +257,6 @@ class Tiny(nn.Module):
         tokens = tokens.gather(1, chosen.expand(-1, -1, tokens.shape[-1]))
         scores = scores.gather(1, chosen.expand(-1, -1, scores.shape[-1]))
         return tokens, scores, prior.gather(1, chosen.expand(-1, -1, 4)) + self.enc_bbox_embed(tokens)
-
-
-def resized_mask(mask: Tensor | None, feature: Tensor) -> Tensor | None:
-    """Resize a padding mask (B, H, W) to a map (B, C, h, w), nearest neighbour."""
-    if mask is None:
-        return None
-    return F.interpolate(mask[:, None].float(), feature.shape[-2:], mode="nearest")[:, 0].bool()
-
-
-def valid_ratio(padding_mask: Tensor) -> Tensor:
-    """The fraction of the canvas that each image covers: (B, 1, 4) as (x, y, x, y), for cxcywh boxes."""
-    inside = ~padding_mask
-    wide = inside[:, 0].float().mean(-1)
-    high = inside[:, :, 0].float().mean(-1)
-    return torch.stack((wide, high, wide, high), dim=-1)[:, None]
 
 
 def prior_boxes(shapes: list[tuple[int, int]], size: float, device: torch.device) -> Tensor:

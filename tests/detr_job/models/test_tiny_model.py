@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from detr_job.family import build_family
 from detr_job.models.deformable_attention import DeformableAttention
 from detr_job.models.outputs import Outputs, Targets
-from detr_job.models.tiny.network import CLASS_PRIOR, Tiny, prior_boxes, resized_mask, valid_ratio
+from detr_job.models.padding import resized_mask, valid_ratio
+from detr_job.models.tiny.network import CLASS_PRIOR, Tiny, prior_boxes
 from run_config.families.tiny import TinyModel
 from run_config.job.config import JobConfig, Optimizer
 
