@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_job.models.deformable_attention import DeformableAttention
-from detr_job.models.feature_levels import prior_boxes, resized_mask, valid_ratio
+from detr_job.models.feature_levels import prior_boxes
 from detr_job.models.outputs import Outputs
+from detr_job.models.padding import resized_mask, valid_ratio
 from detr_job.models.position_encoding import SinePositionEncoding
 from run_config.families.tiny import TinyModel
 

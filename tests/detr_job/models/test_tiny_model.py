@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from detr_job.family import build_family
 from detr_job.models.deformable_attention import DeformableAttention
-from detr_job.models.feature_levels import prior_boxes, resized_mask, valid_ratio
+from detr_job.models.feature_levels import prior_boxes
 from detr_job.models.outputs import Outputs, Targets
+from detr_job.models.padding import resized_mask, valid_ratio
 from detr_job.models.tiny.network import CLASS_PRIOR, Tiny
 from run_config.families.tiny import TinyModel
 from run_config.job.config import JobConfig, Optimizer
