@@ -28,7 +28,7 @@ class Embeddings(nn.Module):
         self.position_embeddings = nn.Parameter(torch.empty(1, self.cells**2 + 1, dim))
         self.patch_embeddings = nn.ModuleDict({"projection": nn.Conv2d(3, dim, self.patch_size, self.patch_size)})
         for parameter in (self.cls_token, self.position_embeddings):
-            nn.init.trunc_normal_(parameter, std=DEVIATION)
+            nn.init.normal_(parameter, std=DEVIATION)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) to (B * windows², 1 + tokens of a window, dim). H, W: multiples of patch_size * windows."""
@@ -143,7 +143,7 @@ class Dinov2(nn.Module):
         self.layernorm = nn.LayerNorm(config.backbone_dim, EPSILON)
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
-                nn.init.trunc_normal_(module.weight, std=DEVIATION)
+                nn.init.normal_(module.weight, std=DEVIATION)
                 assert module.bias is not None
                 nn.init.zeros_(module.bias)
 
