@@ -53,7 +53,7 @@ def webhooks() -> Iterator[Read]:
     from fastapi.testclient import TestClient
 
     from cvat_bridge.http.app import make_app
-    from cvat_bridge.service import Secrets, assemble
+    from cvat_bridge.service import Secrets, Service
     from cvat_client.settings import BridgeSettings
     from run_config.installation import parse_installation
     from tests.cvat_bridge import running_bridge as bridge
@@ -77,7 +77,7 @@ def webhooks() -> Iterator[Read]:
         )
         installation = parse_installation(bridge.SETTINGS.format(store=store), "settings")
         secrets = Secrets(bridge.KEY, cvat.service.token, bridge.SECRET)
-        app = make_app(assemble(settings, installation, client, secrets))
+        app = make_app(Service(settings, installation, client, secrets))
         logged = LoggedFaults()
         logging.getLogger().addHandler(logged)
         # Raises an exception where a real server would respond with 500.
@@ -149,15 +149,11 @@ def accepted(read: Callable[..., object], *arguments: object) -> bool:
     try:
         read(*arguments)
     except Exception as error:
-        if not is_refusal(error):
+        # Our errors that tell a person which input is wrong.
+        if getattr(error, "exit_code", None) != WRONG_INPUT:
             raise
         return False
     return True
-
-
-def is_refusal(error: BaseException) -> bool:
-    """Whether the error is one of ours that tells a person which input is wrong."""
-    return getattr(error, "exit_code", None) == WRONG_INPUT
 
 
 READERS: Mapping[str, Callable[[], AbstractContextManager[Read]]] = {

@@ -20,15 +20,18 @@ app = typer.Typer(
 
 app.callback()(top_options)
 
+Host = Annotated[str, typer.Option(help="Address to listen on.")]
+
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",  # noqa: S104 - a pod's port
+    host: Host = "0.0.0.0",  # noqa: S104 - a pod's port
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of pages, API, health and metrics.")] = 8080,
 ) -> None:
-    """Answer the button in CVAT: the form, runs and their reports, and CVAT's webhooks.
+    """Serve the form, runs and reports behind the button in CVAT, and receive CVAT's webhooks.
 
-    Stands under CVAT's own address, as /training-bridge. Settings: CVAT_BRIDGE_SETTINGS, DETR_WORKFLOWS_SETTINGS.
+    Must be reachable at /training-bridge of CVAT's own address. Settings: CVAT_BRIDGE_SETTINGS and
+    DETR_WORKFLOWS_SETTINGS.
     Secrets: CVAT_BRIDGE_SIGNING_KEY, and for webhooks CVAT_WEBHOOK_SECRET and CVAT_ACCESS_TOKEN.
     """
     from cvat_bridge.http.serve import serve as answer
@@ -38,10 +41,10 @@ def serve(
 
 @app.command("serve-models")
 def serve_models(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",  # noqa: S104 - a pod's port
+    host: Host = "0.0.0.0",  # noqa: S104 - a pod's port
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the API of a Nuclio dashboard.")] = 8070,
     device: Annotated[str, typer.Option(help="auto, cuda or cpu. cuda without a GPU is an error.")] = "auto",
-    store: Annotated[str, typer.Option(help="Root of the store with the runs; in an installation it is known.")] = "",
+    store: Annotated[str, typer.Option(help="Root of the store with the runs. Empty: the installation's store.")] = "",
     prefix: Annotated[
         list[str] | None,
         typer.Option(
@@ -80,6 +83,11 @@ def annotate(
         typer.Option(help="What to do with existing shapes: keep, replace-automatic or replace-all."),
         From("existing-shapes"),
     ] = "keep",
+    repeated: Annotated[
+        str,
+        typer.Option(help="Boxes with nearly the place of a better box of another class: remove or keep."),
+        From("repeated-boxes"),
+    ] = "remove",
     device: Annotated[
         str, typer.Option(help="auto, cuda or cpu. cuda without a GPU is an error."), From("device")
     ] = "cuda",
@@ -97,6 +105,7 @@ def annotate(
         model=model,
         threshold=share(threshold, "--threshold"),
         existing=existing,
+        repeated=repeated,
         device=device,
         out=out,
         parameters=texts_from_json(parameters_json),
@@ -121,7 +130,7 @@ def export_command(
     into: Annotated[str, typer.Option("--into", help="Key below the store that the export is unpacked to.")] = "",
     parameters_json: ParametersJson = "{}",
 ) -> None:
-    """Have CVAT export tasks or a project, with images, into the store, and wait until all of it is there.
+    """Export tasks or a project from CVAT, with images, to the store, and wait until the export is complete.
 
     Run again, it resumes. Inside a workflow ($OUT is set) the URLs of the exports are written to
     $OUT/outputs/dataset, one per line.
@@ -130,7 +139,7 @@ def export_command(
     from cvat_steps.export_command import Order, export
 
     if unpack != bool(into):
-        raise BridgeError("--unpack and --into=KEY belong together: the one says that, the other where to")
+        raise BridgeError("--unpack and --into=KEY belong together: use both or neither")
     order = Order(store, subject, grant, run_name, format_name, into, texts_from_json(parameters_json))
     print(*export(order), sep="\n")
 

@@ -13,20 +13,20 @@ class ServiceMetrics:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "cvat_bridge_requests_total",
-            "Answers, by route and kind of status.",
+            "Responses, by route and class of status.",
             ("route", "status"),
             registry=self.registry,
         )
         self.seconds = Histogram(
             "cvat_bridge_request_seconds",
-            "Time to an answer, by route.",
+            "Seconds until the response, by route.",
             ("route",),
             buckets=_SECONDS,
             registry=self.registry,
         )
         self.submissions = Counter(
             "cvat_bridge_submissions_total",
-            "Runs that were asked for: created, again (the same click), refused.",
+            "Submissions of runs: created, again (the same click), refused.",
             ("outcome",),
             registry=self.registry,
         )
@@ -38,7 +38,7 @@ class ServiceMetrics:
         )
         self.webhooks = Counter(
             "cvat_bridge_webhook_events_total",
-            "Events that CVAT told, by what became of them.",
+            "Events from CVAT, by outcome.",
             ("outcome",),
             registry=self.registry,
         )

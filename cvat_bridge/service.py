@@ -1,4 +1,4 @@
-"""Assemble the service from settings, secrets and a cluster."""
+"""The service, built from settings, secrets and a cluster."""
 
 import os
 from collections.abc import Mapping
@@ -38,50 +38,30 @@ class Secrets:
         )
 
 
-@dataclass(frozen=True, slots=True)
 class Service:
-    """The objects that routes use."""
+    """The objects that routes use. `token`: of CVAT's service account, which runs use for exports."""
 
-    settings: BridgeSettings
-    installation: Installation
-    metrics: ServiceMetrics
-    cvat: CvatQuestions
-    access: Access
-    cluster: Cluster
-    files: RunFiles
-    submitter: Submitter
-    views: RunViews
-    webhooks: Webhooks
-    token: Token | None
-    """Token of CVAT's service account, which runs use for exports."""
-
-
-def assemble(
-    settings: BridgeSettings,
-    installation: Installation,
-    kubernetes: Kubernetes,
-    secrets: Secrets,
-    *,
-    access_for_s: float = KEEP_S,
-) -> Service:
-    """Create the service. `access_for_s`: how long users and permissions are cached."""
-    metrics = ServiceMetrics()
-    cvat = CvatQuestions(settings.cvat, lambda ended: metrics.cvat.labels(ended).inc())
-    access = Access(cvat, keep_s=access_for_s)
-    cluster = Cluster(kubernetes, installation, settings.controls)
-    files = RunFiles(installation)
-    submitter = Submitter(settings, installation, secrets.signing_key, cvat, access, cluster, metrics)
-    token = Token(secrets.access_token, settings.cvat.organization) if secrets.access_token else None
-    return Service(
-        settings=settings,
-        installation=installation,
-        metrics=metrics,
-        cvat=cvat,
-        access=access,
-        cluster=cluster,
-        files=files,
-        submitter=submitter,
-        views=RunViews(settings, access, cluster, files, submitter),
-        webhooks=Webhooks(settings, secrets.webhook_secret, token, cvat, cluster, submitter, metrics),
-        token=token,
-    )
+    def __init__(
+        self,
+        settings: BridgeSettings,
+        installation: Installation,
+        kubernetes: Kubernetes,
+        secrets: Secrets,
+        *,
+        access_for_s: float = KEEP_S,
+    ) -> None:
+        """`access_for_s`: how long users and permissions are cached."""
+        self.settings = settings
+        self.metrics = metrics = ServiceMetrics()
+        self.token = Token(secrets.access_token, settings.cvat.organization) if secrets.access_token else None
+        self.cvat = CvatQuestions(settings.cvat, lambda ended: metrics.cvat.labels(ended).inc())
+        self.access = Access(self.cvat, keep_s=access_for_s)
+        self.cluster = Cluster(kubernetes, installation, settings.controls)
+        self.files = RunFiles(installation)
+        self.submitter = Submitter(
+            settings, installation, secrets.signing_key, self.cvat, self.access, self.cluster, metrics
+        )
+        self.views = RunViews(settings, self.access, self.cluster, self.files, self.submitter)
+        self.webhooks = Webhooks(
+            settings, secrets.webhook_secret, self.token, self.cvat, self.cluster, self.submitter, metrics
+        )

@@ -5,7 +5,7 @@ from typing import Any
 
 from cvat_client.connection import Token
 from cvat_client.errors import BridgeError, CvatRefusedError, CvatTokenError
-from cvat_client.questions import CvatQuestions
+from cvat_client.questions import CvatQuestions, mapping
 
 OK = "ok"
 UNKNOWN = "not known"
@@ -52,7 +52,7 @@ async def _rights_problem(cvat: CvatQuestions, token: Token, user: Mapping[str, 
             "set: it can export only its own tasks"
         )
     members, _ = await cvat.listed("memberships", token, {"user": name, "org": token.organization}, most=100)
-    roles = {str(one.get("role")) for one in members if (one.get("user") or {}).get("username") == name}
+    roles = {str(one.get("role")) for one in members if mapping(one.get("user")).get("username") == name}
     if roles & set(_ROLES):
         return OK
     role = f"has the role {min(roles)[:40]!r}" if roles else "is not a member"

@@ -46,8 +46,8 @@ class Token:
     """The service account's access token. Never printed."""
 
     unknown: ClassVar[str] = (
-        "CVAT does not accept the service account's access token: it is wrong, has expired or was revoked; tell "
-        "whoever runs this installation: a new one belongs into the secret's key access-token"
+        "CVAT does not accept the service account's access token: it is wrong, has expired or was revoked; ask the "
+        "operator of this installation to put a new one into the secret's key access-token"
     )
     forbidden: ClassVar[str] = (
         "CVAT does not let the service account do this: it must belong to the organization with the role maintainer, "
@@ -118,7 +118,7 @@ def error_of(answer: Answer, host: str, who: type[Credentials] = Token) -> Bridg
         target = urlsplit(answer.location).netloc or "elsewhere"
         return CvatAddressError(
             f"CVAT at {host} redirects to {target[:100]!r}, and the token is not sent there: set cvat.url to the "
-            "address at which CVAT's server itself answers"
+            "address of CVAT's server itself"
         )
     if status >= 500 or status in _OVERLOADED:
         return CvatUnavailableError(f"CVAT at {host} answers {path} with the status {status}")

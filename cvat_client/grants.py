@@ -73,7 +73,7 @@ def verify(
     signed_for = Purpose(content["purpose"])
     grant = Grant(Subject.parse(content["subject"]), content["user"], content["expires"], signed_for)
     if grant.purpose is not purpose:
-        raise GrantError(f"cvat-grant is to {grant.purpose}, not to {purpose}: {_ASK_AGAIN}")
+        raise GrantError(f"cvat-grant permits to {grant.purpose}, not to {purpose}: {_ASK_AGAIN}")
     if grant.subject != subject:
         raise GrantError(f"cvat-grant is for {grant.subject}, not for {subject}: {_ASK_AGAIN}")
     if grant.expires < now() and not accept_expired:

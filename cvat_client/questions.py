@@ -141,6 +141,11 @@ class CvatQuestions:
             return  # CVAT responded, but requires a login
 
 
+def mapping(value: object) -> Mapping[str, Any]:
+    """Return a JSON object from CVAT, or an empty one if it is none."""
+    return value if isinstance(value, Mapping) else {}
+
+
 def whole_number(value: object, otherwise: int = 0) -> int:
     """Return a count from CVAT, or `otherwise` if it is not a whole number."""
     return value if isinstance(value, int) and not isinstance(value, bool) else otherwise

@@ -112,6 +112,8 @@ class Models(Part):
 
     threshold: float | None = Field(default=None, ge=0, le=1)
     """Lowest score of a box if neither the call nor the run sets one. None: each model's own threshold."""
+    keep_repeated: bool = False
+    """Keep a box that has nearly the place of a better box of another class."""
     most: int = Field(default=20, ge=1)
     """At most this many models are listed, newest first."""
     loaded: int = Field(default=3, ge=1)
@@ -155,7 +157,7 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> BridgeSettings
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise BridgeError(
-            f"the bridge's settings are missing ({path}): the chart makes them where cvatBridge.enabled is true"
+            f"the bridge's settings are missing ({path}): the chart creates them if cvatBridge.enabled is true"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise BridgeError(f"the bridge's settings {path} cannot be read: {error}") from error

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cvat_client import grants
 from cvat_client.api import CvatApi
@@ -31,7 +31,7 @@ from cvat_steps.annotated_tasks import (
     new_shape,
     task_ids,
 )
-from cvat_steps.new_shapes import Existing, Rectangle, attribute_values, not_there_yet
+from cvat_steps.new_shapes import Existing, Rectangle, Repeated, attribute_values, not_there_yet
 from detr_job.prediction.predictor import UnreadableImage, model_place
 from model_server.function import Detector, create
 from run_config.argo_progress import ArgoProgress
@@ -41,6 +41,7 @@ from run_config.wording import plural, shortened
 
 LINE_EACH_S = 10.0
 MOST_MESSAGE = 2000
+Choice = TypeVar("Choice", Existing, Repeated)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,19 +55,11 @@ class AnnotateRequest:
     threshold: float | None = None
     """Lowest score of a box. None: the installation's threshold, else the model's own."""
     existing: str = Existing.KEEP
+    repeated: str = Repeated.REMOVE
     device: str = "cuda"
     out: Path | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
     """The workflow's parameters: name → text."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Context:
-    """The context of one image, in the form of CVAT's SDK."""
-
-    frame_name: str
-    conf_threshold: float | None
-    conv_mask_to_poly: bool = False
 
 
 @dataclass(slots=True)
@@ -126,7 +119,10 @@ def annotate(
     StoreError, ConfigError with the exit codes in docs/contracts.md.
     """
     settings = load_settings(environment)
-    existing = _checked(request)
+    existing = _choice(Existing, "--existing", request.existing)
+    _choice(Repeated, "--repeated", request.repeated)
+    if request.threshold is not None and not 0 <= request.threshold <= 1:
+        raise BridgeError(f"--threshold must be from 0 to 1, not {request.threshold}")
     subject = Subject.parse(request.subject)
     key = grants.signing_key(environment.get("CVAT_BRIDGE_SIGNING_KEY"))
     expired_too = settings.grants.accept_expired
@@ -143,7 +139,8 @@ def annotate(
         numbers = task_ids(api, subject, patience)
         tasks = _open(numbers, lambda number: CvatTask(api, number, patience, Path(folder)), outcome)
         threshold = settings.models.threshold if request.threshold is None else request.threshold
-        detector = create(model_place(place, request.store), request.device, threshold)
+        keep = request.repeated == Repeated.KEEP or settings.models.keep_repeated
+        detector = create(model_place(place, request.store), request.device, threshold, keep_repeated=keep)
         say(detector.predictor.threshold_sentence(threshold))
         matching = [(task, labels) for task in tasks if (labels := _labels(task, detector, outcome))]
         if not matching:
@@ -162,13 +159,11 @@ def annotate(
     return outcome.sentence()
 
 
-def _checked(request: AnnotateRequest) -> Existing:
-    if request.threshold is not None and not 0 <= request.threshold <= 1:
-        raise BridgeError(f"--threshold must be from 0 to 1, not {request.threshold}")
+def _choice(kind: type[Choice], option: str, text: str) -> Choice:
     try:
-        return Existing(request.existing)
+        return kind(text)
     except ValueError:
-        raise BridgeError(f"--existing must be one of {', '.join(Existing)}, not {request.existing[:80]!r}") from None
+        raise BridgeError(f"{option} must be one of {', '.join(kind)}, not {text[:80]!r}") from None
 
 
 def _open(numbers: list[int], open_task: Callable[[int], CvatTask], outcome: AnnotateOutcome) -> list[CvatTask]:
@@ -184,10 +179,11 @@ def _open(numbers: list[int], open_task: Callable[[int], CvatTask], outcome: Ann
     return tasks
 
 
-def _labels(task: CvatTask, detector: Detector, outcome: AnnotateOutcome) -> dict[int, Label]:
-    """The model's label id → the task's label with the same name. Empty: no label matches."""
-    labels = {each.id: task.labels[each.name] for each in detector.spec.labels if each.name in task.labels}
-    missing = [each.name for each in detector.spec.labels if each.name not in task.labels]
+def _labels(task: CvatTask, detector: Detector, outcome: AnnotateOutcome) -> dict[str, Label]:
+    """The task's labels with the names of the model's classes. Empty: no label matches."""
+    classes = detector.predictor.classes
+    labels = {name: task.labels[name] for name in classes if name in task.labels}
+    missing = [name for name in classes if name not in task.labels]
     if not labels:
         _warn(
             outcome,
@@ -201,7 +197,7 @@ def _labels(task: CvatTask, detector: Detector, outcome: AnnotateOutcome) -> dic
 
 def _annotate_task(
     task: CvatTask,
-    labels: dict[int, Label],
+    labels: dict[str, Label],
     detector: Detector,
     model: str,
     existing: Existing,
@@ -216,7 +212,7 @@ def _annotate_task(
         try:
             if isinstance(image, UnreadableFrame):
                 raise image
-            shapes = detector.detect(_Context(frame.name, None), image)
+            boxes = detector.find(image, detector.threshold, labels)
             outcome.cut += detector.at_limit
         except (UnreadableFrame, UnreadableImage) as error:
             outcome.unreadable += 1
@@ -224,10 +220,9 @@ def _annotate_task(
             say(f"warning: {task.title}, {frame.name!r} is left out: {' '.join(str(error).split())}")
             continue
         outcome.images += 1
-        for shape in shapes:
-            if shape.label_id in labels:
-                x1, y1, x2, y2 = shape.points
-                found.append(Rectangle(frame.index, labels[shape.label_id].id, (x1, y1, x2, y2), shape.score))
+        for box in boxes:
+            x1, y1, x2, y2 = box.corners
+            found.append(Rectangle(frame.index, labels[box.label].id, (x1, y1, x2, y2), round(box.score, 4)))
         progress.update(before + count, f"{task.title}: {count}/{len(task)} images, {len(found)} boxes")
     if existing is Existing.REPLACE_ALL and unread:
         outcome.images = before

@@ -22,6 +22,13 @@ class Existing(StrEnum):
     REPLACE_ALL = "replace-all"
 
 
+class Repeated(StrEnum):
+    """What to do with a box that has nearly the place of a better box of another class."""
+
+    REMOVE = "remove"
+    KEEP = "keep"
+
+
 Box = tuple[float, float, float, float]
 
 

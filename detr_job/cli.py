@@ -179,6 +179,10 @@ def predict(
             help="Lowest score to show, 0 to 1. Empty: the model's threshold, chosen on its validation images."
         ),
     ] = "",
+    keep_repeated: Annotated[
+        bool,
+        typer.Option(help="Keep a box that has nearly the place of a better box of another class (IoU above 0.9)."),
+    ] = False,
     device: Device = "auto",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the detections as JSON to stdout, without drawing images.")
@@ -190,12 +194,12 @@ def predict(
     least = command_line.share(threshold, "--threshold")
     left_out: dict[Path, str] = {}
     if as_json:
-        found = predict_files(model, images, None, least, device, _warn, left_out)
+        found = predict_files(model, images, None, least, device, _warn, left_out, keep_repeated=keep_repeated)
         json.dump(found, sys.stdout, indent=1, ensure_ascii=False)
         print()
     else:
         said: list[str] = []
-        found = predict_files(model, images, out, least, device, said.append, left_out)
+        found = predict_files(model, images, out, least, device, said.append, left_out, keep_repeated=keep_repeated)
         for entry in found:
             print(f"{entry['image']}: {len(entry['detections'])} objects")
         print(f"{os.fspath(out)}/: predictions.json and {len(found)} drawn pictures")

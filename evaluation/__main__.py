@@ -10,6 +10,7 @@ import typer
 
 from run_config.command_line import run
 from run_config.step_parameters import From, ParametersJson, texts_from_json
+from run_config.wording import plural
 
 if TYPE_CHECKING:  # heavy, see below
     from evaluation.metrics import SplitMetrics
@@ -64,6 +65,11 @@ def report(
     if wide is not None:
         typer.echo(f"AP {wide.ap:.3f}  AP50 {wide.ap50:.3f}  (maxDets {wide.max_dets})")
         typer.echo(wide.sentence(split.ground_truths))
+    if repeats := split.repeated_boxes:
+        typer.echo(
+            f"AP {repeats.ap:.3f}  AP50 {repeats.ap50:.3f}  (without boxes that repeat a better one of another class: "
+            f"{repeats.repeated:,} of {plural(repeats.shown, 'box', 'boxes')})"
+        )
     if "OUT" not in os.environ:  # a workflow step's $OUT is moved into the run's folder, so the path would lead nowhere
         typer.echo(f"report: {written.page_path}")
 

@@ -143,6 +143,8 @@ class CocoResult:
     def summary(self) -> str:
         """AP and AP50 for people; with `at_max_dets`, each with its `maxDets`."""
         wide = self.at_max_dets
+        if self.ap == UNDEFINED:
+            return "AP not measurable: no boxes"
         if wide is None:
             return f"AP {self.ap:.3f}, AP50 {self.ap50:.3f}"
         return (

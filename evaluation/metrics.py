@@ -15,9 +15,11 @@ from evaluation.coco import UNDEFINED, AtMaxDets, ClassAtMaxDets, CocoResult, ev
 from evaluation.confusion import ImageOutcome, Outcome, confusion_matrix, judge
 from evaluation.ground_truth import GroundTruth
 from evaluation.matching import FloatArray, ImageBoxes, boxes_by_image
-from evaluation.operating_point import FALLBACK_THRESHOLD, IOU, best_thresholds
+from evaluation.operating_point import IOU, best_thresholds
 from evaluation.predictions import Prediction
+from evaluation.repeated import SAME_IOU, repeated, without_repeated
 from evaluation.sweep import DetectionCounts, Sweep
+from run_config.model_quality import FALLBACK_THRESHOLD
 
 FORMAT = 1
 SIZES = (("small", 0.0, 32.0**2), ("medium", 32.0**2, 96.0**2), ("large", 96.0**2, np.inf))
@@ -77,6 +79,20 @@ class SizeMetrics(msgspec.Struct, frozen=True):
     false: int
 
 
+class RepeatedBoxes(msgspec.Struct, frozen=True):
+    """Boxes with nearly the place of a better box of another class, which are left out in CVAT and in pictures."""
+
+    iou: float
+    """Boxes with an IoU above this are on the same object."""
+    shown: int
+    """Predictions at or above the threshold of their class."""
+    repeated: int
+    """How many of them repeat another one."""
+    ap: float
+    """AP without the repeated boxes of any score; at `max_dets` where the split has it."""
+    ap50: float
+
+
 class SplitMetrics(msgspec.Struct, frozen=True):
     """Everything measured on one split."""
 
@@ -100,6 +116,8 @@ class SplitMetrics(msgspec.Struct, frozen=True):
 
     The counts, shares and curves of such a split also use `max_dets`; `coco` and `ar_100` keep COCO's 100.
     """
+    repeated_boxes: RepeatedBoxes | UnsetType = UNSET
+    """If the model repeats any box with another class."""
 
 
 class ReportedThresholds(msgspec.Struct, frozen=True):
@@ -239,6 +257,24 @@ def _split_metrics(
         confusion=confusion_matrix(outcomes, len(classes)).tolist(),
         curve=_curve(matched.together, _mean_precision(matched.classes)),
         at_max_dets=matched.coco.at_max_dets or UNSET,
+        repeated_boxes=_repeated_boxes(content, outcomes),
+    )
+
+
+def _repeated_boxes(content: SplitInput, outcomes: Sequence[ImageOutcome]) -> RepeatedBoxes | UnsetType:
+    """The effect of leaving out repeated boxes. UNSET: there are none."""
+    kept = without_repeated(content.predictions)
+    if len(kept) == len(content.predictions):
+        return UNSET
+    coco = evaluate_boxes(content.truth, kept, per_class=False)
+    numbers = coco.at_max_dets or coco
+    shown = [outcome.boxes for outcome in outcomes]
+    return RepeatedBoxes(
+        iou=SAME_IOU,
+        shown=sum(len(boxes.scores) for boxes in shown),
+        repeated=sum(int(repeated(boxes.boxes, boxes.labels, boxes.scores).sum()) for boxes in shown),
+        ap=numbers.ap,
+        ap50=numbers.ap50,
     )
 
 

@@ -15,15 +15,12 @@ from evaluation.ground_truth import GroundTruth
 from evaluation.matching import boxes_by_image
 from evaluation.predictions import Prediction
 from evaluation.sweep import Sweep
-from run_config.wording import shortened
+from run_config.model_quality import threshold_text
 
 IOU = 0.5
 """Smallest IoU at which a predicted box counts as found, everywhere except in the COCO numbers."""
-FALLBACK_THRESHOLD = 0.5
-"""The score threshold when no prediction is right, so that no threshold is best."""
 FEWEST_BOXES = 25
 """A class with at least this many boxes in the split has its own threshold."""
-SHOWN_CLASSES = 5
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
@@ -47,13 +44,7 @@ class OperatingPoint(msgspec.Struct, frozen=True, kw_only=True):
 
     def describe(self) -> str:
         """`0.33`, or `0.33 (RBC 0.31, WBC 0.4)` if classes differ from it."""
-        return describe(self.threshold, self.classes)
-
-
-def describe(threshold: float, classes: Mapping[str, float]) -> str:
-    """A threshold and the classes that differ from it, with three digits each."""
-    own = [f"{name} {value:.3g}" for name, value in classes.items() if f"{value:.3g}" != f"{threshold:.3g}"]
-    return f"{threshold:.3g} ({shortened(own, SHOWN_CLASSES)})" if own else f"{threshold:.3g}"
+        return threshold_text(self.threshold, self.classes)
 
 
 def best_thresholds(classes: Mapping[str, Sweep]) -> tuple[float, dict[str, float]] | None:

@@ -15,8 +15,8 @@ from evaluation.charts import COLOURS, GREY, Chart, Series, line_chart
 from evaluation.coco import AtMaxDets
 from evaluation.gallery import Picture
 from evaluation.metrics import Metrics, SplitMetrics
-from evaluation.operating_point import describe
 from evaluation.run_files import MetricsLog
+from run_config.model_quality import threshold_text
 from run_config.wording import cut
 
 MAX_CONFUSION_CLASSES = 24
@@ -79,8 +79,9 @@ def render(content: PageInput) -> str:
         metrics=metrics,
         split=split,
         wide=split.at_max_dets or None,
+        repeats=split.repeated_boxes or None,
         wide_names=wide_names(metrics),
-        point_words=describe(metrics.operating_point.threshold, metrics.operating_point.classes),
+        point_words=threshold_text(metrics.operating_point.threshold, metrics.operating_point.classes),
         run_url=content.run_url,
         worst=content.worst,
         best=content.best,

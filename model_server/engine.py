@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from cvat_client.errors import BridgeError
 from detr_job.errors import JobError
 from detr_job.prediction.predictor import Device, Found, NoMemory, Predictor, UnreadableImage, still_answers
+from detr_job.prediction.repeated import without_repeated
 from model_server.trained_models import ListedModel
 from object_store import StoreError, StoreUnavailable
 from run_config.errors import ConfigError
@@ -53,9 +54,16 @@ class Engine:
     """Loads and runs models on one device."""
 
     def __init__(
-        self, device: Device, most_loaded: int, *, load: Callable[[str, Device], Predictor] = Predictor
+        self,
+        device: Device,
+        most_loaded: int,
+        *,
+        keep_repeated: bool = False,
+        load: Callable[[str, Device], Predictor] = Predictor,
     ) -> None:
+        """keep_repeated: return boxes that repeat a better one with another class."""
         self.device = device
+        self.keep_repeated = keep_repeated
         self.broken = ""
         """Why this process can no longer use the device. Empty: it can."""
         self._most, self._load = most_loaded, load
@@ -101,6 +109,8 @@ class Engine:
             raise
         if predictor.at_limit(found, threshold):
             log.warning("boxes cut", extra={"model": model.url, "reason": predictor.limit_sentence()})
+        if not self.keep_repeated:
+            found = without_repeated(found)
         return found, Timing(loaded - start, decoded - loaded, loop.time() - decoded)
 
     async def _predictor(self, model: ListedModel) -> Predictor:

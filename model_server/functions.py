@@ -13,6 +13,7 @@ from typing import Any
 
 from cvat_client.subject import Kind, Subject
 from model_server.trained_models import Choice, ListedModel
+from run_config.model_quality import threshold_in_use
 from run_config.wording import cut, shortened
 
 MOST_NAME = 63
@@ -89,8 +90,8 @@ def _described(model: ListedModel) -> str:
 
 def _details(model: ListedModel, threshold: float | None) -> str:
     """Such as `tiny; boxes with a score of at least 0.33 (RBC 0.31)`, for calls without a threshold."""
-    least = model.threshold if threshold is None else f"{threshold:g}"
-    return f"{model.preset}; boxes with a score of at least {least}" if least else model.preset
+    details = f"{model.preset}; boxes with a score of at least {threshold_in_use(threshold, model.threshold)}"
+    return f"{details}; {model.warning}" if model.warning else details
 
 
 def _listed(names: list[str], most: int) -> str:

@@ -35,7 +35,7 @@ def serve_models(host: str, port: int, device_name: str, store: str, prefixes: l
     listener = _listener(host, port)
     server = ModelServer(
         FunctionList(models, threshold=settings.threshold),
-        Engine(device, settings.loaded),
+        Engine(device, settings.loaded, keep_repeated=settings.keep_repeated),
         Nuclio(settings.nuclio),
         settings.threshold,
         listener.getsockname()[1],

@@ -24,6 +24,7 @@ from object_store import InvalidKey, ObjectInfo, ObjectStore, StoreError, StoreU
 from run_config.errors import ConfigError
 from run_config.job.stored_config import stored_config
 from run_config.json_text import read_json
+from run_config.model_quality import decisive_ap, poor_warning
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,8 @@ class ListedModel:
     """The CVAT tasks or project that it was trained on. None: the run was not started in CVAT."""
     threshold: str = ""
     """The model's own score thresholds as text. Empty: it has none."""
+    warning: str = ""
+    """A sentence for users if its AP is very low."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +260,7 @@ def _described(run: _Run, version: str) -> ListedModel | LeftOut:
         ap=info.metrics.get("val_ap"),
         subject=run.subject,
         threshold="" if info.operating_point is None else " ".join(info.operating_point.describe().split()),
+        warning=poor_warning(decisive_ap(info.metrics)),
     )
 
 

@@ -226,6 +226,17 @@ _ALL: tuple[Parameter, ...] = (
         choices=("keep", "replace-automatic", "replace-all"),
     ),
     Parameter(
+        name="repeated-boxes",
+        title="Repeated boxes",
+        help="Boxes that have nearly the place of a better box of another class (IoU above 0.9).\n"
+        "- `remove`: only the box with the better score is added\n"
+        "- `keep`: all are added, for objects that may have two classes",
+        group="Annotation",
+        type=Type.CHOICE,
+        default="remove",
+        choices=("remove", "keep"),
+    ),
+    Parameter(
         name="epochs",
         title="Epochs",
         help="Passes over the training images. Empty: the preset's value, 300 for `detr-…` and 100 for `rf-detr-…`. "
@@ -367,7 +378,7 @@ def _only(*names: str) -> tuple[Parameter, ...]:
 
 
 _OF_CVAT = ("cvat-subject", "cvat-grant")
-_NOT_FOR_TRAINING = ("trained-model", "prepared-set", "split", "threshold", "existing-shapes")
+_NOT_FOR_TRAINING = ("trained-model", "prepared-set", "split", "threshold", "existing-shapes", "repeated-boxes")
 
 PARAMETERS: tuple[Parameter, ...] = _without(*_NOT_FOR_TRAINING, *_OF_CVAT)
 """The parameters of a training run."""
@@ -387,8 +398,8 @@ TEMPLATES: Mapping[str, tuple[Parameter, ...]] = {
         for one in _without(*_NOT_FOR_TRAINING, "cvat-annotation-path")
     ),
     "detr-annotate": _only(
-        "trained-model", "threshold", "existing-shapes", "sys-node-pool", "gpu-count", "device", *_OF_CVAT,
-        "cvat-output-path", "store",
+        "trained-model", "threshold", "existing-shapes", "repeated-boxes", "sys-node-pool", "gpu-count", "device",
+        *_OF_CVAT, "cvat-output-path", "store",
     ),
 }  # fmt: skip
 """Name of a workflow template → its parameters, in the order of the form."""

@@ -16,7 +16,6 @@ from run_config.parameter_forms import form_json, markdown
 from run_config.parameters import BY_NAME, PARAMETERS, Role, Type, pairs
 from run_config.writable import require_writable
 from workflows import generated_files
-from workflows.chart import plain_manifests
 from workflows.cluster import cli as cluster
 from workflows.errors import StepError, TemplateError, WorkflowError
 
@@ -56,6 +55,8 @@ def render(
     ] = None,
 ) -> None:
     """Write the templates as YAML: the files of the source tree, or with --settings those of one installation."""
+    from workflows.chart import plain_manifests
+
     if output is not None and not check:
         require_writable(output, "--output")
     if settings is not None:

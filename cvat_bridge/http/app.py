@@ -127,12 +127,12 @@ def _health(app: FastAPI, service: Service) -> None:
 def _pages(app: FastAPI, files: StaticFiles) -> None:
     @app.get(f"{ROOT}/plugin.js", tags=["pages"], response_class=Response)
     async def plugin(request: Request) -> Response:
-        """What CVAT's page loads."""
+        """The script in CVAT's pages."""
         return files.answer("plugin.js", request)
 
     @app.get(f"{ROOT}/static/{{name}}", tags=["pages"], response_class=Response)
     async def static_file(name: str, request: Request) -> Response:
-        """What belongs to the page."""
+        """A style sheet or script of the page."""
         return files.answer(name, request)
 
     @app.get(f"{ROOT}/", tags=["pages"], response_class=Response)

@@ -135,11 +135,16 @@ class LinksSchema(TypedDict):
 
 
 class ModelSchema(TypedDict):
-    """The model of a run. `used`: it is pinned for `place`, such as `project 3`."""
+    """The model of a run. `used`: it is pinned for `place`, such as `project 3`.
+
+    `threshold`: of its boxes, as text; empty if unknown. `warning`: a sentence if its AP is very low.
+    """
 
     url: str
     used: bool
     place: str
+    threshold: str
+    warning: str
 
 
 class MaySchema(TypedDict):

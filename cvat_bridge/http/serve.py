@@ -5,7 +5,7 @@ import uvicorn
 from cvat_bridge.http.app import make_app
 from cvat_bridge.http.connections import BoundedConnection
 from cvat_bridge.logs import begin_logs
-from cvat_bridge.service import Secrets, assemble
+from cvat_bridge.service import Secrets, Service
 from cvat_client.errors import BridgeError
 from cvat_client.settings import load_settings
 from run_config.installation import VARIABLE, load_installation
@@ -29,7 +29,7 @@ def serve(host: str, port: int) -> None:
     secrets = Secrets.of()
     begin_logs()
     with Kubernetes(find_access(), None) as kubernetes:
-        app = make_app(assemble(settings, installation, kubernetes, secrets))
+        app = make_app(Service(settings, installation, kubernetes, secrets))
         uvicorn.run(
             app,
             host=host,

@@ -11,20 +11,48 @@ from functools import partial
 
 import anyio
 import anyio.to_thread
+import msgspec
 
 from cvat_bridge.short_cache import ShortCache
 from object_store import NoSuchKey, ObjectStore, open_store
 from run_config.errors import ConfigError
 from run_config.installation import Installation
 from run_config.json_text import read_json
+from run_config.model_quality import decisive_ap, poor_warning, threshold_in_use, threshold_text
 from workflows.cluster.ap_so_far import Ap, read_ap
 
 log = logging.getLogger(__name__)
 
 PINS = "cvat-models"
-_AP_S, _PINS_S, _CLASSES_S = 10.0, 5.0, 600.0
+_AP_S, _PINS_S, _MODELS_S = 10.0, 5.0, 300.0
+_MOST_CONFIG_BYTES = 4 << 20
 _RETRY_S = 5.0
 _THREADS = 8
+
+
+class OwnThreshold(msgspec.Struct, frozen=True):
+    """The score threshold of a model, and of its classes that have their own."""
+
+    threshold: float
+    classes: dict[str, float] = {}
+
+
+class ModelConfig(msgspec.Struct, frozen=True):
+    """The parts of a model's config.json that are shown with a run."""
+
+    classes: frozenset[str] = frozenset()
+    metrics: dict[str, float] = {}
+    operating_point: OwnThreshold | None = None
+
+    def threshold(self, installation: float | None) -> str:
+        """The threshold that applies if a user sets none. installation: its setting."""
+        point = self.operating_point
+        return threshold_in_use(installation, threshold_text(point.threshold, point.classes) if point else "")
+
+    @property
+    def warning(self) -> str:
+        """A sentence for users if the model's AP is very low. Else empty."""
+        return poor_warning(decisive_ap(self.metrics))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +94,15 @@ class RunFiles:
         self._in_thread = partial(anyio.to_thread.run_sync, limiter=anyio.CapacityLimiter(_THREADS))
         self._aps: ShortCache[Ap | None] = ShortCache(_AP_S)
         self._pins: ShortCache[Pin | None] = ShortCache(_PINS_S)
-        self._classes: ShortCache[frozenset[str]] = ShortCache(_CLASSES_S)
+        self._models: ShortCache[ModelConfig | None] = ShortCache(_MODELS_S)
 
     async def ap_so_far(self, folder: str) -> Ap | None:
         """The latest AP of the run in `folder`, a key below the store. None: not yet measured."""
         return await self._aps.get(folder, lambda: self._in_thread(read_ap, self._store, folder))
 
-    async def model_classes(self, folder: str) -> frozenset[str]:
-        """The classes of the model of the run in `folder`, a key below the store. Empty: it cannot be read."""
-        return await self._classes.get(folder, lambda: self._in_thread(self._read_classes, folder))
+    async def model_config(self, folder: str) -> ModelConfig | None:
+        """What the model of the run in `folder` says about itself. None: missing or unreadable."""
+        return await self._models.get(folder, lambda: self._in_thread(self._read_model_config, folder))
 
     async def pin(self, place: RunPlace) -> Pin | None:
         """The model pinned for `place`, if any."""
@@ -105,14 +133,12 @@ class RunFiles:
         for start in range(0, report.size_bytes, part_bytes):
             yield self._store.get_bytes(report.key, start=start, end=min(start + part_bytes, report.size_bytes))
 
-    def _read_classes(self, folder: str) -> frozenset[str]:
-        key = f"{folder}/model/config.json"
+    def _read_model_config(self, folder: str) -> ModelConfig | None:
         try:
-            tree = read_json(self._store.get_bytes(key), key)
-        except (NoSuchKey, ConfigError):
-            return frozenset()
-        classes = tree.get("classes") if isinstance(tree, Mapping) else None
-        return frozenset(map(str, classes)) if isinstance(classes, list) else frozenset()
+            data = self._store.get_bytes(f"{folder}/model/config.json", end=_MOST_CONFIG_BYTES)
+            return msgspec.json.decode(data, type=ModelConfig)
+        except (NoSuchKey, ValueError, RecursionError):  # ValueError: not JSON, or not of this form
+            return None
 
     def _read_pin(self, place: RunPlace) -> Pin | None:
         try:

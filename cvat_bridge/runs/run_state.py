@@ -8,6 +8,7 @@ from urllib.parse import quote, urlencode
 
 from cvat_bridge.http.schemas import RunSchema, SettingSchema, StepSchema
 from cvat_bridge.runs import run_labels
+from cvat_bridge.runs.run_files import ModelConfig
 from cvat_client.settings import BridgeSettings
 from cvat_client.subject import Subject
 from run_config.parameters import BY_NAME, TEMPLATES
@@ -71,9 +72,20 @@ class Run:
         return self.is_ours and self.succeeded("report") and folder(self.workflow) is not None
 
     def shown(
-        self, settings: BridgeSettings, namespace: str, store: str, ap: Ap | None, places: str, *, used: bool
+        self,
+        settings: BridgeSettings,
+        namespace: str,
+        store: str,
+        ap: Ap | None,
+        places: str,
+        *,
+        used: bool,
+        config: ModelConfig | None = None,
     ) -> RunSchema:
-        """The run as the API returns it. `places`: where its model can be pinned; `used`: it is pinned there."""
+        """The run as the API returns it. `places`: where its model can be pinned; `used`: it is pinned there.
+
+        `config`: of its model. None: unknown.
+        """
         metadata, status = self.workflow["metadata"], self.workflow.get("status") or {}
         model = self.model(store)
         report = f"{ROOT}/api/runs/{self.name}/report/" if self.has_report else None
@@ -98,7 +110,15 @@ class Run:
                 "report": report,
                 "page": page(self.subject, self.name),
             },
-            "model": None if model is None else {"url": model, "used": used, "place": places},
+            "model": None
+            if model is None
+            else {
+                "url": model,
+                "used": used,
+                "place": places,
+                "threshold": config.threshold(settings.models.threshold) if config else "",
+                "warning": config.warning if config else "",
+            },
             "may": {
                 "stop": settings.controls.stop and not self.finished,
                 "rerun": settings.controls.rerun and self.finished,

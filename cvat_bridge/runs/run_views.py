@@ -172,7 +172,10 @@ class RunViews:
                 continue
             left = self._model_of_ours if one.template.ours else functools.partial(self._folder_of, one.name)
             found = await self._visible(session, seen, labels, left, most=MOST_MODELS)
-            models[one.name] = [(value, self._called(run)) for run in found if (value := left(run))]
+            titles = await asyncio.gather(*map(self._model_title, found))
+            models[one.name] = [
+                (value, title) for run, title in zip(found, titles, strict=True) if (value := left(run))
+            ]
             if one.template.ours:
                 ours = models[one.name] = models[one.name] or await self._fitting_models(session, seen, classes)
         return models
@@ -184,12 +187,12 @@ class RunViews:
         runs = await self._visible(session, seen, [{}], self._model_of_ours, most=MOST_RUNS)
         folders = [folder(run.workflow) or "" for run in runs]
         try:
-            known = await asyncio.gather(*map(self._files.model_classes, folders))
+            known = await asyncio.gather(*map(self._files.model_config, folders))
         except StoreError as error:
             log.warning("the classes of models were not read", extra={"reason": type(error).__name__})
             return []
-        fitting = [run for run, names in zip(runs, known, strict=True) if not names.isdisjoint(classes)]
-        return [(self._model_of_ours(run) or "", self._called(run)) for run in fitting[:MOST_MODELS]]
+        fitting = [run for run, config in zip(runs, known, strict=True) if config and config.classes & set(classes)]
+        return [(self._model_of_ours(run) or "", await self._model_title(run)) for run in fitting[:MOST_MODELS]]
 
     def _model_of_ours(self, run: Run) -> str | None:
         return run.model(self._files.url) if run.finished else None
@@ -200,11 +203,25 @@ class RunViews:
         is_theirs = template_of(run.workflow) == template and run.status.phase == "Succeeded"
         return folder(run.workflow) if is_theirs else None
 
-    @staticmethod
-    def _called(run: Run) -> str:
+    async def _model_title(self, run: Run) -> str:
+        """Such as `cvat-train-x, AP 0.51, threshold 0.33, 2026-11-29`."""
+        place, config = folder(run.workflow), None
+        try:
+            if place and run.is_ours:
+                config = await self._files.model_config(place)
+        except StoreError as error:
+            log.warning("the store was not read for a run", extra={"run": run.name, "reason": type(error).__name__})
         ap = run.status.results.get("ap", "")
+        threshold = config.threshold(self._settings.models.threshold) if config else ""
         day = str(run.workflow["metadata"].get("creationTimestamp") or "")[:10]
-        return ", ".join(part for part in (run.name, f"AP {ap[:10]}" if ap else "", day) if part)
+        parts = (
+            run.name,
+            "AP not measurable: no boxes" if ap.startswith("-") else f"AP {ap[:10]}" if ap else "",
+            f"threshold {threshold}" if threshold else "",
+            config.warning if config else "",
+            day,
+        )
+        return ", ".join(part for part in parts if part)
 
     async def _visible(
         self,
@@ -255,18 +272,20 @@ class RunViews:
 
     async def _shown(self, run: Run, places: Sequence[RunPlace]) -> RunSchema:
         model, place = run.model(self._files.url), folder(run.workflow)
-        ap, used = None, False
+        ap, used, config = None, False, None
         try:
             if place and "ap" not in run.status.results and run.status.phase:
                 ap = await self._files.ap_so_far(place)
+            if model and place:
+                config = await self._files.model_config(place)
             if model and places:
                 pins = await asyncio.gather(*(self._files.pin(one) for one in places))
                 used = all(pin is not None and pin.model == model for pin in pins)
         except StoreError as error:
-            # If the store is unreachable, the run is shown without its AP and pin.
+            # If the store is unreachable, the run is shown without its AP, threshold and pin.
             log.warning("the store was not read for a run", extra={"run": run.name, "reason": type(error).__name__})
         about = ", ".join(f"{one.kind} {one.number}" for one in places)
-        return run.shown(self._settings, self._cluster.namespace, self._files.url, ap, about, used=used)
+        return run.shown(self._settings, self._cluster.namespace, self._files.url, ap, about, used=used, config=config)
 
 
 def places_of(seen: VisibleSubject) -> list[RunPlace]:

@@ -22,8 +22,8 @@ export function finished(run) {
 export function runCard(name, { changed, say }) {
   const parts = makeParts(name);
   const controls = makeControls(name, { changed, say, failure: parts.failure });
-  const { head, about, bar, now, message, results, meaning, failure, steps } = parts;
-  put(parts.node, head, about, bar, now, message, results, meaning, failure, controls.node, steps);
+  const { head, about, bar, now, message, results, meaning, poor, failure, steps } = parts;
+  put(parts.node, head, about, bar, now, message, results, meaning, poor, failure, controls.node, steps);
   let state = null;
 
   function update(run) {
@@ -36,7 +36,10 @@ export function runCard(name, { changed, say }) {
     updateProgress(parts, run);
     setText(parts.message, run.state === 'failed' ? run.message || 'The run failed without saying why.' : '');
     show(parts.message, run.state === 'failed');
-    updateResults(parts.results, run.results ?? {});
+    const threshold = run.model?.threshold ? { threshold: run.model.threshold } : {};
+    updateResults(parts.results, { ...run.results, ...threshold });
+    setText(parts.poor, run.model?.warning ? `${run.model.warning}.` : '');
+    show(parts.poor, Boolean(parts.poor.textContent));
     show(parts.meaning, 'ap' in (run.results ?? {}));
     updateSteps(parts, run.steps ?? []);
     controls.update(run);
@@ -68,6 +71,7 @@ function makeParts(name) {
     results: h('dl', { class: 'figures results' }),
     meaning: h('p', { class: 'muted', hidden: true },
       'AP measures how well the predictions match the annotations, from 0 to 1, which is perfect.'),
+    poor: h('p', { class: 'note warning', hidden: true }),
     failure: h('div', { role: 'alert' }),
     steps: h('details', { class: 'steps-box' }, h('summary', {}, 'Steps'), list),
     node: h('article', { class: 'run', 'aria-labelledby': id }),
@@ -125,7 +129,8 @@ function updateResults(list, results) {
 const FOR_OPERATORS = new Set(['prepared-set']);
 
 function resultValue(name, value) {
-  return /^ap/i.test(name) && Number.isFinite(Number(value)) ? Number(value).toFixed(3) : String(value);
+  if (!/^ap/i.test(name) || !Number.isFinite(Number(value))) return String(value);
+  return Number(value) < 0 ? 'not measurable: no boxes' : Number(value).toFixed(3);
 }
 
 /** `ap50` as AP50, `images` as Images. */

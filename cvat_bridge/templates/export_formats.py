@@ -3,7 +3,7 @@
 from run_config.cvat_formats import COCO
 
 NO_LONGER = (
-    "This template wants the format `{}`, which CVAT does not export: have it changed to another `dump-format`, "
+    "This template uses the format `{}`, which CVAT cannot export: ask its author to set another `dump-format`, "
     "such as cvat_coco."
 )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from cvat_client.questions import whole_number
+from cvat_client.questions import mapping, whole_number
 from cvat_client.settings import Event
 from cvat_client.subject import Subject
 
@@ -37,8 +37,8 @@ def is_signed(body: bytes, signature: str, secret: bytes) -> bool:
 
 def is_old(payload: Mapping[str, Any], now: float | None = None) -> bool:
     """Whether the event is older than LONGEST_S seconds. An event without a time is not old."""
-    request = _mapping(payload.get("request"))
-    time_text = _mapping(payload.get("job")).get("updated_date") or request.get("finished_date")
+    request = mapping(payload.get("request"))
+    time_text = mapping(payload.get("job")).get("updated_date") or request.get("finished_date")
     try:
         at = datetime.fromisoformat(str(time_text)).timestamp()
     except (ValueError, OverflowError):
@@ -54,15 +54,15 @@ def read_event(payload: Mapping[str, Any]) -> TriggerEvent | None:
         case "create:export":
             return _export(payload, payload, payload)
         case "completed:request[export:dataset]":
-            request = _mapping(payload.get("request")) or payload
-            return _export(payload, request, _mapping(request.get("operation")))
+            request = mapping(payload.get("request")) or payload
+            return _export(payload, request, mapping(request.get("operation")))
         case _:
             return None
 
 
 def _job(payload: Mapping[str, Any]) -> TriggerEvent | None:
     """A job that has just become completed. Later updates of a completed job are ignored."""
-    job = _mapping(payload.get("job"))
+    job = mapping(payload.get("job"))
     task = whole_number(job.get("task_id"))
     if job.get("state") != "completed" or task < 1 or not _has_moved(payload, job):
         return None
@@ -74,7 +74,7 @@ def _has_moved(payload: Mapping[str, Any], job: Mapping[str, Any]) -> bool:
 
     `before_update` (before 2.76) has old values, `changes` (since 2.73) maps names to `{from, to}`. 2.73 sends both.
     """
-    before = _mapping(payload.get("before_update"))
+    before = mapping(payload.get("before_update"))
     if any(name in before and before[name] != job.get(name) for name in ("state", "stage")):
         return True
     changes = payload.get("changes")
@@ -102,14 +102,8 @@ def _export(payload: Mapping[str, Any], request: Mapping[str, Any], what: Mappin
     number = whole_number(what.get("target_id")) or whole_number(what.get(f"{kind}_id"))
     if kind not in ("task", "project") or number < 1:
         return None
-    by = whole_number(_mapping(request.get("owner")).get("id")) or whole_number(
-        _mapping(payload.get("sender")).get("id")
-    )
+    by = whole_number(mapping(request.get("owner")).get("id")) or whole_number(mapping(payload.get("sender")).get("id"))
     if not by and (match := _OF_USER.search(name)):
         by = int(match[1])
     subject = Subject.tasks([number]) if kind == "task" else Subject.project(number)
     return TriggerEvent(Event.EXPORT_FINISHED, subject, by or None)
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

@@ -158,7 +158,7 @@ class Webhooks:
         except CvatUnavailableError:
             raise
         except BridgeError as error:
-            log.warning("an event is about what the token does not see: %s", error)
+            log.warning("the service account cannot view the subject of an event: %s", error)
             self._metrics.webhooks.labels("refused").inc()
             return
         seen = VisibleSubject(User(NOBODY, f"CVAT: {event.type}"), self._token, event.subject, (thing,))

@@ -292,6 +292,17 @@ def largest_canvas(split: Split, data: Data) -> tuple[int, int]:
     return _largest(split, max(data.min_sizes), data)
 
 
+def smallest_side(split: Split, data: Data) -> int:
+    """The smallest long side of a training image, in pixels."""
+    smallest = min(data.min_sizes)
+    if data.augmentation.recipe == "published" and not data.square:  # a crop may be square
+        return min(smallest, data.max_size)
+    return min(
+        max(resized_size(record.width, record.height, smallest, data.max_size, square=data.square))
+        for record in split.images
+    )
+
+
 def _largest(split: Split, size: int, data: Data) -> tuple[int, int]:
     shapes = {
         resized_size(record.width, record.height, size, data.max_size, square=data.square) for record in split.images

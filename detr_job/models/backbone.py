@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detr_job.models.layers import conv2d
+
 EPSILON = 1e-5
 
 
@@ -71,7 +73,8 @@ def folded_conv(x: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
     assert isinstance(conv, nn.Conv2d)
     assert isinstance(norm, FrozenBatchNorm)
     scale, shift = norm.scale_and_shift()
-    return F.conv2d(x, conv.weight * scale, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
+    assert not isinstance(conv.padding, str)
+    return conv2d(x, conv.weight * scale, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:

@@ -1,4 +1,4 @@
-"""Linear layers and dropout: PyTorch's own on a GPU, faster replacements on a CPU.
+"""Linear layers, dropout and convolutions: PyTorch's own on a GPU, faster or safer replacements on a CPU.
 
 In fp32, PyTorch's matrix product is MKL's, which on non-Intel processors runs at less than half the speed of
 oneDNN's; and drawing the random numbers of a dropout costs more than the layer before it. Parameters and
@@ -12,6 +12,8 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 # the operator through which torch.compile uses oneDNN; without it, PyTorch's own code runs
 ONEDNN: bool = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+SAFE_CHANNELS = 16
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -68,3 +70,34 @@ def dropout(x: Tensor, probability: float, *, training: bool) -> Tensor:
     threshold = round(probability * 65536) - 32768
     keep = draws.view(torch.int16)[: x.numel()].view(x.shape) >= threshold
     return x * keep.to(x.dtype).mul_(1 / (1 - probability))
+
+
+def conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...] = (1, 1),
+    groups: int = 1,
+) -> Tensor:
+    """Like F.conv2d, around two faults in the backward pass of oneDNN on CPUs with AVX-512.
+
+    With fewer than 16 input channels, a 1 x 1 convolution with a stride writes beyond its memory. In bf16, the gradient
+    of the weights of a 3 x 3 convolution with a stride is garbage for maps that are one pixel wide.
+    """
+    if _on_cpu(x) and stride != (1, 1):
+        if weight.shape[2:] == (1, 1) and x.shape[1] < SAFE_CHANNELS:
+            return F.conv2d(x[..., :: stride[0], :: stride[1]], weight, bias, groups=groups)
+        if x.shape[-1] == 1 and weight.shape[-1] == 3 and torch.is_autocast_enabled("cpu"):
+            x = F.pad(x, (0, 1))  # the output has the same width, and zeros change nothing
+    return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+
+
+class Conv2d(nn.Conv2d):
+    """nn.Conv2d that uses `conv2d`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) to (B, outputs, H', W')."""
+        assert not isinstance(self.padding, str)
+        return conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)

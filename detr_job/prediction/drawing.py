@@ -3,9 +3,11 @@
 import colorsys
 from collections.abc import Sequence
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from detr_job.prediction.lettering import Line, line_of
 from detr_job.prediction.predictor import Found
+from run_config.wording import cut
 
 Rectangle = tuple[float, float, float, float]
 """left, top, right, bottom"""
@@ -20,30 +22,40 @@ def class_colour(index: int) -> tuple[int, int, int]:
 def draw_detections(image: Image.Image, found: Sequence[Found], classes: Sequence[str]) -> Image.Image:
     """A copy of the image with boxes, names and scores. Line width and text size scale with the image.
 
-    The label of the best detection is placed first, and no other box crosses it.
+    No box crosses a label, and labels are within the image and do not cover each other. Better detections are labelled
+    first; a detection whose label finds no free place has its box alone, in the colour of its class.
     """
     picture = image.convert("RGB")
     canvas = ImageDraw.Draw(picture)
     short = min(picture.size)
     line = max(1, round(short / 250))
-    font = ImageFont.load_default(max(10.0, short / 38))
+    margin, size = 2 * line, max(10, round(short / 38))
     best_first = sorted(found, key=lambda each: -each.score)
     for each in reversed(best_first):
         canvas.rectangle(_corners(each), outline=class_colour(classes.index(each.label)), width=line)
     taken: list[Rectangle] = []
-    labels = []
     for each in best_first:
-        text = f"{each.label} {each.score:.2f}"
-        left, top, right, bottom = canvas.textbbox((0, 0), text, font=font)
-        place = _place(_corners(each), right - left + 4 * line, bottom - top + 4 * line, picture.size, taken)
+        text = _label(each, size, picture.width - 1 - 2 * margin)
+        width, height = text.width + 2 * margin, text.above + text.below + 2 * margin
+        place = _free_place(_corners(each), width, height, picture.size, taken)
+        if place is None:
+            continue
         taken.append(place)
-        labels.append((text, class_colour(classes.index(each.label)), place, (left, top)))
-    for text, colour, place, (left, top) in reversed(labels):
+        colour = class_colour(classes.index(each.label))
         canvas.rectangle(place, fill=colour)
         dark = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] < 140
-        start = (place[0] + 2 * line - left, place[1] + 2 * line - top)
-        canvas.text(start, text, fill="white" if dark else "black", font=font)
+        text.draw(canvas, place[0] + margin, place[1] + margin + text.above, "white" if dark else "black")
     return picture
+
+
+def _label(found: Found, size: int, most_width: float) -> Line:
+    """Name and score of a detection. A name that makes the label wider than `most_width` pixels is cut."""
+    letters = len(found.label)
+    while True:
+        text = line_of(f"{cut(found.label, letters)} {found.score:.2f}", size)
+        if text.width <= most_width or letters <= 1:
+            return text
+        letters = max(1, min(letters - 1, int(letters * most_width / text.width)))
 
 
 def _corners(found: Found) -> Rectangle:
@@ -51,18 +63,16 @@ def _corners(found: Found) -> Rectangle:
     return x, y, max(x, x + width), max(y, y + height)
 
 
-def _place(box: Rectangle, width: float, height: float, size: tuple[int, int], taken: Sequence[Rectangle]) -> Rectangle:
-    """Place a label at a corner of its box, outside or inside it, within the image and over no other label.
-
-    If every place covers another label, the place that hides least is used.
-    """
+def _free_place(
+    box: Rectangle, width: float, height: float, size: tuple[int, int], taken: Sequence[Rectangle]
+) -> Rectangle | None:
+    """A place for a label at its box, within the image and over no other label. None: there is no free place."""
     left, top, right, bottom = box
-    places = [
-        _inside((x, y, x + width, y + height), size)
-        for y in (top - height, bottom, top, bottom - height)
-        for x in (left, right - width)
-    ]
-    return min(places, key=lambda place: sum(_overlap(place, other) for other in taken))
+    middle = (left + right - width) / 2
+    corners = [(x, y) for y in (top - height, bottom, top, bottom - height) for x in (left, right - width, middle)]
+    beside = [(x, y) for x in (left - width, right) for y in (top, bottom - height)]
+    places = (_inside((x, y, x + width, y + height), size) for x, y in corners + beside)
+    return next((place for place in places if not any(_overlaps(place, other) for other in taken)), None)
 
 
 def _inside(place: Rectangle, size: tuple[int, int]) -> Rectangle:
@@ -73,7 +83,6 @@ def _inside(place: Rectangle, size: tuple[int, int]) -> Rectangle:
     return x, y, x + right - left, y + bottom - top
 
 
-def _overlap(first: Rectangle, second: Rectangle) -> float:
-    width = min(first[2], second[2]) - max(first[0], second[0])
-    height = min(first[3], second[3]) - max(first[1], second[1])
-    return max(width, 0.0) * max(height, 0.0)
+def _overlaps(first: Rectangle, second: Rectangle) -> bool:
+    across = first[0] <= second[2] and second[0] <= first[2]
+    return across and first[1] <= second[3] and second[1] <= first[3]

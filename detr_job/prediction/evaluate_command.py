@@ -16,6 +16,7 @@ from object_store import open_store
 from prepared_set.manifest import SPLITS
 from prepared_set.reader import PreparedSet
 from run_config.installation import permitted
+from run_config.wording import shortened
 from run_config.writable import require_writable
 
 BATCH_SIZE = 4
@@ -32,7 +33,9 @@ def measure(
     parameters: Mapping[str, str] | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> CocoResult:
-    """Compute the COCO numbers. Raises JobError when the classes of model and set differ, or the split is empty.
+    """Compute the COCO numbers over the classes of the set.
+
+    Raises JobError when the model does not know a class of the set, or the split is empty.
 
     parameters: the workflow's, name → text. `say` is called with warnings about the numbers.
     """
@@ -46,10 +49,17 @@ def measure(
     hardware.prepare(device)
     model = load_model(model_place(model_url, store_url), device)
     prepared = PreparedSet.open(open_store(store_url), set_id)
-    if model.info.classes != prepared.class_names:
+    known, wanted = model.info.classes, prepared.class_names
+    if not set(wanted) <= set(known):
         raise JobError(
-            f"the model knows the classes {', '.join(model.info.classes)}, the set {set_id} has "
-            f"{', '.join(prepared.class_names)}: measure it on a set with the same classes"
+            f"the model knows the classes {', '.join(known)}, the set {set_id} has {', '.join(wanted)}: measure it on "
+            "a set whose classes the model knows"
+        )
+    if len(wanted) < len(known):
+        others = [name for name in known if name not in wanted]
+        say(
+            f"measured over the {len(wanted)} classes of the set; the model also knows {shortened(others)}, and boxes "
+            "of these classes are left out"
         )
     with working_folder() as folder:
         split = prepared.pull(folder, [split_name]).split(split_name)
@@ -64,8 +74,10 @@ def measure(
             seen = predict_split(
                 model.family.network, model.family, samples, batch_size, device, bf16=bf16, may_halve=may_halve
             )
+        if known != wanted:
+            seen = seen.with_classes({known.index(name): label for label, name in enumerate(wanted)})
         if out is not None:
-            content = seen.file(set_id, split_name, model.description, model.info.classes)
+            content = seen.file(set_id, split_name, model.description, wanted)
             path = out / "predictions" / f"{split_name}.json"
             try:
                 write_predictions(path, content)

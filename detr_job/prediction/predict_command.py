@@ -13,10 +13,12 @@ from PIL import Image
 from detr_job import hardware
 from detr_job.errors import JobError, OutOfMemory
 from detr_job.prediction.drawing import draw_detections
+from detr_job.prediction.lettering import missing_characters
 from detr_job.prediction.predictor import NoMemory, Predictor
+from detr_job.prediction.repeated import without_repeated
 from prepared_set.decoding import decode_image
 from prepared_set.errors import ImageError
-from run_config.wording import shortened
+from run_config.wording import plural, shortened
 from run_config.writable import require_writable
 
 PREDICTIONS = "predictions.json"
@@ -43,11 +45,14 @@ def predict_files(
     device_name: str,
     say: Callable[[str], None] = lambda _: None,
     left_out: dict[Path, str] | None = None,
+    *,
+    keep_repeated: bool = False,
 ) -> list[dict[str, Any]]:
     """One record per image: path, size and detections. With `out`, also write them and drawn pictures there.
 
     threshold: None means the model's own. `say` is called with notes about the result. Files without a record are added
-    to `left_out` with the reason. Raises JobError when no file can be used.
+    to `left_out` with the reason. keep_repeated: keep boxes that repeat a better one with another class.
+    Raises JobError when no file can be used.
     """
     left_out = {} if left_out is None else left_out
     if out is not None:
@@ -60,6 +65,7 @@ def predict_files(
     records = []
     full: list[Path] = []
     first: JobError | None = None
+    repeated_boxes = 0
     for path, name in zip(files, names, strict=True):
         try:
             image = decode_image(path.read_bytes())
@@ -74,6 +80,9 @@ def predict_files(
             continue
         if predictor.at_limit(found, threshold):
             full.append(path)
+        everything = found
+        found = everything if keep_repeated else without_repeated(everything)
+        repeated_boxes += len(everything) - len(found)
         records.append(
             {
                 "image": os.fsencode(path).decode("utf-8", "replace"),
@@ -89,10 +98,18 @@ def predict_files(
             _write(out / name, _jpeg(draw_detections(image, found, predictor.classes)))
     if first is not None and not records:
         raise first
+    for name in predictor.classes:
+        if out is not None and (missing := missing_characters(name)):
+            say(f"warning: no font here has {', '.join(missing)} of the class {name!r}: drawn as empty boxes")
     if full:
         say(f"warning: {shortened([str(path) for path in full], 1)}: {predictor.limit_sentence()}")
     if out is not None:
         _write(out / PREDICTIONS, json.dumps(records, indent=1, ensure_ascii=False).encode())
+        if repeated_boxes:
+            boxes = plural(repeated_boxes, "box", "boxes")
+            say(
+                f"left out: {boxes} with nearly the place of a better box of another class (--keep-repeated keeps them)"
+            )
         say(predictor.threshold_sentence(threshold))
     return records
 

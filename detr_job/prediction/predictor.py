@@ -19,12 +19,12 @@ from detr_job.errors import JobError
 from detr_job.hardware import autocast, use_bf16
 from detr_job.out_of_memory import DoesNotFit, released
 from detr_job.weights.model_folder import TrainedModel, load_model
-from evaluation.operating_point import FALLBACK_THRESHOLD
 from object_store import open_store
 from prepared_set.decoding import ORIENTATION_TAG, decode_image, decoded_image
 from prepared_set.errors import ImageError
 from run_config.exit_codes import PASSING_FAULT
 from run_config.locations import resolve
+from run_config.model_quality import FALLBACK_THRESHOLD
 
 
 class UnreadableImage(JobError):

@@ -1,9 +1,10 @@
 """Predict all images of a split, in the set's order."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
@@ -36,6 +37,12 @@ class SplitPredictions:
     def collapsed(self) -> bool:
         """Whether every query gives the same box for every image, as in DETRs that fail to learn."""
         return len(self.images) > 1 and self.spread < COLLAPSED
+
+    def with_classes(self, labels: Mapping[int, int]) -> "SplitPredictions":
+        """The predictions of some classes, renumbered. labels: the model's number of a class → the new number."""
+        kept = (each for each in self.predictions if each.category_id in labels)
+        renamed = (msgspec.structs.replace(each, category_id=labels[each.category_id]) for each in kept)
+        return replace(self, predictions=tuple(renamed))
 
     def file(self, set_id: str, split: str, model: str, classes: tuple[str, ...]) -> PredictionsFile:
         """The contents of the predictions file."""

@@ -101,6 +101,7 @@ class Trainer:
         self.progress = TrainingProgress()
         self.metrics = MetricsLog(run)
         self.best_weights: Mapping[str, Tensor] | None = None
+        self.check_lock: Callable[[], None] = lambda: None
         self.on_best: Callable[[SplitPredictions], None] = lambda _: None
         self._best: Checkpoint | None = None
         self._saved_step = 0
@@ -239,6 +240,7 @@ class Trainer:
         threads = thread_choice(self.device, time_budget=self.total_steps is None)
         self.network.train()
         while not self.stop:
+            self.check_lock()
             better = self._evaluation_due() and self._evaluate(report, interval)
             if better or self._checkpoint_due():
                 self.save()

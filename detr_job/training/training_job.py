@@ -6,14 +6,14 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from detr_job import hardware, leaving, out_of_memory
-from detr_job.data.batches import EvaluationSamples
+from detr_job.data.batches import EvaluationSamples, smallest_side
 from detr_job.errors import Interrupted, JobError, NotFinite, OutOfMemory, StoreLeftBehind, WorkersLost
 from detr_job.family import Family, build_family
 from detr_job.prediction.split_predictions import SplitPredictions, beyond_reach
@@ -22,6 +22,7 @@ from detr_job.training import micro_batches
 from detr_job.training.micro_batches import MicroBatches
 from detr_job.training.progress import ProgressReport, SayHandler
 from detr_job.training.run_folder import MICRO_BATCH, describe_run, open_run, resumed_settings, write_run
+from detr_job.training.run_lock import locked
 from detr_job.training.trainer import Trainer, has_boxes
 from detr_job.training.uploads import AT_END_S, ON_ERROR_S, ON_STOP_S, Uploads, store_patience_s
 from detr_job.weights import checkpoint, model_folder
@@ -96,11 +97,11 @@ def train(request: TrainRequest) -> None:
     device = hardware.choose_device(request.device)
     hardware.prepare(device)
     stop, uploads, report = StopRequest(), Uploads(), ProgressReport()
-    with stop.installed(), working_folder() as folder, _warnings_shown(report):
+    with stop.installed(), working_folder() as folder, _warnings_shown(report), ExitStack() as held:
         try:
             with out_of_memory.explained(device, micro_batches.LOWER):
                 with stop.at_once():
-                    job = _prepare(request, config, device, folder, uploads, stop, report)
+                    job = _prepare(request, config, device, folder, uploads, stop, report, held)
                 job.trainer.train(report)
                 with file_errors(request.out):
                     info = _write_results(job, report)
@@ -145,13 +146,19 @@ def _prepare(
     uploads: Uploads,
     stop: StopRequest,
     report: ProgressReport,
+    held: ExitStack,
 ) -> _Job:
-    """Load data and model, open the run's folder, and load the weights: the newest checkpoint's or initial ones."""
+    """Load data and model, open the run's folder, and load the weights: the newest checkpoint's or initial ones.
+
+    held: gets the lock of the run.
+    """
     store = open_store(request.store)
     run = store.child(f"{request.output_prefix.strip('/')}/{request.run}")
     local = PreparedSet.open(store, request.set_id).pull(folder)
     _check_data(local)
+    check_lock = held.enter_context(locked(run, report.say))
     config = _resumed(run, request, config, report)
+    _check_smallest_batch(config, local)
     torch.manual_seed(config.training.seed)
     family = build_family(config, len(local.class_names))
     description = _open_run(request, config, local, family, device, run)
@@ -165,6 +172,7 @@ def _prepare(
     chosen = request.chosen("evaluation.batch_size")
     trainer = Trainer(config, family, local, run, device, uploads, stop, micro, evaluation_batch_chosen=chosen)
     job = _Job(request, config, local, trainer)
+    trainer.check_lock = check_lock
     trainer.on_best = functools.partial(_publish, job)
     _announce(job, report)
     trainer.resume(report.say)
@@ -235,6 +243,20 @@ def _check_data(local: LocalSet) -> None:
         raise JobError(f"the prepared set {local.id} has no training boxes; label some images first")
     if not len(local.class_names):
         raise JobError(f"the prepared set {local.id} has no classes")
+
+
+def _check_smallest_batch(config: JobConfig, local: LocalSet) -> None:
+    """Refuse batches of one image whose coarsest map is one pixel, before they stop training in the middle."""
+    train_split, stride = local.split("train"), config.model.normalised_stride
+    if min(config.data.batch_size, len(train_split)) > 1:
+        return
+    side = smallest_side(train_split, config.data)
+    if side <= stride:
+        raise JobError(
+            f"data.min_sizes, data.max_size: images of {side} pixels are one pixel at this model's stride of {stride}, "
+            f"and one image per batch cannot be normalised: use images of more than {stride} pixels, or set "
+            "data.batch_size to 2 or more"
+        )
 
 
 def _open_run(

@@ -13,6 +13,9 @@ class ModelConfig(Section):
     from_scratch_images: ClassVar[int] = 0
     """With fewer training images than this, random weights learn nothing. 0: any number is enough."""
 
+    normalised_stride: ClassVar[int] = 0
+    """Stride of the coarsest map with batch normalisation, which needs more than one value. 0: there is no such map."""
+
     family: str = ""
 
     @property

@@ -12,6 +12,7 @@ class TinyModel(ModelConfig):
     """A small deformable DETR with strides 8, 16 and 32 that can be trained from random weights."""
 
     title = "Tiny"
+    normalised_stride = 32
 
     family: Literal["tiny"] = Field("tiny", description="Model family.")
     stem_channels: Positive = Field(48, description="Channels of the two stem convolutions.")

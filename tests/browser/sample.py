@@ -150,7 +150,13 @@ def run(name: str, state: str, **changes: object) -> Json:
             "report": f"/training-bridge/api/runs/{name}/report/" if succeeded else None,
             "page": f"/training-bridge/?task=8&run={name}",
         },
-        "model": {"url": f"s3://training/workflow-data/output/{name}/model", "used": False, "place": "task 8"}
+        "model": {
+            "url": f"s3://training/workflow-data/output/{name}/model",
+            "used": False,
+            "place": "task 8",
+            "threshold": "0.33 (WBC 0.41)",
+            "warning": "",
+        }
         if succeeded
         else None,
         "may": {"stop": False, "rerun": False, "use": succeeded, "release": False},

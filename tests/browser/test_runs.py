@@ -222,6 +222,27 @@ def test_a_model_is_put_to_use_and_a_run_started_again(page: Page, bridge: Bridg
     assert bridge.actions == [(NAME, "use-model"), (NAME, "release-model"), (NAME, "rerun")]
 
 
+def test_an_ap_without_boxes_to_measure_it_on_is_said_in_words(page: Page, bridge: BridgeDouble) -> None:
+    bridge.runs = [sample.run(NAME, "succeeded", results={"ap": "-1.000000", "ap50": "-1.000000"})]
+    page.goto(RUNS)
+    expect(page.get_by_text("not measurable: no boxes")).to_have_count(2)
+    expect(page.get_by_text("-1.000")).to_have_count(0)
+
+
+def test_a_card_says_the_threshold_and_warns_before_a_poor_model_is_used(page: Page, bridge: BridgeDouble) -> None:
+    good, poor = sample.run("cvat-train-good", "succeeded"), sample.run(NAME, "succeeded", may=EVERYTHING)
+    poor["model"]["warning"] = "AP 0.051 is below 0.1: its boxes will be poor"
+    bridge.runs = [poor, good]
+    page.goto(RUNS)
+    first, second = page.get_by_role("article").all()
+    expect(first.get_by_text("0.33 (WBC 0.41)", exact=True)).to_be_visible()
+    warning = first.get_by_text("AP 0.051 is below 0.1: its boxes will be poor.")
+    expect(warning).to_be_visible()
+    button = first.get_by_role("button", name="Use this model for task 8")
+    assert warning.bounding_box()["y"] < button.bounding_box()["y"]  # type: ignore[index]
+    expect(second.get_by_text("its boxes will be poor")).to_have_count(0)
+
+
 def test_a_run_that_was_started_again_is_followed_though_the_cluster_is_slow_to_show_it(
     page: Page, bridge: BridgeDouble
 ) -> None:

@@ -92,7 +92,13 @@ def test_the_settings_are_what_the_bridge_reads():
             grants={"lifetimeS": 7200, "acceptExpired": True},
             controls={"stop": True, "rerun": True, "nodes": True},
             triggers=[{"event": "task-completed", "projects": [1000000], "parameters": {"epochs": "5"}}],
-            models={"threshold": 0.25, "most": 5, "loaded": 1, "nuclio": "http://nuclio-dashboard.nuclio:8070"},
+            models={
+                "threshold": 0.25,
+                "keepRepeated": True,
+                "most": 5,
+                "loaded": 1,
+                "nuclio": "http://nuclio-dashboard.nuclio:8070",
+            },
         )
     )
     found = settings(release)
@@ -108,6 +114,7 @@ def test_the_settings_are_what_the_bridge_reads():
     (trigger,) = found.triggers
     assert (trigger.event, trigger.template, trigger.projects) == (Event.TASK_COMPLETED, "cvat-train", (1_000_000,))
     assert (found.models.threshold, found.models.most, found.models.loaded) == (0.25, 5, 1)
+    assert found.models.keep_repeated
     assert found.models.nuclio == "http://nuclio-dashboard.nuclio:8070"
 
 

@@ -107,7 +107,7 @@ def test_the_forms_of_a_default_installation_are_those_of_the_specification():
 def test_a_name_of_ones_own_reaches_every_reference():
     release = rendered({"fullnameOverride": "vision", "nodePools": POOLS, "store": {"existingSecret": "keys"}})
     assert release.names("ConfigMap") == {"vision"}
-    assert release.names("ServiceAccount") == release.names("Role") == {"vision", "vision-client"}
+    assert release.names("ServiceAccount") == release.names("Role") == {"vision", "vision-client", "vision-tell"}
     for template in release.templates:
         assert template["spec"]["serviceAccountName"] == "vision"
         assert template["spec"]["artifactRepositoryRef"] == {"configMap": "vision", "key": "artifacts"}

@@ -93,6 +93,10 @@ def test_a_list_of_runs_shows_names_and_data_and_artifacts_stay(scheduled: Json)
     assert "workflows.argoproj.io/artifact-gc" not in str(scheduled["metadata"].get("finalizers"))
 
 
+def test_argos_list_shows_why_a_run_failed(wrong: Json):
+    assert wrong["status"]["message"].startswith("check: cvat-annotation-path: there is no")
+
+
 def test_the_table_of_runs_has_every_run_with_its_reason(installation: Installation, scheduled: Json, wrong: Json):
     ended = detr_workflows("runs", "-n", installation.namespace, "--json")
     assert ended.code == 0, ended.err

@@ -20,7 +20,7 @@ import yaml
 
 from cvat_bridge.http.app import make_app
 from cvat_bridge.http.connections import BoundedConnection
-from cvat_bridge.service import Secrets, assemble
+from cvat_bridge.service import Secrets, Service
 from cvat_client.settings import BridgeSettings
 from run_config.installation import parse_installation
 from tests.cvat_double.server import CvatDouble
@@ -159,7 +159,7 @@ def serving(
     secrets = Secrets(KEY, cvat.service.token, SECRET)
     access = find_access(environment={"KUBECONFIG": str(kubernetes.kubeconfig(kubeconfig))})
     with Kubernetes(access, None) as client:
-        service = assemble(settings, installation, client, secrets, access_for_s=access_for_s)
+        service = Service(settings, installation, client, secrets, access_for_s=access_for_s)
         app = make_app(service, **({"static": static} if static else {}))
         with listening(app) as url:
             yield Bridge(url, cvat, kubernetes, store)

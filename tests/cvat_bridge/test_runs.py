@@ -169,8 +169,79 @@ def test_a_finished_run_has_results_a_report_and_a_model(bridge: Bridge, ann: Br
         "url": f"{bridge.store}/{folder(run)}/model",
         "used": False,
         "place": f"task {task.id}",
+        "threshold": "",
+        "warning": "",
     }
     assert found["may"]["use"] is True
+
+
+def put_model(objects: ObjectStore, run: str, ap: float, threshold: float | None, **classes: float) -> None:
+    point = None if threshold is None else {"threshold": threshold, "classes": classes, "split": "val", "boxes": {}}
+    config = {"format": 1, "metrics": {"val_ap": ap}, "operating_point": point}
+    objects.put_bytes(f"{folder(run)}/model/config.json", json.dumps(config).encode())
+
+
+def model_titles(browser: Browser, task: Task) -> list[str]:
+    return models_offered(browser, task, "cvat-train", "cvat-finetune-checkpoint", "title")
+
+
+def test_the_card_and_the_list_of_models_say_the_threshold(
+    bridge: Bridge, ann: Browser, task: Task, objects: ObjectStore
+) -> None:
+    own, older = started(ann, task), started(ann, task)
+    for run in (own, older):
+        succeed(bridge, run)
+    put_model(objects, own, 0.5, 0.33, RBC=0.33, WBC=0.41)
+    put_model(objects, older, 0.5, None)
+    assert shown(ann, own)["model"]["threshold"] == "0.33 (WBC 0.41)"
+    assert shown(ann, older)["model"]["threshold"] == "0.5 (the model has no threshold of its own)"
+    titles = model_titles(ann, task)
+    assert any(each.startswith(f"{own}, AP 0.51, threshold 0.33 (WBC 0.41)") for each in titles), titles
+    assert not any("poor" in each for each in titles)
+
+
+def test_the_installation_s_threshold_is_the_one_that_is_shown(
+    cvat: CvatDouble, kubernetes: FakeKubernetes, bucket: str, tmp_path: Path
+) -> None:
+    store = f"s3://{bucket}/team"
+    install(kubernetes, store)
+    with serving(cvat, kubernetes, store, tmp_path / "kubeconfig", models={"threshold": 0.2}) as bridge:
+        ann, task = bridge.browser(bridge.cvat.ann), bridge.cvat.add_blank_task("Cells")
+        run = started(ann, task)
+        succeed(bridge, run)
+        put_model(open_store(store), run, 0.5, 0.33)
+        assert shown(ann, run)["model"]["threshold"] == "0.2 (set by the installation)"
+
+
+def test_a_model_with_a_very_low_ap_is_not_used_without_a_warning(
+    bridge: Bridge, ann: Browser, task: Task, objects: ObjectStore
+) -> None:
+    run = started(ann, task)
+    succeed(bridge, run, ap="0.04")
+    put_model(objects, run, 0.0512, 0.33)
+    warning = "AP 0.051 is below 0.1: its boxes will be poor"
+    assert shown(ann, run)["model"]["warning"] == warning
+    (title,) = model_titles(ann, task)
+    assert warning in title
+
+
+def test_an_ap_that_no_box_defines_is_said_in_words(bridge: Bridge, ann: Browser, task: Task) -> None:
+    succeed(bridge, started(ann, task), ap="-1.000000")
+    (title,) = model_titles(ann, task)
+    assert "AP not measurable: no boxes" in title
+    assert "-1.0" not in title
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"[]", b'{"metrics": {"val_ap": null}}', b"[" * 100_000, b""])
+def test_a_damaged_model_hides_no_run(
+    bridge: Bridge, ann: Browser, task: Task, objects: ObjectStore, content: bytes
+) -> None:
+    run = started(ann, task)
+    succeed(bridge, run)
+    objects.put_bytes(f"{folder(run)}/model/config.json", content)
+    model = shown(ann, run)["model"]
+    assert (model["threshold"], model["warning"]) == ("", "")
+    assert model_titles(ann, task)
 
 
 def test_runs_of_a_task_come_newest_first(bridge: Bridge, ann: Browser, task: Task) -> None:
@@ -409,11 +480,11 @@ def test_a_step_of_somebody_elses_template_that_is_called_train_makes_no_model_o
     assert models_offered(ann, task, "cvat-train", "cvat-finetune-checkpoint") == []
 
 
-def models_offered(browser: Browser, task: Task, template: str, field: str) -> list[str]:
+def models_offered(browser: Browser, task: Task, template: str, field: str, part: str = "value") -> list[str]:
     tree = browser.get(f"api/form?task={task.id}").json()
     (found,) = [entry for entry in tree["templates"] if entry["name"] == template]
     (field_of,) = [entry for group in found["groups"] for entry in group["parameters"] if entry["name"] == field]
-    return [entry["value"] for entry in field_of["choices"]]
+    return [entry[part] for entry in field_of["choices"]]
 
 
 def test_models_of_earlier_runs_are_offered_to_start_from(bridge: Bridge, ann: Browser) -> None:

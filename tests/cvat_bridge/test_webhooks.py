@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from cvat_bridge.service import Secrets, assemble
+from cvat_bridge.service import Secrets, Service
 from cvat_bridge.webhooks.events import TriggerEvent, is_old, read_event
 from cvat_client.errors import BridgeError
 from cvat_client.settings import BridgeSettings, Event
@@ -450,7 +450,7 @@ def test_triggers_without_their_secrets_are_refused_at_the_start(tmp_path: Path)
     )
     installation = parse_installation(SETTINGS.format(store=tmp_path.as_uri()), "the test's settings")
     with pytest.raises(BridgeError, match="webhook-secret"):
-        assemble(settings, installation, None, Secrets(KEY))  # type: ignore[arg-type]
+        Service(settings, installation, None, Secrets(KEY))  # type: ignore[arg-type]
 
 
 OLD_EXPORT = {

@@ -53,7 +53,7 @@ def test_a_missing_token_is_said_before_anything_is_asked() -> None:
 
 def test_a_revoked_token_is_wrong_input(cvat: CvatDouble, api: CvatApi) -> None:
     cvat.revoke(cvat.service)
-    with pytest.raises(CvatTokenError, match="tell whoever runs this installation: a new one") as caught:
+    with pytest.raises(CvatTokenError, match="operator of this installation to put a new one") as caught:
         api.get("users/self")
     assert caught.value.exit_code == 2
     assert cvat.service.token not in str(caught.value)

@@ -43,7 +43,7 @@ def test_what_is_not_ours_or_for_something_else_is_refused(text: str, subject: S
 def test_a_permission_for_one_thing_is_none_for_the_other(signed: Purpose, asked: Purpose):
     text = sign(replace(GRANT, purpose=signed), KEY)
     assert verify(text, SUBJECT, KEY, purpose=signed, now=lambda: 999).purpose is signed
-    with pytest.raises(GrantError, match=f"is to {signed}, not to {asked}"):
+    with pytest.raises(GrantError, match=f"permits to {signed}, not to {asked}"):
         verify(text, SUBJECT, KEY, purpose=asked, now=lambda: 999)
 
 

@@ -31,7 +31,7 @@ from tests.cvat_double.who import (
     not_found,
     user_of,
 )
-from tests.cvat_double.world import CloudStorage, Job, Project, Seen, Task, User, World
+from tests.cvat_double.world import CloudStorage, Job, Project, Seen, Task, User, World, now
 
 Handler = Callable[[Request, User], Response]
 MOST_OF_A_PAGE = 500
@@ -65,6 +65,7 @@ class CvatApp:
             self._route(project + "/dataset/download", self._download),
             self._route("/api/jobs", self._jobs),
             self._route("/api/jobs/{id:int}", self._job),
+            self._route("/api/jobs/{id:int}", self._change_job, "PATCH"),
             self._route("/api/labels", self._labels),
             self._route("/api/requests", self._requests),
             self._route("/api/requests/{rq_id}", self._request),
@@ -222,6 +223,20 @@ class CvatApp:
         job, task = self._found_job(request.path_params["id"])
         if not self.world.may_see_task(user, task) and job.assignee is not user:
             raise forbidden()
+        return Answer(answers.job(job, task, base_of(request)))
+
+    def _change_job(self, request: Request, user: User) -> Response:
+        """A new stage begins with the state `new`, as in CVAT."""
+        job, task = self._found_job(request.path_params["id"])
+        if not self.world.may_see_task(user, task) and job.assignee is not user:
+            raise forbidden()
+        self._may_write(request)
+        change = json_of(request)
+        with self.world.lock:
+            if change.get("stage", job.stage) != job.stage:
+                job.stage, job.state = str(change["stage"]), "new"
+            job.state = str(change.get("state", job.state))
+            task.updated = now()
         return Answer(answers.job(job, task, base_of(request)))
 
     def _found_job(self, number: int) -> tuple[Job, Task]:

@@ -140,13 +140,32 @@ def test_boxes_appear_in_the_task_as_automatic_shapes(cvat: CvatDouble, task: Ta
         assert 0.008 <= each["score"] <= 1
 
 
+def test_a_second_class_on_the_same_box_is_left_out_unless_it_is_wanted(task: Task, step: Callable[..., Step]):
+    def twice() -> int:
+        seen = [(each["frame"], tuple(each["points"])) for each in task.shapes]
+        return len(seen) - len(set(seen))
+
+    one = step(task)
+    one.runs(threshold=0.0)
+    assert task.shapes
+    assert twice() == 0
+    one.runs(threshold=0.0, existing="replace-all", repeated="keep")
+    everything = len(task.shapes)
+    assert twice() == everything // 2, "each query gives both classes one box"
+    one.settings["models"] = {"keepRepeated": True}
+    one.runs(threshold=0.0, existing="replace-all", repeated="remove")
+    assert len(task.shapes) == everything, "the installation keeps them"
+    with pytest.raises(BridgeError, match=r"--repeated must be one of remove, keep, not 'both'"):
+        one.runs(repeated="both")
+
+
 def test_an_empty_threshold_is_the_installation_s_or_the_model_s_own(
     task: Task, step: Callable[..., Step], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
     path = tmp_path / "store" / OUTPUT / "run-a" / "model" / "config.json"
     point = {"threshold": 1.0, "classes": {"disc": 0.0}, "split": "val"}
     path.write_text(json.dumps(json.loads(path.read_text()) | {"operating_point": point}))
-    one = step(task)
+    one = step(task, options={"repeated": "keep"})
     one.runs(threshold=None)
     own = len(task.shapes)
     assert {one.cvat.label_names(task)[each["label_id"]] for each in task.shapes} == {"disc"}

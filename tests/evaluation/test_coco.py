@@ -217,6 +217,7 @@ def test_nothing_to_find_leaves_every_number_undefined_and_the_json_strict(image
     predictions = [{"image_id": 1, "category_id": 0, "bbox": [0, 0, 5, 5], "score": 0.5}] if images else []
     result = evaluate_boxes(coco, predictions)
     assert set(result.numbers().values()) == {UNDEFINED}
+    assert result.summary() == "AP not measurable: no boxes"
     assert "null" not in json.dumps(result.to_dict(), allow_nan=False)
 
 

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from evaluation.ground_truth import GroundTruth
 from evaluation.metrics import SplitInput, measure
-from evaluation.operating_point import FEWEST_BOXES, OperatingPoint, choose_operating_point, describe
+from evaluation.operating_point import FEWEST_BOXES, OperatingPoint, choose_operating_point
 from evaluation.predictions import Prediction
+from run_config.model_quality import threshold_text
 from tests.evaluation.datasets import Coco, Predictions, random_coco
 
 
@@ -109,5 +110,5 @@ def test_the_test_split_alone_gives_no_thresholds_per_class() -> None:
 
 
 def test_many_classes_are_not_all_listed() -> None:
-    said = describe(0.5, {f"class {n}": 0.1 + n / 100 for n in range(9)} | {"same": 0.50001})
+    said = threshold_text(0.5, {f"class {n}": 0.1 + n / 100 for n in range(9)} | {"same": 0.50001})
     assert said == "0.5 (class 0 0.1, class 1 0.11, class 2 0.12, class 3 0.13, class 4 0.14 and 4 more)"

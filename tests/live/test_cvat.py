@@ -47,6 +47,20 @@ def test_the_steps_read_the_task(live_task: LiveTask) -> None:
     assert labels == set(LABELS)
 
 
+def test_finish_the_job_sets_the_state_and_cvats_own_count_wants_acceptance_as_well(live_task: LiveTask) -> None:
+    with live_task.cvat.api() as api:
+        jobs = api.listed("jobs", {"task_id": live_task.number})
+        for job in jobs:
+            api.send("PATCH", f"jobs/{job['id']}", {"state": "completed"})
+        finished = api.listed("jobs", {"task_id": live_task.number})
+        counted = api.get(f"tasks/{live_task.number}")["jobs"]
+        for job in jobs:
+            api.send("PATCH", f"jobs/{job['id']}", {"state": "new"})
+    assert {job["state"] for job in finished} == {"completed"}
+    assert {job["stage"] for job in finished} == {"annotation"}
+    assert (counted["count"], counted["completed"]) == (len(jobs), 0)
+
+
 def test_the_boxes_that_were_drawn_are_there(live_task: LiveTask) -> None:
     manual = [shape for shape in live_task.shapes() if str(shape.source) == "manual"]
     assert len(manual) == live_task.boxes

@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import cvat_sdk.auto_annotation as cvataa
@@ -13,12 +14,22 @@ from cvat_sdk.core.client import AccessTokenCredentials, Client, Config
 from PIL import Image
 
 import model_server.function
-from cvat_steps.annotate import _Context
 from detr_job.errors import JobError
 from detr_job.prediction.predictor import Predictor, UnreadableImage, upright_rgb, upright_rgb_of
+from detr_job.prediction.repeated import without_repeated
 from model_server.function import create
 from tests.cvat_double import CvatDouble
-from tests.model_server.model_stores import CPU, picture, write_trained_model
+from tests.model_server.model_stores import CLASSES, CPU, picture, write_trained_model
+
+
+@dataclass(frozen=True)
+class Context:
+    """The context of one image, as CVAT's SDK gives it."""
+
+    frame_name: str
+    conf_threshold: float | None
+    conv_mask_to_poly: bool = False
+
 
 FILE = Path(model_server.function.__file__)
 
@@ -36,11 +47,31 @@ def test_the_function_says_its_classes_and_finds_what_the_model_finds(tmp_path: 
         ("square", "rectangle"),
     ]
     image = Image.open(io.BytesIO(picture()))
-    shapes = function.detect(_Context("a.png", None), image)
-    expected = Predictor(str(folder), CPU)(upright_rgb(picture()), 0.01)
+    shapes = function.detect(Context("a.png", None), image)
+    expected = without_repeated(Predictor(str(folder), CPU)(upright_rgb(picture()), 0.01))
     assert [each.score for each in shapes] == [round(found.score, 4) for found in expected]
     assert all(each.type.value == "rectangle" and len(each.points) == 4 for each in shapes)
-    assert function.detect(_Context("a.png", 1.0), image) == []
+    assert function.detect(Context("a.png", 1.0), image) == []
+
+
+def test_a_second_class_on_the_same_box_is_left_out_unless_it_is_wanted(tmp_path: Path):
+    folder = write_trained_model(tmp_path / "model")
+    image = Image.open(io.BytesIO(picture()))
+    everything = create(str(folder), "cpu", 0.0, keep_repeated=True).detect(Context("a.png", None), image)
+    found = create(str(folder), "cpu", 0.0).detect(Context("a.png", None), image)
+    assert len({tuple(each.points) for each in everything}) * 2 == len(everything)
+    assert 0 < len(found) <= len(everything) // 2
+    assert found[0] == everything[0]
+
+
+def test_a_class_that_is_not_wanted_hides_no_box(tmp_path: Path):
+    function = create(str(write_trained_model(tmp_path / "model")), "cpu", 0.0)
+    image = Image.open(io.BytesIO(picture()))
+    for name in CLASSES:
+        alone = function.find(image, 0.0, [name])
+        assert len(alone) == len(
+            [each for each in function.predictor(upright_rgb(picture()), 0.0) if each.label == name]
+        )
 
 
 def test_a_model_that_is_not_there_is_a_sentence(tmp_path: Path):

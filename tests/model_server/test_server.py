@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from detr_job.prediction.predictor import Predictor, upright_rgb
+from detr_job.prediction.repeated import without_repeated
 from model_server import app as app_module
 from model_server import engine as engine_module
 from model_server.engine import Engine
@@ -57,7 +58,9 @@ def test_a_trained_model_is_listed_in_the_form_of_a_nuclio_dashboard(served: Run
     assert function == served.client.get("/api/functions/run-a").json()
     assert function["metadata"]["name"] == "run-a"
     assert function["metadata"]["annotations"]["type"] == "detector"
-    assert function["spec"]["description"] == "Trained by run run-a, tiny"
+    assert function["spec"]["description"] == (
+        "Trained by run run-a, tiny; boxes with a score of at least 0.5 (the model has no threshold of its own)"
+    )
     assert isinstance(function["status"]["httpPort"], int)
     labels = json.loads(function["metadata"]["annotations"]["spec"])
     assert [(each["name"], each["type"], each["attributes"]) for each in labels] == [
@@ -100,18 +103,31 @@ def test_without_a_threshold_in_call_and_settings_each_model_has_its_own(store: 
     point = {"threshold": 1.0, "classes": {"disc": disc}, "split": "val", "iou": 0.5, "boxes": {}}
     (run / "model" / "config.json").write_text(json.dumps(config | {"operating_point": point}))
     call = call_body(picture(), None)
-    with model_server(str(store), threshold=None) as running:
+    with model_server(str(store), threshold=None, engine=Engine(CPU, 3, keep_repeated=True)) as running:
         own = running.invoke("run-a", call).json()
         assert [each["label"] for each in own] == ["disc"] * 3
         assert len(running.invoke("run-a", call_body(picture(), 0.0)).json()) == len(everything)
         assert running.invoke("older", call).json() == [], "all scores of this one are below 0.5"
         described = running.functions()["run-a"]["spec"]["description"]
         assert described == f"Trained by run run-a, tiny; boxes with a score of at least 1 (disc {disc:.3g})"
-        assert running.functions()["older"]["spec"]["description"] == "Trained by run older, tiny"
-    with model_server(str(store), threshold=0.0) as running:
+        assert "a score of at least 0.5 (" in running.functions()["older"]["spec"]["description"]
+    with model_server(str(store), threshold=0.0, engine=Engine(CPU, 3, keep_repeated=True)) as running:
         assert len(running.invoke("run-a", call).json()) == len(everything)
         described = running.functions()["run-a"]["spec"]["description"]
-        assert described == "Trained by run run-a, tiny; boxes with a score of at least 0"
+        assert described == "Trained by run run-a, tiny; boxes with a score of at least 0 (set by the installation)"
+
+
+def test_a_second_class_on_the_same_box_is_left_out_unless_the_installation_keeps_it(store: Path):
+    run = write_run(store, "run-a")
+    call = call_body(picture(), 0.0)
+    everything = Predictor(str(run / "model"), CPU)(upright_rgb(picture()), 0.0)
+    expected = without_repeated(everything)
+    assert len(expected) < len(everything)
+    with model_server(str(store)) as running:
+        found = running.invoke("run-a", call).json()
+    assert [(each["label"], each["points"]) for each in found] == [(each.label, each.corners) for each in expected]
+    with model_server(str(store), engine=Engine(CPU, 3, keep_repeated=True)) as running:
+        assert len(running.invoke("run-a", call).json()) == len(everything)
 
 
 def test_the_number_of_boxes_follows_the_queries_and_a_cut_is_logged(store: Path, caplog: pytest.LogCaptureFixture):

@@ -13,6 +13,7 @@ from cvat_client.subject import Subject
 from cvat_steps.new_shapes import Attribute, Rectangle, attribute_values, iou, not_there_yet
 from model_server.functions import functions, subject_title
 from model_server.trained_models import Choice, ListedModel, subject_in
+from run_config.model_quality import decisive_ap, poor_warning
 
 HOME = "s3://bucket/workflow-data/output"
 
@@ -106,6 +107,38 @@ def test_a_title_says_what_the_model_knows_how_good_it_is_and_where_it_comes_fro
     assert listed(about) == {"run-a": "RBC, WBC, Platelets · AP 0.51 · project 3 · run-a · 2026-11-21"}
     unmeasured = model(classes=tuple(f"class {n}" for n in range(9)), ap=None)
     assert listed(unmeasured) == {"run-a": "class 0, class 1, class 2 and 6 more · run-a · 2026-11-21"}
+
+
+def described(*models: ListedModel, threshold: float | None = None, **more: object) -> list[str]:
+    return [each.description for each in functions(Choice(models, **more), [HOME], threshold).values()]
+
+
+def test_a_description_says_the_threshold_that_applies_without_another():
+    own, older = model(threshold="0.33 (disc 0.4)"), model("run-b")
+    assert described(own, older) == [
+        "Trained by run run-a, tiny; boxes with a score of at least 0.33 (disc 0.4)",
+        "Trained by run run-b, tiny; boxes with a score of at least 0.5 (the model has no threshold of its own)",
+    ]
+    assert described(own, threshold=0.2) == [
+        "Trained by run run-a, tiny; boxes with a score of at least 0.2 (set by the installation)"
+    ]
+
+
+def test_a_description_warns_of_a_model_with_a_very_low_ap():
+    warning = poor_warning(0.05)
+    assert warning == "AP 0.050 is below 0.1: its boxes will be poor"
+    poor = model(threshold="0.33", warning=warning)
+    pinned = described(poor, newest=((Subject.project(3), poor),))
+    assert len(pinned) == 2
+    assert all(each.endswith(f"; {warning}") for each in pinned)
+    assert (poor_warning(0.1), poor_warning(None)) == ("", "")
+
+
+def test_only_a_measured_ap_that_counts_all_objects_is_warned_of():
+    assert decisive_ap({}) is None
+    assert decisive_ap({"val_ap": -1.0}) is None
+    assert decisive_ap({"val_ap": 0.05}) == 0.05
+    assert decisive_ap({"val_ap": 0.05, "val_ap_max_dets": 0.4, "val_max_dets": 400.0}) == 0.4
 
 
 def test_a_function_of_a_subject_is_named_after_it():

@@ -207,6 +207,15 @@ def test_defaults_of_the_template_count_for_a_run_with_few_parameters(api: FakeK
     assert [listed()["few"][key] for key in ("model", "data")] == ["tiny", "0123456789abcdef"]
 
 
+def test_a_run_without_labels_is_listed_too(api: FakeKubernetes, listed: Any):
+    # Argo sets none on a workflow that it postponed because too many were running.
+    run = add_run(api, "postponed", "Running")
+    run["metadata"]["labels"] = {}
+    assert not listed()
+    run["spec"]["workflowTemplateRef"] = {"name": "detr-train"}
+    assert listed()["postponed"]["template"] == "detr-train"
+
+
 def test_texts_of_a_third_party_template_are_no_numbers(api: FakeKubernetes, listed: Any):
     outputs = {"parameters": [{"name": "ap", "value": "good enough"}]}
     add_run(api, "theirs", "Succeeded", pod("train(0)", "Succeeded"), arguments={"gpu-count": "all"}, outputs=outputs)

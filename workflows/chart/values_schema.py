@@ -36,11 +36,8 @@ DURATION = r"[0-9]+(s|m|h)"
 QUANTITY = r"[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?"
 CIDR = r"[0-9a-fA-F.:]+/[0-9]{1,3}"
 URL = r"https?://[^/\s]+/?"
-PORTS: Schema = {
-    "type": "array",
-    "minItems": 1,
-    "items": {"type": "integer", "minimum": 1, "maximum": 65535},
-}
+PORT: Schema = {"type": "integer", "minimum": 1, "maximum": 65535}
+PORTS: Schema = {"type": "array", "minItems": 1, "items": PORT}
 
 ORIGIN = r"https?://[^\s/?#@{};]+"
 ADDRESS = rf"{ORIGIN}(/[^\s?#{{}};]*)?"
@@ -72,6 +69,36 @@ def listed(pattern: str) -> Schema:
     return {"type": "array", "items": worded(pattern)}
 
 
+def at_least(number: int) -> Schema:
+    """A whole number with a minimum."""
+    return {"type": "integer", "minimum": number}
+
+
+def _parameter(parameter: Parameter) -> Schema:
+    value = _parameter_value(parameter)
+    return closed(default=value, enum={"type": "array", "minItems": 1, "uniqueItems": True, "items": value})
+
+
+def _parameter_value(parameter: Parameter) -> Schema:
+    """A single value. It is always a string, because Argo's parameters are strings."""
+    match parameter.type:
+        case Type.CHOICE if not parameter.file_suffixes:
+            return {"enum": list(parameter.choices)}
+        case Type.CHOICE:
+            choices = [re.escape(choice).replace("\\-", "-") for choice in parameter.choices]
+            files = [rf"[^\n{{}}]+{re.escape(suffix)}" for suffix in parameter.file_suffixes]
+            pattern = "|".join((*choices, *files))
+        case Type.INTEGER:
+            pattern = "[+-]?[0-9]{1,18}"
+        case Type.NUMBER:
+            pattern = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
+        case Type.NODE_POOL:
+            pattern = POOL_NAME.pattern
+        case _:
+            pattern = r"[^{]*"
+    return worded(pattern) if parameter.required else maybe(pattern)
+
+
 LABELS: Schema = {
     "type": "object",
     "propertyNames": {"pattern": f"^({QUALIFIED_NAME})$"},
@@ -98,6 +125,175 @@ PLACEMENT: Schema = {
     "extraVolumeMounts": OBJECTS,
 }
 """The placement values that `pods` and every role have."""
+
+LOCATION = r"s3://" + BUCKET + r"(/[^/\s]+)*/?"
+STORE = closed(
+    bucket=maybe(BUCKET),
+    prefix=plain(maybe(PREFIX)),
+    endpoint=maybe(URL),
+    region=maybe("[-a-z0-9]+"),
+    addressingStyle={"enum": ["", "path", "virtual-hosted"]},
+    readable={"type": "array", "items": plain(worded(LOCATION))},
+    writable={"type": "array", "items": plain(worded(PREFIX))},
+    existingSecret=maybe(DNS_NAME),
+    secretKeys=closed(accessKeyId=worded(KEY), secretAccessKey=worded(KEY), sessionToken=worded(KEY)),
+    useSessionToken=BOOLEAN,
+    useSDKCreds=BOOLEAN,
+    trialCredentials=closed(accessKeyId=STRING, secretAccessKey=STRING, sessionToken=STRING),
+    caBundle=closed(configMap=maybe(DNS_NAME), key=worded(KEY), argoSecret=maybe(DNS_NAME)),
+)
+
+TOLERATION = closed(
+    key=maybe(QUALIFIED_NAME),
+    operator={"enum": ["Exists", "Equal"]},
+    value=worded(LABEL_VALUE),
+    effect={"enum": ["NoSchedule", "PreferNoSchedule", "NoExecute"]},
+    tolerationSeconds=COUNT,
+)
+POOL = {
+    **closed(
+        name=worded(POOL_NAME.pattern),
+        title={"type": "string", "pattern": "^[^\n{}]*$"},
+        labelValue=worded(LABEL_VALUE),
+        gpuResource=worded(QUALIFIED_NAME),
+        gpuCount={"type": "integer", "minimum": 0, "maximum": 16},
+        limit=COUNT,
+        tolerations={"type": "array", "items": TOLERATION},
+    ),
+    "required": ["name", "labelValue"],
+}
+"""A node pool, as `run_config.installation.NodePool` reads it."""
+
+# The store has its default in `store`. The subject of a run and the permission for it have no default.
+EACH_TIME = (Role.STORE, Role.SUBJECT, Role.GRANT)
+PARAMETERS = closed(**{one.name: _parameter(one) for one in BY_NAME.values() if one.role not in EACH_TIME})
+"""Defaults and choices by parameter. The chart itself checks the bounds of numbers."""
+
+ARGO = closed(
+    required=BOOLEAN,
+    instanceID=maybe(LABEL_VALUE),
+    patchExecutor=BOOLEAN,
+    executor=closed(resources=RESOURCES),
+    artifactRepository=closed(existingConfigMap=maybe(DNS_NAME), key=worded(KEY), logPrefix=plain(worded(PREFIX))),
+)
+
+WORKFLOW = closed(
+    labels=LABELS,
+    annotations=TEXTS,
+    ttl=closed(secondsAfterCompletion=COUNT, secondsAfterSuccess=COUNT, secondsAfterFailure=COUNT),
+    podGC=closed(
+        strategy={"enum": ["OnPodCompletion", "OnPodSuccess", "OnWorkflowCompletion", "OnWorkflowSuccess"]},
+        deleteDelayDuration=worded(DURATION),
+    ),
+    archiveLogs=BOOLEAN,
+    failureMessage=BOOLEAN,
+    terminationGracePeriodSeconds=COUNT,
+    parallelism=COUNT,
+    priority={"type": "integer"},
+    backoff=closed(duration=worded(DURATION), factor=POSITIVE, cap=worded(DURATION)),
+)
+
+PODS = closed(
+    labels=LABELS,
+    annotations=TEXTS,
+    podSecurityContext=OBJECT,
+    containerSecurityContext=OBJECT,
+    **PLACEMENT,
+)
+
+OF_ROLES: Mapping[str, dict[str, Schema]] = {
+    "check": {},
+    "prepare": {"retryLimit": COUNT},
+    "train": {"retryLimit": COUNT, "sharedMemory": worded(QUANTITY)},
+    "report": {"retryLimit": COUNT},
+    "tell": {"retryLimit": COUNT},
+    "export": {"retryLimit": COUNT},
+    "bridge": {},
+    "models": {},
+}
+ROLES = closed(**{name: closed(resources=RESOURCES, **PLACEMENT, **more) for name, more in OF_ROLES.items()})
+
+NETWORKS = {**listed(CIDR), "minItems": 1}
+NETWORK_POLICY = closed(
+    enabled=BOOLEAN,
+    dns=closed(podSelector=OBJECT, namespaceSelector=OBJECT, ports=PORTS),
+    store=closed(cidrs=NETWORKS, **{"except": listed(CIDR)}, ports=PORTS),
+    kubernetesApi=closed(cidrs=NETWORKS, ports=PORTS),
+    extraEgress=OBJECTS,
+)
+
+TRIGGER = {
+    **closed(
+        event={"enum": ["task-completed", "export-finished"]},
+        template=worded(POOL_NAME.pattern),
+        projects={"type": "array", "items": POSITIVE, "uniqueItems": True},
+        parameters=TEXTS,
+    ),
+    "required": ["event"],
+}
+"""A run that an event starts, as `cvat_client.settings.Trigger` reads it."""
+
+MODELS = closed(
+    enabled=BOOLEAN,
+    replicas=POSITIVE,
+    device={"enum": ["cpu", "cuda"]},
+    pool=maybe(POOL_NAME.pattern),
+    threshold={"type": ["number", "null"], "minimum": 0, "maximum": 1},
+    most=POSITIVE,
+    keepRepeated=BOOLEAN,
+    loaded=POSITIVE,
+    nuclio=maybe(ADDRESS),
+    storeSecret=maybe(DNS_NAME),
+    allowFrom=closed(namespaceSelector=OBJECT, podSelector=OBJECT),
+    alsoFrom=OBJECTS,
+)
+
+BRIDGE = closed(
+    enabled=BOOLEAN,
+    replicas=POSITIVE,
+    cvat=closed(
+        url=maybe(ADDRESS),
+        publicOrigin=maybe(ORIGIN),
+        organization=maybe("[-_.a-zA-Z0-9]+"),
+        cloudStorageId=COUNT,
+        doneJobs={"enum": ["completed", "accepted"]},
+        ca=closed(configMap=maybe(DNS_NAME), key=worded(KEY)),
+    ),
+    existingSecret=maybe(DNS_NAME),
+    secretKeys=closed(accessToken=worded(KEY), signingKey=worded(KEY), webhookSecret=worded(KEY)),
+    trialSecret=closed(accessToken=STRING, signingKey=STRING, webhookSecret=STRING),
+    links=closed(argo=maybe(ADDRESS)),
+    exports=closed(prefix=plain(worded(PREFIX)), saveForS=at_least(60), longestS=at_least(60)),
+    limits=closed(
+        runsPerUser=POSITIVE,
+        runsOfEvents=POSITIVE,
+        requestBytes=at_least(1024),
+        submissionsPerMinute=POSITIVE,
+    ),
+    grants=closed(lifetimeS=at_least(60), acceptExpired=BOOLEAN),
+    controls=closed(stop=BOOLEAN, rerun=BOOLEAN, nodes=BOOLEAN),
+    triggers={"type": "array", "items": TRIGGER},
+    models=MODELS,
+    ingress=closed(
+        enabled=BOOLEAN,
+        className=maybe(DNS_NAME),
+        annotations=TEXTS,
+        host=maybe(HOST),
+        tlsSecret=maybe(DNS_NAME),
+    ),
+    nginx=closed(
+        enabled=BOOLEAN,
+        port=PORT,
+        namespace=maybe("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"),
+        resolver=maybe(r"[-a-zA-Z0-9.:\[\]]+"),
+        clusterDomain=worded(HOST),
+        upstream=maybe(ORIGIN),
+    ),
+    serviceAccount=SERVICE_ACCOUNT,
+    networkPolicy=closed(allowFrom=OBJECTS, cvat=closed(to={**OBJECTS, "minItems": 1}, ports=PORTS)),
+    serviceMonitor=closed(enabled=BOOLEAN, labels=LABELS, interval=worded(DURATION)),
+)
+"""The schema of `cvatBridge`."""
 
 
 def text() -> str:
@@ -131,20 +327,20 @@ def schema() -> Schema:
                 detrJob=IMAGE,
                 cvatBridge=IMAGE,
             ),
-            store=_store(),
+            store=STORE,
             maxImagePixels={"type": "integer", "minimum": 1, "maximum": MAX_IMAGE_SIDE**2},
             nodePoolLabel=worded(QUALIFIED_NAME),
-            nodePools={"type": "array", "items": _pool()},
-            parameters=_parameters(),
-            argo=_argo(),
-            workflow=_workflow(),
-            pods=_pods(),
-            roles=_roles(),
-            cvatBridge=_bridge(),
+            nodePools={"type": "array", "items": POOL},
+            parameters=PARAMETERS,
+            argo=ARGO,
+            workflow=WORKFLOW,
+            pods=PODS,
+            roles=ROLES,
+            cvatBridge=BRIDGE,
             webhook=closed(existingSecret=maybe(DNS_NAME), key=worded(KEY), trialUrl=maybe(r"https?://\S+")),
             serviceAccounts=closed(workflow=SERVICE_ACCOUNT, client=SERVICE_ACCOUNT),
             rbac=closed(create=BOOLEAN, clientSubjects=OBJECTS),
-            networkPolicy=_network_policy(),
+            networkPolicy=NETWORK_POLICY,
             test=closed(
                 enabled=BOOLEAN,
                 pool=maybe(POOL_NAME.pattern),
@@ -159,224 +355,3 @@ def schema() -> Schema:
             extraObjects={"type": "array", "items": {"type": ["object", "string"]}},
         ),
     }
-
-
-def _store() -> Schema:
-    location = r"s3://" + BUCKET + r"(/[^/\s]+)*/?"
-    return closed(
-        bucket=maybe(BUCKET),
-        prefix=plain(maybe(PREFIX)),
-        endpoint=maybe(URL),
-        region=maybe("[-a-z0-9]+"),
-        addressingStyle={"enum": ["", "path", "virtual-hosted"]},
-        readable={"type": "array", "items": plain(worded(location))},
-        writable={"type": "array", "items": plain(worded(PREFIX))},
-        existingSecret=maybe(DNS_NAME),
-        secretKeys=closed(accessKeyId=worded(KEY), secretAccessKey=worded(KEY), sessionToken=worded(KEY)),
-        useSessionToken=BOOLEAN,
-        useSDKCreds=BOOLEAN,
-        trialCredentials=closed(accessKeyId=STRING, secretAccessKey=STRING, sessionToken=STRING),
-        caBundle=closed(configMap=maybe(DNS_NAME), key=worded(KEY), argoSecret=maybe(DNS_NAME)),
-    )
-
-
-def _pool() -> Schema:
-    """A node pool, as `run_config.installation.NodePool` reads it."""
-    toleration = closed(
-        key=maybe(QUALIFIED_NAME),
-        operator={"enum": ["Exists", "Equal"]},
-        value=worded(LABEL_VALUE),
-        effect={"enum": ["NoSchedule", "PreferNoSchedule", "NoExecute"]},
-        tolerationSeconds=COUNT,
-    )
-    return {
-        **closed(
-            name=worded(POOL_NAME.pattern),
-            title={"type": "string", "pattern": "^[^\n{}]*$"},
-            labelValue=worded(LABEL_VALUE),
-            gpuResource=worded(QUALIFIED_NAME),
-            gpuCount={"type": "integer", "minimum": 0, "maximum": 16},
-            limit=COUNT,
-            tolerations={"type": "array", "items": toleration},
-        ),
-        "required": ["name", "labelValue"],
-    }
-
-
-def _parameters() -> Schema:
-    """Defaults and choices by parameter. The chart itself checks the bounds of numbers.
-
-    The store has its default in `store`. The subject of a run and the permission for it have no default.
-    """
-    each_time = (Role.STORE, Role.SUBJECT, Role.GRANT)
-    return closed(**{one.name: _parameter(one) for one in BY_NAME.values() if one.role not in each_time})
-
-
-def _parameter(parameter: Parameter) -> Schema:
-    value = _parameter_value(parameter)
-    return closed(default=value, enum={"type": "array", "minItems": 1, "uniqueItems": True, "items": value})
-
-
-def _parameter_value(parameter: Parameter) -> Schema:
-    """A single value. It is always a string, because Argo's parameters are strings."""
-    match parameter.type:
-        case Type.CHOICE if not parameter.file_suffixes:
-            return {"enum": list(parameter.choices)}
-        case Type.CHOICE:
-            choices = [re.escape(choice).replace("\\-", "-") for choice in parameter.choices]
-            files = [rf"[^\n{{}}]+{re.escape(suffix)}" for suffix in parameter.file_suffixes]
-            pattern = "|".join((*choices, *files))
-        case Type.INTEGER:
-            pattern = "[+-]?[0-9]{1,18}"
-        case Type.NUMBER:
-            pattern = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
-        case Type.NODE_POOL:
-            pattern = POOL_NAME.pattern
-        case _:
-            pattern = r"[^{]*"
-    return worded(pattern) if parameter.required else maybe(pattern)
-
-
-def _argo() -> Schema:
-    return closed(
-        required=BOOLEAN,
-        instanceID=maybe(LABEL_VALUE),
-        patchExecutor=BOOLEAN,
-        executor=closed(resources=RESOURCES),
-        artifactRepository=closed(existingConfigMap=maybe(DNS_NAME), key=worded(KEY), logPrefix=plain(worded(PREFIX))),
-    )
-
-
-def _workflow() -> Schema:
-    return closed(
-        labels=LABELS,
-        annotations=TEXTS,
-        ttl=closed(secondsAfterCompletion=COUNT, secondsAfterSuccess=COUNT, secondsAfterFailure=COUNT),
-        podGC=closed(
-            strategy={"enum": ["OnPodCompletion", "OnPodSuccess", "OnWorkflowCompletion", "OnWorkflowSuccess"]},
-            deleteDelayDuration=worded(DURATION),
-        ),
-        archiveLogs=BOOLEAN,
-        failureMessage=BOOLEAN,
-        terminationGracePeriodSeconds=COUNT,
-        parallelism=COUNT,
-        priority={"type": "integer"},
-        backoff=closed(duration=worded(DURATION), factor=POSITIVE, cap=worded(DURATION)),
-    )
-
-
-def _pods() -> Schema:
-    return closed(
-        labels=LABELS,
-        annotations=TEXTS,
-        podSecurityContext=OBJECT,
-        containerSecurityContext=OBJECT,
-        **PLACEMENT,
-    )
-
-
-def _roles() -> Schema:
-    own: Mapping[str, dict[str, Schema]] = {
-        "check": {},
-        "prepare": {"retryLimit": COUNT},
-        "train": {"retryLimit": COUNT, "sharedMemory": worded(QUANTITY)},
-        "report": {"retryLimit": COUNT},
-        "tell": {"retryLimit": COUNT},
-        "export": {"retryLimit": COUNT},
-        "bridge": {},
-        "models": {},
-    }
-    return closed(**{name: closed(resources=RESOURCES, **PLACEMENT, **more) for name, more in own.items()})
-
-
-def _network_policy() -> Schema:
-    networks = {**listed(CIDR), "minItems": 1}
-    return closed(
-        enabled=BOOLEAN,
-        dns=closed(podSelector=OBJECT, namespaceSelector=OBJECT, ports=PORTS),
-        store=closed(cidrs=networks, **{"except": listed(CIDR)}, ports=PORTS),
-        kubernetesApi=closed(cidrs=networks, ports=PORTS),
-        extraEgress=OBJECTS,
-    )
-
-
-def _bridge() -> Schema:
-    """The schema of `cvatBridge`."""
-    return closed(
-        enabled=BOOLEAN,
-        replicas=POSITIVE,
-        cvat=closed(
-            url=maybe(ADDRESS),
-            publicOrigin=maybe(ORIGIN),
-            organization=maybe("[-_.a-zA-Z0-9]+"),
-            cloudStorageId=COUNT,
-            doneJobs={"enum": ["completed", "accepted"]},
-            ca=closed(configMap=maybe(DNS_NAME), key=worded(KEY)),
-        ),
-        existingSecret=maybe(DNS_NAME),
-        secretKeys=closed(accessToken=worded(KEY), signingKey=worded(KEY), webhookSecret=worded(KEY)),
-        trialSecret=closed(accessToken=STRING, signingKey=STRING, webhookSecret=STRING),
-        links=closed(argo=maybe(ADDRESS)),
-        exports=closed(prefix=plain(worded(PREFIX)), saveForS=_at_least(60), longestS=_at_least(60)),
-        limits=closed(
-            runsPerUser=POSITIVE,
-            runsOfEvents=POSITIVE,
-            requestBytes=_at_least(1024),
-            submissionsPerMinute=POSITIVE,
-        ),
-        grants=closed(lifetimeS=_at_least(60), acceptExpired=BOOLEAN),
-        controls=closed(stop=BOOLEAN, rerun=BOOLEAN, nodes=BOOLEAN),
-        triggers={"type": "array", "items": _trigger()},
-        models=_models(),
-        ingress=closed(
-            enabled=BOOLEAN,
-            className=maybe(DNS_NAME),
-            annotations=TEXTS,
-            host=maybe(HOST),
-            tlsSecret=maybe(DNS_NAME),
-        ),
-        nginx=closed(
-            enabled=BOOLEAN,
-            port={"type": "integer", "minimum": 1, "maximum": 65535},
-            namespace=maybe("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"),
-            resolver=maybe(r"[-a-zA-Z0-9.:\[\]]+"),
-            clusterDomain=worded(HOST),
-            upstream=maybe(ORIGIN),
-        ),
-        serviceAccount=SERVICE_ACCOUNT,
-        networkPolicy=closed(allowFrom=OBJECTS, cvat=closed(to={**OBJECTS, "minItems": 1}, ports=PORTS)),
-        serviceMonitor=closed(enabled=BOOLEAN, labels=LABELS, interval=worded(DURATION)),
-    )
-
-
-def _at_least(number: int) -> Schema:
-    return {"type": "integer", "minimum": number}
-
-
-def _trigger() -> Schema:
-    """A run that an event starts, as `cvat_client.settings.Trigger` reads it."""
-    return {
-        **closed(
-            event={"enum": ["task-completed", "export-finished"]},
-            template=worded(POOL_NAME.pattern),
-            projects={"type": "array", "items": POSITIVE, "uniqueItems": True},
-            parameters=TEXTS,
-        ),
-        "required": ["event"],
-    }
-
-
-def _models() -> Schema:
-    return closed(
-        enabled=BOOLEAN,
-        replicas=POSITIVE,
-        device={"enum": ["cpu", "cuda"]},
-        pool=maybe(POOL_NAME.pattern),
-        threshold={"type": ["number", "null"], "minimum": 0, "maximum": 1},
-        most=POSITIVE,
-        loaded=POSITIVE,
-        nuclio=maybe(ADDRESS),
-        storeSecret=maybe(DNS_NAME),
-        allowFrom=closed(namespaceSelector=OBJECT, podSelector=OBJECT),
-        alsoFrom=OBJECTS,
-    )

@@ -3,9 +3,9 @@
 import contextlib
 import json
 import os
-import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,9 +18,9 @@ from workflows.errors import StepError, WorkflowError
 
 if TYPE_CHECKING:
     from run_config.installation import Installation
-    from workflows.cluster.argo_server import ArgoServer
     from workflows.cluster.kubernetes import Kubernetes
     from workflows.cluster.submission import Submitted
+    from workflows.cluster.templates import Api
 
 Namespace = Annotated[
     str | None, typer.Option("--namespace", "-n", help="Namespace of the installation. Default: that of the context.")
@@ -82,13 +82,11 @@ def submit(
         if watch:
             _follow(api, submitted, say, timeout_s, as_json=as_json)
         elif as_json:
-            typer.echo(json.dumps(_summary(submitted)))
+            typer.echo(json.dumps(asdict(submitted)))
 
 
 def pools(namespace: Namespace = None, context: Context = None, as_json: AsJson = False) -> None:
     """List the node pools: nodes, free GPUs, runs."""
-    from dataclasses import asdict
-
     with _kubernetes(namespace, context) as cluster:
         from workflows.cluster.pools import find_training_pods, pool_states, table
         from workflows.cluster.templates import find_config_map, find_installation
@@ -121,11 +119,9 @@ def runs(
 
     A dash is a value that cannot be read: the AP of an unfinished run needs credentials for the store.
     """
-    from dataclasses import asdict
-
     with _kubernetes(namespace, context) as cluster:
         from workflows.cluster.errors import ForbiddenError, NotThereError, UnreachableError
-        from workflows.cluster.preflight.store import has_credentials, store_variables
+        from workflows.cluster.preflight.store import has_credentials, name_store
         from workflows.cluster.runs import LatestAp, RunRow, read_runs, table
         from workflows.cluster.templates import find_config_map
 
@@ -134,34 +130,33 @@ def runs(
             return row.state in (state or [row.state]) and all(a.lower() in (b or "").lower() for a, b in texts)
 
         with contextlib.suppress(ForbiddenError, NotThereError):
-            for variable, text in store_variables(cluster.settings(find_config_map(cluster))).items():
-                os.environ.setdefault(variable, text)
-        no_access = "" if has_credentials() else "this machine has no credentials for the store"
+            name_store(cluster.settings(find_config_map(cluster)))
+
+        def drawn() -> tuple[str, str]:
+            """The table or JSON, and a note for stderr."""
+            latest_ap = LatestAp("" if has_credentials() else "this machine has no credentials for the store")
+            rows = read_runs(cluster, latest_ap, wanted, most)
+            note = f"note: the AP of unfinished runs is unknown: {latest_ap.error}" if latest_ap.error else ""
+            if as_json:
+                records = [_camel(asdict(row)) for row in rows]
+                return json.dumps({"namespace": cluster.namespace, "runs": records}, ensure_ascii=False), note
+            return "\n".join(table(rows)), note
+
+        text, note = drawn()
         shown = noted = ""
         while True:
-            note, text = "", shown
-            try:
-                latest_ap = LatestAp(no_access)
-                rows = read_runs(cluster, latest_ap, wanted, most)
-                note = f"note: the AP of unfinished runs is unknown: {latest_ap.error}" if latest_ap.error else ""
-                records = [_camel(asdict(row)) for row in rows]
-                text = "\n".join(table(rows))
-                if as_json:
-                    text = json.dumps({"namespace": cluster.namespace, "runs": records}, ensure_ascii=False)
-            except UnreachableError as error:
-                if not watch:
-                    raise
-                note = f"lost the connection, retrying ({error})"
             if text != shown:
-                if shown and not as_json and sys.stdout.isatty():
-                    typer.echo("\x1b[H\x1b[2J", nl=False)  # clear the screen
                 typer.echo(text)
             if note and note != noted:
                 _to_stderr(note)
-            shown, noted = text, note
             if not watch:
                 return
+            shown, noted = text, note
             time.sleep(WATCH_PAUSE_S)
+            try:
+                text, note = drawn()
+            except UnreachableError as error:
+                note = f"lost the connection, retrying ({error})"
 
 
 def preflight(namespace: Namespace = None, context: Context = None, as_json: AsJson = False) -> None:
@@ -224,7 +219,7 @@ def _announce(submitted: "Submitted", say: Callable[[str], None], *, watch: bool
 
 
 def _follow(
-    api: "Kubernetes | ArgoServer",
+    api: "Api",
     submitted: "Submitted",
     say: Callable[[str], None],
     timeout_s: float | None,
@@ -234,17 +229,17 @@ def _follow(
     """Watch the run, print its results and raise an error if it failed."""
     from datetime import datetime
 
-    from workflows.cluster.watching import Watch, results
+    from workflows.cluster.watching import Watch
 
     def stamped(text: str) -> None:
         say(f"{datetime.now().astimezone():%H:%M:%S}  {text}")
 
     status = Watch(api, submitted.name, submitted.uid, stamped, timeout_s=timeout_s).to_the_end()
     failure = None if status.phase == "Succeeded" else status.failure()
-    summary = {**_summary(submitted), "phase": status.phase, "results": dict(status.results)}
+    summary = {**asdict(submitted), "phase": status.phase, "results": dict(status.results)}
     if failure is None:
-        for line in results(status.results):
-            say(line)
+        for name, text in status.results.items():
+            say(f"{name}: {' '.join(text.split())}")
         if submitted.folder:
             say(f"results: {submitted.folder}")
     else:
@@ -259,15 +254,6 @@ def _follow(
         raise StepError(failure.sentence, failure.exit_code)
 
 
-def _summary(submitted: "Submitted") -> dict[str, Any]:
-    return {
-        "name": submitted.name,
-        "namespace": submitted.namespace,
-        "uid": submitted.uid,
-        "folder": submitted.folder,
-    }
-
-
 def _api(
     namespace: str | None,
     context: str | None,
@@ -276,7 +262,7 @@ def _api(
     ca_file: Path | None,
     *,
     verify: bool,
-) -> "Kubernetes | ArgoServer":
+) -> "Api":
     """The API client that the options select."""
     if server is None:
         for option, value in (("--token-file", token_file), ("--ca-file", ca_file)):
@@ -319,7 +305,7 @@ def _require_client() -> None:
         ) from error
 
 
-def _installation(api: "Kubernetes | ArgoServer", config_map: str) -> "Installation | None":
+def _installation(api: "Api", config_map: str) -> "Installation | None":
     """The installation's settings. None, after a note on stderr: they are missing or may not be read."""
     from workflows.cluster.errors import ForbiddenError, NotThereError
     from workflows.cluster.templates import find_installation

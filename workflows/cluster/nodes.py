@@ -20,11 +20,6 @@ def is_ready(node: Node) -> bool:
     return any(condition.type == "Ready" and condition.status == "True" for condition in node.status.conditions or ())
 
 
-def labels_of(node: Node) -> Mapping[str, str]:
-    """The labels of the node."""
-    return node.metadata.labels or {}
-
-
 def allocatable(node: Node, resource: str) -> Decimal:
     """The total that all pods of the node may request. A resource that the node does not list is 0."""
     return quantity((node.status.allocatable or {}).get(resource))

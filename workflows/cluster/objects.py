@@ -14,24 +14,18 @@ class _Part(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Metadata(_Part, frozen=True):
-    """The metadata of every object."""
-
     name: str = ""
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
 
 
 class Taint(_Part, frozen=True):
-    """A taint keeps pods away from a node."""
-
     key: str
     effect: str
     value: str | None = None
 
 
 class Condition(_Part, frozen=True):
-    """One of a node's conditions, such as Ready."""
-
     type: str
     status: str
 
@@ -141,8 +135,6 @@ class ConfigMap(_Part, frozen=True):
 
 
 class Reference(_Part, frozen=True):
-    """A reference to another object by name."""
-
     name: str = ""
 
 
@@ -165,8 +157,6 @@ class Rule(_Part, frozen=True):
 
 
 class Role(_Part, frozen=True):
-    """A Role or a ClusterRole."""
-
     metadata: Metadata
     rules: list[Rule] | None = None
 
@@ -185,8 +175,6 @@ class RbacSubject(_Part, frozen=True):
 
 
 class RoleBinding(_Part, frozen=True):
-    """A RoleBinding or a ClusterRoleBinding."""
-
     metadata: Metadata
     role_ref: RoleReference
     subjects: list[RbacSubject] | None = None

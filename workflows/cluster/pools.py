@@ -18,7 +18,6 @@ from workflows.cluster.nodes import (
     Tolerations,
     allocatable,
     is_ready,
-    labels_of,
     quantity,
     untolerated_by_any,
 )
@@ -104,7 +103,8 @@ def pool_states(
             waiting=None if waiting is None else waiting[key],
         )
         if nodes is not None:
-            own = [one for one in nodes if labels_of(one).get(installation.node_pool_label) == pool.label_value]
+            label = (installation.node_pool_label, pool.label_value)
+            own = [one for one in nodes if label in (one.metadata.labels or {}).items()]
             state = _with_nodes(state, own, pods, tolerations, whole=bool(training))
         states.append(state)
     return states

@@ -37,7 +37,8 @@ def argument(workflow: Mapping[str, Any], name: str) -> str:
 
 def template_of(workflow: Mapping[str, Any]) -> str:
     """The name of the run's template."""
-    return label(workflow, ARGO_TEMPLATE_LABEL)
+    reference = (workflow.get("spec") or {}).get("workflowTemplateRef") or {}
+    return label(workflow, ARGO_TEMPLATE_LABEL) or str(reference.get("name") or "")
 
 
 def folder(workflow: Mapping[str, Any]) -> str | None:

@@ -86,7 +86,7 @@ class LatestAp:
 
 def read_runs(cluster: Kubernetes, latest_ap: LatestAp, wanted: Callable[[RunRow], bool], most: int) -> list[RunRow]:
     """The newest `most` runs that are wanted, newest first. `wanted` gets rows without AP and GPU hours."""
-    trees = sorted(cluster.workflows(USED_BY, page=PAGE), key=_created, reverse=True)
+    trees = sorted(filter(_is_run, cluster.workflows(page=PAGE)), key=_created, reverse=True)
     runs = [(tree, status, _row(tree, status)) for tree in trees for status in [read_status(tree)]]
     runs = [run for run in runs if wanted(run[2])][:most]
     begun = _begun(cluster) if any(not status.finished for _, status, _ in runs) else {}
@@ -119,6 +119,11 @@ def _short(text: str | None) -> str:
     """The end of a long text: places differ there."""
     text = text or UNKNOWN
     return text if len(text) <= _WIDEST else f"…{text[1 - _WIDEST :]}"
+
+
+def _is_run(tree: Mapping[str, Any]) -> bool:
+    """Whether it is a run. Argo sets no labels on a workflow that waited for the controller's limit of workflows."""
+    return USED_BY.items() <= (tree["metadata"].get("labels") or {}).items() or template_of(tree) in TEMPLATES
 
 
 def _created(tree: Mapping[str, Any]) -> str:

@@ -4,12 +4,16 @@ import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from run_config.installation import Installation, parse_installation
 from run_config.parameter_forms import ANNOTATION
 from run_config.parameters import TEMPLATES
 from workflows.cluster.errors import ForbiddenError, NoSuchKindError, NotThereError
+
+if TYPE_CHECKING:
+    from workflows.cluster.argo_server import ArgoServer
+    from workflows.cluster.kubernetes import Kubernetes
 
 CONTROLLER_LABEL = "workflows.argoproj.io/controller-instanceid"
 """Label with the instance id of the controller that runs a workflow. Other controllers ignore the workflow."""
@@ -20,32 +24,8 @@ CONFIG_MAP = "detr-workflows"
 SETTINGS_KEY = "settings.yaml"
 
 
-class Api(Protocol):
-    """The methods that submitting needs, of the Kubernetes API or of Argo's server."""
-
-    namespace: str
-
-    @property
-    def where(self) -> str:
-        """The address of the API, for messages."""
-
-    def template(self, name: str) -> dict[str, Any]:
-        """The WorkflowTemplate `name`."""
-
-    def template_names(self) -> list[str]:
-        """The names of the templates in the namespace."""
-
-    def workflow(self, name: str) -> dict[str, Any]:
-        """The Workflow `name`."""
-
-    def create(self, workflow: Mapping[str, Any]) -> dict[str, Any]:
-        """Create a Workflow."""
-
-    def settings(self, config_map: str) -> Mapping[str, str]:
-        """The entries of the installation's ConfigMap."""
-
-    def has_namespace(self) -> bool | None:
-        """Whether the namespace exists. None: unknown."""
+Api: TypeAlias = "Kubernetes | ArgoServer"
+"""The Kubernetes API or Argo's server."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,7 @@ long responses, and the permission to read workflows is enough.
 """
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable
 
 from workflows.cluster.errors import (
     ClusterError,
@@ -16,6 +15,7 @@ from workflows.cluster.errors import (
     WatchInterruptedError,
 )
 from workflows.cluster.run_status import RunStatus, StepStatus, read_status
+from workflows.cluster.templates import Api
 
 SHORTEST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 5.0
@@ -23,21 +23,12 @@ UNTOUCHED_AFTER_S = 30.0
 """If a workflow has no phase this long after its creation, no controller watches it."""
 
 
-class WorkflowSource(Protocol):
-    """The API that workflows are read from: the Kubernetes API or Argo's server."""
-
-    namespace: str
-
-    def workflow(self, name: str) -> dict[str, Any]:
-        """The Workflow `name`."""
-
-
 class Watch:
     """Watches one run. `uid` identifies it if its name is used again."""
 
     def __init__(
         self,
-        source: WorkflowSource,
+        source: Api,
         name: str,
         uid: str,
         say: Callable[[str], None],
@@ -137,8 +128,3 @@ class Watch:
 
     def _argo(self, verb: str) -> str:
         return f"`argo {verb} {self._name} -n {self._source.namespace}`"
-
-
-def results(found: Mapping[str, str]) -> list[str]:
-    """One line for each result, such as `ap50: 0.881`."""
-    return [f"{name}: {' '.join(text.split())}" for name, text in found.items()]

@@ -14,7 +14,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -99,69 +99,67 @@ def complete_values(plan: Plan, given: Mapping[str, str]) -> dict[str, str]:
     return values
 
 
+@dataclass(slots=True)
 class _Run:
     """One call of run_local, with its lock held."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        values: Mapping[str, str],
-        base: str,
-        programs: Mapping[str, Path],
-        foreground: Foreground,
-        lock: int,
-        say: Say,
-    ) -> None:
-        self._plan, self._values, self._base = plan, values, base
-        self._programs, self._foreground, self._lock, self._say = programs, foreground, lock, say
-        self._folder = resolve(values[OUTPUT], values[STORE])
-        self._tags: dict[str, str] = {}
-        self._files: list[str] = []
+    plan: Plan
+    values: Mapping[str, str]
+    base: str
+    programs: Mapping[str, Path]
+    foreground: Foreground
+    lock: int
+    say: Say
+    tags: dict[str, str] = field(default_factory=dict)
+    files: list[str] = field(default_factory=list)
 
     def to_the_end(self, work: Path) -> FinishedRun:
         """Run every step, then mark the run as finished."""
         began = time.monotonic()
         name = self._unfinished_name(work)
-        url = f"{self._folder}/{name}"
-        self._say(head(name, url, self._plan, self._values))
-        self._tags = {f"workflow.parameters.{key}": text for key, text in self._values.items()}
-        self._tags[PARAMETERS_JSON] = json.dumps([{"name": k, "value": v} for k, v in self._values.items()])
-        self._tags |= {"workflow.name": name, "workflow.uid": run_uid(url), RETRIES: "0"}
-        for number, step in enumerate(self._plan.steps, 1):
-            self._say(f"\n[{number}/{len(self._plan.steps)}] {step.name}")
+        url = f"{self._folder()}/{name}"
+        self.say(head(name, url, self.plan, self.values))
+        self.tags = {f"workflow.parameters.{key}": text for key, text in self.values.items()}
+        self.tags[PARAMETERS_JSON] = json.dumps([{"name": k, "value": v} for k, v in self.values.items()])
+        self.tags |= {"workflow.name": name, "workflow.uid": run_uid(url), RETRIES: "0"}
+        for number, step in enumerate(self.plan.steps, 1):
+            self.say(f"\n[{number}/{len(self.plan.steps)}] {step.name}")
             step_began = time.monotonic()
             self._run_step(step, work / step.name, url)
-            self._say(f"{step.name}: {duration(time.monotonic() - step_began)}")
-        results = {key: fill(text, self._tags) for key, text in self._plan.results.items()}
+            self.say(f"{step.name}: {duration(time.monotonic() - step_began)}")
+        results = {key: fill(text, self.tags) for key, text in self.plan.results.items()}
         self._mark_finished(work / "mark", url, results)
-        return FinishedRun(name, url, time.monotonic() - began, results, tuple(sorted(self._files)))
+        return FinishedRun(name, url, time.monotonic() - began, results, tuple(sorted(self.files)))
+
+    def _folder(self) -> str:
+        return resolve(self.values[OUTPUT], self.values[STORE])
 
     def _unfinished_name(self, work: Path) -> str:
         """The run's name, with a suffix if finished runs of that name exist."""
         answer = work / "finished"
         for start in range(1, MOST_RUNS_ALIKE, 10):
-            names = [self._base if n == 1 else f"{self._base}-{n}" for n in range(start, start + 10)]
+            names = [self.base if n == 1 else f"{self.base}-{n}" for n in range(start, start + 10)]
             keys = [f"{name}/{FINISHED}" for name in names]
             with answer.open("wb") as stdout:
-                self._store_process(["exists", self._folder, *keys], stdout=stdout)
+                self._store_process(["exists", self._folder(), *keys], stdout=stdout)
             finished = answer.read_text().splitlines()
             for name, key in zip(names, keys, strict=True):
                 if key not in finished:
                     return name
-        raise WorkflowError(f"there are {MOST_RUNS_ALIKE} finished runs named {self._base}; change a parameter")
+        raise WorkflowError(f"there are {MOST_RUNS_ALIKE} finished runs named {self.base}; change a parameter")
 
     def _run_step(self, step: PlannedStep, out: Path, url: str) -> None:
         """Run a step as one process, read its outputs and upload its files."""
-        tags = self._tags | {f"inputs.parameters.{key}": fill(text, self._tags) for key, text in step.inputs.items()}
+        tags = self.tags | {f"inputs.parameters.{key}": fill(text, self.tags) for key, text in step.inputs.items()}
         (out / "outputs").mkdir(parents=True)
         program, *arguments = step.command
         env = os.environ | {key: fill(text, tags) for key, text in step.env.items()}
         if step.out_mount is not None:
             env["OUT"] = str(out)
-        command = [str(self._programs[program]), *(fill(text, tags) for text in arguments)]
+        command = [str(self.programs[program]), *(fill(text, tags) for text in arguments)]
         _raise_for(step.name, self._process(command, env))
         for output in step.outputs:
-            self._tags[f"tasks.{step.name}.outputs.parameters.{output.name}"] = _read_output(step, output, out)
+            self.tags[f"tasks.{step.name}.outputs.parameters.{output.name}"] = _read_output(step, output, out)
         for artifact in step.artifacts:
             if not artifact.optional and not (out / artifact.path).exists():
                 raise _left_nothing(step, artifact.path)
@@ -169,18 +167,18 @@ class _Run:
         left = [path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()]
         if left:
             self._store_process(["put-folder", str(out), url])
-        self._files.extend(left)
+        self.files.extend(left)
         shutil.rmtree(out)
 
     def _mark_finished(self, folder: Path, url: str, results: Mapping[str, str]) -> None:
         folder.mkdir()
-        mark = {"template": self._plan.name, "parameters": dict(self._values), "results": dict(results)}
+        mark = {"template": self.plan.name, "parameters": dict(self.values), "results": dict(results)}
         (folder / FINISHED).write_text(json.dumps(mark, indent=2) + "\n", encoding="utf-8")
         self._store_process(["put-folder", str(folder), url])
 
     def _process(self, command: Sequence[str], env: Mapping[str, str], stdout: IO[bytes] | None = None) -> int:
-        shown = functools.partial(show_owner, self._lock)
-        return self._foreground.run(command, env, keep_open=[self._lock], stdout=stdout, started=shown)
+        shown = functools.partial(show_owner, self.lock)
+        return self.foreground.run(command, env, keep_open=[self.lock], stdout=stdout, started=shown)
 
     def _store_process(self, arguments: Sequence[str], stdout: IO[bytes] | None = None) -> None:
         """Run a command of `object_store`. On failure, the process itself prints the reason."""

@@ -13,6 +13,9 @@ from run_config import installation
 NAME = "detr-workflows"
 """Name of the ConfigMap and the service account, and prefix of the secrets."""
 
+TELL = f"{NAME}-tell"
+"""Name of the exit handler's service account."""
+
 STORE_SECRET = f"{NAME}-store"
 WEBHOOK_SECRET = f"{NAME}-webhook"
 CVAT_SECRET = f"{NAME}-cvat"
@@ -99,6 +102,18 @@ def cvat_environment() -> list[Env | SecretEnv | ConfigMapEnv]:
 _UPLOADS_IN_ONE_THREAD = [{"name": "ARTIFACT_S3_UPLOAD_THREADS", "value": "1"}]
 
 
+_TOKEN_MOUNT = {
+    "name": "executor-token",
+    "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount",
+    "readOnly": True,
+}
+
+
+def patch_of_the_exit_handler() -> str:
+    """The patch that also gives the container `main` the token, with which it changes the message of the workflow."""
+    return json.dumps({"containers": [{"name": "main", "volumeMounts": [_TOKEN_MOUNT]}]}, indent=2)
+
+
 def patch_of_every_pod() -> str:
     """The patch for Argo's own containers, `init` and `wait`, which a workflow cannot configure in another way.
 
@@ -111,9 +126,7 @@ def patch_of_every_pod() -> str:
             "requests": {"cpu": "10m", "memory": "64Mi"},
             "limits": {"cpu": "1", "memory": "512Mi"},
         },
-        "volumeMounts": [
-            {"name": "executor-token", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": True}
-        ],
+        "volumeMounts": [_TOKEN_MOUNT],
     }
     token = {
         "name": "executor-token",

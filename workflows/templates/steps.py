@@ -292,6 +292,8 @@ def tell(template: str) -> Container:
             "tell", images.CPU_STEPS, ("50m", "256Mi", "1Gi"), retries=5, archived=False, more_env=[pods.webhook_url()]
         ),
         outputs=[Parameter(name="message", value_from=m.ValueFrom(path=f"{OUT}/outputs/message", default=""))],
+        service_account_name=pods.TELL,
+        pod_spec_patch=pods.patch_of_the_exit_handler(),
         # If the exit handler is lost, Argo marks a successful run as failed. So it is retried, and waits long for a
         # node.
         active_deadline_seconds="300",

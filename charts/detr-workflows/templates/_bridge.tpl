@@ -43,7 +43,7 @@ app.kubernetes.io/component: {{ .component }}
   "grants" (dict "lifetimeS" (int $bridge.grants.lifetimeS) "acceptExpired" $bridge.grants.acceptExpired)
   "controls" $bridge.controls
   "triggers" $bridge.triggers
-  "models" (dict "threshold" $bridge.models.threshold "most" (int $bridge.models.most) "loaded" (int $bridge.models.loaded) "nuclio" $bridge.models.nuclio)
+  "models" (dict "threshold" $bridge.models.threshold "keepRepeated" $bridge.models.keepRepeated "most" (int $bridge.models.most) "loaded" (int $bridge.models.loaded) "nuclio" $bridge.models.nuclio)
 -}}
 {{- toYaml $settings -}}
 {{- end -}}

@@ -109,18 +109,20 @@ tags stay as they are; the helpers here change the mapping that a file was read 
 {{- $_ := set $container "imagePullPolicy" $values.images.pullPolicy -}}
 {{- $_ := set $container "resources" $roleValues.resources -}}
 {{- $_ := set $container "securityContext" $values.pods.containerSecurityContext -}}
+{{- if eq $role "tell" -}}
+{{- $account := include "detr-workflows.tellServiceAccount" $context -}}
+{{- if $account -}}
+{{- $_ := set $template "serviceAccountName" $account -}}
+{{- else -}}
+{{- $_ := unset $template "serviceAccountName" -}}
+{{- end -}}
+{{- if not (and $account $values.argo.patchExecutor) -}}
+{{- $_ := unset $template "podSpecPatch" -}}
+{{- end -}}
 {{- /* A step that other workflows call by templateRef does not inherit these from their workflow. */ -}}
-{{- if hasKey $template "serviceAccountName" -}}
+{{- else if hasKey $template "serviceAccountName" -}}
 {{- $_ := set $template "serviceAccountName" (include "detr-workflows.workflowServiceAccount" $context) -}}
 {{- $_ := set $template "securityContext" $values.pods.podSecurityContext -}}
-{{- end -}}
-{{- with and (eq $role "tell") (include "detr-workflows.tellServiceAccount" $context) -}}
-{{- $_ := set $template "serviceAccountName" . -}}
-{{- if $values.argo.patchExecutor -}}
-{{- /* The volume is that of Argo's own containers, from the patch of every pod. */ -}}
-{{- $mount := dict "name" "executor-token" "mountPath" "/var/run/secrets/kubernetes.io/serviceaccount" "readOnly" true -}}
-{{- $_ := set $template "podSpecPatch" (toPrettyJson (dict "containers" (list (dict "name" "main" "volumeMounts" (list $mount))))) -}}
-{{- end -}}
 {{- end -}}
 {{- include "detr-workflows.stepEnvironment" (dict "context" $context "container" $container "role" $role) -}}
 {{- include "detr-workflows.stepVolumes" (dict "context" $context "template" $template "role" $role) -}}

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from detr_job.models.deformable_attention import DeformableAttention
 from detr_job.models.feature_levels import prior_boxes
+from detr_job.models.layers import Conv2d
 from detr_job.models.outputs import Outputs
 from detr_job.models.padding import resized_mask, valid_ratio
 from detr_job.models.position_encoding import SinePositionEncoding
@@ -29,7 +30,7 @@ class ConvNorm(nn.Sequential):
 
     def __init__(self, channels_in: int, channels: int, size: int, stride: int = 1, *, relu: bool = True) -> None:
         layers: list[nn.Module] = [
-            nn.Conv2d(channels_in, channels, size, stride, size // 2, bias=False),
+            Conv2d(channels_in, channels, size, stride, size // 2, bias=False),
             nn.BatchNorm2d(channels),
         ]
         if relu:

@@ -1,5 +1,9 @@
 """The CPU's own linear map and dropout compute what PyTorch's do."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from detr_job.models import layers
-from detr_job.models.layers import Linear, dropout, linear
+from detr_job.models.layers import Conv2d, Linear, dropout, linear
 
 
 @given(
@@ -79,3 +83,64 @@ def test_dropout_takes_any_size(shape: tuple[int, ...]):
 def test_dropout_does_nothing_in_evaluation():
     x = torch.randn(5, 5)
     assert dropout(x, 0.5, training=False) is x
+
+
+CRASH = """
+import torch
+from detr_job.models.layers import Conv2d
+
+torch.manual_seed(0)
+for _ in range(40):
+    for height, width, batch in ((15, 24, 4), (7, 7, 2), (60, 80, 4), (5, 9, 1)):
+        for channels in (16, 48, 96):
+            conv = Conv2d({channels}, channels, 1, 2, bias=False).to(memory_format=torch.channels_last)
+            images = torch.randn(batch, {channels}, height, width).to(memory_format=torch.channels_last)
+            conv(images.requires_grad_()).sum().backward()
+"""
+
+
+@pytest.mark.parametrize("channels", [1, 3, 8, 15])
+def test_few_channels_do_not_corrupt_the_memory(channels: int):
+    """With nn.Conv2d this ends with SIGABRT or SIGSEGV on a CPU with AVX-512."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLIBC_TUNABLES": "glibc.malloc.perturb=165"}
+    done = subprocess.run(
+        [sys.executable, "-c", CRASH.format(channels=channels)], env=environment, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("channels", [3, 8, 16])
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_convolutions_are_those_of_pytorch(channels: int, kernel: int, stride: int, width: int):
+    torch.manual_seed(0)
+    ours = Conv2d(channels, 7, kernel, stride, kernel // 2, bias=False).double()
+    theirs = nn.Conv2d(channels, 7, kernel, stride, kernel // 2, bias=False).double()
+    theirs.load_state_dict(ours.state_dict())
+    first, second = (torch.randn(2, channels, 6, width, dtype=torch.float64).requires_grad_() for _ in range(2))
+    second.data.copy_(first.data)
+    one, other = ours(first), theirs(second)
+    torch.testing.assert_close(one, other)
+    one.square().sum().backward()
+    other.square().sum().backward()
+    torch.testing.assert_close(first.grad, second.grad)
+    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
+
+
+@pytest.mark.parametrize("height", [1, 2, 5])
+def test_the_gradient_of_a_narrow_map_is_right_in_bf16(height: int):
+    """With nn.Conv2d it is NaN or 1e37 on a CPU that computes in bf16."""
+    torch.manual_seed(0)
+    conv = Conv2d(16, 32, 3, 2, 1, bias=False).to(memory_format=torch.channels_last)
+    images = torch.randn(2, 16, height, 1).to(memory_format=torch.channels_last)
+    gradients = []
+    for bf16 in (False, True, True):
+        junk = [torch.full((1 << 16,), float("nan")) for _ in range(3)]  # what an uninitialised buffer would hold
+        del junk
+        conv.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            conv(images).float().square().sum().backward()
+        gradients.append(conv.weight.grad.clone())
+    for each in gradients[1:]:
+        torch.testing.assert_close(each, gradients[0], atol=0.05 * float(gradients[0].abs().max()), rtol=0)

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from detr_job.cli import _digits
+from detr_job.data.batches import EvaluationSamples
 from detr_job.family import build_family
-from detr_job.weights.model_folder import ModelFolderConfig, Preprocessing, write_model
+from detr_job.prediction.split_predictions import predict_split
+from detr_job.weights.model_folder import ModelFolderConfig, Preprocessing, load_model, write_model
 from evaluation.coco import evaluate_boxes
 from evaluation.predictions import read_predictions
 from object_store import open_store
@@ -94,6 +96,24 @@ def test_a_set_with_other_classes_is_refused(evaluate, tmp_path):
     said = evaluate.refused(random_model(tmp_path / "model", ("disc", "ring")))
     assert "the model knows the classes disc, ring, the set" in said
     assert "has disc, square" in said
+
+
+def test_a_set_with_fewer_classes_is_measured_over_them(evaluate, tmp_path):
+    """The numbers are those of the predictions of the shared classes, whatever their order in the model."""
+    classes = ("ring", "square", "disc")
+    code, said = evaluate(random_model(tmp_path / "model", classes), "--split", "train", "--out", tmp_path / "out")
+    assert code == 0, said
+    assert "measured over the 2 classes of the set; the model also knows ring" in said
+    file = read_predictions(tmp_path / "out" / "predictions" / "train.json")
+    local = PreparedSet.open(open_store(evaluate.store), evaluate.set_id).pull(tmp_path / "pulled", ["train"])
+    split = local.split("train")
+    model = load_model(str(tmp_path / "model"), torch.device("cpu"))
+    samples = EvaluationSamples(split, model.config.data)
+    all_of_them = predict_split(model.family.network, model.family, samples, 4, torch.device("cpu"), bf16=False)
+    expected = [(p.image_id, classes[p.category_id], p.score) for p in all_of_them.predictions if p.category_id != 0]
+    assert [(p.image_id, file.classes[p.category_id], p.score) for p in file.predictions] == expected
+    assert file.classes == ("disc", "square")
+    assert f"ap         {evaluate_boxes(split.annotations_path, file.predictions).ap:.3f}" in said
 
 
 def test_a_split_that_is_empty_or_unknown_is_refused(evaluate, tmp_path):

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from detr_job.errors import JobError
 from detr_job.family import build_family
 from detr_job.prediction.drawing import class_colour, draw_detections
+from detr_job.prediction.lettering import line_of, missing_characters
 from detr_job.prediction.predict_command import image_files, picture_names, predict_files
 from detr_job.prediction.predictor import Found
 from detr_job.weights.model_folder import ModelFolderConfig, Preprocessing, write_model
@@ -67,9 +68,9 @@ class Predict:
         job = self.server.start(given, self.folder / "log.txt", to_the_end=False)
         return job.ends(), job.says()
 
-    def json(self, *paths: Path, threshold: float = 0.0) -> list[dict]:
+    def json(self, *paths: Path, threshold: float = 0.0, keep_repeated: bool = False) -> list[dict]:
         """What `--json` prints, without the process."""
-        return predict_files(str(self.model), paths, None, threshold, "cpu")
+        return predict_files(str(self.model), paths, None, threshold, "cpu", keep_repeated=keep_repeated)
 
     def refused(self, *arguments: object) -> str:
         code, said = self(*arguments)
@@ -138,19 +139,41 @@ def with_point(model: Path, folder: Path, point: object) -> Path:
 
 def test_without_a_threshold_each_class_has_the_model_s_own(predict, model, tmp_path):
     image = photograph(tmp_path / "a.png")
-    everything = predict.json(image)[0]["detections"]
+    everything = predict.json(image, keep_repeated=True)[0]["detections"]
     scores = {name: sorted((e["score"] for e in everything if e["label"] == name), reverse=True) for name in CLASSES}
     middle = {name: (values[1] + values[2]) / 2 for name, values in scores.items()}
     point = {"threshold": 1.0, "classes": middle, "split": "val"}
     mine = with_point(model, tmp_path / "model", point)
-    found = predict_files(str(mine), [image], None, None, "cpu")[0]["detections"]
+    found = predict_files(str(mine), [image], None, None, "cpu", keep_repeated=True)[0]["detections"]
     assert {name: sorted((e["score"] for e in found if e["label"] == name), reverse=True) for name in CLASSES} == {
         name: values[:2] for name, values in scores.items()
     }
     # A class without its own takes the one of all, and a number wins over both.
     only = with_point(model, tmp_path / "only", point | {"classes": {CLASSES[0]: middle[CLASSES[0]]}})
-    assert {e["label"] for e in predict_files(str(only), [image], None, None, "cpu")[0]["detections"]} == {CLASSES[0]}
-    assert predict_files(str(mine), [image], None, 0.0, "cpu")[0]["detections"] == everything
+    assert {
+        e["label"] for e in predict_files(str(only), [image], None, None, "cpu", keep_repeated=True)[0]["detections"]
+    } == {CLASSES[0]}
+    assert predict_files(str(mine), [image], None, 0.0, "cpu", keep_repeated=True)[0]["detections"] == everything
+
+
+def test_a_second_class_on_the_same_box_is_left_out_unless_it_is_wanted(predict, tmp_path):
+    image = photograph(tmp_path / "a.png", (900, 600))
+    everything = predict.json(image, keep_repeated=True)[0]["detections"]
+    found = predict.json(image)[0]["detections"]
+    places = {tuple(each["bbox"]) for each in everything}
+    assert len(everything) == 2 * len(places), "each query gives both classes one box"
+    assert len(found) <= len(places)
+    assert found[0] == everything[0], "the better one stays"
+    code, said = predict(image, "--out", tmp_path / "out", "--threshold", 0)
+    assert code == 0
+    assert json.loads((tmp_path / "out" / "predictions.json").read_text(encoding="utf-8"))[0]["detections"] == found
+    left_out = len(everything) - len(found)
+    assert f"left out: {left_out} boxes with nearly the place of a better box of another class" in said
+    code, said = predict(image, "--out", tmp_path / "all", "--threshold", 0, "--keep-repeated")
+    assert f"a.png: {len(everything)} objects" in said
+    assert "left out: " not in said
+    picture, whole = ((tmp_path / name / "a.found.jpg").read_bytes() for name in ("out", "all"))
+    assert picture != whole
 
 
 def test_the_threshold_in_use_is_said(predict, model, tmp_path):
@@ -348,6 +371,90 @@ def test_the_original_is_left_alone_and_grey_is_coloured():
 def test_a_picture_without_detections_is_the_image():
     image = Image.new("RGB", (30, 20), (1, 2, 3))
     assert draw_detections(image, [], ("x",)).tobytes() == image.tobytes()
+
+
+NAMES = ("grün é", "Жук", "中文标签", "日本語", "한국어", "بذرة", "ไทย", "हिन्दी", "שלום", "ž ệ µ ₂")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_labels_in_other_scripts_are_drawn_and_not_as_empty_boxes(name: str):
+    assert missing_characters(name) == ""
+    for character in name.replace(" ", ""):
+        seen, absent = (drawn_text(text) for text in (character, "\uffff"))
+        assert seen.any(), "nothing is drawn"
+        assert seen.shape != absent.shape or (seen != absent).any(), f"{character} is an empty box"
+    label = draw_detections(Image.new("RGB", (400, 300)), [Found(name, 0.9, (60, 60, 200, 150))], NAMES)
+    other = draw_detections(
+        Image.new("RGB", (400, 300)),
+        [Found("\uffff" * len(name), 0.9, (60, 60, 200, 150))],
+        ["\uffff" * len(name) if each == name else each for each in NAMES],
+    )
+    assert label.tobytes() != other.tobytes()
+
+
+def drawn_text(text: str) -> np.ndarray:
+    image = Image.new("L", (60, 60))
+    line_of(text, 30).draw(ImageDraw.Draw(image), 5, 40, "white")
+    return np.asarray(image)
+
+
+def test_a_space_between_scripts_stands_between_them():
+    """Also after a script that is written from right to left."""
+    line = line_of("بذرة 0.65", 20)
+    assert [text for text, _ in line.parts] == ["بذرة", " 0.65"]
+    assert [text for text, _ in line_of("بذرة بذرة", 20).parts] == ["بذرة بذرة"], "words stay in their order"
+
+
+@pytest.mark.usefixtures("predict")
+def test_a_character_that_no_font_has_is_named(tmp_path, model):
+    assert missing_characters("a\U0001f000\u0301b \u200d") == "\U0001f000"
+    mine = tmp_path / "model"
+    shutil.copytree(model, mine)
+    config = json.loads((mine / "config.json").read_text(encoding="utf-8"))
+    config["classes"] = ["\U0001f000 x", "Zelle"]
+    (mine / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    said: list[str] = []
+    predict_files(str(mine), [photograph(tmp_path / "a.png")], tmp_path / "out", 0.0, "cpu", said.append)
+    assert "warning: no font here has \U0001f000 of the class '\U0001f000 x': drawn as empty boxes" in said
+
+
+def fields_of_labels(monkeypatch: pytest.MonkeyPatch, image: Image.Image, found: list[Found]) -> list[tuple]:
+    """The filled rectangles that are drawn."""
+    fields = []
+    rectangle = ImageDraw.ImageDraw.rectangle
+
+    def watched(canvas, place, fill=None, **more):
+        if fill is not None:
+            fields.append(place)
+        rectangle(canvas, place, fill=fill, **more)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "rectangle", watched)
+    draw_detections(image, found, NAMES)
+    return fields
+
+
+def test_labels_of_many_boxes_cover_no_other_and_stay_inside(monkeypatch: pytest.MonkeyPatch):
+    rng = np.random.default_rng(1)
+    found = [
+        Found(NAMES[int(rng.integers(len(NAMES)))], float(score), (float(x), float(y), 40.0, 30.0))
+        for score, x, y in zip(rng.random(200), rng.uniform(-20, 620, 200), rng.uniform(-20, 460, 200), strict=True)
+    ]
+    fields = fields_of_labels(monkeypatch, Image.new("RGB", (640, 480)), found)
+    assert len(fields) > 40
+    for index, (left, top, right, bottom) in enumerate(fields):
+        assert 0 <= left < right < 639.001
+        assert 0 <= top < bottom < 479.001
+        for other in fields[:index]:
+            assert right < other[0] or other[2] < left or bottom < other[1] or other[3] < top
+
+
+def test_a_name_longer_than_the_picture_is_cut(monkeypatch: pytest.MonkeyPatch):
+    name = "中文" * 150
+    monkeypatch.setitem(globals(), "NAMES", (name,))
+    for size in ((640, 480), (90, 60)):
+        (field,) = fields_of_labels(monkeypatch, Image.new("RGB", size), [Found(name, 0.9, (10, 30, 30, 20))])
+        assert field[0] >= 0
+        assert field[2] < size[0] - 0.999
 
 
 def test_labels_give_way_to_each_other():

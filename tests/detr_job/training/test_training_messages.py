@@ -159,3 +159,17 @@ def test_the_run_names_what_argo_gave_it(short: Run):
     assert written["prepared_set"] == short.set_id
     assert written["model"] == "tiny"
     assert Path(written["hardware"]).name
+
+
+@pytest.mark.parametrize("recipe", ["affine", "published", "none"])
+def test_one_image_of_one_pixel_at_the_coarsest_stride_is_refused_before_training(run: Run, recipe: str):
+    small = {"data.max_size": 32, "data.batch_size": 1, "data.augmentation.recipe": recipe, "schedule.steps": 1}
+    sentence = run.with_options(small).refused()
+    assert "images of 32 pixels are one pixel at this model's stride of 32" in sentence
+    assert not run.stored.exists("run.json")
+
+
+@pytest.mark.parametrize("larger", [{"data.max_size": 33}, {"data.batch_size": 2}])
+def test_the_smallest_images_that_can_be_normalised_are_trained(run: Run, larger: dict[str, int]):
+    small = {"data.max_size": 32, "data.batch_size": 1, "schedule.steps": 2, "evaluation.interval": 2}
+    run.with_options(small | larger).ends()

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 
 from run_config.installation import NodePool
-from workflows.cluster.nodes import allocatable, labels_of, untolerated
+from workflows.cluster.nodes import allocatable, untolerated
 from workflows.cluster.objects import Node
 from workflows.cluster.pod_needs import EXPRESSION, PodNeeds
 from workflows.cluster.preflight.findings import Finding, fail, ok, unknown, warn
@@ -96,7 +96,7 @@ def _asks(pod: PodNeeds, pool: NodePool | None) -> Mapping[str, Decimal]:
 
 def _with_labels(nodes: Sequence[Node], selector: Mapping[str, str]) -> list[Node]:
     wanted = {key: value for key, value in selector.items() if not value.startswith(EXPRESSION)}
-    return [node for node in nodes if wanted.items() <= labels_of(node).items()]
+    return [node for node in nodes if wanted.items() <= (node.metadata.labels or {}).items()]
 
 
 def _placed(

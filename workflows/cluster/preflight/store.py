@@ -4,14 +4,13 @@ The pods have other credentials, so this is only a hint. The step `check` tests 
 """
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 
+from object_store import StoreError, open_store
 from workflows.cluster.preflight.findings import Finding, ok, unknown, warn
 from workflows.cluster.preflight.snapshot import Snapshot
 
-PATIENCE_S = 60
+PATIENCE_S = 10.0
 _OWN = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
 _FILES = (("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"), ("AWS_CONFIG_FILE", "~/.aws/config"))
 _TELLS = "the step check tests this with the credentials of the pods"
@@ -27,26 +26,20 @@ def store(snapshot: Snapshot) -> Iterator[Finding]:
     if not has_credentials():
         yield unknown(subject, "you have no credentials for it on this machine", _TELLS)
         return
-    environment = store_variables(snapshot.entries) | os.environ
-    command = [sys.executable, "-m", "object_store", "exists", url, "detr-workflows-preflight"]
+    name_store(snapshot.entries)
     try:
-        done = subprocess.run(  # noqa: S603 - an argument list, the store from the installation's settings
-            command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        yield warn(subject, f"did not answer within {PATIENCE_S} s", "is it reachable from here? " + _TELLS)
-        return
-    if done.returncode == 0:
+        open_store(url, retry_for_s=PATIENCE_S).exists("detr-workflows-preflight")
+    except StoreError as error:
+        yield warn(subject, f"with your own credentials: {error}", _TELLS)
+    else:
         yield ok(subject, "answers, with your own credentials")
-        return
-    sentence = (done.stderr.strip().splitlines() or ["it gave no reason"])[-1].removeprefix("error: ")
-    yield warn(subject, f"with your own credentials: {sentence}", _TELLS)
 
 
-def store_variables(entries: Mapping[str, str]) -> dict[str, str]:
-    """The address of the store as environment variables, from the installation's ConfigMap."""
-    known = {"AWS_ENDPOINT_URL": entries.get("s3-endpoint"), "AWS_REGION": entries.get("s3-region")}
-    return {variable: text for variable, text in known.items() if text}
+def name_store(entries: Mapping[str, str]) -> None:
+    """Set the address of the store in the environment of this process, from the installation's ConfigMap."""
+    for variable, key in (("AWS_ENDPOINT_URL", "s3-endpoint"), ("AWS_REGION", "s3-region")):
+        if entries.get(key):
+            os.environ.setdefault(variable, entries[key])
 
 
 def has_credentials() -> bool:
