@@ -53,7 +53,7 @@ from detr_job.weights.model_folder import ModelFolderConfig, Preprocessing, writ
 from run_config.job.presets import load_job_config
 config = load_job_config(sys.argv[1], [])
 classes = ("disc", "square", "star")
-size = Preprocessing(config.data.eval_size, config.data.max_size)
+size = Preprocessing(config.data.eval_size, config.data.max_size, square=config.data.square)
 info = ModelFolderConfig(classes=classes, preset=sys.argv[1], job=config.model_dump(mode="json"), preprocessing=size,
                    prepared_set="none", metrics={})
 write_model(Path(sys.argv[2]), build_family(config, len(classes)).network.state_dict(), info)

@@ -1,7 +1,7 @@
 """What a model family provides for training and prediction, and how the configured family is found."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +13,13 @@ from detr_job.errors import JobError
 from detr_job.models.losses import Losses
 from detr_job.models.outputs import Outputs, Targets
 from detr_job.models.postprocess import Detections
-from run_config.job.config import JobConfig
+from detr_job.weights.coco_classes import COCO_CLASSES
+from run_config.job.config import JobConfig, Optimizer
+
+
+def usual_rate(name: str, settings: Optimizer) -> float:
+    """The learning rate of the backbone, or of the rest."""
+    return settings.lr_backbone if "backbone" in name else settings.lr
 
 
 class Family(ABC):
@@ -21,12 +27,13 @@ class Family(ABC):
 
     network: has fresh weights; the names of its backbone's parameters contain `backbone`. criterion: computes
     the losses from outputs, targets and the number of boxes to divide by. most_detections: the most
-    detections that an image can get.
+    detections that an image can get. public_classes: the class of each row of the heads in public checkpoints.
     """
 
     network: nn.Module
     criterion: Callable[[Outputs, Targets, float], Losses]
     most_detections: int
+    public_classes: tuple[str | None, ...] = COCO_CLASSES
 
     def losses(
         self,
@@ -58,6 +65,14 @@ class Family(ABC):
         """Names of the parameters with one row per class. One row more than classes means a row for "no object"."""
         return tuple(name for name, _ in self.network.named_parameters() if "class_embed" in name)
 
+    def own_names(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Convert the tensors of a public checkpoint to the network's names. By default, they have them already."""
+        return dict(weights)
+
+    def rate(self, name: str, settings: Optimizer) -> float:
+        """Peak learning rate of a parameter; 0 freezes it."""
+        return usual_rate(name, settings)
+
     def load_backbone(self, path: Path) -> None:
         """Load backbone weights from the file that a configuration key of the model names (`A_PLACE`).
 
@@ -80,8 +95,7 @@ def build_family(config: JobConfig, num_classes: int) -> Family:
             raise
         raise JobError(f"model.family: there is no network for models of the family {name!r}") from error
     family: Family = build(config, num_classes)
-    if config.optimizer.lr_backbone == 0:
-        for key, parameter in family.network.named_parameters():
-            if "backbone" in key:
-                parameter.requires_grad_(False)
+    for key, parameter in family.network.named_parameters():
+        if family.rate(key, config.optimizer) == 0:
+            parameter.requires_grad_(False)
     return family

@@ -239,7 +239,7 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="epochs",
         title="Epochs",
-        help="Passes over the training images. Empty: the preset's value, 300 for all but `tiny`. "
+        help="Passes over the training images. Empty: the preset's value, 300 for `detr-…` and 100 for `rf-detr-…`. "
         "Set epochs or minutes, not both.",
         group="Schedule",
         type=Type.INTEGER,

@@ -27,11 +27,13 @@ class Sample:
     labels: Tensor
 
 
-def resized_size(width: int, height: int, size: int, max_size: int | None) -> tuple[int, int]:
+def resized_size(width: int, height: int, size: int, max_size: int | None, *, square: bool = False) -> tuple[int, int]:
     """(width, height) with the short side `size` and the long side at most `max_size`, rounded as in DETR.
 
-    The short side of a very thin image is at least one pixel.
+    The short side of a very thin image is at least one pixel. square: both sides are `size`.
     """
+    if square:
+        return size, size
     short, long = min(width, height), max(width, height)
     if max_size is not None and long / short * size > max_size:
         size = round(max_size * short / long)
@@ -42,10 +44,10 @@ def resized_size(width: int, height: int, size: int, max_size: int | None) -> tu
     return int(size * width / height), size
 
 
-def resize(sample: Sample, size: int, max_size: int | None) -> Sample:
-    """Resize to the short side `size`, bilinear with antialiasing."""
+def resize(sample: Sample, size: int, max_size: int | None, *, square: bool = False) -> Sample:
+    """Resize to the size that `resized_size` gives, bilinear with antialiasing."""
     height, width = sample.image.shape[-2:]
-    new_width, new_height = resized_size(width, height, size, max_size)
+    new_width, new_height = resized_size(width, height, size, max_size, square=square)
     return resized(sample, new_height, new_width)
 
 
@@ -67,7 +69,7 @@ def augment(sample: Sample, data: Data, rng: np.random.Generator) -> Sample:
         return _published(sample, data, rng)
     if recipe == "affine":
         return _affine(sample, data, rng)
-    return resize(sample, int(rng.choice(data.min_sizes)), data.max_size)
+    return resize(sample, int(rng.choice(data.min_sizes)), data.max_size, square=data.square)
 
 
 def _published(sample: Sample, data: Data, rng: np.random.Generator) -> Sample:
@@ -83,7 +85,7 @@ def _published(sample: Sample, data: Data, rng: np.random.Generator) -> Sample:
         left = int(rng.integers(0, width - crop_width + 1))
         top = int(rng.integers(0, height - crop_height + 1))
         sample = crop(sample, left, top, crop_width, crop_height)
-    return resize(sample, int(rng.choice(data.min_sizes)), data.max_size)
+    return resize(sample, int(rng.choice(data.min_sizes)), data.max_size, square=data.square)
 
 
 def mirror(sample: Sample, *, horizontal: bool) -> Sample:
@@ -120,14 +122,15 @@ def _area(boxes: Tensor) -> Tensor:
 
 
 def _affine(sample: Sample, data: Data, rng: np.random.Generator) -> Sample:
-    """Flips, zoom, aspect and shift in one resampling, then colour. The image keeps its aspect ratio."""
+    """Flips, zoom, aspect and shift in one resampling, then colour."""
     settings = data.augmentation
     if rng.random() < settings.flip:
         sample = mirror(sample, horizontal=True)
     if rng.random() < settings.vertical_flip:
         sample = mirror(sample, horizontal=False)
     height, width = sample.image.shape[-2:]
-    out_width, out_height = resized_size(width, height, int(rng.choice(data.min_sizes)), data.max_size)
+    size = int(rng.choice(data.min_sizes))
+    out_width, out_height = resized_size(width, height, size, data.max_size, square=data.square)
     zoom = float(np.exp(rng.uniform(*np.log(settings.scale))))
     stretch = float(np.exp(rng.uniform(-1, 1) * np.log1p(settings.aspect) / 2))
     window_width = max(1, round(width / (zoom * stretch)))

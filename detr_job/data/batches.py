@@ -120,11 +120,11 @@ class ReducedImages:
     An image keeps its size if resizing would not make it smaller.
     """
 
-    def __init__(self, split: Split, size: int, max_size: int) -> None:
+    def __init__(self, split: Split, size: int, max_size: int, *, square: bool = False) -> None:
         self.split = split
         self.shapes: list[tuple[int, int]] = []
         for record in split.images:
-            width, height = resized_size(record.width, record.height, size, max_size)
+            width, height = resized_size(record.width, record.height, size, max_size, square=square)
             larger = width >= record.width or height >= record.height
             self.shapes.append((record.height, record.width) if larger else (height, width))
         self.ends = np.cumsum([3 * height * width for height, width in self.shapes]).tolist()
@@ -170,7 +170,7 @@ class TrainingSamples(Dataset[tuple[int, Sample]]):
         self.split, self.data, self.seed = split, data, seed
         self.cache: ReducedImages | None = None
         if data.cache:
-            reduced = ReducedImages(split, *self._cached_size())
+            reduced = ReducedImages(split, *self._cached_size(), square=data.square)
             if reduced.size_bytes <= CACHE_LIMIT_BYTES:
                 reduced.fill()
                 self.cache = reduced
@@ -234,7 +234,8 @@ class EvaluationSamples(Dataset[tuple[int, Sample]]):
 
     def __init__(self, split: Split, data: Data) -> None:
         self.split, self.data = split, data
-        small = data.cache and ReducedImages(split, data.eval_size, data.max_size).size_bytes <= CACHE_LIMIT_BYTES
+        reduced = ReducedImages(split, data.eval_size, data.max_size, square=data.square)
+        small = data.cache and reduced.size_bytes <= CACHE_LIMIT_BYTES
         self.kept: dict[int, Sample] | None = {} if small else None
 
     def __len__(self) -> int:
@@ -243,7 +244,9 @@ class EvaluationSamples(Dataset[tuple[int, Sample]]):
     def __getitem__(self, index: int) -> tuple[int, Sample]:
         sample = None if self.kept is None else self.kept.get(index)
         if sample is None:
-            sample = resize(read_sample(self.split, index), self.data.eval_size, self.data.max_size)
+            sample = resize(
+                read_sample(self.split, index), self.data.eval_size, self.data.max_size, square=self.data.square
+            )
             if self.kept is not None:
                 self.kept[index] = sample
         return index, sample
@@ -253,7 +256,7 @@ def equal_shape_batches(split: Split, data: Data, batch_size: int) -> list[list[
     """Batches of images with equal shape: nothing is padded, and batching does not change the result."""
     by_shape: dict[tuple[int, int], list[int]] = {}
     for index, record in enumerate(split.images):
-        shape = resized_size(record.width, record.height, data.eval_size, data.max_size)
+        shape = resized_size(record.width, record.height, data.eval_size, data.max_size, square=data.square)
         by_shape.setdefault(shape, []).append(index)
     return [
         group[start : start + batch_size] for group in by_shape.values() for start in range(0, len(group), batch_size)
@@ -284,22 +287,27 @@ def training_loader(samples: TrainingSamples, batches: EpochBatches, device: tor
 
 def largest_canvas(split: Split, data: Data) -> tuple[int, int]:
     """(height, width) that no training batch exceeds."""
-    if data.augmentation.recipe == "published":  # a crop may turn any image into portrait format
+    if data.augmentation.recipe == "published" and not data.square:  # a crop may turn any image into portrait format
         return data.max_size, data.max_size
-    return _largest(split, max(data.min_sizes), data.max_size)
+    return _largest(split, max(data.min_sizes), data)
 
 
 def smallest_side(split: Split, data: Data) -> int:
     """No training image has a smaller long side than this, in pixels."""
     smallest = min(data.min_sizes)
-    sizes = [resized_size(record.width, record.height, smallest, data.max_size) for record in split.images]
-    if data.augmentation.recipe == "published":  # a crop may be square
+    sizes = [
+        resized_size(record.width, record.height, smallest, data.max_size, square=data.square)
+        for record in split.images
+    ]
+    if data.augmentation.recipe == "published" and not data.square:  # a crop may be square
         sizes.append((min(smallest, data.max_size), 1))
     return min(map(max, sizes)) - 1  # cached images are resized twice, and rounded twice
 
 
-def _largest(split: Split, size: int, max_size: int) -> tuple[int, int]:
-    shapes = {resized_size(record.width, record.height, size, max_size) for record in split.images}
+def _largest(split: Split, size: int, data: Data) -> tuple[int, int]:
+    shapes = {
+        resized_size(record.width, record.height, size, data.max_size, square=data.square) for record in split.images
+    }
     return max((height for _, height in shapes), default=1), max((width for width, _ in shapes), default=1)
 
 
@@ -307,7 +315,7 @@ def evaluation_loader(samples: EvaluationSamples, batch_size: int, device: torch
     """All images of a split once, without padding."""
     split, data = samples.split, samples.data
     wanted = shared_memory.Workers(0 if samples.kept is not None else worker_count(data, device), EVALUATION_PREFETCH)
-    workers = shared_memory.fitting(wanted, batch_size, *_largest(split, data.eval_size, data.max_size))
+    workers = shared_memory.fitting(wanted, batch_size, *_largest(split, data.eval_size, data))
     return _loader(samples, equal_shape_batches(split, data, batch_size), workers, device)
 
 

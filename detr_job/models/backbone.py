@@ -74,7 +74,7 @@ def folded_conv(x: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
     assert isinstance(norm, FrozenBatchNorm)
     scale, shift = norm.scale_and_shift()
     assert not isinstance(conv.padding, str)
-    return conv2d(x, conv.weight * scale, shift, conv.stride, conv.padding, conv.dilation)
+    return conv2d(x, conv.weight * scale, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:

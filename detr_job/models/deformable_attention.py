@@ -1,6 +1,7 @@
 """Deformable attention (arXiv 2010.04159): each query reads a few points of each feature level."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -8,18 +9,27 @@ from torch import Tensor, nn
 
 
 class DeformableAttention(nn.Module):
-    """Each query samples `points` places per head and level, relative to its box.
+    """Each query samples `points[level]` places per head and level, relative to its box.
 
-    The initial offsets form a ring: one direction per head, farther out with each point.
+    The initial offsets form a ring: one direction per head, farther out with each point. Without `project`, the
+    memory is read as it is (arXiv 2410.13842): there is no projection of values and of the result.
     """
 
-    def __init__(self, dim: int, heads: int, levels: int, points: int) -> None:
+    value_proj: nn.Linear | nn.Identity
+    output_proj: nn.Linear | nn.Identity
+    scale: Tensor
+
+    def __init__(self, dim: int, heads: int, points: Sequence[int], *, project: bool = True) -> None:
         super().__init__()
-        self.heads, self.levels, self.points = heads, levels, points
-        self.sampling_offsets = nn.Linear(dim, heads * levels * points * 2)
-        self.attention_weights = nn.Linear(dim, heads * levels * points)
-        self.value_proj = nn.Linear(dim, dim)
-        self.output_proj = nn.Linear(dim, dim)
+        self.heads, self.points = heads, list(points)
+        total = sum(points)
+        self.sampling_offsets = nn.Linear(dim, heads * total * 2)
+        self.attention_weights = nn.Linear(dim, heads * total)
+        self.value_proj = nn.Linear(dim, dim) if project else nn.Identity()
+        self.output_proj = nn.Linear(dim, dim) if project else nn.Identity()
+        # an offset of as many units as there are points reaches the edge of the box
+        scale = torch.tensor([0.5 / count for count in points for _ in range(count)])
+        self.register_buffer("scale", scale[:, None], persistent=False)
         self._reset_parameters()
 
     def _reset_parameters(self) -> None:
@@ -27,15 +37,15 @@ class DeformableAttention(nn.Module):
         angle = torch.arange(self.heads) * (2 * math.pi / self.heads)
         ring = torch.stack((angle.cos(), angle.sin()), dim=-1)
         ring = ring / ring.abs().amax(dim=-1, keepdim=True)
-        steps = torch.arange(1, self.points + 1)
-        offsets = ring[:, None, None, :] * steps[None, None, :, None]
+        steps = torch.cat([torch.arange(1, count + 1) for count in self.points])
         with torch.no_grad():
-            self.sampling_offsets.bias.copy_(offsets.expand(-1, self.levels, -1, -1).reshape(-1))
+            self.sampling_offsets.bias.copy_((ring[:, None] * steps[:, None]).flatten())
         nn.init.zeros_(self.attention_weights.weight)
         nn.init.zeros_(self.attention_weights.bias)
         for projection in (self.value_proj, self.output_proj):
-            nn.init.xavier_uniform_(projection.weight)
-            nn.init.zeros_(projection.bias)
+            if isinstance(projection, nn.Linear):
+                nn.init.xavier_uniform_(projection.weight)
+                nn.init.zeros_(projection.bias)
 
     def forward(
         self,
@@ -51,35 +61,44 @@ class DeformableAttention(nn.Module):
         levels concatenated. shapes: (H, W) of each level. memory_mask: (B, T), True on padding. Returns (B, Q,
         D).
         """
-        batch, queries, dim = query.shape
         value = self.value_proj(memory)
         if memory_mask is not None:
             value = value.masked_fill(memory_mask[..., None], 0)
-        value = value.view(batch, -1, self.heads, dim // self.heads)
-        offsets = self.sampling_offsets(query).view(batch, queries, self.heads, self.levels, self.points, 2)
-        weights = self.attention_weights(query).view(batch, queries, self.heads, self.levels * self.points)
-        weights = weights.softmax(-1).view(batch, queries, self.heads, self.levels, self.points)
-        centre, size = boxes[..., None, None, None, :2], boxes[..., None, None, None, 2:]
-        places = centre + offsets * (size * (0.5 / self.points))
-        read: Tensor = self.output_proj(_sample(value, shapes, places, weights))
+        read: Tensor = self.output_proj(self.read(query, boxes, feature_planes(value, shapes, self.heads)))
         return read
 
+    def read(self, query: Tensor, boxes: Tensor, planes: Sequence[Tensor]) -> Tensor:
+        """Like `forward`, from the `feature_planes` of values that are already projected; nothing is projected."""
+        batch, queries, _ = query.shape
+        offsets = self.sampling_offsets(query).view(batch, queries, self.heads, -1, 2)
+        weights = self.attention_weights(query).view(batch, queries, self.heads, -1).softmax(-1)
+        centre, size = boxes[..., None, None, :2], boxes[..., None, None, 2:]
+        places = centre + offsets * (size * self.scale)
+        return _sample(planes, places, weights, self.points)
 
-def _sample(value: Tensor, shapes: list[tuple[int, int]], places: Tensor, weights: Tensor) -> Tensor:
+
+def feature_planes(value: Tensor, shapes: Sequence[tuple[int, int]], heads: int) -> list[Tensor]:
+    """(B, T, D) values to one (B * heads, D / heads, H, W) map per level."""
+    batch, _, dim = value.shape
+    levels = torch.split(value, [height * width for height, width in shapes], dim=1)
+    return [
+        tokens.transpose(1, 2).reshape(batch * heads, dim // heads, *shape)
+        for tokens, shape in zip(levels, shapes, strict=True)
+    ]
+
+
+def _sample(planes: Sequence[Tensor], places: Tensor, weights: Tensor, points: Sequence[int]) -> Tensor:
     """Weighted sum of bilinear samples.
 
-    value: (B, T, M, D/M). places: (B, Q, M, L, P, 2) in 0…1. weights: (B, Q, M, L, P). Returns (B, Q, D).
+    planes: one (B * M, D / M, H, W) per level. places: (B, Q, M, P, 2) in 0…1, the points of all levels. weights:
+    (B, Q, M, P). points: the number of points of each level. Returns (B, Q, D).
     """
-    batch, _, heads, width = value.shape
-    queries, points = places.shape[1], places.shape[4]
-    grid = (2 * places - 1).permute(0, 2, 3, 1, 4, 5).flatten(0, 1)  # (B*M, L, Q, P, 2)
-    samples = []
-    for level, (tokens, (height, wide)) in enumerate(
-        zip(torch.split(value, [h * w for h, w in shapes], dim=1), shapes, strict=True)
-    ):
-        plane = tokens.permute(0, 2, 3, 1).reshape(batch * heads, width, height, wide)
-        samples.append(F.grid_sample(plane, grid[:, level], mode="bilinear", padding_mode="zeros", align_corners=False))
-    stacked = torch.stack(samples, dim=-2).flatten(-2)  # (B*M, D/M, Q, L*P)
-    by_head = weights.permute(0, 2, 1, 3, 4).reshape(batch * heads, 1, queries, len(shapes) * points)
-    read = (stacked * by_head).sum(-1)
-    return read.view(batch, heads * width, queries).transpose(1, 2)
+    batch, queries, heads, total = weights.shape
+    grid = (2 * places - 1).transpose(1, 2).flatten(0, 1)  # (B*M, Q, P, 2)
+    samples = [
+        F.grid_sample(plane, each, mode="bilinear", padding_mode="zeros", align_corners=False)
+        for plane, each in zip(planes, torch.split(grid, list(points), dim=2), strict=True)
+    ]
+    by_head = weights.transpose(1, 2).reshape(batch * heads, 1, queries, total)
+    read = (torch.cat(samples, dim=-1) * by_head).sum(-1)  # (B*M, D/M, Q)
+    return read.view(batch, -1, queries).transpose(1, 2)

@@ -79,6 +79,7 @@ def conv2d(
     stride: tuple[int, ...],
     padding: tuple[int, ...],
     dilation: tuple[int, ...] = (1, 1),
+    groups: int = 1,
 ) -> Tensor:
     """Like F.conv2d, around two faults in the backward pass of oneDNN on CPUs with AVX-512.
 
@@ -87,10 +88,10 @@ def conv2d(
     """
     if _on_cpu(x) and stride != (1, 1):
         if weight.shape[2:] == (1, 1) and x.shape[1] < SAFE_CHANNELS:
-            return F.conv2d(x[..., :: stride[0], :: stride[1]], weight, bias)
+            return F.conv2d(x[..., :: stride[0], :: stride[1]], weight, bias, groups=groups)
         if x.shape[-1] == 1 and weight.shape[-1] == 3 and torch.is_autocast_enabled("cpu"):
             x = F.pad(x, (0, 1))  # the output has the same width, and zeros change nothing
-    return F.conv2d(x, weight, bias, stride, padding, dilation)
+    return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
 
 class Conv2d(nn.Conv2d):
@@ -99,4 +100,4 @@ class Conv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, H', W')."""
         assert not isinstance(self.padding, str)
-        return conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation)
+        return conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)

@@ -110,7 +110,7 @@ class Predictor:
         """Resize an image for the model. Thread-safe, also during `detect`. image: 8-bit RGB, orientation applied."""
         size = self.model.info.preprocessing
         sample = Sample(pixels.pil_to_tensor(image), torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
-        batch = collate([(0, resize(sample, size.eval_size, size.max_size))])
+        batch = collate([(0, resize(sample, size.eval_size, size.max_size, square=size.square))])
         return ReadyImage(batch, image.width, image.height)
 
     def at_limit(self, found: Sequence[Found], threshold: float | None) -> bool:

@@ -2,11 +2,13 @@
 
 import inspect
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
+from detr_job.family import usual_rate
 from run_config.job.config import Optimizer, Schedule
 
 
@@ -24,12 +26,14 @@ class EagerAdamW(torch.optim.AdamW):
     step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
 
 
-def build_optimizer(network: nn.Module, settings: Optimizer) -> torch.optim.AdamW:
+def build_optimizer(
+    network: nn.Module, settings: Optimizer, rate_of: Callable[[str, Optimizer], float] = usual_rate
+) -> torch.optim.AdamW:
     """One group per pair of rate and decay, instead of one per tensor, so that a step is a few fused kernels."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            rate = settings.lr_backbone if "backbone" in name else settings.lr
+            rate = rate_of(name, settings)
             decay = settings.weight_decay if settings.decay_vectors or parameter.ndim > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     return EagerAdamW(

@@ -91,7 +91,7 @@ class Trainer:
         self.bf16 = use_bf16(config.training, device)
         self.generator = torch.Generator(device)
         self.utilisation = Utilisation(config, len(local.class_names), device, bf16=self.bf16)
-        self.optimizer = build_optimizer(self.network, config.optimizer)
+        self.optimizer = build_optimizer(self.network, config.optimizer, family.rate)
         decay = config.training.ema_decay
         self.ema = MovingAverage(self.network, decay) if decay else None
         self.train_split, self.val_split = local.split("train"), local.split("val")

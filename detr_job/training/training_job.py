@@ -296,6 +296,8 @@ def _announce(job: _Job, report: ProgressReport) -> None:
         f"{hardware.hardware_name(trainer.device)}, {'bf16' if trainer.bf16 else 'fp32'}"
     )
     report.say(checkpoint.room(trainer.run, trainer.network, job.config))
+    if about := job.config.model.about_image_size(job.config.data.eval_size):
+        report.say(about)
     for warning in _warnings(job):
         report.say(f"warning: {warning}")
 
@@ -418,7 +420,7 @@ def _model_config(job: _Job, seen: SplitPredictions | None) -> ModelFolderConfig
         classes=job.local.class_names,
         preset=job.request.preset,
         job=config.model_dump(mode="json"),
-        preprocessing=Preprocessing(config.data.eval_size, config.data.max_size),
+        preprocessing=Preprocessing(config.data.eval_size, config.data.max_size, square=config.data.square),
         prepared_set=job.local.id,
         metrics=metrics,
         operating_point=point,

@@ -6,14 +6,13 @@ report says what was loaded, initialised and ignored. This is not for resuming a
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import Tensor
 
 from detr_job.errors import JobError
 from detr_job.family import Family
-from detr_job.weights.coco_classes import COCO_CLASSES
 from detr_job.weights.model_folder import NoModel, find_model
 from detr_job.weights.tensor_files import read_tensors
 from object_store import open_store
@@ -25,7 +24,7 @@ WHOLE_FILES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 
 @dataclass(frozen=True, slots=True)
 class WeightsSource:
-    """Weights, and the class of each row of their heads if known."""
+    """Weights, and the class of each row of their heads; None: a file does not say."""
 
     url: str
     weights: Mapping[str, Tensor]
@@ -62,8 +61,7 @@ class LoadReport:
 def read_source(url: str) -> WeightsSource:
     """Read the weights. Raises JobError, or the store's error, when there are no usable weights at this place."""
     if url.endswith(WHOLE_FILES):
-        weights = _only_tensors(url)
-        return WeightsSource(url, weights, _coco_rows(weights))
+        return WeightsSource(url, _only_tensors(url), None)
     try:
         found = find_model(url)
     except NoModel as error:
@@ -89,15 +87,12 @@ def _only_tensors(url: str) -> dict[str, Tensor]:
     return content
 
 
-def _coco_rows(weights: dict[str, Tensor]) -> tuple[str | None, ...] | None:
-    """COCO's classes if the head has one row per COCO id (91) and one for "no object", as public checkpoints have."""
-    head = weights.get("class_embed.bias")
-    return COCO_CLASSES if head is not None and head.shape[0] == len(COCO_CLASSES) + 1 else None
-
-
 def load_weights(family: Family, source: WeightsSource, classes: Sequence[str]) -> LoadReport:
     """Load the weights into a new network. Raises JobError when the source has another architecture."""
     state = family.network.state_dict()
+    if source.classes is None:
+        weights = family.own_names(source.weights)
+        source = replace(source, weights=weights, classes=_public_classes(family, weights, len(classes)))
     report = LoadReport(ignored=sorted(set(source.weights) - set(state)))
     same_classes = source.classes is not None and tuple(source.classes) == tuple(classes)
     filled: dict[str, Tensor] = {}
@@ -129,6 +124,13 @@ def load_weights(family: Family, source: WeightsSource, classes: Sequence[str]) 
     if report.rows:
         report.kept_classes = tuple(name for name in classes if _row(name, source.classes or ()) is not None)
     return report
+
+
+def _public_classes(family: Family, weights: Mapping[str, Tensor], fresh: int) -> tuple[str | None, ...] | None:
+    """The classes of a public checkpoint, if its heads have the rows of one; `fresh`: classes of the network."""
+    state, rows = family.network.state_dict(), len(family.public_classes)
+    sizes = {weights[name].shape[0] - (state[name].shape[0] - fresh) for name in family.class_heads if name in weights}
+    return family.public_classes if sizes == {rows} else None
 
 
 def _may_be_missing(name: str, family: Family) -> bool:

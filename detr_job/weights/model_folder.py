@@ -37,12 +37,16 @@ _CHECKPOINT = re.compile(r"/checkpoints/step-\d{8,}$")
 
 
 class Preprocessing(msgspec.Struct, frozen=True):
-    """How images are prepared: short side to `eval_size`, long side at most `max_size`, then mean and std."""
+    """How images are prepared: short side to `eval_size`, long side at most `max_size`, then mean and std.
+
+    square: both sides to `eval_size` instead.
+    """
 
     eval_size: int
     max_size: int
     mean: tuple[float, float, float] = MEAN
     std: tuple[float, float, float] = STD
+    square: bool = False
 
 
 class ModelFolderConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,7 +150,9 @@ def _of_checkpoint(run: ObjectStore, state: checkpoint.Checkpoint) -> FoundModel
             classes=msgspec.convert(described["classes"], tuple[str, ...]),
             preset=str(described["model"]),
             job=job,
-            preprocessing=Preprocessing(int(job["data"]["eval_size"]), int(job["data"]["max_size"])),
+            preprocessing=Preprocessing(
+                int(job["data"]["eval_size"]), int(job["data"]["max_size"]), square=bool(job["data"].get("square"))
+            ),
             prepared_set=str(described["prepared_set"]),
             metrics={},
         )
@@ -219,6 +225,9 @@ def model_card(info: ModelFolderConfig) -> str:
     """The model card: what a user needs to know about the model, in Markdown."""
     model = info.job["model"]
     size = info.preprocessing
+    sides = f"short side {size.eval_size} pixels, long side at most {size.max_size}"
+    if size.square:
+        sides = f"stretched to {size.eval_size} x {size.eval_size} pixels"
     rows = "\n".join(f"| {index} | {_cell(name)} |" for index, name in enumerate(info.classes))
     return f"""# {_cell(info.preset)}: a detector of {len(info.classes)} classes
 
@@ -229,7 +238,7 @@ Trained by detr-workflows on the prepared set `{info.prepared_set}`. On its vali
 {rows}
 
 - Family `{model["family"]}`; the whole configuration is in `{CONFIG}`.
-- Input: RGB, orientation applied, short side {size.eval_size} pixels, long side at most {size.max_size},
+- Input: RGB, orientation applied, {sides},
   scaled to 0…1, then minus mean {list(size.mean)} over deviation {list(size.std)}.
 - Output: boxes as centre and size, as fractions of the image.
 - Threshold: {_cell(_threshold(info.operating_point))}

@@ -33,5 +33,10 @@ class ModelConfig(Section):
         """The part of the model that has random weights when training does not start from a checkpoint."""
         return "random weights"
 
+    def about_image_size(self, size: int) -> str:
+        """A sentence for the log if images with a short side of `size` pixels are not what the model was made for."""
+        del size
+        return ""
+
     def check_image_size(self, longest: int) -> None:
         """Raise ValueError if images with a long side of `longest` pixels are too large for the model."""

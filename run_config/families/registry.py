@@ -15,6 +15,7 @@ from run_config.families.model import ModelConfig
 
 _CLASSES = {
     "detr": "DetrModel",
+    "rf_detr": "RfDetrModel",
     "tiny": "TinyModel",
 }
 FAMILIES: dict[str, type[ModelConfig]] = {

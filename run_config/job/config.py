@@ -10,7 +10,19 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from run_config.families.model import ModelConfig
 from run_config.families.registry import DEFAULT, FAMILIES, model_config
-from run_config.section import Beta, Fraction, Images, Pixels, PositiveSteps, Rate, Section, Steps, Weight, Zoom
+from run_config.section import (
+    Beta,
+    Fraction,
+    Images,
+    Pixels,
+    PositiveSteps,
+    Rate,
+    Section,
+    Steps,
+    Weight,
+    Zoom,
+    added_later,
+)
 
 MOST_BOXES = 5000
 """The largest number of boxes that are kept for an image, whatever the number of queries."""
@@ -81,6 +93,11 @@ class Data(Section):
     )
     max_size: Pixels = Field(1333, description="Largest long side.")
     eval_size: Pixels = Field(800, description="Short side in evaluation and prediction.")
+    square: bool = Field(
+        False,
+        description="Stretch images to squares of these sizes instead of keeping their aspect ratio.",
+        json_schema_extra=added_later(False),
+    )
     augmentation: Augmentation = Augmentation()
 
 

@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_job.models.deformable_attention import DeformableAttention
+from detr_job.models.feature_levels import prior_boxes
 from detr_job.models.layers import Conv2d
 from detr_job.models.outputs import Outputs
+from detr_job.models.padding import resized_mask, valid_ratio
 from detr_job.models.position_encoding import SinePositionEncoding
 from run_config.families.tiny import TinyModel
 
@@ -162,7 +164,7 @@ class DecoderLayer(nn.Module):
         super().__init__()
         dim = config.hidden_dim
         self.self_attn = nn.MultiheadAttention(dim, config.heads, config.dropout, batch_first=True)
-        self.cross_attn = DeformableAttention(dim, config.heads, LEVELS, config.points)
+        self.cross_attn = DeformableAttention(dim, config.heads, (config.points,) * LEVELS)
         self.linear1, self.linear2 = (
             nn.Linear(dim, config.feedforward_dim),
             nn.Linear(config.feedforward_dim, dim),
@@ -257,32 +259,3 @@ class Tiny(nn.Module):
         tokens = tokens.gather(1, chosen.expand(-1, -1, tokens.shape[-1]))
         scores = scores.gather(1, chosen.expand(-1, -1, scores.shape[-1]))
         return tokens, scores, prior.gather(1, chosen.expand(-1, -1, 4)) + self.enc_bbox_embed(tokens)
-
-
-def resized_mask(mask: Tensor | None, feature: Tensor) -> Tensor | None:
-    """Resize a padding mask (B, H, W) to a map (B, C, h, w), nearest neighbour."""
-    if mask is None:
-        return None
-    return F.interpolate(mask[:, None].float(), feature.shape[-2:], mode="nearest")[:, 0].bool()
-
-
-def valid_ratio(padding_mask: Tensor) -> Tensor:
-    """The fraction of the canvas that each image covers: (B, 1, 4) as (x, y, x, y), for cxcywh boxes."""
-    inside = ~padding_mask
-    wide = inside[:, 0].float().mean(-1)
-    high = inside[:, :, 0].float().mean(-1)
-    return torch.stack((wide, high, wide, high), dim=-1)[:, None]
-
-
-def prior_boxes(shapes: list[tuple[int, int]], size: float, device: torch.device) -> Tensor:
-    """(1, T, 4) cxcywh boxes: each cell's centre on the canvas, and its level's size as a fraction of the image."""
-    levels = []
-    for level, (height, width) in enumerate(shapes):
-        y, x = torch.meshgrid(
-            (torch.arange(height, device=device) + 0.5) / height,
-            (torch.arange(width, device=device) + 0.5) / width,
-            indexing="ij",
-        )
-        side = torch.full_like(x, size * 2**level)
-        levels.append(torch.stack((x, y, side, side), dim=-1).flatten(0, 1))
-    return torch.cat(levels)[None]

@@ -154,6 +154,17 @@ def test_boxes_follow_the_affine_recipe(sample: Sample, seed: int):
     assert_boxes_lie_on_their_colours(changed, slack_px=3.0)
 
 
+@pytest.mark.parametrize("recipe", ["published", "affine", "none"])
+def test_with_square_every_recipe_stretches_images_and_boxes_to_a_square(recipe: str):
+    sample = rectangles([(10, 10, 50, 40), (60, 20, 110, 80)])
+    data = with_recipe(recipe, crop=0.0, scale=(1.0, 1.0), aspect=0.0).model_copy(
+        update={"square": True, "min_sizes": (64,)}
+    )
+    changed = augment(sample, data, np.random.default_rng(1))
+    assert changed.image.shape == (3, 64, 64)
+    assert_boxes_lie_on_their_colours(changed, slack_px=3.0)
+
+
 @often
 @given(pictures(), seeds(), st.sampled_from([0.0, 0.5, 1.0]))
 def test_the_affine_recipe_drops_boxes_of_which_too_little_shows(sample: Sample, seed: int, least: float):

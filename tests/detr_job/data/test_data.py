@@ -20,6 +20,7 @@ from detr_job.data.batches import (
     collate,
     equal_shape_batches,
     evaluation_loader,
+    largest_canvas,
     normalised,
     read_sample,
     training_loader,
@@ -278,6 +279,17 @@ def test_evaluation_sees_every_image_once_without_padding_or_chance(split, batch
             assert batch.padding_mask is None
             for row, index in enumerate(batch.indices):
                 assert torch.equal(batch.images[row], resize(read_sample(split, index), 64, 96).image)
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_with_square_all_images_have_one_shape(split, cache: bool):
+    square = SMALL.model_copy(update={"square": True, "eval_size": 64, "min_sizes": (64,), "cache": cache})
+    batches = list(evaluation_loader(EvaluationSamples(split, square), 4, CPU))
+    assert len(batches) == -(-len(split) // 4)
+    assert {tuple(batch.images.shape[1:]) for batch in batches} == {(3, 64, 64)}
+    samples = TrainingSamples(split, square, 1)
+    assert {tuple(samples[0, index][1].image.shape) for index in range(4)} == {(3, 64, 64)}
+    assert largest_canvas(split, square) == (64, 64)
 
 
 def test_batches_of_equal_shape_are_few():

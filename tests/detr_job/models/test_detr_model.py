@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from detr_job.models.attention import recorded_weights
 from detr_job.models.detr.network import Detr
-from detr_job.models.detr.transformer import Encoder, Transformer, recorded_weights
+from detr_job.models.detr.transformer import Encoder, Transformer
 from detr_job.models.position_encoding import SinePositionEncoding
 from run_config.families.detr import DetrModel
 from tests.detr_job.golden import padded_pair

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from detr_job.family import build_family
 from detr_job.models.deformable_attention import DeformableAttention
+from detr_job.models.feature_levels import prior_boxes
 from detr_job.models.outputs import Outputs, Targets
-from detr_job.models.tiny.network import CLASS_PRIOR, Tiny, prior_boxes, resized_mask, valid_ratio
+from detr_job.models.padding import resized_mask, valid_ratio
+from detr_job.models.tiny.network import CLASS_PRIOR, Tiny
 from run_config.families.tiny import TinyModel
 from run_config.job.config import JobConfig, Optimizer
 
@@ -67,37 +69,39 @@ def slow_attention(
 ) -> Tensor:
     """arXiv 2010.04159 equation 3, with places relative to a box (its A.4), one number at a time."""
     batch, queries, dim = query.shape
-    width = dim // layer.heads
+    width, points = dim // layer.heads, sum(layer.points)
+    projected = isinstance(layer.value_proj, nn.Linear)
     result = torch.zeros(batch, queries, dim)
     for b in range(batch):
-        value = memory[b] @ layer.value_proj.weight.T + layer.value_proj.bias
+        value = memory[b] @ layer.value_proj.weight.T + layer.value_proj.bias if projected else memory[b].clone()
         if mask is not None:
             value[mask[b]] = 0
         for q in range(queries):
             cx, cy, w, h = boxes[b, q].tolist()
             offsets = layer.sampling_offsets.weight @ query[b, q] + layer.sampling_offsets.bias
             scores = layer.attention_weights.weight @ query[b, q] + layer.attention_weights.bias
-            offsets = offsets.reshape(layer.heads, layer.levels, layer.points, 2)
+            offsets = offsets.reshape(layer.heads, points, 2)
             for head in range(layer.heads):
-                points = layer.levels * layer.points
-                weights = scores[head * points : (head + 1) * points].softmax(0).reshape(layer.levels, layer.points)
-                start = 0
-                for level, (rows, columns) in enumerate(shapes):
+                weights = scores[head * points : (head + 1) * points].softmax(0)
+                start, point = 0, 0
+                for count, (rows, columns) in zip(layer.points, shapes, strict=True):
                     tokens = value[start : start + rows * columns, head * width : (head + 1) * width]
                     plane = tokens.T.reshape(width, rows, columns)
                     start += rows * columns
-                    for point in range(layer.points):
-                        dx, dy = offsets[head, level, point].tolist()
-                        x, y = cx + dx * w / 2 / layer.points, cy + dy * h / 2 / layer.points
-                        result[b, q, head * width : (head + 1) * width] += weights[level, point] * bilinear(plane, x, y)
-    return result @ layer.output_proj.weight.T + layer.output_proj.bias
+                    for _ in range(count):
+                        dx, dy = offsets[head, point].tolist()
+                        x, y = cx + dx * w / 2 / count, cy + dy * h / 2 / count
+                        result[b, q, head * width : (head + 1) * width] += weights[point] * bilinear(plane, x, y)
+                        point += 1
+    return result @ layer.output_proj.weight.T + layer.output_proj.bias if projected else result
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_deformable_attention_is_what_the_paper_says(masked: bool):
+@pytest.mark.parametrize(("points", "project"), [((2, 2, 2), True), ((3, 1, 2), True), ((1, 3, 2), False)])
+def test_deformable_attention_is_what_the_paper_says(points: tuple[int, ...], project: bool, masked: bool):
     torch.manual_seed(1)
     shapes = [(5, 7), (3, 4), (2, 2)]
-    layer = DeformableAttention(12, heads=3, levels=3, points=2)
+    layer = DeformableAttention(12, heads=3, points=points, project=project)
     for parameter in layer.parameters():
         nn.init.normal_(parameter, std=0.4)
     query, memory = torch.randn(2, 4, 12), torch.randn(2, 35 + 12 + 4, 12)
@@ -112,7 +116,7 @@ def test_deformable_attention_is_what_the_paper_says(masked: bool):
 
 
 def test_sampling_begins_as_rings_around_the_centre():
-    layer = DeformableAttention(16, heads=4, levels=2, points=3)
+    layer = DeformableAttention(16, heads=4, points=(3, 3))
     offsets = layer.sampling_offsets.bias.reshape(4, 2, 3, 2)
     directions = torch.tensor(((1.0, 0), (0, 1), (-1, 0), (0, -1)))
     for point in range(3):
@@ -124,7 +128,7 @@ def test_sampling_begins_as_rings_around_the_centre():
 
 def test_what_lies_in_the_padding_is_never_read():
     torch.manual_seed(2)
-    layer = DeformableAttention(8, heads=2, levels=1, points=2)
+    layer = DeformableAttention(8, heads=2, points=(2,))
     query, boxes, memory = torch.randn(1, 3, 8), torch.rand(1, 3, 4), torch.randn(1, 12, 8)
     mask = torch.arange(12)[None] % 4 == 3
     other = memory.clone()

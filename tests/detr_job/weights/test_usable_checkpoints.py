@@ -47,6 +47,15 @@ def test_every_checkpoint_can_be_used(done: Run):
     assert all(torch.equal(average[name], value) for name, value in model.family.network.state_dict().items())
 
 
+def test_a_checkpoint_of_square_images_is_used_with_square_images(done: Run):
+    description = done.stored_folder / "run.json"
+    described = json.loads(description.read_bytes())
+    assert not find_model(str(max(done.checkpoints.iterdir()))).info.preprocessing.square
+    described["config"]["data"]["square"] = True
+    description.write_text(json.dumps(described))
+    assert find_model(str(max(done.checkpoints.iterdir()))).info.preprocessing.square
+
+
 def test_a_run_without_a_model_gives_its_newest_checkpoint(done: Run):
     shutil.rmtree(done.stored_folder / "best")
     folder = max(done.checkpoints.iterdir())
