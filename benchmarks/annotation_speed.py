@@ -8,7 +8,6 @@ passing the work between threads. Both sides alternate every few images, and the
 time is also shown, because other load on the machine does not change it (Linux). Prints one line.
 """
 
-import argparse
 import base64
 import http.client
 import json
@@ -18,7 +17,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from PIL import Image, ImageDraw
 
 from benchmarks.processes import processor_s, wait_for
@@ -91,26 +92,25 @@ def over_http(port: int, files: list[bytes]) -> float:
     return time.perf_counter() - start
 
 
-def main() -> None:
+def main(
+    images: Annotated[int, typer.Option(help="number of images")] = 100,
+    threads: Annotated[int, typer.Option(help="of the model on either side")] = 1,
+    model: Annotated[str, typer.Option(help="preset, with random weights")] = "tiny",
+    port: Annotated[int, typer.Option(help="of the model server")] = 18071,
+    rounds: Annotated[int, typer.Option(help="the best of so many counts")] = 3,
+) -> None:
     """Measure both sides."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=100, help="number of images (default 100)")
-    parser.add_argument("--threads", type=int, default=1, help="of the model on either side (default 1)")
-    parser.add_argument("--model", default="tiny", help="preset, with random weights (default tiny)")
-    parser.add_argument("--port", type=int, default=18071, help="of the model server (default 18071)")
-    parser.add_argument("--rounds", type=int, default=3, help="the best of so many counts (default 3)")
-    options = parser.parse_args()
-    environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
-    url = f"http://127.0.0.1:{options.port}"
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    url = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        model = folder / "store" / OUTPUT / "bench" / "model"
-        subprocess.run([sys.executable, "-c", WRITE_MODEL, options.model, str(model)], check=True)
-        files = draw_images(folder / "images", options.images)
+        weights = folder / "store" / OUTPUT / "bench" / "model"
+        subprocess.run([sys.executable, "-c", WRITE_MODEL, model, str(weights)], check=True)
+        files = draw_images(folder / "images", images)
         serve = "from cvat_bridge.cli import main; main()"
-        arguments = ["serve-models", "--host=127.0.0.1", f"--port={options.port}", "--device=cpu"]
+        arguments = ["serve-models", "--host=127.0.0.1", f"--port={port}", "--device=cpu"]
         command = [sys.executable, "-c", serve, *arguments, f"--store={folder / 'store'}"]
-        alone = [sys.executable, "-c", MODEL_ALONE, str(model), str(folder / "images")]
+        alone = [sys.executable, "-c", MODEL_ALONE, str(weights), str(folder / "images")]
         with (
             subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, text=True) as server,
             subprocess.Popen(
@@ -122,26 +122,26 @@ def main() -> None:
             wait_for(f"{url}/readyz", server)
             print(0, 3, file=baseline.stdin, flush=True)  # both have their model in memory
             baseline.stdout.readline()
-            over_http(options.port, files[:3])
+            over_http(port, files[:3])
             before = processor_s(baseline.pid), processor_s(server.pid)
             model_s = http_s = 0.0
             for first in range(0, len(files), TURN):
                 part = files[first : first + TURN]
                 times = []
-                for _ in range(options.rounds):
+                for _ in range(rounds):
                     print(first, first + len(part), file=baseline.stdin, flush=True)
-                    times.append((float(baseline.stdout.readline()), over_http(options.port, part)))
+                    times.append((float(baseline.stdout.readline()), over_http(port, part)))
                 model_s += min(each for each, _ in times)
                 http_s += min(each for _, each in times)
             model_cpu_s, server_cpu_s = processor_s(baseline.pid) - before[0], processor_s(server.pid) - before[1]
             baseline.stdin.close()
             server.terminate()
     print(
-        f"automatic annotation of {options.images} images ({options.model}, OMP_NUM_THREADS={options.threads}): "
-        f"{options.images / http_s:.1f} images/s over HTTP, the model alone {options.images / model_s:.1f}: "
+        f"automatic annotation of {images} images ({model}, OMP_NUM_THREADS={threads}): "
+        f"{images / http_s:.1f} images/s over HTTP, the model alone {images / model_s:.1f}: "
         f"{model_s / http_s:.2f} x; processor time of the server {server_cpu_s / model_cpu_s:.2f} x the model's"
     )
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -11,7 +11,6 @@ client alternately, with the short-lived caches of the service filled. The CPU t
 process, which other load on the machine changes little (Linux). Prints one line.
 """
 
-import argparse
 import asyncio
 import contextlib
 import http.client
@@ -28,9 +27,10 @@ from collections import Counter
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
+import typer
 import yaml
 
 from benchmarks.bridge_surroundings import TEMPLATE, Part, part, told
@@ -53,7 +53,6 @@ class Service:
 
     process: subprocess.Popen[bytes]
     url: str
-    log: Path
 
     def processor_s(self) -> float:
         """CPU seconds used so far."""
@@ -80,9 +79,11 @@ def serving(folder: Path, port: int, cvat: dict[str, Any], kubeconfig: str) -> I
     }
     start = "from cvat_bridge.cli import main; main()"
     command = [sys.executable, "-c", start, "serve", "--host=127.0.0.1", f"--port={port}"]
-    log = folder / "log"
-    with log.open("wb") as file, subprocess.Popen(command, env=environment, stdout=file, stderr=file) as process:
-        service = Service(process, f"http://127.0.0.1:{port}", log)
+    with (
+        (folder / "log").open("wb") as file,
+        subprocess.Popen(command, env=environment, stdout=file, stderr=file) as process,
+    ):
+        service = Service(process, f"http://127.0.0.1:{port}")
         try:
             wait_for(f"{service.url}/readyz", process)
             yield service
@@ -248,29 +249,23 @@ def both(times: list[float]) -> str:
     return f"p50 {1000 * statistics.median(times):.0f} ms p95 {1000 * cuts[18]:.0f} ms"
 
 
-def main() -> None:
-    """Parse the options and measure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=10, help="of the load (default 10)")
-    parser.add_argument("--pages", type=int, default=200, help="open pages, each with a user of its own (default 200)")
-    parser.add_argument("--forms", type=float, default=50, help="forms a minute (default 50)")
-    parser.add_argument("--rounds", type=int, default=5, help="of the comparison with a bare route (default 5)")
-    parser.add_argument("--quick", action="store_true", help="one minute")
-    parser.add_argument("--port", type=int, default=18080, help="of the service, and of the bare route the next one")
-    options = parser.parse_args()
-    compare(options)
-
-
-def compare(options: argparse.Namespace) -> None:
+def main(
+    minutes: Annotated[float, typer.Option(help="of the load")] = 10,
+    pages: Annotated[int, typer.Option(help="open pages, each with a user of its own")] = 200,
+    forms: Annotated[float, typer.Option(help="forms a minute")] = 50,
+    rounds: Annotated[int, typer.Option(help="of the comparison with a bare route")] = 5,
+    quick: Annotated[bool, typer.Option("--quick", help="one minute")] = False,
+    port: Annotated[int, typer.Option(help="of the service, and of the bare route the next one")] = 18080,
+) -> None:
     """Start everything, apply the load, and print the line."""
-    minutes = 1.0 if options.quick else options.minutes
+    minutes = 1.0 if quick else minutes
     with (
         tempfile.TemporaryDirectory() as temporary,
-        part("cvat", f"--pages={options.pages}") as cvat,
+        part("cvat", f"--pages={pages}") as cvat,
         part("kubernetes", f"--folder={temporary}") as kubernetes,
     ):
         facts, kubeconfig = told(cvat), told(kubernetes)["kubeconfig"]
-        with serving(Path(temporary), options.port, facts, kubeconfig) as service:
+        with serving(Path(temporary), port, facts, kubeconfig) as service:
 
             async def run() -> tuple[Load, Measured]:
                 limits = httpx.Limits(max_connections=1000, max_keepalive_connections=1000, keepalive_expiry=60)
@@ -278,15 +273,15 @@ def compare(options: argparse.Namespace) -> None:
                     base_url=service.url, limits=limits, timeout=30, trust_env=False
                 ) as client:
                     load = Load(client, [(str(session), int(task)) for session, task in facts["pages"]])
-                    return load, await measure(load, service, cvat, kubernetes, minutes, options.forms)
+                    return load, await measure(load, service, cvat, kubernetes, minutes, forms)
 
             load, found = asyncio.run(run())
-            ours, bare, length = own_work(service, *load.pages[0], options.port + 1, options.rounds, 400)
+            ours, bare, length = own_work(service, *load.pages[0], port + 1, rounds, 400)
     a_minute = 1 if minutes > 1 else 6
     memory = ", ".join(f"{value:.1f}" for value in found.memory_mib[1:])
     errors = ", ".join(f"{count} x {text}" for text, count in load.errors.most_common(5)) or "none"
     print(
-        f"{options.pages} pages and {options.forms:g} forms a minute for {minutes:g} min: {load.requests} requests, "
+        f"{pages} pages and {forms:g} forms a minute for {minutes:g} min: {load.requests} requests, "
         f"{load.requests / found.seconds:.1f}/s, errors {errors}, beyond a limit (429) {load.limited}; "
         f"polls {both(load.polls_s)}, forms {both(load.forms_s)}, submissions {both(load.sent_s)}; processor "
         f"{1000 * found.processor_s / load.requests:.1f} ms a request, {found.processor_s / found.seconds:.0%} of a "
@@ -298,4 +293,4 @@ def compare(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -1,6 +1,5 @@
 """The surroundings of the service in `bridge_load`, each in its own process: CVAT, Kubernetes, a plain route."""
 
-import argparse
 import contextlib
 import json
 import subprocess
@@ -10,8 +9,9 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 import uvicorn
 from fastapi import FastAPI
 
@@ -26,8 +26,11 @@ PAGES_A_TASK = 4
 RUNS_KEPT = 6
 STEPS = ("check", "export", "prepare", "train", "report")
 
+app = typer.Typer(help="Run one of the surroundings.")
 
-def be_cvat(pages: int) -> None:
+
+@app.command("cvat")
+def be_cvat(pages: Annotated[int, typer.Option()]) -> None:
     """Run CVAT's double with one user per page. Print sessions and tasks, then a request count per line of stdin."""
     with running() as double:
         users = [double.world.add_user(f"user{number}") for number in range(pages)]
@@ -98,7 +101,8 @@ class PassingTime(FakeKubernetes):
         return {**run, "metadata": {**run["metadata"], "resourceVersion": str(done)}, "status": status}
 
 
-def be_kubernetes(folder: Path) -> None:
+@app.command("kubernetes")
+def be_kubernetes(folder: Annotated[Path, typer.Option()]) -> None:
     """Run the fake Kubernetes. Print its kubeconfig, then the number of requests so far for each line of stdin."""
     # Like a real API server, it keeps connections open and queues simultaneous ones.
     BaseHTTPRequestHandler.protocol_version = "HTTP/1.1"
@@ -122,7 +126,8 @@ def be_kubernetes(folder: Path) -> None:
         clock.join()
 
 
-def be_bare(port: int) -> None:
+@app.command("bare")
+def be_bare(port: Annotated[int, typer.Option()]) -> None:
     """Run the baseline: one route of FastAPI that returns the content of the first line of stdin."""
     content = json.loads(sys.stdin.readline())
     app = FastAPI()
@@ -163,21 +168,5 @@ def told(process: Part, question: object = None) -> dict[str, Any]:
     return tree
 
 
-def main() -> None:
-    """Run the part that the options name."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("part", choices=["cvat", "kubernetes", "bare"])
-    parser.add_argument("--pages", type=int, default=0)
-    parser.add_argument("--folder", type=Path, default=Path())
-    parser.add_argument("--port", type=int, default=0)
-    options = parser.parse_args()
-    parts = {
-        "cvat": lambda: be_cvat(options.pages),
-        "kubernetes": lambda: be_kubernetes(options.folder),
-        "bare": lambda: be_bare(options.port),
-    }
-    parts[options.part]()
-
-
 if __name__ == "__main__":
-    main()
+    app()

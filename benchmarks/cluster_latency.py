@@ -11,12 +11,14 @@ start of its process, and with a count of its requests to the store. With `--aga
 command of images with another tag. Needs the variables of tests/cluster/README.md, and the images.
 """
 
-import argparse
 import itertools
 import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from benchmarks.cluster_space import (
     Json,
@@ -122,7 +124,7 @@ def whole_run(installation: Installation) -> dict[str, list[float]]:
 def marked(installation: Installation, tag: str, package: str, *arguments: str) -> Json:
     """Run a command with time marks in a pod like the step's, and return the marks."""
     volume, mount = (
-        one.model_dump(by_alias=True, exclude_none=True) for one in (pods.settings_volume(), pods.settings_mount())
+        one.model_dump(by_alias=True, exclude_none=True) for one in (pods.SETTINGS_VOLUME, pods.SETTINGS_MOUNT)
     )
     writable: list[Json] = [{"name": name, "emptyDir": {}} for name in ("out", "tmp")]
     template: Json = {
@@ -169,23 +171,21 @@ def commands(installation: Installation, prepared_set: str, name: str) -> dict[s
     }
 
 
-def main() -> None:
+def main(
+    rounds: int = 5, against: Annotated[str, typer.Option(help="tag of other images, for the second table")] = ""
+) -> None:
     """Prepare the set with a first run, then measure."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--against", default="", help="tag of other images, for the second table")
-    options = parser.parse_args()
     with space("bench-latency") as installation, tempfile.TemporaryDirectory() as folder:
         print(machine(), flush=True)
         make_sample(Path(folder), images=60)
         installation.upload("uploads/sample_trainval.zip", (Path(folder) / "sample_trainval.zip").read_bytes())
         installation.install()
         prepared_set = _first_run(installation)
-        _print_parts([whole_run(installation) for _ in range(options.rounds)])
-        tags = [installation.cluster.tag, *([options.against] if options.against else [])]
+        _print_parts([whole_run(installation) for _ in range(rounds)])
+        tags = [installation.cluster.tag, *([against] if against else [])]
         looks: dict[tuple[str, str], list[Json]] = {(step, tag): [] for step in STEPS for tag in tags}
         # One more round than requested: the first may pull an image and is discarded.
-        for number, tag in itertools.product(range(options.rounds + 1), tags):
+        for number, tag in itertools.product(range(rounds + 1), tags):
             for step, (package, *arguments) in commands(installation, prepared_set, f"{tag}-{number}").items():
                 looks[step, tag].append(marked(installation, tag, package, *arguments))
         for (step, tag), found in looks.items():
@@ -233,4 +233,4 @@ def _print_marks(step: str, tag: str, found: list[Json]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

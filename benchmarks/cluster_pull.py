@@ -10,7 +10,6 @@ The start of the pod and of the process is not counted on either side, but print
 Needs the variables of tests/cluster/README.md, and the images.
 """
 
-import argparse
 import io
 import json
 import statistics
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import typer
 from PIL import Image, ImageDraw
 
 from benchmarks.cluster_space import container_times, printed, run_pod, single_pod, space, spread, stamped_log
@@ -141,26 +141,22 @@ def _about_it(line: str) -> bool:
     return "artifact" in line or "S3 Load" in line
 
 
-def main() -> None:
+def main(images: int = 3000, rounds: int = 5) -> None:
     """Upload the same images in both forms, and download them alternately."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--images", type=int, default=3000)
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
     with space("bench-pull") as installation, tempfile.TemporaryDirectory() as folder:
         print(machine(), flush=True)
         installation.install()
         export = Path(folder) / "export"
-        size_bytes = draw_export(export, options.images)
+        size_bytes = draw_export(export, images)
         store = open_store(installation.store)
         store.put_folder(export / "images" / "default", "pictures")
         manifest = prepare(PrepareRequest((str(export),)), store, lambda _dataset, _manifest: b"").manifest
-        what = f"{options.images:,} images, {size_bytes / 1e6:.0f} MB, {len(manifest.shards)} shards"
+        what = f"{images:,} images, {size_bytes / 1e6:.0f} MB, {len(manifest.shards)} shards"
         print(what, flush=True)
         us, argo = [], []
-        for number in range(options.rounds):
+        for number in range(rounds):
             mine, its = ours(installation, manifest.id), theirs(installation)
-            if mine["digest"] != its["digest"] or mine["images"] != options.images:
+            if mine["digest"] != its["digest"] or mine["images"] != images:
                 raise SystemExit(f"the two pods do not hold the same images: {mine}, {its}")
             us.append(mine["pull_s"])
             argo.append(its["pull_s"])
@@ -174,4 +170,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

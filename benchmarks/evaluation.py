@@ -7,7 +7,6 @@ Both start with annotations and predictions in memory, and are timed until the 1
 (checking, indexing, matching, accumulating) counts.
 """
 
-import argparse
 import contextlib
 import copy
 import io
@@ -17,6 +16,7 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+import typer
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -82,18 +82,13 @@ def pycocotools_numbers(coco: dict[str, Any], predictions: Records) -> list[floa
     return numbers
 
 
-def main() -> None:
+def main(images: int = 5000, classes: int = 80) -> None:
     """Time both once, after a small warm-up of each, and print one line."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--images", type=int, default=5000)
-    options.add_argument("--classes", type=int, default=80)
-    chosen = options.parse_args()
-
     small = generated(5, 3)
     evaluate_boxes(*small)
     pycocotools_numbers(*copy.deepcopy(small))
 
-    coco, predictions = generated(chosen.images, chosen.classes)
+    coco, predictions = generated(images, classes)
     start = time.perf_counter()
     ours = evaluate_boxes(coco, predictions)
     ours_s = time.perf_counter() - start
@@ -106,11 +101,11 @@ def main() -> None:
         raise SystemExit(f"the numbers differ by {difference}: nothing to compare")
     print(
         f"evaluation: {theirs_s / ours_s:.1f} times as fast as pycocotools {version('pycocotools')} "
-        f"({ours_s:.2f} s against {theirs_s:.2f} s; {chosen.images:,} images, {chosen.classes} classes, "
+        f"({ours_s:.2f} s against {theirs_s:.2f} s; {images:,} images, {classes} classes, "
         f"{len(coco['annotations']):,} objects, {len(predictions):,} predictions; {os.cpu_count()} cores; "
         f"AP {ours.ap:.6f} both, largest difference {difference:.0e})"
     )
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

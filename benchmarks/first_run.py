@@ -5,27 +5,24 @@
 Claim: at most 6 minutes on two cores, AP50 >= 0.6 for every seed. Prints one row per seed.
 """
 
-import argparse
 import tempfile
 from pathlib import Path
+
+import typer
 
 from benchmarks.local_run import local_run, machine
 
 
-def main() -> None:
+def main(seeds: str = "42,1,2", minutes: str = "") -> None:
     """Run the sample once for each seed."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--seeds", default="42,1,2")
-    parser.add_argument("--minutes", default="")
-    options = parser.parse_args()
     print(machine())
     with tempfile.TemporaryDirectory() as folder:
         sample = Path(folder) / "sample"
-        for seed in options.seeds.split(","):
+        for seed in seeds.split(","):
             result = local_run(
                 Path(folder) / f"store-{seed}",
                 sample=sample,
-                parameters={"model": "tiny", "device": "auto", "seed": seed, "minutes": options.minutes},
+                parameters={"model": "tiny", "device": "auto", "seed": seed, "minutes": minutes},
             )
             print(
                 f"| seed {seed} | AP50 {result.ap50:.3f} | AP {result.ap:.3f} | {result.seconds / 60:.1f} min in all |",
@@ -34,4 +31,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -8,7 +8,6 @@ moto's server is started, which is slow itself and hides much of the difference.
 that begins. The median of the rounds' ratios counts. Prints one line per case.
 """
 
-import argparse
 import os
 import shutil
 import statistics
@@ -21,8 +20,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
 import boto3
+import typer
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 
@@ -67,31 +68,24 @@ class ByHand:
     def put_folder(self, folder: Path) -> None:
         """Upload all files, 16 in parallel."""
         config = TransferConfig(use_threads=False)
+
+        def put(path: Path) -> None:
+            self.client.upload_file(str(path), self.bucket, f"boto3/{path.name}", Config=config)
+
         with ThreadPoolExecutor(THREADS) as pool:
-            for done in [
-                pool.submit(self.client.upload_file, str(path), self.bucket, f"boto3/{path.name}", Config=config)
-                for path in folder.iterdir()
-            ]:
-                done.result()
+            list(pool.map(put, folder.iterdir()))
 
     def get_folder(self, folder: Path) -> None:
         """List and download all files, 16 in parallel."""
         folder.mkdir()
         config = TransferConfig(use_threads=False)
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix="boto3/")
+
+        def get(key: str) -> None:
+            self.client.download_file(self.bucket, key, str(folder / Path(key).name), Config=config)
+
         with ThreadPoolExecutor(THREADS) as pool:
-            for done in [
-                pool.submit(
-                    self.client.download_file,
-                    self.bucket,
-                    entry["Key"],
-                    str(folder / Path(entry["Key"]).name),
-                    Config=config,
-                )
-                for page in pages
-                for entry in page.get("Contents", [])
-            ]:
-                done.result()
+            list(pool.map(get, (entry["Key"] for page in pages for entry in page.get("Contents", []))))
 
     def put_large(self, folder: Path) -> None:
         """Upload the files one after the other, 16 parts in parallel."""
@@ -123,45 +117,44 @@ def seconds(work: Callable[[Path], object], scratch: Path) -> float:
     return time.perf_counter() - start
 
 
-def main() -> None:
+def main(
+    small: Annotated[int, typer.Option(help="number of small objects")] = 500,
+    small_kb: Annotated[int, typer.Option(help="size of a small object in kB")] = 100,
+    large: Annotated[int, typer.Option(help="number of large objects")] = 1,
+    large_mb: Annotated[int, typer.Option(help="size of a large object in MB")] = 256,
+    rounds: Annotated[int, typer.Option(help="the median of so many counts")] = 7,
+) -> None:
     """Run the four cases."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", type=int, default=500, help="number of small objects (default 500)")
-    parser.add_argument("--small-kb", type=int, default=100, help="size of a small object in kB (default 100)")
-    parser.add_argument("--large", type=int, default=1, help="number of large objects (default 1)")
-    parser.add_argument("--large-mb", type=int, default=256, help="size of a large object in MB (default 256)")
-    parser.add_argument("--rounds", type=int, default=7, help="the median of so many counts (default 7)")
-    options = parser.parse_args()
     with s3_server() as server, tempfile.TemporaryDirectory() as temporary:
         bucket = f"bench-{uuid.uuid4()}"
         by_hand = ByHand(bucket)
         by_hand.client.create_bucket(Bucket=bucket)
         store = open_store(f"s3://{bucket}")
         folder = Path(temporary)
-        small = make_files(folder / "small", options.small, options.small_kb * 1000)
-        large = make_files(folder / "large", options.large, options.large_mb * 1_000_000)
-        names = [path.name for path in large.iterdir()]
+        many = make_files(folder / "small", small, small_kb * 1000)
+        few = make_files(folder / "large", large, large_mb * 1_000_000)
+        names = [path.name for path in few.iterdir()]
         ours, ours_large = store.child("ours"), store.child("ours-large")
 
         def put_large(_: Path) -> None:
             for name in names:
-                ours_large.put_file(large / name, name)
+                ours_large.put_file(few / name, name)
 
         def get_large(scratch: Path) -> None:
             for name in names:
                 ours_large.get_file(name, scratch / name)
 
-        small_text = f"{options.small} x {options.small_kb} kB"
-        large_text = f"{options.large} x {options.large_mb} MB"
+        small_text = f"{small} x {small_kb} kB"
+        large_text = f"{large} x {large_mb} MB"
         cases: list[tuple[str, Callable[[Path], object], Callable[[Path], object]]] = [
-            (f"put_folder {small_text}", lambda _: ours.put_folder(small, ""), lambda _: by_hand.put_folder(small)),
+            (f"put_folder {small_text}", lambda _: ours.put_folder(many, ""), lambda _: by_hand.put_folder(many)),
             (f"get_many   {small_text}", lambda to: ours.get_many(ours.list(), to), by_hand.get_folder),
-            (f"put_file   {large_text}", put_large, lambda _: by_hand.put_large(large)),
+            (f"put_file   {large_text}", put_large, lambda _: by_hand.put_large(few)),
             (f"get_file   {large_text}", get_large, lambda to: by_hand.get_large(names, to)),
         ]
         for name, our_way, their_way in cases:
             ours_s, boto_s = [], []
-            for number in range(options.rounds):
+            for number in range(rounds):
                 sides = [(our_way, ours_s), (their_way, boto_s)]
                 for way, taken in sides if number % 2 else reversed(sides):
                     taken.append(seconds(way, folder / "out"))
@@ -176,4 +169,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

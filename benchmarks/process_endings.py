@@ -7,11 +7,12 @@ with an exit code other than 0 is run again, to the end. Prints one line. A case
 benchmark.
 """
 
-import argparse
 import re
 import shutil
 import tempfile
 from pathlib import Path
+
+import typer
 
 from benchmarks.local_run import machine
 from object_store import open_store
@@ -20,12 +21,8 @@ from tests.detr_job.process_faults import suffer
 from tests.detr_job.training_runs import Run, make_set
 
 
-def main() -> None:
+def main(cases: int = 300, first: int = 0) -> None:
     """Run one case after the other."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--cases", type=int, default=300)
-    parser.add_argument("--first", type=int, default=0)
-    options = parser.parse_args()
     print(machine())
     server = JobServer()
     seconds = []
@@ -33,7 +30,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             set_id = make_set(folder, open_store(folder / "store"))
-            for case in range(options.first, options.first + options.cases):
+            for case in range(first, first + cases):
                 run = Run(server, folder, f"file://{folder}/store", set_id, name=f"case-{case}")
                 (seen,) = re.findall(r"after ([0-9.]+) s$", suffer(run, case))
                 seconds.append(float(seen))
@@ -49,4 +46,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -5,22 +5,21 @@
 Claim: 10 minutes of training on two cores, AP50 >= 0.88 and AP >= 0.58.
 """
 
-import argparse
 import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from benchmarks.local_run import local_run, machine
 
 
-def main() -> None:
+def main(
+    overrides: Annotated[list[str] | None, typer.Argument()] = None, minutes: str = "10", seed: str = "42"
+) -> None:
     """Train on bccd_trainval, evaluate on bccd_test."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--minutes", default="10")
-    parser.add_argument("--seed", default="42")
-    parser.add_argument("overrides", nargs="*")
-    options = parser.parse_args()
     folder = os.environ.get("REAL_DATA")
     if not folder:
         sys.exit(
@@ -35,16 +34,16 @@ def main() -> None:
                 "cvat-test-path": f"{folder}/bccd_test_cvat_coco.zip",
                 "model": "tiny",
                 "device": "auto",
-                "minutes": options.minutes,
-                "seed": options.seed,
-                "overrides": " ".join(options.overrides),
+                "minutes": minutes,
+                "seed": seed,
+                "overrides": " ".join(overrides or []),
             },
         )
     print(
-        f"| seed {options.seed} | {options.minutes} min of training | AP50 {result.ap50:.3f} | AP {result.ap:.3f} | "
+        f"| seed {seed} | {minutes} min of training | AP50 {result.ap50:.3f} | AP {result.ap:.3f} | "
         f"{result.seconds / 60:.1f} min in all |"
     )
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -160,7 +160,7 @@ def _refusal(error: BridgeError, not_yours: str, nobody: type[BridgeError] = Cva
     return Refusal(403, not_yours)
 
 
-def session_of(request: Request) -> Session:
+async def session_of(request: Request) -> Session:
     """The CVAT session in the request's cookie. Refusal 401: it is missing."""
     value = request.cookies.get("sessionid", "")
     if not _COOKIE.fullmatch(value):

@@ -2,27 +2,26 @@
 
 import heapq
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeVar
+from functools import partial
+from typing import Any
 
 import anyio
 import anyio.to_thread
 
-from cvat_bridge.runs.run_labels import USED_BY, USER_LABEL
+from cvat_bridge.runs.run_labels import USER_LABEL
 from cvat_bridge.short_cache import ShortCache
-from cvat_bridge.templates.catalog import Fill, Offered, read_offered
+from cvat_bridge.templates.catalog import Fill, OfferedTemplate, read_offered_template
 from cvat_client.settings import Controls
 from run_config.installation import Installation, NodePool
 from workflows.cluster import submission
 from workflows.cluster.errors import ClusterError, NotThereError
 from workflows.cluster.kubernetes import Kubernetes
 from workflows.cluster.pools import PoolState, find_training_pods, pool_states
+from workflows.cluster.run_metadata import USED_BY
 from workflows.cluster.run_status import FINISHED
 from workflows.cluster.templates import find_config_map
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +53,8 @@ class Cluster:
         self._kubernetes = kubernetes
         self._installation = installation
         self._controls = controls
-        self._threads = anyio.CapacityLimiter(_THREADS)
-        self._templates: ShortCache[list[Offered]] = ShortCache(_TEMPLATES_S)
+        self._in_thread = partial(anyio.to_thread.run_sync, limiter=anyio.CapacityLimiter(_THREADS))
+        self._templates: ShortCache[list[OfferedTemplate]] = ShortCache(_TEMPLATES_S)
         self._pools: ShortCache[list[PoolChoice]] = ShortCache(_POOLS_S)
         self._lists: ShortCache[list[Tree]] = ShortCache(_RUNS_S)
         self._runs: ShortCache[Tree] = ShortCache(_RUNS_S)
@@ -65,11 +64,11 @@ class Cluster:
         """The namespace in which runs are created."""
         return self._kubernetes.namespace
 
-    async def templates(self) -> list[Offered]:
+    async def templates(self) -> list[OfferedTemplate]:
         """The templates offered in CVAT, in the order of the form."""
         return await self._templates.get("all", lambda: self._in_thread(self._read_templates))
 
-    async def template(self, name: str) -> Offered | None:
+    async def template(self, name: str) -> OfferedTemplate | None:
         """One offered template. None: there is none with this name."""
         return next((one for one in await self.templates() if one.name == name), None)
 
@@ -117,14 +116,11 @@ class Cluster:
         self._lists.clear()
         self._runs.forget(name)
 
-    async def _in_thread(self, work: Callable[P, T], *args: P.args, **_kwargs: P.kwargs) -> T:
-        return await anyio.to_thread.run_sync(work, *args, limiter=self._threads)
-
-    def _read_templates(self) -> list[Offered]:
+    def _read_templates(self) -> list[OfferedTemplate]:
         found = []
         for tree in self._kubernetes.templates(USED_BY):
             try:
-                offered = read_offered(tree)
+                offered = read_offered_template(tree)
             except (KeyError, TypeError, ValueError) as error:
                 # An invalid template must not hide the others.
                 log.warning("a template cannot be offered", extra={"template": str(tree["metadata"]["name"])})
@@ -170,7 +166,7 @@ class Cluster:
         return {state.name: state for state in found}
 
 
-def _place_in_the_form(offered: Offered) -> tuple[bool, bool, str]:
+def _place_in_the_form(offered: OfferedTemplate) -> tuple[bool, bool, str]:
     """Sort key: our templates first, and training before annotating. The form preselects the first one."""
     return not offered.template.ours, offered.filled(Fill.MODEL) is not None, offered.title.casefold()
 

@@ -14,9 +14,11 @@ from typing import Any
 import anyio.to_thread
 
 from cvat_bridge.access import VisibleSubject
-from cvat_bridge.http.schemas import DrawnClass, DrawnNote, DrawnSubject, DrawnTask
+from cvat_bridge.http.schemas import ClassSchema, NoteSchema, SubjectSchema, TaskSchema
+from cvat_bridge.jobs import done_jobs, job_count
 from cvat_client.errors import CvatRefusedError, CvatUnavailableError
 from cvat_client.questions import CvatQuestions, whole_number
+from cvat_client.settings import Cvat, DoneJobs
 from cvat_client.subject import Kind
 from run_config.wording import shortened
 
@@ -26,6 +28,9 @@ FEW_BOXES = 100
 """With fewer boxes in total, the form warns that a model learns little."""
 
 FEW_OF_A_CLASS = 20
+MANY_UNTOUCHED = 0.1
+"""Above this share of boxes that only a model has drawn, the form warns."""
+
 MOST_TASKS_COUNTED = 30
 MOST_ANNOTATION_BYTES = 16 * 2**20
 COUNTING_S = 8.0
@@ -37,14 +42,22 @@ _AT_ONCE = 4
 
 _BOXES = frozenset({"rectangle", "polygon", "mask", "ellipse"})
 _DROPPED = {"points": "points", "polyline": "lines", "cuboid": "cuboids", "skeleton": "skeletons", "tag": "tags"}
+UNTOUCHED = "auto"
+"""The `source` of shapes that a model drew. CVAT sets it to `semi-auto` as soon as a person changes the shape."""
+
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 
 
 @dataclass
 class Counted:
-    """Counts over tasks. `boxes`: by label id; `dropped`: shapes that are not used, by kind."""
+    """Counts over tasks.
+
+    `boxes`: by label id; `untouched`: those of them that a model drew and nobody has changed since; `dropped`: shapes
+    that are not used, by kind.
+    """
 
     boxes: Counter[int] = field(default_factory=Counter)
+    untouched: int = 0
     images_with_boxes: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
 
@@ -59,21 +72,24 @@ class LabelPreview:
     type: str
 
 
-async def facts(cvat: CvatQuestions, seen: VisibleSubject, public_origin: str) -> DrawnSubject:
+async def facts(cvat: CvatQuestions, seen: VisibleSubject, settings: Cvat) -> SubjectSchema:
     """The preview: key `subject` of the form. Raises CvatRefusedError, CvatUnavailableError."""
     tasks, all_tasks = await _tasks(cvat, seen)
-    labels, counted = await asyncio.gather(_labels(cvat, seen), _counted(cvat, seen, tasks, all_tasks))
+    labels, counted, done = await asyncio.gather(
+        _labels(cvat, seen), _counted(cvat, seen, tasks, all_tasks), _done_jobs(cvat, seen, tasks, settings.done_jobs)
+    )
     images = sum(whole_number(task.get("size")) for task in tasks)
     boxes = _by_class(labels, counted)
     total = None if counted is None else sum(counted.boxes.values())
-    unfinished = [one for task in tasks if (one := _unfinished(task)) is not None]
+    unfinished = [one for task in tasks if (one := _unfinished(task, done)) is not None]
     return {
         "kind": seen.subject.kind.value,
         "ids": list(seen.subject.ids),
         "title": _title(seen),
-        "url": f"{public_origin.rstrip('/')}/{seen.subject.kind}s/{seen.subject.ids[0]}",
+        "url": f"{settings.public_origin.rstrip('/')}/{seen.subject.kind}s/{seen.subject.ids[0]}",
         "images": images,
         "boxes": total,
+        "untouched": counted.untouched if counted else None,
         "classes": boxes,
         "unfinished": unfinished,
         "notes": notes(images, total, counted, boxes, unfinished, len(tasks), all_tasks),
@@ -126,12 +142,13 @@ async def _counted(
 
     async def add(task: Mapping[str, Any]) -> None:
         number = whole_number(task.get("id"))
-        async with cvat.few:
+        async with cvat.large_responses:
             path = f"tasks/{number}/annotations"
             tree = await cvat.get(path, seen.who, most_bytes=MOST_ANNOTATION_BYTES // max(1, len(tasks)))
             own = Counted()
             await anyio.to_thread.run_sync(count_boxes, task, tree, own)
             total.boxes.update(own.boxes)
+            total.untouched += own.untouched
             total.dropped.update(own.dropped)
             total.images_with_boxes += own.images_with_boxes
 
@@ -157,6 +174,7 @@ def count_boxes(task: Mapping[str, Any], annotations: Mapping[str, Any], into: C
         kind, frame = str(shape.get("type")), whole_number(shape.get("frame"))
         if kind in _BOXES:
             into.boxes[whole_number(shape.get("label_id"))] += 1
+            into.untouched += shape.get("source") == UNTOUCHED
             spans.append((frame, frame + 1))
         else:
             into.dropped[_DROPPED.get(kind, "other shapes")] += 1
@@ -167,6 +185,7 @@ def count_boxes(task: Mapping[str, Any], annotations: Mapping[str, Any], into: C
             continue
         covered = _covered(keys, size, segment)
         into.boxes[whole_number(track.get("label_id"))] += _frames_in(covered)
+        into.untouched += _frames_in(covered) if track.get("source") == UNTOUCHED else 0
         spans += covered
     into.dropped["tags"] += len(_mappings(annotations.get("tags")))
     into.images_with_boxes += _frames_in(spans)
@@ -196,7 +215,7 @@ def _frames_in(spans: Iterable[tuple[int, int]]) -> int:
     return total
 
 
-def _by_class(labels: Iterable[LabelPreview], counted: Counted | None) -> list[DrawnClass]:
+def _by_class(labels: Iterable[LabelPreview], counted: Counted | None) -> list[ClassSchema]:
     by_name: dict[str, list[LabelPreview]] = {}
     for label in labels:
         by_name.setdefault(label.name, []).append(label)
@@ -222,14 +241,29 @@ def _warning(same: list[LabelPreview], boxes: int | None) -> str | None:
     return None
 
 
-def _unfinished(task: Mapping[str, Any]) -> DrawnTask | None:
-    jobs = task.get("jobs")
-    jobs = jobs if isinstance(jobs, Mapping) else {}
-    count, completed = whole_number(jobs.get("count")), whole_number(jobs.get("completed"))
+async def _done_jobs(
+    cvat: CvatQuestions, seen: VisibleSubject, tasks: list[Mapping[str, Any]], rule: DoneJobs
+) -> Counter[int]:
+    """Task id → jobs that are done."""
+    if seen.subject.kind is Kind.PROJECT:
+        return await done_jobs(cvat, seen.who, Kind.PROJECT, seen.subject.ids[0], tasks, rule)
+    semaphore = asyncio.Semaphore(_AT_ONCE)
+
+    async def of(number: int, task: Mapping[str, Any]) -> Counter[int]:
+        async with semaphore:
+            return await done_jobs(cvat, seen.who, Kind.TASK, number, [task], rule)
+
+    found = await asyncio.gather(*map(of, seen.subject.ids, tasks))
+    return sum(found, Counter())
+
+
+def _unfinished(task: Mapping[str, Any], done: Mapping[int, int]) -> TaskSchema | None:
+    number, count = whole_number(task.get("id")), job_count(task)
+    completed = done.get(number, 0)
     if completed >= count:
         return None
     return {
-        "id": whole_number(task.get("id")),
+        "id": number,
         "name": str(task.get("name") or ""),
         "jobs": count,
         "completed": completed,
@@ -245,11 +279,11 @@ def notes(
     images: int,
     boxes: int | None,
     counted: Counted | None,
-    classes: list[DrawnClass],
-    unfinished: list[DrawnTask],
+    classes: list[ClassSchema],
+    unfinished: list[TaskSchema],
     tasks: int,
     all_tasks: int,
-) -> list[DrawnNote]:
+) -> list[NoteSchema]:
     """Warnings and advice for the annotator before the run starts."""
     found = []
     if not images:
@@ -266,6 +300,13 @@ def notes(
             "scenes. If a model of an earlier run knows these classes, start from it."
         )
         found.append(_warn(f"There are only {boxes} boxes. A model learns little from so few.", advice))
+    if counted is not None and boxes and counted.untouched > MANY_UNTOUCHED * boxes:
+        advice = (
+            "Look through them in CVAT before you train, correct what is wrong, and draw what is missing. A model that "
+            "learns from its own boxes repeats its mistakes."
+        )
+        text = f"{counted.untouched} of {boxes} boxes were drawn by a model, and nobody has changed them."
+        found.append(_warn(text, advice))
     few = [one["name"] for one in classes if one["boxes"] is not None and 0 < one["boxes"] < FEW_OF_A_CLASS]
     if few and boxes is not None and boxes >= FEW_BOXES:
         text = f"{len(few)} of {len(classes)} classes have fewer than {FEW_OF_A_CLASS} boxes."
@@ -284,11 +325,11 @@ def notes(
     return found
 
 
-def _warn(text: str, advice: str) -> DrawnNote:
+def _warn(text: str, advice: str) -> NoteSchema:
     return {"level": "warning", "text": text, "advice": advice}
 
 
-def _tell(text: str, advice: str) -> DrawnNote:
+def _tell(text: str, advice: str) -> NoteSchema:
     return {"level": "info", "text": text, "advice": advice}
 
 

@@ -82,6 +82,6 @@ def assemble(
         files=files,
         submitter=submitter,
         views=RunViews(settings, access, cluster, files, submitter),
-        webhooks=Webhooks(settings.triggers, secrets.webhook_secret, token, cvat, cluster, submitter, metrics),
+        webhooks=Webhooks(settings, secrets.webhook_secret, token, cvat, cluster, submitter, metrics),
         token=token,
     )

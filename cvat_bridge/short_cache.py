@@ -21,45 +21,32 @@ class ShortCache(Generic[T]):
         self._clock = clock
         self._most = most
         self._swept = clock()
-        self._answers: dict[Hashable, tuple[float, T]] = {}
-        self._under_way: dict[Hashable, asyncio.Task[T]] = {}
+        self._answers: dict[Hashable, tuple[float, asyncio.Future[T]]] = {}
 
     async def get(self, key: Hashable, ask: Callable[[], Awaitable[T]]) -> T:
         """The cached answer for `key`, or the result of `ask`."""
-        found = self._answers.get(key)
-        if found is not None and found[0] > self._clock():
-            return found[1]
-        task = self._under_way.get(key)
-        if task is None:
-            task = asyncio.ensure_future(self._asked(key, ask))
-            self._under_way[key] = task
-            task.add_done_callback(lambda done: self._ended(key, done))
+        until, answer = self._answers.get(key, (0.0, None))
+        if answer is None or (answer.done() and until <= self._clock()):
+            self._make_room()
+            answer = asyncio.ensure_future(ask())
+            self._answers[key] = (self._clock() + self._keep_s, answer)
+            answer.add_done_callback(lambda done: self._forget_failure(key, done))
         # A cancelled caller must not cancel the request for the others.
-        return await asyncio.shield(task)
+        return await asyncio.shield(answer)
 
     def forget(self, key: Hashable) -> None:
         """Drop the answer for `key`, after a change."""
         self._answers.pop(key, None)
-        self._under_way.pop(key, None)
 
     def clear(self) -> None:
         """Drop all answers."""
         self._answers.clear()
-        self._under_way.clear()
 
-    async def _asked(self, key: Hashable, ask: Callable[[], Awaitable[T]]) -> T:
-        until = self._clock() + self._keep_s
-        answer = await ask()
-        if self._under_way.get(key) is asyncio.current_task():
-            self._make_room()
-            self._answers[key] = (until, answer)
-        return answer
-
-    def _ended(self, key: Hashable, task: asyncio.Task[T]) -> None:
-        if self._under_way.get(key) is task:
-            del self._under_way[key]
-        if not task.cancelled():
-            task.exception()  # retrieved, so that asyncio does not log it if no caller waits any more
+    def _forget_failure(self, key: Hashable, answer: asyncio.Future[T]) -> None:
+        # `exception()` also tells asyncio that the error was seen, if no caller waits any more.
+        failed = answer.cancelled() or answer.exception() is not None
+        if failed and self._answers.get(key, (0.0, None))[1] is answer:
+            del self._answers[key]
 
     def _make_room(self) -> None:
         """Drop expired answers, to free memory, and the oldest ones above `most`."""
@@ -67,6 +54,6 @@ class ShortCache(Generic[T]):
         if now < self._swept + self._keep_s and len(self._answers) < self._most:
             return
         self._swept = now
-        self._answers = {key: value for key, value in self._answers.items() if value[0] > now}
+        self._answers = {key: kept for key, kept in self._answers.items() if kept[0] > now or not kept[1].done()}
         while len(self._answers) >= self._most:
             del self._answers[next(iter(self._answers))]

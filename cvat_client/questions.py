@@ -44,7 +44,7 @@ class CvatQuestions:
         self._host = urlsplit(self._url).netloc
         limits = httpx.Limits(max_connections=32, max_keepalive_connections=16)
         self._client = httpx.AsyncClient(timeout=TIMEOUT_S, limits=limits, **client_options(settings))
-        self.few = asyncio.Semaphore(2)
+        self.large_responses = asyncio.Semaphore(2)
         """Limits how many large responses are read at the same time, for all users together."""
         keep_no_cookies(self._client)
 

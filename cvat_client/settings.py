@@ -24,6 +24,13 @@ Address = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+(/[^\s?
 Origin = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+$")]
 
 
+class DoneJobs(StrEnum):
+    """When a job counts as done."""
+
+    COMPLETED = "completed"
+    ACCEPTED = "accepted"
+
+
 class Cvat(Part):
     """CVAT's addresses, and the organization and cloud storage of its service account."""
 
@@ -35,6 +42,8 @@ class Cvat(Part):
     """Slug of the service account's organization."""
     cloud_storage_id: int | None = None
     """CVAT's cloud storage for the store's bucket. None: the step downloads exports and uploads them itself."""
+    done_jobs: DoneJobs = DoneJobs.COMPLETED
+    """completed: jobs with the state completed, as after *Finish the job*. accepted: also in the stage acceptance."""
     ca_file: str = ""
     """File of CA certificates for CVAT's certificate. Empty: the default CA certificates."""
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cvat_client import grants
 from cvat_client.api import CvatApi
@@ -36,7 +37,7 @@ from model_server.function import Detector, create
 from run_config.argo_progress import ArgoProgress
 from run_config.argo_text import leave_sentence
 from run_config.installation import permitted
-from run_config.wording import shortened
+from run_config.wording import plural, shortened
 
 LINE_EACH_S = 10.0
 MOST_MESSAGE = 2000
@@ -84,15 +85,15 @@ class AnnotateOutcome:
 
     def sentence(self) -> str:
         """The message of the run."""
-        parts = [f"{_count(self.added, 'box', 'boxes')} added on {_count(self.images, 'image')} of "]
-        parts.append(_count(self.tasks, "task"))
+        said = f"{plural(self.added, 'box', 'boxes')} added on {plural(self.images, 'image')} of "
+        said += plural(self.tasks, "task")
         if self.there:
-            parts.append(f"; {self.there} were there already")
+            said += f"; {self.there} were there already"
         if self.removed:
-            parts.append(f"; {_count(self.removed, 'shape')} removed")
+            said += f"; {plural(self.removed, 'shape')} removed"
         if self.unreadable:
-            parts.append(f"; {_count(self.unreadable, 'image')} could not be read")
-        return " ".join(["".join(parts) + ".", *self.warnings])[:MOST_MESSAGE]
+            said += f"; {plural(self.unreadable, 'image')} could not be read"
+        return " ".join([f"{said}.", *self.warnings])[:MOST_MESSAGE]
 
 
 class AnnotateProgress:
@@ -151,12 +152,13 @@ def annotate(
         for task, labels in matching:
             _annotate_task(task, labels, detector, _run_name(place), existing, patience, outcome, progress)
     if outcome.cut:
-        _warn(outcome, f"On {_count(outcome.cut, 'image')}: {detector.predictor.limit_sentence()}.")
+        _warn(outcome, f"On {plural(outcome.cut, 'image')}: {detector.predictor.limit_sentence()}.")
     if not outcome.tasks:
         raise BridgeError(" ".join(outcome.warnings))
     if outcome.unreadable and not outcome.images:
         raise BridgeError(f"no image could be read: {outcome.sentence()}")
-    _leave(request.out, outcome.sentence())
+    if request.out is not None:
+        leave_sentence(request.out, "message", outcome.sentence())
     return outcome.sentence()
 
 
@@ -209,7 +211,7 @@ def _annotate_task(
 ) -> None:
     """Predict boxes on all images first, and only then change the task."""
     before, found, unread = outcome.images, list[Rectangle](), set[int]()
-    say(f"{task.title}: {_count(len(task), 'image')}")
+    say(f"{task.title}: {plural(len(task), 'image')}")
     for count, (frame, image) in enumerate(task.frames(), 1):
         try:
             if isinstance(image, UnreadableFrame):
@@ -231,20 +233,16 @@ def _annotate_task(
         outcome.images = before
         _warn(
             outcome,
-            f"{task.title} is left as it was: {_count(len(unread), 'image')} could not be read, and replace-all would "
-            "take away what is there and bring nothing. Delete them in CVAT, or choose replace-automatic.",
+            f"{task.title} is left as it was: {plural(len(unread), 'image')} could not be read, and replace-all would "
+            "delete their shapes without new ones. Delete these images in CVAT, or choose replace-automatic.",
         )
         return
     attributes = {label.id: label.attributes for label in labels.values()}
-    _upload(
-        task,
-        found,
-        unread,
-        existing,
-        patience,
-        outcome,
-        lambda each: attribute_values(attributes[each.label_id], model, each.score),
-    )
+
+    def as_shape(each: Rectangle) -> dict[str, Any]:
+        return new_shape(each, attribute_values(attributes[each.label_id], model, each.score))
+
+    _upload(task, found, unread, existing, patience, outcome, as_shape)
     outcome.tasks += 1
 
 
@@ -255,10 +253,10 @@ def _upload(
     existing: Existing,
     patience: Patience,
     outcome: AnnotateOutcome,
-    attributes: Callable[[Rectangle], Mapping[int, str]],
+    as_shape: Callable[[Rectangle], dict[str, Any]],
 ) -> None:
     if existing is Existing.REPLACE_ALL:
-        task.replace(new_shape(each, attributes(each)) for each in found)
+        task.replace(map(as_shape, found))
         outcome.added += len(found)
         return
     annotations = task.annotations()
@@ -284,7 +282,7 @@ def _upload(
                 left, lost = _missing(left, task.annotations().shapes, going), True
             tried = True
             if left:
-                task.add(new_shape(each, attributes(each)) for each in left)
+                task.add(map(as_shape, left))
 
         patience.ask(add_what_is_missing, pace=annotated_tasks.AFTER_WRITING)
     if lost:
@@ -306,15 +304,6 @@ def _run_name(model: str) -> str:
     return parts[-1][:100] or model[:100]
 
 
-def _leave(out: Path | None, message: str) -> None:
-    if out is None:
-        return
-    try:
-        leave_sentence(out, "message", message)
-    except OSError as error:
-        raise BridgeError(f"--out: {out} cannot be written: {error.strerror or error}") from error
-
-
 def _warn(outcome: AnnotateOutcome, sentence: str) -> None:
     say(f"warning: {sentence}")
     outcome.warnings.append(sentence)
@@ -323,7 +312,3 @@ def _warn(outcome: AnnotateOutcome, sentence: str) -> None:
 def _some(names: list[str]) -> str:
     """The first few names, each shortened to one line."""
     return shortened([" ".join(name.split())[:40] for name in names])
-
-
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"

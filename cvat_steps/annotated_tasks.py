@@ -40,13 +40,13 @@ class UnreadableFrame(BridgeError):
     """An image of a task cannot be opened."""
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
-    """A label of a task that is allowed for rectangles."""
+class Label(msgspec.Struct, frozen=True):
+    """A label of a task. `type`: the only type of shape that it is allowed for."""
 
     id: int
     name: str
-    attributes: tuple[Attribute, ...]
+    type: str | None = "any"
+    attributes: tuple[Attribute, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,20 +91,6 @@ class _DataMeta(msgspec.Struct, frozen=True):
     deleted_frames: tuple[int, ...] = ()
 
 
-class _AttributeSpec(msgspec.Struct, frozen=True):
-    id: int
-    name: str
-    input_type: str
-    values: tuple[str, ...] = ()
-
-
-class _Label(msgspec.Struct, frozen=True):
-    id: int
-    name: str
-    type: str | None = "any"
-    attributes: tuple[_AttributeSpec, ...] = ()
-
-
 def task_ids(api: CvatApi, subject: Subject, patience: Patience) -> list[int]:
     """Ids of the subject's tasks. CvatRefusedError: the project does not exist or has no tasks."""
     if subject.kind is Kind.TASK:
@@ -143,8 +129,9 @@ class CvatTask:
         self._frames = [
             Frame(index, names[index if self._still else 0]) for index in range(task.size) if index not in deleted
         ]
-        labels = self._ask(lambda: api.listed("labels", {"task_id": number}))
-        self.labels = {label.name: label for label in map(_label, labels) if label is not None}
+        labels = [_as(tree, Label, "labels") for tree in self._ask(lambda: api.listed("labels", {"task_id": number}))]
+        self.labels = {label.name: label for label in labels if label.type in ("any", "rectangle", None)}
+        """Labels that are allowed for rectangles, by name."""
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -321,16 +308,8 @@ def doubled(shapes: Iterable[Shape]) -> list[Shape]:
     return found
 
 
-def _label(tree: Mapping[str, Any]) -> Label | None:
-    label = _as(tree, _Label, "labels")
-    if label.type not in ("any", "rectangle", None):
-        return None
-    attributes = [Attribute(each.id, each.name, each.input_type, each.values) for each in label.attributes]
-    return Label(label.id, label.name, tuple(attributes))
-
-
 def _as(tree: Mapping[str, Any], kind: type[T], path: str) -> T:
     try:
         return msgspec.convert(tree, kind)
     except msgspec.ValidationError as error:
-        raise CvatRefusedError(f"CVAT's answer to {path} has a form that is not known here: {error}") from error
+        raise CvatRefusedError(f"CVAT's answer to {path} has an unknown form: {error}") from error

@@ -34,6 +34,9 @@ from run_config.json_text import read_json
 ZIP_NAME, MARK_NAME = "dataset.zip", "dataset.json"
 MOST_ATTEMPTS = 5
 """The step fails after so many finished exports without a valid zip."""
+_NO_BUCKET = re.compile(r"resource\b.{1,300}\bnot found", re.DOTALL)
+"""CVAT's message about a bucket that it cannot reach, also if its proxy refuses the address."""
+
 _RUN = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 
@@ -108,9 +111,9 @@ class ExportStep:
         wanted: Mapping[str, Any] = mark if isinstance(mark, dict) else {}
         same = (wanted.get("format"), wanted.get("size_bytes"), wanted.get("etag"))
         if same == (export.format, info.size_bytes, info.etag):
-            self._progress.say(f"{export.name}: {ZIP_NAME} is there already ({_megabytes(info.size_bytes)})")
+            self._progress.say(f"{export.name}: {ZIP_NAME} exists already ({_megabytes(info.size_bytes)})")
             return True
-        self._progress.say(f"{export.name}: {ZIP_NAME} is not what its mark says; it is exported again")
+        self._progress.say(f"{export.name}: {ZIP_NAME} does not match its mark; exporting again")
         self._store.delete(export.key)
         self._store.delete(mark_key)
         return False
@@ -136,7 +139,7 @@ class ExportStep:
         """
         problem = self._problem(export)
         if not problem:
-            self._progress.say(f"{export.name}: {ZIP_NAME} of an attempt before this one is whole")
+            self._progress.say(f"{export.name}: {ZIP_NAME} of an earlier attempt is complete")
             return ""
         attempts = 0
         until, pauses = time.monotonic() + self._longest_s, self._pace.pauses()
@@ -152,11 +155,11 @@ class ExportStep:
             if request is not None and request.status == "failed" and started.is_ours:
                 raise CvatRefusedError(
                     f"CVAT could not export {export.name} as {export.format!r}: "
-                    f"{one_line(request.message) or 'it does not say why'}"
+                    f"{one_line(request.message) or 'it does not say why'}{self._meaning(request.message)}"
                 )
             if started.is_ours:
                 attempts += 1
-                self._progress.say(f"{export.name}: CVAT has finished, but {problem}; asking again")
+                self._progress.say(f"{export.name}: CVAT has finished, but {problem}; exporting again")
             else:
                 self._rest(export, next(pauses), until)
         where = (
@@ -167,6 +170,16 @@ class ExportStep:
         raise CvatRefusedError(
             f"CVAT has finished the export of {export.name} {MOST_ATTEMPTS} times, but {problem} "
             f"({url_of(self._store, export.key)}): check {where}"
+        )
+
+    def _meaning(self, message: str) -> str:
+        """What to do about messages of CVAT that do not name their cause. Empty for all others."""
+        if self._storage is None or not _NO_BUCKET.search(message):
+            return ""
+        return (
+            f". CVAT does not reach the bucket of its cloud storage {self._storage}: either the bucket does not exist "
+            "at the storage's endpoint, or CVAT's proxy (smokescreen) refuses the endpoint's private address: set "
+            "SMOKESCREEN_OPTS=--allow-range=… in CVAT, see docs/cvat.md"
         )
 
     def _start(self, export: SubjectExport) -> StartedExport:
@@ -220,7 +233,7 @@ class ExportStep:
                 return request
             doing = "waits in CVAT's queue" if request.status == "queued" else "is exported by CVAT"
             if not ours:
-                doing = f"{doing} for another run, which comes first"
+                doing = f"{doing} for another run first"
             self._progress.still(f"{export.name} {doing}", f"{export.name} {doing}")
             self._rest(export, pause, until)
         raise AssertionError("pauses have no end")
@@ -228,7 +241,7 @@ class ExportStep:
     def _fetch(self, export: SubjectExport, request: BackgroundRequest | None) -> str:
         """Download the finished export and upload it to the store. Returns what went wrong, or an empty text."""
         if request is None or request.status != "finished" or not request.result_url:
-            return "it keeps no file for download"
+            return "it has no file for download"
         name, result_url = export.name, request.result_url
 
         def reached(size_bytes: int, total_bytes: int) -> None:
@@ -241,7 +254,7 @@ class ExportStep:
             if not self._patience.ask(lambda: self._api.download(result_url, file, reached)):
                 return "CVAT has deleted the file"
             if not zipfile.is_zipfile(file):
-                return "it sent a file that is no whole zip"
+                return "it sent an incomplete zip"
             self._progress.still(
                 f"{name} goes", f"{name}: uploading {_megabytes(file.stat().st_size)} to the store", 0.5
             )
@@ -254,7 +267,7 @@ class ExportStep:
             problem = problem_of_zip(self._store, self._store.head(export.key))
         except NoSuchKey:
             return "there is no object at its key"
-        return f"the object at its key is no whole zip ({problem})" if problem else ""
+        return f"the object at its key is not a complete zip ({problem})" if problem else ""
 
 
 @contextlib.contextmanager

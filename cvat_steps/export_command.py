@@ -69,7 +69,8 @@ def export(order: Order, environment: Mapping[str, str] = os.environ, pace: Pace
         if into:
             unpack(store, exports[0], into, progress)
     urls = [url_of(store, into)] if into else [url_of(store, one.key) for one in exports]
-    _hand_on(urls, environment)
+    if out := environment.get("OUT"):
+        leave_value(Path(out), "dataset", "\n".join(urls))
     return urls
 
 
@@ -82,17 +83,6 @@ def _permitted_place(order: Order, subject: Subject, settings: BridgeSettings) -
     if into and len(subject.ids) > 1:
         raise BridgeError(f"--unpack takes one task or one project, not {subject}: start a run for each")
     return into
-
-
-def _hand_on(urls: list[str], environment: Mapping[str, str]) -> None:
-    """Write the step's output parameter."""
-    out = environment.get("OUT")
-    if not out:
-        return
-    try:
-        leave_value(Path(out), "dataset", "\n".join(urls))
-    except OSError as error:
-        raise BridgeError(f"{out}/outputs/dataset cannot be written: {error.strerror or error}; check $OUT") from error
 
 
 @contextmanager

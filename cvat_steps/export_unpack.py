@@ -96,8 +96,8 @@ def checked_entries(archive: zipfile.ZipFile, archive_bytes: int, name: str) -> 
     total = sum(entry.file_size for entry in files)
     if total > RATIO_MATTERS_FROM_BYTES and total > MOST_RATIO * archive_bytes:
         raise BridgeError(
-            f"the export of {name} would unpack to {total >> 20} MiB from {archive_bytes >> 20} MiB: that is no "
-            "export of pictures"
+            f"the export of {name} would unpack to {total >> 20} MiB from {archive_bytes >> 20} MiB: an "
+            "export of images does not"
         )
     return files
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
+
 SAME_IOU = 0.9
 """Two boxes of one label with at least this IoU are the same object."""
 
@@ -57,8 +59,7 @@ def _area(box: Box) -> float:
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-@dataclass(frozen=True, slots=True)
-class Attribute:
+class Attribute(msgspec.Struct, frozen=True):
     """An attribute of a label, with CVAT's rule for its values.
 
     input_type: checkbox, number, radio, select or text. values: the choices; for a number its minimum, maximum and

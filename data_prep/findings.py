@@ -11,7 +11,7 @@ from data_prep.dataset import Dataset, SetImage
 from prepared_set.manifest import SPLITS, Counts
 from run_config.families.registry import FAMILIES
 from run_config.job.config import MOST_BOXES, advised_queries
-from run_config.wording import shortened
+from run_config.wording import plural, shortened
 
 FEW_BOXES_PER_CLASS = 50
 FEW_BOXES = 100
@@ -153,11 +153,6 @@ def _about_crowding(dataset: Dataset) -> Iterable[str]:
 def most_objects_by_family() -> dict[str, int]:
     """How many objects per image the models of each family can learn by default."""
     return {family: model().most_objects for family, model in FAMILIES.items()}
-
-
-def plural(count: int, one: str, many: str = "") -> str:
-    """`1 image`, `2,000 images`."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def are(count: int) -> str:

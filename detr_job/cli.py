@@ -14,6 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from detr_job import leaving
+from detr_job.errors import PartlyDone
 from run_config import command_line
 from run_config.step_parameters import From, ParametersJson, texts_from_json, values_from_json
 
@@ -187,17 +188,24 @@ def predict(
     from detr_job.prediction.predict_command import predict_files
 
     least = command_line.share(threshold, "--threshold")
+    left_out: dict[Path, str] = {}
     if as_json:
-        found = predict_files(model, images, None, least, device, _warn)
+        found = predict_files(model, images, None, least, device, _warn, left_out)
         json.dump(found, sys.stdout, indent=1, ensure_ascii=False)
         print()
-        return
-    said: list[str] = []
-    found = predict_files(model, images, out, least, device, said.append)
-    for entry in found:
-        print(f"{entry['image']}: {len(entry['detections'])} objects")
-    print(f"{os.fspath(out)}/: predictions.json and {len(found)} drawn pictures")
-    print(*said, sep="\n")
+    else:
+        said: list[str] = []
+        found = predict_files(model, images, out, least, device, said.append, left_out)
+        for entry in found:
+            print(f"{entry['image']}: {len(entry['detections'])} objects")
+        print(f"{os.fspath(out)}/: predictions.json and {len(found)} drawn pictures")
+        print(*said, sep="\n")
+    for path, reason in left_out.items():
+        _warn(f"left out: {path} {reason}")
+    if left_out:
+        raise PartlyDone(
+            f"{len(left_out)} of {len(left_out) + len(found)} files were left out; the others are predicted"
+        )
 
 
 def main() -> NoReturn:

@@ -1,12 +1,18 @@
 """Errors that detr_job raises for its user. Any other exception that escapes is a bug."""
 
-from run_config.exit_codes import PASSING_FAULT, WRONG_INPUT
+from run_config.exit_codes import PARTLY_DONE, PASSING_FAULT, WRONG_INPUT
 
 
 class JobError(Exception):
     """The input or a parameter is invalid: the message says what is wrong, where, and what to do."""
 
     exit_code = WRONG_INPUT
+
+
+class PartlyDone(JobError):
+    """Some of the inputs cannot be used. The results of the others are complete."""
+
+    exit_code = PARTLY_DONE
 
 
 class NotFinite(JobError):

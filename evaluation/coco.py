@@ -8,6 +8,7 @@ COCO counts the 100 best predictions of an image and class (`maxDets`). When an 
 that, the numbers are computed a second time, with `maxDets` raised to the number of objects in that image.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -23,7 +24,9 @@ UNDEFINED = -1.0
 """Value of a number that no ground truth defines."""
 
 _IOU_50, _IOU_75 = 0, 5
-_ALL, _SMALL, _MEDIUM, _LARGE = range(4)
+_ALL = 0
+_SIZES = ("small", "medium", "large")
+"""Areas of the engine, after `_ALL`."""
 _MAX_1, _MAX_10, _MAX_100, _MAX_DETS = range(4)
 _LIMITS = (1, 10, STANDARD_MAX_DETS)
 
@@ -152,12 +155,11 @@ class CocoResult:
 
         Includes `at_max_dets`, overall and per class, if an image has more than 100 objects.
         """
-        whole = {**self.numbers(), "classes": [_present(asdict(result)) for result in self.classes]}
-        return whole | _present({"at_max_dets": None if self.at_max_dets is None else asdict(self.at_max_dets)})
 
+        def present(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+            return {name: value for name, value in pairs if value is not None}
 
-def _present(record: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if value is not None}
+        return asdict(self, dict_factory=present)
 
 
 def evaluate_boxes(
@@ -182,68 +184,50 @@ def evaluate_boxes(
         predictions, {image.id for image in truth.images}, {category.id for category in truth.categories}
     )
     precision, recall = _accumulate(truth, records)
+    at_max_dets = None
+    if precision.shape[-1] > _MAX_DETS:
+        at_max_dets = AtMaxDets(
+            max_dets=truth.max_dets(),
+            beyond_100=truth.beyond_standard(),
+            ar=_mean(recall[:, :, _ALL, _MAX_DETS]),
+            **_numbers_by_size(precision, recall, _MAX_DETS),
+        )
     return CocoResult(
-        ap=_mean(precision[:, :, :, _ALL, _MAX_100]),
-        ap50=_mean(precision[_IOU_50, :, :, _ALL, _MAX_100]),
-        ap75=_mean(precision[_IOU_75, :, :, _ALL, _MAX_100]),
-        ap_small=_mean(precision[:, :, :, _SMALL, _MAX_100]),
-        ap_medium=_mean(precision[:, :, :, _MEDIUM, _MAX_100]),
-        ap_large=_mean(precision[:, :, :, _LARGE, _MAX_100]),
+        **_numbers_by_size(precision, recall, _MAX_100),
         ar_1=_mean(recall[:, :, _ALL, _MAX_1]),
         ar_10=_mean(recall[:, :, _ALL, _MAX_10]),
         ar_100=_mean(recall[:, :, _ALL, _MAX_100]),
-        ar_small=_mean(recall[:, :, _SMALL, _MAX_100]),
-        ar_medium=_mean(recall[:, :, _MEDIUM, _MAX_100]),
-        ar_large=_mean(recall[:, :, _LARGE, _MAX_100]),
         classes=_per_class(truth, precision, recall) if per_class else (),
-        at_max_dets=_at_max_dets(truth, precision, recall),
+        at_max_dets=at_max_dets,
     )
 
 
-def _at_max_dets(truth: GroundTruth, precision: FloatArray, recall: FloatArray) -> AtMaxDets | None:
-    """The numbers at `max_dets`; None when the arrays have no such limit."""
-    if precision.shape[-1] <= _MAX_DETS:
-        return None
-    return AtMaxDets(
-        max_dets=truth.max_dets(),
-        ap=_mean(precision[:, :, :, _ALL, _MAX_DETS]),
-        ap50=_mean(precision[_IOU_50, :, :, _ALL, _MAX_DETS]),
-        ap75=_mean(precision[_IOU_75, :, :, _ALL, _MAX_DETS]),
-        ap_small=_mean(precision[:, :, :, _SMALL, _MAX_DETS]),
-        ap_medium=_mean(precision[:, :, :, _MEDIUM, _MAX_DETS]),
-        ap_large=_mean(precision[:, :, :, _LARGE, _MAX_DETS]),
-        ar=_mean(recall[:, :, _ALL, _MAX_DETS]),
-        ar_small=_mean(recall[:, :, _SMALL, _MAX_DETS]),
-        ar_medium=_mean(recall[:, :, _MEDIUM, _MAX_DETS]),
-        ar_large=_mean(recall[:, :, _LARGE, _MAX_DETS]),
-        beyond_100=truth.beyond_standard(),
-    )
+def _numbers_by_size(precision: FloatArray, recall: FloatArray, limit: int) -> dict[str, float]:
+    """`ap`, `ap50`, `ap75`, and `ap_` and `ar_` of each size. limit: index on the last axis."""
+    return {
+        "ap": _mean(precision[:, :, :, _ALL, limit]),
+        "ap50": _mean(precision[_IOU_50, :, :, _ALL, limit]),
+        "ap75": _mean(precision[_IOU_75, :, :, _ALL, limit]),
+        **{f"ap_{name}": _mean(precision[:, :, :, area, limit]) for area, name in enumerate(_SIZES, start=1)},
+        **{f"ar_{name}": _mean(recall[:, :, area, limit]) for area, name in enumerate(_SIZES, start=1)},
+    }
 
 
 def _per_class(truth: GroundTruth, precision: FloatArray, recall: FloatArray) -> tuple[ClassResult, ...]:
     """Average precision and recall of each class. The arrays are in order of the category ids."""
-    counts = dict.fromkeys((category.id for category in truth.categories), 0)
-    for annotation in truth.annotations:
-        counts[annotation.category_id] += not annotation.iscrowd
+    counts = Counter(annotation.category_id for annotation in truth.annotations if not annotation.iscrowd)
 
-    def wide(k: int) -> ClassAtMaxDets | None:
-        if precision.shape[-1] <= _MAX_DETS:
-            return None
-        return ClassAtMaxDets(
-            ap=_mean(precision[:, :, k, _ALL, _MAX_DETS]),
-            ap50=_mean(precision[_IOU_50, :, k, _ALL, _MAX_DETS]),
-            ar=_mean(recall[:, k, _ALL, _MAX_DETS]),
-        )
+    def numbers(k: int, limit: int) -> tuple[float, float, float]:
+        ap = precision[:, :, k, _ALL, limit]
+        return _mean(ap), _mean(ap[_IOU_50]), _mean(recall[:, k, _ALL, limit])
 
     return tuple(
         ClassResult(
-            category_id=category.id,
-            name=category.name,
-            ap=_mean(precision[:, :, k, _ALL, _MAX_100]),
-            ap50=_mean(precision[_IOU_50, :, k, _ALL, _MAX_100]),
-            ar_100=_mean(recall[:, k, _ALL, _MAX_100]),
+            category.id,
+            category.name,
+            *numbers(k, _MAX_100),
             ground_truths=counts[category.id],
-            at_max_dets=wide(k),
+            at_max_dets=ClassAtMaxDets(*numbers(k, _MAX_DETS)) if precision.shape[-1] > _MAX_DETS else None,
         )
         for k, category in enumerate(sorted(truth.categories, key=lambda category: category.id))
     )
@@ -303,13 +287,9 @@ def _accumulate(truth: GroundTruth, predictions: Sequence[Prediction]) -> tuple[
         COCO({**dataset, "annotations": wanted}),
         COCO({**dataset, "annotations": found}),
         iouType="bbox",
-        print_function=_silent,
+        print_function=lambda *_: None,  # validation during training has its own log
     )
     evaluation.params.maxDets = list(limits)
     evaluation.evaluate()
     evaluation.accumulate()
     return np.asarray(evaluation.eval["precision"]), np.asarray(evaluation.eval["recall"])
-
-
-def _silent(*_: object) -> None:
-    """The engine prints its progress; validation during training has its own log."""

@@ -15,11 +15,14 @@ from PIL import Image
 from evaluation.confusion import ImageOutcome, Outcome
 from evaluation.matching import UNMATCHED
 from prepared_set.reader import Split
+from run_config.wording import cut
 
 WORST, BEST = 12, 4
 BYTES_FOR_ALL = 3_000_000
 """Limit for all JPEGs together. base64 adds a third, which keeps the page below 5 MB."""
 LONG_SIDE = 960
+LABEL_LETTERS = 16
+"""Longer names would cover too much of the picture."""
 LABEL_ALL_UP_TO = 10
 """On images with more boxes, only errors are labelled."""
 
@@ -81,13 +84,15 @@ def pictures(split: Split, outcomes: Sequence[ImageOutcome], classes: Sequence[s
     for number, outcome in enumerate(outcomes, start=first):
         place = places[outcome.boxes.image_id]
         record = split.images[place]
+        with split.decoded(place) as image:
+            jpeg = small_jpeg(image, limit)
         drawn.append(
             Picture(
                 number,
                 record.file_name,
                 record.width,
                 record.height,
-                base64.b64encode(_drawn(split, place, limit)).decode(),
+                base64.b64encode(jpeg).decode(),
                 _truth_rectangles(outcome, classes),
                 _prediction_rectangles(outcome, classes),
                 outcome.count(Outcome.CORRECT),
@@ -95,11 +100,6 @@ def pictures(split: Split, outcomes: Sequence[ImageOutcome], classes: Sequence[s
             )
         )
     return drawn
-
-
-def _drawn(split: Split, place: int, limit_bytes: int) -> bytes:
-    with split.decoded(place) as image:
-        return small_jpeg(image, limit_bytes)
 
 
 def small_jpeg(image: Image.Image, limit_bytes: int) -> bytes:
@@ -147,7 +147,8 @@ def _truth_rectangles(image: ImageOutcome, classes: Sequence[str]) -> tuple[Rect
         name = classes[label]
         says = {Outcome.CORRECT: "found", Outcome.IGNORED: "crowd, not counted"}.get(outcome, str(outcome))
         labelled = label_all or outcome in {Outcome.MISSED, Outcome.MISCLASSIFIED}
-        rectangles.append(_rectangle(box.tolist(), outcome, _short(name) if labelled else "", f"{name}: {says}"))
+        shown = cut(name, LABEL_LETTERS) if labelled else ""
+        rectangles.append(_rectangle(box.tolist(), outcome, shown, f"{name}: {says}"))
     return _errors_on_top(rectangles)
 
 
@@ -163,7 +164,7 @@ def _prediction_rectangles(image: ImageOutcome, classes: Sequence[str]) -> tuple
         elif outcome is Outcome.FALSE and image.taken[index] == UNMATCHED:
             says = "false (no object here, or the object already has a match)"
         labelled = label_all or outcome in {Outcome.FALSE, Outcome.MISCLASSIFIED}
-        label = f"{_short(name)} {score}" if labelled else ""
+        label = f"{cut(name, LABEL_LETTERS)} {score}" if labelled else ""
         rectangles.append(_rectangle(boxes.boxes[index].tolist(), outcome, label, f"{name} {score}: {says}"))
     return _errors_on_top(rectangles)
 
@@ -177,8 +178,3 @@ def _errors_on_top(rectangles: list[Rectangle]) -> tuple[Rectangle, ...]:
     """Draw errors last, so that no correct box hides them."""
     calm = {Outcome.CORRECT, Outcome.IGNORED}
     return tuple(sorted(rectangles, key=lambda rectangle: rectangle.outcome not in calm))
-
-
-def _short(name: str) -> str:
-    """Shorten a name that would cover too much of the picture."""
-    return name if len(name) <= 16 else name[:15] + "…"

@@ -102,7 +102,7 @@ class SplitMetrics(msgspec.Struct, frozen=True):
     """
 
 
-class OperatingPoint(msgspec.Struct, frozen=True):
+class ReportedThresholds(msgspec.Struct, frozen=True):
     """The score thresholds used for counts and pictures, and the split that they were chosen on."""
 
     threshold: float
@@ -128,7 +128,7 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True, rename={"set_id": "set"
     headline: str
     """The split whose numbers represent the run: `test` if there is one, otherwise `val`."""
     thresholds: list[float]
-    operating_point: OperatingPoint
+    operating_point: ReportedThresholds
     splits: dict[str, SplitMetrics]
 
 
@@ -167,7 +167,7 @@ def measure(splits: Mapping[str, SplitInput], *, run: str, set_id: str, model: s
     headline = "test" if "test" in splits else "val"
     names = splits[headline].truth.class_names()
     matched = {name: _match(content) for name, content in splits.items()}
-    point = _operating_point(names, matched)
+    point = _reported_thresholds(names, matched)
     thresholds = point.of_labels(names)
     outcomes = {name: [judge(image, thresholds, IOU) for image in content.images] for name, content in matched.items()}
     metrics = Metrics(
@@ -191,22 +191,22 @@ def _match(content: SplitInput) -> _Matched:
     return _Matched(evaluate_boxes(content.truth, content.predictions), images, classes, Sweep.together(classes))
 
 
-def _operating_point(names: Sequence[str], matched: Mapping[str, _Matched]) -> OperatingPoint:
+def _reported_thresholds(names: Sequence[str], matched: Mapping[str, _Matched]) -> ReportedThresholds:
     """The best thresholds on `val`; if no prediction is right there, the best one on `test`."""
     for split in ("val", "test"):
         if split not in matched:
             continue
         best = best_thresholds(dict(zip(names, matched[split].classes, strict=True)))
         if best is not None:
-            return OperatingPoint(best[0], split, classes=best[1] if split == "val" else {})
-    return OperatingPoint(FALLBACK_THRESHOLD, "default")
+            return ReportedThresholds(best[0], split, classes=best[1] if split == "val" else {})
+    return ReportedThresholds(FALLBACK_THRESHOLD, "default")
 
 
 def _split_metrics(
     content: SplitInput,
     matched: _Matched,
     outcomes: Sequence[ImageOutcome],
-    point: OperatingPoint,
+    point: ReportedThresholds,
     thresholds: FloatArray,
 ) -> SplitMetrics:
     class_curves = [_curve(sweep, sweep.precision_at_recalls()) for sweep in matched.classes]

@@ -4,6 +4,7 @@ It can be opened from a bucket, in a mail or in Argo's viewer. All texts that ex
 template; this module prepares values.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -16,6 +17,7 @@ from evaluation.gallery import Picture
 from evaluation.metrics import Metrics, SplitMetrics
 from evaluation.operating_point import describe
 from evaluation.run_files import MetricsLog
+from run_config.wording import cut
 
 MAX_CONFUSION_CLASSES = 24
 UNDEFINED_SIGN = "\N{EN DASH}"
@@ -69,7 +71,7 @@ def render(content: PageInput) -> str:
         "percent": percent,
         "of_hundred": of_hundred,
         "count": lambda value: f"{value:,}",
-        "short": short,
+        "short": cut,
     }
     metrics = content.metrics
     split = metrics.splits[metrics.headline]
@@ -102,11 +104,6 @@ def wide_names(metrics: Metrics) -> list[str]:
 def share(value: float) -> str:
     """A number in 0...1 with three digits; a dash when undefined."""
     return UNDEFINED_SIGN if value < 0 else f"{value:.3f}"
-
-
-def short(name: str, length: int = 24) -> str:
-    """Shorten a name to keep a table narrow. The tooltip in the class table has the full name."""
-    return name if len(name) <= length else name[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def percent(value: float) -> str:
@@ -159,39 +156,27 @@ def threshold_charts(metrics: Metrics, split: SplitMetrics) -> list[Chart]:
     ]
     # Grey lines first, coloured lines above them, the mean on top.
     by_class.sort(key=lambda entry: entry[2] != GREY)
-    mean = Series("all classes", _defined(recalls, split.curve.precision_at_recall), "#111827", thick=True)
-    f1 = Series("all classes", _defined(metrics.thresholds, split.curve.f1), "#111827", thick=True)
-    unit = (0.0, 1.0)
+    black, unit, thresholds = "#111827", (0.0, 1.0), metrics.thresholds
+    precision_over_recall = [
+        *(_series(name, recalls, curve.precision_at_recall, colour) for name, curve, colour in by_class),
+        _series("all classes", recalls, split.curve.precision_at_recall, black, thick=True),
+    ]
+    f1 = [
+        *(_series(name, thresholds, curve.f1, colour) for name, curve, colour in by_class),
+        _series("all classes", thresholds, split.curve.f1, black, thick=True),
+    ]
+    both = [
+        _series("precision", thresholds, split.curve.precision, COLOURS[0]),
+        _series("recall", thresholds, split.curve.recall, COLOURS[1]),
+    ]
+    point = metrics.operating_point.threshold
     charts = [
-        line_chart(
-            "Precision over recall",
-            [Series(name, _defined(recalls, curve.precision_at_recall), c) for name, curve, c in by_class] + [mean],
-            x_label="recall: share of objects found",
-            y_label="precision",
-            x_range=unit,
-            y_range=unit,
-        ),
-        line_chart(
-            "F1 over score threshold",
-            [Series(name, _defined(metrics.thresholds, curve.f1), c) for name, curve, c in by_class] + [f1],
-            x_label="score threshold",
-            y_label="F1",
-            x_range=unit,
-            y_range=unit,
-            marker=metrics.operating_point.threshold,
-        ),
-        line_chart(
-            "Precision and recall",
-            [
-                Series("precision", _defined(metrics.thresholds, split.curve.precision), COLOURS[0]),
-                Series("recall", _defined(metrics.thresholds, split.curve.recall), COLOURS[1]),
-            ],
-            x_label="score threshold",
-            y_label="share",
-            x_range=unit,
-            y_range=unit,
-            marker=metrics.operating_point.threshold,
-        ),
+        line_chart(title, series, x_label=x_label, y_label=y_label, x_range=unit, y_range=unit, marker=marker)
+        for title, series, x_label, y_label, marker in (
+            ("Precision over recall", precision_over_recall, "recall: share of objects found", "precision", None),
+            ("F1 over score threshold", f1, "score threshold", "F1", point),
+            ("Precision and recall", both, "score threshold", "share", point),
+        )
     ]
     return [chart for chart in charts if chart is not None]
 
@@ -212,7 +197,7 @@ def training_charts(log: MetricsLog) -> list[Chart]:
                     "#111827" if name == "loss" else colour,
                     thick=name == "loss",
                 )
-                for name, colour in zip(losses, _cycled(), strict=False)
+                for name, colour in zip(losses, itertools.cycle(COLOURS), strict=False)
             ],
             x_label="step",
             y_label="loss",
@@ -220,7 +205,7 @@ def training_charts(log: MetricsLog) -> list[Chart]:
         line_chart(
             "Accuracy on the validation images",
             [
-                Series(title, _positive(log.series(name, ("val",))), colour)
+                Series(title, [point for point in log.series(name, ("val",)) if point[1] >= 0], colour)
                 for (name, title), colour in zip(AP_NAMES.items(), COLOURS, strict=False)
             ],
             x_label="step",
@@ -231,7 +216,7 @@ def training_charts(log: MetricsLog) -> list[Chart]:
             "Learning rate",
             [
                 Series(name, log.series(name, ("train",)), colour)
-                for name, colour in zip(rates, _cycled(), strict=False)
+                for name, colour in zip(rates, itertools.cycle(COLOURS), strict=False)
             ],
             x_label="step",
             y_label="rate",
@@ -284,15 +269,6 @@ def flat(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str
             yield name, f"{value:,}" if type(value) is int else str(value)
 
 
-def _cycled() -> Iterator[str]:
-    while True:
-        yield from COLOURS
-
-
-def _defined(xs: Sequence[float], ys: Sequence[float]) -> list[tuple[float, float]]:
-    """Points whose value is defined."""
-    return [(x, y) for x, y in zip(xs, ys, strict=True) if y >= 0]
-
-
-def _positive(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    return [(x, y) for x, y in points if y >= 0]
+def _series(name: str, xs: Sequence[float], ys: Sequence[float], colour: str, *, thick: bool = False) -> Series:
+    """A line through the points whose value is defined."""
+    return Series(name, [(x, y) for x, y in zip(xs, ys, strict=True) if y >= 0], colour, thick)

@@ -22,7 +22,7 @@ from model_server.engine import Engine, ImageRefused, ModelFaulty, ModelNotNow
 from model_server.functions import Function
 from model_server.listing import FunctionList
 from model_server.metrics import Numbers
-from model_server.nuclio import BodyTooLarge, BodyTooSlow, Nuclio, NuclioAway, answered
+from model_server.nuclio import NotForwarded, Nuclio, answered
 
 MOST_IMAGE_BYTES = 64 << 20
 MOST_BODY_BYTES = MOST_IMAGE_BYTES * 4 // 3 + 4096
@@ -71,7 +71,7 @@ class ModelServer:
         """Count a call and its bytes while it runs. Refusal 503: too many calls or bytes."""
         if self.calls >= MOST_CALLS or self.bytes_held + size > MOST_BYTES:
             raise CallRefusal(
-                503, f"{self.calls} images are being annotated here already: try again in a few seconds", "full"
+                503, f"{self.calls} images are being annotated at the moment: try again in a few seconds", "full"
             )
         self.calls, self.bytes_held = self.calls + 1, self.bytes_held + size
         self.numbers.waiting.set(self.calls)
@@ -88,7 +88,7 @@ class ModelServer:
                 async with asyncio.timeout(BODY_TIMEOUT_S):
                     body = await read_body(request)
             except TimeoutError:
-                raise CallRefusal(408, "the image took too long to arrive") from None
+                raise CallRefusal(408, "the image did not arrive in time") from None
             image, threshold = read_call(body, self.threshold)
             del body
             try:
@@ -216,9 +216,7 @@ def _add_nuclio_calls(app: FastAPI, server: ModelServer) -> None:
     @app.api_route("/{path:path}", methods=METHODS)
     async def anything_else() -> Response:
         # A real dashboard can also deploy and delete functions. This port does not allow that.
-        raise CallRefusal(
-            404, "there is no such call here: functions are listed, looked up and invoked, and nothing else"
-        )
+        raise CallRefusal(404, "there is no such call: this server only lists, describes and runs functions")
 
 
 def _no_function(name: str) -> CallRefusal:
@@ -237,12 +235,8 @@ async def _hand_on(server: ModelServer, request: Request, function: str) -> Resp
             request.headers,
             request.stream(),
         )
-    except NuclioAway as error:
-        raise CallRefusal(503, str(error)) from error
-    except BodyTooLarge as error:
-        raise CallRefusal(413, str(error)) from error
-    except BodyTooSlow as error:
-        raise CallRefusal(408, str(error)) from error
+    except NotForwarded as error:
+        raise CallRefusal(error.status, str(error)) from error
     except ClientDisconnect:
         return Response(status_code=499)
 
@@ -262,7 +256,7 @@ def stated_size(request: Request) -> int:
     """The size of the body from Content-Length. Refusal: it is missing or too large."""
     stated = request.headers.get("content-length", "")
     if not stated.isdecimal() or len(stated) > 18:
-        raise CallRefusal(411, "the call does not say how long it is (Content-Length)")
+        raise CallRefusal(411, "the call has no Content-Length")
     if int(stated) > MOST_BODY_BYTES:
         raise CallRefusal(413, f"an image may have at most {MOST_IMAGE_BYTES >> 20} MiB", "image")
     return int(stated)
@@ -273,7 +267,7 @@ async def read_body(request: Request) -> bytes:
     try:
         return await request.body()
     except ClientDisconnect:
-        raise CallRefusal(400, "the call broke off") from None
+        raise CallRefusal(400, "the connection was closed before the whole call arrived") from None
 
 
 def read_call(body: bytes, threshold: float | None) -> tuple[bytes, float | None]:
@@ -293,9 +287,7 @@ def read_call(body: bytes, threshold: float | None) -> tuple[bytes, float | None
 
 def shape(found: Found) -> dict[str, Any]:
     """A detection in the form of Nuclio's detectors: two corners in pixels, the score as text."""
-    left, top, width, height = found.bbox
-    points = [round(each, 2) for each in (left, top, left + width, top + height)]
-    return {"confidence": f"{found.score:.4f}", "label": found.label, "points": points, "type": "rectangle"}
+    return {"confidence": f"{found.score:.4f}", "label": found.label, "points": found.corners, "type": "rectangle"}
 
 
 def _sentence(_: Request, error: Exception) -> Response:
@@ -307,5 +299,5 @@ def _sentence(_: Request, error: Exception) -> Response:
 
 
 def _our_bug(_: Request, error: Exception) -> Response:
-    sentence = str(error) if isinstance(error, BridgeError) else "an internal error, which the log has"
+    sentence = str(error) if isinstance(error, BridgeError) else "internal error; see the server's log"
     return JSONResponse({"error": sentence}, 500)

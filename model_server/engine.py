@@ -93,13 +93,11 @@ class Engine:
             found = await loop.run_in_executor(self._detecting, predictor.detect, ready, threshold)
         except NoMemory as error:
             self._models.clear()  # all models, to free memory; they are loaded again on demand
-            raise ModelNotNow(
-                f"{error}. Try again later, or let whoever runs this installation set models.loaded lower"
-            ) from error
+            raise ModelNotNow(f"{error}. Try again later, or ask the operator to lower models.loaded") from error
         except Exception as error:
             if not await loop.run_in_executor(self._detecting, still_answers, self.device):
                 self.broken = f"{self.device} no longer responds ({type(error).__name__})"
-                raise ModelNotNow(f"{self.broken}: the server begins anew") from error
+                raise ModelNotNow(f"{self.broken}: the server restarts") from error
             raise
         if predictor.at_limit(found, threshold):
             log.warning("boxes cut", extra={"model": model.url, "reason": predictor.limit_sentence()})

@@ -35,12 +35,9 @@ class Detector:
         threshold = self.threshold if context.conf_threshold is None else context.conf_threshold
         everything = self.predictor(upright_rgb_of(image), threshold)
         self.at_limit = self.predictor.at_limit(everything, threshold)
-        shapes = []
-        for found in everything:
-            left, top, width, height = found.bbox
-            points = [round(each, 2) for each in (left, top, left + width, top + height)]
-            shapes.append(cvataa.rectangle(self._ids[found.label], points, score=round(found.score, 4)))
-        return shapes
+        return [
+            cvataa.rectangle(self._ids[found.label], found.corners, score=round(found.score, 4)) for found in everything
+        ]
 
 
 def create(model: str, device: str = "auto", threshold: float | None = None) -> Detector:

@@ -13,7 +13,7 @@ from typing import Any
 
 from cvat_client.subject import Kind, Subject
 from model_server.trained_models import Choice, ListedModel
-from run_config.wording import shortened
+from run_config.wording import cut, shortened
 
 MOST_NAME = 63
 SHOWN_CLASSES = 3
@@ -58,7 +58,7 @@ def functions(choice: Choice, prefixes: Iterable[str] = (), threshold: float | N
     pinned = dict(choice.pinned)
     for subject, model in {**dict(choice.newest), **pinned}.items():
         chosen = "chosen by hand" if subject in pinned else "newest"
-        title = f"{_capital(subject_title(subject))}, {chosen}: {_described(model)}"
+        title = f"{_capital(subject_title(subject))}, {chosen}: {_described(model)} · {model.made:%Y-%m-%d}"
         description = (
             f"{_capital(chosen)} model of {subject_title(subject)}: run {model.run}, {_details(model, threshold)}"
         )
@@ -67,7 +67,7 @@ def functions(choice: Choice, prefixes: Iterable[str] = (), threshold: float | N
     places = tuple(prefix.rstrip("/") for prefix in prefixes)
     for model in choice.models:
         about = f" · {subject_title(model.subject)}" if model.subject else ""
-        title = f"{_described(model)}{about} · {_short(model.run, MOST_NAME)}"
+        title = f"{_described(model)}{about} · {cut(model.run, MOST_NAME)} · {model.made:%Y-%m-%d}"
         name = _model_name(model, places)
         listed[name] = Function(name, title, f"Trained by run {model.run}, {_details(model, threshold)}", model)
     return listed
@@ -81,10 +81,10 @@ def subject_title(subject: Subject) -> str:
 
 
 def _described(model: ListedModel) -> str:
-    """Such as `RBC, WBC · AP 0.51 · 2026-11-21`."""
-    classes = _listed([_short(name, SHOWN_LETTERS) for name in model.classes], SHOWN_CLASSES)
+    """Such as `RBC, WBC · AP 0.51`. CVAT shows the first 25 characters of a title, so the date comes last."""
+    classes = _listed([cut(name, SHOWN_LETTERS) for name in model.classes], SHOWN_CLASSES)
     ap = f" · AP {model.ap:.2f}" if model.ap is not None and model.ap >= 0 else ""
-    return f"{classes}{ap} · {model.made:%Y-%m-%d}"
+    return f"{classes}{ap}"
 
 
 def _details(model: ListedModel, threshold: float | None) -> str:
@@ -96,11 +96,6 @@ def _details(model: ListedModel, threshold: float | None) -> str:
 def _listed(names: list[str], most: int) -> str:
     # One more name takes no more room than "and 1 more".
     return shortened(names, len(names) if len(names) == most + 1 else most)
-
-
-def _short(text: str, most: int) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _capital(text: str) -> str:

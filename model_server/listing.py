@@ -93,7 +93,7 @@ class FunctionList:
         except Exception:
             # A bug that one object triggers must not stop the refreshes.
             log.exception("looking for models failed")
-            self.trouble = "an internal error, which the log has"
+            self.trouble = "internal error; see the server's log"
             return
         places = [self.models.store.child(prefix).url for prefix in self.models.prefixes]
         before = {one.url for one in self.left_out}

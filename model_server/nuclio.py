@@ -15,7 +15,6 @@ import httpx
 
 from cvat_client.connection import keep_no_cookies
 from cvat_client.errors import BridgeError
-from run_config.exit_codes import PASSING_FAULT
 
 LIST_TIMEOUT_S = 5.0
 CALL_TIMEOUT_S = 300.0
@@ -31,18 +30,12 @@ ANSWERED = frozenset({"content-type", "content-length", "content-encoding", "ret
 log = logging.getLogger(__name__)
 
 
-class NuclioAway(BridgeError):
-    """The Nuclio dashboard is unreachable."""
+class NotForwarded(BridgeError):
+    """A call that could not be forwarded, and the HTTP status of the response to it."""
 
-    exit_code = PASSING_FAULT
-
-
-class BodyTooLarge(BridgeError):
-    """The body exceeds the limit for forwarded calls."""
-
-
-class BodyTooSlow(BridgeError):
-    """The body of a forwarded call did not arrive in time."""
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
 
 
 class Nuclio:
@@ -92,7 +85,7 @@ class Nuclio:
                     raise ValueError("its list of functions is too long")
         listed = json.loads(content)
         if not isinstance(listed, dict):
-            raise ValueError("its list of functions is no mapping")  # noqa: TRY004 - an answer, not an argument
+            raise ValueError("its list of functions is not a JSON object")  # noqa: TRY004 - an answer, not an argument
         return listed
 
     async def hand_on(
@@ -100,7 +93,8 @@ class Nuclio:
     ) -> httpx.Response:
         """Forward a call. The caller must read and close the response.
 
-        path: percent-encoded, as received. Raises NuclioAway, BodyTooLarge, BodyTooSlow.
+        path: percent-encoded, as received. Raises NotForwarded: the dashboard is unreachable, or the body is too large
+        or too slow.
         """
         target = self._base + b"/" + path.lstrip(b"/") + (b"?" + query if query else b"")
         request = self._client.build_request(
@@ -114,14 +108,14 @@ class Nuclio:
             response = await self._client.send(request, stream=True)
         except httpx.HTTPError as error:
             self._away(error)
-            raise NuclioAway(f"the Nuclio dashboard gave no answer: {self.trouble}") from error
+            raise NotForwarded(503, f"the Nuclio dashboard did not respond: {self.trouble}") from error
         self.trouble = ""
         return response
 
     def _away(self, error: Exception) -> None:
         self.trouble = str(error) or type(error).__name__
         self._ask_after = time.monotonic() + PAUSE_S
-        log.warning("the Nuclio dashboard gives no answer", extra={"reason": self.trouble})
+        log.warning("the Nuclio dashboard does not respond", extra={"reason": self.trouble})
 
 
 def answered(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -146,10 +140,10 @@ async def _limited(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             async with asyncio.timeout_at(until):
                 part = await anext(parts, None)
         except TimeoutError:
-            raise BodyTooSlow("the call took too long to arrive") from None
+            raise NotForwarded(408, "the call did not arrive in time") from None
         if part is None:
             return
         size += len(part)
         if size > MOST_BODY_BYTES:
-            raise BodyTooLarge(f"a call that is handed on may have at most {MOST_BODY_BYTES >> 20} MiB")
+            raise NotForwarded(413, f"a forwarded call may have at most {MOST_BODY_BYTES >> 20} MiB")
         yield part

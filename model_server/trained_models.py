@@ -4,6 +4,7 @@ Read-only. A model that cannot be used is left out with a reason and does not af
 until the object changes.
 """
 
+import contextlib
 import json
 import logging
 import re
@@ -35,7 +36,8 @@ MOST_WEIGHTS_BYTES = 2 << 30
 READERS = 8
 RETRY_FOR_S = 5.0
 _PIN = re.compile(rf"{PINS}/(project|task)-([1-9][0-9]{{0,9}})\.json")
-_FILE = re.compile(rf"(?P<run>.+)/(?P<file>model/{re.escape(CONFIG)}|model/{re.escape(WEIGHTS)}|{re.escape(RUN)})")
+_MODEL_FILES = f"{re.escape(CONFIG)}|{re.escape(WEIGHTS)}"
+_FILE = re.compile(rf"(?P<run>.+)/(?:model/(?P<model>{_MODEL_FILES})|(?P<lineage>{re.escape(RUN)}))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +80,16 @@ class Choice:
 
 @dataclass(slots=True)
 class _Run:
-    """The files of a run in the store."""
+    """The files of a run in the store. folder: its `model/`; files: name → file, for the names in `_FILE`."""
 
-    config: ObjectInfo | None = None
-    weights: ObjectInfo | None = None
-    lineage: ObjectInfo | None = None
+    folder: ObjectStore
+    files: dict[str, ObjectInfo] = field(default_factory=dict)
+    subject: Subject | None = None
+
+    def version(self, name: str) -> str:
+        """Changes when the file is replaced. Empty: there is no such file."""
+        info = self.files.get(name)
+        return "" if info is None else info.etag or f"{info.size_bytes}-{info.last_modified.timestamp()}"
 
 
 @dataclass(slots=True)
@@ -110,46 +117,36 @@ class TrainedModels:
         StoreError: the store cannot be listed.
         """
         fresh = _Known()
-        runs = self._list()
-        pins = list(self._pins())
-        newest_first = sorted(
-            (key for key, run in runs.items() if run.config is not None), key=lambda key: _made(runs[key]), reverse=True
-        )[:MOST_RUNS]
+        runs = sorted(self._list(), key=lambda run: run.files[CONFIG].last_modified, reverse=True)[:MOST_RUNS]
         with ThreadPoolExecutor(READERS, "lineage") as pool:
-            subjects = dict(
-                zip(newest_first, pool.map(lambda key: self._subject(key, runs[key], fresh), newest_first), strict=True)
-            )
+            for run, subject in zip(runs, pool.map(lambda run: self._subject(run, fresh), runs), strict=True):
+                run.subject = subject
         left_out: dict[str, LeftOut] = {}
 
-        def usable(key: str) -> ListedModel | None:
-            model = self._model(key, runs[key], subjects.get(key), fresh, faulty or {})
+        def usable(run: _Run | LeftOut) -> ListedModel | None:
+            model = run if isinstance(run, LeftOut) else self._model(run, fresh, faulty or {})
             if isinstance(model, LeftOut):
                 left_out[model.url] = model
                 return None
             return model
 
         models: dict[str, ListedModel] = {}
-        for key in newest_first:
-            if len(models) < self.most and (model := usable(key)) is not None:
-                models[key] = model
+        for run in runs:
+            if len(models) < self.most and (model := usable(run)) is not None:
+                models[model.url] = model
         newest: dict[Subject, ListedModel] = {}
-        for key in newest_first:
-            subject = subjects[key]
+        for run in runs:
+            subject = run.subject
             # There are few projects, but about as many tasks as runs: a task needs a model that is listed anyway.
-            wanted = subject is not None and (subject.kind is Kind.PROJECT or key in models)
-            if subject is not None and wanted and subject not in newest and (model := usable(key)) is not None:
+            wanted = subject is not None and (subject.kind is Kind.PROJECT or run.folder.url in models)
+            if subject is not None and wanted and subject not in newest and (model := usable(run)) is not None:
                 newest[subject] = model
-        pinned: dict[Subject, ListedModel] = {}
-        keys = {f"{self.store.child(key).url}/model": key for key in newest_first} if pins else {}
-        for subject, url in pins:
-            if url in keys:
-                found = self._model(keys[url], runs[keys[url]], subjects[keys[url]], fresh, faulty or {})
-            else:
-                found = self._elsewhere(url, fresh, faulty or {})
-            if isinstance(found, LeftOut):
-                left_out[found.url] = found
-            else:
-                pinned[subject] = found
+        by_url = {run.folder.url: run for run in runs}
+        pinned = {
+            subject: model
+            for subject, url in self._pins()
+            if (model := usable(by_url.get(url) or _elsewhere(url))) is not None
+        }
         offered = {model.url: model for model in (*models.values(), *pinned.values())}
         self._known = fresh
         return Choice(
@@ -159,31 +156,18 @@ class TrainedModels:
             tuple(left_out.values()),
         )
 
-    def _list(self) -> dict[str, _Run]:
-        """Key of a run's folder → the files that are read here."""
+    def _list(self) -> list[_Run]:
+        """The runs that have a model's config.json."""
         runs: dict[str, _Run] = {}
         for prefix in self.prefixes:
             for info in self.store.list(prefix):
                 place = _FILE.fullmatch(info.key)
-                if place is None or not self._is_place(place["run"]):
-                    continue
-                run = runs.setdefault(place["run"], _Run())
-                match place["file"].rpartition("/")[2]:
-                    case name if name == CONFIG:
-                        run.config = info
-                    case name if name == WEIGHTS:
-                        run.weights = info
-                    case _:
-                        run.lineage = info
-        return runs
-
-    def _is_place(self, key: str) -> bool:
-        """Whether the key is valid: other programs may write keys to the bucket that no folder can have."""
-        try:
-            self.store.child(f"{key}/model")
-        except InvalidKey:
-            return False
-        return True
+                # Other programs may write keys to the bucket that no folder can have.
+                with contextlib.suppress(InvalidKey):
+                    if place is not None:
+                        run = runs.setdefault(place["run"], _Run(self.store.child(f"{place['run']}/model")))
+                        run.files[place["model"] or place["lineage"]] = info
+        return [run for run in runs.values() if CONFIG in run.files]
 
     def _pins(self) -> Iterator[tuple[Subject, str]]:
         """Yield each subject and the URL of its pinned model. Invalid pins are skipped."""
@@ -209,25 +193,14 @@ class TrainedModels:
         inside = any(url.startswith(f"{place.rstrip('/')}/") for place in places)
         return inside and ".." not in unquote(url).split("/")
 
-    def _elsewhere(self, url: str, fresh: _Known, faulty: dict[tuple[str, str], str]) -> ListedModel | LeftOut:
-        """A pinned model that is outside the prefixes, or too old to be listed."""
-        try:
-            folder = open_store(url, retry_for_s=RETRY_FOR_S)
-            run = _Run(folder.head(CONFIG), folder.head(WEIGHTS))
-            return self._read_model(folder, run, None, fresh, faulty)
-        except StoreUnavailable:
-            raise
-        except StoreError as error:
-            return LeftOut(url, "", "missing", f"a person chose it and it cannot be read: {error}")
-
-    def _subject(self, key: str, run: _Run, fresh: _Known) -> Subject | None:
-        info = run.lineage
+    def _subject(self, run: _Run, fresh: _Known) -> Subject | None:
+        info = run.files.get(RUN)
         if info is None or info.size_bytes > MOST_CONFIG_BYTES:
             return None
-        name = (info.key, _version(info))
+        name = (info.key, run.version(RUN))
         if name not in self._known.subjects:
             try:
-                self._known.subjects[name] = subject_in(self.store.get_bytes(f"{key}/{RUN}"))
+                self._known.subjects[name] = subject_in(self.store.get_bytes(info.key))
             except StoreUnavailable:
                 raise
             except StoreError:
@@ -235,59 +208,54 @@ class TrainedModels:
         fresh.subjects[name] = self._known.subjects[name]
         return fresh.subjects[name]
 
-    def _model(
-        self, key: str, run: _Run, subject: Subject | None, fresh: _Known, faulty: dict[tuple[str, str], str]
-    ) -> ListedModel | LeftOut:
-        return self._read_model(self.store.child(f"{key}/model"), run, subject, fresh, faulty)
-
-    def _read_model(
-        self,
-        folder: ObjectStore,
-        run: _Run,
-        subject: Subject | None,
-        fresh: _Known,
-        faulty: dict[tuple[str, str], str],
-    ) -> ListedModel | LeftOut:
-        assert run.config is not None
-        version = f"{_version(run.config)} {_version(run.weights)}"
-        name = (folder.url, version)
+    def _model(self, run: _Run, fresh: _Known, faulty: dict[tuple[str, str], str]) -> ListedModel | LeftOut:
+        name = (run.folder.url, f"{run.version(CONFIG)} {run.version(WEIGHTS)}")
         if name in faulty:
             return LeftOut(*name, "load", faulty[name])
-        model = self._known.models.get(name) or _described(folder, run.config, run.weights, version, subject)
+        model = self._known.models.get(name) or _described(run, name[1])
         if isinstance(model, ListedModel):  # reasons for leaving out are not cached: a fault of the store may pass
             fresh.models[name] = self._known.models[name] = model
         return model
 
 
-def _described(
-    folder: ObjectStore, config: ObjectInfo, weights: ObjectInfo | None, version: str, subject: Subject | None
-) -> ListedModel | LeftOut:
-    """Read the model's config.json. StoreUnavailable is raised: it says nothing about the model."""
-    if weights is None or not weights.size_bytes:
-        return LeftOut(folder.url, version, "weights", f"{folder.url} has no {WEIGHTS}: its upload was cut short")
-    if weights.size_bytes > MOST_WEIGHTS_BYTES:
-        most = MOST_WEIGHTS_BYTES >> 30
-        return LeftOut(folder.url, version, "weights", f"{folder.url}/{WEIGHTS} is larger than {most} GiB")
-    if config.size_bytes > MOST_CONFIG_BYTES:
-        return LeftOut(folder.url, version, "config", f"{folder.url}/{CONFIG} is too large to be a model's")
+def _elsewhere(url: str) -> _Run | LeftOut:
+    """The run of a pinned model that is outside the prefixes, or too old to be listed."""
     try:
-        info = read_info(folder)
-        stored_config(info.job, f"{folder.url}/{CONFIG}")
+        folder = open_store(url, retry_for_s=RETRY_FOR_S)
+        return _Run(folder, {name: folder.head(name) for name in (CONFIG, WEIGHTS)})
+    except StoreUnavailable:
+        raise
+    except StoreError as error:
+        return LeftOut(url, "", "missing", f"a user chose this model, and it cannot be read: {error}")
+
+
+def _described(run: _Run, version: str) -> ListedModel | LeftOut:
+    """Read the model's config.json. StoreUnavailable is raised: it says nothing about the model."""
+    url, config, weights = run.folder.url, run.files[CONFIG], run.files.get(WEIGHTS)
+    if weights is None or not weights.size_bytes:
+        return LeftOut(url, version, "weights", f"{url} has no {WEIGHTS}: its upload was cut short")
+    if weights.size_bytes > MOST_WEIGHTS_BYTES:
+        return LeftOut(url, version, "weights", f"{url}/{WEIGHTS} is larger than {MOST_WEIGHTS_BYTES >> 30} GiB")
+    if config.size_bytes > MOST_CONFIG_BYTES:
+        return LeftOut(url, version, "config", f"{url}/{CONFIG} is too large to be a model's")
+    try:
+        info = read_info(run.folder)
+        stored_config(info.job, f"{url}/{CONFIG}")
     except StoreUnavailable:
         raise
     except (JobError, StoreError, ConfigError, RecursionError) as error:
-        return LeftOut(folder.url, version, "config", " ".join(str(error).split()))
+        return LeftOut(url, version, "config", " ".join(str(error).split()))
     if len(set(info.classes)) != len(info.classes) or not info.classes:
-        return LeftOut(folder.url, version, "classes", f"{folder.url}/{CONFIG} has no classes, or one of them twice")
+        return LeftOut(url, version, "classes", f"{url}/{CONFIG} has no classes, or one of them twice")
     return ListedModel(
-        url=folder.url,
-        run=unquote(folder.url.removesuffix("/model").rpartition("/")[2]),
+        url=url,
+        run=unquote(url.removesuffix("/model").rpartition("/")[2]),
         version=version,
         made=config.last_modified.astimezone(UTC),
         classes=info.classes,
         preset=info.preset,
         ap=info.metrics.get("val_ap"),
-        subject=subject,
+        subject=run.subject,
         threshold="" if info.operating_point is None else " ".join(info.operating_point.describe().split()),
     )
 
@@ -304,12 +272,3 @@ def subject_in(lineage: bytes) -> Subject | None:
         return Subject.parse(text) if isinstance(text, str) and text else None
     except BridgeError:
         return None
-
-
-def _version(info: ObjectInfo | None) -> str:
-    return "" if info is None else info.etag or f"{info.size_bytes}-{info.last_modified.timestamp()}"
-
-
-def _made(run: _Run) -> datetime:
-    assert run.config is not None
-    return run.config.last_modified

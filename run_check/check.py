@@ -19,7 +19,7 @@ from run_config.errors import ConfigError
 from run_config.installation import Installation
 from run_config.job.places import PLACES, places
 from run_config.job.presets import load_job_config
-from run_config.parameters import TEMPLATES, Parameter, Type, Value, lines, overrides_of, parse
+from run_config.parameters import TEMPLATES, Parameter, Type, Value, lines, overrides_of, parse_valid
 
 SOURCES = ("cvat-annotation-path", "cvat-test-path")
 CHECKPOINT = "cvat-finetune-checkpoint"
@@ -37,37 +37,44 @@ def check(
 ) -> list[str]:
     """Check the parameters of the run `run`. Return one sentence for each finding.
 
-    Raises ConfigError: when values are wrong by themselves. Raises CheckError: when places are wrong, one sentence
-    each. Raises StoreUnavailable: when a store cannot be reached and nothing else is wrong.
+    Raises CheckError: one sentence for each mistake, because a wrong parameter hides no mistake in the others. Raises
+    StoreUnavailable: when a store cannot be reached and nothing else is wrong.
     """
-    values = parse(texts, _parameters(template))
-    mistakes = _Mistakes()
+    values, wrong = parse_valid(texts, _parameters(template))
+    mistakes = _Mistakes(wrong)
     findings: list[str] = []
     with mistakes.collected():
         if "model" in values:
             values |= _places_of_the_job(values)
             findings.append(f"model: {values['model']}")
     if installation is not None:
-        findings += _allowed(values, installation, mistakes)
-    mistakes.stop_here()
+        values = _allowed(values, installation, mistakes)
+        if {"sys-node-pool", "gpu-count", "device"} <= values.keys():
+            with mistakes.collected():
+                findings += machine(values, installation)
+        with mistakes.needed():
+            require_keys(installation)
+    if "store" not in values:
+        mistakes.raise_any()
     store = check_places.opened(str(values["store"]))
-    folder = f"{values[OUTPUT]}/{run}"
-    with mistakes.collected(OUTPUT), naming_the_secret(installation):
-        check_places.try_to_write(store, folder)
+    if OUTPUT in values:
+        folder = f"{values[OUTPUT]}/{run}"
+        with mistakes.needed(OUTPUT), naming_the_secret(installation):
+            check_places.try_to_write(store, folder)
         findings.append(f"output: {store.url}/{folder}")
-        check_places.require_same_workflow(store, folder, workflow_uid)
-    mistakes.stop_here()
+        with mistakes.collected(OUTPUT):
+            check_places.require_same_workflow(store, folder, workflow_uid)
     # Weights of the backbone are not read if all weights come from a checkpoint.
     read = {name: look for name, look in _LOOKS.items() if name not in PLACES or not values.get(CHECKPOINT)}
     for name, look in read.items():
         for line in lines(values.get(name)):
             with mistakes.collected(name):
                 findings.append(f"{name}: {look(line, store.url)}")
-    if "prepared-set" in values:
+    if {"prepared-set", "split"} <= values.keys():
         with mistakes.collected("prepared-set"):
             found = check_places.prepared_set(store, str(values["prepared-set"]), str(values["split"]))
             findings.append(f"prepared-set: {found}")
-    mistakes.stop_here()
+    mistakes.raise_any()
     return findings
 
 
@@ -83,8 +90,8 @@ _LOOKS: Mapping[str, Callable[[str, str], str]] = {
 class _Mistakes:
     """Collects the error messages, so that a person can fix all of them at once."""
 
-    def __init__(self) -> None:
-        self._sentences: list[str] = []
+    def __init__(self, sentences: list[str]) -> None:
+        self._sentences = sentences
         self._unavailable: StoreUnavailable | None = None
 
     @contextlib.contextmanager
@@ -94,11 +101,20 @@ class _Mistakes:
             yield
         except StoreUnavailable as error:
             self._unavailable = self._unavailable or error
-        except (CheckError, ConfigError, DataPrepError, PreparedSetError, StoreError) as error:
+        except (ConfigError, DataPrepError, PreparedSetError, StoreError) as error:
             sentences = (f"{parameter}: {error}" if parameter else str(error)).splitlines()
             self._sentences += [one for one in sentences if one not in self._sentences]
 
-    def stop_here(self) -> None:
+    @contextlib.contextmanager
+    def needed(self, parameter: str = "") -> Iterator[None]:
+        """As `collected`, for what everything later needs: raise all errors at once instead of repeating this one."""
+        before = (len(self._sentences), self._unavailable)
+        with self.collected(parameter):
+            yield
+        if (len(self._sentences), self._unavailable) != before:
+            self.raise_any()
+
+    def raise_any(self) -> None:
         """Raise the collected errors. Wrong input comes before temporary faults, because a retry cannot fix it."""
         if self._sentences:
             raise CheckError("\n".join(self._sentences))
@@ -123,14 +139,10 @@ def _texts(values: Mapping[str, Value]) -> dict[str, str]:
     return {name: "" if value is None else str(value) for name, value in values.items()}
 
 
-def _allowed(values: dict[str, Value], installation: Installation, mistakes: _Mistakes) -> list[str]:
-    """Collect what the installation does not allow. Places to read become URLs in `values`."""
-    findings: list[str] = []
-    with mistakes.collected():
-        require_keys(installation)
-    with mistakes.collected():
-        values |= installation.allowed(_texts(values), dict.fromkeys(PLACES, Type.LOCATION))
-    if "sys-node-pool" in values:
+def _allowed(values: Mapping[str, Value], installation: Installation, mistakes: _Mistakes) -> dict[str, Value]:
+    """The values that the installation allows. Places to read become URLs. The others are collected, and never read."""
+    allowed: dict[str, Value] = {}
+    for name, text in _texts(values).items():
         with mistakes.collected():
-            findings += machine(values, installation)
-    return findings
+            allowed |= installation.allowed({name: text}, dict.fromkeys(PLACES, Type.LOCATION))
+    return allowed

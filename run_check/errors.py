@@ -1,9 +1,7 @@
-"""The error of a failed check, with its exit code."""
+"""The error of a failed check."""
 
-from run_config.exit_codes import WRONG_INPUT
+from run_config.errors import ConfigError
 
 
-class CheckError(Exception):
+class CheckError(ConfigError):
     """The parameters of a run are wrong or cannot be used. The message has one sentence per line."""
-
-    exit_code = WRONG_INPUT

@@ -19,14 +19,18 @@ def without_tags(text: str) -> str:
 
 
 def leave_sentence(out: Path, name: str, text: str) -> None:
-    """Write the output parameter `name`: a text for people. `out` is the step's $OUT."""
+    """Write the output parameter `name`: a text for people. `out` is the step's $OUT.
+
+    Raises ConfigError: when the file cannot be written.
+    """
     _write(out, name, without_tags(text))
 
 
 def leave_value(out: Path, name: str, text: str) -> None:
     """Write the output parameter `name`: an id, a number or places. `out` is the step's $OUT.
 
-    Raises ConfigError: when Argo would replace a part of the text, so that it would name something else.
+    Raises ConfigError: when Argo would replace a part of the text, so that it would name something else, or when
+    the file cannot be written.
     """
     if OPENING in text:
         raise ConfigError(
@@ -42,5 +46,8 @@ def outputs_folder(out: Path) -> Path:
 
 def _write(out: Path, name: str, text: str) -> None:
     path = outputs_folder(out) / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8", errors="replace")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise ConfigError(f"$OUT: {path} cannot be written: {error.strerror or error}; check $OUT") from error

@@ -228,7 +228,7 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="epochs",
         title="Epochs",
-        help="Passes over the training images. Empty: the preset's value, 300 for all but `tiny`. "
+        help="Passes over the training images. Empty: the preset's value, 300 for `detr-…` and 100 for `rf-detr-…`. "
         "Set epochs or minutes, not both.",
         group="Schedule",
         type=Type.INTEGER,
@@ -402,6 +402,14 @@ def parse(texts: Mapping[str, str], parameters: Sequence[Parameter] = PARAMETERS
 
     Raises ConfigError: one line for each mistake.
     """
+    values, mistakes = parse_valid(texts, parameters)
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    return values
+
+
+def parse_valid(texts: Mapping[str, str], parameters: Sequence[Parameter]) -> tuple[dict[str, Value], list[str]]:
+    """The typed values of all valid texts and defaults by name, and one sentence for each mistake."""
     known = [parameter.name for parameter in parameters]
     mistakes = [unknown_name(name, known) for name in texts if name not in known]
     values: dict[str, Value] = {}
@@ -412,9 +420,7 @@ def parse(texts: Mapping[str, str], parameters: Sequence[Parameter] = PARAMETERS
             mistakes.append(str(error))
     if values.get("epochs") is not None and values.get("minutes") is not None:
         mistakes.append("epochs and minutes: set one of them and leave the other empty.")
-    if mistakes:
-        raise ConfigError("\n".join(mistakes))
-    return values
+    return values, mistakes
 
 
 def parse_value(parameter: Parameter, text: str) -> Value:

@@ -1,17 +1,22 @@
 """`detr-workflows`: render the Argo templates, run one on this machine, list the parameters."""
 
 import os
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
+from run_config.argo_text import leave_sentence
 from run_config.command_line import run, top_options
 from run_config.exit_codes import WRONG_INPUT
 from run_config.locations import local_path, store_url
 from run_config.parameter_forms import form_json, markdown
 from run_config.parameters import BY_NAME, PARAMETERS, Role, Type, pairs
 from run_config.writable import require_writable
+from workflows import generated_files
+from workflows.chart import plain_manifests
 from workflows.cluster import cli as cluster
 from workflows.errors import StepError, TemplateError, WorkflowError
 
@@ -51,48 +56,63 @@ def render(
     ] = None,
 ) -> None:
     """Write the templates as YAML: the files of the source tree, or with --settings those of one installation."""
+    if output is not None and not check:
+        require_writable(output, "--output")
     if settings is not None:
-        from workflows.chart import plain_manifests
-
         if output is None or not namespace or check:
             raise WorkflowError(
                 "--settings needs --output, the folder for the files, and --namespace, the namespace of the objects; "
                 "it cannot be combined with --check"
             )
-        place = plain_manifests.PlainOptions(
-            namespace=namespace, registry=registry, image_tag=image_tag, s3_endpoint=s3_endpoint, s3_region=s3_region
+        values = plain_manifests.values(
+            plain_manifests.read_settings(settings),
+            registry=registry,
+            image_tag=image_tag,
+            s3_endpoint=s3_endpoint,
+            s3_region=s3_region,
         )
-        bridge_text = None if bridge is None else plain_manifests.read_bridge(bridge)
-        paths = plain_manifests.write(output, RENDERED, plain_manifests.read_settings(settings), place, bridge_text)
-    elif namespace or registry or image_tag or s3_endpoint or s3_region or bridge:
+        bridge_text = ""
+        if bridge is not None:
+            bridge_text, values["cvatBridge"] = plain_manifests.read_bridge(bridge)
+        rendered = plain_manifests.rendered(values, namespace, bridge_text)
+        _write({output / name: text for name, text in rendered.items()})
+        return
+    if namespace or registry or image_tag or s3_endpoint or s3_region or bridge:
         raise WorkflowError(
             "--namespace, --registry, --image-tag, --s3-endpoint, --s3-region and --bridge need --settings"
         )
-    else:
-        # Hera takes a second to import, and only this command needs it.
-        try:
-            from workflows import rendering
-        except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] != "hera":
-                raise
-            raise WorkflowError(
-                "rendering the templates needs Hera, which is not installed: install detr-workflows[workflows], "
-                "or give --settings, which uses the templates of the package"
-            ) from error
+    # Hera takes a second to import, and only this command needs it.
+    try:
+        from workflows import rendering
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "hera":
+            raise
+        raise WorkflowError(
+            "rendering the templates needs Hera, which is not installed: install detr-workflows[workflows], "
+            "or give --settings, which uses the templates in the chart"
+        ) from error
 
-        files = rendering.in_tree() if output is None else rendering.in_folder(output)
-        if check:
-            _compare(rendering.differences(files), str(output or "the tree"))
-            return
-        paths = rendering.write(files)
-    for path in paths:
+    act = _compare if check else _write
+    act(rendering.in_tree() if output is None else rendering.in_folder(output))
+    # These are made from the files of the chart, which are up to date by now.
+    if output is None and plain_manifests.CHART.is_dir():
+        if shutil.which("helm"):
+            act(plain_manifests.in_repository())
+        else:
+            typer.echo("helm is not on the PATH: manifests/rendered was left out", err=True)
+
+
+def _write(files: Mapping[Path, str]) -> None:
+    for path in generated_files.write(files):
         typer.echo(path)
 
 
-def _compare(difference: str, where: str) -> None:
+def _compare(files: Mapping[Path, str]) -> None:
+    difference = generated_files.differences(files)
     if difference:
         typer.echo(difference, nl=False)
-        raise WorkflowError(f"the files in {where} are out of date; run: detr-workflows render")
+        folder = os.path.commonpath([path.parent for path in files])
+        raise WorkflowError(f"the files in {folder} are out of date; run: detr-workflows render")
 
 
 @app.command("run-local")
@@ -122,19 +142,20 @@ def run_local(
     if "store" in given:
         given["store"] = store_url(given["store"])
     plan = read_plan(_template_text(template), template)
-    unfinished = (scratch or _default_scratch()).absolute()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    unfinished = (scratch or cache / "detr-workflows").absolute()
     require_writable(unfinished, "--scratch")
     folder = local_path(given.get("store", ""))
     if folder is not None:
         require_writable(folder, "--store")
     try:
-        finished = run_plan(plan, _absolute(given), unfinished, _say)
+        finished = run_plan(plan, _absolute(given), unfinished, typer.echo)
     except StepError as error:
         if error.exit_code == WRONG_INPUT:
             # The step has already printed its own error message.
             raise typer.Exit(WRONG_INPUT) from error
         raise
-    _say("\n" + summary(finished.url, finished.seconds, finished.results, finished.files))
+    typer.echo("\n" + summary(finished.url, finished.seconds, finished.results, finished.files))
 
 
 @app.command()
@@ -162,8 +183,11 @@ def outcome(
     from workflows import outcome as ending
 
     message = ending.sentence(run_name, status, failures)
-    ending.leave_message(message)
+    if os.environ.get("OUT"):
+        leave_sentence(Path(os.environ["OUT"]), "message", message)
     typer.echo(f"{run_name}: {status}" + (f": {message}" if message else ""))
+    if message and cluster.TOKEN.is_file():
+        typer.echo(cluster.show_message(run_name, message))
     if os.environ.get("WEBHOOK_URL"):
         place = f"{store.rstrip('/')}/{output_prefix.strip('/')}/{run_name}"
         report = ending.report_json(run_name, template, status, message, place)
@@ -187,6 +211,7 @@ def parameters(
 
 
 app.command()(cluster.submit)
+app.command()(cluster.runs)
 app.command()(cluster.pools)
 app.command()(cluster.preflight)
 
@@ -223,14 +248,6 @@ def _template_text(template: str) -> str:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise TemplateError(f"{template} cannot be read: {error}") from error
-
-
-def _default_scratch() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "detr-workflows"
-
-
-def _say(text: str) -> None:
-    typer.echo(text)
 
 
 def main() -> NoReturn:

@@ -6,20 +6,15 @@ message of a retry. Errors in this module never make a run fail: the run has alr
 
 import base64
 import json
-import os
 import re
-import urllib.error
-import urllib.parse
-import urllib.request
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
-from http.client import HTTPException
-from pathlib import Path
 from typing import Any
 
-from run_config.argo_text import leave_sentence, without_tags
+from run_config.argo_text import without_tags
 
 SUCCEEDED = "Succeeded"
 WEBHOOK_VERSION = 1
@@ -219,13 +214,6 @@ def report_json(run: str, template: str, status: str, message: str, output: str)
     return {key: value for key, value in report.items() if key != "template" or value}
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Refuses redirects: they would turn the POST into a GET, and may lead to another scheme or host."""
-
-    def redirect_request(self, *_: object, **__: object) -> None:
-        return None
-
-
 class _NotToldError(Exception):
     """The report did not reach the webhook, and a retry may help."""
 
@@ -233,44 +221,36 @@ class _NotToldError(Exception):
 def post(url: str, report: Mapping[str, Any], *, pause_s: float = PAUSE_S) -> str:
     """POST the report as JSON. Return a sentence about the result, without the URL, which is a secret.
 
-    Network errors and the statuses 429 and 5xx are retried.
+    Network errors and the statuses 429 and 5xx are retried. Redirects are not followed: they may lead to another host.
     """
+    import httpx
+    from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
+
     url = url.strip()
-    try:
-        parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            return "the report was not sent to the webhook: its URL is not http:// or https://"
-        content = json.dumps(report, ensure_ascii=False).encode()
-        headers = {"Content-Type": "application/json; charset=utf-8", "User-Agent": "detr-workflows"}
-        request = urllib.request.Request(url, content, headers, method="POST")  # noqa: S310 - the scheme is checked above
-    except ValueError:
-        return "the report was not sent to the webhook: its URL cannot be read"
-    opener = urllib.request.build_opener(_NoRedirect)
+    if not url.lower().startswith(("http://", "https://")):
+        return "the report was not sent to the webhook: its URL is not http:// or https://"
+    content = json.dumps(report, ensure_ascii=False).encode()
+    headers = {"Content-Type": "application/json; charset=utf-8", "User-Agent": "detr-workflows"}
+    # The system's certificates, to which an image may add others.
+    trusted = ssl.create_default_context()
 
     def attempt() -> str:
         try:
-            with opener.open(request, timeout=TIMEOUT_S):
-                return "the report was sent to the webhook"
-        except urllib.error.HTTPError as error:
-            error.close()
-            if error.code >= 500 or error.code == 429:
-                raise _NotToldError(f"it answered {error.code}") from error
-            return f"the report was not sent to the webhook: it answered {error.code}"
-        except (OSError, HTTPException, ValueError) as error:
+            status = httpx.post(url, content=content, headers=headers, timeout=TIMEOUT_S, verify=trusted).status_code
+        except httpx.HTTPError as error:
             # Only the error's type: its text may contain the URL.
-            reason = error.reason if isinstance(error, urllib.error.URLError) else error
-            raise _NotToldError("no answer" if isinstance(reason, TimeoutError) else type(reason).__name__) from error
-
-    from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
+            slow = isinstance(error, httpx.TimeoutException)
+            raise _NotToldError("no answer" if slow else type(error).__name__) from error
+        if status >= 500 or status == 429:
+            raise _NotToldError(f"it answered {status}")
+        if status >= 300:
+            return f"the report was not sent to the webhook: it answered {status}"
+        return "the report was sent to the webhook"
 
     retry, stop = retry_if_exception_type(_NotToldError), stop_after_attempt(TRIES)
     try:
         return Retrying(retry=retry, stop=stop, wait=wait_fixed(pause_s), reraise=True)(attempt)
     except _NotToldError as error:
         return f"the report was not sent to the webhook: {error}"
-
-
-def leave_message(text: str, environment: Mapping[str, str] = os.environ) -> None:
-    """Write the output parameter `message` of the step, if $OUT is set."""
-    if environment.get("OUT"):
-        leave_sentence(Path(environment["OUT"]), "message", text)
+    except (httpx.InvalidURL, ValueError):
+        return "the report was not sent to the webhook: its URL cannot be read"

@@ -1,16 +1,15 @@
-"""Write the templates as YAML files, and compare the files in the repository with the code.
+"""The templates as YAML files, and the other files in the repository that are generated from code.
 
-The chart contains the same files, a schema of its values and a table of them.
+The chart contains the same templates, a schema of its values and a table of them.
 """
 
-import difflib
-from collections.abc import Mapping
 from pathlib import Path
 
 from hera.workflows import WorkflowTemplate
 
 from run_config.parameters import BRIDGE_TEMPLATES
 from workflows.chart import values_schema, values_table
+from workflows.chart.plain_manifests import CHART
 from workflows.templates.cvat_train import cvat_train
 from workflows.templates.detr_annotate import detr_annotate
 from workflows.templates.detr_evaluate import detr_evaluate
@@ -21,9 +20,6 @@ TEMPLATES: tuple[WorkflowTemplate, ...] = (detr_train, detr_prepare, detr_evalua
 
 RENDERED = Path(__file__).parent / "rendered"
 """Folder of the rendered templates, in the repository and in the installed package."""
-
-CHART = Path(__file__).parents[1] / "charts" / "detr-workflows"
-"""The chart in the repository. An installed package has no chart."""
 
 HEADER = "# Rendered by `detr-workflows render` from workflows/templates/{module}.py. Do not edit.\n"
 
@@ -39,7 +35,7 @@ def in_folder(folder: Path) -> dict[Path, str]:
 
 
 def in_tree() -> dict[Path, str]:
-    """Path → text of all generated files in the repository."""
+    """Path → text of all files in the repository that are generated from code."""
     files = in_folder(RENDERED)
     if CHART.is_dir():
         for name, text in rendered().items():
@@ -49,26 +45,6 @@ def in_tree() -> dict[Path, str]:
         readme, values = CHART / "README.md", CHART / "values.yaml"
         files[readme] = values_table.with_table(readme.read_text("utf-8"), values.read_text("utf-8"))
     return files
-
-
-def write(files: Mapping[Path, str]) -> list[Path]:
-    """Write files and return their paths."""
-    for path, text in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    return list(files)
-
-
-def differences(files: Mapping[Path, str]) -> str:
-    """A unified diff from the files on disk to the expected texts. Empty: they are equal."""
-    parts: list[str] = []
-    for path, text in files.items():
-        old = path.read_text(encoding="utf-8") if path.is_file() else ""
-        lines = difflib.unified_diff(
-            old.splitlines(keepends=True), text.splitlines(keepends=True), str(path), "rendered now"
-        )
-        parts.extend(lines)
-    return "".join(parts)
 
 
 def _text(template: WorkflowTemplate) -> str:

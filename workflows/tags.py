@@ -9,6 +9,9 @@ _TAG = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 
 PARAMETERS_JSON = "workflow.parameters.json"
 
+RETRIES = "retries"
+"""The number of earlier attempts of a step."""
+
 
 def tags(text: str) -> Iterator[str]:
     """Yield the names of the tags in a text, in order.

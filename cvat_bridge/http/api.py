@@ -13,13 +13,12 @@ from starlette.responses import Response, StreamingResponse
 from cvat_bridge import data_preview
 from cvat_bridge.access import VisibleSubject, require_own_page, session_of, subject_of
 from cvat_bridge.http.problems import NO_SUCH_RUN, Complaint, Refusal
-from cvat_bridge.http.schemas import DrawnForm, DrawnRun, DrawnRuns
+from cvat_bridge.http.schemas import FormSchema, RunSchema, RunsSchema
 from cvat_bridge.runs import run_labels, run_state
-from cvat_bridge.runs.submit_run import StartedRun, clicked
+from cvat_bridge.runs.submit_run import RunRequest, StartedRun
 from cvat_bridge.service import Service
-from cvat_bridge.templates.form import draw
+from cvat_bridge.templates.form import template_schema
 from cvat_client.connection import Session
-from cvat_client.subject import Subject
 from run_config.errors import ConfigError
 from run_config.json_text import read_json
 
@@ -87,22 +86,12 @@ async def _service(request: Request) -> Service:
     return service
 
 
-async def _session(request: Request) -> Session:
-    return session_of(request)
-
-
-async def _subject(task: Tasks = None, project: Project = None) -> Subject:
-    return subject_of(task, project)
-
-
 ServiceOf = Annotated[Service, Depends(_service)]
-SessionOf = Annotated[Session, Depends(_session)]
+SessionOf = Annotated[Session, Depends(session_of)]
 
 
-async def _seen(
-    service: ServiceOf, session: SessionOf, subject: Annotated[Subject, Depends(_subject)]
-) -> VisibleSubject:
-    return await service.access.see(session, subject)
+async def _seen(service: ServiceOf, session: SessionOf, task: Tasks = None, project: Project = None) -> VisibleSubject:
+    return await service.access.see(session, subject_of(task, project))
 
 
 SeenOf = Annotated[VisibleSubject, Depends(_seen)]
@@ -136,23 +125,24 @@ _submission, _nothing = _Posted(Submission), _Posted(Nothing)
 
 
 @router.get("/form")
-async def form(service: ServiceOf, session: SessionOf, seen: SeenOf) -> DrawnForm:
+async def form(service: ServiceOf, session: SessionOf, seen: SeenOf) -> FormSchema:
     """What a run would be trained on, and the templates that can be started."""
     facts, offered, pools, running, blocked = await asyncio.gather(
-        data_preview.facts(service.cvat, seen, service.settings.cvat.public_origin),
+        data_preview.facts(service.cvat, seen, service.settings.cvat),
         service.cluster.templates(),
         service.cluster.pools(),
         service.cluster.running_of(seen.user.id),
         service.access.why_no_run(session, seen.subject),
     )
-    models = await service.views.models(session, seen, offered)
+    classes = {one["name"] for one in facts["classes"]}
+    models = await service.views.models(session, seen, offered, classes)
     return {
         "subject": facts,
         "user": {"name": seen.user.name},
         "blocked": blocked,
         "running": len(running),
         "limit": service.settings.limits.runs_per_user,
-        "templates": [draw(one, pools, models.get(one.name, [])) for one in offered],
+        "templates": [template_schema(one, pools, models.get(one.name, [])) for one in offered],
     }
 
 
@@ -162,7 +152,7 @@ async def start(
 ) -> Created:
     """Start a run. 200 instead of 201: the same click has started it before."""
     seen = await service.access.see(session, subject_of(sent.task, sent.project))
-    started = await service.submitter.submit(seen, clicked(sent.template, sent.parameters, str(sent.request)))
+    started = await service.submitter.submit(seen, RunRequest(sent.template, sent.parameters, str(sent.request)))
     if started.new:
         more = {"run": started.name, "user": seen.user.id, "subject": str(seen.subject)}
         log.info("a run was started", extra=more)
@@ -170,15 +160,15 @@ async def start(
 
 
 @router.get("/runs")
-async def listed(service: ServiceOf, session: SessionOf, seen: SeenOf) -> DrawnRuns:
+async def listed(service: ServiceOf, session: SessionOf, seen: SeenOf) -> RunsSchema:
     """The runs of tasks or of a project, newest first."""
     return {"runs": await service.views.listed(session, seen)}
 
 
 @router.get("/runs/{name}")
-async def one(service: ServiceOf, session: SessionOf, name: RunName) -> DrawnRun:
+async def one(service: ServiceOf, session: SessionOf, name: RunName) -> RunSchema:
     """One run."""
-    return await service.views.drawn(session, name)
+    return await service.views.shown(session, name)
 
 
 @router.get("/runs/{name}/report/", response_class=Response)
@@ -202,7 +192,7 @@ _CHANGE: dict[str, Any] = {"openapi_extra": _nothing.in_openapi(), "dependencies
 
 
 @router.post("/runs/{name}/stop", **_CHANGE)
-async def stop(service: ServiceOf, session: SessionOf, name: RunName) -> DrawnRun:
+async def stop(service: ServiceOf, session: SessionOf, name: RunName) -> RunSchema:
     """Stop a run, if this installation allows it."""
     return await service.views.stop(session, name)
 
@@ -214,13 +204,13 @@ async def rerun(service: ServiceOf, session: SessionOf, name: RunName, response:
 
 
 @router.post("/runs/{name}/use-model", **_CHANGE)
-async def use_model(service: ServiceOf, session: SessionOf, name: RunName) -> DrawnRun:
+async def use_model(service: ServiceOf, session: SessionOf, name: RunName) -> RunSchema:
     """Pin this run's model for automatic annotation of its project or task."""
     return await service.views.use_model(session, name)
 
 
 @router.post("/runs/{name}/release-model", **_CHANGE)
-async def release_model(service: ServiceOf, session: SessionOf, name: RunName) -> DrawnRun:
+async def release_model(service: ServiceOf, session: SessionOf, name: RunName) -> RunSchema:
     """Unpin the model: automatic annotation of the project or task uses the newest model again."""
     return await service.views.release_model(session, name)
 

@@ -12,14 +12,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from cvat_bridge.http import api
-from cvat_bridge.http.middleware import Observed
+from cvat_bridge.http.middleware import RequestLog
 from cvat_bridge.http.problems import (
     CLUSTER_AWAY,
     CVAT_AWAY,
     LOG_IN,
     NOT_YOURS,
     STORE_AWAY,
-    Complaint,
     Refusal,
     error_body,
 )
@@ -28,8 +27,9 @@ from cvat_bridge.http.static_files import FOLDER, StaticFiles
 from cvat_bridge.metrics import CONTENT_TYPE
 from cvat_bridge.runs.run_state import ROOT
 from cvat_bridge.service import Service
+from cvat_bridge.service_account import OK, UNKNOWN, account_problem
 from cvat_bridge.short_cache import ShortCache
-from cvat_client.errors import BridgeError, CvatRefusedError, CvatTokenError, CvatUnavailableError
+from cvat_client.errors import CvatRefusedError, CvatTokenError, CvatUnavailableError
 from object_store import StoreError, StoreUnavailable
 from workflows.cluster.errors import ClusterError, UnreachableError
 
@@ -70,7 +70,7 @@ def make_app(service: Service, *, static: Path = FOLDER) -> FastAPI:
         return WEBHOOK_BYTES if path == WEBHOOKS else service.settings.limits.request_bytes
 
     app.add_middleware(BodyLimit, limit=limit)
-    app.add_middleware(Observed, metrics=service.metrics)
+    app.add_middleware(RequestLog, metrics=service.metrics)
     return app
 
 
@@ -85,20 +85,14 @@ def _health(app: FastAPI, service: Service) -> None:
         return {"status": "ok"}
 
     async def look_at_account() -> str:
-        """Check the access token. Without it exports fail, but pages work, so the service is ready all the same."""
+        """Check the service account. Without it exports fail, but pages work, so the service is ready all the same."""
         nonlocal told
-        if service.token is None:
-            said = "CVAT_ACCESS_TOKEN is not set: exports will fail"
-        else:
-            try:
-                async with asyncio.timeout(_LOOK_S):
-                    await service.cvat.get("users/self", service.token)
-                said = "ok"
-            except CvatTokenError:
-                said = "CVAT does not accept the access token of the service account: exports will fail"
-            except (BridgeError, TimeoutError):
-                said = "not known"
-        if said not in (told, "ok", "not known"):
+        try:
+            async with asyncio.timeout(_LOOK_S):
+                said = await account_problem(service.cvat, service.token)
+        except TimeoutError:
+            said = UNKNOWN
+        if said not in (told, OK, UNKNOWN):
             log.warning("%s", said)
         told = said
         return said
@@ -161,46 +155,38 @@ def _webhooks(app: FastAPI, service: Service) -> None:
 
 
 def _errors(app: FastAPI) -> None:
-    def answer(refusal: Refusal) -> JSONResponse:
+    async def answer(_request: Request, error: Exception) -> JSONResponse:
+        refusal = _refusal_for(error)
         headers = {"Retry-After": str(refusal.retry_after_s)} if refusal.retry_after_s else None
         return JSONResponse(error_body(refusal.complaints), refusal.status, headers)
 
-    @app.exception_handler(Refusal)
-    async def refused(_request: Request, error: Refusal) -> JSONResponse:
-        return answer(error)
+    ours = (Refusal, CvatRefusedError, CvatUnavailableError, ClusterError, StoreError)
+    for kind in (*ours, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, answer)
 
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
-        texts = [f"{one['loc'][-1]}: {one['msg']}." for one in error.errors()[:10]]
-        return answer(Refusal(422, *(Complaint(text[:200]) for text in texts)))
 
-    @app.exception_handler(HTTPException)
-    async def http(_request: Request, error: HTTPException) -> JSONResponse:
-        return answer(
-            Refusal(error.status_code, "There is nothing here." if error.status_code == 404 else error.detail)
-        )
-
-    @app.exception_handler(CvatTokenError)
-    async def logged_out(_request: Request, _error: CvatTokenError) -> JSONResponse:
-        return answer(Refusal(401, LOG_IN))
-
-    @app.exception_handler(CvatRefusedError)
-    async def not_seen(_request: Request, _error: CvatRefusedError) -> JSONResponse:
-        return answer(Refusal(403, NOT_YOURS))
-
-    @app.exception_handler(CvatUnavailableError)
-    async def cvat_away(_request: Request, error: CvatUnavailableError) -> JSONResponse:
-        log.warning("CVAT is unreachable: %s", error)
-        return answer(Refusal(503, CVAT_AWAY, retry_after_s=10))
-
-    @app.exception_handler(ClusterError)
-    async def cluster(_request: Request, error: ClusterError) -> JSONResponse:
-        log.error("a request to the cluster failed: %s", error)
-        text = CLUSTER_AWAY if isinstance(error, UnreachableError) else _NOT_SET_UP.format("The cluster")
-        return answer(Refusal(503, text, retry_after_s=10))
-
-    @app.exception_handler(StoreError)
-    async def store(_request: Request, error: StoreError) -> JSONResponse:
-        log.error("a request to the store failed: %s", error)
-        text = STORE_AWAY if isinstance(error, StoreUnavailable) else _NOT_SET_UP.format("The store")
-        return answer(Refusal(503, text, retry_after_s=10))
+def _refusal_for(error: Exception) -> Refusal:
+    match error:
+        case Refusal():
+            refusal = error
+        case RequestValidationError():
+            texts = [f"{one['loc'][-1]}: {one['msg']}." for one in error.errors()[:10]]
+            refusal = Refusal(422, *(text[:200] for text in texts))
+        case HTTPException():
+            refusal = Refusal(error.status_code, "There is nothing here." if error.status_code == 404 else error.detail)
+        case CvatTokenError():
+            refusal = Refusal(401, LOG_IN)
+        case CvatRefusedError():
+            refusal = Refusal(403, NOT_YOURS)
+        case CvatUnavailableError():
+            log.warning("CVAT is unreachable: %s", error)
+            refusal = Refusal(503, CVAT_AWAY, retry_after_s=10)
+        case ClusterError():
+            log.error("a request to the cluster failed: %s", error)
+            text = CLUSTER_AWAY if isinstance(error, UnreachableError) else _NOT_SET_UP.format("The cluster")
+            refusal = Refusal(503, text, retry_after_s=10)
+        case _:
+            log.error("a request to the store failed: %s", error)
+            text = STORE_AWAY if isinstance(error, StoreUnavailable) else _NOT_SET_UP.format("The store")
+            refusal = Refusal(503, text, retry_after_s=10)
+    return refusal

@@ -25,7 +25,7 @@ _HEADERS = {
 _QUIET = ("/healthz", "/readyz", "/metrics")
 
 
-class Observed:
+class RequestLog:
     """The outermost middleware."""
 
     def __init__(self, app: ASGIApp, *, metrics: ServiceMetrics) -> None:

@@ -15,7 +15,7 @@ EXPORT_UNCLEAR = (
     "tell whoever runs this installation: the log has CVAT's answer."
 )
 NO_SUCH_RUN = "There is no such run, or you may not view its task or project."
-CVAT_AWAY = "CVAT does not answer at the moment. Nothing was started; try again in a minute."
+CVAT_AWAY = "CVAT does not answer at the moment. Try again in a minute."
 CLUSTER_AWAY = "The cluster does not answer at the moment. Try again in a minute."
 STORE_AWAY = "The store does not answer at the moment. Try again in a minute."
 

@@ -8,7 +8,7 @@ from typing import Literal, NotRequired
 from typing_extensions import TypedDict
 
 
-class DrawnNote(TypedDict):
+class NoteSchema(TypedDict):
     """A warning or remark for the annotator before a run starts, with advice."""
 
     level: Literal["warning", "info"]
@@ -16,7 +16,7 @@ class DrawnNote(TypedDict):
     advice: str
 
 
-class DrawnClass(TypedDict):
+class ClassSchema(TypedDict):
     """A class. `boxes` None: not counted. `warning` None: no warning."""
 
     name: str
@@ -25,7 +25,7 @@ class DrawnClass(TypedDict):
     warning: str | None
 
 
-class DrawnTask(TypedDict):
+class TaskSchema(TypedDict):
     """A task with jobs that are not completed."""
 
     id: int
@@ -34,8 +34,8 @@ class DrawnTask(TypedDict):
     completed: int
 
 
-class DrawnSubject(TypedDict):
-    """Preview of the training data. `boxes` None: not counted."""
+class SubjectSchema(TypedDict):
+    """Preview of the training data. `untouched`: boxes of a model that nobody has changed. None: not counted."""
 
     kind: str
     ids: list[int]
@@ -43,12 +43,13 @@ class DrawnSubject(TypedDict):
     url: str
     images: int
     boxes: int | None
-    classes: list[DrawnClass]
-    unfinished: list[DrawnTask]
-    notes: list[DrawnNote]
+    untouched: int | None
+    classes: list[ClassSchema]
+    unfinished: list[TaskSchema]
+    notes: list[NoteSchema]
 
 
-class DrawnChoice(TypedDict):
+class ChoiceSchema(TypedDict):
     """A choice of a field. `available`: whether a node pool has free capacity. None: unknown, or not a pool."""
 
     value: str
@@ -57,7 +58,7 @@ class DrawnChoice(TypedDict):
     available: bool | None
 
 
-class DrawnParameter(TypedDict):
+class ParameterSchema(TypedDict):
     """A field of the form. Bounds are for numbers, and absent if there is no bound."""
 
     name: str
@@ -67,47 +68,48 @@ class DrawnParameter(TypedDict):
     visibility: str
     required: bool
     default: str
-    choices: list[DrawnChoice]
+    choices: list[ChoiceSchema]
     minimum: NotRequired[float]
     exclusiveMinimum: NotRequired[float]
     maximum: NotRequired[float]
 
 
-class DrawnGroup(TypedDict):
+class GroupSchema(TypedDict):
     """The fields below one heading."""
 
     title: str
-    parameters: list[DrawnParameter]
+    parameters: list[ParameterSchema]
 
 
-class DrawnTemplate(TypedDict):
-    """A workflow template that can be started. `trains`: it trains on the existing boxes."""
+class TemplateSchema(TypedDict):
+    """A workflow template that can be started. `trains`: on the existing annotations; `needs_boxes`: on boxes."""
 
     name: str
     title: str
     help_html: str
     trains: bool
-    groups: list[DrawnGroup]
+    needs_boxes: bool
+    groups: list[GroupSchema]
 
 
-class DrawnUser(TypedDict):
+class UserSchema(TypedDict):
     """The user."""
 
     name: str
 
 
-class DrawnForm(TypedDict):
+class FormSchema(TypedDict):
     """The form. `running`, `limit`: this user's unfinished runs. `blocked`: why this user cannot start a run."""
 
-    subject: DrawnSubject
-    user: DrawnUser
+    subject: SubjectSchema
+    user: UserSchema
     blocked: str | None
     running: int
     limit: int
-    templates: list[DrawnTemplate]
+    templates: list[TemplateSchema]
 
 
-class DrawnStep(TypedDict):
+class StepSchema(TypedDict):
     """A step of a run. `progress`: in Argo's form, such as `40/100`."""
 
     name: str
@@ -117,14 +119,14 @@ class DrawnStep(TypedDict):
     message: str
 
 
-class DrawnAp(TypedDict):
+class ApSchema(TypedDict):
     """AP on the validation split after `step` optimiser steps."""
 
     value: float
     step: int
 
 
-class DrawnLinks(TypedDict):
+class LinksSchema(TypedDict):
     """Links to other pages. None: the page does not exist, or not yet."""
 
     argo: str | None
@@ -132,7 +134,7 @@ class DrawnLinks(TypedDict):
     page: str
 
 
-class DrawnModel(TypedDict):
+class ModelSchema(TypedDict):
     """The model of a run. `used`: it is pinned for `place`, such as `project 3`."""
 
     url: str
@@ -140,7 +142,7 @@ class DrawnModel(TypedDict):
     place: str
 
 
-class DrawnMay(TypedDict):
+class MaySchema(TypedDict):
     """The actions that are possible for a run now."""
 
     stop: bool
@@ -149,21 +151,21 @@ class DrawnMay(TypedDict):
     release: bool
 
 
-class DrawnAbout(TypedDict):
+class AboutSchema(TypedDict):
     """The tasks or project of a run."""
 
     kind: str
     ids: list[int]
 
 
-class DrawnSetting(TypedDict):
+class SettingSchema(TypedDict):
     """A parameter that was set for a run."""
 
     title: str
     value: str
 
 
-class DrawnRun(TypedDict):
+class RunSchema(TypedDict):
     """A run. Times in Kubernetes' format, `progress` from 0 to 1."""
 
     name: str
@@ -171,22 +173,22 @@ class DrawnRun(TypedDict):
     title: str
     state: str
     message: str
-    subject: DrawnAbout
-    settings: list[DrawnSetting]
+    subject: AboutSchema
+    settings: list[SettingSchema]
     user: str
     created: str | None
     started: str | None
     finished: str | None
     progress: float | None
-    steps: list[DrawnStep]
-    ap: DrawnAp | None
+    steps: list[StepSchema]
+    ap: ApSchema | None
     results: dict[str, str]
-    links: DrawnLinks
-    model: DrawnModel | None
-    may: DrawnMay
+    links: LinksSchema
+    model: ModelSchema | None
+    may: MaySchema
 
 
-class DrawnRuns(TypedDict):
+class RunsSchema(TypedDict):
     """Runs, newest first."""
 
-    runs: list[DrawnRun]
+    runs: list[RunSchema]

@@ -5,10 +5,9 @@ Files are read in threads. AP and pins are cached for seconds.
 
 import json
 import logging
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
+from functools import partial
 
 import anyio
 import anyio.to_thread
@@ -18,25 +17,14 @@ from object_store import NoSuchKey, ObjectStore, open_store
 from run_config.errors import ConfigError
 from run_config.installation import Installation
 from run_config.json_text import read_json
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from workflows.cluster.ap_so_far import Ap, read_ap
 
 log = logging.getLogger(__name__)
 
-TAIL_BYTES = 64 * 1024
 PINS = "cvat-models"
-_AP_S, _PINS_S = 10.0, 5.0
+_AP_S, _PINS_S, _CLASSES_S = 10.0, 5.0, 600.0
 _RETRY_S = 5.0
 _THREADS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Ap:
-    """AP on the validation split after `step` optimiser steps."""
-
-    value: float
-    step: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +63,18 @@ class RunFiles:
     def __init__(self, installation: Installation) -> None:
         self.url = installation.store.rstrip("/")
         self._store: ObjectStore = open_store(installation.store, retry_for_s=_RETRY_S)
-        self._threads = anyio.CapacityLimiter(_THREADS)
+        self._in_thread = partial(anyio.to_thread.run_sync, limiter=anyio.CapacityLimiter(_THREADS))
         self._aps: ShortCache[Ap | None] = ShortCache(_AP_S)
         self._pins: ShortCache[Pin | None] = ShortCache(_PINS_S)
+        self._classes: ShortCache[frozenset[str]] = ShortCache(_CLASSES_S)
 
     async def ap_so_far(self, folder: str) -> Ap | None:
         """The latest AP of the run in `folder`, a key below the store. None: not yet measured."""
-        return await self._aps.get(folder, lambda: self._in_thread(self._read_ap, folder))
+        return await self._aps.get(folder, lambda: self._in_thread(read_ap, self._store, folder))
+
+    async def model_classes(self, folder: str) -> frozenset[str]:
+        """The classes of the model of the run in `folder`, a key below the store. Empty: it cannot be read."""
+        return await self._classes.get(folder, lambda: self._in_thread(self._read_classes, folder))
 
     async def pin(self, place: RunPlace) -> Pin | None:
         """The model pinned for `place`, if any."""
@@ -112,20 +105,14 @@ class RunFiles:
         for start in range(0, report.size_bytes, part_bytes):
             yield self._store.get_bytes(report.key, start=start, end=min(start + part_bytes, report.size_bytes))
 
-    async def _in_thread(self, work: Callable[P, T], *args: P.args, **_kwargs: P.kwargs) -> T:
-        return await anyio.to_thread.run_sync(work, *args, limiter=self._threads)
-
-    def _read_ap(self, folder: str) -> Ap | None:
-        key = f"{folder}/metrics.jsonl"
+    def _read_classes(self, folder: str) -> frozenset[str]:
+        key = f"{folder}/model/config.json"
         try:
-            size = self._store.head(key).size_bytes
-            start = max(0, size - TAIL_BYTES)
-            tail = self._store.get_bytes(key, start=start)
-        except NoSuchKey:
-            return None
-        lines = tail.split(b"\n")
-        # The tail may begin in the middle of a line.
-        return last_ap(lines[1:] if start else lines)
+            tree = read_json(self._store.get_bytes(key), key)
+        except (NoSuchKey, ConfigError):
+            return frozenset()
+        classes = tree.get("classes") if isinstance(tree, Mapping) else None
+        return frozenset(map(str, classes)) if isinstance(classes, list) else frozenset()
 
     def _read_pin(self, place: RunPlace) -> Pin | None:
         try:
@@ -138,17 +125,3 @@ class RunFiles:
         if not isinstance(tree, Mapping) or not isinstance(tree.get("model"), str):
             return None
         return Pin(tree["model"], str(tree.get("run") or ""))
-
-
-def last_ap(lines: list[bytes]) -> Ap | None:
-    """The last AP in lines of metrics.jsonl. Invalid lines are skipped."""
-    for line in reversed(lines):
-        try:
-            entry = json.loads(line)
-            if entry["split"] != "train":
-                ap = Ap(float(entry["ap"]), int(entry["step"]))
-                if math.isfinite(ap.value):  # JSON has no NaN or infinity
-                    return ap
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-            continue
-    return None

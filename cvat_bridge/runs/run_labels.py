@@ -8,9 +8,7 @@ from typing import Any
 
 from cvat_client.errors import BridgeError
 from cvat_client.subject import Kind, Subject
-
-USED_BY = {"used-by": "cvat"}
-"""The label of offered templates, and of workflows created from them."""
+from workflows.cluster.run_metadata import SUBJECT, USED_BY, USER_NAME, annotation
 
 TASK_LABEL = "cvat-task.detr-workflows/"
 PROJECT_LABEL = "cvat-project.detr-workflows/"
@@ -22,8 +20,6 @@ TRIGGER_LABEL = "detr-workflows/cvat-trigger"
 EVENT_STATE = "detr-workflows/cvat-event-state"
 """CVAT's time of the last change to the task or project, when the event was processed."""
 
-USER_NAME = "detr-workflows/cvat-user-name"
-SUBJECT = "detr-workflows/cvat-subject"
 TITLE = "detr-workflows/title"
 FORM = "detr-workflows/cvat-form"
 """The values of the form as JSON, for reruns."""
@@ -75,16 +71,6 @@ def subject_of(workflow: Mapping[str, Any]) -> Subject | None:
         return Subject.parse(text) if text else None
     except BridgeError:
         return None
-
-
-def annotation(workflow: Mapping[str, Any], name: str) -> str:
-    """An annotation of a workflow. Empty if it is missing."""
-    return str((workflow["metadata"].get("annotations") or {}).get(name) or "")
-
-
-def label(workflow: Mapping[str, Any], name: str) -> str:
-    """A label of a workflow. Empty if it is missing."""
-    return str((workflow["metadata"].get("labels") or {}).get(name) or "")
 
 
 def digest(key: bytes, purpose: str, *parts: str) -> str:

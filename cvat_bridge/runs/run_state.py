@@ -6,26 +6,16 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from cvat_bridge.http.schemas import DrawnRun, DrawnSetting, DrawnStep
+from cvat_bridge.http.schemas import RunSchema, SettingSchema, StepSchema
 from cvat_bridge.runs import run_labels
-from cvat_bridge.runs.run_files import Ap
 from cvat_client.settings import BridgeSettings
 from cvat_client.subject import Subject
 from run_config.parameters import BY_NAME, TEMPLATES
-from workflows.cluster.run_status import RunStatus, StepStatus, read_status
-from workflows.cluster.submission import ARGO_TEMPLATE_LABEL
+from workflows.cluster.ap_so_far import Ap
+from workflows.cluster.run_metadata import USER_NAME, annotation, folder, template_of
+from workflows.cluster.run_status import RunStatus, StepStatus, read_status, state_of
 
 ROOT = "/training-bridge"
-_STATES = {
-    "": "pending",
-    "Pending": "pending",
-    "Running": "running",
-    "Succeeded": "succeeded",
-    "Failed": "failed",
-    "Error": "failed",
-    "Omitted": "skipped",
-    "Skipped": "skipped",
-}
 _NO_STEP = "exit handler"
 _WEIGHTS = {"export": 2, "prepare": 3, "train": 30, "annotate": 30}
 """Weights of slow steps in a run's progress. Other steps take seconds and count 1."""
@@ -45,28 +35,6 @@ def argo_link(settings: BridgeSettings, namespace: str, run: str) -> str | None:
     return f"{settings.links.argo.rstrip('/')}/workflows/{quote(namespace)}/{quote(run)}"
 
 
-def folder(workflow: Mapping[str, Any]) -> str | None:
-    """The run's folder, a key below the store. None: unknown or invalid."""
-    prefix = argument(workflow, "cvat-output-path").strip("/")
-    parts = prefix.split("/")
-    if not prefix or any(part in ("", ".", "..") for part in parts):
-        return None
-    return f"{prefix}/{workflow['metadata']['name']}"
-
-
-def argument(workflow: Mapping[str, Any], name: str) -> str:
-    """A parameter of the run. Empty if it is missing."""
-    for one in ((workflow.get("spec") or {}).get("arguments") or {}).get("parameters") or ():
-        if one.get("name") == name:
-            return str(one.get("value") or "")
-    return ""
-
-
-def template_of(workflow: Mapping[str, Any]) -> str:
-    """The name of the run's template."""
-    return run_labels.label(workflow, ARGO_TEMPLATE_LABEL)
-
-
 class Run:
     """One run."""
 
@@ -81,12 +49,6 @@ class Run:
     def finished(self) -> bool:
         """Whether the run has ended."""
         return self.status.finished
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the run was stopped by a user. That is not a failure."""
-        shut = (self.workflow.get("spec") or {}).get("shutdown")
-        return bool(shut) and self.status.phase in ("Failed", "Error")
 
     def succeeded(self, step: str) -> bool:
         """Whether the step with this name has succeeded."""
@@ -108,9 +70,9 @@ class Run:
         """Whether the run has written a report."""
         return self.is_ours and self.succeeded("report") and folder(self.workflow) is not None
 
-    def drawn(
+    def shown(
         self, settings: BridgeSettings, namespace: str, store: str, ap: Ap | None, places: str, *, used: bool
-    ) -> DrawnRun:
+    ) -> RunSchema:
         """The run as the API returns it. `places`: where its model can be pinned; `used`: it is pinned there."""
         metadata, status = self.workflow["metadata"], self.workflow.get("status") or {}
         model = self.model(store)
@@ -118,17 +80,17 @@ class Run:
         return {
             "name": self.name,
             "template": template_of(self.workflow),
-            "title": run_labels.annotation(self.workflow, run_labels.TITLE) or template_of(self.workflow),
-            "state": "stopped" if self.stopped else _STATES.get(self.status.phase, "running"),
-            "message": self._message(),
+            "title": annotation(self.workflow, run_labels.TITLE) or template_of(self.workflow),
+            "state": self.status.state,
+            "message": self.status.reason()[:2000],
             "subject": {"kind": self.subject.kind.value, "ids": list(self.subject.ids)},
             "settings": self.settings,
-            "user": run_labels.annotation(self.workflow, run_labels.USER_NAME),
+            "user": annotation(self.workflow, USER_NAME),
             "created": metadata.get("creationTimestamp"),
             "started": status.get("startedAt"),
             "finished": status.get("finishedAt"),
             "progress": self._progress(),
-            "steps": self._drawn_steps(),
+            "steps": self._shown_steps(),
             "ap": None if ap is None else {"value": ap.value, "step": ap.step},
             "results": {name: " ".join(text.split())[:200] for name, text in self.status.results.items()},
             "links": {
@@ -145,19 +107,11 @@ class Run:
             },
         }
 
-    def _message(self) -> str:
-        if self.status.phase not in ("Failed", "Error"):
-            return ""
-        if self.stopped:
-            return "The run was stopped."
-        failure = self.status.failure()
-        return (f"{failure.step}: {failure.sentence}" if failure.step else failure.sentence)[:2000]
-
     @cached_property
-    def settings(self) -> list[DrawnSetting]:
+    def settings(self) -> list[SettingSchema]:
         """The values of the form that differ from the defaults."""
         try:
-            given = json.loads(run_labels.annotation(self.workflow, run_labels.FORM) or "{}")
+            given = json.loads(annotation(self.workflow, run_labels.FORM) or "{}")
             chosen = [(str(name), " ".join(str(text).split())) for name, text in given.items()]
         except (ValueError, RecursionError, AttributeError):
             return []
@@ -188,25 +142,40 @@ class Run:
             return 0.0
         return min(1.0, int(done) / int(total))
 
-    def _drawn_steps(self) -> list[DrawnStep]:
-        drawn: list[DrawnStep] = []
+    def _shown_steps(self) -> list[StepSchema]:
+        shown: list[StepSchema] = []
         for name in dict.fromkeys((*_planned(self.workflow), *self._steps)):
             step = self._steps.get(name)
-            ended = self.stopped and step is not None and step.phase in ("Failed", "Error")
-            state = _STATES.get(step.phase, "running") if step else self._unbegun()
-            drawn.append(
+            ended = self.status.stopped and step is not None and step.phase in ("Failed", "Error")
+            state = state_of(step.phase) if step else self._unbegun()
+            shown.append(
                 {
                     "name": name,
                     "title": step.label if step else name,
                     "state": "stopped" if ended else state,
                     "progress": step.progress if step else "",
-                    "message": step.message[:2000] if step and not ended else "",
+                    "message": _message_of(step)[:2000] if step and not ended else "",
                 }
             )
-        return drawn
+        return shown
 
     def _unbegun(self) -> str:
         return "skipped" if self.finished else "pending"
+
+
+def _message_of(step: StepStatus) -> str:
+    """The step's message. For a step whose pod has not begun: what it waits for, then Argo's own words."""
+    if step.phase != "Pending":
+        return step.message
+    if step.message.startswith("Unschedulable"):
+        waits = "waiting for a machine with free capacity"
+    elif any(word in step.message for word in ("ImagePull", "InvalidImageName")):
+        waits = "its image cannot be loaded"
+    elif step.message in ("", "ContainerCreating", "PodInitializing"):
+        return "its machine is loading the image, which can take some minutes"
+    else:
+        return step.message
+    return f"{waits} ({step.message})"
 
 
 def _by_step(status: RunStatus) -> dict[str, StepStatus]:

@@ -5,23 +5,24 @@ import functools
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from cvat_bridge.access import Access, VisibleSubject
 from cvat_bridge.cluster import Cluster, unfinished
 from cvat_bridge.http.problems import NO_SUCH_RUN, Refusal
-from cvat_bridge.http.schemas import DrawnRun
-from cvat_bridge.runs import run_labels, run_state
+from cvat_bridge.http.schemas import RunSchema
+from cvat_bridge.runs import run_labels
 from cvat_bridge.runs.run_files import Pin, ReportFile, RunFiles, RunPlace
 from cvat_bridge.runs.run_state import Run
-from cvat_bridge.runs.submit_run import StartedRun, Submitter, Wanted
-from cvat_bridge.templates.catalog import Fill, Offered
+from cvat_bridge.runs.submit_run import RunRequest, StartedRun, Submitter
+from cvat_bridge.templates.catalog import Fill, OfferedTemplate
 from cvat_client.connection import Session
 from cvat_client.questions import whole_number
 from cvat_client.settings import BridgeSettings
 from cvat_client.subject import Kind, Subject
 from object_store import StoreError
+from workflows.cluster.run_metadata import annotation, folder, template_of
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +49,13 @@ class RunViews:
         self._submitter = submitter
         self._read: dict[str, tuple[float, str, Run]] = {}
 
-    async def listed(self, session: Session, seen: VisibleSubject) -> list[DrawnRun]:
+    async def listed(self, session: Session, seen: VisibleSubject) -> list[RunSchema]:
         """The runs of a subject, newest first."""
         labels = [run_labels.subject_label(seen.subject)]
         if seen.subject.kind is Kind.TASK:
             labels = [run_labels.task_label(number) for number in seen.subject.ids[:_MOST_LISTS]]
         found = await self._visible(session, seen, labels, lambda _: True, most=MOST_RUNS)
-        return list(await asyncio.gather(*(self._drawn(run, places_of(seen)) for run in found)))
+        return list(await asyncio.gather(*(self._shown(run, places_of(seen)) for run in found)))
 
     async def one(self, session: Session, name: str) -> tuple[Run, VisibleSubject]:
         """A run that the user may see. Refusal 404: it does not exist, or the user may not see it."""
@@ -71,12 +72,12 @@ class RunViews:
             raise
         return self._run(workflow, subject), seen
 
-    async def drawn(self, session: Session, name: str) -> DrawnRun:
+    async def shown(self, session: Session, name: str) -> RunSchema:
         """One run."""
         run, seen = await self.one(session, name)
-        return await self._drawn(run, places_of(seen))
+        return await self._shown(run, places_of(seen))
 
-    async def stop(self, session: Session, name: str) -> DrawnRun:
+    async def stop(self, session: Session, name: str) -> RunSchema:
         """Stop a run. Refusal 403: the installation does not allow it; 409: the run has ended."""
         if not self._settings.controls.stop:
             raise Refusal(403, "Stopping runs is disabled in this installation; ask its operator.")
@@ -84,7 +85,7 @@ class RunViews:
         if run.finished:
             raise Refusal(409, f"{name} has ended already.")
         await self._cluster.stop(name)
-        return await self.drawn(session, name)
+        return await self.shown(session, name)
 
     async def rerun(self, session: Session, name: str) -> StartedRun:
         """Start a run with the same values, with a grant for the current user."""
@@ -96,21 +97,19 @@ class RunViews:
         again = await self._again(run)
         return await self._submitter.submit(seen, again)
 
-    async def _again(self, run: Run) -> Wanted:
+    async def _again(self, run: Run) -> RunRequest:
         """The request for a rerun. It stays the same until that rerun has ended, so a second click starts nothing."""
-        form = run_labels.annotation(run.workflow, run_labels.FORM)
+        form = annotation(run.workflow, run_labels.FORM)
         try:
             given = {str(key): str(value) for key, value in json.loads(form or "{}").items()}
         except (ValueError, RecursionError, AttributeError) as error:
             raise Refusal(409, f"The settings of {run.name} cannot be read; start a new run from the form.") from error
         others = await self._cluster.fresh_runs(run_labels.subject_label(run.subject))
-        ended = sum(
-            run_labels.annotation(one, run_labels.RERUN_OF) == run.name and not unfinished(one) for one in others
-        )
+        ended = sum(annotation(one, run_labels.RERUN_OF) == run.name and not unfinished(one) for one in others)
         request = f"rerun {run.name} {ended}"
-        return Wanted(run_state.template_of(run.workflow), given, request, {}, {run_labels.RERUN_OF: run.name})
+        return RunRequest(template_of(run.workflow), given, request, annotations={run_labels.RERUN_OF: run.name})
 
-    async def use_model(self, session: Session, name: str) -> DrawnRun:
+    async def use_model(self, session: Session, name: str) -> RunSchema:
         """Pin the run's model for its project, or for tasks outside of projects."""
         run, seen = await self.one(session, name)
         model = run.model(self._files.url)
@@ -119,9 +118,9 @@ class RunViews:
         places = await self._own_places(session, seen)
         for place in places:
             await self._files.set_pin(place, Pin(model, name))
-        return await self._drawn(run, places)
+        return await self._shown(run, places)
 
-    async def release_model(self, session: Session, name: str) -> DrawnRun:
+    async def release_model(self, session: Session, name: str) -> RunSchema:
         """Remove the pins of this run's model, so that the newest model is used again."""
         run, seen = await self.one(session, name)
         places = await self._own_places(session, seen)
@@ -129,7 +128,7 @@ class RunViews:
             pin = await self._files.pin(place)
             if pin is not None and pin.model == run.model(self._files.url):
                 await self._files.clear_pin(place)
-        return await self._drawn(run, places)
+        return await self._shown(run, places)
 
     async def _own_places(self, session: Session, seen: VisibleSubject) -> list[RunPlace]:
         """Where the user may pin a model. Refusal 403: the user may not view the whole project."""
@@ -145,16 +144,20 @@ class RunViews:
     async def report(self, session: Session, name: str) -> ReportFile:
         """The run's report. Refusal 404: there is none yet."""
         run, _ = await self.one(session, name)
-        place = run_state.folder(run.workflow)
+        place = folder(run.workflow)
         found = await self._files.report(place) if place and run.has_report else None
         if found is None:
             raise Refusal(404, "This run has no report yet.")
         return found
 
     async def models(
-        self, session: Session, seen: VisibleSubject, offered: Sequence[Offered]
+        self, session: Session, seen: VisibleSubject, offered: Sequence[OfferedTemplate], classes: Collection[str]
     ) -> dict[str, list[tuple[str, str]]]:
-        """Template → models for fine-tuning or annotating: (value, title), newest first."""
+        """Template → models for fine-tuning or annotating: (value, title), newest first.
+
+        They are those of the subject and its project. If it has none, our templates get the models of other tasks and
+        projects that know one of the subject's `classes`.
+        """
         labels = [
             run_labels.subject_label(seen.subject),
             *(run_labels.project_label(one) for one in sorted(seen.projects())),
@@ -170,8 +173,23 @@ class RunViews:
             left = self._model_of_ours if one.template.ours else functools.partial(self._folder_of, one.name)
             found = await self._visible(session, seen, labels, left, most=MOST_MODELS)
             models[one.name] = [(value, self._called(run)) for run in found if (value := left(run))]
-            ours = models[one.name] if one.template.ours else ours
+            if one.template.ours:
+                ours = models[one.name] = models[one.name] or await self._fitting_models(session, seen, classes)
         return models
+
+    async def _fitting_models(
+        self, session: Session, seen: VisibleSubject, classes: Collection[str]
+    ) -> list[tuple[str, str]]:
+        """The models of all visible runs that know one of the classes."""
+        runs = await self._visible(session, seen, [{}], self._model_of_ours, most=MOST_RUNS)
+        folders = [folder(run.workflow) or "" for run in runs]
+        try:
+            known = await asyncio.gather(*map(self._files.model_classes, folders))
+        except StoreError as error:
+            log.warning("the classes of models were not read", extra={"reason": type(error).__name__})
+            return []
+        fitting = [run for run, names in zip(runs, known, strict=True) if not names.isdisjoint(classes)]
+        return [(self._model_of_ours(run) or "", self._called(run)) for run in fitting[:MOST_MODELS]]
 
     def _model_of_ours(self, run: Run) -> str | None:
         return run.model(self._files.url) if run.finished else None
@@ -179,8 +197,8 @@ class RunViews:
     @staticmethod
     def _folder_of(template: str, run: Run) -> str | None:
         """The whole folder of a run. Only the third-party template knows where its model is inside."""
-        is_theirs = run_state.template_of(run.workflow) == template and run.status.phase == "Succeeded"
-        return run_state.folder(run.workflow) if is_theirs else None
+        is_theirs = template_of(run.workflow) == template and run.status.phase == "Succeeded"
+        return folder(run.workflow) if is_theirs else None
 
     @staticmethod
     def _called(run: Run) -> str:
@@ -193,11 +211,11 @@ class RunViews:
         session: Session,
         seen: VisibleSubject,
         labels: Iterable[Mapping[str, str]],
-        wanted: Callable[[Run], object],
+        matches: Callable[[Run], object],
         *,
         most: int,
     ) -> list[Run]:
-        """The newest runs that are `wanted` and that the user may see. Other runs do not count towards `most`."""
+        """The newest runs that match and that the user may see. Other runs do not count towards `most`."""
         lists = await asyncio.gather(*(self._cluster.runs(one) for one in labels))
         trees = {str(one["metadata"]["name"]): one for some in lists for one in some}
         newest = sorted(trees.values(), key=lambda one: str(one["metadata"].get("creationTimestamp")), reverse=True)
@@ -206,7 +224,7 @@ class RunViews:
         found: list[Run] = []
         for start in range(0, len(about), MOST_RUNS):
             part = [
-                run for tree, subject in about[start : start + MOST_RUNS] if wanted(run := self._run(tree, subject))
+                run for tree, subject in about[start : start + MOST_RUNS] if matches(run := self._run(tree, subject))
             ]
             asked = [one for one in dict.fromkeys(run.subject for run in part) if one not in sees]
             asked = asked[: MOST_SUBJECTS + 1 - len(sees)]
@@ -235,8 +253,8 @@ class RunViews:
             del self._read[next(iter(self._read))]
         return run
 
-    async def _drawn(self, run: Run, places: Sequence[RunPlace]) -> DrawnRun:
-        model, place = run.model(self._files.url), run_state.folder(run.workflow)
+    async def _shown(self, run: Run, places: Sequence[RunPlace]) -> RunSchema:
+        model, place = run.model(self._files.url), folder(run.workflow)
         ap, used = None, False
         try:
             if place and "ap" not in run.status.results and run.status.phase:
@@ -248,7 +266,7 @@ class RunViews:
             # If the store is unreachable, the run is shown without its AP and pin.
             log.warning("the store was not read for a run", extra={"run": run.name, "reason": type(error).__name__})
         about = ", ".join(f"{one.kind} {one.number}" for one in places)
-        return run.drawn(self._settings, self._cluster.namespace, self._files.url, ap, about, used=used)
+        return run.shown(self._settings, self._cluster.namespace, self._files.url, ap, about, used=used)
 
 
 def places_of(seen: VisibleSubject) -> list[RunPlace]:

@@ -5,7 +5,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cvat_bridge.access import Access, VisibleSubject
@@ -16,8 +16,8 @@ from cvat_bridge.http.request_limits import RateLimit
 from cvat_bridge.metrics import ServiceMetrics
 from cvat_bridge.runs import run_labels
 from cvat_bridge.templates import third_party
-from cvat_bridge.templates.catalog import Fill, Offered
-from cvat_bridge.templates.fill_parameters import Filling, fill_in
+from cvat_bridge.templates.catalog import Fill, OfferedTemplate
+from cvat_bridge.templates.fill_parameters import RunContext, fill_in
 from cvat_client import grants
 from cvat_client.connection import Session
 from cvat_client.questions import CvatQuestions
@@ -36,14 +36,14 @@ QUEUE_S = 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """A request for a run. `request`: an id that is the same for repetitions of one click."""
+class RunRequest:
+    """A request for a run. `id` is the same for repetitions of one click. `given`: the values of the form."""
 
     template: str
     given: Mapping[str, str]
-    request: str
-    labels: Mapping[str, str]
-    annotations: Mapping[str, str]
+    id: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +57,6 @@ class StartedRun:
     def name(self) -> str:
         """The run's name."""
         return str(self.workflow["metadata"]["name"])
-
-
-def clicked(template: str, given: Mapping[str, str], request: str) -> Wanted:
-    """The request for a run from a form."""
-    return Wanted(template, given, request, {}, {})
 
 
 class Submitter:
@@ -88,26 +83,26 @@ class Submitter:
         # Submissions of one user are processed one after the other, so that both count towards the limit.
         self._locks = tuple(asyncio.Lock() for _ in range(_LOCKS))
 
-    async def submit(self, seen: VisibleSubject, wanted: Wanted) -> StartedRun:
+    async def submit(self, seen: VisibleSubject, request: RunRequest) -> StartedRun:
         """Start a run, or return the run of the same request. Refusal 403 (may not export), 409, 422, 429, 503."""
         try:
-            started = await self._submit(seen, wanted)
+            started = await self._submit(seen, request)
         except Refusal:
             self._metrics.submissions.labels("refused").inc()
             raise
         self._metrics.submissions.labels("created" if started.new else "again").inc()
         return started
 
-    async def _submit(self, seen: VisibleSubject, wanted: Wanted) -> StartedRun:
+    async def _submit(self, seen: VisibleSubject, request: RunRequest) -> StartedRun:
         # Every template exports images from CVAT. For runs of events, the service account's permission counts.
         if isinstance(seen.who, Session):
             await self._access.require_export(seen.who, seen.subject)
-        offered = await self._cluster.template(wanted.template)
+        offered = await self._cluster.template(request.template)
         if offered is None:
             raise Refusal(422, "This workflow is not offered any more. Load the form again.")
-        name = run_labels.run_name(offered.name, self._key, str(seen.user.id), str(seen.subject), wanted.request)
+        name = run_labels.run_name(offered.name, self._key, str(seen.user.id), str(seen.subject), request.id)
         async with self._locks[seen.user.id % _LOCKS]:
-            body = await self._body(seen, wanted, offered, name)
+            body = await self._body(seen, request, offered, name)
             found = await self._cluster.fresh(name)
             if found is None:
                 await self._require_room(seen)
@@ -120,12 +115,14 @@ class Submitter:
                 ) from error
         return StartedRun(found or body, found is None)
 
-    async def _body(self, seen: VisibleSubject, wanted: Wanted, offered: Offered, name: str) -> dict[str, Any]:
+    async def _body(
+        self, seen: VisibleSubject, request: RunRequest, offered: OfferedTemplate, name: str
+    ) -> dict[str, Any]:
         purpose, lifetime_s = grants.Purpose.EXPORT, self._settings.grants.lifetime_s
         if offered.filled(Fill.MODEL) is not None:
             purpose, lifetime_s = grants.Purpose.ANNOTATE, max(lifetime_s, QUEUE_S)
         grant = grants.Grant(seen.subject, seen.user.name, int(time.time()) + lifetime_s, purpose)
-        filling = Filling(
+        context = RunContext(
             subject=seen.subject,
             grant=grants.sign(grant, self._key),
             run=name,
@@ -135,19 +132,19 @@ class Submitter:
             classes=await class_count(self._cvat, seen) if offered.filled(Fill.CLASSES) else None,
             namespace=self._cluster.namespace,
         )
-        texts = fill_in(offered, wanted.given, filling)
-        labels = {**run_labels.labels(seen.subject, seen.projects(), seen.user.id), **wanted.labels}
-        content = json.dumps([str(seen.subject), offered.name, sorted(wanted.given.items())])
+        texts = fill_in(offered, request.given, context)
+        labels = {**run_labels.labels(seen.subject, seen.projects(), seen.user.id), **request.labels}
+        content = json.dumps([str(seen.subject), offered.name, sorted(request.given.items())])
         annotations = {
-            **run_labels.annotations(seen.subject, seen.user.name, offered.title, wanted.given),
+            **run_labels.annotations(seen.subject, seen.user.name, offered.title, request.given),
             SUBMISSION: hashlib.sha256(content.encode()).hexdigest()[:32],
-            **wanted.annotations,
+            **request.annotations,
         }
         # A third-party template may insert annotations into its steps, and names come from CVAT.
         annotations = {key: without_tags(text) for key, text in annotations.items()}
         if offered.exports_itself or offered.filled(Fill.DATASET) is None:
             return workflow(offered.template, texts, name, labels, annotations)
-        return third_party.workflow_around(offered, texts, filling, labels, annotations)
+        return third_party.workflow_around(offered, texts, context, labels, annotations)
 
     async def _require_room(self, seen: VisibleSubject) -> None:
         """Check the limits on runs: per user, or for all events together. Refusal 409, 429."""

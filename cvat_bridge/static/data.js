@@ -13,8 +13,16 @@ export function dataPanel(subject, trains = true) {
       figure('Images', number(subject.images ?? 0)),
       figure('Boxes', typeof subject.boxes === 'number' ? number(subject.boxes) : 'not known yet'),
       figure('Classes', number(classes.length))),
+    whoDrew(subject),
     classes.length ? classTable(classes, trains) : null,
     trains ? [unfinished(subject.unfinished ?? []), (subject.notes ?? []).map(note)] : null);
+}
+
+/** How many boxes people drew or changed, and how many are as a model left them. */
+function whoDrew({ boxes, untouched }) {
+  if (!boxes || !untouched) return null;
+  return h('p', { class: 'muted' },
+    `${number(boxes - untouched)} drawn or changed by people, ${number(untouched)} untouched from a model`);
 }
 
 function figure(name, value) {

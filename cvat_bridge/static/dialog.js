@@ -31,10 +31,15 @@ export async function openDialog({ subject, start = {}, returnTo = [], remember 
   // CVAT's keyboard shortcuts listen on the document and would react to typing in the dialog.
   for (const type of ['keydown', 'keypress', 'keyup']) host.addEventListener(type, (event) => event.stopPropagation());
 
+  // CVAT's *Back* shows another page below the dialog.
+  const leave = () => dialog.close();
+  window.addEventListener('popstate', leave);
+
   await styled;
   const page = mount(root, { subject, start, remember, level: 2, corner: close });
   dialog.setAttribute('aria-labelledby', page.titleId);
   dialog.addEventListener('close', () => {
+    window.removeEventListener('popstate', leave);
     page.stop();
     host.remove();
     current = null;

@@ -82,7 +82,7 @@ function templateForm(template, answer, { subject, draft, started }) {
   const experts = expert.length ? h('details', { class: 'expert' }, h('summary', {}, 'Expert settings'), expert) : null;
   const summary = h('div', { class: 'note error summary', tabindex: '-1', hidden: true });
   const failure = h('div', {});
-  const blocked = whyBlocked(answer);
+  const blocked = whyBlocked(answer, template);
   const submit = h('button', { type: 'submit', class: 'button primary', disabled: Boolean(blocked) }, 'Start run');
   if (blocked) submit.setAttribute('aria-describedby', blocked.id);
   const status = h('span', { class: 'muted', role: 'status' });
@@ -163,7 +163,8 @@ function templateForm(template, answer, { subject, draft, started }) {
       point(placed, others.map((one) => (one.field ? `${one.field}: ${one.text}` : one.text)));
       return;
     }
-    const box = failureBox(error, send, error.status === 0
+    const unknown = error.status === 0 || error.status >= 500;
+    const box = failureBox(error, send, unknown
       ? 'If the run had started already, trying again does not start a second one.' : '');
     failure.replaceChildren(box);
     box.focus();
@@ -235,10 +236,12 @@ function draftedField(template, field, draft) {
 }
 
 /** Why the user cannot start a run, shown before the form is filled in; null if they can. */
-function whyBlocked(answer) {
-  if (!answer.blocked) return null;
-  return h('div', { class: 'note warning', id: freshId('blocked') },
-    h('p', { class: 'note-title' }, 'You cannot start a run here'), h('p', {}, answer.blocked));
+function whyBlocked(answer, template) {
+  const empty = template.needs_boxes && answer.subject.boxes === 0;
+  const reason = answer.blocked || (empty ? 'There are no boxes to train on. Draw boxes in CVAT, save, and open this again.' : '');
+  if (!reason) return null;
+  const title = answer.blocked ? 'You cannot start a run here' : 'Nothing to train on yet';
+  return h('div', { class: 'note warning', id: freshId('blocked') }, h('p', { class: 'note-title' }, title), h('p', {}, reason));
 }
 
 function roomForRuns({ running, limit }) {

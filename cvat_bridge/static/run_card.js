@@ -98,11 +98,13 @@ function updateProgress(parts, run) {
   } else {
     parts.bar.removeAttribute('value');
   }
-  const step = (run.steps ?? []).find((one) => one.state === 'running');
+  const steps = run.steps ?? [];
+  const step = steps.find((one) => one.state === 'running') ?? steps.find((one) => one.state === 'pending' && one.message);
   const measured = typeof run.ap?.value === 'number';
   const ap = measured ? `AP ${run.ap.value.toFixed(3)} so far, after step ${number(run.ap.step)}` : null;
   const percent = typeof run.progress === 'number' ? `${Math.round(run.progress * 100)} %` : null;
-  const current = step ? [step.title || step.name, step.progress].filter(Boolean).join(' ') : null;
+  const waiting = step?.state === 'pending' ? `: ${step.message}` : '';
+  const current = step ? [step.title || step.name, step.progress].filter(Boolean).join(' ') + waiting : null;
   const waits = run.state === 'pending' ? run.message || 'Waiting to start' : null;
   const said = run.state === 'running' && run.message ? run.message : null;
   setText(parts.now, finished(run) ? '' : [waits, current, percent, ap, said].filter(Boolean).join(' · '));

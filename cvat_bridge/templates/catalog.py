@@ -14,9 +14,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from cvat_bridge.runs.run_labels import USED_BY
 from run_config.parameter_forms import ANNOTATION, FORM_VERSION
 from run_config.parameters import Parameter, Role, Type, Visibility
+from workflows.cluster.run_metadata import USED_BY
 from workflows.cluster.templates import Argument, Template, read_template
 
 TITLE = "workflows.argoproj.io/title"
@@ -70,7 +70,7 @@ class Field:
 
 
 @dataclass(frozen=True, slots=True)
-class Offered:
+class OfferedTemplate:
     """A template offered in CVAT."""
 
     template: Template
@@ -89,7 +89,7 @@ class Offered:
         return next((one for one in self.fields if one.fill is fill), None)
 
     @property
-    def looks_below_the_namespace(self) -> bool:
+    def prefixes_namespace(self) -> bool:
         """Whether its artifact keys are `<namespace>/<data path>`, as in Onepanel's templates."""
         field = self.filled(Fill.DATASET)
         keys = re.findall(r"{{([^{}]+)}}/{{([^{}]+)}}", json.dumps(self.tree.get("spec") or {}))
@@ -133,7 +133,7 @@ class _Form(BaseModel):
     parameters: tuple[_Entry, ...]
 
 
-def read_offered(tree: Mapping[str, Any]) -> Offered | None:
+def read_offered_template(tree: Mapping[str, Any]) -> OfferedTemplate | None:
     """Read a template from the cluster. None: it is not offered in CVAT."""
     metadata = tree["metadata"]
     labels = metadata.get("labels") or {}
@@ -150,7 +150,7 @@ def read_offered(tree: Mapping[str, Any]) -> Offered | None:
     names = [name for name in entries if name in template.arguments]
     names += [name for name in template.arguments if name not in entries]
     fields = tuple(_field(template.arguments[name], entries.get(name), raw[name], form is not None) for name in names)
-    offered = Offered(
+    offered = OfferedTemplate(
         template=template,
         tree=tree,
         title=str(annotations.get(TITLE) or template.name),

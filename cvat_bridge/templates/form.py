@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from cvat_bridge.cluster import PoolChoice
-from cvat_bridge.http.schemas import DrawnChoice, DrawnParameter, DrawnTemplate
-from cvat_bridge.templates.catalog import Field, Fill, Offered
+from cvat_bridge.http.schemas import ChoiceSchema, ParameterSchema, TemplateSchema
+from cvat_bridge.templates.catalog import Field, Fill, OfferedTemplate
 from cvat_bridge.templates.export_formats import NO_LONGER, export_format
 from cvat_bridge.templates.help_text import safe_html
 from run_config.parameters import Type
@@ -16,22 +16,27 @@ Models = Mapping[str, Sequence[tuple[str, str]]]
 """Template → (value, title) of the models of finished runs."""
 
 
-def draw(offered: Offered, pools: Sequence[PoolChoice], models: Sequence[tuple[str, str]]) -> DrawnTemplate:
+def template_schema(
+    offered: OfferedTemplate, pools: Sequence[PoolChoice], models: Sequence[tuple[str, str]]
+) -> TemplateSchema:
     """One template for the form."""
-    groups: dict[str, list[DrawnParameter]] = {}
+    groups: dict[str, list[ParameterSchema]] = {}
     for field in offered.fields:
         if is_shown(field, offered, pools):
-            groups.setdefault(field.parameter.group, []).append(_drawn(field, pools, models))
+            groups.setdefault(field.parameter.group, []).append(_parameter_schema(field, pools, models))
+    trains = offered.filled(Fill.MODEL) is None
     return {
         "name": offered.name,
         "title": offered.title,
         "help_html": safe_html("\n\n".join(part for part in (offered.description, _trouble(offered)) if part)),
-        "trains": offered.filled(Fill.MODEL) is None,
+        "trains": trains,
+        # A third-party template may train on points or tags.
+        "needs_boxes": trains and offered.template.ours,
         "groups": [{"title": title, "parameters": fields} for title, fields in groups.items()],
     }
 
 
-def is_shown(field: Field, offered: Offered, pools: Sequence[PoolChoice]) -> bool:
+def is_shown(field: Field, offered: OfferedTemplate, pools: Sequence[PoolChoice]) -> bool:
     """Whether the form shows the field."""
     if field.fill is Fill.POOL and not pools:
         # Without pools, our parameter must be empty. A third-party template may still use its own.
@@ -52,7 +57,7 @@ def default_pool(field: Field, pools: Sequence[PoolChoice]) -> str:
     return next((pool.value for pool in own if default in (pool.value, pool.label_value)), first)
 
 
-def _drawn(field: Field, pools: Sequence[PoolChoice], models: Sequence[tuple[str, str]]) -> DrawnParameter:
+def _parameter_schema(field: Field, pools: Sequence[PoolChoice], models: Sequence[tuple[str, str]]) -> ParameterSchema:
     parameter = field.parameter
     default = parameter.default or ""
     required = parameter.required
@@ -67,7 +72,7 @@ def _drawn(field: Field, pools: Sequence[PoolChoice], models: Sequence[tuple[str
         kind = Type.CHOICE if choices else Type.TEXT
     elif field.fill in MODELS:
         choices = [_choice(value, title) for value, title in models]
-    drawn: DrawnParameter = {
+    schema: ParameterSchema = {
         "name": parameter.name,
         "title": parameter.title,
         "help_html": safe_html(parameter.help),
@@ -80,17 +85,17 @@ def _drawn(field: Field, pools: Sequence[PoolChoice], models: Sequence[tuple[str
     limits = parameter.limits
     if limits.minimum is not None:
         bound: Literal["exclusiveMinimum", "minimum"] = "exclusiveMinimum" if limits.above_minimum else "minimum"
-        drawn[bound] = limits.minimum
+        schema[bound] = limits.minimum
     if limits.maximum is not None:
-        drawn["maximum"] = limits.maximum
-    return drawn
+        schema["maximum"] = limits.maximum
+    return schema
 
 
-def _choice(value: str, title: str, detail: str = "", *, available: bool | None = None) -> DrawnChoice:
+def _choice(value: str, title: str, detail: str = "", *, available: bool | None = None) -> ChoiceSchema:
     return {"value": value, "title": title, "detail": detail, "available": available}
 
 
-def _trouble(offered: Offered) -> str:
+def _trouble(offered: OfferedTemplate) -> str:
     """A sentence if the template would be refused for its export format. Else empty."""
     field = offered.filled(Fill.FORMAT)
     text = (field.parameter.default or "") if field else ""

@@ -7,9 +7,9 @@ accounts, pod patches) are copied. The step `export-for-others` brings its own s
 from collections.abc import Mapping
 from typing import Any
 
-from cvat_bridge.templates.catalog import Fill, Offered
+from cvat_bridge.templates.catalog import Fill, OfferedTemplate
 from cvat_bridge.templates.export_formats import export_format
-from cvat_bridge.templates.fill_parameters import Filling
+from cvat_bridge.templates.fill_parameters import RunContext
 from workflows.cluster.submission import workflow
 
 EXPORTER = {"name": "cvat-train", "template": "export-for-others"}
@@ -22,9 +22,9 @@ _OWN = frozenset(
 
 
 def workflow_around(
-    offered: Offered,
+    offered: OfferedTemplate,
     texts: Mapping[str, str],
-    filling: Filling,
+    context: RunContext,
     labels: Mapping[str, str],
     annotations: Mapping[str, str],
 ) -> dict[str, Any]:
@@ -34,16 +34,16 @@ def workflow_around(
     body = workflow(
         offered.template,
         texts,
-        filling.run,
+        context.run,
         {**(theirs.get("labels") or {}), **labels},
         {**(theirs.get("annotations") or {}), **annotations},
     )
     field = offered.filled(Fill.FORMAT)
     exporting = {
-        "subject": str(filling.subject),
-        "grant": filling.grant,
-        "store": filling.installation.store,
-        "into": filling.into,
+        "subject": str(context.subject),
+        "grant": context.grant,
+        "store": context.installation.store,
+        "into": context.into,
         "format": export_format((texts.get(field.name) or "") if field else ""),
     }
     name = offered.template.name

@@ -21,10 +21,10 @@ _WITHOUT_IMAGES = re.compile(r"(?:^|[?&])subresource=annotations(?:&|$)")
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class TriggerEvent:
     """An event that may start a run. `by`: id of the user who exported. None: unknown, or another event."""
 
-    event: Event
+    type: Event
     subject: Subject
     by: int | None = None
 
@@ -38,15 +38,15 @@ def is_signed(body: bytes, signature: str, secret: bytes) -> bool:
 def is_old(payload: Mapping[str, Any], now: float | None = None) -> bool:
     """Whether the event is older than LONGEST_S seconds. An event without a time is not old."""
     request = _mapping(payload.get("request"))
-    told = _mapping(payload.get("job")).get("updated_date") or request.get("finished_date")
+    time_text = _mapping(payload.get("job")).get("updated_date") or request.get("finished_date")
     try:
-        at = datetime.fromisoformat(str(told)).timestamp()
+        at = datetime.fromisoformat(str(time_text)).timestamp()
     except (ValueError, OverflowError):
         return False
     return at < (time.time() if now is None else now) - LONGEST_S
 
 
-def read_event(payload: Mapping[str, Any]) -> Told | None:
+def read_event(payload: Mapping[str, Any]) -> TriggerEvent | None:
     """Parse a payload. None: the event cannot start a run."""
     match payload.get("event"):
         case "update:job":
@@ -60,31 +60,38 @@ def read_event(payload: Mapping[str, Any]) -> Told | None:
             return None
 
 
-def _job(payload: Mapping[str, Any]) -> Told | None:
+def _job(payload: Mapping[str, Any]) -> TriggerEvent | None:
     """A job that has just become completed. Later updates of a completed job are ignored."""
     job = _mapping(payload.get("job"))
     task = whole_number(job.get("task_id"))
     if job.get("state") != "completed" or task < 1 or not _has_moved(payload, job):
         return None
-    return Told(Event.TASK_COMPLETED, Subject.tasks([task]))
+    return TriggerEvent(Event.TASK_COMPLETED, Subject.tasks([task]))
 
 
 def _has_moved(payload: Mapping[str, Any], job: Mapping[str, Any]) -> bool:
-    """Whether state or stage changed. `before_update` (before 2.76) has old values, `changes` (since 2.73) names."""
+    """Whether state or stage changed.
+
+    `before_update` (before 2.76) has old values, `changes` (since 2.73) maps names to `{from, to}`. 2.73 sends both.
+    """
     before = _mapping(payload.get("before_update"))
     if any(name in before and before[name] != job.get(name) for name in ("state", "stage")):
         return True
     changes = payload.get("changes")
     names: set[object] = set()
     if isinstance(changes, Mapping):
-        names = set(changes)
+        names = {name for name, change in changes.items() if not _is_unchanged(change)}
     elif isinstance(changes, list):
-        told = (one.get("field") or one.get("name") if isinstance(one, Mapping) else one for one in changes)
-        names = {one for one in told if isinstance(one, str)}
+        named = (one.get("field") or one.get("name") if isinstance(one, Mapping) else one for one in changes)
+        names = {one for one in named if isinstance(one, str)}
     return bool(names & {"state", "stage"})
 
 
-def _export(payload: Mapping[str, Any], request: Mapping[str, Any], what: Mapping[str, Any]) -> Told | None:
+def _is_unchanged(change: object) -> bool:
+    return isinstance(change, Mapping) and "from" in change and change["from"] == change.get("to")
+
+
+def _export(payload: Mapping[str, Any], request: Mapping[str, Any], what: Mapping[str, Any]) -> TriggerEvent | None:
     """A finished export with images."""
     if request.get("status") != "finished":
         return None
@@ -101,7 +108,7 @@ def _export(payload: Mapping[str, Any], request: Mapping[str, Any], what: Mappin
     if not by and (match := _OF_USER.search(name)):
         by = int(match[1])
     subject = Subject.tasks([number]) if kind == "task" else Subject.project(number)
-    return Told(Event.EXPORT_FINISHED, subject, by or None)
+    return TriggerEvent(Event.EXPORT_FINISHED, subject, by or None)
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

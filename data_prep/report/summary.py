@@ -5,9 +5,8 @@ from typing import Any
 
 import msgspec
 
-from data_prep.findings import plural
 from prepared_set.manifest import SPLITS, Manifest
-from run_config.wording import shortened
+from run_config.wording import plural, shortened
 
 
 def as_lines(manifest: Manifest) -> Iterator[str]:

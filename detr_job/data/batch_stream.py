@@ -185,7 +185,7 @@ def kill(workers: Sequence[BaseProcess]) -> None:
 
 def _end_workers(stream: _Stream[Item] | None, workers: Sequence[BaseProcess]) -> None:
     # In its own thread: the locks that PyTorch takes here may be held by a killed worker.
-    closing = threading.Thread(target=None if stream is None else stream.close, name="closing", daemon=True)
+    closing = threading.Thread(target=stream.close if stream else None, name="closing", daemon=True)
     closing.start()
     closing.join(CLOSE_S)
     kill(workers)

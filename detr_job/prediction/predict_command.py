@@ -19,6 +19,7 @@ from prepared_set.errors import ImageError
 from run_config.wording import shortened
 from run_config.writable import require_writable
 
+PREDICTIONS = "predictions.json"
 DRAWN = ".found.jpg"  # suffix of the drawn pictures' names
 STEM_BYTES = 200  # a file name has at most 255
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
@@ -41,26 +42,36 @@ def predict_files(
     threshold: float | None,
     device_name: str,
     say: Callable[[str], None] = lambda _: None,
+    left_out: dict[Path, str] | None = None,
 ) -> list[dict[str, Any]]:
     """One record per image: path, size and detections. With `out`, also write them and drawn pictures there.
 
-    threshold: None means the model's own. `say` is called with notes about the result.
+    threshold: None means the model's own. `say` is called with notes about the result. Files without a record are added
+    to `left_out` with the reason. Raises JobError when no file can be used.
     """
+    left_out = {} if left_out is None else left_out
     if out is not None:
         require_writable(out, "--out")
-    files = image_files(paths)
+    files = image_files(paths, left_out)
     device = hardware.choose_device(device_name)
     hardware.prepare(device)
     predictor = Predictor(model_url, device)
     names = picture_names(files)
     records = []
     full: list[Path] = []
+    first: JobError | None = None
     for path, name in zip(files, names, strict=True):
         try:
             image = decode_image(path.read_bytes())
+            found = predictor(image, threshold)
         except (OSError, ImageError) as error:
-            raise JobError(f"{path} cannot be read as an image: {error}") from error
-        found = predictor(image, threshold)
+            first = first or JobError(f"{path} cannot be read as an image: {error}")
+            left_out[path] = f"cannot be read as an image: {error}"
+            continue
+        except NoMemory as error:
+            first = first or error
+            left_out[path] = str(error)
+            continue
         if predictor.at_limit(found, threshold):
             full.append(path)
         records.append(
@@ -76,10 +87,12 @@ def predict_files(
         )
         if out is not None:
             _write(out / name, _jpeg(draw_detections(image, found, predictor.classes)))
+    if first is not None and not records:
+        raise first
     if full:
         say(f"warning: {shortened([str(path) for path in full], 1)}: {predictor.limit_sentence()}")
     if out is not None:
-        _write(out / "predictions.json", json.dumps(records, indent=1, ensure_ascii=False).encode())
+        _write(out / PREDICTIONS, json.dumps(records, indent=1, ensure_ascii=False).encode())
         say(predictor.threshold_sentence(threshold))
     return records
 
@@ -98,14 +111,21 @@ def _write(path: Path, data: bytes) -> None:
         raise JobError(f"--out: {path} cannot be written: {error.strerror or error}") from error
 
 
-def image_files(paths: Sequence[Path]) -> list[Path]:
-    """The named files, and the images in the named folders, except pictures drawn by this command."""
+def image_files(paths: Sequence[Path], left_out: dict[Path, str] | None = None) -> list[Path]:
+    """The named files, and the images in the named folders, except pictures drawn by this command.
+
+    Other files in the folders are added to `left_out`, except hidden ones and what this command wrote.
+    """
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(each for each in path.rglob("*") if _is_image(each))
+            within = sorted(each for each in path.rglob("*") if each.is_file() and not each.name.endswith(DRAWN))
+            inside = [each for each in within if each.suffix.lower() in SUFFIXES]
+            if left_out is not None:
+                other = [each for each in within if each.suffix.lower() not in SUFFIXES and not _is_no_photograph(each)]
+                left_out |= dict.fromkeys(other, f"is not an image: its name does not end in {_suffixes()}")
             if not inside:
-                raise JobError(f"{path} has no images ({', '.join(sorted(SUFFIXES))})")
+                raise JobError(f"{path} has no images ({_suffixes()})")
             files += inside
         elif path.is_file():
             files.append(path)
@@ -114,8 +134,13 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.endswith(DRAWN) and path.is_file()
+def _suffixes() -> str:
+    return ", ".join(sorted(SUFFIXES))
+
+
+def _is_no_photograph(path: Path) -> bool:
+    """Whether nobody expects a prediction for this file: hidden, or written by this command or a file manager."""
+    return path.name.startswith(".") or path.name in (PREDICTIONS, "Thumbs.db", "desktop.ini")
 
 
 def picture_names(files: Sequence[Path]) -> list[str]:

@@ -49,6 +49,12 @@ class Found:
     score: float
     bbox: tuple[float, float, float, float]
 
+    @property
+    def corners(self) -> list[float]:
+        """Left, top, right, bottom in pixels, with two digits."""
+        left, top, width, height = self.bbox
+        return [round(each, 2) for each in (left, top, left + width, top + height)]
+
 
 @dataclass(frozen=True, slots=True)
 class ReadyImage:

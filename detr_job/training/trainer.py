@@ -101,6 +101,7 @@ class Trainer:
         self.progress = TrainingProgress()
         self.metrics = MetricsLog(run)
         self.best_weights: Mapping[str, Tensor] | None = None
+        self.on_best: Callable[[SplitPredictions], None] = lambda _: None
         self._best: Checkpoint | None = None
         self._saved_step = 0
         self._began_s = time.monotonic()
@@ -430,10 +431,12 @@ class Trainer:
         with self.stop.at_once():
             seen = self.predict(self.val_samples, network)
             result = evaluate_boxes(self.val_truth, seen.predictions, per_class=False)
-        interval.started_s += time.monotonic() - started_s
         step = self.progress.step
         self.metrics.add(step, step / self.steps_per_epoch, "val", result.line())
         better = self._judge(result.decisive_ap)
+        if better:
+            self.on_best(seen)
+        interval.started_s += time.monotonic() - started_s
         report.say(f"step {step}: val {result.summary()}" + (" (best)" if better else ""))
         self._say_collapse(report, seen)
         if not better and self._at_end() and self.fraction_done() < 1:

@@ -165,6 +165,7 @@ def _prepare(
     chosen = request.chosen("evaluation.batch_size")
     trainer = Trainer(config, family, local, run, device, uploads, stop, micro, evaluation_batch_chosen=chosen)
     job = _Job(request, config, local, trainer)
+    trainer.on_best = functools.partial(_publish, job)
     _announce(job, report)
     trainer.resume(report.say)
     if trainer.progress.step == 0:
@@ -368,6 +369,14 @@ def _predict(job: _Job, name: str, report: ProgressReport) -> SplitPredictions |
     path = job.request.out / "predictions" / f"{name}.json"
     write_predictions(path, seen.file(local.id, name, description, local.class_names))
     return seen
+
+
+def _publish(job: _Job, seen: SplitPredictions) -> None:
+    """Queue the best weights so far for upload as a model folder, so that they can be used while training goes on."""
+    trainer, info = job.trainer, _model_config(job, seen)
+    assert trainer.best_weights is not None
+    folder, weights = trainer.run.child(model_folder.BEST), trainer.best_weights
+    trainer.uploads.put("best", functools.partial(model_folder.upload_model, folder, weights, info))
 
 
 def _model_config(job: _Job, seen: SplitPredictions | None) -> ModelFolderConfig:

@@ -145,8 +145,8 @@ def room(run: ObjectStore, network: nn.Module, config: JobConfig) -> str:
     learned = sum(each.nbytes for each in network.parameters() if each.requires_grad)
     # AdamW keeps two averages of each trained weight; the moving average is a copy of all weights.
     each = weights * (2 if config.training.ema_decay else 1) + 2 * learned
-    # The newest ones, the best, and the next one while the oldest still exists.
-    most = each * (config.checkpoints.keep + 2)
+    # The newest ones, the best, and the next one while the oldest still exists; and the folder of the best weights.
+    most = each * (config.checkpoints.keep + 2) + weights
     said = f"checkpoints take {_mib(each)} each, up to {_mib(most)} in {run.url}"
     free = run.free_bytes()
     if free is None or free >= most:

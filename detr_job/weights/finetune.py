@@ -13,7 +13,7 @@ from torch import Tensor
 
 from detr_job.errors import JobError
 from detr_job.family import Family
-from detr_job.weights.model_folder import find_model, read_info, read_weights
+from detr_job.weights.model_folder import NoModel, find_model
 from detr_job.weights.tensor_files import read_tensors
 from object_store import open_store
 from run_config.wording import shortened
@@ -27,7 +27,7 @@ class WeightsSource:
     """Weights, and the class of each row of their heads; None: a file does not say."""
 
     url: str
-    weights: dict[str, Tensor]
+    weights: Mapping[str, Tensor]
     classes: tuple[str | None, ...] | None
 
 
@@ -63,13 +63,12 @@ def read_source(url: str) -> WeightsSource:
     if url.endswith(WHOLE_FILES):
         return WeightsSource(url, _only_tensors(url), None)
     try:
-        store = find_model(url)
-    except JobError as error:
+        found = find_model(url)
+    except NoModel as error:
         raise JobError(
             f"cvat-finetune-checkpoint: {error}, or a .pth or .safetensors file of a public DETR checkpoint"
         ) from error
-    info = read_info(store)
-    return WeightsSource(url, read_weights(store), info.classes)
+    return WeightsSource(found.url, found.weights, found.info.classes)
 
 
 def _only_tensors(url: str) -> dict[str, Tensor]:

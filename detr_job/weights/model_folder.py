@@ -5,6 +5,7 @@ config.json         format, classes in the order of the logits, the model's conf
 README.md           the model card
 """
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,15 +20,19 @@ from torch import Tensor
 from detr_job.data.batches import MEAN, STD
 from detr_job.errors import JobError
 from detr_job.family import Family, build_family
+from detr_job.training.run_folder import RUN
+from detr_job.weights import checkpoint
 from detr_job.weights.pickled_files import Unreadable
 from detr_job.weights.tensor_files import tensors_in
 from evaluation.operating_point import FALLBACK_THRESHOLD, OperatingPoint
-from object_store import ObjectStore, open_store
+from object_store import NoSuchKey, ObjectStore, open_store
 from run_config.job.config import JobConfig
 from run_config.job.stored_config import stored_config
 
 FORMAT = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+BEST = "best"  # in a run's folder: the best weights so far, as a model folder
+_CHECKPOINT = re.compile(r"/checkpoints/step-\d{8,}$")
 
 
 class Preprocessing(msgspec.Struct, frozen=True):
@@ -76,24 +81,85 @@ class TrainedModel:
     family: Family
 
 
+class NoModel(JobError):
+    """The place has no model and no checkpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundModel:
+    """Weights as they were read, and what is needed to use them. `url`: the folder with the weights."""
+
+    url: str
+    info: ModelFolderConfig
+    weights: Mapping[str, Tensor]
+
+
+def model_files(weights: Mapping[str, Tensor], info: ModelFolderConfig) -> dict[str, bytes]:
+    """The contents of a model folder by name: weights, model card, and config.json last."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    return {
+        WEIGHTS: save_safetensors(plain),
+        CARD: model_card(info).encode(),
+        CONFIG: msgspec.json.format(msgspec.json.encode(info), indent=2),
+    }
+
+
 def write_model(folder: Path, weights: Mapping[str, Tensor], info: ModelFolderConfig) -> None:
     """Write weights, config.json and model card to the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    (folder / WEIGHTS).write_bytes(save_safetensors(plain))
-    (folder / CONFIG).write_bytes(msgspec.json.format(msgspec.json.encode(info), indent=2))
-    (folder / CARD).write_text(model_card(info), encoding="utf-8")
+    for name, content in model_files(weights, info).items():
+        (folder / name).write_bytes(content)
 
 
-def find_model(url: str) -> ObjectStore:
-    """Find a model's folder: the given one, or `model/` in a run's folder. Raises JobError when neither has a model."""
+def upload_model(store: ObjectStore, weights: Mapping[str, Tensor], info: ModelFolderConfig) -> None:
+    """Write the same to a folder in a store."""
+    for name, content in model_files(weights, info).items():
+        store.put_bytes(name, content)
+
+
+def find_model(url: str) -> FoundModel:
+    """Read a model folder, a run's folder, or a checkpoint of a run.
+
+    Of a run, the final model is used, or else its best weights so far, or else its newest checkpoint. Raises JobError
+    when it is damaged, and NoModel when there is none.
+    """
     store = open_store(url)
-    for candidate in (store, store.child("model")):
+    for candidate in (store, store.child("model"), store.child(BEST)):
         if candidate.exists(CONFIG):
-            return candidate
-    raise JobError(
-        f"there is no model at {url} (no {CONFIG}): give the model/ folder of a run, or the folder of the run itself"
+            return FoundModel(candidate.url, read_info(candidate), read_weights(candidate))
+    if store.exists(checkpoint.MANIFEST) and _CHECKPOINT.search(store.url):
+        run, step = open_store(store.url.rsplit("/", 2)[0]), int(store.url.rpartition("-")[2])
+        return _of_checkpoint(run, checkpoint.read(run, step))
+    if store.exists(RUN):
+        newest, _ = checkpoint.newest(store)
+        if newest is not None:
+            return _of_checkpoint(store, newest)
+    raise NoModel(
+        f"there is no model at {url} (no {CONFIG}): give the model/ folder of a run, the folder of the run itself, or "
+        "one of its checkpoints/"
     )
+
+
+def _of_checkpoint(run: ObjectStore, state: checkpoint.Checkpoint) -> FoundModel:
+    """The weights of a checkpoint, with the classes and settings from run.json."""
+    try:
+        described = json.loads(run.get_bytes(RUN))
+        job = described["config"]
+        info = ModelFolderConfig(
+            classes=msgspec.convert(described["classes"], tuple[str, ...]),
+            preset=str(described["model"]),
+            job=job,
+            preprocessing=Preprocessing(
+                int(job["data"]["eval_size"]), int(job["data"]["max_size"]), square=bool(job["data"].get("square"))
+            ),
+            prepared_set=str(described["prepared_set"]),
+            metrics={},
+        )
+    except (NoSuchKey, ValueError, RecursionError, LookupError, TypeError, msgspec.ValidationError) as error:
+        raise JobError(
+            f"{run.url}/{RUN} is missing or does not describe a run: copy a checkpoint with its run's folder"
+        ) from error
+    return FoundModel(f"{run.url}/{checkpoint.folder(state.progress.step)}", info, state.weights())
 
 
 def read_info(store: ObjectStore) -> ModelFolderConfig:
@@ -121,20 +187,19 @@ def read_weights(store: ObjectStore) -> dict[str, Tensor]:
 
 def load_model(url: str, device: torch.device) -> TrainedModel:
     """Load a model from its folder, ready to predict on a device. Raises JobError when the folder is incomplete."""
-    store = find_model(url)
-    info = read_info(store)
-    config = stored_config(info.job, f"{store.url}/{CONFIG}")
-    weights = read_weights(store)
-    _check_size(store.url, config, info, weights)
+    found = find_model(url)
+    info, weights = found.info, found.weights
+    config = stored_config(info.job, f"{found.url}/{CONFIG}")
+    _check_size(found.url, config, info, weights)
     family = build_family(config, len(info.classes))
     try:
         family.network.load_state_dict(weights)
     except RuntimeError as error:
         # The first line names the Python class, each further line a tensor.
         reasons = " ".join(line.strip() for line in str(error).splitlines()[1:3])[:300]
-        raise JobError(f"{store.url}: {WEIGHTS} and {CONFIG} do not belong together: {reasons}") from error
+        raise JobError(f"{found.url}: {WEIGHTS} and {CONFIG} do not belong together: {reasons}") from error
     family.network.to(device).to(memory_format=torch.channels_last).eval()
-    return TrainedModel(f"{info.preset} from {store.url}", config, info, family)
+    return TrainedModel(f"{info.preset} from {found.url}", config, info, family)
 
 
 def _check_size(url: str, config: JobConfig, info: ModelFolderConfig, weights: Mapping[str, Tensor]) -> None:

@@ -16,6 +16,7 @@ from run_config.families.model import ModelConfig
 _CLASSES = {
     "d_fine": "DFineModel",
     "detr": "DetrModel",
+    "rf_detr": "RfDetrModel",
     "tiny": "TinyModel",
 }
 FAMILIES: dict[str, type[ModelConfig]] = {

@@ -54,6 +54,7 @@ def template(name: str, title: str, help_html: str, names: tuple[str, ...], pool
         "title": title,
         "help_html": help_html,
         "trains": "trained-model" not in names,
+        "needs_boxes": "trained-model" not in names,
         "groups": [{"title": group, "parameters": parameters} for group, parameters in groups.items()],
     }
 
@@ -80,6 +81,7 @@ def form(*templates: Json) -> Json:
             "url": "/tasks/8",
             "images": 364,
             "boxes": 4888,
+            "untouched": 0,
             "classes": [
                 {"name": "RBC", "color": "#ff0000", "boxes": 4155, "warning": None},
                 {"name": "WBC", "color": "#33ddff", "boxes": 372, "warning": None},

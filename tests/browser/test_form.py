@@ -33,6 +33,24 @@ def send(root: Locator) -> None:
     root.get_by_role("button", name="Start run").click()
 
 
+def test_without_boxes_nothing_can_be_started_that_trains_on_them(page: Page, bridge: BridgeDouble) -> None:
+    bridge.form = sample.form(sample.training(), sample.annotating())
+    bridge.form["subject"]["boxes"] = 0
+    dialog = open_dialog(page)
+    button = dialog.get_by_role("button", name="Start run")
+    expect(button).to_be_disabled()
+    expect(button).to_have_accessible_description(re.compile("There are no boxes to train on"))
+    dialog.get_by_role("radio", name="Annotate with a model").check()
+    expect(dialog.get_by_role("button", name="Start run")).to_be_enabled()
+
+
+def test_the_form_tells_boxes_of_people_from_those_a_model_left(page: Page, bridge: BridgeDouble) -> None:
+    bridge.form = sample.form()
+    bridge.form["subject"]["untouched"] = 888
+    dialog = open_dialog(page)
+    expect(dialog.get_by_text("4,000 drawn or changed by people, 888 untouched from a model")).to_be_visible()
+
+
 def test_the_form_is_filled_and_sent_by_keyboard_alone(page: Page, bridge: BridgeDouble) -> None:
     page.goto("/tasks")
     tab_to(page, "Actions")

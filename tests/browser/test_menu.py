@@ -101,6 +101,21 @@ def test_the_dialog_is_open_again_after_a_reload_with_what_was_typed(page: Page)
     expect(dialog.get_by_label("Seed")).to_be_visible()
 
 
+def test_back_closes_the_dialog_with_the_page_below_it(page: Page) -> None:
+    page.goto("/tasks")
+    # CVAT changes its pages without loading them anew.
+    page.evaluate("history.pushState({}, '', '/tasks/8')")
+    page.locator("#task-8").click()
+    page.get_by_role("menuitem", name=LABEL).click()
+    dialog = page.get_by_role("dialog", name=LABEL)
+    dialog.get_by_role("button", name="Start run").wait_for()
+    page.go_back()
+    expect(dialog).to_have_count(0)
+    expect(page.locator("training-bridge-dialog")).to_have_count(0)
+    page.reload(wait_until="networkidle")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
 def test_a_closed_dialog_stays_closed_after_a_reload(page: Page) -> None:
     dialog = open_dialog(page)
     dialog.get_by_role("button", name="Close").click()

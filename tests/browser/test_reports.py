@@ -112,3 +112,31 @@ def test_the_page_breaks_no_rule_of_its_own(browser: Browser, report: str, tmp_p
     window.close()
     assert (said, broken) == ([], 0)
     assert background == "collapse", "the styles are there"
+
+
+def test_argos_page_with_the_documented_policy_shows_a_report_and_hands_out_the_files_of_a_folder(browser: Browser):
+    documented = (Path(__file__).parents[2] / "docs/evaluation.md").read_text(encoding="utf-8")
+    policy = documented.partition("ARGO_ARTIFACT_CONTENT_SECURITY_POLICY` of the Argo server to `")[2].partition("`")[0]
+
+    async def artifact(request: Request) -> Response:
+        """As Argo's server answers: everything needs the cookie of the login, and has the policy."""
+        if request.cookies.get("authorization") != "mine":
+            return Response("no", 401)
+        headers = {"content-security-policy": policy}
+        if request.url.path.endswith(".safetensors"):
+            return Response(b"weights", media_type="application/octet-stream", headers=headers)
+        pixel = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="
+        page = (
+            f"<img src='{pixel}'><a href='model/weights.safetensors'>weights</a><script>document.title = 'RAN'</script>"
+        )
+        return Response(page, media_type="text/html", headers=headers)
+
+    with serving(Starlette(routes=[Route("/{path:path}", artifact)])) as argo, browser.new_context() as context:
+        context.add_cookies([{"name": "authorization", "value": "mine", "url": argo, "sameSite": "Strict"}])
+        page = context.new_page()
+        page.goto(f"{argo}/artifacts/")
+        assert page.locator("img").evaluate("image => image.naturalWidth") == 1
+        assert page.title() != "RAN"
+        with page.expect_download() as download:
+            page.get_by_text("weights").click()
+        assert Path(download.value.path()).read_bytes() == b"weights"

@@ -54,6 +54,14 @@ def test_a_run_starts_its_progress_arrives_and_it_finishes(page: Page, bridge: B
     assert bridge.reads == reads
 
 
+def test_a_run_that_waits_for_its_image_says_so(page: Page, bridge: BridgeDouble) -> None:
+    run = sample.run(NAME, "running", progress=0.16, ap=None)
+    run["steps"][3] |= {"state": "pending", "progress": "", "message": "its machine is loading the image"}
+    bridge.runs = [run]
+    page.goto(RUNS)
+    expect(page.get_by_text("Train: its machine is loading the image · 16 %")).to_be_visible()
+
+
 def test_the_watched_run_is_open_again_after_a_reload_of_cvat(page: Page, bridge: BridgeDouble) -> None:
     dialog = open_dialog(page)
     dialog.get_by_role("radio", name="CPU only").check()

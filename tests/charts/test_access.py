@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.charts.chart import rendered
@@ -15,6 +16,37 @@ def test_pods_of_runs_may_report_results_and_nothing_else():
         {"apiGroups": ["argoproj.io"], "resources": ["workflowtaskresults"], "verbs": ["create", "patch"]}
     ]
     assert subjects(release, "detr-workflows") == ["detr-workflows"]
+
+
+def test_the_exit_handler_alone_may_change_workflows():
+    release = rendered()
+    assert release.of("Role", "detr-workflows-tell")["rules"] == [
+        {"apiGroups": ["argoproj.io"], "resources": ["workflowtaskresults"], "verbs": ["create", "patch"]},
+        {"apiGroups": ["argoproj.io"], "resources": ["workflows"], "verbs": ["patch"]},
+    ]
+    assert subjects(release, "detr-workflows-tell") == ["detr-workflows-tell"]
+    token = {"mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "name": "executor-token", "readOnly": True}
+    for name, step in release.steps():
+        if name.endswith("tell"):
+            assert step["serviceAccountName"] == "detr-workflows-tell"
+            assert yaml.safe_load(step["podSpecPatch"]) == {"containers": [{"name": "main", "volumeMounts": [token]}]}
+        else:
+            assert step.get("serviceAccountName") in (None, "detr-workflows"), name
+            assert "executor-token" not in step.get("podSpecPatch", ""), name
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"workflow": {"failureMessage": False}},
+        {"rbac": {"create": False}},
+        {"serviceAccounts": {"workflow": {"create": False, "name": "runs"}}},
+    ],
+)
+def test_the_exit_handler_has_no_account_of_its_own_where_it_is_not_wanted(values: dict[str, Any]):
+    release = rendered(values)
+    assert "detr-workflows-tell" not in release.text
+    assert not any("podSpecPatch" in step for name, step in release.steps() if name.endswith("tell"))
 
 
 def test_clients_may_submit_and_follow_runs_and_read_the_settings():

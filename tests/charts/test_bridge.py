@@ -467,11 +467,11 @@ def test_what_is_for_pods_of_runs_is_not_for_services():
 REFUSED: list[tuple[dict[str, Any], str]] = [
     (
         {"cvat": {"publicOrigin": CVAT["publicOrigin"]}},
-        "cvatBridge.cvat.url is missing: where pods reach CVAT's server",
+        "cvatBridge.cvat.url is missing: the URL of CVAT's server for pods",
     ),
     (
         {"cvat": {"url": CVAT["url"]}},
-        "cvatBridge.cvat.publicOrigin is missing: what stands in the browser's address bar",
+        "cvatBridge.cvat.publicOrigin is missing: the origin of CVAT in the browser",
     ),
     (
         {"existingSecret": "a", "trialSecret": {"accessToken": "b"}},
@@ -497,7 +497,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"models": {"enabled": True, "device": "cuda"}},
-        "cvatBridge.models.pool is missing: with device cuda one of small",
+        "cvatBridge.models.pool is missing: device cuda needs one of small",
     ),
     (
         {"models": {"enabled": True, "device": "cuda", "pool": "none"}},

@@ -42,7 +42,7 @@ def test_every_value_is_described_in_the_line_above_it():
 def test_the_readmes_table_is_that_of_the_values():
     readme = (CHART / "README.md").read_text()
     assert readme == values_table.with_table(readme, VALUES_TEXT), "run: detr-workflows render"
-    assert '| `store.bucket` | `""` | Bucket of everything that runs read and write. Required. |' in readme
+    assert '| `store.bucket` | `""` | Bucket that runs read from and write to. Required. |' in readme
 
 
 def test_the_schema_is_what_the_code_says():
@@ -167,7 +167,10 @@ def test_the_notes_tell_how_the_button_comes_into_cvat(notes: Callable[[dict[str
     (volume,) = values["cvat"]["frontend"]["additionalVolumes"]
     (mount,) = values["cvat"]["frontend"]["additionalVolumeMounts"]
     assert volume == {"name": mount["name"], "configMap": {"name": "detr-workflows-cvat-nginx"}}
-    assert (mount["mountPath"], mount["subPath"]) == ("/etc/nginx/conf.d/default.conf", "default.conf")
+    assert (mount["mountPath"], mount["subPath"]) == (
+        "/etc/nginx/conf.d/training-bridge.conf",
+        "training-bridge.conf",
+    )
     assert "kubectl get configmap detr-workflows-cvat-nginx --namespace cvat" in text
     assert "https://cvat.example.org/training-bridge/?task=1." in text
     assert "CVAT_NUCLIO_HOST=detr-workflows-models.ns.svc.cluster.local" in text

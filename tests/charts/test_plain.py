@@ -1,6 +1,8 @@
-"""`detr-workflows render --settings`: plain YAML for those without Helm is what the chart would install."""
+"""Plain manifests for people without Helm, `render --settings` and manifests/, are what the chart would install."""
 
 import copy
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,7 +14,9 @@ import pytest
 import yaml
 
 from run_config.parameters import BRIDGE_TEMPLATES, TEMPLATES
-from tests.charts.chart import POOLS, Release, rendered, variables
+from tests.charts.chart import POOLS, Release, helm, rendered, variables
+from workflows import generated_files
+from workflows.chart import plain_manifests
 
 COMMAND = Path(sys.executable).parent / "detr-workflows"
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -44,6 +48,7 @@ def render(settings: dict[str, Any], folder: Path, *more: str) -> subprocess.Com
 
 @cache
 def plain(name: str) -> Release:
+    helm()
     options = ("--registry", "r.example.org/team", "--image-tag", "7", "--s3-region", "eu-1")
     with tempfile.TemporaryDirectory() as folder:
         result = render(SETTINGS[name], Path(folder), *options, "--s3-endpoint", "https://s3.example.org")
@@ -120,7 +125,7 @@ cvat: {url: http://cvat-backend-service:8080, publicOrigin: https://cvat.example
 
 
 def test_templates_that_talk_to_cvat_are_written_with_the_bridges_settings(tmp_path: Path):
-    assert not plain("pools").names("WorkflowTemplate") & set(BRIDGE_TEMPLATES)
+    assert plain("pools").names("WorkflowTemplate").isdisjoint(BRIDGE_TEMPLATES)
     (tmp_path / "bridge.yaml").write_text(BRIDGE)
     result = render(
         SETTINGS["pools"], tmp_path, "--bridge", str(tmp_path / "bridge.yaml"), "--registry", "r.example.org"
@@ -179,3 +184,86 @@ def test_settings_that_are_not_there_are_named(tmp_path: Path):
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert result.returncode == 2
     assert f"--settings {tmp_path / 'no.yaml'} cannot be read: No such file or directory" in result.stderr
+
+
+def test_without_helm_one_sentence_says_what_to_do(tmp_path: Path):
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(SETTINGS["pools"]))
+    command = [COMMAND, "render", "--settings", "settings.yaml", "--output", "out", "--namespace", "ns"]
+    result = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path, env={**os.environ, "PATH": ""}
+    )
+    assert result.returncode == 2
+    assert "helm is not on the PATH" in result.stderr
+    assert "edit manifests/kustomization.yaml" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_the_chart_refuses_is_refused_in_one_line(tmp_path: Path):
+    helm()
+    result = render({"store": "s3://parts", "nodePools": [{"name": "a", "labelValue": x} for x in "bc"]}, tmp_path)
+    assert result.returncode == 2
+    assert "nodePools: the name a is used twice; give every pool its own name." in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_the_manifests_in_the_repository_are_rendered_from_the_chart():
+    helm()
+    files = plain_manifests.in_repository()
+    assert generated_files.differences(files) == "", "run: detr-workflows render"
+    assert set(files) == set((MANIFESTS / "rendered").iterdir())
+
+
+MANIFESTS = Path(__file__).parents[2] / "manifests"
+EDITS = {
+    "namespace: detr\n": "namespace: ns\n",
+    "registry.example.org/team/": "r.example.org/other/",
+    "newTag: 0.1.0": "newTag: '7'",
+    "parts": "vision",
+    "https://s3.example.org": "http://s3.storage:9000",
+    "endpoint: s3.example.org": "endpoint: s3.storage:9000",
+    "insecure: false": "insecure: true",
+    "us-east-1": "eu-1",
+    "version: 1\n": "version: 1\n          readable: [s3://public/exports]\n",
+}
+
+
+def test_an_installation_edits_one_file_and_gets_what_the_chart_would_install(tmp_path: Path, installation: Any):
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not on the PATH")
+    folder = shutil.copytree(MANIFESTS, tmp_path / "manifests")
+    edited = (folder / "kustomization.yaml").read_text()
+    for old, new in EDITS.items():
+        assert old in edited
+        edited = edited.replace(old, new)
+    (folder / "kustomization.yaml").write_text(edited)
+    built = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, check=True, timeout=60)
+    mine = Release(built.stdout)
+    image = {"tag": "7"}
+    charts = rendered(
+        {
+            "images": {"registry": "r.example.org/other", "cpuSteps": image, "detrJob": image},
+            "store": {
+                "bucket": "vision",
+                "endpoint": "http://s3.storage:9000",
+                "region": "eu-1",
+                "readable": ["s3://public/exports"],
+                "existingSecret": "detr-workflows-store",
+            },
+            "webhook": {"existingSecret": "detr-workflows-webhook"},
+        }
+    )
+    assert {one["metadata"]["name"] for one in mine.templates} == {one["metadata"]["name"] for one in charts.templates}
+    for template in mine.names("WorkflowTemplate"):
+        assert comparable(mine.template(template)) == comparable(charts.template(template))
+    assert installation(mine) == installation(charts)
+    assert mine.artifacts == charts.artifacts
+    settings = ("settings.yaml", "artifacts", "store")
+    assert {k: v for k, v in mine.config.items() if k not in settings} == {
+        k: v for k, v in charts.config.items() if k not in settings
+    }
+    assert mine.config["store"] == charts.settings["store"]
+    assert {one["metadata"]["namespace"] for one in mine.objects} == {"ns"}
+    for kind, part in (("Role", "rules"), ("RoleBinding", "subjects"), ("RoleBinding", "roleRef")):
+        for name in mine.names(kind):
+            assert mine.of(kind, name)[part] == charts.of(kind, name)[part]

@@ -8,7 +8,7 @@ from tests.charts.chart import BUCKET, POOLS, refusal, rendered
 
 CASES: list[tuple[dict[str, Any], str]] = [
     ({"store": {"bucket": ""}}, "store.bucket is missing: the name of the bucket"),
-    ({"nodePools": [POOLS[0], POOLS[0]]}, "nodePools: small is there twice"),
+    ({"nodePools": [POOLS[0], POOLS[0]]}, "nodePools: the name small is used twice"),
     ({"test": {"pool": "big"}, "nodePools": POOLS}, "test.pool: there is no pool big; nodePools has small, large."),
     ({"test": {"pool": "big"}}, "test.pool: there is no pool big; nodePools has none."),
     (

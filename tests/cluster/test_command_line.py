@@ -33,7 +33,8 @@ def submit(lab: Installation, *options: object, **kwargs: object) -> tuple[str, 
 def test_a_good_run_is_followed_to_its_results(lab: Installation):
     ended = detr_workflows(*submit(lab, "--watch", "--timeout-s", 120))
     assert ended.code == 0, ended.err
-    assert re.search(r"reckon  Running", ended.out)
+    # A slow controller may report the step only when it has ended.
+    assert re.search(r"reckon  (Running|Succeeded)", ended.out)
     assert re.search(r"fates-\w+  Succeeded", ended.out)
     assert ended.out.splitlines()[-1] == "ap50: 0.5"
 
@@ -91,7 +92,7 @@ def test_an_api_that_goes_away_is_waited_for(lab: Installation, tmp_path: Path):
         )
         assert process.stdout is not None
         for line in process.stdout:
-            if "reckon  Running" in line:
+            if re.search(r"reckon  (Running|Succeeded)", line):
                 break
         proxy.cut()
         assert "lost the connection, retrying" in process.stdout.readline()

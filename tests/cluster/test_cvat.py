@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page
 
 from tests.browser.conftest import browser
 from tests.browser.dialog import open_page
-from tests.cluster.cluster import Installation, Json, node, outputs, phase, summary, told
+from tests.cluster.cluster import DONE, Installation, Json, node, outputs, phase, summary, told
 from tests.cluster.cvat import CvatLoop, cvat_loop
 
 __all__ = ["browser"]
@@ -75,7 +75,9 @@ def trained(loop: CvatLoop, browser: Browser) -> Json:
         context.close()
     name = the_run(loop, task)["name"]
     installation.kubectl("delete", "pod", "-l", "app.kubernetes.io/component=bridge", "--wait=false")
-    installation.wait(name, lambda wf: (node(wf, "export(0)") or {}).get("phase") == "Running", 120, "exporting")
+    installation.wait(
+        name, lambda wf: (node(wf, "export(0)") or {}).get("phase") in ("Running", *DONE), 120, "exporting"
+    )
     loop.tell("away", seconds=15)
     installation.succeeded(name, timeout_s=600)
     return the_run(loop, task)

@@ -137,7 +137,7 @@ def bared(pod: Json) -> Json:
         one["env"] = [
             entry for entry in one.get("env", [])
             if entry["name"] not in {"ARGO_TEMPLATE", "ARGO_WORKFLOW_NAME", "ARGO_WORKFLOW_UID", "ARGO_NODE_ID",
-                                     "ARGO_POD_NAME", "ARGO_POD_UID", "ARGO_DEADLINE"}
+                                     "ARGO_POD_NAME", "ARGO_POD_UID", "ARGO_DEADLINE", "TRACEPARENT"}
         ]  # fmt: skip
     for volume in spec["volumes"]:
         volume.pop("name")

@@ -117,5 +117,7 @@ def test_the_same_data_is_not_prepared_twice(real_run: tuple[Installation, str])
     assert outputs(workflow)["prepared-set"] == outputs(installation.workflow(name))["prepared-set"]
     assert installation.keys("datasets/") == before
     assert "(was there already)" in installation.kubectl(
-        "logs", "-l", f"workflows.argoproj.io/workflow={again},app.kubernetes.io/component=prepare", "-c", "main"
-    )
+        # With a selector, kubectl shows only the last ten lines by default.
+        "logs", "-l", f"workflows.argoproj.io/workflow={again},app.kubernetes.io/component=prepare", "-c", "main",
+        "--tail=-1",
+    )  # fmt: skip

@@ -149,10 +149,11 @@ def serving(
     static: Path | None = None,
     origin: str = ORIGIN,
     access_for_s: float = 0.2,
+    done_jobs: str = "completed",
     **more: Any,
 ) -> Iterator[Bridge]:
     """The service, with further settings."""
-    tree = {"cvat": {"url": cvat.url, "publicOrigin": origin}, **more}
+    tree = {"cvat": {"url": cvat.url, "publicOrigin": origin, "doneJobs": done_jobs}, **more}
     settings = BridgeSettings.model_validate(tree)
     installation = parse_installation(SETTINGS.format(store=store), "the test's settings")
     secrets = Secrets(KEY, cvat.service.token, SECRET)

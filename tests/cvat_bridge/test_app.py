@@ -14,7 +14,7 @@ import httpx
 import pytest
 from pydantic import TypeAdapter
 
-from cvat_bridge.http.schemas import DrawnForm, DrawnRun, DrawnRuns
+from cvat_bridge.http.schemas import FormSchema, RunSchema, RunsSchema
 from tests.cvat_bridge.running_bridge import (
     KEY,
     ORIGIN,
@@ -101,7 +101,7 @@ def test_the_api_describes_itself(bridge: Bridge) -> None:
     assert set(body["properties"]) == {"request", "task", "project", "template", "parameters"}
     for path in ("form", "runs", "runs/{name}"):
         content = paths[f"{ROOT}/api/{path}"]["get"]["responses"]["200"]["content"]["application/json"]
-        assert content["schema"]["$ref"].startswith("#/components/schemas/Drawn")
+        assert content["schema"]["$ref"].endswith("Schema")
 
 
 def test_answers_are_as_the_api_says(bridge: Bridge) -> None:
@@ -109,9 +109,9 @@ def test_answers_are_as_the_api_says(bridge: Bridge) -> None:
     ann = bridge.browser(bridge.cvat.ann)
     name = ann.start(task=[task.id]).json()["name"]
     kinds: dict[str, Any] = {
-        f"form?task={task.id}": DrawnForm,
-        f"runs?task={task.id}": DrawnRuns,
-        f"runs/{name}": DrawnRun,
+        f"form?task={task.id}": FormSchema,
+        f"runs?task={task.id}": RunsSchema,
+        f"runs/{name}": RunSchema,
     }
     for path, kind in kinds.items():
         TypeAdapter(kind).validate_json(ann.get(f"api/{path}").content, strict=True)

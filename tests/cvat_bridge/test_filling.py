@@ -9,8 +9,8 @@ import yaml
 
 from cvat_bridge.cluster import PoolChoice
 from cvat_bridge.http.problems import Refusal
-from cvat_bridge.templates.catalog import Offered, read_offered
-from cvat_bridge.templates.fill_parameters import Filling, fill_in
+from cvat_bridge.templates.catalog import OfferedTemplate, read_offered_template
+from cvat_bridge.templates.fill_parameters import RunContext, fill_in
 from cvat_client.subject import Subject
 from run_config.installation import Installation
 from workflows.cli import RENDERED
@@ -18,7 +18,7 @@ from workflows.cli import RENDERED
 KEY = "{{workflow.namespace}}/{{workflow.parameters.cvat-annotation-path}}"
 
 
-def template(key: str) -> Offered:
+def template(key: str) -> OfferedTemplate:
     """Somebody's template, whose data is an artifact with this key."""
     data = {"name": "data", "path": "/mnt/data", "s3": {"key": key}}
     tree: dict[str, Any] = {
@@ -29,14 +29,14 @@ def template(key: str) -> Offered:
             "templates": [{"name": "main", "inputs": {"artifacts": [data]}, "container": {"image": "x"}}],
         },
     }
-    offered = read_offered(tree)
+    offered = read_offered_template(tree)
     assert offered is not None
     return offered
 
 
-def filling(store: str) -> Filling:
+def context(store: str) -> RunContext:
     installation = Installation(store=store)
-    return Filling(Subject.tasks([8]), "grant", "run-1", installation, "cvat-exports", (), namespace="ml")
+    return RunContext(Subject.tasks([8]), "grant", "run-1", installation, "cvat-exports", (), namespace="ml")
 
 
 @pytest.mark.parametrize(
@@ -50,13 +50,13 @@ def filling(store: str) -> Filling:
     ],
 )
 def test_the_path_is_told_so_that_the_artifact_finds_the_export(store: str, key: str, told: str) -> None:
-    assert fill_in(template(key), {}, filling(store)) == {"cvat-annotation-path": told}
+    assert fill_in(template(key), {}, context(store)) == {"cvat-annotation-path": told}
 
 
 @pytest.mark.parametrize("store", ["s3://lab", "s3://lab/other", "s3://lab/mlops"])
 def test_a_store_that_such_a_template_cannot_find_is_said(store: str) -> None:
     with pytest.raises(Refusal) as refused:
-        fill_in(template(KEY), {}, filling(store))
+        fill_in(template(KEY), {}, context(store))
     assert "reads its data below ml/ in the bucket" in str(refused.value.complaints[0].text)
 
 
@@ -74,10 +74,10 @@ def test_a_store_that_such_a_template_cannot_find_is_said(store: str) -> None:
 )
 def test_nobody_trains_on_what_was_exported_for_somebody_else(text: str) -> None:
     tree = yaml.safe_load((RENDERED / "cvat-train.yaml").read_text())
-    offered = read_offered(tree)
+    offered = read_offered_template(tree)
     assert offered is not None
     with pytest.raises(Refusal) as refused:
-        fill_in(offered, {"cvat-test-path": text}, filling("s3://lab/ml"))
+        fill_in(offered, {"cvat-test-path": text}, context("s3://lab/ml"))
     assert "cvat-test-path" in {one.field for one in refused.value.complaints}
 
 
@@ -95,13 +95,13 @@ def test_nobody_trains_on_what_was_exported_for_somebody_else(text: str) -> None
     ],
 )
 def test_no_key_of_the_configuration_names_what_was_exported_for_somebody_else(overrides: str) -> None:
-    offered = read_offered(yaml.safe_load((RENDERED / "cvat-train.yaml").read_text()))
+    offered = read_offered_template(yaml.safe_load((RENDERED / "cvat-train.yaml").read_text()))
     assert offered is not None
     with pytest.raises(Refusal) as refused:
-        fill_in(offered, {"overrides": overrides}, filling("s3://lab/ml"))
+        fill_in(offered, {"overrides": overrides}, context("s3://lab/ml"))
     assert {one.field for one in refused.value.complaints} == {"overrides"}
     given = {"overrides": "model.backbone_weights=weights/r18.pth optimizer.lr=0.0002"}
-    assert fill_in(offered, given, filling("s3://lab/ml"))["overrides"] == given["overrides"]
+    assert fill_in(offered, given, context("s3://lab/ml"))["overrides"] == given["overrides"]
 
 
 def test_neither_does_a_template_of_somebody_else() -> None:
@@ -109,18 +109,18 @@ def test_neither_does_a_template_of_somebody_else() -> None:
     more = {"name": "cvat-finetune-checkpoint", "value": ""}
     tree = json.loads(json.dumps(theirs.tree))
     tree["spec"]["arguments"]["parameters"].append(more)
-    offered = read_offered(tree)
+    offered = read_offered_template(tree)
     assert offered is not None
     with pytest.raises(Refusal, match="are not allowed here"):
-        fill_in(offered, {"cvat-finetune-checkpoint": "cvat-exports/task-9"}, filling("s3://lab/ml"))
-    assert fill_in(offered, {"cvat-finetune-checkpoint": "models/7"}, filling("s3://lab/ml"))
+        fill_in(offered, {"cvat-finetune-checkpoint": "cvat-exports/task-9"}, context("s3://lab/ml"))
+    assert fill_in(offered, {"cvat-finetune-checkpoint": "models/7"}, context("s3://lab/ml"))
 
 
 def test_a_pool_that_a_template_of_somebody_else_hides_stays_its_own() -> None:
     tree = json.loads(json.dumps(template(KEY).tree))
     hidden = {"name": "sys-node-pool", "value": "g4dn", "visibility": "private"}
     tree["spec"]["arguments"]["parameters"].append(hidden)
-    offered = read_offered(tree)
+    offered = read_offered_template(tree)
     assert offered is not None
     pools = (PoolChoice("large", "Eight A100", "", None, "p4d"),)
-    assert fill_in(offered, {}, replace(filling("s3://lab/ml"), pools=pools))["sys-node-pool"] == "g4dn"
+    assert fill_in(offered, {}, replace(context("s3://lab/ml"), pools=pools))["sys-node-pool"] == "g4dn"

@@ -68,12 +68,63 @@ def test_under_a_hundred_boxes_is_warned_with_what_helps(bridge: Bridge) -> None
     assert "only" not in texts(form(bridge, f"task={task.id}"))
 
 
+def test_boxes_that_only_a_model_has_drawn_are_counted_and_warned_of_above_a_tenth(bridge: Bridge) -> None:
+    task = bridge.cvat.add_blank_task("Cells", images=1, labels=("RBC",))
+    for number in range(9):
+        bridge.cvat.add_box(
+            task, 0, "RBC", (number, 1, number + 2, 5), source=("manual", "semi-auto", "file")[number % 3]
+        )
+    bridge.cvat.add_box(task, 0, "RBC", (20, 1, 22, 5), source="auto")
+    tree = form(bridge, f"task={task.id}")
+    assert (tree["subject"]["boxes"], tree["subject"]["untouched"]) == (10, 1)
+    assert "drawn by a model" not in texts(tree), "a tenth is not above a tenth"
+    bridge.cvat.add_box(task, 0, "RBC", (30, 1, 32, 5), source="auto")
+    tree = form(bridge, f"task={task.id}")
+    assert tree["subject"]["untouched"] == 2
+    assert "2 of 11 boxes were drawn by a model, and nobody has changed them." in texts(tree)
+
+
+def test_every_frame_of_a_track_of_a_model_is_an_untouched_box() -> None:
+    counted = Counted()
+    shapes = [{"type": "rectangle", "frame": 0}, {"type": "rectangle", "frame": 4, "outside": True}]
+    tracks = [
+        {"label_id": 1, "source": "auto", "shapes": shapes},
+        {"label_id": 1, "source": "manual", "shapes": shapes},
+    ]
+    count_boxes({"size": 10, "segment_size": 10}, {"tracks": tracks}, counted)
+    assert (counted.boxes[1], counted.untouched) == (8, 4)
+
+
 def test_unfinished_jobs_are_said(bridge: Bridge) -> None:
     task = bridge.cvat.add_blank_task("Cells", images=4, images_per_job=1)
     bridge.cvat.complete(task, jobs=3)
     tree = form(bridge, f"task={task.id}")
     assert tree["subject"]["unfinished"] == [{"id": task.id, "name": "Cells", "jobs": 4, "completed": 3}]
     bridge.cvat.complete(task)
+
+
+def test_a_finished_job_is_done_before_anybody_has_accepted_it(bridge: Bridge) -> None:
+    project = bridge.cvat.add_project("Blood", labels=("RBC",))
+    tasks = [bridge.cvat.add_blank_task(name, images=2, images_per_job=1, project=project) for name in ("One", "Two")]
+    bridge.cvat.finish(tasks[0])
+    bridge.cvat.finish(tasks[1], jobs=1)
+    left = [{"id": tasks[1].id, "name": "Two", "jobs": 2, "completed": 1}]
+    assert form(bridge, f"project={project.id}")["subject"]["unfinished"] == left
+    assert form(bridge, f"task={tasks[0].id}&task={tasks[1].id}")["subject"]["unfinished"] == left
+    assert form(bridge, f"task={tasks[0].id}")["subject"]["unfinished"] == []
+
+
+def test_an_installation_may_ask_for_acceptance(
+    cvat: CvatDouble, kubernetes: FakeKubernetes, store: str, tmp_path: Path
+) -> None:
+    install(kubernetes, store)
+    with serving(cvat, kubernetes, store, tmp_path / "kubeconfig", done_jobs="accepted") as bridge:
+        task = cvat.add_blank_task("Cells", images=2, images_per_job=1)
+        cvat.finish(task)
+        assert form(bridge, f"task={task.id}")["subject"]["unfinished"][0]["completed"] == 0
+        cvat.complete(task)
+    with serving(cvat, kubernetes, store, tmp_path / "kubeconfig", done_jobs="accepted") as bridge:
+        assert form(bridge, f"task={task.id}")["subject"]["unfinished"] == []
 
 
 def test_several_tasks_are_one_subject(bridge: Bridge) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cvat_bridge.cluster import Cluster
-from cvat_bridge.runs.run_labels import USED_BY, USER_LABEL
+from cvat_bridge.runs.run_labels import USER_LABEL
 from cvat_bridge.runs.run_state import Run
 from cvat_bridge.short_cache import ShortCache
 from cvat_client.settings import BridgeSettings, Controls
@@ -21,6 +21,7 @@ from tests.cvat_bridge.running_bridge import ORIGIN, SETTINGS, install, kubernet
 from tests.workflows.fake_kubernetes import FakeKubernetes, Json
 from workflows.cluster.kubeconfig import find_access
 from workflows.cluster.kubernetes import Kubernetes
+from workflows.cluster.run_metadata import USED_BY
 
 __all__ = ["kubernetes"]
 
@@ -63,7 +64,7 @@ def a_run(fake: FakeKubernetes, name: str) -> Json:
 
 def shown(workflow: Json) -> Json:
     settings = BridgeSettings.model_validate({"cvat": {"url": ORIGIN, "publicOrigin": ORIGIN}})
-    return Run(workflow, Subject.tasks([1])).drawn(settings, "ml", STORE, None, "task 1", used=False)
+    return Run(workflow, Subject.tasks([1])).shown(settings, "ml", STORE, None, "task 1", used=False)
 
 
 @contextmanager

@@ -8,12 +8,12 @@ import httpx
 import pytest
 
 from cvat_bridge.http.problems import NOT_EXPORTED
-from cvat_bridge.runs.run_files import TAIL_BYTES, Ap, last_ap
 from object_store import ObjectStore, open_store
 from tests.cvat_bridge.running_bridge import Bridge, Browser, arguments, install, kubernetes, serving, until
 from tests.cvat_double.server import CvatDouble
 from tests.cvat_double.world import Task
 from tests.workflows.fake_kubernetes import FakeKubernetes, Json
+from workflows.cluster.ap_so_far import TAIL_BYTES, Ap, last_ap
 from workflows.cluster.run_status import FINISHED
 
 __all__ = ["kubernetes"]
@@ -428,6 +428,58 @@ def test_models_of_earlier_runs_are_offered_to_start_from(bridge: Bridge, ann: B
     bob = bridge.browser(bridge.cvat.bob)
     assert models_offered(bob, two, "cvat-train", "cvat-finetune-checkpoint") == [url]
     assert models_offered(bob, two, "detr-annotate", "trained-model") == [url]
+
+
+def test_a_task_without_models_of_its_own_gets_those_that_know_one_of_its_labels(
+    bridge: Bridge, ann: Browser, objects: ObjectStore
+) -> None:
+    models = {}
+    for name, classes in (("Blood", ["RBC", "WBC"]), ("Cars", ["car"]), ("Unreadable", None)):
+        run = started(ann, bridge.cvat.add_blank_task(name))
+        succeed(bridge, run)
+        config = b"{" if classes is None else json.dumps({"classes": classes}).encode()
+        objects.put_bytes(f"{folder(run)}/model/config.json", config)
+        models[name] = f"{bridge.store}/{folder(run)}/model"
+    hidden = started(bridge.browser(bridge.cvat.bob), bridge.cvat.add_blank_task("Bob's", owner=bridge.cvat.bob))
+    succeed(bridge, hidden)
+    objects.put_bytes(f"{folder(hidden)}/model/config.json", b'{"classes": ["RBC"]}')
+    task = bridge.cvat.add_blank_task("New", labels=("RBC", "Platelets"))
+    assert models_offered(ann, task, "detr-annotate", "trained-model") == [models["Blood"]]
+    assert models_offered(ann, task, "cvat-train", "cvat-finetune-checkpoint") == [models["Blood"]]
+    own = started(ann, task)
+    succeed(bridge, own)
+    assert models_offered(ann, task, "detr-annotate", "trained-model") == [f"{bridge.store}/{folder(own)}/model"]
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ("PodInitializing", "its machine is loading the image, which can take some minutes"),
+        ("", "its machine is loading the image, which can take some minutes"),
+        (
+            "Unschedulable: 0/3 nodes are available",
+            "waiting for a machine with free capacity (Unschedulable: 0/3 nodes",
+        ),
+        ("ImagePullBackOff: Back-off pulling image", "its image cannot be loaded (ImagePullBackOff"),
+        ("Quota is used up", "Quota is used up"),
+    ],
+)
+def test_a_step_whose_pod_has_not_begun_says_what_it_waits_for(
+    bridge: Bridge, ann: Browser, task: Task, told: str, said: str
+) -> None:
+    run = started(ann, task)
+    goes(bridge, run, "Running", pod("check", "Succeeded"), pod("export", "Pending", message=told))
+    step = next(one for one in shown(ann, run)["steps"] if one["name"] == "export")
+    assert step["state"] == "pending"
+    assert step["message"].startswith(said)
+
+
+def test_the_list_of_runs_says_nothing_of_starting_while_cvat_is_away(bridge: Bridge, ann: Browser, task: Task) -> None:
+    started(ann, task)
+    bridge.cvat.stop()
+    until(lambda: ann.get(f"api/runs?task={task.id}").status_code == 503)
+    (error,) = ann.get(f"api/runs?task={task.id}").json()["errors"]
+    assert error["text"] == "CVAT does not answer at the moment. Try again in a minute."
 
 
 def test_newer_runs_without_a_model_or_of_tasks_that_one_does_not_see_hide_none(bridge: Bridge, ann: Browser) -> None:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from cvat_bridge.service import Secrets, assemble
-from cvat_bridge.webhooks.events import Told, is_old, read_event
+from cvat_bridge.webhooks.events import TriggerEvent, is_old, read_event
 from cvat_client.errors import BridgeError
 from cvat_client.settings import BridgeSettings, Event
 from cvat_client.subject import Subject
@@ -28,6 +28,7 @@ from tests.cvat_bridge.running_bridge import (
     until,
 )
 from tests.cvat_double.server import CvatDouble
+from tests.cvat_double.webhook_events import completed_export, update_job
 from tests.cvat_double.world import Task, User
 from tests.workflows.fake_kubernetes import FakeKubernetes, Json
 
@@ -124,6 +125,72 @@ def test_a_job_of_several_starts_nothing(bridge: Bridge, task: Task) -> None:
     assert bridge.tell(job_event(task)).status_code == 202
     worked_off(bridge, 1)
     assert not bridge.runs
+
+
+def finished_event(cvat: CvatDouble, task: Task, number: int = 0, version: tuple[int, int] = (2, 73)) -> Json:
+    """*Finish the job*: the state has changed, and the stage has not."""
+    return update_job(task, task.jobs[number], {"state": "in progress"}, cvat.ann, cvat.url, version=version)
+
+
+@pytest.mark.parametrize("version", [(2, 54), (2, 73), (2, 76)])
+def test_finish_the_job_completes_a_task_in_any_stage(bridge: Bridge, task: Task, version: tuple[int, int]) -> None:
+    bridge.cvat.finish(task, jobs=1)
+    assert bridge.tell(finished_event(bridge.cvat, task, version=version)).status_code == 202
+    worked_off(bridge, 1)
+    assert not bridge.runs
+    bridge.cvat.finish(task)
+    assert bridge.tell(finished_event(bridge.cvat, task, 1, version)).status_code == 202
+    bridge.wait_for_runs(1)
+
+
+@pytest.mark.parametrize("version", [(2, 54), (2, 73), (2, 76)])
+def test_a_completed_job_that_is_saved_again_starts_nothing(
+    bridge: Bridge, task: Task, version: tuple[int, int]
+) -> None:
+    bridge.cvat.finish(task)
+    old = {"updated_date": "2026-01-01T00:00:00.000000Z"}
+    body = update_job(task, task.jobs[0], old, bridge.cvat.ann, bridge.cvat.url, version=version)
+    assert bridge.tell(body).status_code == 202
+    worked_off(bridge, 1)
+    assert not bridge.runs
+
+
+def test_a_field_that_is_named_and_has_not_changed_is_no_move(bridge: Bridge, task: Task) -> None:
+    bridge.cvat.finish(task)
+    body = finished_event(bridge.cvat, task, version=(2, 76))
+    body["changes"] = {"state": {"from": "completed", "to": "completed"}}
+    assert read_event(body) is None
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_an_export_that_cvat_made_starts_a_run_unless_it_was_our_own(bridge: Bridge, task: Task, own: bool) -> None:
+    owner = bridge.cvat.service if own else bridge.cvat.ann
+    asked = {"format": "COCO 1.0", "save_images": "true", "location": "local"}
+    address = f"{bridge.cvat.url}/api/tasks/{task.id}/dataset/export"
+    assert httpx.post(address, params=asked, headers=owner.bearer()).status_code == 202
+    (export,) = bridge.cvat.exports.asked
+    until(lambda: export.status == "finished")
+    body = completed_export(export, bridge.cvat.url)
+    assert "rq_id" not in body["request"]
+    assert bridge.tell(body).status_code == 202
+    worked_off(bridge, 1)
+    assert len(bridge.runs) == (0 if own else 1)
+
+
+def test_an_installation_may_wait_for_acceptance(
+    cvat: CvatDouble, kubernetes: FakeKubernetes, store: str, tmp_path: Path
+) -> None:
+    install(kubernetes, store)
+    task = cvat.add_blank_task("Cells", images=2, images_per_job=1)
+    cvat.finish(task)
+    options = {"triggers": TRIGGERS, "done_jobs": "accepted"}
+    with serving(cvat, kubernetes, store, tmp_path / "kubeconfig", **options) as bridge:
+        assert bridge.tell(finished_event(cvat, task)).status_code == 202
+        worked_off(bridge, 1)
+        assert not bridge.runs
+        cvat.complete(task)
+        assert bridge.tell(job_event(task)).status_code == 202
+        bridge.wait_for_runs(1)
 
 
 @pytest.mark.parametrize("changes", [{}, {"updated_date": {}}, [{"field": "assignee"}], None, 7])
@@ -400,13 +467,13 @@ OLD_EXPORT = {
 @pytest.mark.parametrize(
     ("payload", "told"),
     [
-        (OLD_EXPORT, Told(Event.EXPORT_FINISHED, Subject.project(3), 12)),
+        (OLD_EXPORT, TriggerEvent(Event.EXPORT_FINISHED, Subject.project(3), 12)),
         ({**OLD_EXPORT, "status": "failed"}, None),
         ({**OLD_EXPORT, "target": "job"}, None),
         ({**OLD_EXPORT, "target_id": "3"}, None),
         ({**OLD_EXPORT, "rq_id": "user_id=1&subresource=annotations"}, None),
-        ({**OLD_EXPORT, "rq_id": None}, Told(Event.EXPORT_FINISHED, Subject.project(3), None)),
-        ({**OLD_EXPORT, "rq_id": "", "sender": {"id": 4}}, Told(Event.EXPORT_FINISHED, Subject.project(3), 4)),
+        ({**OLD_EXPORT, "rq_id": None}, TriggerEvent(Event.EXPORT_FINISHED, Subject.project(3), None)),
+        ({**OLD_EXPORT, "rq_id": "", "sender": {"id": 4}}, TriggerEvent(Event.EXPORT_FINISHED, Subject.project(3), 4)),
         ({"event": "completed:request[export:annotations]", "status": "finished"}, None),
         ({"event": "completed:request[export:dataset]", "request": "x", "status": "finished"}, None),
         ({"event": "update:task"}, None),
@@ -419,5 +486,5 @@ OLD_EXPORT = {
         ({}, None),
     ],
 )
-def test_events_in_all_their_forms(payload: Json, told: Told | None) -> None:
+def test_events_in_all_their_forms(payload: Json, told: TriggerEvent | None) -> None:
     assert read_event(payload) == told

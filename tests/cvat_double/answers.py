@@ -45,6 +45,31 @@ def user_self(user: User, base: str) -> dict:
     }
 
 
+def access_token(user: User, base: str, *, read_only: bool) -> dict:
+    return {
+        "id": user.id,
+        "name": "a token",
+        "created_date": "2026-01-01T08:00:00.000000Z",
+        "updated_date": "2026-01-01T08:00:00.000000Z",
+        "expiry_date": None,
+        "last_used_date": "2026-01-01T08:00:00.000000Z",
+        "read_only": read_only,
+        "owner": basic_user(user, base),
+    }
+
+
+def membership(user: User, organization: int, role: str, base: str) -> dict:
+    return {
+        "id": user.id,
+        "user": basic_user(user, base),
+        "organization": organization,
+        "is_active": True,
+        "joined_date": "2026-01-01T08:00:00.000000Z",
+        "role": role,
+        "invitation": None,
+    }
+
+
 def storage_setting(number: int, cloud_storage: int | None) -> dict:
     location = "local" if cloud_storage is None else "cloud_storage"
     return {"id": number, "location": location, "cloud_storage_id": cloud_storage}

@@ -48,6 +48,8 @@ class CvatApp:
             Route("/api/auth/login", self._guarded(self._login, anonymous=True), methods=["POST"]),
             self._route("/api/server/annotation/formats", self._formats),
             self._route("/api/users/self", self._self),
+            self._route("/api/auth/access_tokens/self", self._own_token),
+            self._route("/api/memberships", self._memberships),
             self._route("/api/tasks", self._tasks),
             self._route(task, self._task),
             self._route(task, self._change_task, "PATCH"),
@@ -149,6 +151,25 @@ class CvatApp:
     def _self(self, request: Request, user: User) -> Response:
         return Answer(answers.user_self(user, base_of(request)))
 
+    def _own_token(self, request: Request, user: User) -> Response:
+        if not request.headers.get("authorization", "").startswith("Bearer "):
+            raise not_found()
+        return Answer(answers.access_token(user, base_of(request), read_only=request.state.read_only))
+
+    def _memberships(self, request: Request, user: User) -> Response:
+        """Those of one organization, whose members may see each other; its slug is its number here."""
+        slug = request.query_params.get("org") or request.headers.get("x-organization", "")
+        found = [
+            (member, organization, role)
+            for (organization, number), role in sorted(self.world.roles.items())
+            for member in self.world.users
+            if member.id == number
+            and slug in ("", str(organization))
+            and request.query_params.get("user", member.username) == member.username
+            and (user.is_admin or (organization, user.id) in self.world.roles)
+        ]
+        return self._page(request, found, lambda one, base: answers.membership(*one, base))
+
     # Tasks, projects, jobs, labels
 
     def _tasks(self, request: Request, user: User) -> Response:
@@ -184,12 +205,16 @@ class CvatApp:
         return Answer(answers.project(project, self.world, base_of(request)))
 
     def _jobs(self, request: Request, user: User) -> Response:
-        wanted = number_of(request, "task_id")
+        task_id, project_id = number_of(request, "task_id"), number_of(request, "project_id")
+        wanted = {name: request.query_params[name] for name in ("state", "stage") if name in request.query_params}
         mine = [
             (job, task)
             for task in self.world.tasks.values()
             for job in task.jobs
-            if wanted in {None, task.id} and (self.world.may_see_task(user, task) or job.assignee is user)
+            if task_id in {None, task.id}
+            and (project_id is None or (task.project is not None and task.project.id == project_id))
+            and all(getattr(job, name) == value for name, value in wanted.items())
+            and (self.world.may_see_task(user, task) or job.assignee is user)
         ]
         return self._page(request, mine, lambda one, base: answers.job(one[0], one[1], base))
 

@@ -80,7 +80,7 @@ def test_a_second_attempt_does_nothing_twice(either: Step, task: Task, capsys: p
     asked = len(either.cvat.seen)
     assert either.run(f"task:{task.id}") == first
     assert len(either.cvat.seen) == asked
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
 
 
 def test_a_zip_without_its_mark_is_taken_over_when_it_is_whole(either: Step, task: Task) -> None:
@@ -123,7 +123,7 @@ def test_an_export_that_lost_its_end_is_asked_for_again(step: Step, task: Task) 
 def test_an_export_that_never_gets_whole_is_a_sentence(step: Step, task: Task) -> None:
     step.cvat.faults.export_truncated = 99
     with pytest.raises(
-        CvatRefusedError, match=r"finished the export of task \d+ 5 times, but the object .* no whole zip"
+        CvatRefusedError, match=r"finished the export of task \d+ 5 times, but the object .* not a complete zip"
     ):
         step.run(f"task:{task.id}")
     assert not step.store.exists(step.key(task, name="dataset.json"))
@@ -182,6 +182,22 @@ def test_two_attempts_of_one_run_at_once_export_once(step: Step, task: Task) -> 
     other.join(60)
     assert len(step.cvat.exports.asked) == 1
     assert len(step.files(task)) > 3
+
+
+def test_a_bucket_that_cvats_proxy_refuses_is_explained(step: Step, task: Task) -> None:
+    step.cvat.faults.export_fails = "cvat.NotFound: The resource parts not found. It may have been deleted."
+    with pytest.raises(CvatRefusedError, match="The resource parts not found") as raised:
+        step.run(f"task:{task.id}")
+    assert "smokescreen" in str(raised.value)
+    assert "SMOKESCREEN_OPTS" in str(raised.value)
+
+
+def test_the_same_words_about_a_local_export_are_not_taken_for_the_proxy(step: Step, task: Task) -> None:
+    step.settings()
+    step.cvat.faults.export_fails = "cvat.NotFound: The resource parts not found. It may have been deleted."
+    with pytest.raises(CvatRefusedError) as raised:
+        step.run(f"task:{task.id}")
+    assert "smokescreen" not in str(raised.value)
 
 
 def test_a_failed_export_says_what_cvat_said(either: Step, task: Task) -> None:

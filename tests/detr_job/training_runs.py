@@ -67,6 +67,23 @@ D_FINE = SMALL_IMAGES | {
     "checkpoints.interval": 2,
     "training.log_interval": 1,
 }
+RF_DETR = SMALL_IMAGES | {
+    "model.backbone_dim": 32,
+    "model.backbone_heads": 2,
+    "model.backbone_layers": 4,
+    "model.position_cells": 6,
+    "model.hidden_dim": 32,
+    "model.heads": 2,
+    "model.cross_heads": 4,
+    "model.feedforward_dim": 64,
+    "model.queries": 12,
+    "model.groups": 3,
+    "data.batch_size": 2,
+    "schedule.steps": 4,
+    "evaluation.interval": 3,
+    "checkpoints.interval": 2,
+    "training.log_interval": 1,
+}
 
 
 def make_set(folder: Path, store: ObjectStore, *, images: int = 30, val_fraction: float = 0.15) -> str:

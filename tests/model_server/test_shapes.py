@@ -103,9 +103,9 @@ def listed(*models: ListedModel, **more: object) -> dict[str, str]:
 
 def test_a_title_says_what_the_model_knows_how_good_it_is_and_where_it_comes_from():
     about = model(classes=("RBC", "WBC", "Platelets"), subject=Subject.project(3))
-    assert listed(about) == {"run-a": "RBC, WBC, Platelets · AP 0.51 · 2026-11-21 · project 3 · run-a"}
+    assert listed(about) == {"run-a": "RBC, WBC, Platelets · AP 0.51 · project 3 · run-a · 2026-11-21"}
     unmeasured = model(classes=tuple(f"class {n}" for n in range(9)), ap=None)
-    assert listed(unmeasured) == {"run-a": "class 0, class 1, class 2 and 6 more · 2026-11-21 · run-a"}
+    assert listed(unmeasured) == {"run-a": "class 0, class 1, class 2 and 6 more · run-a · 2026-11-21"}
 
 
 def test_a_function_of_a_subject_is_named_after_it():

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from cvat_client.settings import BridgeSettings, Cvat, parse_settings
-from run_config.parameters import BY_NAME
+from run_config.parameters import BY_NAME, TEMPLATES, parse
 from tests.charts.chart import CHART, rendered
 
 ROOT = Path(__file__).parents[2]
@@ -247,14 +247,40 @@ def test_the_sentences_of_the_page_about_cvat_are_said_by_the_program():
             assert part.strip() in said, sentence
 
 
+def manifests(page: str) -> dict[tuple[str, str], Any]:
+    """(kind, name) → every manifest for kubectl in a page."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    trees = [
+        yaml.safe_load(body) for _, language, body in FENCE.findall(text) if language == "yaml" and "kind:" in body
+    ]
+    return {(tree["kind"], tree["metadata"]["name"]): tree for tree in trees}
+
+
 def test_the_operators_role_is_no_wider_than_it_says():
     """Argo's own role for people can start pods and read secrets; this one must not."""
-    (role,) = (
-        yaml.safe_load(body)
-        for _, language, body in FENCE.findall((ROOT / "docs" / "operate.md").read_text(encoding="utf-8"))
-        if language == "yaml" and "kind: Role" in body
-    )
+    role = manifests("operate.md")["Role", "detr-workflows-operator"]
     allowed = {(kind, verb) for rule in role["rules"] for kind in rule["resources"] for verb in rule["verbs"]}
     assert ("workflows", "update") in allowed
+    assert ("cronworkflows", "list") in allowed
     assert not {kind for kind, _ in allowed} & {"secrets", "serviceaccounts", "configmaps", "pods/exec", "*"}
     assert ("pods", "create") not in allowed
+
+
+def test_the_role_for_artifacts_reads_one_secret():
+    (rule,) = manifests("operate.md")["Role", "detr-workflows-artifacts"]["rules"]
+    assert (rule["resources"], rule["resourceNames"], rule["verbs"]) == (["secrets"], ["detr-workflows-store"], ["get"])
+
+
+def test_the_scheduled_run_has_parameters_of_its_template():
+    spec = manifests("operate.md")["CronWorkflow", "nightly"]["spec"]["workflowSpec"]
+    given = {one["name"]: one["value"] for one in spec["arguments"]["parameters"]}
+    template = TEMPLATES[spec["workflowTemplateRef"]["name"]]
+    assert parse({"store": "s3://parts/vision", **given}, template)["model"] == given["model"]
+
+
+def test_the_argo_that_is_installed_has_no_known_hole():
+    installed = re.search(r"argo-workflows/releases/download/v([\d.]+)/", (ROOT / "docs" / "install.md").read_text())
+    advised = re.search(r"Use it with Argo ([\d.]+),", (ROOT / "docs" / "security.md").read_text())
+    assert installed
+    assert advised
+    assert installed[1] == advised[1]

@@ -59,9 +59,28 @@ def test_every_place_that_is_wrong_is_said_at_once(texts: dict[str, str], store:
     ]
 
 
-def test_a_wrong_value_is_said_before_any_place_is_looked_at(texts: dict[str, str]):
+def test_a_wrong_value_is_said_although_the_store_is_unreachable(
+    texts: dict[str, str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setattr(check_places, "PATIENCE_S", 0.0)
     with pytest.raises(ConfigError, match="epochs must be a whole number from 1 to 10000, not 'many'"):
         check(texts | {"epochs": "many", "store": "s3://no-such-bucket"}, "run-1", UID)
+
+
+def test_mistakes_of_every_kind_are_said_at_once(texts: dict[str, str], store: ObjectStore):
+    store.put_bytes("workflow-data/output/run-1/run.json", b'{"workflow_uid": "another"}')
+    texts |= {
+        "epochs": "many",
+        "modle": "tiny",
+        "overrides": "optimizer.lr=fast",
+        "cvat-test-path": "/nowhere/test.zip",
+        "cvat-finetune-checkpoint": "runs/earlier/model",
+    }
+    said = said_by(texts)
+    assert [line.partition(" ")[0] for line in said] == [
+        "'modle'", "epochs", "tiny:", "cvat-output-path:", "cvat-test-path:", "cvat-finetune-checkpoint:",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -267,8 +267,9 @@ def test_evaluate_may_not_read_models_from_elsewhere(ours: Installation):
         "prepared-set": "0" * 16,
         "sys-node-pool": "gpu-a",
     }
-    (said,) = said_by(texts, ours, "detr-evaluate")
-    assert said.startswith("trained-model: s3://secrets/model may not be read here")
+    model, prepared = said_by(texts, ours, "detr-evaluate")
+    assert model.startswith("trained-model: s3://secrets/model may not be read here")
+    assert prepared.startswith("prepared-set: there is no prepared set")
 
 
 def test_what_comes_from_cvat_is_checked_without_an_export(store: ObjectStore):

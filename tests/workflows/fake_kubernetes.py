@@ -23,6 +23,7 @@ KINDS = {
     "namespaces": "Namespace",
     "serviceaccounts": "ServiceAccount",
     "secrets": "Secret",
+    "services": "Service",
     "nodes": "Node",
     "pods": "Pod",
     "resourcequotas": "ResourceQuota",

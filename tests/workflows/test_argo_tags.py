@@ -26,6 +26,7 @@ SOURCES = {
     "workflow.name": ARGO,  # a name of Kubernetes: letters, digits and dashes
     "workflow.uid": ARGO,
     "workflow.status": ARGO,
+    "retries": ARGO,
     "workflow.parameters.json": SUBMITTER,
     **{f"workflow.parameters.{name}": SUBMITTER for name in BY_NAME},
     "=asInt(workflow.parameters['gpu-count'])": SUBMITTER,

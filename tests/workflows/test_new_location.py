@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from cvat_bridge.cli import app as bridge_program
 from cvat_bridge.http.problems import Refusal
-from cvat_bridge.templates.catalog import read_offered
-from cvat_bridge.templates.fill_parameters import Filling, fill_in
+from cvat_bridge.templates.catalog import read_offered_template
+from cvat_bridge.templates.fill_parameters import RunContext, fill_in
 from cvat_client.grants import Grant, Purpose, sign
 from cvat_client.subject import Subject
 from data_prep.cli import app as preparation_program
@@ -89,11 +89,11 @@ def test_the_form_in_cvat_refuses_it():
     form["parameters"].append({"name": "made-up", "title": "", "help": "", "group": "", "type": BY_NAME["made-up"].type,
                                "visibility": "annotator", "required": False, "default": ""})  # fmt: skip
     tree["metadata"]["annotations"]["detr-workflows/parameters"] = json.dumps(form)
-    offered = read_offered(tree)
+    offered = read_offered_template(tree)
     assert offered is not None
-    filling = Filling(Subject.tasks([8]), "grant", "run-1", Installation(store=STORE), "cvat-exports", ())
+    context = RunContext(Subject.tasks([8]), "grant", "run-1", Installation(store=STORE), "cvat-exports", ())
     with pytest.raises(Refusal) as refused:
-        fill_in(offered, {"made-up": "s3://secrets/a"}, filling)
+        fill_in(offered, {"made-up": "s3://secrets/a"}, context)
     assert any(SAID in complaint.text for complaint in refused.value.complaints)
 
 

@@ -117,6 +117,7 @@ IN_CLUSTER = {
         "activeDeadlineSeconds": 3600,
         "artifactRepositoryRef": {"configMap": "small"},
         "automountServiceAccountToken": False,
+        "artifactGC": {"strategy": "Never"},
         "imagePullSecrets": [{"name": "small"}],
         "metrics": {"prometheus": []},
         "onExit": "tell",

@@ -78,6 +78,34 @@ def test_every_complaint_has_an_action(api: FakeKubernetes, command: Command):
     assert all(one["action"] for one in complaints)
 
 
+@pytest.mark.parametrize(
+    ("account", "mark", "said"),
+    [
+        ("ok", "ok", "may export and annotate"),
+        ("not known", "unknown", "could not be checked"),
+        ("the access token of the service account is read-only", "fail", "read-only"),
+    ],
+)
+def test_the_rights_of_cvats_service_account_are_asked_from_the_bridge(
+    sound: FakeKubernetes, command: Command, account: str, mark: str, said: str
+):
+    with_bridge(sound)
+    sound.objects["services"]["detr-workflows-bridge:8080"]["account"] = account
+    finding = found(command("preflight", "--json"))["CVAT's service account"]
+    assert finding["mark"] == mark
+    assert said in finding["text"]
+
+
+def test_a_bridge_that_is_not_ready_or_may_not_be_asked_is_said(sound: FakeKubernetes, command: Command):
+    with_bridge(sound)
+    sound.refused["get", "services"] = (503, "no endpoints available for service")
+    finding = found(command("preflight", "--json"))["bridge to CVAT"]
+    assert finding["mark"] == "fail"
+    assert "no endpoints available" in finding["text"]
+    sound.refused["get", "services"] = (403, "anna cannot get resource services/proxy")
+    assert found(command("preflight", "--json"))["bridge to CVAT"]["mark"] == "unknown"
+
+
 def without_template(api: FakeKubernetes) -> None:
     del api.objects["workflowtemplates"]["detr-prepare"]
 
@@ -398,6 +426,7 @@ def with_bridge(api: FakeKubernetes) -> None:
         api.add("workflowtemplates", name, yaml.safe_load((RENDERED / f"{name}.yaml").read_text()))
     keys = {"access-token": "YQ==", "signing-key": "Yg=="}
     api.add("secrets", "detr-workflows-cvat", {"data": keys})
+    api.objects["services"]["detr-workflows-bridge:8080"] = {"cvat": "ok", "kubernetes": "ok", "account": "ok"}
 
 
 def test_an_installation_with_the_bridge_is_looked_at_whole(sound: FakeKubernetes, command: Command):

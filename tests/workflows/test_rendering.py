@@ -21,7 +21,7 @@ from evaluation.__main__ import app as evaluation_program
 from run_config import step_parameters
 from run_config.parameter_forms import ANNOTATION, form_json
 from run_config.parameters import BY_NAME, TEMPLATES, Parameter, Type
-from workflows import rendering
+from workflows import generated_files, rendering
 from workflows.cli import app as workflows_program
 from workflows.cluster.pod_needs import needs_of
 from workflows.local.plan import read_plan
@@ -62,7 +62,7 @@ def containers(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def test_rendering_again_gives_no_difference():
-    assert rendering.differences(rendering.in_tree()) == "", "run: detr-workflows render"
+    assert generated_files.differences(rendering.in_tree()) == "", "run: detr-workflows render"
 
 
 def test_render_check_fails_on_an_edited_file_and_mends_nothing(tmp_path: Path):
@@ -110,6 +110,36 @@ def test_every_parameter_reaches_argo_in_its_order_with_its_default_and_choices(
         assert one.get("value") == parameter.default
         assert tuple(one.get("enum", ())) == parameter.choices
         assert parameter.help in one["description"]
+
+
+def test_a_list_of_runs_shows_their_names_and_below_what_each_run_is_about(manifest: dict[str, Any]):
+    shown = manifest["spec"]["workflowMetadata"]["annotations"]
+    # Argo's list shows the title in place of the name, and cuts it.
+    title = shown["workflows.argoproj.io/title"]
+    assert re.fullmatch(
+        r"\{\{workflow\.name\}\}: (\{\{workflow\.parameters\.(model|split)\}\}|prepare|annotate)", title
+    )
+    subject = {
+        "detr-train": "cvat-annotation-path",
+        "detr-prepare": "cvat-annotation-path",
+        "detr-evaluate": "prepared-set",
+        "cvat-train": "cvat-subject",
+        "detr-annotate": "cvat-subject",
+    }[name_of(manifest)]
+    assert shown["workflows.argoproj.io/description"].startswith(f"{{{{workflow.parameters.{subject}}}}}")
+
+
+def test_argo_does_not_say_that_it_deletes_artifacts(manifest: dict[str, Any]):
+    # Without the field, its page says so below each artifact.
+    assert manifest["spec"]["artifactGC"] == {"strategy": "Never"}
+
+
+def test_a_step_that_reports_progress_knows_how_often_it_was_tried(manifest: dict[str, Any]):
+    for template in manifest["spec"]["templates"]:
+        reports = template["name"] in ("train", "evaluate", "annotate", "export", "export-for-others")
+        variable = {"name": "STEP_ATTEMPT", "value": "{{retries}}"}
+        assert (variable in template.get("container", {}).get("env", [])) == reports
+        assert not reports or "retryStrategy" in template
 
 
 def test_argo_gets_nothing_but_strings(manifest: dict[str, Any]):
@@ -311,7 +341,7 @@ def test_argo_takes_what_is_rendered(tmp_path: Path):
     argo = shutil.which("argo")
     if argo is None:
         pytest.skip("argo is not on the PATH: get it from https://github.com/argoproj/argo-workflows/releases")
-    rendering.write(rendering.in_folder(tmp_path))
+    generated_files.write(rendering.in_folder(tmp_path))
     workflow = {
         "apiVersion": "argoproj.io/v1alpha1",
         "kind": "Workflow",

@@ -1,5 +1,4 @@
-"""The JSON schema of the chart's values. Parameters and node pools come from their definitions, the rest is written
-here.
+"""The JSON schema of the chart's values. Parameters come from their definitions, the rest is written here.
 
 Helm validates the values before it renders anything, and its errors name the value. The schema has no descriptions:
 values.yaml describes every value.
@@ -8,42 +7,97 @@ values.yaml describes every value.
 import json
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from run_config.installation import LABEL_VALUE, MAX_IMAGE_SIDE, QUALIFIED_NAME
 from run_config.parameters import BY_NAME, POOL_NAME, TEMPLATES, Parameter, Role, Type
-from workflows.chart import bridge_schema
-from workflows.chart.schema_words import (
-    BOOLEAN,
-    BUCKET,
-    CIDR,
-    COUNT,
-    DNS_NAME,
-    DURATION,
-    KEY,
-    LABEL_NAME,
-    OBJECT,
-    OBJECTS,
-    OPEN,
-    PORTS,
-    POSITIVE,
-    PREFIX,
-    QUANTITY,
-    REGISTRY,
-    REPOSITORY,
-    STRING,
-    TEXTS,
-    URL,
-    Schema,
-    closed,
-    labels,
-    listed,
-    maybe,
-    names,
-    plain,
-    resources,
-    service_account,
-    worded,
+
+Schema = dict[str, Any]
+
+STRING: Schema = {"type": "string"}
+BOOLEAN: Schema = {"type": "boolean"}
+COUNT: Schema = {"type": "integer", "minimum": 0}
+POSITIVE: Schema = {"type": "integer", "minimum": 1}
+OBJECT: Schema = {"type": "object"}
+OBJECTS: Schema = {"type": "array", "items": OBJECT}
+TEXTS: Schema = {"type": "object", "additionalProperties": STRING}
+
+DNS_NAME = "[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
+LABEL_NAME = "[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?"
+KEY = r"[-._a-zA-Z0-9]{1,253}"
+PREFIX = r"[^/\s{}]+(/[^/\s{}]+)*"
+NOT_PLAIN = r"(^|/)(\.|%2[eE]){1,2}(/|$)"
+"""A path part that is `.` or `..`, also percent-encoded."""
+
+BUCKET = r"[a-z0-9][-a-z0-9._]{1,61}[a-z0-9]"
+REGISTRY = r"[a-zA-Z0-9][-a-zA-Z0-9.]*(:[0-9]+)?(/[-a-z0-9._]+)*/?"
+REPOSITORY = r"[a-z0-9]+([-._]+[a-z0-9]+)*(/[a-z0-9]+([-._]+[a-z0-9]+)*)*"
+DURATION = r"[0-9]+(s|m|h)"
+QUANTITY = r"[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?"
+CIDR = r"[0-9a-fA-F.:]+/[0-9]{1,3}"
+URL = r"https?://[^/\s]+/?"
+PORTS: Schema = {
+    "type": "array",
+    "minItems": 1,
+    "items": {"type": "integer", "minimum": 1, "maximum": 65535},
+}
+
+ORIGIN = r"https?://[^\s/?#@{};]+"
+ADDRESS = rf"{ORIGIN}(/[^\s?#{{}};]*)?"
+HOST = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
+
+
+def closed(**properties: Schema) -> Schema:
+    """A mapping with known keys only: any other key is a typing error."""
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def worded(pattern: str) -> Schema:
+    """A text that matches the pattern."""
+    return {"type": "string", "pattern": f"^({pattern})$"}
+
+
+def plain(text: Schema) -> Schema:
+    """A text with a path without `.` and `..`: the same rule as `run_config.locations.leads_elsewhere`."""
+    return {**text, "not": {"pattern": NOT_PLAIN}}
+
+
+def maybe(pattern: str) -> Schema:
+    """A text that matches the pattern or is empty."""
+    return {"type": "string", "pattern": f"^({pattern})?$"}
+
+
+def listed(pattern: str) -> Schema:
+    """A list of texts that match the pattern."""
+    return {"type": "array", "items": worded(pattern)}
+
+
+LABELS: Schema = {
+    "type": "object",
+    "propertyNames": {"pattern": f"^({QUALIFIED_NAME})$"},
+    "additionalProperties": worded(LABEL_VALUE),
+}
+AMOUNTS: Schema = {"type": "object", "additionalProperties": {"type": ["string", "integer", "number"]}}
+RESOURCES = closed(requests=AMOUNTS, limits=AMOUNTS)
+SERVICE_ACCOUNT = closed(create=BOOLEAN, name=maybe(DNS_NAME), annotations=TEXTS, labels=LABELS)
+IMAGE = closed(
+    repository=worded(REPOSITORY),
+    tag=maybe(r"[A-Za-z0-9_][-A-Za-z0-9._]{0,127}"),
+    digest=maybe("sha256:[0-9a-f]{64}"),
 )
+PLACEMENT: Schema = {
+    "nodeSelector": TEXTS,
+    "tolerations": OBJECTS,
+    "affinity": OBJECT,
+    "topologySpreadConstraints": OBJECTS,
+    "priorityClassName": maybe(DNS_NAME),
+    "runtimeClassName": maybe(DNS_NAME),
+    "extraEnv": OBJECTS,
+    "extraEnvFrom": OBJECTS,
+    "extraVolumes": OBJECTS,
+    "extraVolumeMounts": OBJECTS,
+}
+"""The placement values that `pods` and every role have."""
 
 
 def text() -> str:
@@ -60,17 +114,22 @@ def schema() -> Schema:
             fullnameOverride=maybe(LABEL_NAME),
             nameOverride=maybe(LABEL_NAME),
             namespaceOverride=maybe("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"),
-            commonLabels=labels(),
+            commonLabels=LABELS,
             commonAnnotations=TEXTS,
             # Parent charts may add any key here.
-            **{"global": {**closed(imageRegistry=maybe(REGISTRY), imagePullSecrets=names()), **OPEN}},
+            **{
+                "global": {
+                    **closed(imageRegistry=maybe(REGISTRY), imagePullSecrets=listed(DNS_NAME)),
+                    "additionalProperties": True,
+                }
+            },
             images=closed(
                 registry=maybe(REGISTRY),
                 pullPolicy={"enum": ["Always", "IfNotPresent", "Never"]},
-                pullSecrets=names(),
-                cpuSteps=_image(),
-                detrJob=_image(),
-                cvatBridge=_image(),
+                pullSecrets=listed(DNS_NAME),
+                cpuSteps=IMAGE,
+                detrJob=IMAGE,
+                cvatBridge=IMAGE,
             ),
             store=_store(),
             maxImagePixels={"type": "integer", "minimum": 1, "maximum": MAX_IMAGE_SIDE**2},
@@ -81,9 +140,9 @@ def schema() -> Schema:
             workflow=_workflow(),
             pods=_pods(),
             roles=_roles(),
-            cvatBridge=bridge_schema.bridge(),
+            cvatBridge=_bridge(),
             webhook=closed(existingSecret=maybe(DNS_NAME), key=worded(KEY), trialUrl=maybe(r"https?://\S+")),
-            serviceAccounts=closed(workflow=service_account(), client=service_account()),
+            serviceAccounts=closed(workflow=SERVICE_ACCOUNT, client=SERVICE_ACCOUNT),
             rbac=closed(create=BOOLEAN, clientSubjects=OBJECTS),
             networkPolicy=_network_policy(),
             test=closed(
@@ -95,19 +154,11 @@ def schema() -> Schema:
                 parameters=closed(
                     **{one.name: STRING for one in TEMPLATES["detr-train"] if one.role is not Role.STORE}
                 ),
-                resources=resources(),
+                resources=RESOURCES,
             ),
             extraObjects={"type": "array", "items": {"type": ["object", "string"]}},
         ),
     }
-
-
-def _image() -> Schema:
-    return closed(
-        repository=worded(REPOSITORY),
-        tag=maybe(r"[A-Za-z0-9_][-A-Za-z0-9._]{0,127}"),
-        digest=maybe("sha256:[0-9a-f]{64}"),
-    )
 
 
 def _store() -> Schema:
@@ -191,14 +242,14 @@ def _argo() -> Schema:
         required=BOOLEAN,
         instanceID=maybe(LABEL_VALUE),
         patchExecutor=BOOLEAN,
-        executor=closed(resources=resources()),
+        executor=closed(resources=RESOURCES),
         artifactRepository=closed(existingConfigMap=maybe(DNS_NAME), key=worded(KEY), logPrefix=plain(worded(PREFIX))),
     )
 
 
 def _workflow() -> Schema:
     return closed(
-        labels=labels(),
+        labels=LABELS,
         annotations=TEXTS,
         ttl=closed(secondsAfterCompletion=COUNT, secondsAfterSuccess=COUNT, secondsAfterFailure=COUNT),
         podGC=closed(
@@ -206,6 +257,7 @@ def _workflow() -> Schema:
             deleteDelayDuration=worded(DURATION),
         ),
         archiveLogs=BOOLEAN,
+        failureMessage=BOOLEAN,
         terminationGracePeriodSeconds=COUNT,
         parallelism=COUNT,
         priority={"type": "integer"},
@@ -213,29 +265,13 @@ def _workflow() -> Schema:
     )
 
 
-def _placement() -> dict[str, Schema]:
-    """The placement values that `pods` and every role have."""
-    return {
-        "nodeSelector": TEXTS,
-        "tolerations": OBJECTS,
-        "affinity": OBJECT,
-        "topologySpreadConstraints": OBJECTS,
-        "priorityClassName": maybe(DNS_NAME),
-        "runtimeClassName": maybe(DNS_NAME),
-        "extraEnv": OBJECTS,
-        "extraEnvFrom": OBJECTS,
-        "extraVolumes": OBJECTS,
-        "extraVolumeMounts": OBJECTS,
-    }
-
-
 def _pods() -> Schema:
     return closed(
-        labels=labels(),
+        labels=LABELS,
         annotations=TEXTS,
         podSecurityContext=OBJECT,
         containerSecurityContext=OBJECT,
-        **_placement(),
+        **PLACEMENT,
     )
 
 
@@ -250,7 +286,7 @@ def _roles() -> Schema:
         "bridge": {},
         "models": {},
     }
-    return closed(**{name: closed(resources=resources(), **_placement(), **more) for name, more in own.items()})
+    return closed(**{name: closed(resources=RESOURCES, **PLACEMENT, **more) for name, more in own.items()})
 
 
 def _network_policy() -> Schema:
@@ -261,4 +297,86 @@ def _network_policy() -> Schema:
         store=closed(cidrs=networks, **{"except": listed(CIDR)}, ports=PORTS),
         kubernetesApi=closed(cidrs=networks, ports=PORTS),
         extraEgress=OBJECTS,
+    )
+
+
+def _bridge() -> Schema:
+    """The schema of `cvatBridge`."""
+    return closed(
+        enabled=BOOLEAN,
+        replicas=POSITIVE,
+        cvat=closed(
+            url=maybe(ADDRESS),
+            publicOrigin=maybe(ORIGIN),
+            organization=maybe("[-_.a-zA-Z0-9]+"),
+            cloudStorageId=COUNT,
+            doneJobs={"enum": ["completed", "accepted"]},
+            ca=closed(configMap=maybe(DNS_NAME), key=worded(KEY)),
+        ),
+        existingSecret=maybe(DNS_NAME),
+        secretKeys=closed(accessToken=worded(KEY), signingKey=worded(KEY), webhookSecret=worded(KEY)),
+        trialSecret=closed(accessToken=STRING, signingKey=STRING, webhookSecret=STRING),
+        links=closed(argo=maybe(ADDRESS)),
+        exports=closed(prefix=plain(worded(PREFIX)), saveForS=_at_least(60), longestS=_at_least(60)),
+        limits=closed(
+            runsPerUser=POSITIVE,
+            runsOfEvents=POSITIVE,
+            requestBytes=_at_least(1024),
+            submissionsPerMinute=POSITIVE,
+        ),
+        grants=closed(lifetimeS=_at_least(60), acceptExpired=BOOLEAN),
+        controls=closed(stop=BOOLEAN, rerun=BOOLEAN, nodes=BOOLEAN),
+        triggers={"type": "array", "items": _trigger()},
+        models=_models(),
+        ingress=closed(
+            enabled=BOOLEAN,
+            className=maybe(DNS_NAME),
+            annotations=TEXTS,
+            host=maybe(HOST),
+            tlsSecret=maybe(DNS_NAME),
+        ),
+        nginx=closed(
+            enabled=BOOLEAN,
+            port={"type": "integer", "minimum": 1, "maximum": 65535},
+            namespace=maybe("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"),
+            resolver=maybe(r"[-a-zA-Z0-9.:\[\]]+"),
+            clusterDomain=worded(HOST),
+            upstream=maybe(ORIGIN),
+        ),
+        serviceAccount=SERVICE_ACCOUNT,
+        networkPolicy=closed(allowFrom=OBJECTS, cvat=closed(to={**OBJECTS, "minItems": 1}, ports=PORTS)),
+        serviceMonitor=closed(enabled=BOOLEAN, labels=LABELS, interval=worded(DURATION)),
+    )
+
+
+def _at_least(number: int) -> Schema:
+    return {"type": "integer", "minimum": number}
+
+
+def _trigger() -> Schema:
+    """A run that an event starts, as `cvat_client.settings.Trigger` reads it."""
+    return {
+        **closed(
+            event={"enum": ["task-completed", "export-finished"]},
+            template=worded(POOL_NAME.pattern),
+            projects={"type": "array", "items": POSITIVE, "uniqueItems": True},
+            parameters=TEXTS,
+        ),
+        "required": ["event"],
+    }
+
+
+def _models() -> Schema:
+    return closed(
+        enabled=BOOLEAN,
+        replicas=POSITIVE,
+        device={"enum": ["cpu", "cuda"]},
+        pool=maybe(POOL_NAME.pattern),
+        threshold={"type": ["number", "null"], "minimum": 0, "maximum": 1},
+        most=POSITIVE,
+        loaded=POSITIVE,
+        nuclio=maybe(ADDRESS),
+        storeSecret=maybe(DNS_NAME),
+        allowFrom=closed(namespaceSelector=OBJECT, podSelector=OBJECT),
+        alsoFrom=OBJECTS,
     )

@@ -1,8 +1,7 @@
 """The table in the chart's README, from the comments in values.yaml."""
 
 import json
-import re
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -10,11 +9,9 @@ START = "<!-- values: written by `detr-workflows render` from values.yaml -->"
 END = "<!-- end of values -->"
 
 _MARK = "# -- "
-_KEY = re.compile(r"( *)([A-Za-z]\w*):")
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(NamedTuple):
     """One documented value, such as `store.bucket`."""
 
     path: str
@@ -24,27 +21,18 @@ class Value:
 
 def described(text: str) -> list[Value]:
     """The values in values.yaml with a comment that starts with `# -- ` in the line above."""
-    tree = yaml.safe_load(text)
+    lines = text.splitlines()
     found: list[Value] = []
-    parents: list[str] = []
-    comment = ""
-    for line in text.splitlines():
-        stripped = line.strip()
-        if stripped.startswith(_MARK):
-            comment = stripped.removeprefix(_MARK)
-            continue
-        key = _KEY.match(line)
-        if key is None:
-            comment = ""
-            continue
-        depth = len(key[1]) // 2
-        parents[depth:] = [key[2]]
-        if comment:
-            default = tree
-            for name in parents:
-                default = default[name]
-            found.append(Value(".".join(parents), default, comment))
-        comment = ""
+
+    def walk(node: yaml.Node | None, tree: Any, path: str) -> None:  # noqa: ANN401 - any YAML
+        for key, below in node.value if isinstance(node, yaml.MappingNode) else ():
+            here, value = f"{path}{key.value}", tree[key.value]
+            comment = lines[key.start_mark.line - 1].strip()
+            if comment.startswith(_MARK):
+                found.append(Value(here, value, comment.removeprefix(_MARK)))
+            walk(below, value, f"{here}.")
+
+    walk(yaml.compose(text), yaml.safe_load(text), "")
     return found
 
 

@@ -1,7 +1,10 @@
 """The commands that use a cluster. They import their libraries when called, so that `--help` and others start fast."""
 
+import contextlib
 import json
 import os
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,6 +26,10 @@ Namespace = Annotated[
     str | None, typer.Option("--namespace", "-n", help="Namespace of the installation. Default: that of the context.")
 ]
 Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig. Default: its current one.")]
+WATCH_PAUSE_S = 5.0
+TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+"""The token of the pod's service account. Most containers of runs have none."""
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout, and everything else to stderr.")]
 
 
@@ -97,6 +104,66 @@ def pools(namespace: Namespace = None, context: Context = None, as_json: AsJson 
         typer.echo(f"the installation in {cluster.namespace} has no node pools: training runs on any node with a GPU")
 
 
+def runs(
+    namespace: Namespace = None,
+    context: Context = None,
+    state: Annotated[
+        list[str] | None, typer.Option(help="Only runs in this state: pending, running, succeeded, failed, stopped.")
+    ] = None,
+    who: Annotated[str, typer.Option(help="Only runs of people whose name contains this text.")] = "",
+    model: Annotated[str, typer.Option(help="Only runs whose model contains this text.")] = "",
+    data: Annotated[str, typer.Option(help="Only runs whose data contains this text, such as task:7.")] = "",
+    most: Annotated[int, typer.Option("--limit", min=1, help="The number of runs, newest first.")] = 50,
+    watch: Annotated[bool, typer.Option("--watch", help="Print again after each change, until Ctrl-C.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the runs: who, model, data, state, AP so far, GPU hours, reason of a failure.
+
+    A dash is a value that cannot be read: the AP of an unfinished run needs credentials for the store.
+    """
+    from dataclasses import asdict
+
+    with _kubernetes(namespace, context) as cluster:
+        from workflows.cluster.errors import ForbiddenError, NotThereError, UnreachableError
+        from workflows.cluster.preflight.store import has_credentials, store_variables
+        from workflows.cluster.runs import LatestAp, RunRow, read_runs, table
+        from workflows.cluster.templates import find_config_map
+
+        def wanted(row: RunRow) -> bool:
+            texts = ((who, row.who), (model, row.model), (data, row.data))
+            return row.state in (state or [row.state]) and all(a.lower() in (b or "").lower() for a, b in texts)
+
+        with contextlib.suppress(ForbiddenError, NotThereError):
+            for variable, text in store_variables(cluster.settings(find_config_map(cluster))).items():
+                os.environ.setdefault(variable, text)
+        no_access = "" if has_credentials() else "this machine has no credentials for the store"
+        shown = noted = ""
+        while True:
+            note, text = "", shown
+            try:
+                latest_ap = LatestAp(no_access)
+                rows = read_runs(cluster, latest_ap, wanted, most)
+                note = f"note: the AP of unfinished runs is unknown: {latest_ap.error}" if latest_ap.error else ""
+                records = [_camel(asdict(row)) for row in rows]
+                text = "\n".join(table(rows))
+                if as_json:
+                    text = json.dumps({"namespace": cluster.namespace, "runs": records}, ensure_ascii=False)
+            except UnreachableError as error:
+                if not watch:
+                    raise
+                note = f"lost the connection, retrying ({error})"
+            if text != shown:
+                if shown and not as_json and sys.stdout.isatty():
+                    typer.echo("\x1b[H\x1b[2J", nl=False)  # clear the screen
+                typer.echo(text)
+            if note and note != noted:
+                _to_stderr(note)
+            shown, noted = text, note
+            if not watch:
+                return
+            time.sleep(WATCH_PAUSE_S)
+
+
 def preflight(namespace: Namespace = None, context: Context = None, as_json: AsJson = False) -> None:
     """Check whether a run can work in the namespace, and say what to fix. Exit code 2: it cannot."""
     from workflows.cluster.preflight.findings import Finding, Mark, fail, verdict
@@ -128,6 +195,17 @@ def preflight(namespace: Namespace = None, context: Context = None, as_json: AsJ
         typer.echo(verdict(findings))
     if not works:
         raise typer.Exit(WRONG_INPUT)
+
+
+def show_message(run: str, message: str) -> str:
+    """Show a message in Argo's list of workflows, with the service account of this pod. Return how that ended."""
+    try:
+        with _kubernetes(None, None) as cluster:
+            # When the workflow ends, Argo replaces its message by that of its first node, which has the run's name.
+            cluster.patch(run, {"status": {"nodes": {run: {"message": message}}}})
+    except WorkflowError as error:
+        return f"Argo's list of workflows does not show this: {error}"
+    return "Argo's list of workflows shows this"
 
 
 def _camel(record: dict[str, Any]) -> dict[str, Any]:

@@ -145,6 +145,12 @@ class Kubernetes:
         """The Secret `name`."""
         return self._read(Secret, self._core.read_namespaced_secret, name)
 
+    def service_json(self, service: str, port: int, path: str) -> Tree:
+        """The JSON object at `path` of a service of the namespace, fetched through the API server."""
+        call = self._core.connect_get_namespaced_service_proxy_with_path
+        with explained(f"asking the service {service}", self.where):
+            return _asked(Tree, call, f"{service}:{port}", self.namespace, path)
+
     def service_account(self, name: str) -> ServiceAccount:
         """The ServiceAccount `name`."""
         return self._read(ServiceAccount, self._core.read_namespaced_service_account, name)

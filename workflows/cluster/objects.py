@@ -4,6 +4,8 @@ The official client needs 7 ms to build a whole pod object, so a cluster of a th
 These records are decoded from the same responses in a hundredth of that time.
 """
 
+from datetime import datetime
+
 import msgspec
 
 
@@ -16,6 +18,7 @@ class Metadata(_Part, frozen=True):
 
     name: str = ""
     labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
 
 
 class Taint(_Part, frozen=True):
@@ -67,11 +70,17 @@ class Waiting(_Part, frozen=True):
     reason: str | None = None
 
 
+class Running(_Part, frozen=True):
+    started_at: datetime | None = None
+
+
 class ContainerState(_Part, frozen=True):
     waiting: Waiting | None = None
+    running: Running | None = None
 
 
 class ContainerStatus(_Part, frozen=True):
+    name: str = ""
     image: str = ""
     state: ContainerState = ContainerState()
 

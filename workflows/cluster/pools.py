@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from run_config.installation import Installation, NodePool
 from run_config.parameters import TEMPLATES
-from run_config.wording import shortened
+from run_config.wording import aligned, shortened
 from workflows.cluster.errors import ForbiddenError, NotThereError
 from workflows.cluster.kubernetes import Kubernetes
 from workflows.cluster.nodes import (
@@ -196,9 +196,7 @@ HEAD = ("POOL", "TITLE", "NODES", "GPUS", "GPUS PER RUN", "RUNS", "TAINTS")
 
 def table(states: Sequence[PoolState]) -> list[str]:
     """Format the pools as lines of text."""
-    rows = [HEAD, *(_row(state) for state in states)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = aligned([HEAD, *(_row(state) for state in states)])
     if any(state.nodes is None for state in states):
         lines.append("nodes unknown: no permission to list nodes")
     elif any(state.gpus_free is None for state in states):

@@ -20,6 +20,16 @@ from workflows.outcome import FailedNode, NodeKind, culprit, in_words
 
 FINISHED = ("Succeeded", "Failed", "Error")
 BAD = ("Failed", "Error")
+_STATES = {
+    "": "pending",
+    "Pending": "pending",
+    "Running": "running",
+    "Succeeded": "succeeded",
+    "Failed": "failed",
+    "Error": "failed",
+    "Omitted": "skipped",
+    "Skipped": "skipped",
+}
 
 # `main: Error (exit code 2): the container's termination message`
 _OF_A_CONTAINER = re.compile(r"^(?:main: )?[A-Za-z]+ \(exit code (\d+)\)(?:: )?", re.DOTALL)
@@ -50,6 +60,9 @@ class WorkflowNode(_Record):
     phase: str = ""
     message: str = ""
     progress: str = ""
+    template_name: str = ""
+    resources_duration: Mapping[str, int] = {}
+    """Resource → its amount in the pod times the seconds that it ran. Empty: Argo did not see the pod end."""
     started_at: str | None = None
     finished_at: str | None = None
     children: tuple[str, ...] = ()
@@ -101,6 +114,32 @@ class RunStatus:
     nodes: Mapping[str, WorkflowNode]
     results: Mapping[str, str]
     """Output parameters of the whole workflow."""
+    shut_down: bool
+    """Whether a person has requested the end of the run."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the run was stopped by a person. That is not a failure."""
+        return self.shut_down and self.phase in BAD
+
+    @property
+    def state(self) -> str:
+        """The state in one word: pending, running, succeeded, failed or stopped."""
+        return "stopped" if self.stopped else state_of(self.phase)
+
+    def reason(self) -> str:
+        """Why the run failed. Empty: it did not fail."""
+        if self.phase not in BAD:
+            return ""
+        if self.stopped:
+            return "The run was stopped."
+        failure = self.failure()
+        return f"{failure.step}: {failure.sentence}" if failure.step else failure.sentence
+
+    def waits_for(self) -> str:
+        """Why the newest step does not run yet. Empty: it runs, or Argo does not say."""
+        steps = [] if self.finished else self.steps()
+        return f"{steps[-1].label}: {steps[-1].message}" if steps and steps[-1].message else ""
 
     @property
     def finished(self) -> bool:
@@ -169,7 +208,13 @@ def read_status(workflow: Mapping[str, Any]) -> RunStatus:
         message=status.get("message") or "",
         nodes=read,
         results={one.name: one.value for one in parameters if one.value is not None},
+        shut_down=bool((workflow.get("spec") or {}).get("shutdown")),
     )
+
+
+def state_of(phase: str) -> str:
+    """The state of a run or a step in one word."""
+    return _STATES.get(phase, "running")
 
 
 def _failed(node: WorkflowNode, retry: WorkflowNode | None) -> FailedNode:

@@ -30,8 +30,8 @@ def run_uid(run_url: str) -> str:
 
 
 @contextlib.contextmanager
-def only_one(folder: Path, name: str) -> Iterator["Lock"]:
-    """Hold the lock of a run inside the block.
+def only_one(folder: Path, name: str) -> Iterator[int]:
+    """Hold the lock of a run inside the block, and yield its file descriptor. Processes that inherit it keep the lock.
 
     Raises RunningElsewhereError: when another process, or a step that it left running, holds the lock.
     """
@@ -48,24 +48,17 @@ def only_one(folder: Path, name: str) -> Iterator["Lock"]:
     except OSError as error:
         raise WorkflowError(f"cannot write below {folder}: {error.strerror}; choose another --scratch") from error
     try:
-        lock = Lock(descriptor)
-        lock.owned_by(os.getpid())
-        yield lock
+        show_owner(descriptor, os.getpid())
+        yield descriptor
     finally:
         path.unlink(missing_ok=True)
         os.close(descriptor)
 
 
-class Lock:
-    """A held lock. Processes that inherit `descriptor` keep the lock as long as they run."""
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-
-    def owned_by(self, process: int) -> None:
-        """Write the process id that is shown to those who find the lock held."""
-        os.truncate(self.descriptor, 0)
-        os.pwrite(self.descriptor, str(process).encode(), 0)
+def show_owner(lock: int, process: int) -> None:
+    """Write the process id that is shown to those who find the lock held. `lock`: its file descriptor."""
+    os.truncate(lock, 0)
+    os.pwrite(lock, str(process).encode(), 0)
 
 
 def _open_locked(path: Path) -> int:

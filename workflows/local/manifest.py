@@ -198,21 +198,26 @@ class PatchedContainer(Part):
         return env
 
 
-class PodSpecPatch(Part):
+class PodInCluster(Part):
+    """The fields that only say how pods run, and that the spec, its templates and patches have."""
+
+    affinity: Tree | None = None
+    automount_service_account_token: bool | None = None
+    node_selector: Mapping[str, str] | None = None
+    scheduler_name: str | None = None
+    security_context: Tree | None = None
+    tolerations: tuple[Tree, ...] = ()
+
+
+class PodSpecPatch(PodInCluster):
     """The fields that a patch of a pod may have. A patch is text, and could otherwise change any field."""
 
     active_deadline_seconds: int | None = None
-    affinity: Tree | None = None
-    automount_service_account_token: bool | None = None
     containers: tuple[PatchedContainer, ...] = ()
     init_containers: tuple[PatchedContainer, ...] = ()
-    node_selector: Mapping[str, str] | None = None
     priority_class_name: str | None = None
     runtime_class_name: str | None = None
-    scheduler_name: str | None = None
-    security_context: Tree | None = None
     termination_grace_period_seconds: int | None = None
-    tolerations: tuple[Tree, ...] = ()
     topology_spread_constraints: tuple[Tree, ...] = ()
     volumes: tuple[Tree, ...] = ()
 
@@ -230,27 +235,26 @@ def _understood_patch(text: str | None) -> str | None:
     return text
 
 
-class TemplateInCluster(Part):
+class PatchedInCluster(PodInCluster):
+    """The same for the spec and its templates, which can patch their pods."""
+
+    metrics: Tree | None = None
+    pod_spec_patch: str | None = None
+    service_account_name: str | None = None
+    synchronization: Tree | None = None
+
+    _patch = field_validator("pod_spec_patch")(_understood_patch)
+
+
+class TemplateInCluster(PatchedInCluster):
     """The fields of a template that only say where and how its pods run, and how often they are retried."""
 
     active_deadline_seconds: str | int | None = None
-    affinity: Tree | None = None
     archive_location: Tree | None = None
-    automount_service_account_token: bool | None = None
     metadata: Tree | None = None
-    metrics: Tree | None = None
-    node_selector: Mapping[str, str] | None = None
-    pod_spec_patch: str | None = None
     priority_class_name: str | None = None
     retry_strategy: Tree | None = None
-    scheduler_name: str | None = None
-    security_context: Tree | None = None
-    service_account_name: str | None = None
-    synchronization: Tree | None = None
     timeout: str | None = None
-    tolerations: tuple[Tree, ...] = ()
-
-    _patch = field_validator("pod_spec_patch")(_understood_patch)
 
 
 class Template(TemplateInCluster):
@@ -264,14 +268,6 @@ class Template(TemplateInCluster):
     volumes: tuple[Volume, ...] = ()
 
 
-class Metadata(Part):
-    """Names, labels and annotations. Labels and annotations are ignored here."""
-
-    name: str
-    labels: Mapping[str, str] = {}
-    annotations: Mapping[str, str] = {}
-
-
 class WorkflowMetadata(Part):
     """What Argo would write on each workflow. It is ignored here."""
 
@@ -279,31 +275,26 @@ class WorkflowMetadata(Part):
     annotations: Mapping[str, str] = {}
 
 
-class SpecInCluster(Part):
+class Metadata(WorkflowMetadata):
+    """Names, labels and annotations. Labels and annotations are ignored here."""
+
+    name: str
+
+
+class SpecInCluster(PatchedInCluster):
     """The fields of the spec that only matter for Argo and its pods. The exit handler does not run here."""
 
     active_deadline_seconds: int | None = None
-    affinity: Tree | None = None
     archive_logs: bool | None = None
+    artifact_gc: Tree | None = Field(default=None, alias="artifactGC")
     artifact_repository_ref: Tree | None = None
-    automount_service_account_token: bool | None = None
     executor: Tree | None = None
     image_pull_secrets: tuple[Tree, ...] = ()
-    metrics: Tree | None = None
-    node_selector: Mapping[str, str] | None = None
     on_exit: str | None = None
     pod_gc: Tree | None = Field(default=None, alias="podGC")
     pod_metadata: Tree | None = None
     pod_priority_class_name: str | None = None
-    pod_spec_patch: str | None = None
-    scheduler_name: str | None = None
-    security_context: Tree | None = None
-    service_account_name: str | None = None
-    synchronization: Tree | None = None
-    tolerations: tuple[Tree, ...] = ()
     ttl_strategy: Tree | None = None
-
-    _patch = field_validator("pod_spec_patch")(_understood_patch)
 
 
 class Spec(SpecInCluster):

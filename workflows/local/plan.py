@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import PurePosixPath
 
 from workflows.errors import TemplateError
@@ -15,7 +16,7 @@ from workflows.local.manifest import (
     TemplateTask,
     parse_manifest,
 )
-from workflows.tags import PARAMETERS_JSON, tags
+from workflows.tags import PARAMETERS_JSON, RETRIES, tags
 
 RUN_FOLDER = "{{workflow.parameters.cvat-output-path}}/{{workflow.name}}"
 """The folder for artifacts, below the store. The runner uploads the files of a step only to this folder."""
@@ -87,7 +88,8 @@ def read_plan(text: str, where: str) -> Plan:
     steps: dict[str, PlannedStep] = {}
     outputs: dict[str, set[str]] = {}
     above = _ancestors(main.dag.tasks, where)
-    for task in _in_order(main.dag.tasks, above, where):
+    # Each task after its dependencies, otherwise in the order of the template.
+    for task in sorted(main.dag.tasks, key=lambda task: len(above[task.name])):
         reachable = workflow.union(*(outputs[name] for name in above[task.name]))
         steps[task.name] = _step(task, templates.get(task.template), workflow, reachable, where)
         outputs[task.name] = {
@@ -125,6 +127,8 @@ def _step(
         if variable.value_from is None and (variable.value == mount or not _within(variable.value, mounts))
     }
     known = workflow | {f"inputs.parameters.{name}" for name in inputs}
+    if template.retry_strategy is not None:
+        known.add(RETRIES)
     _check_tags((*command, *env.values()), known, where)
     for path in mounts:
         if any(re.search(rf"(?<![\w.-]){re.escape(path)}(?![\w.-])", text) for text in command):
@@ -230,15 +234,13 @@ def _ancestors(tasks: Sequence[TemplateTask], where: str) -> dict[str, set[str]]
     for name, parents in direct.items():
         for parent in sorted(parents - direct.keys()):
             raise TemplateError(f"{where}: task {name} depends on {parent}, which is not a task")
+    try:
+        order = tuple(TopologicalSorter(direct).static_order())
+    except CycleError as error:
+        raise TemplateError(f"{where}: task {error.args[1][0]} waits for itself") from error
     above: dict[str, set[str]] = {}
-    for name, parents in direct.items():
-        waiting, found = list(parents), set[str]()
-        while waiting:
-            parent = waiting.pop()
-            if parent not in found:
-                found.add(parent)
-                waiting.extend(direct[parent])
-        above[name] = found
+    for name in order:
+        above[name] = direct[name].union(*(above[parent] for parent in direct[name]))
     return above
 
 
@@ -251,11 +253,3 @@ def _depends(task: TemplateTask, where: str) -> set[str]:
                 f"depends, not {task.depends!r}"
             )
     return {*names, *task.dependencies}
-
-
-def _in_order(tasks: Sequence[TemplateTask], above: Mapping[str, set[str]], where: str) -> list[TemplateTask]:
-    """The tasks sorted so that each comes after its dependencies, otherwise in the order of the template."""
-    for task in tasks:
-        if task.name in above[task.name]:
-            raise TemplateError(f"{where}: task {task.name} waits for itself")
-    return sorted(tasks, key=lambda task: len(above[task.name]))

@@ -5,6 +5,7 @@ else. The files that a step writes to its $OUT are uploaded to the run's folder 
 artifacts.
 """
 
+import functools
 import json
 import os
 import shutil
@@ -23,10 +24,10 @@ from run_config.parameters import BY_NAME, PARAMETERS, Role, parse_value, unknow
 from run_config.wording import duration
 from workflows.errors import StepError, TemplateError, WorkflowError
 from workflows.local.announcements import head
-from workflows.local.identity import Lock, only_one, run_name, run_uid
+from workflows.local.identity import only_one, run_name, run_uid, show_owner
 from workflows.local.plan import OutputFile, Plan, PlannedStep
 from workflows.local.process import Foreground
-from workflows.tags import PARAMETERS_JSON, fill
+from workflows.tags import PARAMETERS_JSON, RETRIES, fill
 
 FINISHED = "finished.json"
 """Written last into a run's folder. Without this file, the same command resumes the run."""
@@ -108,7 +109,7 @@ class _Run:
         base: str,
         programs: Mapping[str, Path],
         foreground: Foreground,
-        lock: Lock,
+        lock: int,
         say: Say,
     ) -> None:
         self._plan, self._values, self._base = plan, values, base
@@ -125,7 +126,7 @@ class _Run:
         self._say(head(name, url, self._plan, self._values))
         self._tags = {f"workflow.parameters.{key}": text for key, text in self._values.items()}
         self._tags[PARAMETERS_JSON] = json.dumps([{"name": k, "value": v} for k, v in self._values.items()])
-        self._tags |= {"workflow.name": name, "workflow.uid": run_uid(url)}
+        self._tags |= {"workflow.name": name, "workflow.uid": run_uid(url), RETRIES: "0"}
         for number, step in enumerate(self._plan.steps, 1):
             self._say(f"\n[{number}/{len(self._plan.steps)}] {step.name}")
             step_began = time.monotonic()
@@ -178,9 +179,8 @@ class _Run:
         self._store_process(["put-folder", str(folder), url])
 
     def _process(self, command: Sequence[str], env: Mapping[str, str], stdout: IO[bytes] | None = None) -> int:
-        return self._foreground.run(
-            command, env, keep_open=[self._lock.descriptor], stdout=stdout, started=self._lock.owned_by
-        )
+        shown = functools.partial(show_owner, self._lock)
+        return self._foreground.run(command, env, keep_open=[self._lock], stdout=stdout, started=shown)
 
     def _store_process(self, arguments: Sequence[str], stdout: IO[bytes] | None = None) -> None:
         """Run a command of `object_store`. On failure, the process itself prints the reason."""

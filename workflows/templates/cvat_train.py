@@ -31,7 +31,7 @@ with (
             "cvat-train",
             TITLE,
             DESCRIPTION,
-            f"{TITLE}: {given('model')}",
+            given("model"),
             f"{given('cvat-subject')} → {RUN_PREFIX}",
             export_for_others,
         )

@@ -15,8 +15,8 @@ with (
             TITLE,
             "A trained model adds its boxes to tasks in CVAT: **check** the parameters, **annotate**. Labels are "
             "matched by their names. Shapes that people drew are kept, unless *Existing shapes* says otherwise.",
-            f"{TITLE}: {given('cvat-subject')}",
-            f"{given('trained-model')} → {given('cvat-subject')}",
+            "annotate",
+            f"{given('cvat-subject')} ← {given('trained-model')}",
         )
     ) as detr_annotate,
     DAG(name="main", outputs=[result("annotate", "message")]),

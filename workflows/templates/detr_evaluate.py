@@ -15,8 +15,8 @@ with (
             TITLE,
             "Evaluates the model of an earlier run on the val or test part of any prepared set with the same classes: "
             "**check**, **evaluate**, **report**. Predictions, metrics and `report/index.html` are in the store.",
-            f"{TITLE}: {given('split')}",
-            f"{given('trained-model')} → {RUN_PREFIX}",
+            given("split"),
+            f"{given('prepared-set')}, {given('trained-model')} → {RUN_PREFIX}",
         )
     ) as detr_evaluate,
     DAG(name="main", outputs=[result("report", "ap"), result("report", "ap50")]),

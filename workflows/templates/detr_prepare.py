@@ -16,7 +16,7 @@ with (
             TITLE,
             f"Checks a CVAT export in {COCO} format, splits it and writes a prepared set with a report of the "
             "findings. A training run with the same data and options uses this set instead of preparing again.",
-            TITLE,
+            "prepare",
             given("cvat-annotation-path"),
         )
     ) as detr_prepare,

@@ -26,7 +26,7 @@ with (
             "detr-train",
             TITLE,
             DESCRIPTION,
-            f"{TITLE}: {given('model')}",
+            given("model"),
             f"{given('cvat-annotation-path')} → {RUN_PREFIX}",
         )
     ) as detr_train,

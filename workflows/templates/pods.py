@@ -30,19 +30,21 @@ CALLS_CVAT = {"detr-workflows/calls-cvat": "true"}
 
 # All references are optional. A pod with a missing Secret would wait forever without a message, while `check` reports
 # in one sentence what is missing.
-_SETTINGS = m.Volume(
+SETTINGS_VOLUME = m.Volume(
     name="settings",
     config_map=m.ConfigMapVolumeSource(
         name=NAME, optional=True, items=[m.KeyToPath(key="settings.yaml", path="settings.yaml")]
     ),
 )
 
-_BRIDGE = m.Volume(
+BRIDGE_VOLUME = m.Volume(
     name="bridge",
     config_map=m.ConfigMapVolumeSource(
         name=BRIDGE, optional=True, items=[m.KeyToPath(key="bridge.yaml", path="bridge.yaml")]
     ),
 )
+SETTINGS_MOUNT = m.VolumeMount(name="settings", mount_path=SETTINGS_FOLDER, read_only=True)
+BRIDGE_MOUNT = m.VolumeMount(name="bridge", mount_path=BRIDGE_FOLDER, read_only=True)
 
 SECURITY = m.SecurityContext(
     allow_privilege_escalation=False,
@@ -57,26 +59,6 @@ POD_SECURITY = m.PodSecurityContext(
     fs_group=USER,
     seccomp_profile=m.SeccompProfile(type="RuntimeDefault"),
 )
-
-
-def settings_volume() -> m.Volume:
-    """The volume with the installation's settings, which every step reads."""
-    return _SETTINGS
-
-
-def settings_mount() -> m.VolumeMount:
-    """The mount of the installation's settings."""
-    return m.VolumeMount(name="settings", mount_path=SETTINGS_FOLDER, read_only=True)
-
-
-def bridge_volume() -> m.Volume:
-    """The volume with the bridge's settings, which the steps that use CVAT read."""
-    return _BRIDGE
-
-
-def bridge_mount() -> m.VolumeMount:
-    """The mount of the bridge's settings."""
-    return m.VolumeMount(name="bridge", mount_path=BRIDGE_FOLDER, read_only=True)
 
 
 def environment() -> list[Env | SecretEnv | ConfigMapEnv]:

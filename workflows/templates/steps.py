@@ -4,6 +4,7 @@ User input reaches a container only as separate items of its argument list, neve
 patch. Files that a step writes below $OUT belong to the run. Files in $OUT/outputs are its output parameters.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from hera.workflows import (
@@ -22,8 +23,9 @@ from hera.workflows import (
 from hera.workflows import models as m
 
 from run_config import parameters
+from run_config.argo_progress import ATTEMPT
 from run_config.cvat_formats import COCO
-from workflows.tags import PARAMETERS_JSON
+from workflows.tags import PARAMETERS_JSON, RETRIES
 from workflows.templates import images, pods
 from workflows.templates.pods import OUT
 
@@ -78,75 +80,69 @@ def retry(limit: int) -> RetryStrategy:
     )
 
 
-def volumes(shm: bool = False, cvat: bool = False) -> dict[str, Any]:
-    """The writable folders of a step and the read-only settings. `cvat`: also the bridge's settings."""
-    mounts = [pods.settings_mount(), *([pods.bridge_mount()] if cvat else [])]
-    settings = [pods.settings_volume(), *([pods.bridge_volume()] if cvat else [])]
-    writable = [EmptyDirVolume(name="out", mount_path=OUT), EmptyDirVolume(name="tmp", mount_path="/tmp")]  # noqa: S108
-    if shm:
-        # The data loader's processes share batches through it. The default size in a container is 64 MB.
-        two_gib = m.Quantity(root="2Gi")
-        writable.append(EmptyDirVolume(name="shm", mount_path="/dev/shm", medium="Memory", size_limit=two_gib))  # noqa: S108
-    return {"volumes": [*writable, *settings], "volume_mounts": mounts}
+def step(
+    role: str,
+    image: str,
+    needs: tuple[str, str, str],
+    *,
+    retries: int = 0,
+    cvat: bool = False,
+    shm: bool = False,
+    archived: bool = True,
+    more_env: Sequence[Any] = (),
+) -> dict[str, Any]:
+    """The arguments that all steps have: image, environment, volumes, resources, security, labels and retries.
 
-
-def environment(image: str, cvat: bool = False) -> list[Any]:
-    """The environment variables of a step. `cvat`: the step uses CVAT."""
-    own = [Env(name="OUT", value=OUT), Env(name="IMAGE_DIGEST", value=image), *pods.environment()]
-    return [*own, *(pods.cvat_environment() if cvat else [])]
-
-
-def component(name: str) -> dict[str, str]:
-    """The labels with the role of a pod. The chart uses the role to set resources and placement."""
-    return {**pods.LABELS, "app.kubernetes.io/component": name}
-
-
-def logs(*, archived: bool) -> m.ArtifactLocation:
-    """Whether Argo stores the log in the artifact repository."""
-    return m.ArtifactLocation(archive_logs=archived)
-
-
-def resources(cpu: str, memory: str, storage: str) -> Resources:
-    """Requests for all resources, and limits for memory and disk."""
-    return Resources(
-        cpu_request=cpu,
-        memory_request=memory,
-        memory_limit=memory,
-        ephemeral_request=storage,
-        ephemeral_limit=storage,
-    )
-
-
-def gpu_patch(name_of_resource: str = "nvidia.com/gpu") -> str:
-    """The patch with the number of GPUs, and the time to save a checkpoint before the pod is killed.
-
-    A patch is text, so a plain tag would let a parameter write any field of the pod. asInt only lets a number through.
+    `role`: the label by which the chart sets resources and placement. `needs`: requests of CPU, memory and disk; the
+    latter two are also limits. `cvat`: the step uses CVAT. `shm`: shared memory for the data loader's processes.
+    `archived`: Argo stores the log in the artifact repository.
     """
-    return (
-        "terminationGracePeriodSeconds: 120\n"
-        "containers:\n"
-        "- name: main\n"
-        "  resources:\n"
-        "    limits:\n"
-        f"      {name_of_resource}: \"{{{{=asInt(workflow.parameters['gpu-count'])}}}}\"\n"
-    )
+    volumes = [EmptyDirVolume(name="out", mount_path=OUT), EmptyDirVolume(name="tmp", mount_path="/tmp")]  # noqa: S108
+    if shm:
+        # The default size in a container is 64 MB.
+        two_gib = m.Quantity(root="2Gi")
+        volumes.append(EmptyDirVolume(name="shm", mount_path="/dev/shm", medium="Memory", size_limit=two_gib))  # noqa: S108
+    env = [Env(name="OUT", value=OUT), Env(name="IMAGE_DIGEST", value=image), *pods.environment()]
+    if retries:
+        env.append(Env(name=ATTEMPT, value=f"{{{{{RETRIES}}}}}"))
+    cpu, memory, disk = needs
+    return {
+        "image": image,
+        "env": [*env, *(pods.cvat_environment() if cvat else []), *more_env],
+        "volumes": [*volumes, pods.SETTINGS_VOLUME, *([pods.BRIDGE_VOLUME] if cvat else [])],
+        "volume_mounts": [pods.SETTINGS_MOUNT, *([pods.BRIDGE_MOUNT] if cvat else [])],
+        "security_context": pods.SECURITY,
+        "labels": {**pods.LABELS, "app.kubernetes.io/component": role, **(pods.CALLS_CVAT if cvat else {})},
+        "archive_location": m.ArtifactLocation(archive_logs=archived),
+        "resources": Resources(
+            cpu_request=cpu,
+            memory_request=memory,
+            memory_limit=memory,
+            ephemeral_request=disk,
+            ephemeral_limit=disk,
+        ),
+        "retry_strategy": retry(retries) if retries else None,
+    }
 
 
+# The number of GPUs, and the time to save a checkpoint before the pod is killed. A patch is text, so a plain tag would
+# let a parameter write any field of the pod. asInt only lets a number through.
+GPU_PATCH = """\
+terminationGracePeriodSeconds: 120
+containers:
+- name: main
+  resources:
+    limits:
+      nvidia.com/gpu: "{{=asInt(workflow.parameters['gpu-count'])}}"
+"""
 GPU_TOLERATION = m.Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")
 
 
 def on_gpu_pool(*, cvat: bool = False) -> dict[str, Any]:
     """The arguments that all steps with a model share. They run on the chosen node pool. `cvat`: the step uses CVAT."""
     return {
-        "image": images.DETR_JOB,
-        "env": environment(images.DETR_JOB, cvat=cvat),
-        **volumes(shm=True, cvat=cvat),
-        "resources": resources("2", "12Gi", "40Gi"),
-        "security_context": pods.SECURITY,
-        "labels": component("train") | (pods.CALLS_CVAT if cvat else {}),
-        "archive_location": logs(archived=True),
-        "retry_strategy": retry(10),
-        "pod_spec_patch": gpu_patch(),
+        **step("train", images.DETR_JOB, ("2", "12Gi", "40Gi"), retries=10, cvat=cvat, shm=True),
+        "pod_spec_patch": GPU_PATCH,
         "tolerations": [GPU_TOLERATION],
     }
 
@@ -159,7 +155,6 @@ def check(template: str) -> Container:
     """
     return Container(
         name="check",
-        image=images.CPU_STEPS,
         command=["data-prep"],
         args=[
             "check",
@@ -168,36 +163,25 @@ def check(template: str) -> Container:
             "--workflow-uid={{workflow.uid}}",
             PARAMETERS,
         ],
-        env=environment(images.CPU_STEPS),
-        **volumes(),
-        resources=resources("100m", "512Mi", "1Gi"),
-        security_context=pods.SECURITY,
-        labels=component("check"),
-        archive_location=logs(archived=False),
+        **step("check", images.CPU_STEPS, ("100m", "512Mi", "1Gi"), archived=False),
         # active_deadline_seconds limits a running pod, timeout a pod that waits for a node.
         active_deadline_seconds="300",
         timeout="5m",
     )
 
 
-def _export(name: str, more: list[str], **rest: Any) -> Container:  # noqa: ANN401 - arguments of Hera's Container
+def _export(name: str, more: list[str], *, archived: bool = True, **rest: Any) -> Container:  # noqa: ANN401 - arguments of Hera's Container
     """A step in which CVAT exports the subject to the store."""
     return Container(
         name=name,
-        image=images.CVAT_BRIDGE,
         command=["cvat-bridge"],
         args=["export", "--run={{workflow.name}}", *more],
-        env=environment(images.CVAT_BRIDGE, cvat=True),
-        **volumes(cvat=True),
-        resources=resources("100m", "1Gi", "20Gi"),
-        security_context=pods.SECURITY,
-        labels={**component("export"), **pods.CALLS_CVAT},
-        retry_strategy=retry(10),
+        **step("export", images.CVAT_BRIDGE, ("100m", "1Gi", "20Gi"), retries=10, cvat=True, archived=archived),
         **rest,
     )
 
 
-export = _export("export", [PARAMETERS], outputs=[output("dataset")], archive_location=logs(archived=True))
+export = _export("export", [PARAMETERS], outputs=[output("dataset")])
 
 # For third-party workflows that reference it. They have neither our parameters, our security context nor our executor's
 # token, and may have no place for logs. The export is unpacked below the key `into`.
@@ -212,7 +196,7 @@ export_for_others = _export(
     service_account_name=pods.NAME,
     pod_security_context=pods.POD_SECURITY,
     pod_spec_patch=pods.patch_of_every_pod(),
-    archive_location=logs(archived=False),
+    archived=False,
 )
 
 
@@ -220,18 +204,11 @@ def prepare_from(sources: list[str], inputs: list[Parameter]) -> Container:
     """The step `prepare`. `sources`: arguments that name the exports. Empty: the workflow's parameter names them."""
     return Container(
         name="prepare",
-        image=images.CPU_STEPS,
         command=["data-prep"],
         inputs=inputs,
         args=["prepare", PARAMETERS, *sources],
-        env=environment(images.CPU_STEPS),
-        **volumes(),
+        **step("prepare", images.CPU_STEPS, ("1", "4Gi", "20Gi"), retries=5),
         outputs=[output("prepared-set")],
-        resources=resources("1", "4Gi", "20Gi"),
-        security_context=pods.SECURITY,
-        labels=component("prepare"),
-        archive_location=logs(archived=True),
-        retry_strategy=retry(5),
     )
 
 
@@ -273,7 +250,6 @@ annotate = Container(
 
 report = Container(
     name="report",
-    image=images.CPU_STEPS,
     command=["python"],
     inputs=[Parameter(name="prepared-set")],
     args=[
@@ -284,14 +260,8 @@ report = Container(
         f"--run-prefix={RUN_PREFIX}",
         PARAMETERS,
     ],
-    env=environment(images.CPU_STEPS),
-    **volumes(),
+    **step("report", images.CPU_STEPS, ("500m", "4Gi", "20Gi"), retries=5),
     outputs=[output("ap"), output("ap50"), left("metrics", "metrics.json"), left("report", "report/")],
-    resources=resources("500m", "4Gi", "20Gi"),
-    security_context=pods.SECURITY,
-    labels=component("report"),
-    archive_location=logs(archived=True),
-    retry_strategy=retry(5),
     metrics=[
         Gauge(
             name="detr_workflows_ap",
@@ -307,7 +277,6 @@ def tell(template: str) -> Container:
     """The exit handler: report in one sentence how the run ended, to people and programs."""
     return Container(
         name="tell",
-        image=images.CPU_STEPS,
         command=["detr-workflows"],
         args=[
             "outcome",
@@ -319,16 +288,12 @@ def tell(template: str) -> Container:
             f"--output-prefix={given('cvat-output-path')}",
             f"--store={given('store')}",
         ],
-        env=[*environment(images.CPU_STEPS), pods.webhook_url()],
-        **volumes(),
+        **step(
+            "tell", images.CPU_STEPS, ("50m", "256Mi", "1Gi"), retries=5, archived=False, more_env=[pods.webhook_url()]
+        ),
         outputs=[Parameter(name="message", value_from=m.ValueFrom(path=f"{OUT}/outputs/message", default=""))],
-        resources=resources("50m", "256Mi", "1Gi"),
-        security_context=pods.SECURITY,
-        labels=component("tell"),
-        archive_location=logs(archived=False),
         # If the exit handler is lost, Argo marks a successful run as failed. So it is retried, and waits long for a
         # node.
-        retry_strategy=retry(5),
         active_deadline_seconds="300",
         timeout="1h",
     )

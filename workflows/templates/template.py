@@ -25,13 +25,11 @@ def argument(parameter: parameters.Parameter) -> Parameter:
     return Parameter(name=parameter.name, description=description, enum=choices, value=parameter.default)
 
 
-def settings(
-    name: str, title: str, description: str, run_title: str, run_description: str, *more: Container
-) -> dict[str, Any]:
+def settings(name: str, title: str, description: str, run: str, data: str, *more: Container) -> dict[str, Any]:
     """The arguments of the WorkflowTemplate `name`, except its graph.
 
-    `run_title` and `run_description` may have tags: lists of workflows show them for each run. `more` are steps that
-    are not part of the graph.
+    `run` and `data` may have tags. Argo's list of workflows shows `data` below the title, and the title in place of the
+    run's name: so the title is the name and `run`, which is short. `more` are steps that are not part of the graph.
     """
     taken = parameters.TEMPLATES[name]
     return {
@@ -48,8 +46,8 @@ def settings(
         "workflow_metadata": m.WorkflowMetadata(
             labels={"used-by": "cvat", OUR_TEMPLATE_LABEL: name},
             annotations={
-                "workflows.argoproj.io/title": run_title,
-                "workflows.argoproj.io/description": run_description,
+                "workflows.argoproj.io/title": f"{{{{workflow.name}}}}: {run}",
+                "workflows.argoproj.io/description": data,
             },
         ),
         "pod_metadata": m.Metadata(labels=pods.LABELS),
@@ -57,6 +55,8 @@ def settings(
         "security_context": pods.POD_SECURITY,
         "pod_spec_patch": pods.patch_of_every_pod(),
         "artifact_repository_ref": m.ArtifactRepositoryRef(config_map=pods.NAME, key="artifacts"),
+        # Without this, Argo's page says that artifacts will be deleted with the workflow.
+        "artifact_gc": m.WorkflowLevelArtifactGC(strategy="Never"),
         "templates": [steps.tell(name), *more],
         "on_exit": "tell",
         "ttl_strategy": m.TTLStrategy(seconds_after_completion=A_MONTH_S),

@@ -1,4 +1,4 @@
-{{/* The bridge to CVAT: names, settings, and what its pods have in common. */}}
+{{/* The bridge to CVAT: names, settings, and the fields that its pods share. */}}
 
 {{- define "detr-workflows.bridgeName" -}}
 {{- include "detr-workflows.fullname" . }}-bridge
@@ -12,7 +12,7 @@
 {{- .Values.cvatBridge.serviceAccount.name | default (include "detr-workflows.bridgeName" .) -}}
 {{- end -}}
 
-{{/* The secret with CVAT's token, the signing key and the webhooks' secret. It is named even where nobody has made it yet: what is missing is said by whoever reads it. */}}
+{{/* The secret with CVAT's token, the signing key and the webhooks' secret. It may not exist yet; the program that reads it reports that. */}}
 {{- define "detr-workflows.cvatSecret" -}}
 {{- .Values.cvatBridge.existingSecret | default (printf "%s-cvat" (include "detr-workflows.fullname" .)) -}}
 {{- end -}}
@@ -27,7 +27,7 @@ app.kubernetes.io/component: {{ .component }}
 {{/* bridge.yaml, as cvat_client.settings reads it. */}}
 {{- define "detr-workflows.bridgeSettings" -}}
 {{- $bridge := .Values.cvatBridge -}}
-{{- $cvat := dict "url" ($bridge.cvat.url | trimSuffix "/") "publicOrigin" $bridge.cvat.publicOrigin "organization" $bridge.cvat.organization -}}
+{{- $cvat := dict "url" ($bridge.cvat.url | trimSuffix "/") "publicOrigin" $bridge.cvat.publicOrigin "organization" $bridge.cvat.organization "doneJobs" $bridge.cvat.doneJobs -}}
 {{- with $bridge.cvat.cloudStorageId -}}
 {{- $_ := set $cvat "cloudStorageId" (int .) -}}
 {{- end -}}
@@ -93,7 +93,7 @@ app.kubernetes.io/component: {{ .component }}
 {{- concat $mounts (include "detr-workflows.roleList" (dict "context" $context "role" .role "key" "extraVolumeMounts") | fromJsonArray) | toYaml -}}
 {{- end -}}
 
-{{/* The environment of a service but for its own secrets: {context, role}. */}}
+{{/* The environment of a service, without its own secrets: {context, role}. */}}
 {{- define "detr-workflows.serviceEnvironment" -}}
 - name: DETR_WORKFLOWS_SETTINGS
   value: /etc/detr-workflows/settings.yaml
@@ -111,7 +111,7 @@ app.kubernetes.io/component: {{ .component }}
 {{- end }}
 {{- end -}}
 
-{{/* The pod of a service, where it goes and what it may: {context, role, selector, tolerations}. */}}
+{{/* Placement and security context of a service's pod: {context, role, selector, tolerations}. */}}
 {{- define "detr-workflows.servicePod" -}}
 {{- $context := .context -}}
 {{- $values := .context.Values -}}

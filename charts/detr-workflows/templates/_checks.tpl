@@ -1,4 +1,4 @@
-{{/* What the schema cannot say: values that do not go together. Every mistake is one sentence. */}}
+{{/* Values that the schema cannot check, because they contradict each other. Every error is one sentence. */}}
 
 {{- define "detr-workflows.checks" -}}
 {{- $values := .Values -}}
@@ -19,15 +19,15 @@
 {{- fail "\n\nstore.useSDKCreds is for credentials without a secret: leave it false, or leave store.existingSecret and store.trialCredentials empty." -}}
 {{- end -}}
 {{- if and $values.store.caBundle.configMap (not $values.store.caBundle.argoSecret) (not $values.argo.artifactRepository.existingConfigMap) -}}
-{{- fail "\n\nstore.caBundle.argoSecret is missing: Argo reads the certificates for its artifacts from a Secret; make one of the same file and name it here." -}}
+{{- fail "\n\nstore.caBundle.argoSecret is missing: Argo reads the certificates for its artifacts from a Secret; create one from the same file and name it here." -}}
 {{- end -}}
 {{- if and $values.webhook.existingSecret $values.webhook.trialUrl -}}
-{{- fail "\n\nwebhook.existingSecret and webhook.trialUrl both say what is told: set one of them." -}}
+{{- fail "\n\nwebhook.existingSecret and webhook.trialUrl both set the webhook's URL: set one of them." -}}
 {{- end -}}
 {{- $names := list -}}
 {{- range $values.nodePools -}}
 {{- if has .name $names -}}
-{{- fail (printf "\n\nnodePools: %s is there twice; every pool needs a name of its own." .name) -}}
+{{- fail (printf "\n\nnodePools: the name %s is used twice; give every pool its own name." .name) -}}
 {{- end -}}
 {{- $names = append $names .name -}}
 {{- end -}}
@@ -39,15 +39,15 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Of the bridge to CVAT: {values, pools}, the latter the pools' names. */}}
+{{/* The same for the bridge to CVAT. Arguments: {values, pools}; pools: the names of the node pools. */}}
 {{- define "detr-workflows.bridgeChecks" -}}
 {{- $bridge := .values.cvatBridge -}}
 {{- $models := $bridge.models -}}
 {{- if not $bridge.cvat.url -}}
-{{- fail "\n\ncvatBridge.cvat.url is missing: where pods reach CVAT's server, such as http://cvat-backend-service.cvat:8080." -}}
+{{- fail "\n\ncvatBridge.cvat.url is missing: the URL of CVAT's server for pods, such as http://cvat-backend-service.cvat:8080." -}}
 {{- end -}}
 {{- if not $bridge.cvat.publicOrigin -}}
-{{- fail "\n\ncvatBridge.cvat.publicOrigin is missing: what stands in the browser's address bar in front of CVAT, such as https://cvat.example.org." -}}
+{{- fail "\n\ncvatBridge.cvat.publicOrigin is missing: the origin of CVAT in the browser, such as https://cvat.example.org." -}}
 {{- end -}}
 {{- $trial := $bridge.trialSecret -}}
 {{- if and $bridge.existingSecret (or $trial.accessToken $trial.signingKey $trial.webhookSecret) -}}
@@ -60,7 +60,7 @@
 {{- fail "\n\ncvatBridge.trialSecret.signingKey must have 16 characters or more: openssl rand -hex 32 makes one." -}}
 {{- end -}}
 {{- if and $bridge.triggers $trial.signingKey (not $trial.webhookSecret) -}}
-{{- fail "\n\ncvatBridge.triggers need cvatBridge.trialSecret.webhookSecret: without it nobody can tell CVAT's events from anybody's." -}}
+{{- fail "\n\ncvatBridge.triggers need cvatBridge.trialSecret.webhookSecret: without it anybody could send events in CVAT's name." -}}
 {{- end -}}
 {{- $starts := list -}}
 {{- range $bridge.triggers -}}
@@ -69,7 +69,7 @@
 {{- range .projects | default (list "any") -}}
 {{- $start := printf "%s starts %s for project %v" $event $template . -}}
 {{- if has $start $starts -}}
-{{- fail (printf "\n\ncvatBridge.triggers: %s twice; one event starts one run." $start) -}}
+{{- fail (printf "\n\ncvatBridge.triggers: %s twice; remove one of the two." $start) -}}
 {{- end -}}
 {{- $starts = append $starts $start -}}
 {{- end -}}
@@ -82,7 +82,7 @@
 {{- fail (printf "\n\ncvatBridge.models.pool: there is no pool %s; nodePools has %s." $models.pool (join ", " .pools | default "none")) -}}
 {{- end -}}
 {{- if and (eq $models.device "cuda") .pools (not $models.pool) -}}
-{{- fail (printf "\n\ncvatBridge.models.pool is missing: with device cuda one of %s." (join ", " .pools)) -}}
+{{- fail (printf "\n\ncvatBridge.models.pool is missing: device cuda needs one of %s." (join ", " .pools)) -}}
 {{- end -}}
 {{- range .values.nodePools -}}
 {{- if and (eq .name $models.pool) (eq $models.device "cuda") (eq (include "detr-workflows.gpuCount" . | int) 0) -}}

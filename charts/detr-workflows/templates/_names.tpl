@@ -4,7 +4,7 @@
 {{- .Values.nameOverride | default .Chart.Name | trunc 50 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* One installation a namespace: the names do not have the release's in them, so that people and scripts know them. */}}
+{{/* A namespace has one installation. Names do not contain the release's name, so that people and scripts know them. */}}
 {{- define "detr-workflows.fullname" -}}
 {{- .Values.fullnameOverride | default (include "detr-workflows.name" .) | trunc 50 | trimSuffix "-" -}}
 {{- end -}}
@@ -37,6 +37,12 @@ annotations:
 {{- end }}
 {{- end -}}
 
+{{- define "detr-workflows.tellServiceAccount" -}}
+{{- if and .Values.workflow.failureMessage .Values.rbac.create .Values.serviceAccounts.workflow.create -}}
+{{- printf "%s-tell" (include "detr-workflows.fullname" .) -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "detr-workflows.workflowServiceAccount" -}}
 {{- .Values.serviceAccounts.workflow.name | default (include "detr-workflows.fullname" .) -}}
 {{- end -}}
@@ -45,7 +51,7 @@ annotations:
 {{- .Values.serviceAccounts.client.name | default (printf "%s-client" (include "detr-workflows.fullname" .)) -}}
 {{- end -}}
 
-{{/* The secret with the store's keys; empty where credentials come from elsewhere. */}}
+{{/* The secret with the store's keys. Empty: credentials come from elsewhere. */}}
 {{- define "detr-workflows.storeSecret" -}}
 {{- if .Values.store.existingSecret -}}
 {{- .Values.store.existingSecret -}}
@@ -54,7 +60,7 @@ annotations:
 {{- end -}}
 {{- end -}}
 
-{{/* The secret with the webhook's address; empty where there is none. */}}
+{{/* The secret with the webhook's URL. Empty: there is no webhook. */}}
 {{- define "detr-workflows.webhookSecret" -}}
 {{- if .Values.webhook.existingSecret -}}
 {{- .Values.webhook.existingSecret -}}
@@ -63,7 +69,7 @@ annotations:
 {{- end -}}
 {{- end -}}
 
-{{/* The key of a secret of ours by the name that it has in the rendered templates: {context, key}. */}}
+{{/* The configured name of a secret's key, from its name in the rendered templates: {context, key}. */}}
 {{- define "detr-workflows.secretKey" -}}
 {{- $keys := .context.Values.store.secretKeys -}}
 {{- $cvat := .context.Values.cvatBridge.secretKeys -}}
@@ -74,7 +80,7 @@ annotations:
 s3://{{ .Values.store.bucket }}{{ with .Values.store.prefix }}/{{ . }}{{ end }}
 {{- end -}}
 
-{{/* An image as nodes pull it: {context, image}, the latter one of `images` of the values. A digest wins over the tag. */}}
+{{/* The address of an image: {context, image}; image: an entry of the value `images`. A digest wins over the tag. */}}
 {{- define "detr-workflows.image" -}}
 {{- $registry := .context.Values.global.imageRegistry | default .context.Values.images.registry -}}
 {{- with $registry -}}{{ . | trimSuffix "/" }}/{{- end -}}

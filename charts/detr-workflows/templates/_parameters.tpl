@@ -58,7 +58,7 @@ in the form that the annotation holds. {context, manifest}; the manifest is chan
 {{- $_ := set .manifest.metadata.annotations "detr-workflows/parameters" (toRawJson $form) -}}
 {{- end -}}
 
-{{/* The most GPUs that one run may ask a pool for. */}}
+{{/* Maximum number of GPUs that one run may request from a pool. */}}
 {{- define "detr-workflows.gpuCount" -}}
 {{- if hasKey . "gpuCount" }}{{ .gpuCount | int }}{{ else }}1{{ end -}}
 {{- end -}}
@@ -81,7 +81,7 @@ in the form that the annotation holds. {context, manifest}; the manifest is chan
 {{- dict "default" ($given.default | default (first $enum)) "enum" $enum "titles" (join "\n" $titles) | toRawJson -}}
 {{- end -}}
 
-{{/* Fail on a default that `check` would refuse in every run: {argument, field}. */}}
+{{/* Refuse a default that the step `check` would refuse in every run: {argument, field}. */}}
 {{- define "detr-workflows.checkDefault" -}}
 {{- $field := .field -}}
 {{- $name := .argument.name -}}
@@ -90,7 +90,7 @@ in the form that the annotation holds. {context, manifest}; the manifest is chan
 {{- fail (printf "\n\nparameters.%s.default must be a string; write it in quotes." $name) -}}
 {{- end -}}
 {{- if contains "{{" $value -}}
-{{- fail (printf "\n\nparameters.%s.default must not contain two braces: Argo would take it for a tag." $name) -}}
+{{- fail (printf "\n\nparameters.%s.default must not contain two braces: Argo would read it as a tag." $name) -}}
 {{- end -}}
 {{- if and (hasKey .argument "value") $field.required (not $value) -}}
 {{- fail (printf "\n\nparameters.%s.default must not be empty." $name) -}}

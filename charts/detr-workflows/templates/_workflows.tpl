@@ -3,7 +3,7 @@ What the installation adds to a rendered workflow template. Helm never parses th
 tags stay as they are; the helpers here change the mapping that a file was read into.
 */}}
 
-{{/* A ternary over the names of the pools as an Argo expression: {pools, key, default}. Nothing that a submitter types is part of its result. */}}
+{{/* An Argo expression that selects a pool's value by the pool's name: {pools, key, default}. Its result never contains user input. */}}
 {{- define "detr-workflows.poolExpression" -}}
 {{- $key := .key -}}
 {{- $default := .default -}}
@@ -14,7 +14,7 @@ tags stay as they are; the helpers here change the mapping that a file was read 
 {{- printf "{{=%s : ''}}" (join " : " $parts) -}}
 {{- end -}}
 
-{{/* A list of `pods` and after it the role's: {context, role, key}; JSON. */}}
+{{/* A list of `pods`, followed by that of the role, as JSON: {context, role, key}. */}}
 {{- define "detr-workflows.roleList" -}}
 {{- $role := get .context.Values.roles .role -}}
 {{- concat (get .context.Values.pods .key | default list) (get $role .key | default list) | toJson -}}
@@ -73,7 +73,7 @@ tags stay as they are; the helpers here change the mapping that a file was read 
 {{- toYaml $manifest -}}
 {{- end -}}
 
-{{/* What Argo's own containers get in place of the rendered patch: {context, patch}; YAML. */}}
+{{/* The patch for Argo's own containers, as YAML: {context, patch}; patch: the rendered one. */}}
 {{- define "detr-workflows.executorPatch" -}}
 {{- $values := .context.Values -}}
 {{- if $values.argo.patchExecutor -}}
@@ -83,7 +83,7 @@ tags stay as they are; the helpers here change the mapping that a file was read 
 {{- end -}}
 {{- toYaml .patch -}}
 {{- else -}}
-{{- /* The executor has no token of its own: the pod's is mounted. The workflow's own field knows only false. */ -}}
+{{- /* The executor uses the pod's token, which must be mounted. The workflow's field of this name only accepts false. */ -}}
 {{- toYaml (dict "automountServiceAccountToken" true) -}}
 {{- end -}}
 {{- end -}}
@@ -109,10 +109,18 @@ tags stay as they are; the helpers here change the mapping that a file was read 
 {{- $_ := set $container "imagePullPolicy" $values.images.pullPolicy -}}
 {{- $_ := set $container "resources" $roleValues.resources -}}
 {{- $_ := set $container "securityContext" $values.pods.containerSecurityContext -}}
-{{- /* A step that workflows of others call says for itself what else the workflow says. */ -}}
+{{- /* A step that other workflows call by templateRef does not inherit these from their workflow. */ -}}
 {{- if hasKey $template "serviceAccountName" -}}
 {{- $_ := set $template "serviceAccountName" (include "detr-workflows.workflowServiceAccount" $context) -}}
 {{- $_ := set $template "securityContext" $values.pods.podSecurityContext -}}
+{{- end -}}
+{{- with and (eq $role "tell") (include "detr-workflows.tellServiceAccount" $context) -}}
+{{- $_ := set $template "serviceAccountName" . -}}
+{{- if $values.argo.patchExecutor -}}
+{{- /* The volume is that of Argo's own containers, from the patch of every pod. */ -}}
+{{- $mount := dict "name" "executor-token" "mountPath" "/var/run/secrets/kubernetes.io/serviceaccount" "readOnly" true -}}
+{{- $_ := set $template "podSpecPatch" (toPrettyJson (dict "containers" (list (dict "name" "main" "volumeMounts" (list $mount))))) -}}
+{{- end -}}
 {{- end -}}
 {{- include "detr-workflows.stepEnvironment" (dict "context" $context "container" $container "role" $role) -}}
 {{- include "detr-workflows.stepVolumes" (dict "context" $context "template" $template "role" $role) -}}
@@ -149,7 +157,7 @@ tags stay as they are; the helpers here change the mapping that a file was read 
 {{- if not (hasKey $secrets $secret.name) -}}
 {{- fail (printf "\n\nfiles/workflows: the variable %s comes from the secret %s, which the chart does not know." .name $secret.name) -}}
 {{- end -}}
-{{- /* Where credentials come from elsewhere, there must be no variable that could hide them. */ -}}
+{{- /* If credentials come from elsewhere, a variable would override them. */ -}}
 {{- if get $secrets $secret.name -}}
 {{- $_ := set $secret "name" (get $secrets $secret.name) -}}
 {{- $_ := set $secret "key" (include "detr-workflows.secretKey" (dict "context" $context "key" $secret.key)) -}}
@@ -208,7 +216,7 @@ tags stay as they are; the helpers here change the mapping that a file was read 
 {{- $_ := set $template.container "volumeMounts" (concat $mounts (include "detr-workflows.roleList" (dict "context" $context "role" .role "key" "extraVolumeMounts") | fromJsonArray)) -}}
 {{- end -}}
 
-{{/* Where a step's pod goes, and the patch with what a template has no field for: {context, template, role}. */}}
+{{/* Placement of a step's pod, and the patch for fields that a template does not have: {context, template, role}. */}}
 {{- define "detr-workflows.stepPlacement" -}}
 {{- $context := .context -}}
 {{- $values := .context.Values -}}

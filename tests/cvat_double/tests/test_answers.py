@@ -35,11 +35,14 @@ def test_every_answer_is_of_the_sdks_models(cvat: CvatDouble, api: ApiClient) ->
     task = cvat.add_blank_task("Parts 1", images=5, project=project, images_per_job=2)
     cvat.add_box(task, 0, "nut", [1, 2, 3, 4])
     storage = cvat.add_cloud_storage("b", endpoint="http://127.0.0.1:1", access_key="a", secret_key="s")
+    cvat.add_member(cvat.ann, 7, "maintainer")
     cvat.faults.export_hangs = True
     started, _ = api.tasks_api.create_dataset_export(format="COCO 1.0", id=task.id)
 
     answers = [
         (api.users_api.retrieve_self(), models.MetaUser),
+        (api.auth_api.retrieve_access_tokens_self(), models.AccessTokenRead),
+        (api.memberships_api.list(org="7"), models.PaginatedMembershipReadList),
         (api.tasks_api.retrieve(task.id), models.TaskRead),
         (api.tasks_api.list(project_id=project.id), models.PaginatedTaskReadList),
         (api.projects_api.retrieve(project.id), models.ProjectRead),

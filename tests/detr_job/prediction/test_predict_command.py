@@ -250,6 +250,48 @@ def test_a_wrong_image_is_named(predict, tmp_path):
         predict.json(tmp_path / "empty")
 
 
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_bad_files_among_good_ones_are_named_and_the_others_predicted(predict, tmp_path, options: tuple[str, ...]):
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    for name in ("a.jpg", "m.png", "z.webp"):
+        photograph(folder / name)
+    (folder / "b.jpg").write_text("this is no picture")
+    (folder / "m.png").write_bytes((folder / "m.png").read_bytes()[:200])
+    (folder / "note.heic").write_text("of another kind")
+    (folder / ".hidden").write_text("x")
+    code, said = predict("--out", out, *options, folder)
+    assert code == 3, said
+    assert said.splitlines()[-1] == "error: 3 of 5 files were left out; the others are predicted"
+    assert f"left out: {folder}/b.jpg cannot be read as an image: " in said
+    assert f"left out: {folder}/m.png cannot be read as an image: " in said
+    assert f"left out: {folder}/note.heic is not an image: its name does not end in .bmp, " in said
+    assert "hidden" not in said
+    records = json.loads(said[: said.rindex("]") + 1] if options else (out / "predictions.json").read_text())
+    assert [Path(each["image"]).name for each in records] == ["a.jpg", "z.webp"]
+    assert out.exists() != bool(options)
+
+
+def test_an_image_too_large_for_the_memory_does_not_stop_the_others(predict, tmp_path, monkeypatch):
+    from detr_job.prediction.predictor import NoMemory, Predictor
+
+    small, large = photograph(tmp_path / "a.png"), photograph(tmp_path / "b.png", (400, 80))
+    detect = Predictor.detect
+
+    def limited(self, image, threshold=None):
+        if image.width > 200:
+            raise NoMemory("out of memory")
+        return detect(self, image, threshold)
+
+    monkeypatch.setattr(Predictor, "detect", limited)
+    left_out: dict[Path, str] = {}
+    records = predict_files(str(predict.model), [large, small], None, 0.0, "cpu", lambda _: None, left_out)
+    assert [record["image"] for record in records] == [str(small)]
+    assert left_out == {large: "out of memory"}
+    with pytest.raises(JobError, match=r"out of memory.*smaller data\.eval_size") as error:
+        predict_files(str(predict.model), [large], None, 0.0, "cpu")
+    assert error.value.exit_code == 2
+
+
 def test_a_wrong_model_or_place_is_named(predict, tmp_path):
     image = photograph(tmp_path / "a.png")
     (tmp_path / "file").write_text("x")

@@ -37,9 +37,10 @@ def family(request) -> Family:
     return built
 
 
-def predict(family: Family, split: Split, batch_size: int, *, bf16: bool = False) -> SplitPredictions:
-    config = small_config("tiny")
-    samples = EvaluationSamples(split, config.data)
+def predict(
+    family: Family, split: Split, batch_size: int, *, kind: str = "tiny", bf16: bool = False
+) -> SplitPredictions:
+    samples = EvaluationSamples(split, small_config(kind).data)
     return predict_split(family.network, family, samples, batch_size, CPU, bf16=bf16)
 
 
@@ -150,7 +151,7 @@ def test_bf16_moves_boxes_by_little(family, split):
     assert (boxes[0].mean() - boxes[1].mean()).abs() < 5
 
 
-@pytest.mark.parametrize("kind", ["tiny", "detr", "d_fine"])
+@pytest.mark.parametrize("kind", ["tiny", "detr", "d_fine", "rf_detr"])
 def test_one_image_alone_is_predicted_as_in_its_split(kind: str, split, tmp_path: Path):
     config = small_config(kind)
     torch.manual_seed(5)
@@ -159,13 +160,13 @@ def test_one_image_alone_is_predicted_as_in_its_split(kind: str, split, tmp_path
         classes=("disc", "square"),
         preset=kind,
         job=config.model_dump(mode="json"),
-        preprocessing=Preprocessing(config.data.eval_size, config.data.max_size),
+        preprocessing=Preprocessing(config.data.eval_size, config.data.max_size, square=config.data.square),
         prepared_set="set",
         metrics={},
     )
     write_model(tmp_path, family.network.state_dict(), info)
     predictor = Predictor(str(tmp_path), CPU)
-    seen = predict(family, split, 4)
+    seen = predict(family, split, 4, kind=kind)
     for index in (0, 3, 5):
         record = split.images[index]
         found = predictor(decode_image(split.read(index)), threshold=0.0)

@@ -20,9 +20,9 @@ from tests.detr_job.pictures import small_config
 def groups(family: str, **options: object) -> dict[str, tuple[float, float]]:
     """Rate and decay of each trained parameter by name."""
     config = small_config(family, **{f"optimizer.{key}": value for key, value in options.items()})
-    network = build_family(config, 3).network
-    names = {id(parameter): name for name, parameter in network.named_parameters()}
-    optimizer = build_optimizer(network, config.optimizer)
+    built = build_family(config, 3)
+    names = {id(parameter): name for name, parameter in built.network.named_parameters()}
+    optimizer = build_optimizer(built.network, config.optimizer, built.rate)
     return {
         names[id(parameter)]: (group["lr"], group["weight_decay"])
         for group in optimizer.param_groups
@@ -54,6 +54,18 @@ def test_a_backbone_at_rate_0_is_frozen(family: str):
     network = build_family(small_config(family, **{"optimizer.lr_backbone": 0}), 3).network
     assert not [name for name, each in network.named_parameters() if each.requires_grad and "backbone" in name]
     assert any(each.requires_grad for each in network.parameters())
+
+
+def test_a_family_sets_the_rates_of_its_layers_and_freezes_what_has_none():
+    found = groups("rf_detr", lr=1e-3, lr_backbone=1e-4, weight_decay=0.02)
+    layer = "backbone.0.encoder.encoder.encoder.layer.{}.mlp.fc1.weight"
+    assert found[layer.format(3)] == (pytest.approx(1e-4 * 0.8**2), 0.02)
+    assert found[layer.format(0)] == (pytest.approx(1e-4 * 0.8**5), 0.02)
+    assert found["transformer.decoder.layers.0.linear1.weight"] == (pytest.approx(7e-4), 0.02)
+    assert found["backbone.0.projector.stages.0.1.weight"] == (1e-3, 0)
+    frozen = groups("rf_detr", lr_backbone=0)
+    assert not [name for name in frozen if name.startswith("backbone.0.encoder.")]
+    assert "backbone.0.projector.stages.0.1.weight" in frozen
 
 
 @pytest.mark.parametrize("family", ["tiny", "detr", "d_fine"])
@@ -168,7 +180,7 @@ def test_statistics_of_batch_norm_are_averaged_and_counters_copied():
     assert int(average.network[1].num_batches_tracked) == int(network[1].num_batches_tracked) == 1
 
 
-@pytest.mark.parametrize("family", ["tiny", "detr", "d_fine"])
+@pytest.mark.parametrize("family", ["tiny", "detr", "d_fine", "rf_detr"])
 def test_the_average_of_a_network_at_rest_is_the_network(family: str):
     network = build_family(small_config(family), 2).network.to(memory_format=torch.channels_last)
     average = MovingAverage(network, decay=0.99)

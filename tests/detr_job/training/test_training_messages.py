@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from object_store import open_store
-from tests.detr_job.training_runs import DETR, Run, make_set
+from tests.detr_job.training_runs import DETR, RF_DETR, Run, make_set
 
 
 @pytest.fixture
@@ -42,6 +42,12 @@ def test_a_missing_gpu_is_said_before_anything_is_computed(short: Run):
     assert "device: cuda was requested, but PyTorch finds no GPU" in sentence
     assert "auto or cpu" in sentence
     assert not short.stored_folder.exists()
+
+
+def test_rf_detr_says_that_it_interpolates_positions_and_needs_a_checkpoint(run: Run):
+    said = replace(run, model="rf-detr-nano", options=RF_DETR | {"schedule.steps": 1}).ends().says()
+    assert "images of 64 pixels: the position embedding, made for 96 pixels, is interpolated from 6 to 4 cells" in said
+    assert "warning: RF-DETR from random weights needs more than 10000 images" in said
 
 
 @pytest.mark.parametrize(

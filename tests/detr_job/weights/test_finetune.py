@@ -204,7 +204,7 @@ def test_weights_in_half_precision_are_report(tmp_path):
 # Our own folders ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", ["tiny", "detr", "d_fine"])
+@pytest.mark.parametrize("family", ["tiny", "detr", "d_fine", "rf_detr"])
 def test_an_earlier_run_with_the_same_classes_is_report_whole(tmp_path, family: str):
     classes = ("a", "b", "c")
     first = fresh(family, classes, seed=1)
@@ -217,7 +217,7 @@ def test_an_earlier_run_with_the_same_classes_is_report_whole(tmp_path, family: 
         assert torch.equal(second.network.state_dict()[name], value), name
 
 
-@pytest.mark.parametrize("family", ["tiny", "detr", "d_fine"])
+@pytest.mark.parametrize("family", ["tiny", "detr", "d_fine", "rf_detr"])
 def test_rows_go_with_the_names_of_their_classes(tmp_path, family: str):
     old, new = ("a", "b", "c"), ("c", "d", "a", "e")
     first = fresh(family, old, seed=1)

@@ -6,7 +6,7 @@ The pods have other credentials, so this is only a hint. The step `check` tests 
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from workflows.cluster.preflight.findings import Finding, ok, unknown, warn
 from workflows.cluster.preflight.snapshot import Snapshot
@@ -24,13 +24,10 @@ def store(snapshot: Snapshot) -> Iterator[Finding]:
         return
     url = snapshot.installation.store
     subject = f"store {url}"
-    if not _has_credentials():
+    if not has_credentials():
         yield unknown(subject, "you have no credentials for it on this machine", _TELLS)
         return
-    environment = dict(os.environ)
-    for variable, key in (("AWS_ENDPOINT_URL", "s3-endpoint"), ("AWS_REGION", "s3-region")):
-        if snapshot.entries.get(key):
-            environment.setdefault(variable, snapshot.entries[key])
+    environment = store_variables(snapshot.entries) | os.environ
     command = [sys.executable, "-m", "object_store", "exists", url, "detr-workflows-preflight"]
     try:
         done = subprocess.run(  # noqa: S603 - an argument list, the store from the installation's settings
@@ -46,7 +43,14 @@ def store(snapshot: Snapshot) -> Iterator[Finding]:
     yield warn(subject, f"with your own credentials: {sentence}", _TELLS)
 
 
-def _has_credentials() -> bool:
+def store_variables(entries: Mapping[str, str]) -> dict[str, str]:
+    """The address of the store as environment variables, from the installation's ConfigMap."""
+    known = {"AWS_ENDPOINT_URL": entries.get("s3-endpoint"), "AWS_REGION": entries.get("s3-region")}
+    return {variable: text for variable, text in known.items() if text}
+
+
+def has_credentials() -> bool:
+    """Whether this machine has credentials for a store. Without them, a client would search the network for them."""
     if any(os.environ.get(name) for name in _OWN):
         return True
     return any(os.path.exists(os.path.expanduser(os.environ.get(name) or path)) for name, path in _FILES)  # noqa: PTH110, PTH111

@@ -1,4 +1,4 @@
-{{/* What both pods of the test have in common. */}}
+{{/* The fields that both pods of the test have. */}}
 {{- define "detr-workflows.testPod" -}}
 restartPolicy: Never
 securityContext:
@@ -27,7 +27,7 @@ runtimeClassName: {{ . }}
 {{- end }}
 {{- end -}}
 
-{{/* The store's address and keys for a container that is no step: {context, secret}; secret: where the keys are, if anywhere. */}}
+{{/* The environment with the store's URL and keys, for a container that is not a step: {context, secret}; secret: the name of the secret, or empty. */}}
 {{- define "detr-workflows.storeEnvironment" -}}
 {{- $values := .context.Values -}}
 {{- $environment := list -}}

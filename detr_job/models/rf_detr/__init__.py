@@ -1,0 +1,1 @@
+"""RF-DETR as published (arXiv 2511.09554)."""
