@@ -11,6 +11,7 @@ from transformers import DFineConfig, DFineForObjectDetection, HGNetV2Config
 
 from detr_job.errors import JobError
 from detr_job.family import build_family
+from detr_job.hardware import autocast
 from detr_job.models.d_fine.decoder import Predictions
 from detr_job.models.d_fine.denoising import denoising_queries
 from detr_job.models.d_fine.distribution import edge_targets, expected_distance, move_edges, weighting
@@ -396,3 +397,13 @@ def test_detections_are_the_best_pairs_of_query_and_class():
     seen = family.detections(outputs, torch.tensor([[64.0, 96.0], [64.0, 96.0]]))
     assert [len(each.scores) for each in seen] == [family.most_detections] * 2 == [100, 100]
     assert (seen[0].scores.diff() <= 0).all()
+
+
+def test_a_step_in_bf16_has_a_loss_of_like_size():
+    """Other tokens may be selected, since the scores of a fresh network are nearly equal."""
+    totals = []
+    for bf16 in (False, True):
+        with autocast(torch.device("cpu"), bf16=bf16):
+            totals.append(losses(small_family(), targets())["total"])
+    assert totals[1] == pytest.approx(totals[0], rel=0.25)
+    assert totals[1] != totals[0]
