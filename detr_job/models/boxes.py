@@ -5,8 +5,8 @@ from torch import Tensor
 
 
 def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
-    """Centre and size to corners, in any unit."""
-    centre, half = boxes[..., :2], boxes[..., 2:] / 2
+    """Centre and size to corners, in any unit. A negative size counts as 0."""
+    centre, half = boxes[..., :2], boxes[..., 2:].clamp(min=0) / 2
     return torch.cat((centre - half, centre + half), dim=-1)
 
 

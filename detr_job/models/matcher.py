@@ -16,6 +16,7 @@ from detr_job.models.boxes import cxcywh_to_xyxy, iou_and_giou
 from detr_job.models.outputs import Outputs, Targets
 from run_config.job.config import Loss
 
+ALPHA, GAMMA = 0.25, 2.0  # of the focal cost
 NEVER = 1e6  # the cost of values that are not finite: they are matched last, and the loss reports the value
 
 
@@ -26,6 +27,11 @@ class Matches:
     image: Tensor
     query: Tensor
     target: Tensor
+
+    @staticmethod
+    def of(pairs: NDArray[np.int64], device: torch.device) -> "Matches":
+        """Pairs (3, L, M) on the device; the copy does not wait for the device."""
+        return Matches(*torch.from_numpy(pairs).to(device, non_blocking=True).unbind())
 
 
 def padded_targets(targets: Targets) -> tuple[Tensor, Tensor]:
@@ -44,28 +50,38 @@ def padded_targets(targets: Targets) -> tuple[Tensor, Tensor]:
     return labels, boxes
 
 
-@torch.no_grad()
+def focal_class_cost(logits: Tensor) -> Tensor:
+    """The cost of assigning each class to a query, from logits without "no object" (arXiv 1708.02002)."""
+    probability = logits.detach().sigmoid()
+    positive = ALPHA * (1 - probability) ** GAMMA * -(probability + 1e-8).log()
+    negative = (1 - ALPHA) * probability**GAMMA * -(1 - probability + 1e-8).log()
+    return positive - negative
+
+
 def match(outputs: Outputs, targets: Targets, class_cost: Tensor, loss: Loss) -> Matches:
+    """Like `match_on_host`, with the pairs on the device."""
+    return Matches.of(match_on_host(outputs, targets, class_cost, loss), outputs.logits.device)
+
+
+@torch.no_grad()
+def match_on_host(outputs: Outputs, targets: Targets, class_cost: Tensor, loss: Loss) -> NDArray[np.int64]:
     """Assign queries to boxes, for each image and layer. `loss` has the weights of the costs.
 
     class_cost: (L, B, Q, K), the cost of assigning each class to a query. Boxes beyond the number of queries
-    stay unmatched.
+    stay unmatched. Returns (3, L, M): image, query and target of each pair.
     """
     labels, boxes = padded_targets(targets)
     layers, batch, queries, _ = outputs.logits.shape
     most = labels.shape[1]
     if most == 0:
-        empty = torch.zeros(layers, 0, dtype=torch.int64, device=outputs.logits.device)
-        return Matches(empty, empty, empty)
+        return np.zeros((3, layers, 0), dtype=np.int64)
     predicted = outputs.boxes.float()
     by_label = class_cost.gather(-1, labels[None, :, None].expand(layers, batch, queries, most))
     # A broadcast difference is faster than torch.cdist(p=1) and gives the same bits.
     distance = (predicted[..., :, None, :] - boxes[None, :, None]).abs().sum(-1)
     _, giou = iou_and_giou(cxcywh_to_xyxy(predicted)[..., :, None, :], cxcywh_to_xyxy(boxes)[None, :, None])
     cost = loss.cost_bbox * distance + loss.cost_class * by_label - loss.cost_giou * giou
-    host = cost.nan_to_num(NEVER, NEVER, NEVER).cpu().numpy()
-    pairs = torch.from_numpy(_assign(host, targets.counts)).to(outputs.logits.device, non_blocking=True)
-    return Matches(pairs[0], pairs[1], pairs[2])
+    return _assign(cost.nan_to_num(NEVER, NEVER, NEVER).cpu().numpy(), targets.counts)
 
 
 def _assign(cost: NDArray[np.float32], counts: tuple[int, ...]) -> NDArray[np.int64]:

@@ -22,8 +22,8 @@ def read_tensors(path: Path, name: str = "") -> dict[str, Tensor]:
     name: the file's name in messages, if it is not its path.
 
     From a checkpoint that also holds optimizer and arguments (`{"model": …}`, as DETR's own), only the
-    weights are returned. Prefixes of wrappers such as `module.` are removed from the names. Raises JobError when
-    the file is missing, broken, or holds code.
+    weights are returned, or their moving average (`{"ema": {"module": …}}`). Prefixes of wrappers such as
+    `module.` are removed from the names. Raises JobError when the file is missing, broken, or holds code.
     """
     name = name or str(path)
     try:
@@ -37,6 +37,9 @@ def read_tensors(path: Path, name: str = "") -> dict[str, Tensor]:
             f"{name}: not a file of weights that can be read safely ({reason}); "
             "give a .safetensors file, or a .pth file that holds tensors only"
         ) from error
+    # D-FINE, DEIM and RT-DETRv4 publish the moving average of the weights, which detects better than the weights
+    if isinstance(content, dict) and isinstance(content.get("ema"), dict):
+        content = content["ema"].get("module", content)
     for wrapper in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]

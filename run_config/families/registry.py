@@ -14,6 +14,7 @@ from pydantic_core import InitErrorDetails
 from run_config.families.model import ModelConfig
 
 _CLASSES = {
+    "d_fine": "DFineModel",
     "detr": "DetrModel",
     "rf_detr": "RfDetrModel",
     "tiny": "TinyModel",

@@ -39,6 +39,16 @@ class Loss(Section):
     classification: Weight = Field(1.0, description="Cross entropy or varifocal loss, depending on the model family.")
     bbox: Weight = Field(5.0, description="L1 distance of cxcywh boxes in 0…1.")
     giou: Weight = Field(2.0, description="1 - generalised IoU.")
+    fgl: Weight = Field(
+        0.15,
+        description="Fine-grained localisation: cross entropy of D-FINE's distributions.",
+        json_schema_extra=added_later(0.15),
+    )
+    ddf: Weight = Field(
+        1.5,
+        description="Distillation: divergence of each D-FINE layer's distributions from the last layer's.",
+        json_schema_extra=added_later(1.5),
+    )
     no_object: Fraction = Field(0.1, description="Weight of the no-object class in the cross entropy.")
     cost_class: Weight = Field(
         1.0,

@@ -46,6 +46,27 @@ DETR = SMALL_IMAGES | {
     "checkpoints.interval": 2,
     "training.log_interval": 1,
 }
+D_FINE = SMALL_IMAGES | {
+    "model.encoder_dim": 16,
+    "model.encoder_feedforward_dim": 32,
+    "model.fusion_dim": 8,
+    "model.fusion_blocks": 1,
+    "model.hidden_dim": 16,
+    "model.feedforward_dim": 32,
+    "model.heads": 2,
+    "model.points": "[2,2]",
+    "model.decoder_layers": 2,
+    "model.bins": 8,
+    "model.queries": 20,
+    "model.denoising_queries": 8,
+    "data.square": "false",
+    "data.batch_size": 2,
+    "data.workers": 0,
+    "schedule.steps": 6,
+    "evaluation.interval": 3,
+    "checkpoints.interval": 2,
+    "training.log_interval": 1,
+}
 RF_DETR = SMALL_IMAGES | {
     "model.backbone_dim": 32,
     "model.backbone_heads": 2,

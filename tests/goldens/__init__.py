@@ -1,0 +1,1 @@
+"""Scripts that run published code and store its numbers for the tests."""

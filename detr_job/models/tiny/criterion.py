@@ -7,11 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from detr_job.models.losses import Losses, Term, box_losses, weighted_sum
-from detr_job.models.matcher import Matches, match
+from detr_job.models.matcher import GAMMA, Matches, focal_class_cost, match
 from detr_job.models.outputs import Outputs, Targets
 from run_config.job.config import Loss
 
-ALPHA, GAMMA = 0.25, 2.0  # of the focal cost (arXiv 1708.02002)
 NEGATIVE_ALPHA = 0.75  # of the varifocal loss
 
 
@@ -32,10 +31,7 @@ class VarifocalCriterion:
 
     def match(self, outputs: Outputs, targets: Targets) -> Matches:
         """Match queries to boxes by focal class cost, L1 and GIoU."""
-        probability = outputs.logits.detach().sigmoid()
-        positive = ALPHA * (1 - probability) ** GAMMA * -(probability + 1e-8).log()
-        negative = (1 - ALPHA) * probability**GAMMA * -(1 - probability + 1e-8).log()
-        return match(outputs, targets, positive - negative, self.loss)
+        return match(outputs, targets, focal_class_cost(outputs.logits), self.loss)
 
 
 def _varifocal(logits: Tensor, targets: Targets, matches: Matches, iou: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ def split(tmp_path_factory) -> Split:
     return mixed_split(tmp_path_factory.mktemp("mixed"), count=20)
 
 
-@pytest.fixture(params=["tiny", "detr"])
+@pytest.fixture(params=["tiny", "detr", "d_fine"])
 def family(request) -> Family:
     """Random weights that answer differently for every image."""
     torch.manual_seed(5)
@@ -151,7 +151,7 @@ def test_bf16_moves_boxes_by_little(family, split):
     assert (boxes[0].mean() - boxes[1].mean()).abs() < 5
 
 
-@pytest.mark.parametrize("kind", ["tiny", "detr", "rf_detr"])
+@pytest.mark.parametrize("kind", ["tiny", "detr", "d_fine", "rf_detr"])
 def test_one_image_alone_is_predicted_as_in_its_split(kind: str, split, tmp_path: Path):
     config = small_config(kind)
     torch.manual_seed(5)

@@ -30,7 +30,7 @@ def groups(family: str, **options: object) -> dict[str, tuple[float, float]]:
     }
 
 
-@pytest.mark.parametrize("family", ["tiny", "detr"])
+@pytest.mark.parametrize("family", ["tiny", "detr", "d_fine"])
 def test_the_backbone_has_its_own_rate_and_everything_is_in_one_group(family: str):
     found = groups(family, lr=1e-3, lr_backbone=1e-5, decay_vectors="true", weight_decay=0.02)
     network = build_family(small_config(family), 3).network
@@ -48,7 +48,7 @@ def test_vectors_are_decayed_only_where_it_is_asked_for():
     assert set(groups("detr", decay_vectors="true").values()) == {(1e-4, 1e-4), (1e-5, 1e-4)}
 
 
-@pytest.mark.parametrize("family", ["tiny", "detr"])
+@pytest.mark.parametrize("family", ["tiny", "detr", "d_fine"])
 def test_a_backbone_at_rate_0_is_frozen(family: str):
     assert not [name for name in groups(family, lr_backbone=0) if name.startswith("backbone.")]
     network = build_family(small_config(family, **{"optimizer.lr_backbone": 0}), 3).network
@@ -68,7 +68,7 @@ def test_a_family_sets_the_rates_of_its_layers_and_freezes_what_has_none():
     assert "backbone.0.projector.stages.0.1.weight" in frozen
 
 
-@pytest.mark.parametrize("family", ["tiny", "detr"])
+@pytest.mark.parametrize("family", ["tiny", "detr", "d_fine"])
 def test_there_are_few_groups(family: str):
     assert len(set(groups(family).values())) <= 4
 
@@ -180,7 +180,7 @@ def test_statistics_of_batch_norm_are_averaged_and_counters_copied():
     assert int(average.network[1].num_batches_tracked) == int(network[1].num_batches_tracked) == 1
 
 
-@pytest.mark.parametrize("family", ["tiny", "detr", "rf_detr"])
+@pytest.mark.parametrize("family", ["tiny", "detr", "d_fine", "rf_detr"])
 def test_the_average_of_a_network_at_rest_is_the_network(family: str):
     network = build_family(small_config(family), 2).network.to(memory_format=torch.channels_last)
     average = MovingAverage(network, decay=0.99)

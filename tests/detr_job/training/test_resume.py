@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from tests.detr_job.job_server import Gate
-from tests.detr_job.training_runs import DETR, RF_DETR, TINY, Run, assert_same_result
+from tests.detr_job.training_runs import D_FINE, DETR, RF_DETR, TINY, Run, assert_same_result
 
 WORKLOADS = {
     "tiny with a moving average and accumulation": (
@@ -31,6 +31,7 @@ WORKLOADS = {
         3,
     ),
     "detr with dropout": ("detr-r18", DETR | {"training.ema_decay": 0.9}, 2),
+    "d-fine with denoising and a moving average": ("d-fine-nano", D_FINE | {"data.accumulate": 2}, 2),
     "rf-detr with padding and a moving average": ("rf-detr-nano", RF_DETR | {"data.square": "false"}, 2),
 }
 

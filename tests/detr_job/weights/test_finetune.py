@@ -204,7 +204,7 @@ def test_weights_in_half_precision_are_report(tmp_path):
 # Our own folders ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", ["tiny", "detr", "rf_detr"])
+@pytest.mark.parametrize("family", ["tiny", "detr", "d_fine", "rf_detr"])
 def test_an_earlier_run_with_the_same_classes_is_report_whole(tmp_path, family: str):
     classes = ("a", "b", "c")
     first = fresh(family, classes, seed=1)
@@ -217,7 +217,7 @@ def test_an_earlier_run_with_the_same_classes_is_report_whole(tmp_path, family: 
         assert torch.equal(second.network.state_dict()[name], value), name
 
 
-@pytest.mark.parametrize("family", ["tiny", "detr", "rf_detr"])
+@pytest.mark.parametrize("family", ["tiny", "detr", "d_fine", "rf_detr"])
 def test_rows_go_with_the_names_of_their_classes(tmp_path, family: str):
     old, new = ("a", "b", "c"), ("c", "d", "a", "e")
     first = fresh(family, old, seed=1)
@@ -226,7 +226,7 @@ def test_rows_go_with_the_names_of_their_classes(tmp_path, family: str):
     before = copied(second)
     report = load_weights(second, read_source(str(folder)), new)
     after, given = second.network.state_dict(), first.network.state_dict()
-    heads = [name for name in after if "class_embed" in name]
+    heads = [name for name in after if "class_embed" in name or "score_head" in name]
     assert heads == list(second.class_heads) == list(report.rows)
     for name in heads:
         assert torch.equal(after[name][0], given[name][2])

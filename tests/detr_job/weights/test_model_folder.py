@@ -49,7 +49,7 @@ def written(folder: Path, family: str = "tiny") -> tuple[Path, torch.nn.Module]:
     return folder, network
 
 
-@pytest.mark.parametrize("family", ["tiny", "detr", "rf_detr"])
+@pytest.mark.parametrize("family", ["tiny", "detr", "d_fine", "rf_detr"])
 def test_a_model_that_was_written_is_read_back_and_predicts_the_same(tmp_path, family: str):
     folder, network = written(tmp_path / "model", family)
     assert sorted(path.name for path in folder.iterdir()) == sorted((WEIGHTS, CONFIG, CARD))
