@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from run_config.families.model import ModelConfig
-from run_config.section import Fraction, Positive
+from run_config.section import Fraction, Heads, Layers, PositiveLayers, Width
 
 
 class DFineModel(ModelConfig):
@@ -23,20 +23,20 @@ class DFineModel(ModelConfig):
         False, description="Keep the stem and the batch norms of the backbone as they were loaded (large, extra-large)."
     )
     levels: Literal[2, 3] = Field(3, description="Feature levels: strides 8, 16 and 32, or only 16 and 32 (nano).")
-    encoder_dim: Positive = Field(256, description="Width of the encoder.")
-    encoder_layers: Annotated[int, Field(ge=0)] = Field(1, description="Self-attention layers on stride 32.")
-    encoder_feedforward_dim: Positive = Field(1024, description="Hidden width of these layers.")
-    fusion_dim: Positive = Field(64, description="Width of the convolutions that fuse two levels.")
-    fusion_blocks: Positive = Field(1, description="Convolution blocks in each of their branches.")
-    hidden_dim: Positive = Field(256, description="Width of the decoder.")
-    heads: Positive = Field(8, description="Attention heads.")
-    points: tuple[Positive, ...] = Field((3, 6, 3), description="Sampling points of each head on each level.")
-    decoder_layers: Positive = Field(3, description="Deformable layers, each of which refines the boxes.")
-    feedforward_dim: Positive = Field(1024, description="Hidden width of the decoder's feed-forward layers.")
+    encoder_dim: Width = Field(256, description="Width of the encoder.")
+    encoder_layers: Layers = Field(1, description="Self-attention layers on stride 32.")
+    encoder_feedforward_dim: Width = Field(1024, description="Hidden width of these layers.")
+    fusion_dim: Width = Field(64, description="Width of the convolutions that fuse two levels.")
+    fusion_blocks: PositiveLayers = Field(1, description="Convolution blocks in each of their branches.")
+    hidden_dim: Width = Field(256, description="Width of the decoder.")
+    heads: Heads = Field(8, description="Attention heads.")
+    points: tuple[PositiveLayers, ...] = Field((3, 6, 3), description="Sampling points of each head on each level.")
+    decoder_layers: PositiveLayers = Field(3, description="Deformable layers, each of which refines the boxes.")
+    feedforward_dim: Width = Field(1024, description="Hidden width of the decoder's feed-forward layers.")
     activation: Literal["relu", "silu"] = Field(
         "relu", description="Activation of the decoder. silu for weights of DEIM and RT-DETRv4."
     )
-    queries: Positive = Field(
+    queries: Width = Field(
         300,
         description="Largest number of objects per image, up to 5000. The best encoder tokens become queries, so a "
         "checkpoint can be used with another number.",
