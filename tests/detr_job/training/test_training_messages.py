@@ -7,8 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from detr_job.family import build_family
 from object_store import open_store
+from tests.detr_job.pictures import small_config
 from tests.detr_job.training_runs import D_FINE, DETR, RF_DETR, Run, make_set
 
 
@@ -167,6 +170,14 @@ def test_one_image_of_one_pixel_at_the_coarsest_stride_is_refused_before_trainin
     sentence = run.with_options(small).refused()
     assert "images may have 31 pixels, which are one pixel at this model's stride of 32" in sentence
     assert not run.stored.exists("run.json")
+
+
+def test_the_log_says_which_activation_public_weights_of_d_fine_are_used_with(run: Run, tmp_path: Path):
+    run = replace(run, model="d-fine-nano", options=D_FINE | {"schedule.steps": 1})
+    network = build_family(small_config("d_fine"), 80).network  # as in a public file
+    torch.save({"model": network.state_dict()}, tmp_path / "deim_dfine_hgnetv2_n_coco_160e.pth")
+    says = replace(run, more=(*run.more, "--finetune", f"{tmp_path}/deim_dfine_hgnetv2_n_coco_160e.pth")).ends().says()
+    assert "warning: deim_dfine_hgnetv2_n_coco_160e.pth: weights with such a name usually need" in says
 
 
 def test_d_fine_refuses_one_image_of_one_pixel_too(run: Run):
