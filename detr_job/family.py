@@ -69,6 +69,11 @@ class Family(ABC):
         """Convert the tensors of a public checkpoint to the network's names. By default, they have them already."""
         return dict(weights)
 
+    def about_weights(self, file_name: str) -> str:
+        """A sentence for the log about how the weights of a public file are used; empty: nothing to say."""
+        del file_name
+        return ""
+
     def rate(self, name: str, settings: Optimizer) -> float:
         """Peak learning rate of a parameter; 0 freezes it."""
         return usual_rate(name, settings)

@@ -18,7 +18,8 @@ PositiveLayers = Annotated[int, Field(gt=0, le=100)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0, le=1e4)]
 Rate = Annotated[float, Field(ge=0, le=1)]
-Zoom = Annotated[float, Field(gt=0, le=10)]
+Zoom = Annotated[float, Field(ge=0.01, le=10)]
+"""A smaller zoom would need memory for an image of thousands of times the pixels."""
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Pixels = Annotated[int, Field(gt=0, le=16384)]
 

@@ -29,7 +29,8 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
     if batch.is_contiguous(memory_format=torch.channels_last):
         # A batch of one has no defined batch stride; with this stride the result also keeps channels last.
         batch = batch.as_strided(batch.shape, (image.numel(), *image.stride()))
-    if _resizes_bytes():
+    # PyTorch's code for bytes fails for a result of one pixel ("INTERNAL ASSERT FAILED").
+    if _resizes_bytes() and (height, width) != (1, 1):
         return _bilinear(batch, height, width)[0]
     return _bilinear(batch.to(torch.float32), height, width).round_().to(torch.uint8)[0]
 

@@ -14,6 +14,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 ONEDNN: bool = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 SAFE_CHANNELS = 16
+HALF_RANGE = 32768  # of a 16-bit number
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -64,10 +65,11 @@ class Linear(nn.Linear):
 
 def dropout(x: Tensor, probability: float, *, training: bool) -> Tensor:
     """Like F.dropout. On a CPU, one 64-bit random number is used for four elements, with a resolution of 1/65536."""
-    if not training or probability in (0, 1) or not _on_cpu(x):
+    threshold = round(probability * 2 * HALF_RANGE) - HALF_RANGE
+    # A threshold beyond the range would wrap around, and keep everything.
+    if not training or probability == 0 or threshold == HALF_RANGE or not _on_cpu(x):
         return F.dropout(x, probability, training)
     draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-    threshold = round(probability * 65536) - 32768
     keep = draws.view(torch.int16)[: x.numel()].view(x.shape) >= threshold
     return x * keep.to(x.dtype).mul_(1 / (1 - probability))
 
@@ -81,16 +83,19 @@ def conv2d(
     dilation: tuple[int, ...] = (1, 1),
     groups: int = 1,
 ) -> Tensor:
-    """Like F.conv2d, around two faults in the backward pass of oneDNN on CPUs with AVX-512.
+    """Like F.conv2d, around two faults of oneDNN on CPUs with AVX-512.
 
-    With fewer than 16 input channels, a 1 x 1 convolution with a stride writes beyond its memory. In bf16, the gradient
-    of the weights of a 3 x 3 convolution with a stride is garbage for maps that are one pixel wide.
+    With fewer than 16 input channels, the backward pass of a 1 x 1 convolution with a stride writes beyond its memory.
+    In bf16, a larger convolution with a stride gives garbage, forward or backward, if its result is one pixel wide.
     """
     if _on_cpu(x) and stride != (1, 1):
         if weight.shape[2:] == (1, 1) and x.shape[1] < SAFE_CHANNELS:
             return F.conv2d(x[..., :: stride[0], :: stride[1]], weight, bias, groups=groups)
-        if x.shape[-1] == 1 and weight.shape[-1] == 3 and torch.is_autocast_enabled("cpu"):
-            x = F.pad(x, (0, 1))  # the output has the same width, and zeros change nothing
+        reach = dilation[1] * (weight.shape[-1] - 1) + 1
+        one_wide = x.shape[-1] + 2 * padding[1] - reach < stride[1]
+        if one_wide and weight.shape[-1] > 1 and torch.is_autocast_enabled("cpu"):
+            wider = F.pad(x, (0, stride[1]))  # one column more, which is cut off again
+            return F.conv2d(wider, weight, bias, stride, padding, dilation, groups)[..., :1]
     return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
 

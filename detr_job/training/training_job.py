@@ -350,6 +350,8 @@ def _initialise(job: _Job, store: ObjectStore, report: ProgressReport) -> None:
         source = read_source(resolve(job.request.finetune, store.url))
         for line in load_weights(family, source, job.local.class_names).sentences(source.url):
             report.say(line)
+        if source.classes is None and (about := family.about_weights(source.url.rpartition("/")[2])):
+            report.say(about)
         return
     for url in places(job.config).values():
         folder, _, name = url.rpartition("/")

@@ -13,6 +13,7 @@ class DFineModel(ModelConfig):
 
     title = "D-FINE"
     from_scratch_images = 1_000
+    normalised_stride = 32
 
     family: Literal["d_fine"] = Field("d_fine", description="Model family.")
     backbone: Literal["b0", "b1", "b2", "b3", "b4", "b5", "b6"] = Field("b0", description="Size of the HGNetV2.")
@@ -42,9 +43,9 @@ class DFineModel(ModelConfig):
         "checkpoint can be used with another number.",
     )
     bins: Annotated[int, Field(ge=4, le=256, multiple_of=2)] = Field(
-        32, description="Intervals of the distribution that describes the place of each edge of a box."
+        32, description="Intervals, an even number, of the distribution that places each edge of a box."
     )
-    reach: Annotated[float, Field(gt=0, le=100)] = Field(
+    reach: Annotated[float, Field(ge=0.1, le=100)] = Field(
         4.0,
         description="How far the distributions reach; replaced by the checkpoint's value (8 for extra-large).",
     )

@@ -82,7 +82,7 @@ class Augmentation(Section):
     def _range_in_order(self) -> "Augmentation":
         low, high = self.scale
         if low > high:
-            raise ValueError(f"scale must be two numbers, 0 < low <= high <= 10, not {low}, {high}")
+            raise ValueError(f"scale must be two numbers, 0.01 <= low <= high <= 10, not {low}, {high}")
         return self
 
 

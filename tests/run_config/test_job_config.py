@@ -191,7 +191,7 @@ def test_two_lengths_in_one_file_are_refused(tmp_path):
         ("data.min_sizes=[]", "data.min_sizes must be a list of 1 or more, not []"),
         ("data.min_sizes=[400, 0]", "data.min_sizes must be above 0, not 0"),
         ("data.min_sizes=400", "data.min_sizes must be a list, such as [1, 2], not 400"),
-        ("data.augmentation.scale=[2, 1]", "scale must be two numbers, 0 < low <= high <= 10, not 2.0, 1.0"),
+        ("data.augmentation.scale=[2, 1]", "scale must be two numbers, 0.01 <= low <= high <= 10, not 2.0, 1.0"),
         ("schedule.kind=linear", "schedule.kind must be 'step', 'cosine' or 'constant', not 'linear'"),
         ("model.family=yolo", f"model.family must be {', '.join(map(repr, FAMILIES))}, not 'yolo'"),
         ("model.heads=7", "hidden_dim 256 must be a multiple of 2 x heads (7)"),

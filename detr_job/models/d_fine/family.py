@@ -69,5 +69,16 @@ class DFineFamily(Family):
             )
         return own_names(weights)
 
+    def about_weights(self, file_name: str) -> str:
+        """See Family. Nothing in a file tells DEIM's weights from D-FINE's, except its usual name."""
+        own, name = self.model.activation, file_name.casefold()
+        trained = "silu" if "deim" in name else "relu" if "dfine" in name else own
+        if trained != own:
+            return (
+                f"warning: {file_name}: weights with such a name usually need model.activation={trained}, and this run "
+                f"uses {own}, with which they detect little"
+            )
+        return f"model.activation={own} is assumed for these weights: relu fits D-FINE, silu fits DEIM and RT-DETRv4"
+
 
 build = DFineFamily  # `build_family` looks for this name

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_job.models.backbone import FrozenBatchNorm, folded_conv
+from detr_job.models.layers import Conv2d
 
 
 class Stage(NamedTuple):
@@ -34,7 +35,6 @@ SIZES: dict[str, Size] = {
     "b5": Size((32, 64), (Stage(64, 128, 1, 6), Stage(128, 512, 2, 6), Stage(256, 1024, 5, 6), Stage(512, 2048, 2, 6))),
     "b6": Size((48, 96), (Stage(96, 192, 2, 6), Stage(192, 512, 3, 6), Stage(384, 1024, 6, 6), Stage(768, 2048, 3, 6))),
 }
-STRIDE = 32
 
 
 class Affine(nn.Module):
@@ -71,7 +71,7 @@ class ConvNorm(nn.Module):
         act: bool = True,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, groups=groups, bias=False)
+        self.conv = Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, groups=groups, bias=False)
         self.bn = FrozenBatchNorm(outputs) if style.frozen else nn.BatchNorm2d(outputs)
         self.act = act
         self.lab = Affine() if act and style.affine else nn.Identity()

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_job.models.attention import Attention
-from detr_job.models.layers import Linear
+from detr_job.models.layers import Conv2d, Linear
 from run_config.families.d_fine import DFineModel
 
 TEMPERATURE = 10000.0
@@ -18,7 +18,7 @@ class ConvNorm(nn.Module):
         self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, act: bool = False
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, groups=groups, bias=False)
+        self.conv = Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, groups=groups, bias=False)
         self.norm = nn.BatchNorm2d(outputs)
         self.act = act
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detr_job.models.layers import Linear
+from detr_job.models.layers import Conv2d, Linear
 from run_config.families.rf_detr import OUTPUTS, RfDetrModel
 
 EPSILON = 1e-6  # of every norm here
@@ -26,7 +26,7 @@ class Embeddings(nn.Module):
         # DINOv2 was trained with it; here it is only kept
         self.mask_token = nn.Parameter(torch.zeros(1, dim), requires_grad=False)
         self.position_embeddings = nn.Parameter(torch.empty(1, self.cells**2 + 1, dim))
-        self.patch_embeddings = nn.ModuleDict({"projection": nn.Conv2d(3, dim, self.patch_size, self.patch_size)})
+        self.patch_embeddings = nn.ModuleDict({"projection": Conv2d(3, dim, self.patch_size, self.patch_size)})
         for parameter in (self.cls_token, self.position_embeddings):
             nn.init.normal_(parameter, std=DEVIATION)
 

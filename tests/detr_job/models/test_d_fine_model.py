@@ -204,6 +204,22 @@ def test_weights_of_rt_detr_v4_need_their_activation(tmp_path: Path):
     assert report.fresh == report.ignored == []
 
 
+@pytest.mark.parametrize(
+    ("name", "activation", "warned"),
+    [
+        ("deim_dfine_hgnetv2_s_coco_120e.pth", "relu", True),
+        ("deim_dfine_hgnetv2_s_coco_120e.pth", "silu", False),
+        ("dfine_s_obj365.pth", "relu", False),
+        ("dfine_s_obj365.pth", "silu", True),
+        ("model.safetensors", "silu", False),
+    ],
+)
+def test_the_assumed_activation_is_said_and_an_unusual_one_is_a_warning(name: str, activation: str, warned: bool):
+    said = coco_family(COCO, **{"model.activation": activation}).about_weights(name)
+    assert said.startswith("warning: ") == warned
+    assert activation in said
+
+
 def test_another_size_is_refused_in_a_sentence(tmp_path: Path):
     raw_file(tmp_path / "dfine.pth", coco_family(COCO))
     with pytest.raises(JobError, match=r"has a different architecture: .*; and \d+ more differences"):

@@ -75,6 +75,12 @@ def test_dropout_follows_the_seed():
     assert not torch.equal(masks[0], masks[2])
 
 
+@pytest.mark.parametrize("probability", [0.9999, 1 - 2**-17, 1 - 1e-6, 1 - 1e-12, 1.0])
+def test_dropout_near_1_drops_nearly_everything(probability: float):
+    torch.manual_seed(0)
+    assert dropout(torch.ones(1 << 16), probability, training=True).count_nonzero() < 20
+
+
 @pytest.mark.parametrize("shape", [(1,), (3,), (5, 7), (0, 4)])
 def test_dropout_takes_any_size(shape: tuple[int, ...]):
     assert dropout(torch.ones(shape), 0.3, training=True).shape == shape
@@ -128,19 +134,24 @@ def test_convolutions_are_those_of_pytorch(channels: int, kernel: int, stride: i
     torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
 
 
-@pytest.mark.parametrize("height", [1, 2, 5])
-def test_the_gradient_of_a_narrow_map_is_right_in_bf16(height: int):
-    """With nn.Conv2d it is NaN or 1e37 on a CPU that computes in bf16."""
+@pytest.mark.parametrize("height", [1, 2, 5, 32])
+@pytest.mark.parametrize("width", [1, 2])
+@pytest.mark.parametrize("kernel", [3, 7])
+def test_a_narrow_map_is_right_in_bf16(kernel: int, width: int, height: int):
+    """With nn.Conv2d, result and gradient are NaN or 1e37 on a CPU that computes in bf16."""
     torch.manual_seed(0)
-    conv = Conv2d(16, 32, 3, 2, 1, bias=False).to(memory_format=torch.channels_last)
-    images = torch.randn(2, 16, height, 1).to(memory_format=torch.channels_last)
-    gradients = []
+    conv = Conv2d(16, 32, kernel, 2, kernel // 2, bias=False).to(memory_format=torch.channels_last)
+    images = torch.randn(2, 16, height, width).to(memory_format=torch.channels_last)
+    gradients, results = [], []
     for bf16 in (False, True, True):
         junk = [torch.full((1 << 16,), float("nan")) for _ in range(3)]  # what an uninitialised buffer would hold
         del junk
         conv.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            conv(images).float().square().sum().backward()
+            result = conv(images).float()
+        result.square().sum().backward()
         gradients.append(conv.weight.grad.clone())
-    for each in gradients[1:]:
-        torch.testing.assert_close(each, gradients[0], atol=0.05 * float(gradients[0].abs().max()), rtol=0)
+        results.append(result.detach())
+    for wanted, *found in (gradients, results):
+        for each in found:
+            torch.testing.assert_close(each, wanted, atol=0.05 * float(wanted.abs().max()), rtol=0)

@@ -7,9 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from detr_job.family import build_family
 from object_store import open_store
-from tests.detr_job.training_runs import DETR, RF_DETR, Run, make_set
+from tests.detr_job.pictures import small_config
+from tests.detr_job.training_runs import D_FINE, DETR, RF_DETR, Run, make_set
 
 
 @pytest.fixture
@@ -169,7 +172,31 @@ def test_one_image_of_one_pixel_at_the_coarsest_stride_is_refused_before_trainin
     assert not run.stored.exists("run.json")
 
 
-@pytest.mark.parametrize("larger", [{"data.max_size": 34}, {"data.batch_size": 2}])
-def test_the_smallest_images_that_can_be_normalised_are_trained(run: Run, larger: dict[str, int]):
+def test_the_log_says_which_activation_public_weights_of_d_fine_are_used_with(run: Run, tmp_path: Path):
+    run = replace(run, model="d-fine-nano", options=D_FINE | {"schedule.steps": 1})
+    network = build_family(small_config("d_fine"), 80).network  # as in a public file
+    torch.save({"model": network.state_dict()}, tmp_path / "deim_dfine_hgnetv2_n_coco_160e.pth")
+    says = replace(run, more=(*run.more, "--finetune", f"{tmp_path}/deim_dfine_hgnetv2_n_coco_160e.pth")).ends().says()
+    assert "warning: deim_dfine_hgnetv2_n_coco_160e.pth: weights with such a name usually need" in says
+
+
+def test_d_fine_refuses_one_image_of_one_pixel_too(run: Run):
+    small = {"data.max_size": 32, "data.batch_size": 1, "schedule.steps": 1}
+    sentence = replace(run, model="d-fine-nano", options=D_FINE | small).refused()
+    assert "images may have 31 pixels, which are one pixel at this model's stride of 32" in sentence
+
+
+@pytest.mark.parametrize(
+    ("model", "larger"),
+    [
+        ("tiny", {"data.max_size": 34}),
+        ("tiny", {"data.batch_size": 2}),
+        ("d-fine-nano", {"data.max_size": 34}),
+        ("d-fine-nano", {"data.batch_size": 2}),
+        ("rf-detr-nano", {}),  # without batch norms
+    ],
+)
+def test_the_smallest_images_that_can_be_normalised_are_trained(run: Run, model: str, larger: dict[str, int]):
+    options = {"tiny": run.options, "d-fine-nano": D_FINE, "rf-detr-nano": RF_DETR}[model]
     small = {"data.max_size": 32, "data.batch_size": 1, "schedule.steps": 2, "evaluation.interval": 2}
-    run.with_options(small | larger).ends()
+    replace(run, model=model, options={**options, **small, **larger}).ends()
