@@ -95,6 +95,11 @@ class Reason(Enum):
     )
     BOX_EMPTY = ("box-empty", "dropped", "Boxes had no width or no height.")
     BOX_OUTSIDE = ("box-outside", "dropped", "Boxes lay wholly outside their image.")
+    SHAPE_WITHOUT_BOX = (
+        "shape-without-box",
+        "dropped",
+        "Points, polylines, cuboids, skeletons and tags have no box and were left out.",
+    )
     UNKNOWN_IMAGE = (
         "unknown-image",
         "dropped",

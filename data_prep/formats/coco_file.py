@@ -125,7 +125,7 @@ def parse_coco(data: bytes, where: str, changes: ChangeLog) -> CocoFile:
     """Read an annotation file. `where` names source and file in errors. Raises AnnotationError."""
     try:
         data = utf8(data)
-        _require_room(data, where)
+        require_room(data, data.count(b"{"), where)
         check_json(data)
         raw = _decode(data)
         images = _records(raw.images, "images", _RawImage)
@@ -151,9 +151,9 @@ def parse_coco(data: bytes, where: str, changes: ChangeLog) -> CocoFile:
     return coco
 
 
-def _require_room(data: bytes, where: str) -> None:
+def require_room(data: bytes, objects: int, where: str) -> None:
     """Raise AnnotationError when the objects would not fit: each takes memory, however short its text is."""
-    needed, most = len(data) + OBJECT_BYTES * data.count(b"{"), most_bytes()
+    needed, most = len(data) + OBJECT_BYTES * objects, most_bytes()
     if needed > most:
         raise AnnotationError(
             f"{where} needs about {needed >> 20} MiB of memory, more than the {most >> 20} MiB that are free for it: "

@@ -150,13 +150,14 @@ def test_a_source_that_no_format_recognises_is_told_which_there_are(
     tmp_path: Path, run_prepare: Prepare, monkeypatch: pytest.MonkeyPatch
 ):
     source = write_zip(tmp_path / "x.zip", **{"cards.json": b'{"schema": "other"}'})
+    monkeypatch.setattr(registry, "FORMATS", (Coco(),))
     with pytest.raises(SourceError) as refusal:
         run_prepare(source)
     assert str(refusal.value) == (
         f"{source} has no annotations/instances_*.json: it must be a CVAT export in the format 'COCO 1.0', "
         "packed or unpacked"
     )
-    monkeypatch.setattr(registry, "FORMATS", (*registry.FORMATS, Cards()))
+    monkeypatch.setattr(registry, "FORMATS", (Coco(), Cards()))
     with pytest.raises(SourceError) as refusal:
         run_prepare(source)
     assert str(refusal.value) == (
