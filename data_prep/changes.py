@@ -42,6 +42,11 @@ class Reason(Enum):
         "mended",
         "Annotations had no box: the box around their outline was used.",
     )
+    BOX_CALCULATED = (
+        "box-calculated",
+        "mended",
+        "Boxes of a track between or after its keyframes were not in the file, and were calculated as CVAT does.",
+    )
     BOX_OTHER_FORM = (
         "box-other-form",
         "mended",

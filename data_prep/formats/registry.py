@@ -10,6 +10,7 @@ from data_prep.sources.files import ExportFiles, without_macos_shadows
 _CLASSES = {
     "coco": "Coco",
     "cvat_images": "CvatImages",
+    "cvat_video": "CvatVideo",
 }
 FORMATS: tuple[Format, ...] = tuple(
     getattr(import_module(f"data_prep.formats.{module}"), class_name)() for module, class_name in _CLASSES.items()
