@@ -3,3 +3,4 @@
 COCO = "COCO 1.0"
 CVAT_IMAGES = "CVAT for images 1.1"
 CVAT_VIDEO = "CVAT for video 1.1"
+ULTRALYTICS = "Ultralytics YOLO"
