@@ -103,7 +103,7 @@ class Reason(Enum):
     SHAPE_WITHOUT_BOX = (
         "shape-without-box",
         "dropped",
-        "Points, polylines, cuboids, skeletons and tags have no box and were left out.",
+        "Points, polylines, cuboids, skeletons, tags and parts of objects are no objects with a box and were left out.",
     )
     UNKNOWN_IMAGE = (
         "unknown-image",
