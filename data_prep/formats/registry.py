@@ -14,6 +14,7 @@ _CLASSES = {
     "cvat_video": "CvatVideo",
     "ultralytics": "Ultralytics",
     "pascal_voc": "PascalVoc",
+    "datumaro": "Datumaro",
 }
 FORMATS: tuple[Format, ...] = tuple(
     getattr(import_module(f"data_prep.formats.{module}"), class_name)() for module, class_name in _CLASSES.items()
