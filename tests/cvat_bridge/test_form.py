@@ -379,7 +379,7 @@ def test_a_template_that_wants_tfrecord_says_that_it_cannot(bridge: Bridge) -> N
     bridge.kubernetes.add("workflowtemplates", "old", tree)
     task = bridge.cvat.add_blank_task("Cells")
     found = template(form(bridge, f"task={task.id}"), "old")
-    assert "CVAT does not export" in found["help_html"]
+    assert "CVAT cannot export" in found["help_html"]
     answer = bridge.browser(bridge.cvat.ann).start("old", task=[task.id])
     assert answer.status_code == 422
     assert "cvat_tfrecord" in answer.json()["errors"][0]["text"]

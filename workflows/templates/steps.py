@@ -80,10 +80,6 @@ def retry(limit: int) -> RetryStrategy:
     )
 
 
-WHICH_ATTEMPT = Env(name=ATTEMPT, value=f"{{{{{RETRIES}}}}}")
-"""The variable with the number of the attempt, for steps that report progress and are retried."""
-
-
 def step(
     role: str,
     image: str,
@@ -107,6 +103,8 @@ def step(
         two_gib = m.Quantity(root="2Gi")
         volumes.append(EmptyDirVolume(name="shm", mount_path="/dev/shm", medium="Memory", size_limit=two_gib))  # noqa: S108
     env = [Env(name="OUT", value=OUT), Env(name="IMAGE_DIGEST", value=image), *pods.environment()]
+    if retries:
+        env.append(Env(name=ATTEMPT, value=f"{{{{{RETRIES}}}}}"))
     cpu, memory, disk = needs
     return {
         "image": image,
@@ -143,9 +141,7 @@ GPU_TOLERATION = m.Toleration(key="nvidia.com/gpu", operator="Exists", effect="N
 def on_gpu_pool(*, cvat: bool = False) -> dict[str, Any]:
     """The arguments that all steps with a model share. They run on the chosen node pool. `cvat`: the step uses CVAT."""
     return {
-        **step(
-            "train", images.DETR_JOB, ("2", "12Gi", "40Gi"), retries=10, cvat=cvat, shm=True, more_env=[WHICH_ATTEMPT]
-        ),
+        **step("train", images.DETR_JOB, ("2", "12Gi", "40Gi"), retries=10, cvat=cvat, shm=True),
         "pod_spec_patch": GPU_PATCH,
         "tolerations": [GPU_TOLERATION],
     }
@@ -187,7 +183,6 @@ def _export(name: str, more: list[str], *, archived: bool = True, **rest: Any) -
             retries=10,
             cvat=True,
             archived=archived,
-            more_env=[WHICH_ATTEMPT],
         ),
         **rest,
     )
