@@ -42,6 +42,11 @@ class Reason(Enum):
         "mended",
         "Annotations had no box: the box around their outline was used.",
     )
+    BOX_CALCULATED = (
+        "box-calculated",
+        "mended",
+        "Boxes of a track between or after its keyframes were not in the file, and were calculated as CVAT does.",
+    )
     BOX_OTHER_FORM = (
         "box-other-form",
         "mended",
@@ -95,6 +100,11 @@ class Reason(Enum):
     )
     BOX_EMPTY = ("box-empty", "dropped", "Boxes had no width or no height.")
     BOX_OUTSIDE = ("box-outside", "dropped", "Boxes lay wholly outside their image.")
+    SHAPE_WITHOUT_BOX = (
+        "shape-without-box",
+        "dropped",
+        "Points, polylines, cuboids, skeletons, tags and parts of objects are no objects with a box and were left out.",
+    )
     UNKNOWN_IMAGE = (
         "unknown-image",
         "dropped",

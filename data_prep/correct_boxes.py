@@ -70,7 +70,7 @@ def corrected_box(annotation: Annotation, canvas: Canvas, changes: ChangeLog) ->
     if not min(clipped[2:]) >= SMALLEST_SIDE_PX:
         changes.add(Reason.BOX_OUTSIDE, file, place, f"{_written(annotation)} in {canvas.width}x{canvas.height}")
         return None
-    if max(abs(a - b) for a, b in zip(_corners(box), _corners(clipped), strict=True)) > EDGE_TOLERANCE_PX:
+    if _reaches_over(box, canvas):
         changes.add(Reason.BOX_CLIPPED, file, place, f"{_written(annotation)} in {canvas.width}x{canvas.height}")
     if annotation.is_crowd:
         changes.add(Reason.CROWD, file, place)
@@ -121,5 +121,10 @@ def _to_canvas(annotation: Annotation, box: Xywh, canvas: Canvas, changes: Chang
     return box
 
 
-def _corners(box: Xywh) -> Xywh:
-    return (box[0], box[1], box[0] + box[2], box[1] + box[3])
+def _reaches_over(box: Xywh, canvas: Canvas) -> bool:
+    x, y, width, height = box
+    return (
+        min(x, y) < -EDGE_TOLERANCE_PX
+        or x + width > canvas.width + EDGE_TOLERANCE_PX
+        or y + height > canvas.height + EDGE_TOLERANCE_PX
+    )

@@ -21,13 +21,17 @@ from data_prep.checks.refusals import (
 from data_prep.checks.turned_images import TurnedImage, decide_turns
 from data_prep.correct_boxes import Box, Canvas, corrected_box
 from data_prep.errors import AnnotationError, SourceError
-from data_prep.formats.record import Annotation, Annotations, ListedImage
+from data_prep.formats.record import Annotation, Annotations, ListedImage, from_shares
 from data_prep.formats.registry import recognise
 from data_prep.image_check import MAX_IMAGE_BYTES, CheckedImage, check_image, map_in_threads
 from data_prep.image_finder import ImageFinder
 from data_prep.sources.files import ExportFiles
 from prepared_set.errors import ImageError
 from run_config.data_limits import DataLimits
+from run_config.wording import plural
+
+_FIRST_TURNED = 5
+"""EXIF orientations from this one exchange width and height."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +188,15 @@ class _Builder:
             self._turned_images(found, checked), self._files.shown_name, self._annotations.exporter
         )
         self.warnings += warnings
+        turned = sum(
+            not isinstance(result, ImageError) and result.orientation >= _FIRST_TURNED and bool(one.listed.annotations)
+            for one, result in zip(found, checked, strict=True)
+        )
+        if self._annotations.in_shares and turned:
+            self.warnings.append(
+                f"{self._files.shown_name}: EXIF turns {plural(turned, 'image')} with boxes, and fractions fit "
+                "either way: the boxes were taken as drawn on the picture as people see it."
+            )
         images = [
             image
             for index, (one, result) in enumerate(zip(found, checked, strict=True))
@@ -265,7 +278,9 @@ class _Builder:
             changes.add(Reason.IMAGE_DAMAGED, file_name, detail=str(checked))
             return None
         declared = (listed.width, listed.height)
-        if declared[0] is None or declared[1] is None:
+        if self._annotations.in_shares:
+            pass  # fractions need no size
+        elif declared[0] is None or declared[1] is None:
             changes.add(Reason.SIZE_UNKNOWN, file_name, detail=f"{checked.width}x{checked.height}")
         elif declared not in ((checked.width, checked.height), checked.stored_size):
             detail = f"listed as {declared[0]}x{declared[1]}, the file has {checked.width}x{checked.height}"
@@ -284,6 +299,8 @@ class _Builder:
         tracks: set[str] = set()
         for written in listed.annotations:
             annotation = written if self._as_written else self._in_pixels(written, width, height)
+            if self._annotations.in_shares:
+                annotation = from_shares(annotation, width, height)
             subset.add(annotation, file_name, width, height)
             box = corrected_box(annotation, canvas, changes)
             if box is None:

@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -121,8 +122,17 @@ def _only_root(files: ExportFiles) -> tuple[str, dict[str, str]]:
     return next(iter(roots.items()))
 
 
+_found_in: WeakKeyDictionary[ExportFiles, list[_File]] = WeakKeyDictionary()
+
+
 def _other_layouts(files: ExportFiles) -> list[_File]:
-    """Annotation files of other names, recognised by their content."""
+    """Annotation files of other names, recognised by their content, which is read once for each source."""
+    if files not in _found_in:
+        _found_in[files] = _find_by_content(files)
+    return _found_in[files]
+
+
+def _find_by_content(files: ExportFiles) -> list[_File]:
     paths = [path for path in sorted(without_macos_shadows(files.sizes)) if path.lower().endswith(".json")]
     if len(paths) > MOST_JSON_FILES:  # one file per image is another format
         paths = [path for path in paths if path.endswith(_ROBOFLOW)]
@@ -203,11 +213,10 @@ def _read_box(value: object) -> tuple[Xywh | None, bool, bool]:
         return box, was_text, box is not None
     if not isinstance(value, list) or len(value) != 4:
         return None, False, False
-    numbers = [read_number(one) for one in value]
-    x, y, width, height = (number for number, _ in numbers)
+    (x, x_was_text), (y, y_was_text), (width, width_was_text), (height, height_was_text) = map(read_number, value)
     if x is None or y is None or width is None or height is None:
         return None, False, False
-    return (x, y, width, height), any(was_text for _, was_text in numbers), False
+    return (x, y, width, height), x_was_text or y_was_text or width_was_text or height_was_text, False
 
 
 def _read_named(sides: dict[str, object]) -> tuple[Xywh | None, bool]:

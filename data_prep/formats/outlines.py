@@ -7,7 +7,7 @@ from data_prep.box_geometry import Xywh
 
 
 def outline_box(outline: msgspec.Raw) -> Xywh | None:
-    """The x, y, width, height around polygons, or around a mask with uncompressed counts. None for anything else."""
+    """The x, y, width, height around polygons or a mask. None for anything else."""
     try:
         value = msgspec.json.decode(outline)
         if isinstance(value, dict):
@@ -15,7 +15,7 @@ def outline_box(outline: msgspec.Raw) -> Xywh | None:
         if value and not isinstance(value[0], list):
             value = [value]
         points = np.concatenate([np.asarray(one, float).reshape(-1, 2) for one in value])
-    except (ValueError, TypeError, KeyError, IndexError, RecursionError):
+    except (ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError):
         return None
     if not len(points) or not np.isfinite(points).all():
         return None
@@ -26,9 +26,13 @@ def outline_box(outline: msgspec.Raw) -> Xywh | None:
 def _mask_box(mask: dict[str, object]) -> Xywh | None:
     """The box around a mask in run lengths, which go down the columns."""
     counts, size = mask["counts"], mask["size"]
-    if not isinstance(counts, list) or not isinstance(size, list):
+    if not isinstance(counts, list | str) or not isinstance(size, list):
         return None
     height = int(size[0])
+    if isinstance(counts, str):
+        counts = _uncompressed(counts)
+        if min(counts) < 0 or sum(counts) != height * int(size[1]):
+            return None
     ends = np.cumsum(np.asarray(counts, np.int64))
     starts, stops = ends[:-1:2], ends[1::2] - 1
     filled = stops >= starts[: len(stops)]
@@ -41,3 +45,26 @@ def _mask_box(mask: dict[str, object]) -> Xywh | None:
     else:
         top, bottom = int((starts % height).min()), int((stops % height).max())
     return (float(left), float(top), float(right - left + 1), float(bottom - top + 1))
+
+
+def _uncompressed(text: str) -> list[int]:
+    """The run lengths in COCO's compressed text: five bits a character, and from the fourth run on differences.
+
+    Raises ValueError or IndexError for other text.
+    """
+    counts: list[int] = []
+    position = 0
+    while position < len(text):
+        value = shift = 0
+        more = True
+        while more:
+            digit = ord(text[position]) - 48
+            if not 0 <= digit < 64 or shift > 60:
+                raise ValueError("no compressed run lengths")
+            value |= (digit & 31) << shift
+            more = bool(digit & 32)
+            position, shift = position + 1, shift + 5
+        if digit & 16:
+            value -= 1 << shift
+        counts.append(value + counts[-2] if len(counts) > 2 else value)
+    return counts

@@ -95,6 +95,8 @@ class Annotations:
     """For each annotation file. Too many refuse the source."""
     exporter: str = ""
     """The program that wrote the annotations, if they say so: `Label Studio`, `Roboflow`, …"""
+    in_shares: bool = False
+    """Whether boxes and polygons are fractions of the image's width and height instead of pixels."""
 
 
 class Format(Protocol):
@@ -120,6 +122,18 @@ class Format(Protocol):
 
         Raises SourceError or AnnotationError for faults that cannot be corrected.
         """
+
+
+def from_shares(annotation: Annotation, width: int, height: int) -> Annotation:
+    """The annotation in pixels of an image of this size, if box and polygons are fractions of it."""
+    box, outline = annotation.box, annotation.outline
+    if box is not None:
+        box = (box[0] * width, box[1] * height, box[2] * width, box[3] * height)
+    if outline is not NO_OUTLINE:
+        polygons = msgspec.json.decode(outline, type=list[list[float]])
+        pixels = [[one * (height if index % 2 else width) for index, one in enumerate(own)] for own in polygons]
+        outline = msgspec.Raw(msgspec.json.encode(pixels))
+    return msgspec.structs.replace(annotation, box=box, outline=outline)
 
 
 def clean_class_name(name: str) -> str:

@@ -6,9 +6,15 @@ from importlib import import_module
 from data_prep.errors import SourceError
 from data_prep.formats.record import Format
 from data_prep.sources.files import ExportFiles, without_macos_shadows
+from run_config.cvat_formats import PASCAL_VOC, ULTRALYTICS
 
 _CLASSES = {
     "coco": "Coco",
+    "cvat_images": "CvatImages",
+    "cvat_video": "CvatVideo",
+    "ultralytics": "Ultralytics",
+    "pascal_voc": "PascalVoc",
+    "datumaro": "Datumaro",
 }
 FORMATS: tuple[Format, ...] = tuple(
     getattr(import_module(f"data_prep.formats.{module}"), class_name)() for module, class_name in _CLASSES.items()
@@ -18,8 +24,8 @@ FORMATS: tuple[Format, ...] = tuple(
 _OTHER_FORMATS = (
     (re.compile(r"(.*/)?annotations\.xml"), "CVAT for images or video"),
     (re.compile(r"(.*/)?obj\.(names|data)"), "YOLO 1.1"),
-    (re.compile(r"(.*/)?data\.ya?ml"), "Ultralytics YOLO"),
-    (re.compile(r"(.*/)?Annotations/.*\.xml"), "PASCAL VOC 1.1"),
+    (re.compile(r"(.*/)?data\.ya?ml"), ULTRALYTICS),
+    (re.compile(r"(.*/)?Annotations/.*\.xml"), PASCAL_VOC),
     (re.compile(r".*\.tfrecord"), "TFRecord"),
     (re.compile(r"(.*/)?gt/gt\.txt"), "MOT 1.1"),
     (re.compile(r"(.*/)?annotations/[^/]*\.json"), "another JSON format"),

@@ -126,7 +126,7 @@ def _find_remote(url: str) -> Source:
     return Source(url, tuple(_remote_file(url, infos[key]) for key in own_files), None, is_zip=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _BucketFolder:
     """The files below a prefix, to recognise their format before they are downloaded."""
 

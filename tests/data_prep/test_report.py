@@ -127,7 +127,7 @@ def test_a_large_crowded_set_stays_below_two_megabytes(tmp_path: Path):
         export.add(f"{number}.jpg", boxes, size=(900, 600))
     manifest, source = page_of(tmp_path, export)
     assert len(source) < 2_000_000
-    assert any("24 images have more than 100 boxes" in warning for warning in manifest.warnings)
+    assert any("24 images have more than 300 boxes" in warning for warning in manifest.warnings)
     assert "the 300 largest boxes are drawn" in Page(source).text
 
 

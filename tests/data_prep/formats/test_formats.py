@@ -13,6 +13,7 @@ from data_prep.export_reader import read_export
 from data_prep.formats import registry
 from data_prep.formats.coco import Coco
 from data_prep.formats.record import Annotation, Annotations, ListedImage
+from data_prep.sources.archive import ZipExport
 from data_prep.sources.files import ExportFiles
 from data_prep.sources.find import find_source
 from object_store import ObjectStore, open_store
@@ -149,13 +150,14 @@ def test_a_source_that_no_format_recognises_is_told_which_there_are(
     tmp_path: Path, run_prepare: Prepare, monkeypatch: pytest.MonkeyPatch
 ):
     source = write_zip(tmp_path / "x.zip", **{"cards.json": b'{"schema": "other"}'})
+    monkeypatch.setattr(registry, "FORMATS", (Coco(),))
     with pytest.raises(SourceError) as refusal:
         run_prepare(source)
     assert str(refusal.value) == (
         f"{source} has no annotations/instances_*.json: it must be a CVAT export in the format 'COCO 1.0', "
         "packed or unpacked"
     )
-    monkeypatch.setattr(registry, "FORMATS", (*registry.FORMATS, Cards()))
+    monkeypatch.setattr(registry, "FORMATS", (Coco(), Cards()))
     with pytest.raises(SourceError) as refusal:
         run_prepare(source)
     assert str(refusal.value) == (
@@ -221,3 +223,19 @@ def test_cvats_name_of_the_format_stands_in_one_module():
     packages = [path.parent for path in ROOT.glob("*/__init__.py") if path.parent.name != "tests"]
     naming = [path for package in packages for path in package.rglob("*.py") if Coco.name in path.read_text()]
     assert [path.relative_to(ROOT).as_posix() for path in naming] == ["run_config/cvat_formats.py"]
+
+
+def test_a_json_file_of_any_name_is_read_once_to_recognise_it_and_once_for_its_annotations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    export = simple_export()
+    coco = json.dumps(export.coco).encode()
+    path = write_zip(tmp_path / "x.zip", **{"result.json": coco, **export.pictures})
+    read: list[str] = []
+    inner = ZipExport.read
+    monkeypatch.setattr(ZipExport, "read", lambda self, name, limit: (read.append(name), inner(self, name, limit))[1])
+    with find_source(str(path)).open(tmp_path) as files:
+        found = registry.recognise(files)
+        found.own_files(files)
+        found.read(files, ChangeLog())
+    assert read == ["result.json"] * 2

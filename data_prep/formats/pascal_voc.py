@@ -1,0 +1,221 @@
+"""Pascal VOC: one XML file for each image, in `Annotations/` or beside the image. Coordinates are used as written."""
+
+import contextlib
+from collections.abc import Iterator
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+from data_prep.box_geometry import Xywh
+from data_prep.changes import ChangeLog, Reason
+from data_prep.checks.subset_names import split_of_subset
+from data_prep.errors import AnnotationError, SourceError
+from data_prep.formats.coco_file import read_number, read_whole_number
+from data_prep.formats.cvat_shapes import FILE_NAME, LabelCheck
+from data_prep.formats.record import Annotation, Annotations, ListedImage, clean_class_name
+from data_prep.formats.xml_elements import Element, read_xml
+from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
+from run_config.cvat_formats import PASCAL_VOC
+
+MAX_FILE_BYTES = 64 << 20
+MOST_LOOKED_INTO = 20
+"""Files that are read to recognise the format."""
+_ANNOTATIONS = "Annotations/"
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
+# Only these say for sure that a file is in this format: LabelMe has the same root and the same names of files.
+_MARKS = frozenset({"annotation/object/bndbox", "annotation/size/width"})
+
+_recognised: WeakKeyDictionary[ExportFiles, bool] = WeakKeyDictionary()
+
+
+class PascalVoc:
+    """Pascal VOC in the layouts of CVAT, VOC itself, Roboflow and LabelImg."""
+
+    name = PASCAL_VOC
+    looks_like = "Annotations/*.xml"
+
+    def recognises(self, files: ExportFiles) -> bool:
+        """Whether one of the first XML files has the elements of this format."""
+        if files not in _recognised:
+            _recognised[files] = any(_is_voc(files, path) for path in _xml_paths(files)[:MOST_LOOKED_INTO])
+        return _recognised[files]
+
+    def own_files(self, files: ExportFiles) -> list[str]:
+        """All XML files, lists and images."""
+        texts = [path for path in without_macos_shadows(files.sizes) if path.endswith(".txt")]
+        return [*_xml_paths(files), *texts, *images_below("", files.sizes)]
+
+    def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:
+        """Read all XML files. Raises SourceError for several exports side by side."""
+        paths = _xml_paths(files)
+        roots = sorted({_split_path(path)[0] for path in paths if f"/{_ANNOTATIONS}" in f"/{path}"})
+        if len(roots) > 1:
+            raise SourceError(
+                f"{files.shown_name} holds several exports ({roots[0] or './'!r} and {roots[1]!r}): name each of them "
+                "as a source"
+            )
+        root = roots[0] if roots else ""
+        listed = _label_map(files, root)
+        labels = LabelCheck(files.shown_name, changes)
+        subsets = _subsets(files, root)
+        images: list[ListedImage] = []
+        for path in paths:
+            reader = _Reader(files, path, listed, labels, changes)
+            read_xml(files.read(path, MAX_FILE_BYTES), reader.where, reader.start, reader.end)
+            if reader.is_annotation:
+                images.append(reader.image(subsets))
+        classes = {name: frozenset[int]() for name in sorted(listed | labels.names)}
+        return Annotations(images, classes, root, unlisted=[labels.summary()])
+
+
+def _xml_paths(files: ExportFiles) -> list[str]:
+    paths = sorted(without_macos_shadows(files.sizes))
+    return [path for path in paths if path.endswith(".xml") and path.rpartition("/")[2] != FILE_NAME]
+
+
+class _Found(Exception):
+    """Ends the reading of a file."""
+
+
+def _is_voc(files: ExportFiles, path: str) -> bool:
+    """Whether the file has marks of this format. A file that cannot be read has none, unless it lies in Annotations."""
+
+    def start(element: Element) -> None:
+        if element.path in _MARKS:
+            raise _Found
+
+    data = files.read(path, MAX_FILE_BYTES)
+    if not data.strip():
+        return False
+    try:
+        with contextlib.suppress(*(() if _ANNOTATIONS in path else (AnnotationError,))):
+            read_xml(data, f"{files.shown_name}: {path}", start, lambda _: None)
+    except _Found:
+        return True
+    return False
+
+
+def _split_path(path: str) -> tuple[str, str]:
+    """The part before `Annotations/`, and the folders after it. Outside of it: the file's folder, and nothing."""
+    head, found, tail = f"/{path}".partition(f"/{_ANNOTATIONS}")
+    if not found:
+        return path[: path.rfind("/") + 1], ""
+    return f"{head[1:]}/" if head else "", tail[: tail.rfind("/") + 1]
+
+
+def _label_map(files: ExportFiles, root: str) -> set[str]:
+    """Names of classes in CVAT's `labelmap.txt`; empty without that file."""
+    lines = _lines(files, f"{root}labelmap.txt")
+    names = {clean_class_name(line.split(":")[0]) for line in lines if not line.startswith("#")}
+    return names - {"", "background"}
+
+
+def _subsets(files: ExportFiles, root: str) -> dict[str, str]:
+    """Name of an image without extension → subset. Raises AnnotationError if two lists have the same image."""
+    found: dict[str, str] = {}
+    folder = f"{root}ImageSets/Main/"
+    for path in sorted(without_macos_shadows(files.sizes)):
+        subset = path.removeprefix(folder).removesuffix(".txt")
+        if not path.startswith(folder) or not path.endswith(".txt") or split_of_subset(subset) is None:
+            continue
+        for line in _lines(files, path):
+            name = line.split("  ")[0].strip('"')
+            if found.setdefault(name, subset) != subset:
+                raise AnnotationError(
+                    f"{files.shown_name}: {name!r} is listed in {found[name]}.txt and in {subset}.txt: correct them"
+                )
+    return found
+
+
+def _lines(files: ExportFiles, path: str) -> Iterator[str]:
+    if path in files.sizes:
+        try:
+            text = files.read(path, MAX_FILE_BYTES).decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise AnnotationError(f"{files.shown_name}: {path} is not UTF-8 text: export again") from error
+        yield from filter(None, map(str.strip, text.splitlines()))
+
+
+class _Reader:
+    """Collects the objects of one file."""
+
+    def __init__(self, files: ExportFiles, path: str, listed: set[str], labels: LabelCheck, changes: ChangeLog) -> None:
+        self.where = f"{files.shown_name}: {path}"
+        self.is_annotation = False
+        self._path = path
+        self._listed = listed
+        self._labels = labels
+        self._changes = changes
+        self._values: dict[str, str] = {}
+        self._attributes: dict[str, str] = {}
+        self._annotations: list[Annotation] = []
+
+    def start(self, element: Element) -> None:
+        if element.path == "annotation":
+            self.is_annotation = True
+        elif element.path == "annotation/object":
+            self._attributes = {}
+
+    def end(self, element: Element) -> None:
+        path, text, parent = element.path, element.text.strip(), element.parent
+        if path == "annotation/object":
+            self._add(element)
+        elif path == "annotation/object/part":
+            self._changes.add(Reason.SHAPE_WITHOUT_BOX, self._path, f"line {element.line}", "part of an object")
+        elif path == "annotation/object/attributes/attribute":
+            self._attributes[element.values.get("name", "")] = element.values.get("value", "")
+        elif path.startswith("annotation/object/bndbox/") and parent is not None and parent.parent is not None:
+            parent.parent.values[element.name] = text
+        elif path in ("annotation/filename", "annotation/size/width", "annotation/size/height"):
+            self._values[element.name] = text
+        elif parent is not None and element.name not in _SIDES:
+            parent.values[element.name] = text
+
+    def image(self, subsets: dict[str, str]) -> ListedImage:
+        """The image of this file."""
+        root, inside = _split_path(self._path)
+        own = self._path[: self._path.rfind("/") + 1]
+        stem = self._path.rpartition("/")[2].removesuffix(".xml")
+        # Roboflow has a folder for each split.
+        folder = own.rstrip("/").rpartition("/")[2]
+        subset = subsets.get(inside + stem) or (folder if split_of_subset(folder) else "default")
+        places = (f"JPEGImages/{inside}", "JPEGImages/", f"images/{inside}", "images/", "")
+        folders = dict.fromkeys([*(f"{root}{place}" for place in places), own])
+        width, height = (read_whole_number(self._values.get(name))[0] for name in ("width", "height"))
+        has_size = width is not None and height is not None and min(width, height) > 0
+        return ListedImage(
+            self._values.get("filename") or inside + stem,
+            tuple(folders),
+            subset,
+            self._path,
+            tuple(self._annotations),
+            width if has_size else None,
+            height if has_size else None,
+        )
+
+    def _add(self, element: Element) -> None:
+        place = f"line {element.line}"
+        name = clean_class_name(element.values.get("name", ""))
+        if not self._labels.accepts(name, self._listed, self._path, place):
+            return
+        written = [element.values.get(side) for side in _SIDES]
+        left, top, right, bottom = (read_number(one)[0] for one in written)
+        box: Xywh | None = None
+        if left is not None and top is not None and right is not None and bottom is not None:
+            box = (left, top, right - left, bottom - top)
+        flags = {
+            name: element.values[name]
+            for name in ("difficult", "truncated", "occluded", "pose")
+            if element.values.get(name, "0") not in ("0", "", "Unspecified")
+        }
+        self._annotations.append(
+            Annotation(
+                name,
+                box,
+                place,
+                box_as_written=written if box is None else None,
+                rotation=read_number(self._attributes.get("rotation"))[0] or 0.0,
+                track_id=self._attributes.get("track_id"),
+                attributes=msgspec.Raw(msgspec.json.encode(flags | self._attributes)),
+            )
+        )

@@ -1,0 +1,279 @@
+"""Ultralytics YOLO: a `data.yaml` with classes and splits, and a text file of labels beside or parallel to each image.
+
+`data.yaml` is data: nothing is downloaded, and no path leads out of the source.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+from data_prep.changes import ChangeLog, Reason
+from data_prep.errors import AnnotationError, SourceError
+from data_prep.formats.coco_file import read_number, read_whole_number
+from data_prep.formats.record import (
+    Annotation,
+    Annotations,
+    ListedImage,
+    UnlistedReferences,
+    clean_class_name,
+)
+from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
+from run_config.cvat_formats import ULTRALYTICS
+from run_config.errors import ConfigError
+from run_config.yaml_text import read_yaml
+
+MAX_YAML_BYTES = 4 << 20
+MAX_LABEL_BYTES = 64 << 20
+MOST_YAML_FILES = 20
+_SPLITS = ("train", "val", "test")
+_IMAGES = re.compile(r"(^|.*/)images/")
+
+_found_in: WeakKeyDictionary[ExportFiles, dict[str, dict[str, Any]]] = WeakKeyDictionary()
+
+
+class Ultralytics:
+    """YOLO for detection, segmentation, oriented boxes and poses."""
+
+    name = ULTRALYTICS
+    looks_like = "data.yaml"
+
+    def recognises(self, files: ExportFiles) -> bool:
+        """Whether a YAML file has the keys `names` and one of `train`, `val` and `test`."""
+        return bool(_data_files(files))
+
+    def own_files(self, files: ExportFiles) -> list[str]:
+        """The YAML file, and all images and text files beside and below it."""
+        path = _only_data_file(files)[0]
+        root = _folder(path)
+        texts = [one for one in without_macos_shadows(files.sizes) if one.startswith(root) and one.endswith(".txt")]
+        return [path, *texts, *images_below(root, files.sizes)]
+
+    def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:
+        """Read all label files."""
+        path, data = _only_data_file(files)
+        return _Reader(files, path, data, changes).read()
+
+
+def _folder(path: str) -> str:
+    return path[: path.rfind("/") + 1]
+
+
+def _data_files(files: ExportFiles) -> dict[str, dict[str, Any]]:
+    """Path → content of the YAML files that describe a data set. Each is read once for each source."""
+    if files not in _found_in:
+        paths = [
+            path for path in sorted(without_macos_shadows(files.sizes)) if path.lower().endswith((".yaml", ".yml"))
+        ]
+        read = {path: _load(files, path) for path in paths[:MOST_YAML_FILES]}
+        _found_in[files] = {path: data for path, data in read.items() if "names" in data and data.keys() & {*_SPLITS}}
+    return _found_in[files]
+
+
+def _load(files: ExportFiles, path: str) -> dict[str, Any]:
+    """The YAML file's keys. Empty if it is no mapping, or too large."""
+    if files.sizes[path] > MAX_YAML_BYTES:
+        return {}
+    try:
+        data = read_yaml(files.read(path, MAX_YAML_BYTES).decode("utf-8-sig"), path)
+    except (UnicodeDecodeError, ConfigError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _only_data_file(files: ExportFiles) -> tuple[str, dict[str, Any]]:
+    found = _data_files(files)
+    if len(found) > 1:
+        first, second = list(found)[:2]
+        raise SourceError(
+            f"{files.shown_name} holds several exports ({first!r} and {second!r}): name each of them as a source"
+        )
+    return next(iter(found.items()))
+
+
+class _Reader:
+    """Reads one data set."""
+
+    def __init__(self, files: ExportFiles, path: str, data: dict[str, Any], changes: ChangeLog) -> None:
+        self._files = files
+        self._path = path
+        self._root = _folder(path)
+        self._where = f"{files.shown_name}: {path}"
+        self._data = data
+        self._changes = changes
+        self._names = _names(data, self._where)
+        shape = data.get("kpt_shape")
+        numbers = [one for one in shape if isinstance(one, int)] if isinstance(shape, list) else []
+        self._pose_numbers = numbers[0] * numbers[1] if len(numbers) == 2 else 0
+        self._total = 0
+        self._unlisted: Counter[int] = Counter()
+
+    def read(self) -> Annotations:
+        subsets = self._subsets()
+        labels = {path for path in without_macos_shadows(self._files.sizes) if path.endswith(".txt")}
+        images: list[ListedImage] = []
+        used: set[str] = set()
+        for path, subset in subsets.items():
+            label = _label_path(self._root, path)
+            own: tuple[Annotation, ...] = ()
+            if label in labels:
+                used.add(label)
+                own = tuple(self._read_labels(label))
+            images.append(self._listed(path, subset, own))
+        lost = sorted(one for one in labels - used if re.search(r"(^|/)labels/", one) and one.startswith(self._root))
+        if not used and lost:
+            expected = _label_path(self._root, next(iter(subsets)))
+            raise SourceError(
+                f"{self._where}: no image has labels: they are expected at {expected!r}, but there is {lost[0]!r}: "
+                "give the folders below labels/ the names of those below images/"
+            )
+        for label in lost:  # listed without its image
+            name = re.sub(r"(^|/)labels/", r"\1images/", label).removesuffix(".txt")
+            images.append(self._listed(name, "default", ()))
+        count = self._unlisted.total()
+        sentence = (
+            f"{self._where}: {count} of {self._total} boxes have a class that names does not list (for one "
+            f"{next(iter(self._unlisted), 0)}): correct data.yaml, or export again"
+        )
+        classes: dict[str, frozenset[int]] = {}
+        for number, name in self._names.items():
+            classes[name] = classes.get(name, frozenset()) | {number}
+        return Annotations(
+            images,
+            classes,
+            self._root,
+            self._unlisted,
+            [UnlistedReferences(count, self._total, sentence)],
+            exporter="Ultralytics",
+            in_shares=True,
+        )
+
+    def _listed(self, path: str, subset: str, annotations: tuple[Annotation, ...]) -> ListedImage:
+        folder = next((match[0] for match in [_IMAGES.match(path)] if match), self._root)
+        # Below images/ there is a folder for each split, which is no part of the name; Roboflow has it above.
+        if path.startswith(f"{folder}{subset}/"):
+            folder += f"{subset}/"
+        return ListedImage(path.removeprefix(folder), (folder,), subset, self._path, annotations)
+
+    def _subsets(self) -> dict[str, str]:
+        """Path of each image → its split. Raises SourceError if an entry names nothing in the source."""
+        images = images_below(self._root, self._files.sizes)
+        found: dict[str, str] = {}
+        for split in _SPLITS:
+            entries = self._data.get(split) or []
+            for entry in entries if isinstance(entries, list) else [entries]:
+                own = list(self._images_of(str(entry), images))
+                if not own and images and split != "test":
+                    folders = ", ".join(sorted({repr(_folder(one)) for one in images})[:3])
+                    raise SourceError(
+                        f"{self._where}: {split}: {str(entry)[:200]!r} names no images of this source; they lie in "
+                        f"{folders}: correct the entry"
+                    )
+                for path in own:
+                    if found.setdefault(path, split) != split:
+                        raise AnnotationError(
+                            f"{self._where}: {path!r} is both in {found[path]} and in {split}: correct the entries"
+                        )
+        return found
+
+    def _images_of(self, entry: str, images: list[str]) -> Iterator[str]:
+        """The images of a folder or of a list of images, whichever an entry names."""
+        for tail in _tails(entry):
+            place = f"{self._root}{tail}"
+            if tail.endswith(".txt") and place in self._files.sizes:
+                known = set(images)
+                lines = _text(self._files, place).splitlines()
+                for line in filter(None, map(str.strip, lines)):
+                    yield next(
+                        (one for one in (f"{self._root}{part}" for part in _tails(line)) if one in known),
+                        f"{self._root}{next(_tails(line), line)}",
+                    )
+                return
+            inside = [path for path in images if path.startswith(f"{place}/")]
+            if inside:
+                yield from inside
+                return
+
+    def _read_labels(self, path: str) -> Iterator[Annotation]:
+        for number, line in enumerate(_text(self._files, path).splitlines(), start=1):
+            values = line.split()
+            if not values:
+                continue
+            self._total += 1
+            place = f"line {number}"
+            class_id, _ = read_whole_number(read_number(values[0])[0])
+            if class_id is None:
+                raise AnnotationError(
+                    f"{self._files.shown_name}: {path}: {place} begins with {values[0][:40]!r}, which is no class id: "
+                    "export again"
+                )
+            if class_id not in self._names:
+                self._unlisted[class_id] += 1
+                self._changes.add(Reason.UNKNOWN_CATEGORY, path, place, f"class id {class_id}")
+                continue
+            yield self._read_box(values[1:], self._names[class_id], f"{path}, {place}")
+
+    def _read_box(self, texts: list[str], class_name: str, place: str) -> Annotation:
+        numbers = [read_number(one)[0] for one in texts]
+        finite = [one for one in numbers if one is not None]
+        if len(numbers) == 4 or len(numbers) == 4 + self._pose_numbers:
+            written = texts[:4]
+            if None in numbers[:4]:
+                return Annotation(class_name, None, place, box_as_written=written)
+            x, y, width, height = finite[:4]
+            return Annotation(class_name, (x - width / 2, y - height / 2, width, height), place)
+        if len(numbers) < 6 or len(numbers) % 2:
+            raise AnnotationError(
+                f"{self._files.shown_name}: {place} has {len(numbers)} numbers after the class: a box has 4, a polygon "
+                "an even number from 6; a fifth number (confidence, track) is not read: export without it"
+            )
+        if len(finite) < len(numbers):
+            return Annotation(class_name, None, place, box_as_written=texts[:8])
+        xs, ys = finite[::2], finite[1::2]
+        box = (min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys))
+        return Annotation(class_name, box, place, outline=msgspec.Raw(msgspec.json.encode([finite])))
+
+
+def _names(data: dict[str, Any], where: str) -> dict[int, str]:
+    """Class id → name. Raises AnnotationError if `names` is no list or mapping of names, or contradicts `nc`."""
+    given = data["names"]
+    pairs = given.items() if isinstance(given, dict) else enumerate(given) if isinstance(given, list) else ()
+    names: dict[int, str] = {}
+    for key, value in pairs:
+        number, _ = read_whole_number(key)
+        name = "" if isinstance(value, bool) or value is None else clean_class_name(str(value))
+        if number is None or number < 0 or not name:
+            raise AnnotationError(f"{where}: names: {key!r} is no class id, or {value!r} no name: put names in quotes")
+        names[number] = name
+    if not names:
+        raise AnnotationError(f"{where}: names must be a list, or class ids with names: correct it")
+    count = data.get("nc")
+    if count is not None and count != len(names):
+        raise AnnotationError(f"{where}: nc is {count!r}, but names lists {len(names)} classes: correct one of them")
+    return names
+
+
+def _label_path(root: str, image: str) -> str:
+    """Where Ultralytics looks for an image's labels: `labels/` instead of the last `images/`, with `.txt`."""
+    head, images, tail = f"/{image.removeprefix(root)}".rpartition("/images/")
+    moved = f"{head}/labels/{tail}" if images else tail
+    return root + str(PurePosixPath(moved.lstrip("/")).with_suffix(".txt"))
+
+
+def _tails(path: str) -> Iterator[str]:
+    """The path without its first parts, longest first: it may be written on another machine, or lead upwards."""
+    parts = [part for part in PurePosixPath(path.replace("\\", "/")).parts if part not in (".", "/")]
+    last_up = max((index for index, part in enumerate(parts) if part == ".."), default=-1)
+    for start in range(last_up + 1, len(parts)):
+        yield "/".join(parts[start:])
+
+
+def _text(files: ExportFiles, path: str) -> str:
+    try:
+        return files.read(path, MAX_LABEL_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise AnnotationError(f"{files.shown_name}: {path} is not UTF-8 text: export again") from error

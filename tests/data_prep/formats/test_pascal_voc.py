@@ -1,0 +1,114 @@
+"""Pascal VOC as CVAT, VOC, Roboflow and LabelImg write it, and wrong in every way that a test needs."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from data_prep.errors import DataPrepError
+from tests.data_prep.conftest import Load, Prepare
+from tests.data_prep.export_builder import picture, write_zip
+from tests.data_prep.formats.test_cvat_xml import read
+
+
+def thing(name: str = "car", corners: tuple[object, ...] = (4, 6, 24, 36), more: str = "") -> str:
+    sides = "".join(
+        f"<{side}>{value}</{side}>" for side, value in zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
+    )
+    return f"<object>\n<name>{name}</name><bndbox>{sides}</bndbox>{more}</object>"
+
+
+def voc(filename: str, *things: str) -> bytes:
+    size = "<size><width>64</width><height>48</height><depth>3</depth></size>"
+    return f"<annotation><folder/><filename>{filename}</filename>{size}{''.join(things)}</annotation>".encode()
+
+
+def dataset(**more: bytes) -> dict[str, bytes]:
+    return {
+        "labelmap.txt": b"# label:color_rgb:parts:actions\nbackground:0,0,0::\ncar:1,2,3::\nroad sign:4,5,6::\n",
+        "ImageSets/Main/train.txt": b"a\nsub/b\n",
+        "ImageSets/Main/val.txt": b"c\n",
+        "ImageSets/Main/trainval.txt": b"a\nsub/b\nc\n",
+        "ImageSets/Main/car_train.txt": b"a  1\nc -1\n",
+        "Annotations/a.xml": voc("a.png", thing(), thing("road sign")),
+        "Annotations/sub/b.xml": voc("sub/b.png"),
+        "Annotations/c.xml": voc("c.png", thing()),
+        "JPEGImages/a.png": picture("a"),
+        "JPEGImages/sub/b.png": picture("b"),
+        "JPEGImages/c.png": picture("c"),
+    } | more
+
+
+def test_the_layout_of_cvat_becomes_a_prepared_set(tmp_path: Path, load: Load):
+    local = load(write_zip(tmp_path / "x.zip", **dataset()))
+    assert [one.name for one in local.manifest.classes] == ["car", "road sign"]
+    first, empty = local.split("train").images
+    assert (first.boxes.tolist(), empty.file_name, len(empty.boxes)) == ([[4, 6, 24, 36]] * 2, "sub/b.png", 0)
+    assert [one.file_name for one in local.split("val").images] == ["c.png"]
+    assert not local.manifest.changes
+
+
+def test_rotation_and_attributes_are_kept_and_parts_counted(tmp_path: Path, load: Load):
+    rotation = "<attributes><attribute><name>rotation</name><value>90.0</value></attribute></attributes>"
+    part = "<part><name>wheel</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part>"
+    turned = thing(more=f"<difficult>1</difficult><truncated>0</truncated>{rotation}{part}")
+    local = load(write_zip(tmp_path / "x.zip", **dataset(**{"Annotations/a.xml": voc("a.png", turned)})))
+    (one,) = json.loads((local.root / "annotations/train.json").read_bytes())["annotations"]
+    assert one["bbox"] == pytest.approx([0, 11, 29, 20])
+    assert one["attributes"] == {"difficult": "1", "rotation": "90.0"}
+    assert {change.reason for change in local.manifest.changes} == {"box-rotated", "box-clipped", "shape-without-box"}
+
+
+def test_files_beside_their_images_are_read_in_a_folder_for_each_split(tmp_path: Path):
+    files = {
+        "train/a_jpg.rf.1.xml": voc("a_jpg.rf.1.png", thing()),
+        "train/a_jpg.rf.1.png": picture("a"),
+        "valid/b.xml": voc("b.png", thing("tree")),
+        "valid/b.png": picture("b"),
+        "README.dataset.xml": b"<notes/>",
+    }
+    found = read(write_zip(tmp_path / "x.zip", **files))
+    assert [(one.file_name, one.subset) for one in found.images] == [("a_jpg.rf.1.png", "train"), ("b.png", "valid")]
+    assert sorted(found.classes) == ["car", "tree"]
+
+
+def test_a_label_that_is_not_listed_and_a_broken_box_are_counted(tmp_path: Path, load: Load):
+    broken = voc(
+        "a.png", *[thing()] * 20, thing("lorry"), thing(corners=("x", 1, 2, 3)), "<object><name>car</name></object>"
+    )
+    changes = {
+        change.reason: change
+        for change in load(write_zip(tmp_path / "x.zip", **dataset(**{"Annotations/a.xml": broken}))).manifest.changes
+    }
+    assert changes["unknown-category"].examples[0].detail == "label 'lorry'"
+    assert [one.detail for one in changes["box-not-a-number"].examples] == [
+        "bbox ['x', '1', '2', '3']", "bbox [None, None, None, None]",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (
+            {"Annotations/a.xml": b"<!DOCTYPE a [<!ENTITY b 'c'>]>" + voc("a.png")},
+            "a.xml: line 1 declares a document type",
+        ),
+        ({"Annotations/c.xml": voc("c.png")[:-20]}, "c.xml is not readable as XML"),
+        ({"ImageSets/Main/val.txt": b"a\n"}, r"'a' is listed in train.txt and in val.txt"),
+        ({"ImageSets/Main/val.txt": b"\xff"}, r"val.txt is not UTF-8 text"),
+        ({"other/Annotations/a.xml": voc("a.png")}, r"several exports \('./' and 'other/'\)"),
+        ({"Annotations/a.xml": voc("../../../etc/passwd.jpeg", thing())}, "names a file outside itself"),
+        ({"Annotations/d.xml": voc("missing.png", thing())}, "1 of 4 images cannot be used, 1 missing"),
+    ],
+)
+def test_broken_exports_are_refused_with_a_sentence(
+    tmp_path: Path, more: dict[str, bytes], sentence: str, run_prepare: Prepare
+):
+    with pytest.raises(DataPrepError, match=sentence):
+        run_prepare(write_zip(tmp_path / "x.zip", **dataset(**more)))
+
+
+def test_xml_of_another_program_is_not_read(tmp_path: Path, run_prepare: Prepare):
+    labelme = b"<annotation><filename>a.png</filename><object><name>car</name><polygon/></object></annotation>"
+    with pytest.raises(DataPrepError, match="it must be a CVAT export"):
+        run_prepare(write_zip(tmp_path / "x.zip", **{"a.xml": labelme, "a.png": picture("a")}))
