@@ -4,11 +4,9 @@ The best tokens of the encoder become queries with a box. The first layer correc
 layer adds to the logits of four distributions, which say how far the edges are from the corrected box.
 """
 
-import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -19,12 +17,12 @@ from detr_job.models.d_fine.denoising import Denoising
 from detr_job.models.d_fine.distribution import expected_distance, inverse_sigmoid, move_edges, per_edge, weighting
 from detr_job.models.deformable_attention import DeformableAttention, feature_planes
 from detr_job.models.feature_levels import prior_boxes
+from detr_job.models.heads import Mlp, class_head, zero_mlp
 from detr_job.models.layers import Linear
 from detr_job.models.outputs import Outputs
 from detr_job.models.padding import resized_mask, valid_ratio
 from run_config.families.d_fine import DFineModel
 
-CLASS_PRIOR = 0.01
 PRIOR_SIDE = 0.05  # of the boxes of the finest level, as a fraction of the image; doubles with each level
 EDGE = 0.01  # cells whose box touches this margin of the image are not used
 TOP_BINS, QUALITY_DIM = 4, 64
@@ -48,45 +46,6 @@ class Predictions:
     encoder: Outputs
 
 
-class Mlp(nn.Module):
-    """Linear layers with an activation between them."""
-
-    def __init__(self, widths: Sequence[int], activation: str) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(Linear(a, b) for a, b in pairwise(widths))
-        self.activation = ACTIVATIONS[activation]
-
-    @property
-    def last(self) -> Linear:
-        """The last layer."""
-        layer = self.layers[-1]
-        assert isinstance(layer, Linear)
-        return layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(…, widths[0]) to (…, widths[-1])."""
-        *hidden, last = self.layers
-        for layer in hidden:
-            x = self.activation(layer(x))
-        out: Tensor = last(x)
-        return out
-
-
-def _zero_mlp(widths: Sequence[int], activation: str) -> Mlp:
-    """An Mlp that gives 0 at first."""
-    mlp = Mlp(widths, activation)
-    nn.init.zeros_(mlp.last.weight)
-    nn.init.zeros_(mlp.last.bias)
-    return mlp
-
-
-def _class_head(dim: int, num_classes: int) -> Linear:
-    """One logit per class, with an initial probability of 1 %."""
-    head = Linear(dim, num_classes)
-    nn.init.constant_(head.bias, math.log(CLASS_PRIOR / (1 - CLASS_PRIOR)))
-    return head
-
-
 class Gate(nn.Module):
     """A learned mixture of two tensors, instead of a residual sum."""
 
@@ -107,9 +66,9 @@ class Gate(nn.Module):
 class LocationQuality(nn.Module):
     """Raises or lowers the class scores of a query by how certain its distributions are."""
 
-    def __init__(self, activation: str) -> None:
+    def __init__(self, activation: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.reg_conf = _zero_mlp((4 * (TOP_BINS + 1), QUALITY_DIM, 1), activation)
+        self.reg_conf = zero_mlp((4 * (TOP_BINS + 1), QUALITY_DIM, 1), activation)
 
     def forward(self, scores: Tensor, edges: Tensor) -> Tensor:
         """scores: (B, Q, K). edges: (B, Q, 4 * (bins + 1)). Returns (B, Q, K)."""
@@ -171,7 +130,8 @@ class Decoder(nn.Module):
 
     def __init__(self, config: DFineModel, num_classes: int) -> None:
         super().__init__()
-        dim, act, layers = config.hidden_dim, config.activation, range(config.decoder_layers)
+        dim, layers = config.hidden_dim, range(config.decoder_layers)
+        act = ACTIVATIONS[config.activation]
         self.bins, self.heads, self.queries = config.bins, config.heads, config.queries
         # constants of a published checkpoint: reg_scale is the configuration's `reach`
         self.register_buffer("up", torch.tensor([0.5]))
@@ -182,8 +142,8 @@ class Decoder(nn.Module):
         project = Linear(dim, dim)
         nn.init.xavier_uniform_(project.weight)
         self.enc_output = nn.Sequential(OrderedDict(proj=project, norm=nn.LayerNorm(dim)))
-        self.enc_score_head = _class_head(dim, num_classes)
-        self.enc_bbox_head = _zero_mlp((dim, dim, dim, 4), act)
+        self.enc_score_head = class_head(dim, num_classes)
+        self.enc_bbox_head = zero_mlp((dim, dim, dim, 4), act)
         self.query_pos_head = Mlp((4, 2 * dim, dim), act)
         for name, parameter in self.query_pos_head.named_parameters():
             if name.endswith("weight"):
@@ -194,9 +154,9 @@ class Decoder(nn.Module):
                 "lqe_layers": nn.ModuleList(LocationQuality(act) for _ in layers),
             }
         )
-        self.pre_bbox_head = _zero_mlp((dim, dim, dim, 4), act)
-        self.dec_score_head = nn.ModuleList(_class_head(dim, num_classes) for _ in layers)
-        self.dec_bbox_head = nn.ModuleList(_zero_mlp((dim, dim, dim, 4 * (config.bins + 1)), act) for _ in layers)
+        self.pre_bbox_head = zero_mlp((dim, dim, dim, 4), act)
+        self.dec_score_head = nn.ModuleList(class_head(dim, num_classes) for _ in layers)
+        self.dec_bbox_head = nn.ModuleList(zero_mlp((dim, dim, dim, 4 * (config.bins + 1)), act) for _ in layers)
 
     def forward(self, maps: list[Tensor], padding_mask: Tensor | None, denoising: Denoising | None) -> Predictions:
         """Predictions of all layers, or only of the last one in evaluation mode.

@@ -7,7 +7,6 @@ uses the first. Groups never attend to each other.
 
 import math
 from collections.abc import Iterable
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -16,49 +15,16 @@ from torch import Tensor, nn
 from detr_job.models.attention import Attention
 from detr_job.models.deformable_attention import DeformableAttention
 from detr_job.models.feature_levels import prior_boxes
+from detr_job.models.heads import Mlp, class_head, zero_mlp
 from detr_job.models.layers import Linear
 from detr_job.models.outputs import Outputs
 from detr_job.models.padding import resized_mask, valid_ratio
 from detr_job.models.rf_detr.backbone import Backbone
 from run_config.families.rf_detr import RfDetrModel
 
-CLASS_PRIOR = 0.01  # initial probability of each class
 PROPOSAL = 0.05  # side of the box that a token proposes, as a fraction of the image
 EDGE = 0.01  # proposals with a coordinate nearer to 0 or 1 are left out
 TEMPERATURE = 10_000.0
-
-
-class Mlp(nn.Module):
-    """Linear layers with ReLU between them."""
-
-    def __init__(self, *sizes: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(Linear(*pair) for pair in pairwise(sizes))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(…, first size) to (…, last size)."""
-        *others, last = self.layers
-        for layer in others:
-            x = F.relu(layer(x))
-        result: Tensor = last(x)
-        return result
-
-
-def box_head(dim: int) -> Mlp:
-    """Predicts the change of a box. The initial change is none."""
-    head = Mlp(dim, dim, dim, 4)
-    last = head.layers[-1]
-    assert isinstance(last, Linear)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
-    return head
-
-
-def class_head(dim: int, num_classes: int) -> Linear:
-    """One logit per class."""
-    head = Linear(dim, num_classes)
-    nn.init.constant_(head.bias, -math.log((1 - CLASS_PRIOR) / CLASS_PRIOR))
-    return head
 
 
 def moved(boxes: Tensor, change: Tensor) -> Tensor:
@@ -114,7 +80,7 @@ class Decoder(nn.Module):
         dim = config.hidden_dim
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
         self.norm = nn.LayerNorm(dim)
-        self.ref_point_head = Mlp(2 * dim, dim, dim)
+        self.ref_point_head = Mlp((2 * dim, dim, dim))
 
     def forward(
         self, tgt: Tensor, canvas_boxes: Tensor, memory: Tensor, shape: tuple[int, int], mask: Tensor | None
@@ -152,7 +118,7 @@ class Transformer(nn.Module):
             assert isinstance(layer, DecoderLayer)
             layer.cross_attn._reset_parameters()
         self.enc_out_class_embed = nn.ModuleList(class_head(dim, num_classes) for _ in range(groups))
-        self.enc_out_bbox_embed = nn.ModuleList(box_head(dim) for _ in range(groups))
+        self.enc_out_bbox_embed = nn.ModuleList(zero_mlp((dim, dim, dim, 4)) for _ in range(groups))
 
     def select(self, memory: Tensor, proposals: Tensor, invalid: Tensor, groups: int) -> tuple[Tensor, Tensor]:
         """The tokens with the highest class score of each group: logits (B, G, Q, K) and boxes (B, G, Q, 4).
@@ -188,7 +154,7 @@ class RfDetr(nn.Module):
         self.backbone = nn.ModuleList([Backbone(config)])
         self.transformer = Transformer(config, num_classes)
         self.class_embed = class_head(dim, num_classes)
-        self.bbox_embed = box_head(dim)
+        self.bbox_embed = zero_mlp((dim, dim, dim, 4))
         self.refpoint_embed = nn.Embedding(config.queries * config.groups, 4)
         self.query_feat = nn.Embedding(config.queries * config.groups, dim)
         nn.init.zeros_(self.refpoint_embed.weight)

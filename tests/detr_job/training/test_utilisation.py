@@ -28,7 +28,7 @@ def test_the_peak_is_the_one_of_the_data_sheet_or_not_known(name: str, bf16: boo
     assert peak_flops(name, bf16=bf16) == (None if tflops is None else tflops * 1e12)
 
 
-@pytest.mark.parametrize("preset", ["detr-r18", "tiny", "rf-detr-nano"])
+@pytest.mark.parametrize("preset", ["detr-r18", "tiny", "rf-detr-nano", "d-fine-nano"])
 def test_nothing_is_computed_for_the_count_which_is_that_of_a_real_pass(preset: str):
     config = load_job_config(preset)
     shape = (2, 3, 128, 160)
