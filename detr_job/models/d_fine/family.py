@@ -15,9 +15,9 @@ from detr_job.models.d_fine.published import TEACHER_LINK, own_names
 from detr_job.models.losses import Losses
 from detr_job.models.outputs import Outputs, Targets
 from detr_job.models.postprocess import Detections, most_pairs, sigmoid_detections
-from detr_job.weights.coco_classes import COCO_CLASSES
 from run_config.families.d_fine import DFineModel
 from run_config.job.config import JobConfig
+from run_config.weights.coco_classes import COCO_CLASSES
 
 
 class DFineFamily(Family):

@@ -21,9 +21,9 @@ from detr_job.models.d_fine.hybrid_encoder import sine_position
 from detr_job.models.d_fine.network import DFine
 from detr_job.models.d_fine.published import own_names
 from detr_job.models.outputs import Outputs, Targets
-from detr_job.weights.coco_classes import COCO_CLASSES
 from detr_job.weights.finetune import load_weights, read_source
 from run_config.families.d_fine import DFineModel
+from run_config.weights.coco_classes import COCO_CLASSES
 from tests.detr_job.golden import BOXES
 from tests.detr_job.models.test_d_fine_golden import normalised
 from tests.detr_job.pictures import small_config
