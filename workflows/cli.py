@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from published_weights.cli import app as weights
 from run_config.argo_text import leave_sentence
 from run_config.command_line import run, top_options
 from run_config.exit_codes import WRONG_INPUT
@@ -215,6 +216,7 @@ app.command()(cluster.submit)
 app.command()(cluster.runs)
 app.command()(cluster.pools)
 app.command()(cluster.preflight)
+app.add_typer(weights, name="weights")
 
 
 def _absolute(given: dict[str, str]) -> dict[str, str]:

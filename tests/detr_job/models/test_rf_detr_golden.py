@@ -16,8 +16,8 @@ from detr_job.family import Family, build_family
 from detr_job.models.outputs import Outputs, Targets
 from detr_job.models.rf_detr.criterion import RfDetrCriterion
 from detr_job.models.rf_detr.network import RfDetr
-from detr_job.models.rf_detr.published import UNUSED
 from detr_job.weights.finetune import WeightsSource, load_weights
+from published_weights.names.rf_detr import UNUSED
 from run_config.families.rf_detr import RfDetrModel
 from run_config.job.config import Loss
 from run_config.job.presets import load_job_config
