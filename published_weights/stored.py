@@ -7,13 +7,16 @@ a card holds no weights.
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from object_store import NoSuchKey, ObjectStore
-from published_weights.arrays import Array
 from published_weights.errors import WeightsError
 from run_config.weights.catalogue import PublishedWeights
+
+if TYPE_CHECKING:
+    from published_weights.arrays import Array  # NumPy, which a client on a laptop may not have
 
 FORMAT = 1
 FOLDER, WEIGHTS, CARD = "weights", "model.safetensors", "card.json"
@@ -41,12 +44,12 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     """Of model.safetensors."""
 
 
-def write(store: ObjectStore, tensors: Mapping[str, Array], card: Card) -> Card:
+def write(store: ObjectStore, tensors: Mapping[str, "Array"], card: Card) -> Card:
     """Write weights and card. Returns the card with the checksum of the weights."""
     import numpy as np
     from safetensors.numpy import save
 
-    content = save({name: np.ascontiguousarray(array) for name, array in tensors.items()})
+    content = save({name: np.asarray(array, order="C") for name, array in tensors.items()})
     card = msgspec.structs.replace(card, sha256=hashlib.sha256(content).hexdigest())
     folder = store.child(f"{FOLDER}/{card.name}")
     folder.delete(CARD)

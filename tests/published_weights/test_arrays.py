@@ -88,6 +88,14 @@ def test_other_files_are_refused(content: bytes, name: str, tmp_path: Path):
     assert "not a file of weights" in told(tmp_path / name)
 
 
+def test_the_command_line_starts_without_numpy_and_safetensors():
+    program = (
+        "import sys; sys.modules.update(dict.fromkeys(('numpy', 'safetensors', 'torch', 'httpx')));"
+        "from workflows.cli import app; from published_weights import bring, start, stored"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_it_needs_no_pytorch(tmp_path: Path):
     torch.save({"a": torch.ones(3)}, tmp_path / "a.pth")
     program = (

@@ -209,3 +209,13 @@ def test_mistakes_are_one_sentence_and_exit_code_2(tmp_path: Path):
         assert done.returncode == 2, done
         assert sentence in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_a_word_that_is_also_a_local_file_is_refused_by_run_local(tmp_path: Path):
+    (tmp_path / "first").write_text("")
+    open_store(tmp_path / "store").put_bytes("weights/first/card.json", b"{}")
+    program = str(Path(sys.executable).with_name("detr-workflows"))
+    words = ["run-local", "--store", "store", "-p", "cvat-finetune-checkpoint=first"]
+    done = subprocess.run([program, *words], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "'first' has 2 meanings: write weights:first or ./first" in done.stderr
