@@ -2,16 +2,18 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from object_store import ObjectStore, open_store
 from published_weights.errors import WeightsError
-from run_config.installation import load_installation
 from run_config.locations import store_url
 from run_config.weights.catalogue import on_offer, published
 from run_config.writable import require_writable
+
+if TYPE_CHECKING:
+    from run_config.installation import Installation
 
 app = typer.Typer(
     help="Published weights: bring them into a store, from where runs start with them.",
@@ -30,7 +32,7 @@ def list_weights(store: Store = "") -> None:
     """List the catalogue, and which of it the store has."""
     from published_weights.stored import names
 
-    there = set(names(_opened(store))) if store or load_installation() else set()
+    there = set(names(_opened(store))) if store or _installation() else set()
     for name, one in on_offer(_licences()).items():
         state = "in the store" if name in there else ""
         typer.echo(
@@ -92,7 +94,7 @@ def show(name: Name, store: Store = "") -> None:
         typer.echo(f"published: {file.host}/{file.path}" + (f", MD5 {file.md5}" if file.md5 else ""))
     known = [one for one in entry.classes if one is not None]
     typer.echo(f"classes: {', '.join(known) or f'{len(entry.classes)} rows without known names'}")
-    if not store and load_installation() is None:
+    if not store and _installation() is None:
         return
     opened = _opened(store)
     card = card_of(opened.child(f"{FOLDER}/{name}"))
@@ -116,14 +118,20 @@ def _stored(store: ObjectStore, name: str) -> None:
     typer.echo(f"{name}: stored in {store.url}")
 
 
+def _installation() -> "Installation | None":
+    from run_config.installation import load_installation  # reads YAML, which takes time to import
+
+    return load_installation()
+
+
 def _licences() -> tuple[str, ...]:
-    installation = load_installation()
+    installation = _installation()
     return () if installation is None else installation.weights.allowed_licences
 
 
 def _opened(text: str) -> ObjectStore:
     if not text:
-        installation = load_installation()
+        installation = _installation()
         if installation is None:
             raise WeightsError("--store is missing: give a folder, file:///folder or s3://bucket/prefix")
         text = installation.store
