@@ -21,18 +21,18 @@ setup: $(STAMP) ## install everything into .venv from the lock
 
 # Taken from the command line alone, and as they were typed: neither expanded by make nor put into the
 # shell's text, since a path may hold anything.
-RUN_WORDS := DATASET TEST CONFIG MINUTES ARGS
+RUN_WORDS := DATASET TEST CONFIG FINETUNE MINUTES ARGS
 $(foreach word,$(RUN_WORDS),$(eval override $(word) := $$(if $$(filter command,$$(origin $(word))),$$(value $(word)))))
 export $(RUN_WORDS)
 
-run: setup ## train on a sample, or on DATASET=export.zip [TEST=…] [CONFIG=preset or .yaml] [MINUTES=…] [ARGS="key=value …"]
+run: setup ## train on a sample, or on DATASET=export.zip [TEST=…] [CONFIG=preset or .yaml] [FINETUNE=weights:NAME] [MINUTES=…] [ARGS="key=value …"]
 	@if [ -z "$$DATASET" ]; then \
 	  $(BIN)/data-prep make-sample runs/sample || exit; \
 	  DATASET=runs/sample/sample_trainval.zip TEST=$${TEST:-runs/sample/sample_test.zip}; \
 	fi; \
 	exec $(BIN)/detr-workflows run-local --store runs/store --scratch runs/scratch -p device=auto \
 	  -p "cvat-annotation-path=$$DATASET" -p "cvat-test-path=$$TEST" -p "model=$${CONFIG:-tiny}" \
-	  -p "minutes=$$MINUTES" -p "overrides=$$ARGS"
+	  -p "cvat-finetune-checkpoint=$$FINETUNE" -p "minutes=$$MINUTES" -p "overrides=$$ARGS"
 
 test: setup ## run the tests
 	@$(BIN)/python -m pytest

@@ -51,7 +51,9 @@ def train(
     ] = "detr-r50",
     finetune: Annotated[
         str,
-        typer.Option(help="Checkpoint to start from, a model/ folder or .pth file: a URL, or a key in the store."),
+        typer.Option(
+            help="Model to start from: weights:NAME, run:NAME, or a model/ folder or file as URL or key in the store."
+        ),
         From("cvat-finetune-checkpoint"),
     ] = "",
     epochs: Annotated[

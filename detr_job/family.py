@@ -13,8 +13,8 @@ from detr_job.errors import JobError
 from detr_job.models.losses import Losses
 from detr_job.models.outputs import Outputs, Targets
 from detr_job.models.postprocess import Detections
-from detr_job.weights.coco_classes import COCO_CLASSES
 from run_config.job.config import JobConfig, Optimizer
+from run_config.weights.coco_classes import COCO_CLASSES
 
 
 def usual_rate(name: str, settings: Optimizer) -> float:

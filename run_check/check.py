@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from data_prep.errors import DataPrepError
 from object_store import StoreError, StoreUnavailable
 from prepared_set.errors import PreparedSetError
+from published_weights.start import start_from
 from run_check import places as check_places
 from run_check.errors import CheckError
 from run_check.installation import machine, naming_the_secret, require_keys
@@ -47,6 +48,7 @@ def check(
         if "model" in values:
             values |= _places_of_the_job(values)
             findings.append(f"model: {values['model']}")
+    start = str(values.get(CHECKPOINT) or "")
     if installation is not None:
         values = _allowed(values, installation, mistakes)
         if {"sys-node-pool", "gpu-count", "device"} <= values.keys():
@@ -64,6 +66,14 @@ def check(
         findings.append(f"output: {store.url}/{folder}")
         with mistakes.collected(OUTPUT):
             check_places.require_same_workflow(store, folder, workflow_uid)
+    if start and {CHECKPOINT, OUTPUT} <= values.keys():
+        place = {CHECKPOINT: values.pop(CHECKPOINT)}
+        with mistakes.collected(CHECKPOINT):
+            named = start_from(start, store, str(values[OUTPUT]), run)
+            if named != start:
+                place = {CHECKPOINT: named}
+                place = place if installation is None else _allowed(place, installation, mistakes)
+            values |= place
     # Weights of the backbone are not read if all weights come from a checkpoint.
     read = {name: look for name, look in _LOOKS.items() if name not in PLACES or not values.get(CHECKPOINT)}
     for name, look in read.items():

@@ -9,6 +9,8 @@ from data_prep.formats.registry import recognise
 from data_prep.sources.find import find_source
 from data_prep.sources.names import source_places
 from object_store import NoSuchKey, ObjectStore, open_store
+from published_weights.start import missing
+from published_weights.stored import CARD
 from run_check.errors import CheckError
 from run_config.json_text import load_json
 from run_config.locations import resolve
@@ -19,7 +21,10 @@ PATIENCE_S = 10.0
 RUN = "run.json"
 MAX_RUN_BYTES = 16 << 20
 ZIP_BEGINS = b"PK\x03\x04"
-MODEL_CONFIG = ("config.json", "model/config.json")
+CONFIG = "config.json"
+MODEL_CONFIG = (CONFIG, f"model/{CONFIG}")
+BEST = "best"
+"""The best weights so far of a run that is training or failed, as a model folder."""
 
 
 def opened(url: str) -> ObjectStore:
@@ -74,11 +79,14 @@ def _begins_as_zip(url: str) -> None:
 
 
 def checkpoint(text: str, store: str) -> str:
-    """Check for a file of weights, or the `model/` folder of a run."""
+    """Check for a file of weights, the folder of a run or of its model, or published weights in the store."""
     url = resolve(text, store).rstrip("/")
-    if _is_file(url) or _is_model(url):
+    if _is_file(url) or _is_model(url) or any(opened(url).exists(key) for key in (f"{BEST}/{CONFIG}", CARD)):
         return url
-    raise CheckError(f"there is no checkpoint at {url}: give the model/ folder of an earlier run, or a file of weights")
+    raise CheckError(
+        missing(url)
+        or f"there is no checkpoint at {url}: give the model/ folder of an earlier run, or a file of weights"
+    )
 
 
 def model_folder(text: str, store: str) -> str:

@@ -36,9 +36,11 @@ MAX_IMAGE_SIDE = 32_768
 
 LABEL_VALUE = r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?"
 QUALIFIED_NAME = r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+LICENCE = r"[A-Za-z0-9][-A-Za-z0-9.+]{0,63}"
 
 Name = Annotated[str, StringConstraints(pattern=f"^{POOL_NAME.pattern}$")]
 LabelValue = Annotated[str, StringConstraints(pattern=f"^{LABEL_VALUE}$")]
+Licence = Annotated[str, StringConstraints(pattern=f"^{LICENCE}$")]
 QualifiedName = Annotated[str, StringConstraints(pattern=f"^{QUALIFIED_NAME}$")]
 
 
@@ -92,6 +94,13 @@ class SecretKeys(Part):
     session_token: str = "session-token"  # noqa: S105 - a name
 
 
+class WeightsSettings(Part):
+    """Published weights."""
+
+    allowed_licences: tuple[Licence, ...] = ()
+    """Licences (SPDX) that the catalogue may show besides permissive ones."""
+
+
 class Installation(Part):
     """The whole settings file."""
 
@@ -113,6 +122,7 @@ class Installation(Part):
     """An image with more pixels is left out, like a damaged one."""
     data_limits: DataLimits = DataLimits()
     """How much of the training data may be wrong."""
+    weights: WeightsSettings = WeightsSettings()
 
     def pool(self, name: str) -> NodePool:
         """The pool of that name.

@@ -197,9 +197,9 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="cvat-finetune-checkpoint",
         title="Start from",
-        help="Model to fine-tune: from an earlier run, or a public DETR checkpoint of the same architecture. "
-        "If the list is empty: the `s3://` or `file://` URL of its `model/` folder or file, or its key below the "
-        "store. Empty: start without a trained model.",
+        help="Model to fine-tune, of the same architecture: from an earlier run, or public weights. If the list is "
+        "empty: `weights:NAME` for published weights in the store, `run:NAME` for an earlier run, the `s3://` or "
+        "`file://` URL of a `model/` folder or file, or its key below the store. Empty: start without a trained model.",
         group="Model",
         type=Type.LOCATION,
         role=Role.FINETUNE_CHECKPOINT,

@@ -8,6 +8,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from object_store import open_store
+from published_weights.cli import app as weights
+from published_weights.start import RUN, WEIGHTS, ambiguous, is_bare, meanings
 from run_config.argo_text import leave_sentence
 from run_config.command_line import run, top_options
 from run_config.exit_codes import WRONG_INPUT
@@ -143,6 +146,7 @@ def run_local(
     if "store" in given:
         given["store"] = store_url(given["store"])
     plan = read_plan(_template_text(template), template)
+    _refuse_two_meanings({**plan.parameters, **given})
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     unfinished = (scratch or cache / "detr-workflows").absolute()
     require_writable(unfinished, "--scratch")
@@ -215,6 +219,17 @@ app.command()(cluster.submit)
 app.command()(cluster.runs)
 app.command()(cluster.pools)
 app.command()(cluster.preflight)
+app.add_typer(weights, name="weights")
+
+
+def _refuse_two_meanings(values: Mapping[str, str | None]) -> None:
+    """Raise WorkflowError if a word names both a local file and a run or weights in the store."""
+    for known in BY_NAME.values():
+        word, store = values.get(known.name) or "", values.get("store")
+        if known.role is Role.FINETUNE_CHECKPOINT and store and is_bare(word) and Path(word).exists():
+            others = meanings(word, open_store(store), values.get("cvat-output-path") or "", "")
+            if others:
+                raise WorkflowError(f"{known.name}: {ambiguous(word, [*others, f'./{word}'])}")
 
 
 def _absolute(given: dict[str, str]) -> dict[str, str]:
@@ -231,6 +246,8 @@ def _absolute(given: dict[str, str]) -> dict[str, str]:
 
 def _absolute_path(line: str) -> str:
     text = os.path.expanduser(line.strip())  # noqa: PTH111 - a Path would spoil s3://
+    if text.startswith((WEIGHTS, RUN)):
+        return text
     if "://" not in text and (text.startswith(".") or Path(text).exists()) and text:
         return os.path.abspath(text)  # noqa: PTH100 - links are kept as they are
     return text

@@ -35,6 +35,8 @@ from evaluation.predictions import write_predictions
 from object_store import ObjectStore, open_store
 from object_store.file_errors import file_errors
 from prepared_set.reader import LocalSet, PreparedSet
+from published_weights.start import start_from
+from run_config.errors import ConfigError
 from run_config.installation import permitted
 from run_config.job.config import MOST_BOXES, JobConfig, advised_queries
 from run_config.job.keys import shown, with_values
@@ -120,11 +122,20 @@ def train(request: TrainRequest) -> None:
     report.say(_farewell(job, info))
 
 
+FINETUNE = "cvat-finetune-checkpoint"
+
+
 def _permitted(request: TrainRequest, config: JobConfig) -> tuple[TrainRequest, JobConfig]:
     """Resolve the places in request and configuration as the installation permits, even if `check` did not run."""
     read = places(config)
     allowed = permitted({**request.settings, **read}, dict.fromkeys(read, Type.LOCATION))
-    finetune = allowed["cvat-finetune-checkpoint"]
+    finetune = allowed[FINETUNE]
+    try:
+        start = start_from(request.finetune, open_store(request.store), request.output_prefix, request.run)
+    except ConfigError as error:
+        raise JobError(f"{FINETUNE}: {error}") from error
+    if start != request.finetune:
+        finetune = permitted({FINETUNE: start})[FINETUNE]
     return dataclasses.replace(request, finetune=finetune), with_values(config, {key: allowed[key] for key in read})
 
 

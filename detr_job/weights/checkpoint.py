@@ -21,9 +21,10 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from detr_job.errors import JobError
-from detr_job.weights.pickled_files import Unreadable, load_pickled
+from detr_job.weights.pickled_files import load_pickled
 from detr_job.weights.tensor_files import tensors_in
 from object_store import Corrupted, NoSuchKey, ObjectStore
+from published_weights.pickle_scan import Unreadable
 from run_config.job.config import JobConfig
 
 FORMAT = 1

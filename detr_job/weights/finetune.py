@@ -1,4 +1,4 @@
-"""Start from other weights: an earlier run's `model/` folder, or a public checkpoint of the same architecture.
+"""Start from other weights: an earlier run's `model/` folder, published weights in the store, or a public checkpoint.
 
 If the classes differ, the heads are initialised anew, but rows of classes with the same name are kept. A
 report says what was loaded, initialised and ignored. This is not for resuming a run.
@@ -14,8 +14,10 @@ from torch import Tensor
 from detr_job.errors import JobError
 from detr_job.family import Family
 from detr_job.weights.model_folder import NoModel, find_model
-from detr_job.weights.tensor_files import read_tensors
+from detr_job.weights.tensor_files import read_tensors, tensors_in
 from object_store import open_store
+from published_weights.start import missing
+from published_weights.stored import card_of, read
 from run_config.wording import shortened
 
 TRANSFORMERS_HEAD = "class_labels_classifier.weight"
@@ -62,11 +64,16 @@ def read_source(url: str) -> WeightsSource:
     """Read the weights. Raises JobError, or the store's error, when there are no usable weights at this place."""
     if url.endswith(WHOLE_FILES):
         return WeightsSource(url, _only_tensors(url), None)
+    folder = open_store(url)
+    if (card := card_of(folder)) is not None:
+        return WeightsSource(folder.url, tensors_in(read(folder, card)), card.classes)
     try:
         found = find_model(url)
     except NoModel as error:
         raise JobError(
-            f"cvat-finetune-checkpoint: {error}, or a .pth or .safetensors file of a public DETR checkpoint"
+            f"cvat-finetune-checkpoint: {missing(url)}"
+            if missing(url)
+            else f"cvat-finetune-checkpoint: {error}, or a .pth or .safetensors file of a public DETR checkpoint"
         ) from error
     return WeightsSource(found.url, found.weights, found.info.classes)
 

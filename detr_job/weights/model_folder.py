@@ -22,10 +22,10 @@ from detr_job.errors import JobError
 from detr_job.family import Family, build_family
 from detr_job.training.run_folder import RUN
 from detr_job.weights import checkpoint
-from detr_job.weights.pickled_files import Unreadable
 from detr_job.weights.tensor_files import tensors_in
 from evaluation.operating_point import OperatingPoint
 from object_store import NoSuchKey, ObjectStore, open_store
+from published_weights.pickle_scan import Unreadable
 from run_config.job.config import JobConfig
 from run_config.job.stored_config import stored_config
 from run_config.model_quality import FALLBACK_THRESHOLD

@@ -1,6 +1,5 @@
 """Read third-party weights: tensors only, and no code in the file is ever executed."""
 
-import re
 from pathlib import Path
 
 import torch
@@ -8,12 +7,9 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
 from detr_job.errors import JobError
-from detr_job.weights.pickled_files import Unreadable, load_pickled, refuse_other_files
-
-WRAPPERS = ("model", "state_dict")  # keys under which training checkpoints keep the weights
-# DistributedDataParallel, Lightning and similar tools, and DETR's segmentation models around the detector;
-# torch.compile adds `_orig_mod.` anywhere.
-_WRAPPER_PREFIXES = re.compile(r"^((module|model|detr)\.)+")
+from detr_job.weights.pickled_files import load_pickled
+from published_weights.contents import plain_names, state_dict_in
+from published_weights.pickle_scan import Unreadable, refuse_other_files
 
 
 def read_tensors(path: Path, name: str = "") -> dict[str, Tensor]:
@@ -28,7 +24,7 @@ def read_tensors(path: Path, name: str = "") -> dict[str, Tensor]:
     name = name or str(path)
     try:
         if path.suffix == ".safetensors":
-            return _plain_names(tensors_in(path.read_bytes()))
+            return plain_names(tensors_in(path.read_bytes()))
         with path.open("rb") as file:
             content = load_pickled(file)
     except (OSError, Unreadable) as error:
@@ -37,12 +33,7 @@ def read_tensors(path: Path, name: str = "") -> dict[str, Tensor]:
             f"{name}: not a file of weights that can be read safely ({reason}); "
             "give a .safetensors file, or a .pth file that holds tensors only"
         ) from error
-    # D-FINE, DEIM and RT-DETRv4 publish the moving average of the weights, which detects better than the weights
-    if isinstance(content, dict) and isinstance(content.get("ema"), dict):
-        content = content["ema"].get("module", content)
-    for wrapper in WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
+    content = state_dict_in(content)
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise JobError(f"{name}: holds no state dict; give a file with named tensors")
     for key, tensor in content.items():
@@ -53,13 +44,7 @@ def read_tensors(path: Path, name: str = "") -> dict[str, Tensor]:
                 f"{name}: the tensor {key[:60]!r} is sparse, quantised, on a device, or smaller than its shape; save "
                 "the weights again as plain tensors on the CPU"
             )
-    return _plain_names(content)
-
-
-def _plain_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Remove the prefixes that wrappers of a network add to the names of its tensors."""
-    plain = {_WRAPPER_PREFIXES.sub("", name.replace("_orig_mod.", "")): tensor for name, tensor in tensors.items()}
-    return plain if len(plain) == len(tensors) else dict(tensors)
+    return plain_names(content)
 
 
 def tensors_in(data: bytes) -> dict[str, Tensor]:

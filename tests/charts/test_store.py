@@ -72,6 +72,12 @@ def test_limits_of_data_are_a_setting(installation: Any):
     assert changed == DataLimits(dropped_boxes=0.3)
 
 
+def test_licences_of_published_weights_are_a_setting(installation: Any):
+    assert installation(rendered({})).weights.allowed_licences == ()
+    allowed = installation(rendered({"weights": {"allowedLicences": ["DINOv3"]}})).weights.allowed_licences
+    assert allowed == ("DINOv3",)
+
+
 def test_steps_read_what_is_allowed_from_the_settings(installation: Any):
     store = {**SERVER, "readable": ["s3://public/exports"], "writable": ["workflow-data"], "existingSecret": "keys"}
     settings = installation(rendered({"store": store}))

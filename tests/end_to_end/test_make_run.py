@@ -53,6 +53,7 @@ def test_without_words_it_trains_tiny_on_the_sample(programs: Path):
         "cvat-annotation-path": "runs/sample/sample_trainval.zip",
         "cvat-test-path": "runs/sample/sample_test.zip",
         "model": "tiny",
+        "cvat-finetune-checkpoint": "",
         "minutes": "",
         "overrides": "",
     }
@@ -64,6 +65,7 @@ def test_words_arrive_as_they_were_typed(programs: Path):
         "DATASET": NASTY,
         "TEST": f"{NASTY}\nsecond",
         "CONFIG": "my configs/a b.yaml",
+        "FINETUNE": "weights:d-fine-nano",
         "MINUTES": "10",
         "ARGS": NASTY,
     }
@@ -73,6 +75,7 @@ def test_words_arrive_as_they_were_typed(programs: Path):
         "cvat-annotation-path": words["DATASET"],
         "cvat-test-path": words["TEST"],
         "model": words["CONFIG"],
+        "cvat-finetune-checkpoint": words["FINETUNE"],
         "minutes": "10",
         "overrides": words["ARGS"],
     }

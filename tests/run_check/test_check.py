@@ -194,3 +194,25 @@ def test_one_text_may_name_several_sources(tmp_path: Path, monkeypatch: pytest.M
 def test_a_local_source_that_is_not_there_is_said_as_it_was_typed(line: str):
     with pytest.raises(SourceError, match=f"there is no file or folder {line}: check the path"):
         source_places([line])
+
+
+def test_a_start_is_named_by_weights_run_or_word(texts: dict[str, str], store: ObjectStore):
+    store.put_bytes("weights/d-fine-nano/card.json", b"{}")
+    store.put_bytes("workflow-data/output/first/run.json", b"{}")
+    store.put_bytes("workflow-data/output/first/best/config.json", b"{}")
+    for text, key in {
+        "weights:d-fine-nano": "weights/d-fine-nano",
+        "d-fine-nano": "weights/d-fine-nano",
+        "run:first": "workflow-data/output/first",
+        "first": "workflow-data/output/first",
+    }.items():
+        findings = check(texts | {"cvat-finetune-checkpoint": text}, "run-1", UID)
+        assert f"cvat-finetune-checkpoint: {store.url}/{key}" in findings
+    (said,) = said_by(texts | {"cvat-finetune-checkpoint": "weights:rf-detr-small"})
+    assert said == (
+        "cvat-finetune-checkpoint: the store has no weights named rf-detr-small; run `detr-workflows weights pull "
+        f"rf-detr-small --store {store.url}`"
+    )
+    store.put_bytes("weights/first/card.json", b"{}")
+    (said,) = said_by(texts | {"cvat-finetune-checkpoint": "first"})
+    assert "'first' has 2 meanings: write weights:first or run:first" in said

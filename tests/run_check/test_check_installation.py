@@ -346,3 +346,20 @@ def test_prepare_refuses_by_itself_what_is_not_allowed(
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=inside, cwd=tmp_path)
     assert done.returncode == 2, done.stdout
     assert said in done.stderr.splitlines()[-1]
+
+
+def test_published_weights_and_runs_are_read_from_the_installations_store(
+    texts: dict[str, str], ours: Installation, s3, bucket: str
+):
+    for key in ("weights/d-fine-nano/card.json", "runs/first/run.json", "runs/first/best/config.json"):
+        s3.put_object(Bucket=bucket, Key=f"project/{key}", Body=b"{}")
+    for text, key in {
+        "weights:d-fine-nano": "weights/d-fine-nano",
+        "run:first": "runs/first",
+        "first": "runs/first",
+    }.items():
+        findings = check(texts | {"cvat-finetune-checkpoint": text}, "run-1", "uid", installation=ours)
+        assert f"cvat-finetune-checkpoint: {ours.store}/{key}" in findings
+    kept = ours.model_copy(update={"exports": "runs/exports"})
+    (said,) = said_by(texts | {"cvat-finetune-checkpoint": "run:exports"}, kept)
+    assert "exports below" in said

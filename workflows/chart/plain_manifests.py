@@ -93,7 +93,7 @@ def values(
             "readable": given["readable"],
             "writable": given["writable"],
         },
-        **{key: given[key] for key in ("nodePoolLabel", "nodePools", "maxImagePixels", "dataLimits")},
+        **{key: given[key] for key in ("nodePoolLabel", "nodePools", "maxImagePixels", "dataLimits", "weights")},
     }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic.alias_generators import to_camel
 
 from run_config.data_limits import DataLimits
-from run_config.installation import LABEL_VALUE, MAX_IMAGE_SIDE, QUALIFIED_NAME
+from run_config.installation import LABEL_VALUE, LICENCE, MAX_IMAGE_SIDE, QUALIFIED_NAME
 from run_config.parameters import BY_NAME, POOL_NAME, TEMPLATES, Parameter, Role, Type
 
 Schema = dict[str, Any]
@@ -335,6 +335,7 @@ def schema() -> Schema:
             dataLimits=closed(
                 **{to_camel(name): {"type": "number", "minimum": 0, "maximum": 1} for name in DataLimits.model_fields}
             ),
+            weights=closed(allowedLicences=listed(LICENCE)),
             nodePoolLabel=worded(QUALIFIED_NAME),
             nodePools={"type": "array", "items": POOL},
             parameters=PARAMETERS,

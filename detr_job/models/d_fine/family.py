@@ -11,13 +11,13 @@ from detr_job.family import Family
 from detr_job.models.d_fine.criterion import DFineCriterion
 from detr_job.models.d_fine.denoising import denoising_queries
 from detr_job.models.d_fine.network import DFine
-from detr_job.models.d_fine.published import TEACHER_LINK, own_names
 from detr_job.models.losses import Losses
 from detr_job.models.outputs import Outputs, Targets
 from detr_job.models.postprocess import Detections, most_pairs, sigmoid_detections
-from detr_job.weights.coco_classes import COCO_CLASSES
+from published_weights.names.d_fine import TEACHER_LINK, own_names
 from run_config.families.d_fine import DFineModel
 from run_config.job.config import JobConfig
+from run_config.weights.coco_classes import COCO_CLASSES
 
 
 class DFineFamily(Family):
@@ -67,7 +67,7 @@ class DFineFamily(Family):
                 "cvat-finetune-checkpoint: these are weights of RT-DETRv4, whose decoder has another activation than "
                 "D-FINE's; set model.activation=silu"
             )
-        return own_names(weights)
+        return own_names(weights, torch.cat)
 
     def about_weights(self, file_name: str) -> str:
         """See Family. Nothing in a file tells DEIM's weights from D-FINE's, except its usual name."""

@@ -11,7 +11,7 @@ from detr_job.models.outputs import Outputs
 from detr_job.models.postprocess import Detections, most_pairs, sigmoid_detections
 from detr_job.models.rf_detr.criterion import RfDetrCriterion
 from detr_job.models.rf_detr.network import RfDetr
-from detr_job.models.rf_detr.published import own_names
+from published_weights.names.rf_detr import own_names
 from run_config.families.rf_detr import RfDetrModel
 from run_config.job.config import JobConfig, Optimizer
 
@@ -53,7 +53,7 @@ class RfDetrFamily(Family):
 
     def own_names(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See Family. Reads the files of the authors and those of the transformers library."""
-        return own_names(weights)
+        return own_names(weights, torch.cat)
 
 
 build = RfDetrFamily  # `build_family` looks for this name

@@ -19,11 +19,11 @@ from detr_job.models.d_fine.family import DFineFamily
 from detr_job.models.d_fine.hgnetv2 import SIZES
 from detr_job.models.d_fine.hybrid_encoder import sine_position
 from detr_job.models.d_fine.network import DFine
-from detr_job.models.d_fine.published import own_names
 from detr_job.models.outputs import Outputs, Targets
-from detr_job.weights.coco_classes import COCO_CLASSES
 from detr_job.weights.finetune import load_weights, read_source
+from published_weights.names.d_fine import own_names
 from run_config.families.d_fine import DFineModel
+from run_config.weights.coco_classes import COCO_CLASSES
 from tests.detr_job.golden import BOXES
 from tests.detr_job.models.test_d_fine_golden import normalised
 from tests.detr_job.pictures import small_config
@@ -127,7 +127,7 @@ def targets() -> Targets:
 def test_the_predictions_are_those_of_transformers(config: DFineModel):
     twin = filled_twin(config, CLASSES).double()
     network = DFine(config, CLASSES).double().eval()
-    network.load_state_dict(own_names(twin.state_dict()))
+    network.load_state_dict(own_names(twin.state_dict(), torch.cat))
     seen: dict[str, Tensor] = {}
     network.decoder.enc_score_head.register_forward_hook(lambda *arguments: seen.update(scores=arguments[2]))
     with torch.no_grad():
@@ -154,7 +154,7 @@ def test_a_file_of_transformers_loads_and_rows_of_known_classes_are_kept(tmp_pat
     report = load_weights(family, read_source(f"{tmp_path}/model.safetensors"), ("cat", "widget"))
     assert report.kept_classes == ("cat",)
     assert report.fresh == report.ignored == []
-    weights = own_names(load_file(tmp_path / "model.safetensors"))
+    weights = own_names(load_file(tmp_path / "model.safetensors"), torch.cat)
     state = family.network.state_dict()
     for name in family.class_heads:
         assert torch.equal(state[name][0], weights[name][COCO.index("cat")]), name

@@ -16,12 +16,12 @@ from detr_job.family import Family, build_family
 from detr_job.models.outputs import Outputs, Targets
 from detr_job.models.rf_detr.criterion import RfDetrCriterion
 from detr_job.models.rf_detr.network import RfDetr
-from detr_job.models.rf_detr.published import UNUSED
-from detr_job.weights.coco_classes import COCO_CLASSES
 from detr_job.weights.finetune import WeightsSource, load_weights
+from published_weights.names.rf_detr import UNUSED
 from run_config.families.rf_detr import RfDetrModel
 from run_config.job.config import Loss
 from run_config.job.presets import load_job_config
+from run_config.weights.coco_classes import COCO_CLASSES
 from tests.detr_job.golden import BOXES, fill
 from tests.goldens import rf_detr as golden
 

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from detr_job.errors import JobError
 from detr_job.family import Family, build_family
-from detr_job.weights.coco_classes import COCO_CLASSES
 from detr_job.weights.finetune import LoadReport, WeightsSource, load_weights, read_source
 from detr_job.weights.model_folder import ModelFolderConfig, Preprocessing, write_model
 from object_store import StoreError
 from run_config.job.config import JobConfig
+from run_config.weights.coco_classes import COCO_CLASSES
 from tests.detr_job.pictures import small_config
 
 COCO_ROWS = 92

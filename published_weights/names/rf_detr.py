@@ -1,10 +1,10 @@
 """Names of tensors in published files: the authors' own, and those of the transformers library."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
-import torch
-from torch import Tensor
+Array = TypeVar("Array")
 
 UNUSED = "_kp_active_mask"  # the authors' program writes it for key points; it is empty here
 
@@ -36,11 +36,11 @@ _RENAMED = tuple(
 _SPLIT = re.compile(r"(.*decoder\.layers\.\d+\.self_attn)\.q_proj\.(weight|bias)")
 
 
-def own_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under the authors' names, which are the network's."""
+def own_names(weights: Mapping[str, Array], concatenate: Callable[[list[Array]], Array]) -> dict[str, Array]:
+    """The tensors under the authors' names, which are the network's. concatenate: joins tensors along dimension 0."""
     if not any(name.removeprefix("model.").startswith("backbone.backbone.") for name in weights):
         return {name: tensor for name, tensor in weights.items() if name != UNUSED}
-    found: dict[str, Tensor] = {}
+    found: dict[str, Array] = {}
     for name, tensor in weights.items():
         own = name.removeprefix("model.")
         for pattern, replacement in _RENAMED:
@@ -50,5 +50,5 @@ def own_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         split = _SPLIT.fullmatch(name)
         parts = [f"{split[1]}.{part}_proj.{split[2]}" for part in "qkv"] if split else []
         if split and all(part in found for part in parts):
-            found[f"{split[1]}.in_proj_{split[2]}"] = torch.cat([found.pop(part) for part in parts])
+            found[f"{split[1]}.in_proj_{split[2]}"] = concatenate([found.pop(part) for part in parts])
     return found

@@ -4,10 +4,11 @@ This network has the names of D-FINE's code. DEIM and RT-DETRv4 use the same cod
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
-import torch
-from torch import Tensor
+Array = TypeVar("Array")
+Concatenate = Callable[[list[Array]], Array]
 
 # Constants that this network computes, the second name of two tensors, and RT-DETRv4's link to its teacher.
 _UNUSED = re.compile(
@@ -49,14 +50,17 @@ _RULES = tuple(
 _THIRDS = re.compile(r"(.*\.self_attn)\.q_proj\.(weight|bias)")
 
 
-def own_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a published checkpoint under the names of this network, without those that it does not have."""
+def own_names(weights: Mapping[str, Array], concatenate: Concatenate[Array]) -> dict[str, Array]:
+    """The tensors of a published checkpoint under the names of this network, without those that it does not have.
+
+    concatenate: joins tensors along dimension 0.
+    """
     if any(name.removeprefix("model.").startswith(TRANSFORMERS) for name in weights):
-        weights = _from_transformers(weights)
+        weights = _from_transformers(weights, concatenate)
     return {name: tensor for name, tensor in weights.items() if not _UNUSED.fullmatch(name)}
 
 
-def _from_transformers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _from_transformers(weights: Mapping[str, Array], concatenate: Concatenate[Array]) -> dict[str, Array]:
     """Rename, and pack the matrices of query, key and value."""
     renamed = {}
     for given, tensor in weights.items():
@@ -68,5 +72,5 @@ def _from_transformers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if match := _THIRDS.fullmatch(name):
             thirds = [f"{match[1]}.{each}_proj.{match[2]}" for each in "qkv"]
             if all(third in renamed for third in thirds):
-                renamed[f"{match[1]}.in_proj_{match[2]}"] = torch.cat([renamed.pop(third) for third in thirds])
+                renamed[f"{match[1]}.in_proj_{match[2]}"] = concatenate([renamed.pop(third) for third in thirds])
     return renamed

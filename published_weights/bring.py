@@ -1,0 +1,111 @@
+"""Bring the weights of the catalogue into a store: from their publisher, a mirror, or a file."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from object_store import NoSuchKey, ObjectStore, open_store
+from published_weights.errors import DownloadFailed, WeightsError
+from published_weights.stored import Card, new_card, write
+from run_config.weights.catalogue import HUGGING_FACE, PublishedFile, PublishedWeights
+
+ENDPOINT = "HF_ENDPOINT"
+"""Environment variable with the address of a mirror of Hugging Face, which is then asked first."""
+
+
+def pull(store: ObjectStore, entry: PublishedWeights, mirror: str, cache: Path, say: Callable[[str], None]) -> Card:
+    """Fetch, check and store an entry of the catalogue.
+
+    mirror: a URL or folder that holds the published paths; empty: the publishers. cache: folder for downloads, in which
+    an interrupted one is continued.
+
+    Raises WeightsError when no place has the right file, and DownloadFailed when one of them may have it later.
+    """
+    failures: list[WeightsError] = []
+    for url, file in _places(entry, mirror, os.environ):
+        try:
+            say(f"{entry.name}: {url}")
+            return _from_url(store, entry, url, file, cache, say)
+        except WeightsError as error:
+            failures.append(error)
+    kind = DownloadFailed if any(isinstance(error, DownloadFailed) for error in failures) else WeightsError
+    raise kind("\n".join(str(error) for error in failures))
+
+
+def _places(
+    entry: PublishedWeights, mirror: str, environment: Mapping[str, str]
+) -> Iterator[tuple[str, PublishedFile]]:
+    endpoint = environment.get(ENDPOINT, "")
+    files = entry.files
+    if endpoint and not mirror:
+        files = tuple(sorted(files, key=lambda file: file.host != HUGGING_FACE))
+    for file in files:
+        host = mirror or (endpoint if file.host == HUGGING_FACE and endpoint else file.host)
+        yield f"{host.rstrip('/')}/{file.path}", file
+
+
+def _from_url(
+    store: ObjectStore, entry: PublishedWeights, url: str, file: PublishedFile, cache: Path, say: Callable[[str], None]
+) -> Card:
+    # The name tells files of one path on different hosts apart.
+    local = cache / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{Path(file.path).name}"
+    try:
+        if url.startswith(("http://", "https://")):
+            from published_weights.download import download
+
+            download(url, local, say)
+        else:
+            folder, _, name = url.rpartition("/")
+            try:
+                open_store(folder).get_file(name, local)
+            except NoSuchKey as error:
+                raise WeightsError(f"{url}: there is no such file") from error
+        return keep(store, entry, local, source=url, published_md5=file.md5)
+    finally:
+        local.unlink(missing_ok=True)
+
+
+def keep(store: ObjectStore, entry: PublishedWeights, path: Path, *, source: str, published_md5: str = "") -> Card:
+    """Check a file and store its tensors. Raises WeightsError, before it stores anything, for another file."""
+    from published_weights.arrays import read_arrays
+    from published_weights.layout import fitted
+
+    try:
+        with path.open("rb") as content:
+            sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+            content.seek(0)
+            md5 = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    except OSError as error:
+        raise WeightsError(f"{path}: {error.strerror}") from error
+    if published_md5 and md5 != published_md5:
+        raise WeightsError(
+            f"{source}: its MD5 is {md5}, the authors publish {published_md5}: it is damaged or another file; "
+            "nothing was stored"
+        )
+    tensors = fitted(read_arrays(path, source), entry.preset, len(entry.classes), source)
+    return write(store, tensors, new_card(entry, source, sha256=sha256, md5=md5, published_md5=published_md5))
+
+
+def import_file(store: ObjectStore, entry: PublishedWeights, place: str) -> Card:
+    """Store the weights of a file that somebody brought: a local path, or a URL of a store.
+
+    The file may be any of the entry's. Its checksum decides whether it is the authors'. Raises WeightsError.
+    """
+    if "://" not in place:
+        path = Path(place).expanduser()
+        return keep(store, entry, path, source=str(path.absolute()), published_md5=_known(path, entry))
+    folder, _, name = place.rpartition("/")
+    with tempfile.TemporaryDirectory() as local:
+        path = Path(local) / name
+        try:
+            open_store(folder).get_file(name, path)
+        except NoSuchKey as error:
+            raise WeightsError(f"{place}: there is no such file") from error
+        return keep(store, entry, path, source=place, published_md5=_known(path, entry))
+
+
+def _known(path: Path, entry: PublishedWeights) -> str:
+    """The published checksum of a file in the authors' form; a .safetensors file has none."""
+    return next((file.md5 for file in entry.files if Path(file.path).suffix == path.suffix), "")

@@ -1,0 +1,138 @@
+"""`detr-workflows weights`: list, pull, import, show and remove published weights."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from object_store import ObjectStore, open_store
+from published_weights.errors import WeightsError
+from run_config.locations import store_url
+from run_config.weights.catalogue import on_offer, published
+from run_config.writable import require_writable
+
+if TYPE_CHECKING:
+    from run_config.installation import Installation
+
+app = typer.Typer(
+    help="Published weights: bring them into a store, from where runs start with them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Store = Annotated[
+    str, typer.Option(help="Store: a folder, file:///folder or s3://bucket/prefix. Default: the installation's.")
+]
+Name = Annotated[str, typer.Argument(help="Name in the catalogue.")]
+
+
+@app.command("list")
+def list_weights(store: Store = "") -> None:
+    """List the catalogue, and which of it the store has."""
+    from published_weights.stored import names
+
+    there = set(names(_opened(store))) if store or _installation() else set()
+    for name, one in on_offer(_licences()).items():
+        state = "in the store" if name in there else ""
+        typer.echo(
+            f"{name:24} {one.parameters_m:5.1f} M  {one.weights_licence:12} {one.trained_on:24} {state}".rstrip()
+        )
+
+
+@app.command()
+def pull(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names in the catalogue.")],
+    store: Store = "",
+    mirror: Annotated[
+        str,
+        typer.Option(
+            "--from", help="URL or folder with the published files below their paths, instead of the publishers."
+        ),
+    ] = "",
+) -> None:
+    """Download weights, check them, and store them. Weights that the store has are left as they are.
+
+    HF_ENDPOINT names a mirror of Hugging Face; HTTPS_PROXY and NO_PROXY work as usual.
+    """
+    from published_weights import bring
+    from published_weights.stored import CARD, FOLDER
+
+    opened = _opened(store)
+    entries = [published(name, _licences()) for name in names]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "detr-workflows" / "weights"
+    require_writable(cache, "XDG_CACHE_HOME")
+    for entry in entries:
+        if opened.exists(f"{FOLDER}/{entry.name}/{CARD}"):
+            typer.echo(f"{entry.name}: already in {opened.url}")
+        else:
+            _stored(opened, bring.pull(opened, entry, mirror, cache, lambda line: typer.echo(line, err=True)).name)
+
+
+@app.command("import")
+def import_weights(
+    file: Annotated[str, typer.Argument(help="A published file: a path, or a URL of a store.")],
+    name: Annotated[str, typer.Option("--as", help="Name in the catalogue.")],
+    store: Store = "",
+) -> None:
+    """Store the weights of a published file that you have, for machines without internet."""
+    from published_weights.bring import import_file
+
+    opened = _opened(store)
+    _stored(opened, import_file(opened, published(name, _licences()), file).name)
+
+
+@app.command()
+def show(name: Name, store: Store = "") -> None:
+    """Show where weights are published, and the card of those in the store."""
+    from published_weights.stored import FOLDER, card_of
+
+    entry = published(name, _licences())
+    typer.echo(f"{name}: {entry.preset}, {entry.parameters_m} M parameters, trained on {entry.trained_on}")
+    typer.echo(f"licence: {entry.code_licence} (code), {entry.weights_licence} (weights)")
+    for file in entry.files:
+        typer.echo(f"published: {file.host}/{file.path}" + (f", MD5 {file.md5}" if file.md5 else ""))
+    known = [one for one in entry.classes if one is not None]
+    typer.echo(f"classes: {', '.join(known) or f'{len(entry.classes)} rows without known names'}")
+    if not store and _installation() is None:
+        return
+    opened = _opened(store)
+    card = card_of(opened.child(f"{FOLDER}/{name}"))
+    if card is None:
+        typer.echo(f"not in {opened.url}: run `detr-workflows weights pull {name} --store {opened.url}`")
+    else:
+        checked = "has the published MD5" if card.published_md5 else "no checksum is published for it"
+        typer.echo(f"in {opened.url}, from {card.source} ({checked}); SHA-256 {card.source_sha256}")
+
+
+@app.command()
+def remove(name: Name, store: Store = "") -> None:
+    """Remove weights from the store. Models that were trained from them stay."""
+    from published_weights.stored import remove as remove_stored
+
+    remove_stored(_opened(store), name)
+    typer.echo(f"{name}: removed")
+
+
+def _stored(store: ObjectStore, name: str) -> None:
+    typer.echo(f"{name}: stored in {store.url}")
+
+
+def _installation() -> "Installation | None":
+    from run_config.installation import load_installation  # reads YAML, which takes time to import
+
+    return load_installation()
+
+
+def _licences() -> tuple[str, ...]:
+    installation = _installation()
+    return () if installation is None else installation.weights.allowed_licences
+
+
+def _opened(text: str) -> ObjectStore:
+    if not text:
+        installation = _installation()
+        if installation is None:
+            raise WeightsError("--store is missing: give a folder, file:///folder or s3://bucket/prefix")
+        text = installation.store
+    return open_store(store_url(text))

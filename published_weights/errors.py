@@ -1,0 +1,15 @@
+"""The errors of published weights."""
+
+from run_config.exit_codes import PASSING_FAULT, WRONG_INPUT
+
+
+class WeightsError(Exception):
+    """The weights are missing, damaged or others than wanted. The message says where and what to do."""
+
+    exit_code = WRONG_INPUT
+
+
+class DownloadFailed(WeightsError):
+    """The server is unreachable or failed too often. The same command resumes the download."""
+
+    exit_code = PASSING_FAULT

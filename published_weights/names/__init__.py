@@ -1,0 +1,1 @@
+"""The tensor names of published files, for each family that has several."""

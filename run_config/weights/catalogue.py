@@ -1,0 +1,113 @@
+"""The published weights that `detr-workflows weights` brings into a store.
+
+Addresses and checksums are the authors'. RF-DETR's checksums are in their program `rfdetr` 1.11.2; none are published
+for D-FINE. Weights under the AGPL, for non-commercial use only, or under Roboflow's PML are not listed at all.
+"""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from run_config.errors import ConfigError
+from run_config.weights.coco_classes import COCO_CLASSES
+
+PERMISSIVE = frozenset({"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "MIT"})
+HUGGING_FACE = "https://huggingface.co"
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedFile:
+    """A file that holds the weights. `path` is the same below `host`, below a mirror of it, and in a folder."""
+
+    host: str
+    path: str
+    md5: str = ""
+    """Empty: no checksum is published."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedWeights:
+    """An entry of the catalogue. The files hold the same weights, the authors' first."""
+
+    name: str
+    preset: str
+    trained_on: str
+    classes: tuple[str | None, ...]
+    """The class of each row of the heads. None: unused, or its name is not known."""
+    parameters_m: float
+    """Size: millions of parameters."""
+    files: tuple[PublishedFile, ...]
+    code_licence: str = "Apache-2.0"
+    weights_licence: str = "Apache-2.0"
+
+
+_COCO_80 = tuple(name for name in COCO_CLASSES if name is not None)
+_OBJECTS365: tuple[None, ...] = (None,) * 366
+
+
+def _rf_detr(size: str, parameters_m: float, path: str, md5: str) -> PublishedWeights:
+    return PublishedWeights(
+        name=f"rf-detr-{size}",
+        preset=f"rf-detr-{size}",
+        trained_on="Objects365, then COCO",
+        classes=COCO_CLASSES,
+        parameters_m=parameters_m,
+        files=(
+            PublishedFile("https://storage.googleapis.com/rfdetr", path, md5),
+            PublishedFile(HUGGING_FACE, f"Roboflow/rf-detr-{size}/resolve/main/model.safetensors"),
+        ),
+    )
+
+
+def _d_fine(size: str, parameters_m: float, data: str) -> PublishedWeights:
+    trained_on, classes = {
+        "coco": ("COCO", _COCO_80),
+        "obj365": ("Objects365", _OBJECTS365),
+        "obj2coco": ("Objects365, then COCO", _COCO_80),
+    }[data]
+    files = [
+        PublishedFile("https://github.com/Peterande/storage/releases/download/dfinev1.0", f"dfine_{size[0]}_{data}.pth")
+    ]
+    if data == "coco":
+        files.append(PublishedFile(HUGGING_FACE, f"ustc-community/dfine-{size}-coco/resolve/main/model.safetensors"))
+    return PublishedWeights(
+        name=f"d-fine-{size}" if data == "coco" else f"d-fine-{size}-{data}",
+        preset=f"d-fine-{size}",
+        trained_on=trained_on,
+        classes=classes,
+        parameters_m=parameters_m,
+        files=tuple(files),
+    )
+
+
+CATALOGUE: tuple[PublishedWeights, ...] = (
+    _rf_detr("nano", 30.5, "nano_coco/checkpoint_best_regular.pth", "fb6504cce7fbdc783f7a46991f07639f"),
+    _rf_detr("small", 32.1, "small_coco/checkpoint_best_regular.pth", "fb37061c1af7bace359c91b723a8d5c1"),
+    _rf_detr("medium", 33.7, "medium_coco/checkpoint_best_regular.pth", "7223f764a87b863f02eb8d52bf0ce2ee"),
+    _rf_detr("large", 33.9, "rf-detr-large-2026.pth", "5cb72153541cbcb9aa6efa26222acc75"),
+    _d_fine("nano", 3.8, "coco"),
+    _d_fine("small", 10.2, "coco"),
+    _d_fine("small", 10.2, "obj365"),
+    _d_fine("small", 10.2, "obj2coco"),
+    _d_fine("medium", 19.2, "coco"),
+    _d_fine("medium", 19.2, "obj365"),
+    _d_fine("medium", 19.2, "obj2coco"),
+)
+
+
+def on_offer(
+    allowed_licences: Iterable[str] = (), catalogue: Sequence[PublishedWeights] = CATALOGUE
+) -> dict[str, PublishedWeights]:
+    """Name → weights whose licences, of code and of weights, are permissive or in `allowed_licences`."""
+    allowed = PERMISSIVE | set(allowed_licences)
+    return {one.name: one for one in catalogue if {one.code_licence, one.weights_licence} <= allowed}
+
+
+def published(name: str, allowed_licences: Iterable[str] = ()) -> PublishedWeights:
+    """The entry of that name. Raises ConfigError when it is unknown or its licence not allowed."""
+    offered = on_offer(allowed_licences)
+    if name in offered:
+        return offered[name]
+    near = difflib.get_close_matches(name, offered, 1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(offered)}."
+    raise ConfigError(f"there are no published weights named {name!r} in the catalogue; {hint}")

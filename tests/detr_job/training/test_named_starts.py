@@ -1,0 +1,57 @@
+"""Training starts from published weights in the store and from earlier runs, by their names."""
+
+from dataclasses import replace
+
+import pytest
+
+from detr_job.family import build_family
+from object_store import open_store
+from published_weights.stored import new_card, remove, write
+from run_config.job.presets import load_job_config
+from run_config.weights.catalogue import published
+from tests.detr_job.training_runs import D_FINE, Run
+
+
+@pytest.fixture
+def d_fine(run: Run) -> Run:
+    """A run of a small D-FINE, and weights of its size in the store, with COCO's rows."""
+    entry = published("d-fine-nano")
+    family = build_family(
+        load_job_config("d-fine-nano", [f"{name}={value}" for name, value in D_FINE.items()]), len(entry.classes)
+    )
+    arrays = {name: tensor.numpy() for name, tensor in family.network.state_dict().items()}
+    write(open_store(run.store_url), arrays, new_card(entry, "x.pth", sha256="", md5="", published_md5=""))
+    return replace(
+        run, model="d-fine-nano", options=D_FINE | {"schedule.steps": 1}, more=starting("weights:d-fine-nano")
+    )
+
+
+def starting(text: str) -> tuple[str, ...]:
+    return ("--device", "cpu", "--finetune", text)
+
+
+def test_published_weights_are_named_and_a_resume_does_not_need_them(d_fine: Run):
+    store = open_store(d_fine.store_url)
+    says = d_fine.ends().says()
+    assert f"starting from {store.url}/weights/d-fine-nano: " in says
+    assert "no class has the same name in the checkpoint" in says
+    assert "  ignored" not in says
+    remove(store, "d-fine-nano")
+    d_fine.ends()
+    said = replace(d_fine, name="other").refused()
+    assert f"run `detr-workflows weights pull d-fine-nano --store {store.url}`" in said
+
+
+def test_an_earlier_run_is_named_and_a_word_with_two_meanings_is_refused(d_fine: Run):
+    d_fine.ends()
+    for number, text in enumerate((f"run:{d_fine.name}", d_fine.name)):
+        says = replace(d_fine, name=f"later-{number}", more=starting(text)).ends().says()
+        assert f"starting from {open_store(d_fine.store_url).url}/runs/{d_fine.name}/" in says
+    open_store(d_fine.store_url).put_bytes(f"weights/{d_fine.name}/card.json", b"{}")
+    said = replace(d_fine, name="later", more=starting(d_fine.name)).refused()
+    assert f"cvat-finetune-checkpoint: {d_fine.name!r} has 2 meanings: write weights:{d_fine.name} or run:" in said
+
+
+def test_damaged_weights_are_refused(d_fine: Run):
+    open_store(d_fine.store_url).put_bytes("weights/d-fine-nano/model.safetensors", b"x")
+    assert "model.safetensors is missing or damaged" in d_fine.refused()
