@@ -64,13 +64,14 @@ def failures() -> str:
 
 
 def known(parameters: dict[str, str]) -> dict[str, str]:
-    """What the controller knows when the exit handler runs."""
+    """What the controller knows when it creates a pod of the exit handler."""
     as_json = json.dumps([{"name": name, "value": text} for name, text in parameters.items()])
     return {
         "workflow.name": "run-1",
         "workflow.uid": "5e1f",
         "workflow.status": "Failed",
         "workflow.failures": failures(),
+        "retries": "0",
         "workflow.parameters.json": as_json,
         **{f"workflow.parameters.{name}": text for name, text in parameters.items()},
     }
