@@ -51,7 +51,8 @@ def batches_of(loader: DataLoader[Item], stall_s: float = STALL_S) -> Iterator[I
     try:
         with _handlers_kept():
             iterator = iter(loader)
-            stream = _Stream(iterator, _started_since(before), stall_s)
+            # Not the children that are alive now: a worker that has ended already must be noticed too.
+            stream = _Stream(iterator, getattr(iterator, "_workers", None) or _started_since(before), stall_s)
         yield stream
     finally:
         _end_workers(stream, _started_since(before))

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from detr_job.data.batch_stream import batches_of, start_worker
 from detr_job.errors import WorkersLost
@@ -93,6 +94,26 @@ def test_a_worker_that_was_killed_is_named_with_the_likely_cause(before: set[Bas
         with pytest.raises(WorkersLost, match=f"{number.name}.*{cause}"):
             list(batches)
     assert WorkersLost.exit_code == 75
+    assert started(before) == []
+
+
+class SlowLoader(DataLoader[Tensor]):
+    """A loader that needs some time after it has started its workers."""
+
+    def __iter__(self) -> _BaseDataLoaderIter:
+        iterator = super().__iter__()
+        time.sleep(1)
+        return iterator
+
+
+def end_at_once(_worker: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_was_killed_at_its_start_is_named_too(before: set[BaseProcess]):
+    killed = SlowLoader(Numbers(), num_workers=1, worker_init_fn=end_at_once)
+    with batches_of(killed) as batches, pytest.raises(WorkersLost, match=r"SIGKILL.*ran out of memory"):
+        next(batches)
     assert started(before) == []
 
 
