@@ -4,11 +4,9 @@ This network has the names of D-FINE's code. DEIM and RT-DETRv4 use the same cod
 """
 
 import re
-from collections.abc import Callable, Mapping
-from typing import TypeVar
+from collections.abc import Mapping
 
-Array = TypeVar("Array")
-Concatenate = Callable[[list[Array]], Array]
+from published_weights.names.transformers_library import Array, Concatenate, authors_names
 
 # Constants that this network computes, the second name of two tensors, and RT-DETRv4's link to its teacher.
 _UNUSED = re.compile(
@@ -16,38 +14,33 @@ _UNUSED = re.compile(
 )
 TEACHER_LINK = "encoder.feature_projector."
 TRANSFORMERS = "encoder_input_proj."
-_RULES = tuple(
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"^model\.", ""),
-        (r"^backbone\.model\.embedder\.", "backbone.stem."),
-        (r"^backbone\.model\.encoder\.", "backbone."),
-        (r"^(backbone\..*)\.convolution\.", r"\1.conv."),
-        (r"^(backbone\..*)\.normalization\.", r"\1.bn."),
-        (r"^(encoder|decoder)_input_proj\.(\d+)\.0\.", r"\1.input_proj.\2.conv."),
-        (r"^(encoder|decoder)_input_proj\.(\d+)\.1\.", r"\1.input_proj.\2.norm."),
-        (r"^encoder\.aifi\.", "encoder.encoder."),
-        (r"^(encoder\..*_blocks\.\d+)\.conv([14])\.", r"\1.cv\2."),
-        (r"^(encoder\..*_blocks\.\d+)\.conv([23])\.", r"\1.cv\2.1."),
-        (r"^(encoder\..*_blocks\.\d+)\.csp_rep1\.", r"\1.cv2.0."),
-        (r"^(encoder\..*_blocks\.\d+)\.csp_rep2\.", r"\1.cv3.0."),
-        (r"^(encoder\.downsample_convs\.\d+)\.conv", r"\1.0.cv"),
-        (r"\.(fc1|mlp\.layers\.0)\.", ".linear1."),
-        (r"\.(fc2|mlp\.layers\.1)\.", ".linear2."),
-        (r"\.self_attn\.o_proj\.", ".self_attn.out_proj."),
-        (r"\.self_attn_layer_norm\.", ".norm1."),
-        (r"^(encoder\..*)\.final_layer_norm\.", r"\1.norm2."),
-        (r"\.final_layer_norm\.", ".norm3."),
-        (r"\.encoder_attn\.", ".cross_attn."),
-        (r"^decoder\.(layers|lqe_layers)\.", r"decoder.decoder.\1."),
-        (r"^enc_output\.0\.", "enc_output.proj."),
-        (r"^enc_output\.1\.", "enc_output.norm."),
-        (r"^(enc_|denoising_)", r"decoder.\1"),
-        (r"^(decoder\.)?class_embed\.", "decoder.dec_score_head."),
-        (r"^(decoder\.)?bbox_embed\.", "decoder.dec_bbox_head."),
-    )
+_RULES = (
+    (r"^backbone\.model\.embedder\.", "backbone.stem."),
+    (r"^backbone\.model\.encoder\.", "backbone."),
+    (r"^(backbone\..*)\.convolution\.", r"\1.conv."),
+    (r"^(backbone\..*)\.normalization\.", r"\1.bn."),
+    (r"^(encoder|decoder)_input_proj\.(\d+)\.0\.", r"\1.input_proj.\2.conv."),
+    (r"^(encoder|decoder)_input_proj\.(\d+)\.1\.", r"\1.input_proj.\2.norm."),
+    (r"^encoder\.aifi\.", "encoder.encoder."),
+    (r"^(encoder\..*_blocks\.\d+)\.conv([14])\.", r"\1.cv\2."),
+    (r"^(encoder\..*_blocks\.\d+)\.conv([23])\.", r"\1.cv\2.1."),
+    (r"^(encoder\..*_blocks\.\d+)\.csp_rep1\.", r"\1.cv2.0."),
+    (r"^(encoder\..*_blocks\.\d+)\.csp_rep2\.", r"\1.cv3.0."),
+    (r"^(encoder\.downsample_convs\.\d+)\.conv", r"\1.0.cv"),
+    (r"\.(fc1|mlp\.layers\.0)\.", ".linear1."),
+    (r"\.(fc2|mlp\.layers\.1)\.", ".linear2."),
+    (r"\.self_attn\.o_proj\.", ".self_attn.out_proj."),
+    (r"\.self_attn_layer_norm\.", ".norm1."),
+    (r"^(encoder\..*)\.final_layer_norm\.", r"\1.norm2."),
+    (r"\.final_layer_norm\.", ".norm3."),
+    (r"\.encoder_attn\.", ".cross_attn."),
+    (r"^decoder\.(layers|lqe_layers)\.", r"decoder.decoder.\1."),
+    (r"^enc_output\.0\.", "enc_output.proj."),
+    (r"^enc_output\.1\.", "enc_output.norm."),
+    (r"^(enc_|denoising_)", r"decoder.\1"),
+    (r"^(decoder\.)?class_embed\.", "decoder.dec_score_head."),
+    (r"^(decoder\.)?bbox_embed\.", "decoder.dec_bbox_head."),
 )
-_THIRDS = re.compile(r"(.*\.self_attn)\.q_proj\.(weight|bias)")
 
 
 def own_names(weights: Mapping[str, Array], concatenate: Concatenate[Array]) -> dict[str, Array]:
@@ -56,21 +49,5 @@ def own_names(weights: Mapping[str, Array], concatenate: Concatenate[Array]) -> 
     concatenate: joins tensors along dimension 0.
     """
     if any(name.removeprefix("model.").startswith(TRANSFORMERS) for name in weights):
-        weights = _from_transformers(weights, concatenate)
+        weights = authors_names(weights, _RULES, r".*\.self_attn", concatenate)
     return {name: tensor for name, tensor in weights.items() if not _UNUSED.fullmatch(name)}
-
-
-def _from_transformers(weights: Mapping[str, Array], concatenate: Concatenate[Array]) -> dict[str, Array]:
-    """Rename, and pack the matrices of query, key and value."""
-    renamed = {}
-    for given, tensor in weights.items():
-        name = given
-        for pattern, replacement in _RULES:
-            name = pattern.sub(replacement, name)
-        renamed[name] = tensor
-    for name in list(renamed):
-        if match := _THIRDS.fullmatch(name):
-            thirds = [f"{match[1]}.{each}_proj.{match[2]}" for each in "qkv"]
-            if all(third in renamed for third in thirds):
-                renamed[f"{match[1]}.in_proj_{match[2]}"] = concatenate([renamed.pop(third) for third in thirds])
-    return renamed
