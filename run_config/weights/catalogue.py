@@ -14,6 +14,9 @@ from run_config.weights.coco_classes import COCO_CLASSES
 PERMISSIVE = frozenset({"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "MIT"})
 HUGGING_FACE = "https://huggingface.co"
 
+DEFAULT = ("rf-detr-small", "d-fine-nano")
+"""The weights of the models to begin with: on a GPU, and on a CPU or for few images."""
+
 
 @dataclass(frozen=True, slots=True)
 class PublishedFile:
@@ -93,6 +96,14 @@ CATALOGUE: tuple[PublishedWeights, ...] = (
     _d_fine("medium", 19.2, "obj365"),
     _d_fine("medium", 19.2, "obj2coco"),
 )
+
+
+ALL_LICENCES = frozenset(licence for one in CATALOGUE for licence in (one.code_licence, one.weights_licence))
+
+
+def names_in(text: str) -> list[str]:
+    """The names in a text, which are separated by spaces, commas or line breaks."""
+    return text.replace(",", " ").split()
 
 
 def on_offer(
