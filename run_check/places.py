@@ -5,13 +5,14 @@ import uuid
 from pathlib import Path
 
 from data_prep.errors import SourceError
-from data_prep.formats.registry import recognise
+from data_prep.formats.registry import find_exports
 from data_prep.sources.find import find_source
 from data_prep.sources.names import source_places
 from object_store import NoSuchKey, ObjectStore, open_store
 from published_weights.start import missing
 from published_weights.stored import CARD
 from run_check.errors import CheckError
+from run_config.cvat_formats import AUTO
 from run_config.json_text import load_json
 from run_config.locations import resolve
 
@@ -59,13 +60,14 @@ def require_same_workflow(store: ObjectStore, folder: str, workflow_uid: str) ->
         )
 
 
-def source(line: str, store: str) -> str:
+def source(line: str, store: str, chosen_format: str = AUTO) -> str:
     """Check that an export exists, is readable and has the right format."""
     (place,) = source_places([line], store)
-    found = find_source(place)
+    found = find_source(place, chosen_format)
     if found.local is not None:
         with found.open(Path(tempfile.gettempdir())) as files:
-            recognise(files).own_files(files)
+            for export in find_exports(files, chosen_format):
+                export.own_files()
     elif found.is_zip:
         _begins_as_zip(place)
     return f"{line}, {found.size_bytes / 1e6:,.1f} MB"

@@ -9,6 +9,7 @@ from data_prep.checks.box_forms import LEAST_CASES, SubsetBoxes
 from data_prep.correct_boxes import Box
 from data_prep.errors import AnnotationError, SourceError
 from data_prep.image_finder import ImageFinder
+from data_prep.remedies import change_limit
 from prepared_set.manifest import Example
 from run_config.data_limits import DataLimits
 from run_config.wording import plural
@@ -59,8 +60,8 @@ def refuse_mostly_broken(where: str, listed: int, changes: ChangeLog, limits: Da
         else "export the task again with images"
     )
     raise SourceError(
-        f"{where}: {broken} of {listed} images cannot be used, {'; '.join(parts)}: {advice}, or allow more with "
-        "--limit unusable-images=SHARE"
+        f"{where}: {broken} of {listed} images cannot be used, {'; '.join(parts)}: {advice}. To allow "
+        f"more, {change_limit('unusable-images', 'SHARE')}"
     )
 
 
@@ -71,8 +72,8 @@ def refuse_dropped_boxes(where: str, boxes: SubsetBoxes, changes: ChangeLog, lim
         return
     raise AnnotationError(
         f"{where}: subset {boxes.name!r}: {boxes.dropped:,} of {total:,} boxes cannot be used: "
-        f"{describe_dropped(changes)}. Correct the boxes and export again, or allow more with --limit "
-        "dropped-boxes=SHARE"
+        f"{describe_dropped(changes)}. Correct the boxes and export again. To allow more, "
+        f"{change_limit('dropped-boxes', 'SHARE')}"
     )
 
 

@@ -29,6 +29,23 @@ class ExportFiles(Protocol):
         """Close what is open."""
 
 
+class FolderOfExport:
+    """The files below a folder of a source, as a source of its own. Closing it is left to the source."""
+
+    def __init__(self, files: ExportFiles, root: str) -> None:
+        self.shown_name = f"{files.shown_name}/{root.rstrip('/')}"
+        self.sizes = {path[len(root) :]: size for path, size in files.sizes.items() if path.startswith(root)}
+        self._files = files
+        self._root = root
+
+    def read(self, name: str, limit: int) -> bytes:
+        """The content of a file, at most `limit` bytes."""
+        return self._files.read(self._root + name, limit)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
 def printable(name: str) -> str:
     """The name as valid UTF-8: bytes of a file name that are not UTF-8 become the replacement character."""
     try:

@@ -13,11 +13,12 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from data_prep.errors import SourceError
-from data_prep.formats.registry import recognise
+from data_prep.formats.registry import find_exports
 from data_prep.sources.archive import ZipExport
 from data_prep.sources.files import ExportFiles, printable, too_large
 from data_prep.sources.folder import FolderExport, etag, walk
 from object_store import NoSuchKey, ObjectInfo, Progress, open_store
+from run_config.cvat_formats import AUTO
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,11 @@ class Source:
         return folder
 
 
-def find_source(name: str) -> Source:
-    """Find a source: a local path, `file://…` or `s3://…`; a zip or an unpacked export."""
+def find_source(name: str, chosen_format: str = AUTO) -> Source:
+    """Find a source: a local path, `file://…` or `s3://…`; a zip or an unpacked export.
+
+    Of a prefix in a bucket only the files of its exports belong to it; `chosen_format` is as for `find_exports`.
+    """
     try:
         parts = urlsplit(name)
     except ValueError as error:
@@ -79,7 +83,7 @@ def find_source(name: str) -> Source:
     if parts.scheme and len(parts.scheme) > 1:
         if printable(name) != name:
             raise SourceError(f"{printable(name)!r} is not UTF-8: check the source")
-        return _find_remote(name.rstrip("/"))
+        return _find_remote(name.rstrip("/"), chosen_format)
     try:
         path = Path(name).expanduser()
     except RuntimeError as error:
@@ -109,7 +113,7 @@ def _find_local(name: str, path: Path) -> Source:
     )
 
 
-def _find_remote(url: str) -> Source:
+def _find_remote(url: str, chosen_format: str) -> Source:
     parent, _, key = url.rpartition("/")
     if key.lower().endswith(".zip"):
         try:
@@ -122,7 +126,8 @@ def _find_remote(url: str) -> Source:
         raise SourceError(f"there is nothing below {url}: check bucket and prefix")
     # A prefix may hold more than the export (even a whole bucket): only the export is downloaded.
     listed = _BucketFolder(url, {key: info.size_bytes for key, info in infos.items()})
-    own_files = recognise(listed).own_files(listed)
+    found = find_exports(listed, chosen_format)
+    own_files = [f"{export.root}{path}" for export in found for path in export.own_files()]
     return Source(url, tuple(_remote_file(url, infos[key]) for key in own_files), None, is_zip=False)
 
 
