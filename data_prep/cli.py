@@ -30,7 +30,7 @@ Sources = Annotated[
     list[str],
     typer.Argument(
         metavar="SOURCE...",
-        help=f"CVAT exports in the format {COCO!r} with images: a zip or an unpacked folder, local or in a "
+        help=f"CVAT exports in the format {COCO!r} with images: a zip, tar or unpacked folder, local or in a "
         "bucket (s3://bucket/key.zip, s3://bucket/prefix). Several are merged by class name.",
     ),
 ]

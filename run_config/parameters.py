@@ -129,7 +129,7 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="cvat-annotation-path",
         title="Dataset",
-        help=f"CVAT export in **{COCO}** format: a zip, or a folder with `images/` and `annotations/`. "
+        help=f"CVAT export in **{COCO}** format: a zip, tar or tar.gz, or a folder with `images/` and `annotations/`. "
         "An `s3://` or `file://` URL, or a key below the store. Several are merged: one per line.",
         group="Data",
         type=Type.LOCATIONS,

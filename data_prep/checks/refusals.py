@@ -10,6 +10,7 @@ from data_prep.correct_boxes import Box
 from data_prep.errors import AnnotationError, SourceError
 from data_prep.image_finder import ImageFinder
 from data_prep.remedies import change_limit
+from data_prep.sources.files import export_frames
 from prepared_set.manifest import Example
 from run_config.data_limits import DataLimits
 from run_config.wording import plural
@@ -35,6 +36,10 @@ def refuse_no_images(where: str, finder: ImageFinder, changes: ChangeLog) -> NoR
             f"{where}: none of the listed images is in the export (the first is {example!r}), but other images are: "
             f"{there}. Give the files the names that the annotation file lists, or export both together with "
             "'Save images'"
+        )
+    if finder.videos:
+        raise SourceError(
+            f"{where} holds the video {finder.videos[0]!r} instead of images: {export_frames(finder.videos[0])}"
         )
     raise SourceError(
         f"{where} was exported without images: there is no image file in it. Export the task again with 'Save images' "

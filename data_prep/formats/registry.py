@@ -8,7 +8,7 @@ from importlib import import_module
 from data_prep.errors import SourceError
 from data_prep.formats.record import Format
 from data_prep.remedies import choose_format
-from data_prep.sources.files import ExportFiles, FolderOfExport, without_macos_shadows
+from data_prep.sources.files import ExportFiles, FolderOfExport, export_frames, videos_among, without_macos_shadows
 from run_config.cvat_formats import AUTO, PASCAL_VOC, SHORT_NAMES, ULTRALYTICS
 
 FORMATS: tuple[Format, ...] = tuple(
@@ -96,7 +96,11 @@ def _explain_unknown(paths: list[str], where: str) -> str:
         found = next((path for path in paths if pattern.fullmatch(path)), None)
         if found:
             return f"{missing} but {found!r}: it looks like {name}; export the task as {names}"
-    zips = [path for path in paths if path.lower().endswith(".zip")]
-    if zips:
-        return f"{where} holds the zip {zips[0]!r} instead of an unpacked export; give that zip as the source"
+    packed = next((path for path in paths if path.lower().endswith((".zip", ".tar", ".tar.gz", ".tgz"))), None)
+    if packed:
+        kind = "zip" if packed.lower().endswith(".zip") else "tar"
+        return f"{where} holds the {kind} {packed!r} instead of an unpacked export; give that {kind} as the source"
+    videos = videos_among(paths)
+    if videos:
+        return f"{where} has a video ({videos[0]!r}) and no annotations: {export_frames(videos[0])}"
     return f"{missing}: it must be a CVAT export in the format {names}, packed or unpacked"

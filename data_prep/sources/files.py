@@ -10,6 +10,8 @@ IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2", ".avif",
 )  # fmt: skip
 
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp")
+
 
 class ExportFiles(Protocol):
     """The files of a source; `read` may be called from several threads."""
@@ -66,6 +68,20 @@ def images_below(prefix: str, paths: Iterable[str]) -> list[str]:
         for path in without_macos_shadows(paths)
         if path.startswith(prefix) and path.lower().endswith(IMAGE_SUFFIXES)
     ]
+
+
+def videos_among(paths: Iterable[str]) -> list[str]:
+    """The video files."""
+    return [path for path in without_macos_shadows(paths) if path.lower().endswith(VIDEO_SUFFIXES)]
+
+
+def export_frames(video: str) -> str:
+    """How to get the frames of a video as images, for a message."""
+    name = video.rpartition("/")[2]
+    return (
+        "videos are not read. Export the task from CVAT with 'Save images', which writes its frames as images, or "
+        f"write them yourself: ffmpeg -i {name!r} -start_number 0 images/frame_%06d.png"
+    )
 
 
 def safe_path(name: str, where: str) -> str:
