@@ -208,6 +208,47 @@ def inspect_command(
     print(*summary.as_lines(manifest), *([f"  report: {report}"] if report is not None else []), sep="\n")
 
 
+@app.command("convert")
+def convert_command(
+    sources: Sources,
+    to: Annotated[Path, typer.Option("--to", help="New folder for the COCO export.")],
+    annotations_only: Annotated[
+        bool, typer.Option("--annotations-only", help="Write the annotations without the images.")
+    ] = False,
+    limit: Limit = None,
+    boxes: Boxes = "xywh",
+    chosen_format: ChosenFormat = AUTO,
+    classes: Classes = None,
+    class_map: ClassMap = None,
+    as_json: AsJson = False,
+) -> None:
+    """Convert exports to COCO: annotations/instances_<subset>.json and images/<subset>/.
+
+    The boxes are corrected as for a prepared set; every change is counted.
+    """
+    import msgspec
+
+    from data_prep.convert import convert
+    from data_prep.progress import Display
+    from run_config.wording import plural, shortened
+
+    require_writable(to.absolute().parent, "--to")
+    with Display() as display:
+        rules, choice = _rules(limit, boxes, chosen_format), _choice(classes, class_map)
+        request = _request(sources, None, None, 0.0, 0, False, rules, choice)
+        done = convert(request, to, annotations_only=annotations_only, watcher=display)
+    if as_json:
+        print(msgspec.json.encode(done).decode())
+        return
+    print(f"{to}: {plural(sum(done.images.values()), 'image')}, {plural(done.boxes, 'box', 'boxes')}")
+    for subset, count in done.images.items():
+        print(f"  {subset}: {plural(count, 'image')}")
+    print(f"  {plural(len(done.classes), 'class', 'classes')}: {shortened(done.classes, 12)}")
+    for change in done.changes:
+        print(f"  {change.action}: {change.count:,} x {change.sentence}")
+    print(*(f"  warning: {warning}" for warning in done.warnings), sep="\n")
+
+
 @app.command("check")
 def check_command(
     run: Annotated[str, typer.Option("--run", help="Name of the run.")],

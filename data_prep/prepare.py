@@ -91,9 +91,18 @@ def locate(request: PrepareRequest) -> LocatedRequest:
     )
 
 
+@dataclass(frozen=True)
+class ReadExports:
+    """The exports of a request."""
+
+    pool: list[Export]
+    val: list[Export]
+    test: list[Export]
+
+
 @contextmanager
-def read_dataset(found: LocatedRequest, watcher: Watcher) -> Iterator[tuple[Dataset, Path]]:
-    """Read, check and split the sources. Yields the data set and a scratch folder; the sources stay open meanwhile."""
+def read_exports(found: LocatedRequest, watcher: Watcher) -> Iterator[tuple[ReadExports, ChangeLog, Path]]:
+    """Read and check the sources. Yields also a scratch folder; the sources stay open meanwhile."""
     changes = ChangeLog()
     with tempfile.TemporaryDirectory(prefix="data-prep-") as scratch, ExitStack() as opened:
 
@@ -108,8 +117,14 @@ def read_dataset(found: LocatedRequest, watcher: Watcher) -> Iterator[tuple[Data
         if found.choice:
             chosen = iter(choose_classes([one for group in groups for one in group], found.choice, changes))
             groups = [list(itertools.islice(chosen, len(group))) for group in groups]
-        pool, val, test = groups
-        yield build_dataset(pool, val, test, found.options, changes, found.rules.limits), Path(scratch)
+        yield ReadExports(*groups), changes, Path(scratch)
+
+
+@contextmanager
+def read_dataset(found: LocatedRequest, watcher: Watcher) -> Iterator[tuple[Dataset, Path]]:
+    """Read, check and split the sources. Yields also a scratch folder; the sources stay open meanwhile."""
+    with read_exports(found, watcher) as (read, changes, scratch):
+        yield build_dataset(read.pool, read.val, read.test, found.options, changes, found.rules.limits), scratch
 
 
 def _read_one(
