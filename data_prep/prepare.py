@@ -13,7 +13,7 @@ import msgspec
 from data_prep.changes import ChangeLog
 from data_prep.dataset import Dataset, build_dataset
 from data_prep.export_reader import Export, ReadingRules, Watcher, read_export
-from data_prep.set_writer import describe, set_id, write_set
+from data_prep.set_writer import add_warnings, describe, set_id, write_set
 from data_prep.sources.find import Source, find_source
 from object_store import AccessDenied, NoSuchKey, ObjectStore
 from prepared_set.errors import SetError
@@ -120,6 +120,8 @@ def prepare(
     found = locate(request)
     known = _look_up(store, found)
     if known is not None:
+        with suppress(AccessDenied):  # a set that is there can be used by who may only read it
+            add_warnings(store, known)
         return Prepared(known, was_there=True)
     _try_store(store)
     with read_dataset(found, watcher) as (dataset, scratch):
@@ -136,6 +138,8 @@ def prepare(
                 scratch,
                 watcher.advance,
             )
+    if existing is not None:
+        add_warnings(store, existing)
     store.put_bytes(found.pointer_key, own_id.encode())
     return Prepared(existing or manifest, was_there=existing is not None)
 
