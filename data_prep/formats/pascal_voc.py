@@ -30,7 +30,9 @@ MOST_LOOKED_INTO = 20
 _ANNOTATIONS = "Annotations/"
 _DATABASE = re.compile(r"The VOC20\d\d Database")
 _CONVERTED = "The files are those of VOC, which counts pixels from 1: the boxes were converted to corners from 0."
-_CONTRADICTED = "The files name VOC, whose pixels are counted from 1, but contain numbers below 1: the numbers were used as written."
+_CONTRADICTED = (
+    "The files name VOC, which counts pixels from 1, but contain numbers below 1: they were used as written."
+)
 _UNDECIDED = (
     "The numbers run from 1 to the size of the image, and do not say whether pixels are counted from 0 or, as by VOC, "
     "from 1: they were used as written, which is at most one pixel off."

@@ -9,28 +9,33 @@ from data_prep.errors import SourceError
 from data_prep.formats.record import Format
 from data_prep.remedies import choose_format
 from data_prep.sources.files import ExportFiles, FolderOfExport, export_frames, videos_among, without_macos_shadows
-from run_config.cvat_formats import AUTO, PASCAL_VOC, SHORT_NAMES, ULTRALYTICS
+from run_config.cvat_formats import AUTO, MOT, PASCAL_VOC, SHORT_NAMES, ULTRALYTICS, YOLO
 
 FORMATS: tuple[Format, ...] = tuple(
-    getattr(import_module(f"data_prep.formats.{short.replace('-', '_')}"), class_name)()
-    for short, class_name in {
+    getattr(import_module(f"data_prep.formats.{module}"), class_name)()
+    for module, class_name in {
         "coco": "Coco",
-        "cvat-images": "CvatImages",
-        "cvat-video": "CvatVideo",
+        "cvat_images": "CvatImages",
+        "cvat_video": "CvatVideo",
         "ultralytics": "Ultralytics",
-        "pascal-voc": "PascalVoc",
+        "pascal_voc": "PascalVoc",
         "datumaro": "Datumaro",
+        "text_lines.yolo": "Yolo",
+        "labelme": "LabelMe",
+        "text_lines.mot": "Mot",
+        "text_lines.open_images": "OpenImages",
+        "text_lines.kitti": "Kitti",
     }.items()
 )
 
 # File that is typical of an unsupported format → the format's name in CVAT.
 _OTHER_FORMATS = (
     (re.compile(r"(.*/)?annotations\.xml"), "CVAT for images or video"),
-    (re.compile(r"(.*/)?obj\.(names|data)"), "YOLO 1.1"),
+    (re.compile(r"(.*/)?obj\.(names|data)"), YOLO),
     (re.compile(r"(.*/)?data\.ya?ml"), ULTRALYTICS),
     (re.compile(r"(.*/)?Annotations/.*\.xml"), PASCAL_VOC),
     (re.compile(r".*\.tfrecord"), "TFRecord"),
-    (re.compile(r"(.*/)?gt/gt\.txt"), "MOT 1.1"),
+    (re.compile(r"(.*/)?gt/gt\.txt"), MOT),
     (re.compile(r"(.*/)?annotations/[^/]*\.json"), "another JSON format"),
 )
 

@@ -131,7 +131,7 @@ def test_numbers_below_1_contradict_the_name_of_voc(tmp_path: Path, load: Load):
     whole = voc("a.png", thing(corners=(0, 0, 64, 48))).replace(b"<folder/>", OF_VOC)
     local = load(write_zip(tmp_path / "x.zip", **dataset(**{"Annotations/a.xml": whole})))
     assert local.split("train").images[0].boxes.tolist() == [[0, 0, 64, 48]]
-    assert any("contain numbers below 1: the numbers were used as written" in one for one in local.manifest.warnings)
+    assert any("contain numbers below 1: they were used as written" in one for one in local.manifest.warnings)
 
 
 @pytest.mark.parametrize(
@@ -148,6 +148,6 @@ def test_numbers_that_may_be_counted_from_0_or_1_are_used_as_written_with_a_warn
 
 
 def test_xml_of_another_program_is_not_read(tmp_path: Path, run_prepare: Prepare):
-    labelme = b"<annotation><filename>a.png</filename><object><name>car</name><polygon/></object></annotation>"
+    other = b"<annotation><filename>a.png</filename><object><name>car</name><circle/></object></annotation>"
     with pytest.raises(DataPrepError, match="it must be a CVAT export"):
-        run_prepare(write_zip(tmp_path / "x.zip", **{"a.xml": labelme, "a.png": picture("a")}))
+        run_prepare(write_zip(tmp_path / "x.zip", **{"a.xml": other, "a.png": picture("a")}))
