@@ -16,7 +16,7 @@ from data_prep.checks.class_choice import ClassChoice, choose_classes
 from data_prep.dataset import Dataset, build_dataset
 from data_prep.export_reader import Export, ReadingRules, Watcher, read_export
 from data_prep.formats.registry import find_exports
-from data_prep.set_writer import describe, set_id, write_set
+from data_prep.set_writer import add_warnings, describe, set_id, write_set
 from data_prep.sources.find import Source, find_source
 from object_store import AccessDenied, NoSuchKey, ObjectStore
 from prepared_set.errors import SetError
@@ -156,6 +156,8 @@ def prepare(
     found = locate(request)
     known = _look_up(store, found)
     if known is not None:
+        with suppress(AccessDenied):  # a set that is there can be used by who may only read it
+            add_warnings(store, known)
         return Prepared(known, was_there=True)
     _try_store(store)
     with read_dataset(found, watcher) as (dataset, scratch):
@@ -172,6 +174,8 @@ def prepare(
                 scratch,
                 watcher.advance,
             )
+    if existing is not None:
+        add_warnings(store, existing)
     store.put_bytes(found.pointer_key, own_id.encode())
     return Prepared(existing or manifest, was_there=existing is not None)
 
