@@ -11,6 +11,8 @@ MOT = "MOT 1.1"
 KITTI = "KITTI 1.0"
 OPEN_IMAGES = "Open Images V6 1.0"
 LABELME = "LabelMe 3.0"
+SUPERVISELY = "Supervisely"
+TFRECORD = "TFRecord 1.0"
 
 SHORT_NAMES = {
     "coco": COCO,
@@ -24,6 +26,8 @@ SHORT_NAMES = {
     "mot": MOT,
     "open-images": OPEN_IMAGES,
     "kitti": KITTI,
+    "supervisely": SUPERVISELY,
+    "tfrecord": TFRECORD,
 }
 """Short name → CVAT's name."""
 

@@ -9,7 +9,7 @@ from data_prep.errors import SourceError
 from data_prep.formats.record import Format
 from data_prep.remedies import choose_format
 from data_prep.sources.files import ExportFiles, FolderOfExport, export_frames, videos_among, without_macos_shadows
-from run_config.cvat_formats import AUTO, MOT, PASCAL_VOC, SHORT_NAMES, ULTRALYTICS, YOLO
+from run_config.cvat_formats import AUTO, PASCAL_VOC, SHORT_NAMES, ULTRALYTICS, YOLO
 
 FORMATS: tuple[Format, ...] = tuple(
     getattr(import_module(f"data_prep.formats.{module}"), class_name)()
@@ -25,6 +25,8 @@ FORMATS: tuple[Format, ...] = tuple(
         "text_lines.mot": "Mot",
         "text_lines.open_images": "OpenImages",
         "text_lines.kitti": "Kitti",
+        "supervisely": "Supervisely",
+        "tfrecord": "TfRecord",
     }.items()
 )
 
@@ -34,8 +36,6 @@ _OTHER_FORMATS = (
     (re.compile(r"(.*/)?obj\.(names|data)"), YOLO),
     (re.compile(r"(.*/)?data\.ya?ml"), ULTRALYTICS),
     (re.compile(r"(.*/)?Annotations/.*\.xml"), PASCAL_VOC),
-    (re.compile(r".*\.tfrecord"), "TFRecord"),
-    (re.compile(r"(.*/)?gt/gt\.txt"), MOT),
     (re.compile(r"(.*/)?annotations/[^/]*\.json"), "another JSON format"),
 )
 
@@ -95,8 +95,8 @@ def find_exports(files: ExportFiles, chosen: str = AUTO) -> list[FoundExport]:
 
 
 def _explain_unknown(paths: list[str], where: str) -> str:
-    names = " or ".join(repr(one.name) for one in FORMATS)
-    missing = f"{where} has no {' or '.join(one.looks_like for one in FORMATS)}"
+    names = _either([repr(one.name) for one in FORMATS])
+    missing = f"{where} has no {_either([one.looks_like for one in FORMATS])}"
     for pattern, name in _OTHER_FORMATS:
         found = next((path for path in paths if pattern.fullmatch(path)), None)
         if found:
@@ -109,3 +109,7 @@ def _explain_unknown(paths: list[str], where: str) -> str:
     if videos:
         return f"{where} has a video ({videos[0]!r}) and no annotations: {export_frames(videos[0])}"
     return f"{missing}: it must be a CVAT export in the format {names}, packed or unpacked"
+
+
+def _either(names: list[str]) -> str:
+    return " or ".join([", ".join(names[:-1])] * (len(names) > 1) + names[-1:])
