@@ -164,6 +164,8 @@ function withMore(field, element, choices, changed) {
     update();
     if (isTyped()) typed.focus();
   });
+  // Nothing can have been typed yet, so no error is shown.
+  element.addEventListener('change', (event) => isTyped() && event.stopPropagation());
   update();
   const list = oneElement(element);
   const text = oneElement(typed);

@@ -9,7 +9,7 @@ from cvat_bridge.runs.run_files import StoredWeights
 from cvat_bridge.templates.catalog import Field, Fill, OfferedTemplate
 from cvat_bridge.templates.export_formats import NO_LONGER, export_format
 from cvat_bridge.templates.help_text import safe_html
-from cvat_bridge.templates.start_choices import TrainedModel, choice, model_choices, start_choices
+from cvat_bridge.templates.start_choices import HELP, TrainedModel, choice, model_choices, start_choices
 from run_config.parameters import Type
 
 MODELS = frozenset({Fill.FINETUNE, Fill.MODEL})
@@ -74,7 +74,8 @@ def _parameter_schema(
     default = parameter.default or ""
     required = parameter.required
     choices = [choice(text, text) for text in parameter.choices]
-    kind = parameter.type
+    kind, help_ = parameter.type, parameter.help
+    is_start = field.fill is Fill.FINETUNE and offered.template.ours
     if field.fill is Fill.POOL and pools:
         own = pool_names(field, pools)
         choices = [choice(pool.value, pool.title, pool.detail, available=pool.available) for pool in own]
@@ -82,20 +83,20 @@ def _parameter_schema(
         required = True
     elif field.fill is Fill.POOL:
         kind = Type.CHOICE if choices else Type.TEXT
-    elif field.fill is Fill.FINETUNE and offered.template.ours:
-        choices = start_choices(models, weights.cards if weights else ())
+    elif is_start:
+        help_, choices = HELP, start_choices(models, weights.cards if weights else ())
     elif field.fill in MODELS:
         choices = model_choices(models)
     schema: ParameterSchema = {
         "name": parameter.name,
         "title": parameter.title,
-        "help_html": safe_html(parameter.help),
+        "help_html": safe_html(help_),
         "type": kind.value,
         "visibility": parameter.visibility.value,
         "required": required,
         "default": default,
         "choices": choices,
-        "other": field.fill is Fill.FINETUNE and offered.template.ours,
+        "other": is_start,
     }
     limits = parameter.limits
     if limits.minimum is not None:

@@ -12,6 +12,10 @@ from run_config.wording import cut, shortened
 
 MOST_CLASSES = 6
 _MOST_TEXT = 60
+HELP = (
+    "Weights to start from, of the same architecture. Another location is the `s3://` or `file://` URL of a `model/` "
+    "folder or of a file, its key below the store, or `run:NAME` for an earlier run."
+)
 PUBLISHED, EARLIER = "Published weights", "Earlier runs"
 
 

@@ -185,6 +185,7 @@ def test_any_other_location_can_be_typed_and_survives_a_reload(page: Page, bridg
     root = open_page(page)
     start_of(root).select_option(label="Another location…")
     expect(root.get_by_label("Location for Start from")).to_be_focused()
+    expect(root.locator(".field-error:visible")).to_have_count(0)
     send(root)
     expect(root.locator(".field-error").get_by_text("Type a location for Start from")).to_be_visible()
     root.get_by_label("Location for Start from").focus()

@@ -47,6 +47,7 @@ def test_the_form_offers_automatic_published_weights_earlier_runs_and_random_wei
         "auto", "weights:d-fine-small-obj365", "weights:rf-detr-small", "none",
     ]  # fmt: skip
     assert [one["group"] for one in start["choices"]] == ["", "Published weights", "Published weights", ""]
+    assert "Another location" in start["help_html"]
     unnamed, named = start["choices"][1:3]
     assert named["title"] == "rf-detr-small, Apache-2.0"
     assert named["detail"] == (
