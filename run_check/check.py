@@ -7,6 +7,7 @@ decide which checks apply.
 
 import contextlib
 import difflib
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from published_weights.start import start_from
 from run_check import places as check_places
 from run_check.errors import CheckError
 from run_check.installation import machine, naming_the_secret, require_keys, trains_on_gpu
+from run_config import cvat_formats
 from run_config.errors import ConfigError
 from run_config.installation import Installation
 from run_config.job.places import PLACES, places
@@ -87,8 +89,11 @@ def check(
         values |= _named_start(start, values, store, run, installation, mistakes)
         if "model" in values:
             findings += _choose(values, start, begun(store.child(folder), store), store, installation, mistakes)
+    chosen_format = str(values.get("annotation-format", cvat_formats.AUTO))
+    source = functools.partial(check_places.source, chosen_format=chosen_format)
     # Weights of the backbone are not read if all weights come from a checkpoint.
     read = {name: look for name, look in _LOOKS.items() if name not in PLACES or not values.get(CHECKPOINT)}
+    read = dict.fromkeys(SOURCES, source) | read
     for name, look in read.items():
         for line in lines(values.get(name)):
             with mistakes.collected(name):
@@ -155,7 +160,6 @@ def _choose(
 
 
 _LOOKS: Mapping[str, Callable[[str, str], str]] = {
-    **dict.fromkeys(SOURCES, check_places.source),
     CHECKPOINT: check_places.checkpoint,
     MODEL: check_places.model_folder,
     **dict.fromkeys(PLACES, check_places.backbone),
