@@ -170,8 +170,10 @@ def outcome(
     status: Annotated[
         str, typer.Option(help="Status of the workflow, from {{workflow.status}}: Succeeded, Failed or Error.")
     ],
-    output_prefix: Annotated[str, typer.Option(help="Prefix below the store that contains the run's folder.")],
     store: Annotated[str, typer.Option(help="Root of the store.")],
+    output_prefix: Annotated[
+        str, typer.Option(help="Prefix below the store that contains the run's folder. Empty: it has no folder.")
+    ] = "",
     failures: Annotated[
         str,
         typer.Option(
@@ -195,7 +197,7 @@ def outcome(
     if message and cluster.TOKEN.is_file():
         typer.echo(cluster.show_message(run_name, message))
     if os.environ.get("WEBHOOK_URL"):
-        place = f"{store.rstrip('/')}/{output_prefix.strip('/')}/{run_name}"
+        place = store.rstrip("/") + (f"/{output_prefix.strip('/')}/{run_name}" if output_prefix else "")
         report = ending.report_json(run_name, template, status, message, place)
         typer.echo(ending.post(os.environ["WEBHOOK_URL"], report))
 
