@@ -16,12 +16,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from run_config.cvat_formats import AUTO, COCO, SHORT_NAMES
+from run_config import cvat_formats
+from run_config.cvat_formats import COCO, SHORT_NAMES
 from run_config.errors import ConfigError
 from run_config.job.limits import Limits
 from run_config.job.preset_files import presets_on_offer
 from run_config.locations import key_to_write, resolve
-from run_config.weights.catalogue import ALL_LICENCES, DEFAULT, names_in, published
+from run_config.weights.automatic import AUTO, FOR_CPU, FOR_GPU, FROM_SCRATCH, NONE
+from run_config.weights.catalogue import ALL_LICENCES, names_in, published
 
 POOL_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 """The names that the chart allows for a node pool: the name is also a key of a ConfigMap."""
@@ -84,6 +86,8 @@ class Parameter:
     group: str
     type: Type
     default: str | None = ""
+    empty_is_default: bool = False
+    """Whether an empty value means the default, so that no value is required."""
     visibility: Visibility = Visibility.ANNOTATOR
     role: Role | None = None
     sets: str = ""
@@ -101,7 +105,7 @@ class Parameter:
     @property
     def required(self) -> bool:
         """Whether an empty value is refused."""
-        return self.default is None or self.default != ""
+        return self.default is None or (self.default != "" and not self.empty_is_default)
 
     @property
     def limits(self) -> Limits:
@@ -153,9 +157,9 @@ _ALL: tuple[Parameter, ...] = (
         help="Only needed if a dataset has the same annotations in several formats. `auto`: the format is recognised.",
         group="Data",
         type=Type.CHOICE,
-        default=AUTO,
+        default=cvat_formats.AUTO,
         visibility=Visibility.EXPERT,
-        choices=(AUTO, *SHORT_NAMES),
+        choices=(cvat_formats.AUTO, *SHORT_NAMES),
     ),
     Parameter(
         name="classes",
@@ -217,21 +221,29 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="model",
         title="Model",
-        help="\n".join(f"- `{name}`: {line}" for name, line in _PRESETS.items()),
+        help=f"- `{AUTO}`: The best that the machine can train and whose published weights are in the store: with a "
+        f"GPU `{FOR_GPU[0]}`, else `{FOR_GPU[1]}`; without a GPU `{FOR_CPU[0]}`, else `{FROM_SCRATCH}`.\n"
+        + "\n".join(f"- `{name}`: {line}" for name, line in _PRESETS.items()),
         group="Model",
         type=Type.CHOICE,
-        default=next(iter(_PRESETS)),
-        choices=tuple(_PRESETS),
+        default=AUTO,
+        choices=(AUTO, *_PRESETS),
         file_suffixes=(".yaml", ".yml"),
     ),
     Parameter(
         name="cvat-finetune-checkpoint",
         title="Start from",
-        help="Model to fine-tune, of the same architecture: from an earlier run, or public weights. If the list is "
-        "empty: `weights:NAME` for published weights in the store, `run:NAME` for an earlier run, the `s3://` or "
-        "`file://` URL of a `model/` folder or file, or its key below the store. Empty: start without a trained model.",
+        help="Weights to start from, of the same architecture.\n"
+        f"- `{AUTO}`, or empty: the published weights of the model, which must be in the store if the model needs "
+        "them; for `detr-…` also ImageNet weights of its backbone\n"
+        f"- `{NONE}`: random weights; only `{FROM_SCRATCH}` learns from these with few images\n"
+        "- `weights:NAME`: published weights in the store\n"
+        "- `run:NAME`: an earlier run\n"
+        "- the `s3://` or `file://` URL of a `model/` folder or of a file, or its key below the store",
         group="Model",
         type=Type.LOCATION,
+        default=AUTO,
+        empty_is_default=True,
         role=Role.FINETUNE_CHECKPOINT,
     ),
     Parameter(
@@ -381,7 +393,7 @@ _ALL: tuple[Parameter, ...] = (
         "the store has are left as they are.",
         group="Weights",
         type=Type.TEXT,
-        default=" ".join(DEFAULT),
+        default=" ".join(FOR_GPU),
         visibility=Visibility.EXPERT,
         role=Role.WEIGHTS,
     ),
@@ -483,7 +495,7 @@ def parse_valid(texts: Mapping[str, str], parameters: Sequence[Parameter]) -> tu
 
 
 def parse_value(parameter: Parameter, text: str) -> Value:
-    """Parse the text of one parameter. None: an optional parameter is empty.
+    """Parse the text of one parameter. None: an optional parameter without a default is empty.
 
     Raises ConfigError: naming the parameter, when the value is invalid.
     """
@@ -496,7 +508,7 @@ def parse_value(parameter: Parameter, text: str) -> Value:
     if not text:
         if parameter.required:
             raise ConfigError(f"{parameter.name} is missing: {_expected(parameter)}.")
-        return None
+        return parameter.default or None
     match parameter.type:
         case Type.INTEGER | Type.NUMBER:
             return _number(parameter, text)

@@ -17,6 +17,7 @@ from run_config.exit_codes import WRONG_INPUT
 from run_config.locations import local_path, store_url
 from run_config.parameter_forms import form_json, markdown
 from run_config.parameters import BY_NAME, PARAMETERS, Role, Type, pairs
+from run_config.weights.automatic import AUTO, NONE
 from run_config.writable import require_writable
 from workflows import generated_files
 from workflows.cluster import cli as cluster
@@ -248,7 +249,7 @@ def _absolute(given: dict[str, str]) -> dict[str, str]:
 
 def _absolute_path(line: str) -> str:
     text = os.path.expanduser(line.strip())  # noqa: PTH111 - a Path would spoil s3://
-    if text.startswith((WEIGHTS, RUN)):
+    if text in (AUTO, NONE) or text.startswith((WEIGHTS, RUN)):
         return text
     if "://" not in text and (text.startswith(".") or Path(text).exists()) and text:
         return os.path.abspath(text)  # noqa: PTH100 - links are kept as they are

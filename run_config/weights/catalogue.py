@@ -14,9 +14,6 @@ from run_config.weights.coco_classes import COCO_CLASSES
 PERMISSIVE = frozenset({"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "MIT"})
 HUGGING_FACE = "https://huggingface.co"
 
-DEFAULT = ("rf-detr-small", "d-fine-nano")
-"""The weights of the models to begin with: on a GPU, and on a CPU or for few images."""
-
 
 @dataclass(frozen=True, slots=True)
 class PublishedFile:

@@ -40,7 +40,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 def test_defaults_fill_in_what_is_not_given():
     values = parse(GIVEN)
     assert list(values) == [parameter.name for parameter in PARAMETERS]
-    assert values["model"] == "detr-r50"
+    assert values["model"] == values["cvat-finetune-checkpoint"] == "auto"
     assert values["device"] == "cuda"
     assert values["val-fraction"] == 0.15
     assert values["seed"] == 42
@@ -55,7 +55,7 @@ def test_every_default_passes_its_own_check():
 
 
 def test_the_models_on_offer_are_the_presets():
-    assert sorted(BY_NAME["model"].choices) == list(preset_names())
+    assert sorted(BY_NAME["model"].choices) == sorted(("auto", *preset_names()))
 
 
 SETTING = [one for one in BY_NAME.values() if one.sets]
@@ -198,7 +198,7 @@ def test_a_template_takes_its_own_parameters_alone():
         ("val-fraction", "0.95", "val-fraction must be a number from 0 to 0.9, not '0.95'."),
         ("val-fraction", "", "val-fraction is missing: a number from 0 to 0.9."),
         ("model", "detr-50", "Did you mean detr-r50?"),
-        ("model", "yolo", "model must be one of detr-r50, detr-r50-dc5"),
+        ("model", "yolo", "model must be one of auto, detr-r50, detr-r50-dc5"),
         ("device", "gpu", "device must be one of cuda, auto, cpu, not 'gpu'."),
         ("device", "box.yaml", "device must be one of cuda, auto, cpu, not 'box.yaml'."),
         ("cvat-annotation-path", " ", "cvat-annotation-path is missing: an s3:// or file:// URL, or a key"),

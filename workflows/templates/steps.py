@@ -164,6 +164,8 @@ def check(template: str) -> Container:
             PARAMETERS,
         ],
         **step("check", images.CPU_STEPS, ("100m", "512Mi", "1Gi"), archived=False),
+        # The preset in place of `auto`.
+        outputs=[output("model")] if "model" in {one.name for one in parameters.TEMPLATES[template]} else [],
         # active_deadline_seconds limits a running pod, timeout a pod that waits for a node.
         active_deadline_seconds="300",
         timeout="5m",
@@ -227,10 +229,11 @@ prepare_dataset = prepare_from(["--", "{{inputs.parameters.dataset}}"], [Paramet
 train = Container(
     name="train",
     command=["detr-job"],
-    inputs=[Parameter(name="prepared-set")],
+    inputs=[Parameter(name="prepared-set"), Parameter(name="model")],
     args=[
         "train",
         "--set={{inputs.parameters.prepared-set}}",
+        "--model={{inputs.parameters.model}}",
         "--run={{workflow.name}}",
         "--workflow-uid={{workflow.uid}}",
         PARAMETERS,
