@@ -285,7 +285,7 @@ report = Container(
 
 # The mirror is the installation's and no parameter: whoever may start a run must not decide which weights all others
 # start from. Like `check` it is the first step, so its log is not archived (a missing Secret would keep it waiting).
-# 4 GiB is the most that a download may have.
+# A download may have 4 GiB; a file of 0.4 GB with the largest model of the catalogue takes 0.4 GiB of memory.
 pull = Container(
     name="pull",
     command=["detr-workflows"],
@@ -293,7 +293,7 @@ pull = Container(
     **step(
         "weights",
         images.CPU_STEPS,
-        ("100m", "2Gi", "5Gi"),
+        ("100m", "1Gi", "5Gi"),
         retries=5,
         archived=False,
         more_env=pods.weights_environment(),
