@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from run_config.families.model import ModelConfig
-from run_config.section import Fraction, Heads, Pixels, PositiveLayers, Width
+from run_config.section import MAY_BE_AUTO, Fraction, Heads, Pixels, PositiveLayers, Width
 
 Cells = Annotated[int, Field(gt=0, le=1024)]
 
@@ -48,7 +48,9 @@ class RfDetrModel(ModelConfig):
     )
 
     layer_decay: Fraction = Field(
-        0.8, description="Learning rate of a backbone's layer, as a fraction of the rate of the layer after it."
+        0.8,
+        description="Learning rate of a backbone's layer, as a fraction of the rate of the layer after it.",
+        json_schema_extra=MAY_BE_AUTO,
     )
     decoder_rate: Fraction = Field(0.7, description="Learning rate of the decoder, as a fraction of `optimizer.lr`.")
 
