@@ -15,11 +15,12 @@ def facts_of(local: LocalSet, *, pretrained: bool) -> Facts:
     left, top, right, bottom = boxes.T
     middle = (top + bottom) / 2
     error = middle.std() / math.sqrt(len(middle))
-    labels = np.concatenate([image.labels for image in images])
+    classes = np.concatenate([np.unique(image.labels) for image in images]).astype(np.int64)
     return Facts(
         images=len(images),
         validation_images=len(local.split("val")),
-        class_counts=tuple(np.bincount(labels, minlength=len(local.class_names)).tolist()),
+        boxes=len(boxes),
+        class_images=tuple(np.bincount(classes, minlength=len(local.class_names)).tolist()),
         median_side=float(np.median(np.sqrt((right - left) * (bottom - top)))),
         centre_shift=float(abs(middle.mean() - 0.5) / max(error, 1e-9)),
         pretrained=pretrained,

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from run_config.families.model import ModelConfig
-from run_config.section import Fraction, Heads, Layers, PositiveLayers, Width
+from run_config.section import MAY_BE_AUTO, Fraction, Heads, Layers, PositiveLayers, Weight, Width, added_later
 
 
 class TinyModel(ModelConfig):
@@ -36,6 +36,11 @@ class TinyModel(ModelConfig):
     prior_box: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.07,
         description="Side of the prior box on the finest level, as a fraction of the image; doubles with each level.",
+    )
+    dense_weight: Weight = Field(
+        0.0,
+        description="Weight of a second head, only for training, in which ten tokens learn each box; 0: no such head.",
+        json_schema_extra=added_later(0.0) | MAY_BE_AUTO,
     )
     dropout: Fraction = Field(0.0, description="Fraction of the activations set to 0 in training.")
 

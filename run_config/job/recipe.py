@@ -19,7 +19,7 @@ MANY_BOXES = 20
 LARGE_SIDE = 0.4
 """Objects of this side, as a fraction of the image, are seen as well in a smaller image."""
 DENSE = 5
-"""Boxes per image from which the places of boxes tell whether pictures have an upper side."""
+"""Boxes per image from which one-to-one matching is enough, and their places show whether there is an upper side."""
 RARE = 0.1
 MOST_EVALUATIONS = 40
 LEAST_STEPS = 1000
@@ -41,8 +41,9 @@ class Facts:
 
     images: int
     validation_images: int
-    class_counts: tuple[int, ...]
-    """Boxes of each class."""
+    boxes: int
+    class_images: tuple[int, ...]
+    """Images that have each class."""
     median_side: float
     """Of the boxes: square root of the area, as a fraction of the image's."""
     centre_shift: float
@@ -53,7 +54,7 @@ class Facts:
     @property
     def boxes_per_image(self) -> float:
         """The mean."""
-        return sum(self.class_counts) / self.images
+        return self.boxes / self.images
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +95,9 @@ def image_size(config: JobConfig, facts: Facts) -> Choice | None:
 def balance(config: JobConfig, facts: Facts) -> Choice:
     """Whether images with rare classes are shown more often."""
     del config
-    counts = [count for count in facts.class_counts if count]
+    counts = [count for count in facts.class_images if count]
     rare = min(counts) / max(counts)
-    return Choice(rare < RARE, f"the rarest class has {rare:.0%} of the boxes of the commonest")
+    return Choice(rare < RARE, f"the rarest class is in {rare:.0%} as many images as the commonest")
 
 
 def vertical_flip(config: JobConfig, facts: Facts) -> Choice:
@@ -115,6 +116,15 @@ def freeze_backbone(config: JobConfig, facts: Facts) -> Choice:
     if not facts.pretrained:
         return Choice(False, "the backbone has random weights")
     return Choice(facts.images < FEW_IMAGES, f"{facts.images} images and a pre-trained backbone")
+
+
+def dense_weight(config: JobConfig, facts: Facts) -> Choice:
+    """Few boxes teach the backbone little unless several tokens learn each."""
+    del config
+    if facts.pretrained:
+        return Choice(0.0, "fine-tuning of a trained model")
+    reason = f"{facts.boxes_per_image:.1f} boxes per image, random weights"
+    return Choice(1.0 if facts.boxes_per_image < DENSE else 0.0, reason)
 
 
 def rate(config: JobConfig, facts: Facts) -> Choice | None:
@@ -220,6 +230,7 @@ RULES: dict[str, Rule] = {
     "data.eval_size": lambda config, _: Choice(max(config.data.min_sizes), "as in training"),
     "data.balance": balance,
     "data.augmentation.vertical_flip": vertical_flip,
+    "model.dense_weight": dense_weight,
     "model.layer_decay": layer_decay,
     "optimizer.lr": rate,
     "optimizer.lr_backbone": backbone_rate,

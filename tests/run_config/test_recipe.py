@@ -13,12 +13,13 @@ from run_config.job.recipe import RULES, Facts, resolved
 CELLS = Facts(
     images=300,
     validation_images=50,
-    class_counts=(1000, 3000),
+    boxes=4000,
+    class_images=(200, 300),
     median_side=0.17,
     centre_shift=0.5,
     pretrained=False,
 )
-ANIMALS = replace(CELLS, class_counts=(320,), median_side=0.6)
+ANIMALS = replace(CELLS, boxes=320, median_side=0.6)
 TUNED = replace(CELLS, pretrained=True)
 
 
@@ -92,6 +93,18 @@ def test_the_rate_of_the_small_model_follows_from_the_boxes_of_a_step():
     assert value("optimizer.lr_backbone", ANIMALS, "tiny", "optimizer.lr=0.5") == 0.5
 
 
+def test_with_few_boxes_several_tokens_learn_each():
+    assert value("model.dense_weight", ANIMALS) == 1
+    assert value("model.dense_weight", replace(ANIMALS, pretrained=True)) == 0
+    assert value("model.dense_weight", CELLS) == 0
+
+
+def test_dense_pictures_are_trained_as_before():
+    """The values with which the figures of docs/benchmarks.md were measured."""
+    config = load_job_config("tiny")
+    assert resolved(config, auto_keys("tiny"), CELLS)[0] == config
+
+
 def test_vertical_flips_need_pictures_without_an_upper_side():
     key = "data.augmentation.vertical_flip"
     assert value(key, CELLS) == 0.5
@@ -108,9 +121,9 @@ def test_large_objects_are_trained_in_small_images():
 
 
 def test_rare_classes_are_balanced():
-    assert value("data.balance", replace(CELLS, class_counts=(9, 100)))
+    assert value("data.balance", replace(CELLS, class_images=(9, 100)))
     assert not value("data.balance", CELLS)
-    assert not value("data.balance", replace(CELLS, class_counts=(0, 100)))
+    assert not value("data.balance", replace(CELLS, class_images=(0, 100)))
 
 
 def test_a_pretrained_backbone_is_frozen_with_few_images():

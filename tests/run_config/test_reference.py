@@ -12,7 +12,7 @@ from run_config.job.recipe import Facts, resolved
 from run_config.job.reference import MARKER, markdown
 
 FACTS = Facts(
-    images=100, validation_images=20, class_counts=(9, 90), median_side=0.2, centre_shift=0.0, pretrained=True
+    images=100, validation_images=20, boxes=99, class_images=(9, 90), median_side=0.2, centre_shift=0.0, pretrained=True
 )
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
