@@ -35,7 +35,8 @@ def main(steps: int = 1125, only: str = "", val_fraction: float = 0.2) -> None:
         store = f"file://{temporary}/store"
         source = f"{folder}/raccoon_cvat_coco.zip"
         prepare = [BIN / "data-prep", "prepare", source, "--store", store, "--val-fraction", str(val_fraction)]
-        prepared = subprocess.run(prepare, check=True, text=True, stdout=subprocess.PIPE).stdout.strip()
+        said = subprocess.run(prepare, check=True, text=True, stdout=subprocess.PIPE).stdout
+        prepared = said.removeprefix("prepared set ").split(maxsplit=1)[0]
         for number, (name, overrides) in enumerate(VARIANTS.items()):
             if only in ("", name):
                 train = [BIN / "detr-job", "train", "--store", store, "--set", prepared, "--output-prefix", "runs"]

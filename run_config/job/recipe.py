@@ -29,10 +29,6 @@ TIMED_INTERVAL = 250
 """Steps between two evaluations when the number of steps is not known."""
 LEAST_VALIDATION = 20
 """Images. The AP of fewer says too little to stop by it."""
-AVERAGE = {"rf_detr": 0.993}
-"""Decay of the moving average by family; others: 0.995."""
-BACKBONE_RATE = {"tiny": 1.0, "d_fine": 0.5, "rf_detr": 0.735, "detr": 0.1}
-"""Rate of the backbone by family, as a fraction of the rate of the rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,12 +80,13 @@ def resolved(config: JobConfig, auto: frozenset[str], facts: Facts) -> tuple[Job
 
 def image_size(config: JobConfig, facts: Facts) -> Choice | None:
     """Short side of the training images."""
-    if config.model.family != "tiny":
+    sizes = config.model.recipe.sizes
+    if sizes is None:
         return None
     side = f"objects have {facts.median_side:.0%} of the image's side"
     if facts.median_side >= LARGE_SIDE:
-        return Choice((192,), f"{side}, so small images show them, and more of them are seen in the same time")
-    return Choice((240,), side)
+        return Choice((sizes[0],), f"{side}, so small images show them, and more of them are seen in the same time")
+    return Choice((sizes[1],), side)
 
 
 def balance(config: JobConfig, facts: Facts) -> Choice:
@@ -129,20 +126,21 @@ def dense_weight(config: JobConfig, facts: Facts) -> Choice:
 
 def rate(config: JobConfig, facts: Facts) -> Choice | None:
     """Peak learning rate: from random weights, few boxes per step are noisy and need a lower one."""
-    if config.model.family != "tiny":
+    highest = config.model.recipe.highest_rate
+    if highest is None:
         return None
     boxes = images_per_step(config, facts) * facts.boxes_per_image
     if facts.pretrained:
         return Choice(3e-4, "fine-tuning of a trained model")
     return Choice(
-        float(f"{max(1e-4, 1e-3 * min(1.0, boxes / MANY_BOXES)):.2g}"), f"{boxes:.0f} boxes per step, random weights"
+        float(f"{highest * min(1.0, max(0.1, boxes / MANY_BOXES)):.2g}"), f"{boxes:.0f} boxes per step, random weights"
     )
 
 
 def backbone_rate(config: JobConfig, facts: Facts) -> Choice:
     """Peak learning rate of the backbone."""
     del facts
-    share = BACKBONE_RATE[config.model.family]
+    share = config.model.recipe.backbone_share
     return Choice(float(f"{config.optimizer.lr * share:.4g}"), f"{share:g} times optimizer.lr")
 
 
@@ -163,7 +161,7 @@ def length(config: JobConfig, facts: Facts) -> Choice:
 
 def warm_up(config: JobConfig, facts: Facts) -> Choice:
     """Fraction of the run."""
-    if config.model.family == "rf_detr" and facts.pretrained:
+    if not config.model.recipe.warm_up and facts.pretrained:
         return Choice(0.0, "as the authors fine-tune")
     steps = total_steps(config, facts)
     if steps is None:
@@ -173,7 +171,7 @@ def warm_up(config: JobConfig, facts: Facts) -> Choice:
 
 def average(config: JobConfig, facts: Facts) -> Choice:
     """Decay of the moving average of the weights."""
-    longest = AVERAGE.get(config.model.family, 0.995)
+    longest = config.model.recipe.average
     steps = total_steps(config, facts)
     if steps is None or 1 - 10 / steps >= longest:
         return Choice(longest, f"an average over {1 / (1 - longest):.0f} steps")
