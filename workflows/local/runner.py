@@ -42,10 +42,14 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class FinishedRun:
-    """The outcome of a run. `results` are the outputs of the template, `files` the files that the steps wrote."""
+    """The outcome of a run.
+
+    `values` are its parameters, `results` the outputs of the template, `files` the files that the steps wrote.
+    """
 
     name: str
     url: str
+    values: Mapping[str, str]
     seconds: float
     results: Mapping[str, str]
     files: tuple[str, ...]
@@ -129,7 +133,7 @@ class _Run:
             self.say(f"{step.name}: {duration(time.monotonic() - step_began)}")
         results = {key: fill(text, self.tags) for key, text in self.plan.results.items()}
         self._mark_finished(work / "mark", url, results)
-        return FinishedRun(name, url, time.monotonic() - began, results, tuple(sorted(self.files)))
+        return FinishedRun(name, url, self.values, time.monotonic() - began, results, tuple(sorted(self.files)))
 
     def _folder(self) -> str:
         return resolve(self.values[OUTPUT], self.values[STORE])
