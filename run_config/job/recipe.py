@@ -25,6 +25,7 @@ MOST_EVALUATIONS = 40
 LEAST_STEPS = 1000
 EPOCHS = ((500, 100), (2_000, 60), (10_000, 36))
 """Passes for sets of up to so many images. Larger sets: 24."""
+SHORTEST_AVERAGE = 0.9
 TIMED_INTERVAL = 250
 """Steps between two evaluations when the number of steps is not known."""
 LEAST_VALIDATION = 20
@@ -175,7 +176,7 @@ def average(config: JobConfig, facts: Facts) -> Choice:
     steps = total_steps(config, facts)
     if steps is None or 1 - 10 / steps >= longest:
         return Choice(longest, f"an average over {1 / (1 - longest):.0f} steps")
-    decay = round(max(0.0, 1 - 10 / steps), 4)
+    decay = round(max(SHORTEST_AVERAGE, 1 - 10 / steps), 4)
     return Choice(decay, f"an average over a tenth of {steps} steps")
 
 
