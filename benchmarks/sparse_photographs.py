@@ -19,7 +19,6 @@ from benchmarks.local_run import BIN, machine
 
 VARIANTS = {
     "auto": "",
-    "one to one only": "model.dense_weight=0",
     "240 pixels": "data.min_sizes=[240]",
     "vertical flips": "data.augmentation.vertical_flip=0.5",
     "learning rate 0.001": "optimizer.lr=0.001",

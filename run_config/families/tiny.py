@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from run_config.families.model import ModelConfig, Recipe
-from run_config.section import MAY_BE_AUTO, Fraction, Heads, Layers, PositiveLayers, Weight, Width, added_later
+from run_config.section import Fraction, Heads, Layers, PositiveLayers, Width
 
 
 class TinyModel(ModelConfig):
@@ -37,11 +37,6 @@ class TinyModel(ModelConfig):
     prior_box: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.07,
         description="Side of the prior box on the finest level, as a fraction of the image; doubles with each level.",
-    )
-    dense_weight: Weight = Field(
-        0.0,
-        description="Weight of a second head, only for training, in which ten tokens learn each box; 0: no such head.",
-        json_schema_extra=added_later(0.0) | MAY_BE_AUTO,
     )
     dropout: Fraction = Field(0.0, description="Fraction of the activations set to 0 in training.")
 

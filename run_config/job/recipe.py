@@ -19,7 +19,7 @@ MANY_BOXES = 20
 LARGE_SIDE = 0.4
 """Objects of this side, as a fraction of the image, are seen as well in a smaller image."""
 DENSE = 5
-"""Boxes per image from which one-to-one matching is enough, and their places show whether there is an upper side."""
+"""Boxes per image from which the places of boxes show whether pictures have an upper side."""
 RARE = 0.1
 MOST_EVALUATIONS = 40
 LEAST_STEPS = 1000
@@ -114,15 +114,6 @@ def freeze_backbone(config: JobConfig, facts: Facts) -> Choice:
     if not facts.pretrained:
         return Choice(False, "the backbone has random weights")
     return Choice(facts.images < FEW_IMAGES, f"{facts.images} images and a pre-trained backbone")
-
-
-def dense_weight(config: JobConfig, facts: Facts) -> Choice:
-    """Few boxes teach the backbone little unless several tokens learn each."""
-    del config
-    if facts.pretrained:
-        return Choice(0.0, "fine-tuning of a trained model")
-    reason = f"{facts.boxes_per_image:.1f} boxes per image, random weights"
-    return Choice(1.0 if facts.boxes_per_image < DENSE else 0.0, reason)
 
 
 def rate(config: JobConfig, facts: Facts) -> Choice | None:
@@ -229,7 +220,6 @@ RULES: dict[str, Rule] = {
     "data.eval_size": lambda config, _: Choice(max(config.data.min_sizes), "as in training"),
     "data.balance": balance,
     "data.augmentation.vertical_flip": vertical_flip,
-    "model.dense_weight": dense_weight,
     "model.layer_decay": layer_decay,
     "optimizer.lr": rate,
     "optimizer.lr_backbone": backbone_rate,

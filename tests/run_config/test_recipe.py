@@ -93,12 +93,6 @@ def test_the_rate_of_the_small_model_follows_from_the_boxes_of_a_step():
     assert value("optimizer.lr_backbone", ANIMALS, "tiny", "optimizer.lr=0.5") == 0.5
 
 
-def test_with_few_boxes_several_tokens_learn_each():
-    assert value("model.dense_weight", ANIMALS) == 1
-    assert value("model.dense_weight", replace(ANIMALS, pretrained=True)) == 0
-    assert value("model.dense_weight", CELLS) == 0
-
-
 def test_dense_pictures_are_trained_as_before():
     """The values with which the figures of docs/benchmarks.md were measured."""
     config = load_job_config("tiny")

@@ -9,9 +9,9 @@ from torch import Tensor
 from detr_job.models.losses import Losses, Term, box_losses, weighted_sum
 from detr_job.models.matcher import GAMMA, Matches, focal_class_cost, match
 from detr_job.models.outputs import Outputs, Targets
-from detr_job.models.tiny.dense import NEGATIVE_ALPHA, dense_losses
-from detr_job.models.tiny.network import TinyOutputs
 from run_config.job.config import Loss
+
+NEGATIVE_ALPHA = 0.75  # of the varifocal loss
 
 
 @dataclass(frozen=True)
@@ -19,21 +19,15 @@ class VarifocalCriterion:
     """The weighted sum of the terms over all supervised layers."""
 
     loss: Loss
-    dense_weight: float = 0.0
 
     def __call__(self, outputs: Outputs, targets: Targets, num_boxes: float) -> Losses:
         """Losses of outputs with (L, B, Q, num_classes) logits. All terms are divided by `num_boxes`, at least 1."""
         with torch.autocast(outputs.boxes.device.type, enabled=False):
-            dense = outputs.dense if isinstance(outputs, TinyOutputs) else None
             outputs = Outputs(outputs.logits.float(), outputs.boxes.float())
             matches = self.match(outputs, targets)
             boxes, iou = box_losses(self.loss, outputs, targets, matches, num_boxes)
             varifocal = _varifocal(outputs.logits, targets, matches, iou.clamp(0, 1)) / num_boxes
-            losses = weighted_sum({"loss_ce": Term(self.loss.classification, varifocal), **boxes})
-            if dense is None:
-                return losses
-            more = dense_losses(self.loss, self.dense_weight, dense, targets)
-            return Losses(losses.total + more.total, losses.terms | more.terms)
+            return weighted_sum({"loss_ce": Term(self.loss.classification, varifocal), **boxes})
 
     def match(self, outputs: Outputs, targets: Targets) -> Matches:
         """Match queries to boxes by focal class cost, L1 and GIoU."""

@@ -18,7 +18,7 @@ class TinyFamily(Family):
         model = config.model
         assert isinstance(model, TinyModel)
         self.network = Tiny(model, num_classes)
-        self.criterion = VarifocalCriterion(config.loss, model.dense_weight)
+        self.criterion = VarifocalCriterion(config.loss)
         self.most_detections = min(most_pairs(model.queries), model.queries * num_classes)
 
     def detections(self, outputs: Outputs, sizes: Tensor) -> list[Detections]:

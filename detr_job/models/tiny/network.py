@@ -7,7 +7,6 @@ varifocal loss (criterion) from arXiv 2008.13367.
 """
 
 import math
-from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -20,7 +19,6 @@ from detr_job.models.layers import Conv2d
 from detr_job.models.outputs import Outputs
 from detr_job.models.padding import resized_mask, valid_ratio
 from detr_job.models.position_encoding import SinePositionEncoding
-from detr_job.models.tiny.dense import DenseOutputs
 from run_config.families.tiny import TinyModel
 
 LEVELS = 3
@@ -194,34 +192,6 @@ class DecoderLayer(nn.Module):
         return changed
 
 
-class DenseHead(nn.Module):
-    """Class and box of every token (`dense.py`)."""
-
-    def __init__(self, dim: int, num_classes: int) -> None:
-        super().__init__()
-        self.hidden = nn.Sequential(nn.Linear(dim, dim), nn.LayerNorm(dim))
-        self.class_embed = class_head(dim, num_classes)
-        self.bbox_embed = BoxHead(dim)
-
-    def forward(self, memory: Tensor, cells: Tensor, mask: Tensor | None) -> DenseOutputs:
-        """memory: (B, T, D). cells: (B, T, 4), prior boxes. mask: (B, T), True on padding."""
-        tokens = self.hidden(memory)
-        boxes = (box_logits(cells) + self.bbox_embed(tokens)).sigmoid()
-        return DenseOutputs(self.class_embed(tokens), boxes, cells, mask)
-
-
-@dataclass(frozen=True, slots=True)
-class TinyOutputs(Outputs):
-    """Also the predictions of the head that exists for training."""
-
-    dense: DenseOutputs | None
-
-
-def box_logits(boxes: Tensor) -> Tensor:
-    """The coordinates of boxes as logits, finite also at the edge of the image."""
-    return torch.logit(boxes.clamp(0.001, 0.999))
-
-
 class Tiny(nn.Module):
     """The whole model. The selected encoder tokens are supervised like a decoder layer."""
 
@@ -235,7 +205,6 @@ class Tiny(nn.Module):
         self.enc_class_embed = class_head(dim, num_classes)
         self.enc_bbox_embed = BoxHead(dim)
         self.query_pos = nn.Sequential(nn.Linear(4, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim))
-        self.dense_head = DenseHead(dim, num_classes) if config.dense_weight else None
         self.decoder = nn.ModuleList(DecoderLayer(config, num_classes) for _ in range(config.decoder_layers))
 
     def train(self, mode: bool = True) -> Self:
@@ -245,25 +214,21 @@ class Tiny(nn.Module):
             self.backbone.eval()
         return self
 
-    def forward(self, images: Tensor, padding_mask: Tensor | None = None) -> TinyOutputs:
+    def forward(self, images: Tensor, padding_mask: Tensor | None = None) -> Outputs:
         """images: (B, 3, H, W); padding_mask: (B, H, W), True on padding, or None without padding."""
         maps = self.fusion(self.backbone(images), padding_mask)
         # The decoder predicts box coordinates: full precision from here.
         with torch.autocast(images.device.type, enabled=False):
             return self._decode([x.float() for x in maps], padding_mask)
 
-    def _decode(self, maps: list[Tensor], padding_mask: Tensor | None) -> TinyOutputs:
+    def _decode(self, maps: list[Tensor], padding_mask: Tensor | None) -> Outputs:
         shapes = [(x.shape[-2], x.shape[-1]) for x in maps]
         memory = torch.cat([x.flatten(2).transpose(1, 2) for x in maps], dim=1)
         mask, valid = None, None
         if padding_mask is not None:
             mask = torch.cat([m.flatten(1) for x in maps if (m := resized_mask(padding_mask, x)) is not None], dim=1)
             valid = valid_ratio(padding_mask)
-        cells = prior_boxes(shapes, self.prior_box, memory.device).expand(memory.shape[0], -1, -1)
-        if valid is not None:
-            cells = torch.cat((cells[..., :2] / valid[..., :2], cells[..., 2:]), dim=-1)
-        dense = self.dense_head(memory, cells, mask) if self.dense_head is not None and self.training else None
-        tokens, scores, reference = self._select(memory, cells, mask)
+        tokens, scores, reference = self._select(memory, shapes, mask, valid)
         logits, boxes = [scores], [reference.sigmoid()]
         tgt, reference = tokens.detach(), reference.detach()
         for layer in self.decoder:
@@ -275,9 +240,11 @@ class Tiny(nn.Module):
             logits.append(layer.class_embed(tgt))
             boxes.append(moved.sigmoid())
             reference = moved.detach()
-        return TinyOutputs(torch.stack(logits), torch.stack(boxes), dense)
+        return Outputs(torch.stack(logits), torch.stack(boxes))
 
-    def _select(self, memory: Tensor, cells: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _select(
+        self, memory: Tensor, shapes: list[tuple[int, int]], mask: Tensor | None, valid: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The tokens with the highest class score: content (B, Q, D), logits (B, Q, C), boxes in logits."""
         tokens = self.enc_output(memory)
         scores = self.enc_class_embed(tokens)
@@ -285,6 +252,10 @@ class Tiny(nn.Module):
         if mask is not None:
             best = best.masked_fill(mask, -torch.inf)
         chosen = best.topk(min(self.queries, best.shape[1]), dim=1).indices[..., None]
+        prior = prior_boxes(shapes, self.prior_box, memory.device).expand(memory.shape[0], -1, -1)
+        if valid is not None:
+            prior = torch.cat((prior[..., :2] / valid[..., :2], prior[..., 2:]), dim=-1)
+        prior = torch.logit(prior.clamp(0.001, 0.999))
         tokens = tokens.gather(1, chosen.expand(-1, -1, tokens.shape[-1]))
         scores = scores.gather(1, chosen.expand(-1, -1, scores.shape[-1]))
-        return tokens, scores, box_logits(cells.gather(1, chosen.expand(-1, -1, 4))) + self.enc_bbox_embed(tokens)
+        return tokens, scores, prior.gather(1, chosen.expand(-1, -1, 4)) + self.enc_bbox_embed(tokens)
