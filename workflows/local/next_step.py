@@ -6,6 +6,7 @@ from run_config.job.config import JobConfig
 from run_config.job.preset_files import preset_names
 from run_config.job.presets import auto_keys, load_job_config
 from run_config.parameters import overrides_of
+from run_config.weights.automatic import AUTO, NONE
 from run_config.weights.catalogue import CATALOGUE
 
 REACHED = ((0.9, "finds nearly every object"), (0.7, "finds most objects"), (0.4, "finds about half of the objects"))
@@ -24,7 +25,7 @@ def next_step(values: Mapping[str, str], results: Mapping[str, str]) -> str:
         ap50 = float(results["ap50"])
     except (KeyError, ValueError):
         return ""
-    if ap50 < 0 or "model" not in values:
+    if ap50 < 0 or not values.get("model"):
         return ""
     reached = next((words for least, words in REACHED if ap50 >= least), "finds few objects yet")
     return "\n".join((f"The model {reached} (AP50 {ap50:.2f}). What may make it better:", *_steps(values)))
@@ -35,11 +36,12 @@ def _steps(values: Mapping[str, str]) -> Iterator[str]:
     config, auto = _config(values)
     if config is not None and config.schedule.minutes is not None and "schedule.steps" not in auto:
         yield f"- more time: make run … MINUTES={MORE_TIME * config.schedule.minutes:g}"
-    if not values.get("cvat-finetune-checkpoint"):
-        name = model if model in {entry.name for entry in CATALOGUE} else PUBLISHED
+    published, start = {entry.name for entry in CATALOGUE}, values.get("cvat-finetune-checkpoint") or AUTO
+    if start == NONE or (start == AUTO and model not in published):  # otherwise it started from weights
+        name = model if model in published else PUBLISHED
         yield (
             f"- a published model: detr-workflows weights pull {name} --store {values.get('store', 'STORE')}, then "
-            f"make run … CONFIG={name} FINETUNE=weights:{name}"
+            f"make run … CONFIG={name}"
         )
     if config is not None and (sizes := config.model.recipe.sizes):
         size = max(config.data.min_sizes) if "data.min_sizes" not in auto else sizes[1]
