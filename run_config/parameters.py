@@ -281,8 +281,8 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="epochs",
         title="Epochs",
-        help="Passes over the training images. Empty: the preset's value, 300 for `detr-…` and 100 for `rf-detr-…`. "
-        "Set epochs or minutes, not both.",
+        help="Passes over the training images. Empty: the preset's value, 300 for `detr-…`; `rf-detr-…` and "
+        "`d-fine-…` choose by the number of images. Set epochs or minutes, not both.",
         group="Schedule",
         type=Type.INTEGER,
         sets="schedule.epochs",

@@ -138,6 +138,7 @@ def run_local(
 ) -> None:
     """Run a template's steps on this machine, one after the other. The same command resumes an interrupted run."""
     from workflows.local.announcements import summary
+    from workflows.local.next_step import next_step
     from workflows.local.plan import read_plan
     from workflows.local.runner import run_local as run_plan
 
@@ -162,6 +163,8 @@ def run_local(
             raise typer.Exit(WRONG_INPUT) from error
         raise
     typer.echo("\n" + summary(finished.url, finished.seconds, finished.results, finished.files))
+    if advice := next_step(finished.values, finished.results):
+        typer.echo("\n" + advice)
 
 
 @app.command()
