@@ -112,9 +112,9 @@ def read_export(
     Raises SourceError or AnnotationError for faults that cannot be corrected.
     """
     rules, watcher = rules or ReadingRules(), watcher or Watcher()
-    files = found_export.files
+    annotations = found_export.format.read(found_export.files, changes)
+    files = annotations.files or found_export.files
     sizes, where = files.sizes, files.shown_name
-    annotations = found_export.format.read(files, changes)
     listed = len(annotations.images)
     if not listed:
         raise SourceError(f"{where} lists no images; export a task that has images")

@@ -104,13 +104,14 @@ def automatic_start(model: ModelConfig, preset: str, before: Begun | None, store
         return Start()
     name = automatic_weights(preset, set(names(store)), model.imagenet_backbone)
     if not name:
-        raise ConfigError(_no_weights(model, preset, store.url))
+        raise ConfigError(no_weights(model, preset, store.url))
     if name == model.imagenet_backbone:
         return Start(backbone=f"{store.url}/{FOLDER}/{name}/{WEIGHTS}")
     return Start(checkpoint=f"{FOLDER}/{name}")
 
 
-def _no_weights(model: ModelConfig, preset: str, store: str) -> str:
+def no_weights(model: ModelConfig, preset: str, store: str) -> str:
+    """The sentence that the store has no weights of a preset, with the command that brings them. store: its URL."""
     wanted = [one.name for one in CATALOGUE if one.preset == preset]
     wanted += [one.name for one in CATALOGUE if one.name == model.imagenet_backbone]
     if not wanted:

@@ -5,6 +5,7 @@ the nearest known key.
 """
 
 import difflib
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ def override_tree(override: str) -> dict[str, Any]:
     return tree
 
 
+@functools.cache
 def presets_from_scratch() -> tuple[str, ...]:
     """The presets whose models can be trained from random weights with any number of images."""
     return tuple(name for name in preset_names() if not load_job_config(name).model.from_scratch_images)
