@@ -235,7 +235,7 @@ _ALL: tuple[Parameter, ...] = (
         title="Start from",
         help="Weights to start from, of the same architecture.\n"
         f"- `{AUTO}`, or empty: the published weights of the model, which must be in the store if the model needs "
-        "them; for `detr-…` also ImageNet weights of its backbone\n"
+        "them\n"
         f"- `{NONE}`: random weights; only `{FROM_SCRATCH}` learns from these with few images\n"
         "- `weights:NAME`: published weights in the store\n"
         "- `run:NAME`: an earlier run\n"

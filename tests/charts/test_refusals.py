@@ -41,7 +41,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"parameters": {"model": {"enum": ["tiny"]}}},
-        'parameters.model.default must be one of its choices (tiny), not "detr-r50".',
+        'parameters.model.default must be one of its choices (tiny), not "auto".',
     ),
     (
         {

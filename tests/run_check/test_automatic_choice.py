@@ -122,7 +122,8 @@ def test_a_configuration_file_starts_from_the_weights_of_its_base(
 
 def test_detr_starts_from_its_weights_else_from_its_backbone(texts: dict[str, str], store: ObjectStore):
     texts["model"] = "detr-r50"
-    assert "none to start from random weights" in refused(texts)
+    assert "`detr-workflows weights pull detr-r50 --store" in refused(texts)
+    assert "none to start from random weights" in refused(texts | {"model": "detr-r18"})
     put(store, "resnet50")
     store.put_bytes("weights/resnet50/model.safetensors", b"x")
     assert f"model.backbone_weights: {store.url}/weights/resnet50/model.safetensors" in passed(texts).findings
