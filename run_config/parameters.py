@@ -21,8 +21,9 @@ from run_config.cvat_formats import COCO, SHORT_NAMES
 from run_config.errors import ConfigError
 from run_config.job.limits import Limits
 from run_config.job.preset_files import presets_on_offer
-from run_config.locations import key_below_store, resolve
+from run_config.locations import key_to_write, resolve
 from run_config.weights.automatic import AUTO, FOR_CPU, FOR_GPU, FROM_SCRATCH, NONE
+from run_config.weights.catalogue import ALL_LICENCES, names_in, published
 
 POOL_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 """The names that the chart allows for a node pool: the name is also a key of a ConfigMap."""
@@ -71,6 +72,7 @@ class Role(StrEnum):
     STORE = "store"
     SUBJECT = "subject"
     GRANT = "grant"
+    WEIGHTS = "weights"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,8 +281,8 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="epochs",
         title="Epochs",
-        help="Passes over the training images. Empty: the preset's value, 300 for `detr-…` and 100 for `rf-detr-…`. "
-        "Set epochs or minutes, not both.",
+        help="Passes over the training images. Empty: the preset's value, 300 for `detr-…`; `rf-detr-…` and "
+        "`d-fine-…` choose by the number of images. Set epochs or minutes, not both.",
         group="Schedule",
         type=Type.INTEGER,
         sets="schedule.epochs",
@@ -385,6 +387,17 @@ _ALL: tuple[Parameter, ...] = (
         role=Role.GRANT,
     ),
     Parameter(
+        name="weights",
+        title="Weights",
+        help="Names of published weights, separated by spaces: `detr-workflows weights list` lists them. Weights that "
+        "the store has are left as they are.",
+        group="Weights",
+        type=Type.TEXT,
+        default=" ".join(FOR_GPU),
+        visibility=Visibility.EXPERT,
+        role=Role.WEIGHTS,
+    ),
+    Parameter(
         name="cvat-output-path",
         title="Output prefix",
         help="Prefix below the store. Each run writes to its own folder below it.",
@@ -418,7 +431,12 @@ def _only(*names: str) -> tuple[Parameter, ...]:
 
 
 _OF_CVAT = ("cvat-subject", "cvat-grant")
-_NOT_FOR_TRAINING = ("trained-model", "prepared-set", "split", "threshold", "existing-shapes", "repeated-boxes")
+_NOT_FOR_TRAINING = (
+    "trained-model", "prepared-set", "split", "threshold", "existing-shapes", "repeated-boxes", "weights",
+)  # fmt: skip
+
+WEIGHTS_TEMPLATE = "detr-weights"
+"""The template that brings published weights into the store. It starts no run, so CVAT does not offer it."""
 
 PARAMETERS: tuple[Parameter, ...] = _without(*_NOT_FOR_TRAINING, *_OF_CVAT)
 """The parameters of a training run."""
@@ -433,6 +451,7 @@ TEMPLATES: Mapping[str, tuple[Parameter, ...]] = {
         "trained-model", "prepared-set", "split", "sys-node-pool", "gpu-count", "device",
         "cvat-output-path", "store",
     ),
+    WEIGHTS_TEMPLATE: _only("weights", "store"),
     # A user who clicks in CVAT has a task, and rarely a second export.
     "cvat-train": tuple(
         replace(one, visibility=Visibility.EXPERT) if one.name == "cvat-test-path" else one
@@ -589,6 +608,12 @@ def _choice(parameter: Parameter, text: str) -> str:
 def _text(parameter: Parameter, text: str) -> str:
     if parameter.role is Role.SUBJECT and not _SUBJECT.fullmatch(text):
         raise ConfigError(f"{parameter.name} must be {_expected(parameter)}, not {_short(text)}.")
+    if parameter.role is Role.WEIGHTS:
+        for name in names_in(text):
+            try:
+                published(name, ALL_LICENCES)
+            except ConfigError as error:
+                raise ConfigError(f"{parameter.name}: {error}") from error
     return text
 
 
@@ -615,7 +640,7 @@ def _location(parameter: Parameter, text: str) -> str:
         raise ConfigError(f"{parameter.name}: {_short(text)} must not end with a slash.")
     try:
         if parameter.type is Type.KEY:
-            return key_below_store(text)
+            return key_to_write(text)
         url = resolve(text, "file:///store")
     except ConfigError as error:
         raise ConfigError(f"{parameter.name}: {error}.") from error
@@ -633,6 +658,7 @@ _WANTED = {
 _FILLED_IN = {
     Role.SUBJECT: "tasks or one project of CVAT, such as task:8,task:9 or project:3",
     Role.GRANT: "the permission from the form in CVAT; start the run from CVAT",
+    Role.WEIGHTS: "names of published weights, separated by spaces",
 }
 
 

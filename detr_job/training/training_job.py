@@ -23,6 +23,7 @@ from detr_job.training.micro_batches import MicroBatches
 from detr_job.training.progress import ProgressReport, SayHandler
 from detr_job.training.run_folder import MICRO_BATCH, describe_run, open_run, resumed_settings, write_run
 from detr_job.training.run_lock import locked
+from detr_job.training.set_facts import facts_of
 from detr_job.training.trainer import Trainer, has_boxes
 from detr_job.training.uploads import AT_END_S, ON_ERROR_S, ON_STOP_S, Uploads, store_patience_s
 from detr_job.weights import checkpoint, model_folder
@@ -40,9 +41,10 @@ from published_weights.start import start_from
 from run_config.errors import ConfigError
 from run_config.installation import load_installation, permitted
 from run_config.job.config import MOST_BOXES, JobConfig, advised_queries
-from run_config.job.keys import shown, with_values
+from run_config.job.keys import shown, value_of, with_values
 from run_config.job.places import places
-from run_config.job.presets import base_preset, is_chosen, load_job_config, presets_from_scratch
+from run_config.job.presets import auto_keys, base_preset, is_chosen, load_job_config, presets_from_scratch
+from run_config.job.recipe import resolved
 from run_config.locations import resolve
 from run_config.parameters import Type, overrides_of
 from run_config.weights.automatic import AUTO, NONE
@@ -77,6 +79,11 @@ class TrainRequest:
     def preset(self) -> str:
         """The name of the preset, or of the configuration file without its suffix."""
         return Path(self.model).stem
+
+    @property
+    def auto(self) -> frozenset[str]:
+        """The configuration keys whose values follow from the data."""
+        return auto_keys(self.model, overrides_of(self.settings))
 
     def chosen(self, key: str) -> bool:
         """Whether the user set this configuration key."""
@@ -193,11 +200,14 @@ def _prepare(
     local = PreparedSet.open(store, request.set_id).pull(folder)
     _check_data(local)
     check_lock = held.enter_context(locked(run, report.say))
-    config = _resumed(run, request, config, report)
+    config, auto = _resumed(run, request, config, report)
+    config, reasons = resolved(config, auto, facts_of(local, pretrained=bool(request.finetune)))
+    for key, reason in reasons.items():
+        report.say(f"{key}={shown(value_of(config, key))} ({reason})")
     _check_smallest_batch(config, local)
     torch.manual_seed(config.training.seed)
     family = build_family(config, len(local.class_names))
-    description = _open_run(request, config, local, family, device, run)
+    description = _open_run(request, config, reasons, local, family, device, run)
     checkpoint.try_place(run)
     micro = MicroBatches(
         min(config.data.batch_size, len(local.split("train"))),
@@ -218,13 +228,18 @@ def _prepare(
     return job
 
 
-def _resumed(run: ObjectStore, request: TrainRequest, config: JobConfig, report: ProgressReport) -> JobConfig:
-    """The settings that the run started with if another release started it, otherwise the requested ones."""
-    config, kept = resumed_settings(run, config, request.preset, request.chosen)
+def _resumed(
+    run: ObjectStore, request: TrainRequest, config: JobConfig, report: ProgressReport
+) -> tuple[JobConfig, frozenset[str]]:
+    """The settings that the run started with if another release started it, otherwise the requested ones.
+
+    Also returns the keys that are still `auto`: all at the first start, none when the run resumes.
+    """
+    config, kept, auto = resumed_settings(run, config, request.preset, request.chosen, request.auto)
     if kept:
         what = ", ".join(f"{key}={shown(old)} (now {shown(new)})" for key, (old, new) in kept.items())
         report.say(f"this run was started by another release and keeps its settings: {what}")
-    return _permitted_places(config)
+    return _permitted_places(config), auto
 
 
 def _record(uploads: Uploads, run: ObjectStore, description: dict[str, Any], images: int) -> None:
@@ -298,6 +313,7 @@ def _check_smallest_batch(config: JobConfig, local: LocalSet) -> None:
 def _open_run(
     request: TrainRequest,
     config: JobConfig,
+    reasons: dict[str, str],
     local: LocalSet,
     family: Family,
     device: torch.device,
@@ -311,6 +327,7 @@ def _open_run(
             uid=request.workflow_uid,
             parameters=dict(request.recorded),
             config=config.model_dump(mode="json"),
+            auto=reasons,
             preset=request.preset,
             finetune=request.finetune,
             set_id=local.id,
@@ -329,7 +346,8 @@ def _announce(job: _Job, report: ProgressReport) -> None:
     report.say(
         f"{job.request.preset}: {count / 1e6:.1f} M parameters, {len(local.class_names)} classes, "
         f"{len(local.split('train'))} training and {len(local.split('val'))} validation images, on "
-        f"{hardware.hardware_name(trainer.device)}, {'bf16' if trainer.bf16 else 'fp32'}"
+        f"{hardware.hardware_name(trainer.device)}, "
+        f"{hardware.precision_reason(job.config.training, trainer.device, bf16=trainer.bf16)}"
     )
     report.say(checkpoint.room(trainer.run, trainer.network, job.config))
     if about := job.config.model.about_image_size(job.config.data.eval_size):

@@ -21,6 +21,7 @@ from run_config.parameters import (
     BY_NAME,
     PARAMETERS,
     TEMPLATES,
+    WEIGHTS_TEMPLATE,
     Parameter,
     Role,
     Type,
@@ -125,7 +126,9 @@ def test_each_role_belongs_to_one_parameter():
 def test_each_template_takes_known_parameters_and_says_where_its_runs_lie():
     assert TEMPLATES["detr-train"] == PARAMETERS
     for name, taken in TEMPLATES.items():
-        assert {Role.STORE, Role.OUTPUT} <= {parameter.role for parameter in taken}, name
+        roles = {parameter.role for parameter in taken}
+        assert Role.STORE in roles, name
+        assert (Role.OUTPUT in roles) is (name != WEIGHTS_TEMPLATE), name
         names = [one.name for one in taken]
         assert [one for one in BY_NAME if one in names] == names, name
     assert {one.name for taken in TEMPLATES.values() for one in taken} == set(BY_NAME)
@@ -157,6 +160,15 @@ def test_what_is_no_subject_is_refused(text: str):
 def test_a_missing_permission_says_where_it_comes_from():
     said = refused(BY_NAME["cvat-grant"], "")
     assert said == "cvat-grant is missing: the permission from the form in CVAT; start the run from CVAT."
+
+
+@pytest.mark.parametrize("text", ["d-fine-nano", "rf-detr-small,d-fine-nano", "rf-detr-small\nd-fine-nano"])
+def test_weights_are_names_of_the_catalogue(text: str):
+    assert parse_value(BY_NAME["weights"], text) == text
+    said = refused(BY_NAME["weights"], f"{text} rf-detr-smal")
+    assert said.startswith(
+        "weights: there are no published weights named 'rf-detr-smal' in the catalogue; did you mean"
+    )
 
 
 def test_a_template_takes_its_own_parameters_alone():
@@ -196,6 +208,7 @@ def test_a_template_takes_its_own_parameters_alone():
         ("cvat-output-path", "/abs", "cvat-output-path: '/abs' must be a key below the store"),
         ("cvat-output-path", "a/../b", "cvat-output-path: 'a/../b' must be a key below the store"),
         ("cvat-output-path", "a/", "cvat-output-path: 'a/' must not end with a slash."),
+        ("cvat-output-path", "weights/x", "cvat-output-path: 'weights/x': only `detr-workflows weights` and the"),
         ("cvat-output-path", "{{workflow.name}}", "cvat-output-path: a value must not contain '{{'."),
         ("overrides", "seed=1\x00", "overrides: 'seed=1\\x00' has a control character"),
         ("store", "bucket", "store must be s3://bucket/prefix or file:///folder, not 'bucket'."),

@@ -77,7 +77,7 @@ def manifest(request: pytest.FixtureRequest) -> Any:
 
 
 def test_there_are_files_to_look_at():
-    assert len(FILES) == 10
+    assert len(FILES) == 12
 
 
 def test_every_tag_has_a_known_source_and_none_pastes_a_sentence(manifest: Any):

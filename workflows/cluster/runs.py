@@ -140,7 +140,7 @@ def _row(tree: Mapping[str, Any], status: RunStatus) -> RunRow:
         template=template_of(tree),
         created=_created(tree),
         who=annotation(tree, USER_NAME) or next(filter(None, named), None),
-        model=_model(tree, status) or argument(tree, "trained-model") or None,
+        model=_model(tree, status) or argument(tree, "trained-model") or argument(tree, "weights") or None,
         data=subject or exports or argument(tree, "prepared-set") or None,
         state=status.state,
         ap=None,
