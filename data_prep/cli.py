@@ -63,6 +63,14 @@ Limit = Annotated[
         help="Share of the data that may be wrong, such as dropped-boxes=0.2; repeatable. An installation has its own.",
     ),
 ]
+Refuse = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--refuse",
+        metavar="NAME",
+        help="Refuse data with this correction instead of counting it, such as box-empty; repeatable.",
+    ),
+]
 Boxes = Annotated[
     str,
     typer.Option(
@@ -91,6 +99,7 @@ def prepare_command(
     seed: Annotated[Seed, From("seed")] = 0,
     ignore_subsets: IgnoreSubsets = False,
     limit: Limit = None,
+    refuse: Refuse = None,
     boxes: Boxes = "xywh",
     parameters_json: ParametersJson = "{}",
     as_json: AsJson = False,
@@ -120,7 +129,7 @@ def prepare_command(
         require_writable(outputs_folder(Path(os.environ["OUT"])), "$OUT")
     root = open_store(store)
     pool, held_out, tested = ([allowed[name]] for name in ("cvat-annotation-path", "--val", "cvat-test-path"))
-    rules = _rules(limit, boxes)
+    rules = _rules(limit, refuse, boxes)
     request = _request(pool, held_out, tested, val_fraction, seed, ignore_subsets, rules, root.url)
     with Display() as display:
         done = prepare(request, root, draw_report, display)
@@ -146,6 +155,7 @@ def inspect_command(
     seed: Seed = 0,
     ignore_subsets: IgnoreSubsets = False,
     limit: Limit = None,
+    refuse: Refuse = None,
     boxes: Boxes = "xywh",
     as_json: AsJson = False,
 ) -> None:
@@ -163,7 +173,7 @@ def inspect_command(
             raise DataPrepError(f"the report {report} cannot be written: No such file or directory; check the folder")
         require_writable(report.parent, "--report")
     with Display() as display:
-        request = _request(sources, val, test, val_fraction, seed, ignore_subsets, _rules(limit, boxes))
+        request = _request(sources, val, test, val_fraction, seed, ignore_subsets, _rules(limit, refuse, boxes))
         manifest, page = inspect(request, draw_report, display)
     if report is not None:
         try:
@@ -275,7 +285,7 @@ def _request(
     return PrepareRequest(pool, held_out, tested, Options(val_fraction, seed, not ignore_subsets), rules)
 
 
-def _rules(limits: list[str] | None, boxes: str) -> "ReadingRules":
+def _rules(limits: list[str] | None, refuse: list[str] | None, boxes: str) -> "ReadingRules":
     """How boxes are read, and the limits: an installation's own, or those that were given."""
     from data_prep.checks.box_forms import BoxForm
     from data_prep.errors import DataPrepError
@@ -287,10 +297,10 @@ def _rules(limits: list[str] | None, boxes: str) -> "ReadingRules":
         raise DataPrepError(f"--boxes {boxes!r} is not allowed; use {', '.join(BoxForm)}")
     installation = load_installation()
     if installation is None:
-        return ReadingRules(data_limits(limits or ()), BoxForm(boxes))
+        return ReadingRules(data_limits(limits or ()).refusing(refuse or ()), BoxForm(boxes))
     if limits:
         raise DataPrepError("--limit is not allowed here: this installation sets its limits (dataLimits)")
-    return ReadingRules(installation.data_limits, BoxForm(boxes))
+    return ReadingRules(installation.data_limits.refusing(refuse or ()), BoxForm(boxes))
 
 
 def _hand_on(name: str, value: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from data_prep.changes import ChangeLog
+from data_prep.checks.refusals import refuse_named
 from data_prep.dataset import Dataset, build_dataset
 from data_prep.export_reader import Export, ReadingRules, Watcher, read_export
 from data_prep.set_writer import describe, set_id, write_set
@@ -22,7 +23,7 @@ from prepared_set.reader import PreparedSet
 
 # Increase this when the same sources would give a different set: pointers written by older code are then
 # ignored.
-RULES_VERSION = 3
+RULES_VERSION = 4
 
 MAX_POINTER_BYTES = 64
 
@@ -62,7 +63,8 @@ class LocatedRequest:
             sorted((file.key, file.size_bytes, file.etag) for source in sources for file in source.files)
             for sources in (self.pool, self.val, self.test)
         ]
-        rules = [self.rules.box_form, self.rules.limits.by_name]
+        limits = self.rules.limits
+        rules = [self.rules.box_form, limits.by_name, *([limits.refuse] if limits.refuse else [])]
         content = msgspec.json.encode([FORMAT_VERSION, RULES_VERSION, self.options, rules, files])
         return f"datasets/by-source/{sha256(content).hexdigest()[:32]}"
 
@@ -88,7 +90,9 @@ def read_dataset(found: LocatedRequest, watcher: Watcher) -> Iterator[tuple[Data
             return [_read_one(source, Path(scratch), opened, changes, watcher, found.rules) for source in sources]
 
         pool, val, test = read_all(found.pool), read_all(found.val), read_all(found.test)
-        yield build_dataset(pool, val, test, found.options, changes, found.rules.limits), Path(scratch)
+        dataset = build_dataset(pool, val, test, found.options, changes, found.rules.limits)
+        refuse_named(changes, found.rules.limits)
+        yield dataset, Path(scratch)
 
 
 def _read_one(

@@ -5,6 +5,7 @@ from importlib import import_module
 
 from data_prep.errors import SourceError
 from data_prep.formats.record import Format
+from data_prep.formats.ultralytics import read_mapping
 from data_prep.sources.files import ExportFiles, without_macos_shadows
 from run_config.cvat_formats import PASCAL_VOC, ULTRALYTICS
 
@@ -20,11 +21,12 @@ FORMATS: tuple[Format, ...] = tuple(
     getattr(import_module(f"data_prep.formats.{module}"), class_name)() for module, class_name in _CLASSES.items()
 )
 
+_DATA_YAML = re.compile(r"(.*/)?data\.ya?ml")
 # File that is typical of an unsupported format → the format's name in CVAT.
 _OTHER_FORMATS = (
     (re.compile(r"(.*/)?annotations\.xml"), "CVAT for images or video"),
     (re.compile(r"(.*/)?obj\.(names|data)"), "YOLO 1.1"),
-    (re.compile(r"(.*/)?data\.ya?ml"), ULTRALYTICS),
+    (_DATA_YAML, ULTRALYTICS),
     (re.compile(r"(.*/)?Annotations/.*\.xml"), PASCAL_VOC),
     (re.compile(r".*\.tfrecord"), "TFRecord"),
     (re.compile(r"(.*/)?gt/gt\.txt"), "MOT 1.1"),
@@ -45,6 +47,9 @@ def recognise(files: ExportFiles) -> Format:
             f"{files.shown_name} holds annotations in several formats ({names}): keep the files of one of them"
         )
     if not found:
+        for path in files.sizes:
+            if _DATA_YAML.fullmatch(path):
+                read_mapping(files, path)  # says why it cannot be read
         raise SourceError(_explain_unknown(list(without_macos_shadows(files.sizes)), files.shown_name))
     return found[0]
 
