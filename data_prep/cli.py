@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -261,7 +262,8 @@ def rewrite_paths_command(
     from data_prep.rewrite_paths import rewrite_paths
 
     require_writable(output.parent, "--output")
-    print(f"{output}: {rewrite_paths(annotations, image_dir, output):,} images")
+    count = rewrite_paths(annotations, image_dir, output, lambda text: print(f"warning: {text}", file=sys.stderr))
+    print(f"{output}: {count:,} images")
 
 
 def _request(
