@@ -22,12 +22,13 @@ from data_prep.checks.turned_images import TurnedImage, decide_turns
 from data_prep.correct_boxes import Box, Canvas, corrected_box
 from data_prep.errors import AnnotationError, SourceError
 from data_prep.formats.record import Annotation, Annotations, ListedImage, from_shares
-from data_prep.formats.registry import recognise
+from data_prep.formats.registry import FoundExport
 from data_prep.image_check import MAX_IMAGE_BYTES, CheckedImage, check_image, map_in_threads
 from data_prep.image_finder import ImageFinder
 from data_prep.sources.files import ExportFiles
 from prepared_set.decoding import CMYK, DEPTH, FRAMES, TRANSPARENCY
 from prepared_set.errors import ImageError
+from run_config.cvat_formats import AUTO
 from run_config.data_limits import DataLimits
 from run_config.wording import plural
 
@@ -47,6 +48,8 @@ class ReadingRules:
 
     limits: DataLimits = field(default_factory=DataLimits)
     box_form: BoxForm = BoxForm.XYWH
+    format: str = AUTO
+    """Short name of the format of all sources."""
 
 
 class Watcher:
@@ -109,15 +112,16 @@ class _ListedFile:
 
 
 def read_export(
-    files: ExportFiles, changes: ChangeLog, watcher: Watcher | None = None, rules: ReadingRules | None = None
+    found_export: FoundExport, changes: ChangeLog, watcher: Watcher | None = None, rules: ReadingRules | None = None
 ) -> Export:
-    """Read and check a source; `watcher` is notified after each image.
+    """Read and check an export; `watcher` is notified after each image.
 
     Raises SourceError or AnnotationError for faults that cannot be corrected.
     """
     rules, watcher = rules or ReadingRules(), watcher or Watcher()
+    annotations = found_export.format.read(found_export.files, changes)
+    files = annotations.files or found_export.files
     sizes, where = files.sizes, files.shown_name
-    annotations = recognise(files).read(files, changes)
     listed = len(annotations.images)
     if not listed:
         raise SourceError(f"{where} lists no images; export a task that has images")
@@ -144,6 +148,7 @@ def read_export(
         checked.append(result)
         watcher.advance(1)
     builder = _Builder(files, annotations, rules, own_changes)
+    builder.warnings += [f"{where}: {note}" for note in annotations.notes]
     images = builder.build(found, checked)
     refuse_mostly_broken(where, listed, own_changes, rules.limits)
     builder.check_boxes()

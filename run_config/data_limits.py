@@ -13,7 +13,7 @@ from run_config.errors import ConfigError
 
 CHANGES = (
     "annotation-id-repeated", "box-calculated", "box-clipped", "box-empty", "box-from-outline", "box-not-a-number",
-    "box-other-form", "box-outside", "box-reversed", "box-rotated", "box-turned", "category-merged", "crowd-flag",
+    "box-other-form", "box-outside", "box-reversed", "box-rotated", "box-turned", "category-merged", "class-not-chosen", "class-renamed", "crowd-flag", "marked-ignored",
     "image-cmyk", "image-damaged", "image-depth", "image-format", "image-frames", "image-missing", "image-name-case",
     "image-name-extension", "image-name-folder", "image-name-spelling", "image-name-taken", "image-repeated",
     "image-size", "image-size-unknown", "image-transparency", "image-unlisted", "shape-without-box", "text-number",

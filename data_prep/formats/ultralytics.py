@@ -22,6 +22,7 @@ from data_prep.formats.record import (
     UnlistedReferences,
     clean_class_name,
 )
+from data_prep.formats.roots import folder_of
 from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
 from run_config.cvat_formats import ULTRALYTICS
 from run_config.errors import ConfigError
@@ -31,7 +32,8 @@ MAX_YAML_BYTES = 4 << 20
 MAX_LABEL_BYTES = 64 << 20
 MOST_YAML_FILES = 20
 _SPLITS = ("train", "val", "test")
-_IMAGES = re.compile(r"(^|.*/)images/")
+# The folders above names of images: that of Ultralytics, and that of CVAT's YOLO 1.1.
+_IMAGES = re.compile(r"(^|.*/)(images|obj_[^/]*_data)/")
 
 _found_in: WeakKeyDictionary[ExportFiles, dict[str, dict[str, Any]]] = WeakKeyDictionary()
 
@@ -42,25 +44,21 @@ class Ultralytics:
     name = ULTRALYTICS
     looks_like = "data.yaml"
 
-    def recognises(self, files: ExportFiles) -> bool:
-        """Whether a YAML file has the keys `names` and one of `train`, `val` and `test`."""
-        return bool(_data_files(files))
+    def roots(self, files: ExportFiles) -> list[str]:
+        """The folders of YAML files with the keys `names` and one of `train`, `val` and `test`."""
+        return [folder_of(path) for path in _data_files(files)]
 
     def own_files(self, files: ExportFiles) -> list[str]:
         """The YAML file, and all images and text files beside and below it."""
-        path = _only_data_file(files)[0]
-        root = _folder(path)
+        path = next(iter(_data_files(files)))
+        root = folder_of(path)
         texts = [one for one in without_macos_shadows(files.sizes) if one.startswith(root) and one.endswith(".txt")]
         return [path, *texts, *images_below(root, files.sizes)]
 
     def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:
         """Read all label files."""
-        path, data = _only_data_file(files)
-        return _Reader(files, path, data, changes).read()
-
-
-def _folder(path: str) -> str:
-    return path[: path.rfind("/") + 1]
+        path, data = next(iter(_data_files(files).items()))
+        return YoloReader(files, path, data, changes).read()
 
 
 def _data_files(files: ExportFiles) -> dict[str, dict[str, Any]]:
@@ -98,25 +96,23 @@ def read_mapping(files: ExportFiles, path: str) -> dict[str, Any]:
     return data
 
 
-def _only_data_file(files: ExportFiles) -> tuple[str, dict[str, Any]]:
-    found = _data_files(files)
-    if len(found) > 1:
-        first, second = list(found)[:2]
-        raise SourceError(
-            f"{files.shown_name} holds several exports ({first!r} and {second!r}): name each of them as a source"
-        )
-    return next(iter(found.items()))
+class YoloReader:
+    """Reads one data set: `data` has the classes as `names`, and for each split a folder or a list of images."""
 
-
-class _Reader:
-    """Reads one data set."""
-
-    def __init__(self, files: ExportFiles, path: str, data: dict[str, Any], changes: ChangeLog) -> None:
+    def __init__(
+        self,
+        files: ExportFiles,
+        path: str,
+        data: dict[str, Any],
+        changes: ChangeLog,
+        exporter: str = "Ultralytics",
+    ) -> None:
         self._files = files
         self._path = path
-        self._root = _folder(path)
+        self._root = folder_of(path)
         self._where = f"{files.shown_name}: {path}"
         self._data = data
+        self._exporter = exporter
         self._changes = changes
         self._names = _names(data, self._where)
         shape = data.get("kpt_shape")
@@ -126,6 +122,7 @@ class _Reader:
         self._unlisted: Counter[int] = Counter()
 
     def read(self) -> Annotations:
+        """Read all label files."""
         subsets = self._subsets()
         labels = {path for path in without_macos_shadows(self._files.sizes) if path.endswith(".txt")}
         images: list[ListedImage] = []
@@ -150,7 +147,7 @@ class _Reader:
         count = self._unlisted.total()
         sentence = (
             f"{self._where}: {count} of {self._total} boxes have a class that names does not list (for one "
-            f"{next(iter(self._unlisted), 0)}): correct data.yaml, or export again"
+            f"{next(iter(self._unlisted), 0)}): correct {self._path.rpartition('/')[2]}, or export again"
         )
         classes: dict[str, frozenset[int]] = {}
         for number, name in self._names.items():
@@ -163,7 +160,7 @@ class _Reader:
             self._root,
             self._unlisted,
             [UnlistedReferences(count, self._total, sentence)],
-            exporter="Ultralytics",
+            exporter=self._exporter,
             in_shares=True,
         )
 
@@ -183,7 +180,7 @@ class _Reader:
             for entry in entries if isinstance(entries, list) else [entries]:
                 own = list(self._images_of(str(entry), images))
                 if not own and images and split != "test":
-                    folders = ", ".join(sorted({repr(_folder(one)) for one in images})[:3])
+                    folders = ", ".join(sorted({repr(folder_of(one)) for one in images})[:3])
                     raise SourceError(
                         f"{self._where}: {split}: {str(entry)[:200]!r} names no images of this source; they lie in "
                         f"{folders}: correct the entry"
@@ -197,15 +194,15 @@ class _Reader:
 
     def _images_of(self, entry: str, images: list[str]) -> Iterator[str]:
         """The images of a folder or of a list of images, whichever an entry names."""
-        for tail in _tails(entry):
+        for tail in tails(entry):
             place = f"{self._root}{tail}"
             if tail.endswith(".txt") and place in self._files.sizes:
                 known = set(images)
                 lines = _text(self._files, place).splitlines()
                 for line in filter(None, map(str.strip, lines)):
                     yield next(
-                        (one for one in (f"{self._root}{part}" for part in _tails(line)) if one in known),
-                        f"{self._root}{next(_tails(line), line)}",
+                        (one for one in (f"{self._root}{part}" for part in tails(line)) if one in known),
+                        f"{self._root}{next(tails(line), line)}",
                     )
                 return
             inside = [path for path in images if path.startswith(f"{place}/")]
@@ -279,7 +276,7 @@ def _label_path(root: str, image: str) -> str:
     return root + str(PurePosixPath(moved.lstrip("/")).with_suffix(".txt"))
 
 
-def _tails(path: str) -> Iterator[str]:
+def tails(path: str) -> Iterator[str]:
     """The path without its first parts, longest first: it may be written on another machine, or lead upwards."""
     parts = [part for part in PurePosixPath(path.replace("\\", "/")).parts if part not in (".", "/")]
     last_up = max((index for index, part in enumerate(parts) if part == ".."), default=-1)
