@@ -164,6 +164,67 @@ def datumaro(given: Sequence[Photo]) -> Files:
     return {"annotations/default.json": json.dumps(tree).encode()} | _images(given, "images/default/")
 
 
+def yolo(given: Sequence[Photo]) -> Files:
+    lines = {name.replace("labels/train/", "obj_train_data/"): data for name, data in ultralytics(given).items()}
+    lines = {name: data for name, data in lines.items() if name.startswith("obj_train_data/")}
+    listed = "".join(f"data/obj_train_data/{name}\n" for name in names(len(given)))
+    return {
+        "obj.data": b"classes = 2\ntrain = data/train.txt\nnames = data/obj.names\nbackup = backup/\n",
+        "obj.names": "\n".join(CLASSES).encode(),
+        "train.txt": listed.encode(),
+        **lines,
+    } | _images(given, "obj_train_data/")
+
+
+def labelme(given: Sequence[Photo]) -> Files:
+    files: Files = {}
+    for name, photo in zip(names(len(given)), given, strict=True):
+        shapes = []
+        for thing in photo.things:
+            left, top, right, bottom = _corners(thing)
+            points = [[left, top], [right, bottom]]
+            shapes.append({"label": CLASSES[thing.label], "points": points, "shape_type": "rectangle", "flags": {}})
+        tree = {"version": "5.4.1", "shapes": shapes, "imagePath": name, "imageHeight": HEIGHT, "imageWidth": WIDTH}
+        files[name.replace(".png", ".json")] = json.dumps(tree | {"imageData": None}).encode()
+    return files | _images(given, "")
+
+
+def kitti(given: Sequence[Photo]) -> Files:
+    files: Files = {}
+    for name, photo in zip(names(len(given)), given, strict=True):
+        lines = [
+            f"{CLASSES[thing.label]} 0.0 0 -10 {' '.join(map(str, _corners(thing)))} -1 -1 -1 -1000 -1000 -1000 -10\n"
+            for thing in photo.things
+        ]
+        files[f"training/label_2/{name.replace('.png', '.txt')}"] = "".join(lines).encode()
+    return files | _images(given, "training/image_2/")
+
+
+def mot(given: Sequence[Photo]) -> Files:
+    lines = [
+        f"{frame},{number},{','.join(map(str, _numbers(thing, thing.box)))},1,{thing.label + 1},1.0\n"
+        for frame, photo in enumerate(given, start=1)
+        for number, thing in enumerate(photo.things, start=1)
+    ]
+    images = {f"img1/{number:06}.png": data for number, data in enumerate(_images(given, "").values(), start=1)}
+    return {"gt/gt.txt": "".join(lines).encode(), "gt/labels.txt": "\n".join(CLASSES).encode()} | images
+
+
+def supervisely(given: Sequence[Photo]) -> Files:
+    meta = {"classes": [{"title": name, "shape": "rectangle"} for name in CLASSES]}
+    files: Files = {"project/meta.json": json.dumps(meta).encode()}
+    for name, photo in zip(names(len(given)), given, strict=True):
+        things = []
+        for thing in photo.things:
+            left, top, right, bottom = _corners(thing)
+            points = {"exterior": [[left, top], [right, bottom]], "interior": []}
+            label = CLASSES[thing.label]
+            things.append({"id": 7, "classTitle": label, "geometryType": "rectangle", "points": points, "tags": []})
+        tree = {"size": {"height": HEIGHT, "width": WIDTH}, "objects": things, "tags": []}
+        files[f"project/train/ann/{name}.json"] = json.dumps(tree).encode()
+    return files | _images(given, "project/train/img/")
+
+
 WRITERS: Mapping[str, Callable[[Sequence[Photo]], Files]] = {
     "COCO": coco,
     "CVAT for images": cvat_images,
@@ -171,13 +232,16 @@ WRITERS: Mapping[str, Callable[[Sequence[Photo]], Files]] = {
     "Ultralytics YOLO": ultralytics,
     "Pascal VOC": pascal_voc,
     "Datumaro": datumaro,
+    "YOLO": yolo,
+    "LabelMe": labelme,
+    "KITTI": kitti,
+    "MOT": mot,
+    "Supervisely": supervisely,
 }
-"""Name of a format → the files of an export in it."""
-CORNERS = frozenset({"CVAT for images", "CVAT for video", "Pascal VOC"})
-"""Formats that write the corners of a box, not its size."""
+"""Name of a format → the files of an export in it. Open Images and TFRecord are not among them."""
 JSON, XML = frozenset({"COCO", "Datumaro"}), frozenset({"CVAT for images", "CVAT for video", "Pascal VOC"})
 
 
 def annotation_files(files: Files) -> list[str]:
     """The paths of the files that hold boxes."""
-    return [name for name in files if name.endswith((".json", ".xml")) or name.startswith("labels/")]
+    return [name for name in files if name.endswith((".json", ".xml", ".txt")) and name != "labelmap.txt"]

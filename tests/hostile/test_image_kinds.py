@@ -135,7 +135,9 @@ def test_a_damaged_image_is_counted_in_every_format(name: str, tmp_path: Path, r
     given = photos()
     given[1] = Photo(given[1].things, WHOLE[: len(WHOLE) // 2])
     manifest = run_prepare(write_zip(tmp_path / "x.zip", **WRITERS[name](given))).manifest
-    assert [(change.reason, change.count) for change in manifest.changes] == [("image-damaged", 1)]
+    changes = {change.reason: change.count for change in manifest.changes}
+    changes.pop("image-size-unknown", None)  # formats that never list it
+    assert changes == {"image-damaged": 1}
 
 
 def test_orientation_does_not_hide_what_is_lost():
