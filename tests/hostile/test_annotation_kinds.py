@@ -159,7 +159,7 @@ def test_a_file_that_contradicts_itself_is_refused(
         run_prepare(write_zip(tmp_path / "x.zip", **edited(WRITERS[name](photos()), old, new)))
 
 
-@pytest.mark.parametrize("name", sorted(set(WRITERS) - {"KITTI", "MOT"}))  # an empty file has no boxes
+@pytest.mark.parametrize("name", sorted(set(WRITERS) - {"KITTI", "MOT", "LabelMe"}))  # an empty file has no boxes
 @pytest.mark.parametrize("share", [0, 0.3, 0.7])
 def test_a_file_that_is_cut_off_is_refused(name: str, share: float, tmp_path: Path, run_prepare: Prepare):
     files = WRITERS[name](photos())
@@ -167,6 +167,18 @@ def test_a_file_that_is_cut_off_is_refused(name: str, share: float, tmp_path: Pa
     files[path] = files[path][: int(share * len(files[path]))]
     with pytest.raises(DataPrepError):
         run_prepare(write_zip(tmp_path / "x.zip", **files))
+
+
+@pytest.mark.parametrize("share", [0, 0.3])
+def test_a_file_of_labelme_that_is_cut_off_is_counted_with_its_image(
+    share: float, tmp_path: Path, run_prepare: Prepare
+):
+    """Nothing in it shows its format any more, so its image is one that nobody labelled."""
+    files = WRITERS["LabelMe"](photos())
+    path = annotation_files(files)[0]
+    files[path] = files[path][: int(share * len(files[path]))]
+    (change,) = run_prepare(write_zip(tmp_path / "x.zip", **files)).manifest.changes
+    assert (change.reason, change.count) == ("image-unlisted", 1)
 
 
 @pytest.mark.parametrize(
