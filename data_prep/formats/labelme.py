@@ -14,7 +14,7 @@ from data_prep.box_geometry import Xywh
 from data_prep.changes import ChangeLog, Reason
 from data_prep.checks.subset_names import split_of_subset
 from data_prep.errors import AnnotationError, SourceError
-from data_prep.formats.coco_file import most_bytes, read_number, read_whole_number
+from data_prep.formats.coco_file import decode_lenient, most_bytes, read_number, read_whole_number
 from data_prep.formats.json_marks import may_be_labelme
 from data_prep.formats.outlines import outline_box
 from data_prep.formats.record import NO_OUTLINE, Annotation, Annotations, ListedImage, clean_class_name
@@ -155,7 +155,7 @@ def _read_json(files: ExportFiles, path: str, root: str, changes: ChangeLog) -> 
     try:
         data = utf8(data)
         check_json(data)
-        file = msgspec.json.decode(data, type=_File)
+        file = decode_lenient(data, _File)
     except (JsonError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise AnnotationError(f"{where} is not readable as a file of LabelMe ({error}): save it again") from error
     annotations: list[Annotation] = []

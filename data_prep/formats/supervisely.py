@@ -13,7 +13,7 @@ import msgspec
 from data_prep.box_geometry import Xywh
 from data_prep.changes import ChangeLog, Reason
 from data_prep.errors import AnnotationError
-from data_prep.formats.coco_file import most_bytes, read_number, read_whole_number
+from data_prep.formats.coco_file import decode_lenient, most_bytes, read_number, read_whole_number
 from data_prep.formats.cvat_shapes import LabelCheck
 from data_prep.formats.outlines import outline_box
 from data_prep.formats.record import NO_OUTLINE, Annotation, Annotations, ListedImage, clean_class_name
@@ -96,7 +96,7 @@ def _decoded(files: ExportFiles, path: str, kind: type[Any]) -> Any:  # noqa: AN
     try:
         data = utf8(files.read(path, min(MAX_FILE_BYTES, most_bytes())))
         check_json(data)
-        return msgspec.json.decode(data, type=kind)
+        return decode_lenient(data, kind)
     except (JsonError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise AnnotationError(
             f"{files.shown_name}: {path} is not readable as a file of Supervisely ({error})"
