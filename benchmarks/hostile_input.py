@@ -1,6 +1,6 @@
 """Mutated exports, weights, webhooks and parameters: each is accepted, or refused in one sentence without traceback.
 
-    python -m benchmarks.hostile_input                                         2,500 of each kind, 10,000 in all
+    python -m benchmarks.hostile_input                                         10,000 formats, 2,500 of the others
     python -m benchmarks.hostile_input --kind exports --seed 17 --count 1      repeat one of them
 
 `tests/hostile` generates each input from its seed. Each process reads 250 inputs of one kind, with a memory limit and a
@@ -88,15 +88,16 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--kind", choices=READERS, help="only this kind")
     options.add_argument("--seed", type=int, default=0, help="the first seed")
-    options.add_argument("--count", type=int, default=2500, help="inputs of each kind")
+    options.add_argument("--count", type=int, help="inputs of each kind; default: 10,000 formats, 2,500 of the others")
     options.add_argument("--batch", action="store_true", help="read in this process, and raise what escapes")
     chosen = options.parse_args()
-    seeds = range(chosen.seed, chosen.seed + chosen.count)
-    if chosen.batch:
-        read_batch(chosen.kind, seeds)
-        return
     for kind in [chosen.kind] if chosen.kind else READERS:
-        print(measure(kind, seeds), flush=True)
+        count = chosen.count or (10_000 if kind == "formats" else 2500)
+        seeds = range(chosen.seed, chosen.seed + count)
+        if chosen.batch:
+            read_batch(kind, seeds)
+        else:
+            print(measure(kind, seeds), flush=True)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import hmac
 import logging
+import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +32,18 @@ def exports() -> Iterator[Read]:
 
     def read(seed: int, folder: Path) -> bool:
         return accepted(inspect, PrepareRequest((str(mutated_export(seed, folder)),)), draw_report)
+
+    yield read
+
+
+@contextlib.contextmanager
+def formats() -> Iterator[Read]:
+    """Exports in every format, compared with what their report says was changed. Each eighth set is stored too."""
+    from tests.hostile.fuzz import mutated_case
+
+    def read(seed: int, folder: Path) -> bool:
+        rng = random.Random(seed)  # noqa: S311 - it makes test cases
+        return mutated_case(rng).check(folder.resolve() / "case", is_stored=seed % 8 == 0)
 
     yield read
 
@@ -157,6 +170,7 @@ def accepted(read: Callable[..., object], *arguments: object) -> bool:
 
 
 READERS: Mapping[str, Callable[[], AbstractContextManager[Read]]] = {
+    "formats": formats,
     "exports": exports,
     "weights": weights,
     "webhooks": webhooks,

@@ -98,6 +98,31 @@ class Reason(Enum):
         "mended",
         "Images had the same name in two sources, subsets or splits and were renamed.",
     )
+    IMAGE_FRAMES = (
+        "image-frames",
+        "mended",
+        "Image files held several frames or pages: only the first is used.",
+    )
+    IMAGE_TRANSPARENCY = (
+        "image-transparency",
+        "mended",
+        "Images had transparent pixels: the colours beneath are used.",
+    )
+    IMAGE_CMYK = (
+        "image-cmyk",
+        "mended",
+        "Images in CMYK colours were converted without their colour profile.",
+    )
+    IMAGE_DEPTH = (
+        "image-depth",
+        "mended",
+        "Images with 16 bits per channel keep the upper 8.",
+    )
+    IMAGE_FORMAT = (
+        "image-format",
+        "mended",
+        "Image files had another format than their extension says: they are read by their content.",
+    )
     BOX_NOT_A_NUMBER = (
         "box-not-a-number",
         "dropped",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -64,6 +65,14 @@ Limit = Annotated[
         help="Share of the data that may be wrong, such as dropped-boxes=0.2; repeatable. An installation has its own.",
     ),
 ]
+Refuse = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--refuse",
+        metavar="NAME",
+        help="Refuse data with this correction instead of counting it, such as box-empty; repeatable.",
+    ),
+]
 Boxes = Annotated[
     str,
     typer.Option(
@@ -115,6 +124,7 @@ def prepare_command(
     seed: Annotated[Seed, From("seed")] = 0,
     ignore_subsets: IgnoreSubsets = False,
     limit: Limit = None,
+    refuse: Refuse = None,
     boxes: Boxes = "xywh",
     chosen_format: Annotated[ChosenFormat, From("annotation-format")] = AUTO,
     classes: Annotated[Classes, From("classes")] = None,
@@ -147,7 +157,7 @@ def prepare_command(
         require_writable(outputs_folder(Path(os.environ["OUT"])), "$OUT")
     root = open_store(store)
     pool, held_out, tested = ([allowed[name]] for name in ("cvat-annotation-path", "--val", "cvat-test-path"))
-    rules, choice = _rules(limit, boxes, chosen_format), _choice(classes, class_map)
+    rules, choice = _rules(limit, refuse, boxes, chosen_format), _choice(classes, class_map)
     request = _request(pool, held_out, tested, val_fraction, seed, ignore_subsets, rules, choice, root.url)
     with Display() as display:
         done = prepare(request, root, draw_report, display)
@@ -173,6 +183,7 @@ def inspect_command(
     seed: Seed = 0,
     ignore_subsets: IgnoreSubsets = False,
     limit: Limit = None,
+    refuse: Refuse = None,
     boxes: Boxes = "xywh",
     chosen_format: ChosenFormat = AUTO,
     classes: Classes = None,
@@ -193,7 +204,7 @@ def inspect_command(
             raise DataPrepError(f"the report {report} cannot be written: No such file or directory; check the folder")
         require_writable(report.parent, "--report")
     with Display() as display:
-        rules, choice = _rules(limit, boxes, chosen_format), _choice(classes, class_map)
+        rules, choice = _rules(limit, refuse, boxes, chosen_format), _choice(classes, class_map)
         request = _request(sources, val, test, val_fraction, seed, ignore_subsets, rules, choice)
         manifest, page = inspect(request, draw_report, display)
     if report is not None:
@@ -216,6 +227,7 @@ def convert_command(
         bool, typer.Option("--annotations-only", help="Write the annotations without the images.")
     ] = False,
     limit: Limit = None,
+    refuse: Refuse = None,
     boxes: Boxes = "xywh",
     chosen_format: ChosenFormat = AUTO,
     classes: Classes = None,
@@ -234,7 +246,7 @@ def convert_command(
 
     require_writable(to.absolute().parent, "--to")
     with Display() as display:
-        rules, choice = _rules(limit, boxes, chosen_format), _choice(classes, class_map)
+        rules, choice = _rules(limit, refuse, boxes, chosen_format), _choice(classes, class_map)
         request = _request(sources, None, None, 0.0, 0, False, rules, choice)
         done = convert(request, to, annotations_only=annotations_only, watcher=display)
     if as_json:
@@ -323,7 +335,8 @@ def rewrite_paths_command(
     from data_prep.rewrite_paths import rewrite_paths
 
     require_writable(output.parent, "--output")
-    print(f"{output}: {rewrite_paths(annotations, image_dir, output):,} images")
+    count = rewrite_paths(annotations, image_dir, output, lambda text: print(f"warning: {text}", file=sys.stderr))
+    print(f"{output}: {count:,} images")
 
 
 def _request(
@@ -354,7 +367,7 @@ def _choice(classes: list[str] | None, class_map: list[str] | None) -> "ClassCho
     return class_choice(classes or (), class_map or ())
 
 
-def _rules(limits: list[str] | None, boxes: str, chosen_format: str) -> "ReadingRules":
+def _rules(limits: list[str] | None, refuse: list[str] | None, boxes: str, chosen_format: str) -> "ReadingRules":
     """How boxes are read, and the limits: an installation's own, or those that were given."""
     from data_prep.checks.box_forms import BoxForm
     from data_prep.errors import DataPrepError
@@ -368,10 +381,10 @@ def _rules(limits: list[str] | None, boxes: str, chosen_format: str) -> "Reading
         raise DataPrepError(f"--format {chosen_format!r} is not allowed; use {', '.join((AUTO, *SHORT_NAMES))}")
     installation = load_installation()
     if installation is None:
-        return ReadingRules(data_limits(limits or ()), BoxForm(boxes), chosen_format)
+        return ReadingRules(data_limits(limits or ()).refusing(refuse or ()), BoxForm(boxes), chosen_format)
     if limits:
         raise DataPrepError("--limit is not allowed here: this installation sets its limits (dataLimits)")
-    return ReadingRules(installation.data_limits, BoxForm(boxes), chosen_format)
+    return ReadingRules(installation.data_limits.refusing(refuse or ()), BoxForm(boxes), chosen_format)
 
 
 def _hand_on(name: str, value: str) -> None:

@@ -26,6 +26,7 @@ from data_prep.formats.registry import FoundExport
 from data_prep.image_check import MAX_IMAGE_BYTES, CheckedImage, check_image, map_in_threads
 from data_prep.image_finder import ImageFinder
 from data_prep.sources.files import ExportFiles
+from prepared_set.decoding import CMYK, DEPTH, FRAMES, TRANSPARENCY
 from prepared_set.errors import ImageError
 from run_config.cvat_formats import AUTO
 from run_config.data_limits import DataLimits
@@ -33,6 +34,12 @@ from run_config.wording import plural
 
 _FIRST_TURNED = 5
 """EXIF orientations from this one exchange width and height."""
+_LOST = {
+    FRAMES: Reason.IMAGE_FRAMES,
+    TRANSPARENCY: Reason.IMAGE_TRANSPARENCY,
+    CMYK: Reason.IMAGE_CMYK,
+    DEPTH: Reason.IMAGE_DEPTH,
+}
 
 
 @dataclass(frozen=True)
@@ -131,7 +138,7 @@ def read_export(
 
     def check(one: _ListedFile) -> CheckedImage | ImageError:
         try:
-            return check_image(files.read(one.path, MAX_IMAGE_BYTES))
+            return check_image(files.read(one.path, MAX_IMAGE_BYTES), one.path)
         except ImageError as error:
             return error
 
@@ -295,6 +302,10 @@ class _Builder:
             detail = f"turned by EXIF to {checked.width}x{checked.height}, and the boxes fit neither picture better"
             changes.add(Reason.IMAGE_SIZE, file_name, detail=detail)
             return None
+        for lost in checked.lost:
+            changes.add(_LOST[lost], file_name)
+        if not checked.has_own_extension:
+            changes.add(Reason.IMAGE_FORMAT, file_name)
         canvas = Canvas(file_name, checked.width, checked.height, turn or 1)
         width, height = checked.stored_size if canvas.turn != 1 else (checked.width, checked.height)
         key = (listed.listed_in, listed.subset)

@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from prepared_set.decoding import decoded_image, nearly_black
+from prepared_set.decoding import decoded_image, has_extension_of, lost_in_decoding, nearly_black
 from prepared_set.errors import ImageError
 
 MAX_IMAGE_BYTES = 512 << 20
@@ -40,14 +40,22 @@ class CheckedImage:
     nearly_black: int | None = None
     """The brightest value of a 16-bit image if it is far below 65535, as of a camera with 12 bits."""
 
+    lost: tuple[str, ...] = ()
+    """What decoding drops: see `lost_in_decoding`."""
+    has_own_extension: bool = True
+    """Whether the file is in the format that its extension stands for."""
+
     @property
     def stored_size(self) -> tuple[int, int]:
         """Width and height before the orientation is applied."""
         return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
 
 
-def check_image(data: bytes) -> CheckedImage:
-    """Decode an image file as training does. Raises ImageError when that fails."""
+def check_image(data: bytes, file_name: str = "") -> CheckedImage:
+    """Decode an image file as training does. The extension of `file_name` is compared with the content.
+
+    Raises ImageError when the file cannot be decoded.
+    """
     if not data:
         raise ImageError("the file is empty")
     with decoded_image(data) as (image, orientation):
@@ -59,6 +67,8 @@ def check_image(data: bytes) -> CheckedImage:
             orientation,
             difference_hash(image),
             nearly_black(image),
+            lost_in_decoding(image),
+            has_extension_of(image, file_name),
         )
 
 

@@ -13,6 +13,7 @@ import msgspec
 
 from data_prep.changes import ChangeLog
 from data_prep.checks.class_choice import ClassChoice, choose_classes
+from data_prep.checks.refusals import refuse_named
 from data_prep.dataset import Dataset, build_dataset
 from data_prep.export_reader import Export, ReadingRules, Watcher, read_export
 from data_prep.formats.registry import find_exports
@@ -68,7 +69,8 @@ class LocatedRequest:
             sorted((file.key, file.size_bytes, file.etag) for source in sources for file in source.files)
             for sources in (self.pool, self.val, self.test)
         ]
-        rules: list[object] = [self.rules.box_form, self.rules.limits.by_name]
+        limits = self.rules.limits
+        rules: list[object] = [self.rules.box_form, limits.by_name, *([limits.refuse] if limits.refuse else [])]
         if self.rules.format != AUTO or self.choice:
             rules += [self.rules.format, self.choice]
         content = msgspec.json.encode([FORMAT_VERSION, RULES_VERSION, self.options, rules, files])
@@ -124,7 +126,9 @@ def read_exports(found: LocatedRequest, watcher: Watcher) -> Iterator[tuple[Read
 def read_dataset(found: LocatedRequest, watcher: Watcher) -> Iterator[tuple[Dataset, Path]]:
     """Read, check and split the sources. Yields also a scratch folder; the sources stay open meanwhile."""
     with read_exports(found, watcher) as (read, changes, scratch):
-        yield build_dataset(read.pool, read.val, read.test, found.options, changes, found.rules.limits), scratch
+        dataset = build_dataset(read.pool, read.val, read.test, found.options, changes, found.rules.limits)
+        refuse_named(changes, found.rules.limits)
+        yield dataset, scratch
 
 
 def _read_one(

@@ -11,6 +11,8 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -29,6 +31,9 @@ NEARLY_BLACK = (
     "or convert them to 8 bits"
 )
 _BRIGHTEST = "brightest of 16 bits"
+_LOST = "lost in decoding"
+FRAMES, TRANSPARENCY, CMYK, DEPTH = "frames", "transparency", "cmyk", "depth"
+"""What a file holds and an 8-bit RGB image cannot: see `lost_in_decoding`."""
 _TIFF_SHORT = 3
 # EXIF orientation → the change that shows the image upright.
 _TURNS = {
@@ -168,11 +173,54 @@ def _allowed_pixels(settings: str) -> int:
 
 def _upright_rgb(image: Image.Image) -> tuple[Image.Image, int]:
     """The image as 8-bit RGB with its orientation applied, and that orientation."""
+    has_depth = ";16" in str(getattr(image, "tile", ()))  # gone as soon as the image is loaded
     orientation = _orientation(image)
+    lost = [FRAMES] * _has_more_frames(image) + [DEPTH] * has_depth + [CMYK] * (image.mode == "CMYK")
     turned = turned_upright(image)
     if turned is not image:
         image.close()  # frees the pixels that are not turned
-    return _to_rgb(turned), orientation
+    lost += [TRANSPARENCY] * _is_transparent(turned)
+    rgb = _to_rgb(turned)
+    if has_depth and _BRIGHTEST not in rgb.info:
+        # Pillow keeps the high byte of 16-bit colours: this is the highest value that it can stand for.
+        rgb.info[_BRIGHTEST] = max(high for _, high in _ranges(rgb)) << 8 | 0xFF
+    rgb.info[_LOST] = tuple(lost)
+    rgb.format = image.format
+    return rgb, orientation
+
+
+def _has_more_frames(image: Image.Image) -> bool:
+    """Whether the file holds more images than the first. The second one of a photo (MPO) is a preview of the first."""
+    try:
+        return image.format != "MPO" and bool(getattr(image, "is_animated", False))
+    except DECODE_FAULTS:  # the second frame is damaged, and nobody needs it
+        return False
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    """Whether a pixel is not opaque. A colour of the palette counts even if no pixel has it."""
+    image.load()
+    if image.mode in ("RGBA", "LA", "PA"):
+        return _ranges(image.getchannel("A"))[0][0] < 0xFF
+    given = image.info.get("transparency")
+    return min(given, default=0xFF) < 0xFF if isinstance(given, bytes) else given is not None
+
+
+def _ranges(image: Image.Image) -> list[tuple[int, int]]:
+    """The lowest and highest value of each 8-bit band."""
+    found: Any = image.getextrema()
+    return [found] if len(image.getbands()) == 1 else list(found)
+
+
+def has_extension_of(image: Image.Image, file_name: str) -> bool:
+    """Whether a decoded image's file is in the format that its extension stands for. Unknown extensions fit any."""
+    expected = Image.registered_extensions().get(PurePosixPath(file_name).suffix.lower())
+    return expected not in IMAGE_FORMATS or expected == ("JPEG" if image.format == "MPO" else image.format)
+
+
+def lost_in_decoding(image: Image.Image) -> tuple[str, ...]:
+    """What the file of a decoded image holds and the image does not: `FRAMES`, `DEPTH`, `CMYK`, `TRANSPARENCY`."""
+    return tuple(image.info.get(_LOST, ()))
 
 
 def turned_upright(image: Image.Image) -> Image.Image:

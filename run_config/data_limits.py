@@ -1,14 +1,25 @@
 """How much of the training data may be wrong. `prepare` refuses data beyond a limit, and warns below it.
 
-An installation sets the limits (the chart's value `dataLimits`); on a laptop `--limit NAME=VALUE` does.
+An installation sets the limits (the chart's value `dataLimits`); on a laptop `--limit NAME=VALUE` does. `--refuse NAME`
+adds to them anywhere.
 """
 
 from collections.abc import Iterable
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.alias_generators import to_camel
 
 from run_config.errors import ConfigError
+
+CHANGES = (
+    "annotation-id-repeated", "box-calculated", "box-clipped", "box-empty", "box-from-outline", "box-not-a-number",
+    "box-other-form", "box-outside", "box-reversed", "box-rotated", "box-turned", "category-merged", "crowd-flag",
+    "image-cmyk", "image-damaged", "image-depth", "image-format", "image-frames", "image-missing", "image-name-case",
+    "image-name-extension", "image-name-folder", "image-name-spelling", "image-name-taken", "image-repeated",
+    "image-size", "image-size-unknown", "image-transparency", "image-unlisted", "shape-without-box", "text-number",
+    "unknown-category", "unknown-image",
+)  # fmt: skip
+"""What `prepare` corrects or drops, and counts: the names of `data_prep.changes`."""
 
 
 class DataLimits(BaseModel):
@@ -29,10 +40,27 @@ class DataLimits(BaseModel):
     contradictions: float = Field(default=0.1, ge=0, le=1, description="boxes that are not those of their outlines")
     unlabelled_images: float = Field(default=0.5, ge=0, le=1, description="images without boxes (only a warning)")
 
+    refuse: tuple[str, ...] = Field(default=(), description="corrections of which a single one refuses the data")
+
+    @field_validator("refuse")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in names if name not in CHANGES]
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is not known; the names are {', '.join(CHANGES)}")
+        return tuple(sorted(set(names)))
+
     @property
     def by_name(self) -> dict[str, float]:
         """Name, as for `--limit`, to share."""
-        return {name.replace("_", "-"): value for name, value in self.model_dump().items()}
+        return {name.replace("_", "-"): value for name, value in self.model_dump(exclude={"refuse"}).items()}
+
+    def refusing(self, names: Iterable[str]) -> "DataLimits":
+        """These limits, and a refusal of these corrections too. Raises ConfigError for an unknown name."""
+        try:
+            return DataLimits.model_validate(self.model_dump() | {"refuse": (*self.refuse, *names)})
+        except ValidationError as error:
+            raise ConfigError(f"--refuse: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
 
 
 def data_limits(texts: Iterable[str]) -> DataLimits:

@@ -115,6 +115,18 @@ def refuse_two_owners(where: str, images: Iterable[tuple[str, str, Sequence[Box]
         )
 
 
+def refuse_named(changes: ChangeLog, limits: DataLimits) -> None:
+    """Raise AnnotationError when something was corrected or dropped that these limits refuse."""
+    for reason in Reason:
+        if reason.label in limits.refuse and changes.count(reason):
+            example = changes.examples(reason)[0]
+            place = f", annotation {example.annotation_id}" if example.annotation_id else ""
+            raise AnnotationError(
+                f"{changes.count(reason):,} x {reason.label}: {reason.sentence} For one {_example(example)}{place}. "
+                "This is refused here (--refuse, or dataLimits.refuse of the installation): correct the data"
+            )
+
+
 def _as_counts(boxes: Sequence[Box]) -> Counter[tuple[object, ...]]:
     return Counter((box.class_name, box.bbox) for box in boxes)
 

@@ -96,10 +96,15 @@ def read_whole_number(value: object) -> tuple[int | None, bool]:
             return int(value), False
         case str():
             try:
-                return int(value.strip()), True
+                return (int(value) if _is_plain(value) else None), True
             except ValueError:
                 return None, True
     return None, False
+
+
+def _is_plain(text: str) -> bool:
+    """False for what Python alone reads as a number: `1_0`, and digits of other scripts."""
+    return text.isascii() and "_" not in text
 
 
 def read_number(value: object) -> tuple[float | None, bool]:
@@ -109,6 +114,8 @@ def read_number(value: object) -> tuple[float | None, bool]:
     is_text = isinstance(value, str)
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None, False
+    if isinstance(value, str) and not _is_plain(value):
+        return None, True
     try:
         number = float(value)
     except (ValueError, OverflowError):
@@ -127,7 +134,7 @@ def parse_coco(data: bytes, where: str, changes: ChangeLog) -> CocoFile:
         data = utf8(data)
         require_room(data, data.count(b"{"), where)
         check_json(data)
-        raw = _decode(data)
+        raw = decode_lenient(data, _RawCoco)
         images = _records(raw.images, "images", _RawImage)
         categories = _records(raw.categories, "categories", _RawCategory)
         exporter = _exporter(raw.info)
@@ -177,18 +184,21 @@ def _without_parent(categories: list[_RawCategory]) -> Iterator[_RawCategory]:
     return iter(categories[1:] if is_parent else categories)
 
 
-def _decode(data: bytes) -> _RawCoco:
+_Record = TypeVar("_Record", bound=msgspec.Struct)
+
+
+def decode_lenient(data: bytes, kind: type[_Record]) -> _Record:
+    """Decode JSON that may hold NaN and Infinity. Raises the errors of msgspec."""
     try:
-        return msgspec.json.decode(data, type=_RawCoco)
+        return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
         # Some tools write NaN and Infinity, which are not JSON; they become null here.
         lenient = _NO_NUMBER.sub(lambda found: found[0] if found[0][:1] == b'"' else b"null", data)
-        return msgspec.json.decode(lenient, type=_RawCoco)
+        return msgspec.json.decode(lenient, type=kind)
 
 
-_Record = TypeVar("_Record", bound=msgspec.Struct)
 _CONTAINERS = (list, dict)
 
 

@@ -11,7 +11,7 @@ import msgspec
 from data_prep.changes import ChangeLog, Reason
 from data_prep.errors import AnnotationError
 from data_prep.formats.coco import to_record
-from data_prep.formats.coco_file import RawAnnotation, most_bytes, read_whole_number, require_room
+from data_prep.formats.coco_file import RawAnnotation, decode_lenient, most_bytes, read_whole_number, require_room
 from data_prep.formats.outlines import outline_box
 from data_prep.formats.record import (
     NO_ATTRIBUTES,
@@ -62,6 +62,8 @@ class Datumaro:
                 own = tuple(reader.annotations(item))
                 images.append(ListedImage(_file_name(item, reader.where), folders, subset, path, own, width, height))
             for number, name in enumerate(reader.labels):
+                if name in reader.labels[:number]:
+                    changes.add(Reason.CATEGORY_MERGED, path, detail=f"{name!r} (label {number})")
                 classes[name] = classes.get(name, frozenset()) | {number}
             unlisted_classes += reader.unlisted
             unlisted.append(reader.summary())
@@ -126,7 +128,7 @@ def _parse(files: ExportFiles, path: str) -> _File:
         data = utf8(files.read(path, min(MAX_FILE_BYTES, most_bytes())))
         require_room(data, data.count(b"{"), where)
         check_json(data)
-        return msgspec.json.decode(data, type=_File)
+        return decode_lenient(data, _File)
     except JsonError as error:
         raise AnnotationError(f"{where}: {error}: export the task again") from error
     except msgspec.ValidationError as error:

@@ -226,13 +226,17 @@ class _Reader:
         elif path == "annotation/object/attributes/attribute":
             self._attributes[element.values.get("name", "")] = element.values.get("value", "")
         elif path.startswith("annotation/object/bndbox/") and parent is not None and parent.parent is not None:
-            parent.parent.values[element.name] = text
+            self._keep(parent.parent.values, element, text)
         elif path == "annotation/source/database":
             self.is_of_voc = _DATABASE.fullmatch(text) is not None
         elif path in ("annotation/filename", "annotation/size/width", "annotation/size/height"):
-            self._values[element.name] = text
+            self._keep(self._values, element, text)
         elif parent is not None and element.name not in _SIDES:
             parent.values[element.name] = text
+
+    def _keep(self, values: dict[str, str], element: Element, text: str) -> None:
+        if values.setdefault(element.name, text) != text:
+            raise AnnotationError(f"{self.where}: line {element.line}: {element.path} is given twice: correct the file")
 
     def image(self, subsets: dict[str, str]) -> ListedImage:
         """The image of this file."""

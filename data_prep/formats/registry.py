@@ -7,6 +7,7 @@ from importlib import import_module
 
 from data_prep.errors import SourceError
 from data_prep.formats.record import Format
+from data_prep.formats.ultralytics import read_mapping
 from data_prep.remedies import choose_format
 from data_prep.sources.files import ExportFiles, FolderOfExport, export_frames, videos_among, without_macos_shadows
 from run_config.cvat_formats import AUTO, PASCAL_VOC, SHORT_NAMES, ULTRALYTICS, YOLO
@@ -30,11 +31,12 @@ FORMATS: tuple[Format, ...] = tuple(
     }.items()
 )
 
+_DATA_YAML = re.compile(r"(.*/)?data\.ya?ml")
 # File that is typical of an unsupported format → the format's name in CVAT.
 _OTHER_FORMATS = (
     (re.compile(r"(.*/)?annotations\.xml"), "CVAT for images or video"),
     (re.compile(r"(.*/)?obj\.(names|data)"), YOLO),
-    (re.compile(r"(.*/)?data\.ya?ml"), ULTRALYTICS),
+    (_DATA_YAML, ULTRALYTICS),
     (re.compile(r"(.*/)?Annotations/.*\.xml"), PASCAL_VOC),
     (re.compile(r"(.*/)?annotations/[^/]*\.json"), "another JSON format"),
 )
@@ -70,6 +72,9 @@ def find_exports(files: ExportFiles, chosen: str = AUTO) -> list[FoundExport]:
                 f"{files.shown_name} is not in the chosen format {SHORT_NAMES[chosen]!r}: it has no {looks_like}; "
                 "without the choice the format is recognised"
             )
+        for path in files.sizes:
+            if _DATA_YAML.fullmatch(path):
+                read_mapping(files, path)  # says why it cannot be read
         raise SourceError(_explain_unknown(list(without_macos_shadows(files.sizes)), files.shown_name))
     if len(found) == 1:
         return [FoundExport(found[0][1], files)]

@@ -73,14 +73,27 @@ def _data_files(files: ExportFiles) -> dict[str, dict[str, Any]]:
 
 
 def _load(files: ExportFiles, path: str) -> dict[str, Any]:
-    """The YAML file's keys. Empty if it is no mapping, or too large."""
-    if files.sizes[path] > MAX_YAML_BYTES:
-        return {}
+    """The YAML file's keys. Empty if it is no mapping, or cannot be read."""
     try:
-        data = read_yaml(files.read(path, MAX_YAML_BYTES).decode("utf-8-sig"), path)
-    except (UnicodeDecodeError, ConfigError):
+        return read_mapping(files, path)
+    except AnnotationError:
         return {}
-    return data if isinstance(data, dict) else {}
+
+
+def read_mapping(files: ExportFiles, path: str) -> dict[str, Any]:
+    """The YAML file's keys. Raises AnnotationError if it is no mapping, or cannot be read."""
+    where = f"{files.shown_name}: {path}"
+    if files.sizes[path] > MAX_YAML_BYTES:
+        raise AnnotationError(f"{where} has more than {MAX_YAML_BYTES >> 20} MiB: correct it")
+    try:
+        data = read_yaml(files.read(path, MAX_YAML_BYTES).decode("utf-8-sig"), where)
+    except UnicodeDecodeError as error:
+        raise AnnotationError(f"{where} is not UTF-8 text: export again") from error
+    except ConfigError as error:
+        raise AnnotationError(str(error)) from error
+    if not isinstance(data, dict):
+        raise AnnotationError(f"{where} must have the keys names and train: export again")
+    return data
 
 
 class YoloReader:
@@ -138,6 +151,8 @@ class YoloReader:
         )
         classes: dict[str, frozenset[int]] = {}
         for number, name in self._names.items():
+            if name in classes:
+                self._changes.add(Reason.CATEGORY_MERGED, self._path, detail=f"{name!r} (class {number})")
             classes[name] = classes.get(name, frozenset()) | {number}
         return Annotations(
             images,

@@ -70,6 +70,8 @@ def test_limits_of_data_are_a_setting(installation: Any):
     assert installation(rendered({})).data_limits == DataLimits()
     changed = installation(rendered({"dataLimits": {"droppedBoxes": 0.3}})).data_limits
     assert changed == DataLimits(dropped_boxes=0.3)
+    strict = installation(rendered({"dataLimits": {"refuse": ["box-empty"]}})).data_limits
+    assert strict == DataLimits(refuse=("box-empty",))
 
 
 def test_licences_of_published_weights_are_a_setting(installation: Any):

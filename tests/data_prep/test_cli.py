@@ -196,3 +196,21 @@ def test_a_way_on_that_no_run_has_is_not_named_in_an_installation(tmp_path: Path
     assert "the chart's value dataLimits.misreadBoxes to 1" in refused.stderr
     here = data_prep("inspect", source)
     assert "pass --boxes shares to convert them; to use them as they are, pass --limit misread-boxes=1" in here.stderr
+
+
+def test_corrections_can_be_refused_by_their_name(tmp_path: Path):
+    export = simple_export(30)
+    export.coco["annotations"][0]["bbox"] = [1, 1, 0, 5]
+    source = write_zip(tmp_path / "x.zip", export)
+    assert data_prep("inspect", source, "--refuse", "box-outside").returncode == 0
+    refused = data_prep("inspect", source, "--refuse", "box-outside", "--refuse", "box-empty")
+    assert (refused.returncode, "1 x box-empty" in refused.stderr) == (WRONG_INPUT, True)
+    wrong = data_prep("inspect", source, "--refuse", "boxes")
+    assert (wrong.returncode, "'boxes' is not known; the names are " in wrong.stderr) == (WRONG_INPUT, True)
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("{version: 1, store: 's3://bucket', dataLimits: {refuse: [box-empty]}}")
+    by_installation = data_prep("inspect", source, DETR_WORKFLOWS_SETTINGS=str(settings))
+    assert (by_installation.returncode, "1 x box-empty" in by_installation.stderr) == (WRONG_INPUT, True)
+    settings.write_text("{version: 1, store: 's3://bucket', dataLimits: {droppedBoxes: 0.9}}")
+    added = data_prep("inspect", source, "--refuse", "box-empty", DETR_WORKFLOWS_SETTINGS=str(settings))
+    assert added.returncode == WRONG_INPUT

@@ -1,7 +1,7 @@
 """Only `file_name` changes; everything else survives, and the file is whole at any moment."""
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -110,6 +110,9 @@ LARGE = f'["{"x" * 5000}"]'
         ('{"images": [], "annotations": [], "images": [{"file_name": "b.png"}]}', "images"),
         (f'{{"annotations": {LARGE}, "images": [], "annotations": {LARGE[:-1]}, 1]}}', "annotations"),
         (f'{{"annotations": {LARGE}, "images": [], "info": {{}}, "info": NaN}}', "info"),
+        ('{"images": [{"file_name": "a.png", "id" : 1, "id" : 2, "note": "x\\":\\":"}]}', "id"),
+        ('{"images": [{"file_name": "a.png", "id": 1, "\\u0069d" : 2}]}', "id"),
+        ('{"images": [{"file_name": "a.png", "meta": {"x": 1, "x": 2}}]}', "x"),
     ],
 )
 def test_a_key_of_which_one_would_be_lost_is_refused(tmp_path: Path, content: str, key: str):
@@ -118,3 +121,37 @@ def test_a_key_of_which_one_would_be_lost_is_refused(tmp_path: Path, content: st
     with pytest.raises(AnnotationError, match=f'the key "{key}" is given twice'):
         rewrite_paths(path, "images", tmp_path / "new.json")
     assert not (tmp_path / "new.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentences"),
+    [
+        ({}, []),
+        ({"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}]}, ["1 of 2 images have an id that"]),
+        ({"categories": [{"id": 1}, {"id": 1}]}, ["1 of 2 categories have an id that"]),
+        ({"annotations": [{"id": 1, "image_id": 1}, {"id": 1, "image_id": 1}]}, ["1 of 2 annotations have an id that"]),
+        ({"annotations": [{"id": 1, "image_id": 7}]}, ["1 of 1 annotations name no entry of images (image_id)"]),
+        ({"annotations": [{"category_id": 7}]}, ["1 of 1 annotations name no entry of categories (category_id)"]),
+        ({"annotations": [{"id": [1]}]}, ["the ids of annotations cannot be checked"]),
+        ({"annotations": {"id": 1}}, ["the ids of annotations cannot be checked"]),
+    ],
+)
+def test_ids_that_contradict_each_other_are_warned_about_and_kept(change: dict, sentences: list[str], tmp_path: Path):
+    tree = {"images": [{"id": 1, "file_name": "a"}], "categories": [{"id": 1}], "annotations": []} | change
+    (tmp_path / "in.json").write_text(json.dumps(tree))
+    warnings: list[str] = []
+    rewrite_paths(tmp_path / "in.json", "d", tmp_path / "out.json", warnings.append)
+    assert len(warnings) == len(sentences)
+    assert all(sentence in warning for sentence, warning in zip(sentences, warnings, strict=True))
+    written = json.loads((tmp_path / "out.json").read_bytes())
+    assert {key: written[key] for key in ("categories", "annotations")} == {
+        key: tree[key] for key in ("categories", "annotations")
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["a.jpg", "a/b.jpg", "./a.jpg", "a//b.jpg", "a/./b.jpg", ".hidden.jpg", "a/.b.jpg", "a/"]
+)
+@pytest.mark.parametrize("folder", ["/mnt/data", "/mnt/data/", "/", ".", "", "a//b", "//host"])
+def test_names_are_joined_as_paths(name: str, folder: str, tmp_path: Path):
+    assert rewritten(tmp_path, [name], folder) == [str(PurePosixPath(folder) / name)]

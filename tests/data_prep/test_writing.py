@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from data_prep.errors import SourceError
 from data_prep.export_reader import ExportImage, Watcher
@@ -255,3 +256,11 @@ def test_memory_holds_a_few_images_at_a_time(tmp_path: Path, store: ObjectStore,
     prepare(PrepareRequest((str(source),)), store, lambda *_: b"")
     assert len(written) == 200
     assert max(ahead) <= 2 * 8 + 1
+
+
+def test_each_image_is_decoded_once(run_prepare: Prepare, monkeypatch: pytest.MonkeyPatch):
+    opened: list[object] = []
+    open_image = Image.open
+    monkeypatch.setattr(Image, "open", lambda *given, **more: (opened.append(given), open_image(*given, **more))[1])
+    run_prepare(simple_export(12))
+    assert len(opened) == 12

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic.alias_generators import to_camel
 
-from run_config.data_limits import DataLimits
+from run_config.data_limits import CHANGES, DataLimits
 from run_config.installation import LABEL_VALUE, LICENCE, MAX_IMAGE_SIDE, QUALIFIED_NAME
 from run_config.parameters import BY_NAME, POOL_NAME, TEMPLATES, Parameter, Role, Type
 
@@ -333,7 +333,12 @@ def schema() -> Schema:
             store=STORE,
             maxImagePixels={"type": "integer", "minimum": 1, "maximum": MAX_IMAGE_SIDE**2},
             dataLimits=closed(
-                **{to_camel(name): {"type": "number", "minimum": 0, "maximum": 1} for name in DataLimits.model_fields}
+                **{
+                    to_camel(name): {"type": "number", "minimum": 0, "maximum": 1}
+                    for name in DataLimits.model_fields
+                    if name != "refuse"
+                },
+                refuse=listed("|".join(CHANGES)),
             ),
             weights=closed(allowedLicences=listed(LICENCE)),
             nodePoolLabel=worded(QUALIFIED_NAME),

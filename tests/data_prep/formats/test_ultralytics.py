@@ -113,8 +113,8 @@ def test_a_class_that_is_not_listed_is_counted_and_many_are_refused(tmp_path: Pa
             {"a/data.yaml": YAML, "a/more.yaml": YAML},
             "holds several exports in the format 'Ultralytics YOLO' in .* 'a/'",
         ),
-        (dataset(b"a: &a [x]\nb: [*a, *a]\n" + YAML), "it looks like Ultralytics YOLO"),
-        (dataset(b"train: [" * 500), "it looks like Ultralytics YOLO"),
+        (dataset(b"a: &a [x]\nb: [*a, *a]\n" + YAML), "data.yaml is not valid YAML: anchors and aliases"),
+        (dataset(b"train: [" * 500), "data.yaml is not valid YAML: it is nested too deeply"),
         (dataset(b"train: images/train\n"), "it looks like Ultralytics YOLO"),
     ],
 )
