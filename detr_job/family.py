@@ -100,7 +100,10 @@ def build_family(config: JobConfig, num_classes: int) -> Family:
             raise
         raise JobError(f"model.family: there is no network for models of the family {name!r}") from error
     family: Family = build(config, num_classes)
+    rates = config.optimizer
+    if rates.freeze_backbone:
+        rates = rates.model_copy(update={"lr_backbone": 0.0})
     for key, parameter in family.network.named_parameters():
-        if family.rate(key, config.optimizer) == 0:
+        if family.rate(key, rates) == 0:
             parameter.requires_grad_(False)
     return family

@@ -54,11 +54,23 @@ def use_bf16(settings: Training, device: torch.device, *, insist: bool = True) -
         return False
     if device.type == "cuda":
         has = torch.cuda.get_device_capability(device) >= (8, 0)
-    else:
-        has = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # no public API yet
+    else:  # no public API yet
+        has = torch.cpu._is_amx_tile_supported()
+        if settings.precision == "bf16":
+            has = has or torch.cpu._is_avx512_bf16_supported()
     if settings.precision == "bf16" and insist and not has:
         raise JobError(f"training.precision: {hardware_name(device)} has no bf16; set it to auto or fp32")
     return bool(has)
+
+
+def precision_reason(settings: Training, device: torch.device, *, bf16: bool) -> str:
+    """`bf16 (the processor computes it in AMX)`."""
+    name = "bf16" if bf16 else "fp32"
+    if settings.precision != "auto":
+        return f"{name} (training.precision)"
+    if device.type == "cuda":
+        return f"{name} (the GPU {'computes it fast' if bf16 else 'has no bf16'})"
+    return f"{name} (the processor {'computes it in AMX' if bf16 else 'has no AMX, without which bf16 is slower'})"
 
 
 def autocast(device: torch.device, *, bf16: bool) -> AbstractContextManager[object]:

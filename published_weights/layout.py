@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.resources import files
 from typing import Any
@@ -17,7 +17,12 @@ from run_config.wording import shortened
 CLASSES = "classes"
 """The size of a dimension with one row per class; `classes+1`: with another one for "no object"."""
 COUNTERS = ("num_batches_tracked", "total_params", "total_ops")
-_OWN_NAMES = {"rf-detr": rf_detr.own_names, "d-fine": d_fine.own_names}
+_OWN_NAMES: Mapping[str, Callable[..., dict[str, Array]]] = {
+    "rf-detr-": rf_detr.own_names,
+    "d-fine-": d_fine.own_names,
+    "detr-": lambda tensors, _: dict(tensors),
+}
+"""The beginning of a preset's name → what converts the published names; DETR has those of its authors."""
 
 Shape = tuple[int | str, ...]
 
@@ -51,8 +56,8 @@ def fitted(tensors: Mapping[str, Array], preset: str, classes: int, where: str) 
         raise WeightsError(
             f"{where}: these are weights of RT-DETRv4, which are not in the catalogue; give {preset}'s file"
         )
-    family = preset.rpartition("-")[0]
-    own = _OWN_NAMES[family](tensors, partial(np.concatenate, axis=0))
+    own_names = next(convert for family, convert in _OWN_NAMES.items() if preset.startswith(family))
+    own = own_names(tensors, partial(np.concatenate, axis=0))
     own = {name: array for name, array in own.items() if not name.endswith(COUNTERS)}
     rows = {CLASSES: classes, f"{CLASSES}+1": classes + 1}
     wanted = {

@@ -27,6 +27,10 @@ A_PLACE: dict[str, JsonValue] = {"place": True}
 """Marks a key whose value names a place to read. The installation must allow the place (`job/places.py`)."""
 
 
+MAY_BE_AUTO: dict[str, JsonValue] = {"auto": True}
+"""Marks a key that may be `auto`: training computes its value from the data (`job/recipe.py`)."""
+
+
 def added_later(before: JsonValue) -> dict[str, JsonValue]:
     """Mark a key that was added after the first release.
 

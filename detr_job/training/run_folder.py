@@ -17,6 +17,7 @@ from run_config.job.stored_config import differences, keys_without_a_value, stor
 
 FORMAT = 1
 RUN, METRICS = "run.json", "metrics.jsonl"
+AUTO = "auto"  # the reasons of the values that were computed at the first start, by key
 MICRO_BATCH = "micro_batch_size"  # only present after a batch did not fit into memory
 # Keys that may change between two starts of a run, because they do not change what is trained.
 _MAY_DIFFER = frozenset({"data.workers", "evaluation.batch_size", "checkpoints.keep", "training.log_interval"})
@@ -28,6 +29,7 @@ def describe_run(
     uid: str,
     parameters: dict[str, Any],
     config: dict[str, Any],
+    auto: dict[str, str],
     preset: str,
     finetune: str,
     set_id: str,
@@ -46,6 +48,7 @@ def describe_run(
         "model": preset,
         "finetune": finetune,
         "config": config,
+        AUTO: auto,
         "seed": config["training"]["seed"],
         "prepared_set": set_id,
         "classes": list(classes),
@@ -70,6 +73,8 @@ def open_run(store: ObjectStore, description: dict[str, Any]) -> dict[str, Any]:
         _same_run(store.url, before, description)
         started = before.get("started", description["started"])
         description = {**description, "started": started, "restarts": before.get("restarts", 0) + 1}
+        if AUTO in before:
+            description[AUTO] = before[AUTO]
         if MICRO_BATCH in before:
             description[MICRO_BATCH] = before[MICRO_BATCH]
     # If two processes start at the same moment with one name, the store accepts only one.
@@ -141,21 +146,31 @@ def _same_settings(url: str, before: JobConfig, now: JobConfig, may_differ: froz
 
 
 def resumed_settings(
-    store: ObjectStore, config: JobConfig, preset: str, chosen: Callable[[str], bool]
-) -> tuple[JobConfig, dict[str, tuple[Any, Any]]]:
-    """Settings to resume a run with, and those that differ from `config`: key → (old value, new value).
+    store: ObjectStore, config: JobConfig, preset: str, chosen: Callable[[str], bool], auto: frozenset[str]
+) -> tuple[JobConfig, dict[str, tuple[Any, Any]], frozenset[str]]:
+    """Settings to resume a run with, those that differ from `config`, and the keys that are still `auto`.
 
-    A run started by another release keeps its settings unless the user set them, because presets and defaults
-    may have changed. chosen: whether the user set a key. Raises JobError when the run cannot be resumed.
+    The second: key → (old value, new value). Values of `auto` keys that were computed at the first start are used
+    again. A run started by another release keeps its settings unless the user set them, because presets and
+    defaults may have changed. chosen: whether the user set a key. Raises JobError when the run cannot be resumed.
     """
     before = _read(store)
-    if before is None or before.get("code_version") == code_version() or before.get("model") != preset:
-        return config, {}  # differences are refused when the run is opened
+    if before is None:
+        return config, {}, auto
+    computed = auto & before.get(AUTO, {}).keys()
+    if computed:
+        settings = _settings(store.url, before)
+        lengths = {"schedule.epochs", "schedule.minutes"} if "schedule.steps" in computed else set()
+        config = with_values(config, {key: value_of(settings, key) for key in computed | lengths})
+        auto -= computed
+    if before.get("code_version") == code_version() or before.get("model") != preset:
+        return config, {}, auto  # differences are refused when the run is opened
     settings = _settings(store.url, before)
-    other = differences(settings, config)
+    other = differences(settings, config) | {key: (value_of(settings, key), "auto") for key in auto}
+    kept = {key: values for key, values in other.items() if key not in _MAY_DIFFER}
     _same_settings(store.url, settings, config, _MAY_DIFFER | {key for key in other if not chosen(key)})
     now = {key: value_of(config, key) for key in _MAY_DIFFER}
-    return with_values(settings, now), {key: values for key, values in other.items() if key not in _MAY_DIFFER}
+    return with_values(settings, now), kept, frozenset(filter(chosen, auto))
 
 
 class MetricsLog:

@@ -342,7 +342,7 @@ class Trainer:
         """Training batches from the run's current position."""
         data, seed = self.config.data, self.config.training.seed
         start = self.progress.step * data.accumulate
-        order = EpochBatches(self.train_split, data.batch_size, seed, start, self.micro.parts)
+        order = EpochBatches(self.train_split, data.batch_size, seed, start, self.micro.parts, balance=data.balance)
         if self.train_samples is None:
             self.train_samples = TrainingSamples(self.train_split, data, seed)
         return batches_of(training_loader(self.train_samples, order, self.device))

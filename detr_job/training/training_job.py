@@ -23,6 +23,7 @@ from detr_job.training.micro_batches import MicroBatches
 from detr_job.training.progress import ProgressReport, SayHandler
 from detr_job.training.run_folder import MICRO_BATCH, describe_run, open_run, resumed_settings, write_run
 from detr_job.training.run_lock import locked
+from detr_job.training.set_facts import facts_of
 from detr_job.training.trainer import Trainer, has_boxes
 from detr_job.training.uploads import AT_END_S, ON_ERROR_S, ON_STOP_S, Uploads, store_patience_s
 from detr_job.weights import checkpoint, model_folder
@@ -35,15 +36,18 @@ from evaluation.predictions import write_predictions
 from object_store import ObjectStore, open_store
 from object_store.file_errors import file_errors
 from prepared_set.reader import LocalSet, PreparedSet
+from published_weights.automatic_start import automatic_start, begun, model_of
 from published_weights.start import start_from
 from run_config.errors import ConfigError
-from run_config.installation import permitted
+from run_config.installation import load_installation, permitted
 from run_config.job.config import MOST_BOXES, JobConfig, advised_queries
-from run_config.job.keys import shown, with_values
+from run_config.job.keys import shown, value_of, with_values
 from run_config.job.places import places
-from run_config.job.presets import is_chosen, load_job_config, presets_from_scratch
+from run_config.job.presets import auto_keys, base_preset, is_chosen, load_job_config, presets_from_scratch
+from run_config.job.recipe import resolved
 from run_config.locations import resolve
 from run_config.parameters import Type, overrides_of
+from run_config.weights.automatic import AUTO, NONE
 from run_config.wording import duration
 from run_config.writable import require_writable
 
@@ -76,6 +80,11 @@ class TrainRequest:
         """The name of the preset, or of the configuration file without its suffix."""
         return Path(self.model).stem
 
+    @property
+    def auto(self) -> frozenset[str]:
+        """The configuration keys whose values follow from the data."""
+        return auto_keys(self.model, overrides_of(self.settings))
+
     def chosen(self, key: str) -> bool:
         """Whether the user set this configuration key."""
         return is_chosen(key, self.model, overrides_of(self.settings))
@@ -92,7 +101,7 @@ def train(request: TrainRequest) -> None:
     """Train, predict the validation and test splits, and write the results to `out`."""
     if not request.run.strip("/ "):
         raise JobError(f"--run: {request.run!r} is not allowed; give the run a name, such as first")
-    request, config = _permitted(request, job_config(request))
+    request, config = _resolved(request)
     for name in LEFT_BEHIND:
         require_writable(request.out / name, "--out")
     _cache()
@@ -125,18 +134,41 @@ def train(request: TrainRequest) -> None:
 FINETUNE = "cvat-finetune-checkpoint"
 
 
-def _permitted(request: TrainRequest, config: JobConfig) -> tuple[TrainRequest, JobConfig]:
-    """Resolve the places in request and configuration as the installation permits, even if `check` did not run."""
-    read = places(config)
-    allowed = permitted({**request.settings, **read}, dict.fromkeys(read, Type.LOCATION))
-    finetune = allowed[FINETUNE]
+def _resolved(request: TrainRequest) -> tuple[TrainRequest, JobConfig]:
+    """Model, weights and places as the installation permits, without `auto`, even if `check` did not run."""
+    allowed = permitted(request.settings)
+    if request.model != AUTO:
+        _permitted_places(job_config(request))  # refused before anything is read from the store
+    store, text, finetune, before = open_store(request.store), request.finetune.strip() or AUTO, "", None
+    if AUTO in (request.model, text):
+        before = begun(store.child(f"{request.output_prefix.strip('/')}/{request.run}"), store)
     try:
-        start = start_from(request.finetune, open_store(request.store), request.output_prefix, request.run)
+        if text not in (AUTO, NONE):
+            named = start_from(text, store, request.output_prefix, request.run)
+            finetune = allowed[FINETUNE] if named == text else permitted({FINETUNE: named})[FINETUNE]
     except ConfigError as error:
         raise JobError(f"{FINETUNE}: {error}") from error
-    if start != request.finetune:
-        finetune = permitted({FINETUNE: start})[FINETUNE]
-    return dataclasses.replace(request, finetune=finetune), with_values(config, {key: allowed[key] for key in read})
+    if request.model == AUTO:
+        url = resolve(finetune, store.url) if finetune else ""
+        gpu, laptop = hardware.choose_device(request.device).type == "cuda", load_installation() is None
+        chosen = model_of(text, url, before, store, open_store, gpu=gpu, laptop=laptop)
+        request = dataclasses.replace(request, model=chosen.preset)
+    config = _permitted_places(job_config(request))
+    if text == AUTO:
+        try:
+            start = automatic_start(config.model, base_preset(request.model), before, store)
+        except ConfigError as error:
+            raise JobError(f"{FINETUNE}: {error}") from error
+        finetune = permitted({FINETUNE: start.checkpoint})[FINETUNE]
+        if start.backbone:
+            config = with_values(config, {"model.backbone_weights": start.backbone})
+    return dataclasses.replace(request, finetune=finetune), config
+
+
+def _permitted_places(config: JobConfig) -> JobConfig:
+    """The configuration with its places as the installation permits them."""
+    read = places(config)
+    return with_values(config, permitted(read, dict.fromkeys(read, Type.LOCATION)))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -168,11 +200,14 @@ def _prepare(
     local = PreparedSet.open(store, request.set_id).pull(folder)
     _check_data(local)
     check_lock = held.enter_context(locked(run, report.say))
-    config = _resumed(run, request, config, report)
+    config, auto = _resumed(run, request, config, report)
+    config, reasons = resolved(config, auto, facts_of(local, pretrained=bool(request.finetune)))
+    for key, reason in reasons.items():
+        report.say(f"{key}={shown(value_of(config, key))} ({reason})")
     _check_smallest_batch(config, local)
     torch.manual_seed(config.training.seed)
     family = build_family(config, len(local.class_names))
-    description = _open_run(request, config, local, family, device, run)
+    description = _open_run(request, config, reasons, local, family, device, run)
     checkpoint.try_place(run)
     micro = MicroBatches(
         min(config.data.batch_size, len(local.split("train"))),
@@ -193,13 +228,18 @@ def _prepare(
     return job
 
 
-def _resumed(run: ObjectStore, request: TrainRequest, config: JobConfig, report: ProgressReport) -> JobConfig:
-    """The settings that the run started with if another release started it, otherwise the requested ones."""
-    config, kept = resumed_settings(run, config, request.preset, request.chosen)
+def _resumed(
+    run: ObjectStore, request: TrainRequest, config: JobConfig, report: ProgressReport
+) -> tuple[JobConfig, frozenset[str]]:
+    """The settings that the run started with if another release started it, otherwise the requested ones.
+
+    Also returns the keys that are still `auto`: all at the first start, none when the run resumes.
+    """
+    config, kept, auto = resumed_settings(run, config, request.preset, request.chosen, request.auto)
     if kept:
         what = ", ".join(f"{key}={shown(old)} (now {shown(new)})" for key, (old, new) in kept.items())
         report.say(f"this run was started by another release and keeps its settings: {what}")
-    return _permitted(request, config)[1]
+    return _permitted_places(config), auto
 
 
 def _record(uploads: Uploads, run: ObjectStore, description: dict[str, Any], images: int) -> None:
@@ -273,6 +313,7 @@ def _check_smallest_batch(config: JobConfig, local: LocalSet) -> None:
 def _open_run(
     request: TrainRequest,
     config: JobConfig,
+    reasons: dict[str, str],
     local: LocalSet,
     family: Family,
     device: torch.device,
@@ -286,6 +327,7 @@ def _open_run(
             uid=request.workflow_uid,
             parameters=dict(request.recorded),
             config=config.model_dump(mode="json"),
+            auto=reasons,
             preset=request.preset,
             finetune=request.finetune,
             set_id=local.id,
@@ -304,7 +346,8 @@ def _announce(job: _Job, report: ProgressReport) -> None:
     report.say(
         f"{job.request.preset}: {count / 1e6:.1f} M parameters, {len(local.class_names)} classes, "
         f"{len(local.split('train'))} training and {len(local.split('val'))} validation images, on "
-        f"{hardware.hardware_name(trainer.device)}, {'bf16' if trainer.bf16 else 'fp32'}"
+        f"{hardware.hardware_name(trainer.device)}, "
+        f"{hardware.precision_reason(job.config.training, trainer.device, bf16=trainer.bf16)}"
     )
     report.say(checkpoint.room(trainer.run, trainer.network, job.config))
     if about := job.config.model.about_image_size(job.config.data.eval_size):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from run_config.families.model import ModelConfig
+from run_config.families.model import ModelConfig, Recipe
 from run_config.section import Fraction, Heads, Layers, PositiveLayers, Width
 
 
@@ -12,6 +12,7 @@ class DFineModel(ModelConfig):
     """D-FINE (arXiv 2410.13842): boxes are refined as distributions. The defaults are those of the size "small"."""
 
     title = "D-FINE"
+    recipe = Recipe(backbone_share=0.5)
     from_scratch_images = 1_000
     normalised_stride = 32
 

@@ -1,8 +1,25 @@
 """The interface that the configuration of every model family has."""
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 from run_config.section import Section
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What the rules of `auto` values (`job/recipe.py`) know about a family."""
+
+    average: float = 0.995
+    """Decay of the moving average of the weights in a long run."""
+    backbone_share: float = 0.1
+    """Rate of the backbone, as a fraction of the rate of the rest."""
+    warm_up: bool = True
+    """Whether fine-tuning begins with low rates."""
+    sizes: tuple[int, int] | None = None
+    """Short side of the images for large and for small objects. None: the preset's."""
+    highest_rate: float | None = None
+    """Learning rate from random weights with many boxes per step. None: the preset's."""
 
 
 class ModelConfig(Section):
@@ -12,6 +29,8 @@ class ModelConfig(Section):
     """The name of the family in messages."""
     from_scratch_images: ClassVar[int] = 0
     """With fewer training images than this, random weights learn nothing. 0: any number is enough."""
+
+    recipe: ClassVar[Recipe] = Recipe()
 
     normalised_stride: ClassVar[int] = 0
     """Stride of the coarsest map with batch normalisation, which needs more than one value. 0: there is no such map."""
@@ -27,6 +46,16 @@ class ModelConfig(Section):
     def depths(self) -> dict[str, int]:
         """The number of layers with separate weights, by the key that sets it."""
         raise NotImplementedError
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether `auto` starts only from published weights, because the model has no others to start from."""
+        return bool(self.from_scratch_images)
+
+    @property
+    def imagenet_backbone(self) -> str:
+        """The name of the backbone that may start from ImageNet weights. Empty: the model has none."""
+        return ""
 
     @property
     def untrained(self) -> str:

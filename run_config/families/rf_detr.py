@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from run_config.families.model import ModelConfig
-from run_config.section import Fraction, Heads, Pixels, PositiveLayers, Width
+from run_config.families.model import ModelConfig, Recipe
+from run_config.section import MAY_BE_AUTO, Fraction, Heads, Pixels, PositiveLayers, Width
 
 Cells = Annotated[int, Field(gt=0, le=1024)]
 
@@ -18,6 +18,7 @@ class RfDetrModel(ModelConfig):
 
     title = "RF-DETR"
     from_scratch_images = 10_000
+    recipe = Recipe(average=0.993, backbone_share=0.735, warm_up=False)
 
     family: Literal["rf_detr"] = Field("rf_detr", description="Model family.")
     backbone_dim: Width = Field(384, description="Width of the backbone's tokens.")
@@ -48,7 +49,9 @@ class RfDetrModel(ModelConfig):
     )
 
     layer_decay: Fraction = Field(
-        0.8, description="Learning rate of a backbone's layer, as a fraction of the rate of the layer after it."
+        0.8,
+        description="Learning rate of a backbone's layer, as a fraction of the rate of the layer after it.",
+        json_schema_extra=MAY_BE_AUTO,
     )
     decoder_rate: Fraction = Field(0.7, description="Learning rate of the decoder, as a fraction of `optimizer.lr`.")
 

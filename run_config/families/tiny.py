@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from run_config.families.model import ModelConfig
+from run_config.families.model import ModelConfig, Recipe
 from run_config.section import Fraction, Heads, Layers, PositiveLayers, Width
 
 
@@ -13,6 +13,7 @@ class TinyModel(ModelConfig):
 
     title = "Tiny"
     normalised_stride = 32
+    recipe = Recipe(backbone_share=1.0, sizes=(192, 240), highest_rate=1e-3)
 
     family: Literal["tiny"] = Field("tiny", description="Model family.")
     stem_channels: Width = Field(48, description="Channels of the two stem convolutions.")

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 from run_config.families.model import ModelConfig
 from run_config.families.registry import DEFAULT, FAMILIES, model_config
 from run_config.section import (
+    MAY_BE_AUTO,
     Beta,
     Fraction,
     Images,
@@ -67,7 +68,9 @@ class Augmentation(Section):
         "for small images; none: resize only.",
     )
     flip: Fraction = Field(0.5, description="Probability of a mirror image, left to right.")
-    vertical_flip: Fraction = Field(0.0, description="Probability of a mirror image, top to bottom (affine).")
+    vertical_flip: Fraction = Field(
+        0.0, description="Probability of a mirror image, top to bottom (affine).", json_schema_extra=MAY_BE_AUTO
+    )
     crop: Fraction = Field(0.5, description="Probability of a random crop (published).")
     scale: tuple[Zoom, Zoom] = Field((0.75, 1.35), description="Range of the random zoom (affine).")
     aspect: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="Largest change of aspect (affine).")
@@ -100,13 +103,21 @@ class Data(Section):
         (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800),
         min_length=1,
         description="Short sides, of which training picks one at random.",
+        json_schema_extra=MAY_BE_AUTO,
     )
-    max_size: Pixels = Field(1333, description="Largest long side.")
-    eval_size: Pixels = Field(800, description="Short side in evaluation and prediction.")
+    max_size: Pixels = Field(1333, description="Largest long side.", json_schema_extra=MAY_BE_AUTO)
+    eval_size: Pixels = Field(
+        800, description="Short side in evaluation and prediction.", json_schema_extra=MAY_BE_AUTO
+    )
     square: bool = Field(
         False,
         description="Stretch images to squares of these sizes instead of keeping their aspect ratio.",
         json_schema_extra=added_later(False),
+    )
+    balance: bool = Field(
+        False,
+        description="Show images with rare classes more often.",
+        json_schema_extra=added_later(False) | MAY_BE_AUTO,
     )
     augmentation: Augmentation = Augmentation()
 
@@ -114,8 +125,17 @@ class Data(Section):
 class Optimizer(Section):
     """AdamW with one learning rate for the backbone and one for the rest."""
 
-    lr: Annotated[float, Field(gt=0, le=1)] = Field(1e-4, description="Peak learning rate, except of the backbone.")
-    lr_backbone: Rate = Field(1e-5, description="Peak learning rate of the backbone; 0 freezes it.")
+    lr: Annotated[float, Field(gt=0, le=1)] = Field(
+        1e-4, description="Peak learning rate, except of the backbone.", json_schema_extra=MAY_BE_AUTO
+    )
+    lr_backbone: Rate = Field(
+        1e-5, description="Peak learning rate of the backbone; 0 freezes it.", json_schema_extra=MAY_BE_AUTO
+    )
+    freeze_backbone: bool = Field(
+        False,
+        description="Keep the backbone as it was loaded, as with lr_backbone=0.",
+        json_schema_extra=added_later(False) | MAY_BE_AUTO,
+    )
     weight_decay: Rate = Field(1e-4, description="Weight decay of AdamW.")
     decay_vectors: bool = Field(True, description="Also decay biases, norms and embeddings, as DETR does.")
     betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="Decay rates of AdamW's two moving averages.")
@@ -128,7 +148,7 @@ class Schedule(Section):
     """The length of training and the change of the learning rates. Set exactly one of epochs, steps and minutes."""
 
     epochs: PositiveSteps | None = Field(None, description="Length in passes over the images; 300 if no length is set.")
-    steps: PositiveSteps | None = Field(None, description="Length in optimiser steps.")
+    steps: PositiveSteps | None = Field(None, description="Length in optimiser steps.", json_schema_extra=MAY_BE_AUTO)
     minutes: Annotated[float, Field(gt=0, le=1e7)] | None = Field(
         None, description="Wall time of training. Such runs are not reproducible bit for bit."
     )
@@ -138,7 +158,9 @@ class Schedule(Section):
     )
     drop_factor: Fraction = Field(0.1, description="Factor by which a drop multiplies the rates.")
     warmup: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="Fraction of the run in which the rates rise to their peak."
+        0.0,
+        description="Fraction of the run in which the rates rise to their peak.",
+        json_schema_extra=MAY_BE_AUTO,
     )
     final_lr: Fraction = Field(0.01, description="Final rate of `cosine`, as a fraction of the peak rate.")
 
@@ -163,11 +185,14 @@ class Training(Section):
         42, description="Seed of the initial weights, the order of images, augmentation and dropout."
     )
     precision: Literal["auto", "bf16", "fp32"] = Field(
-        "auto", description="auto: bf16 if the hardware supports it. Losses and matching are always fp32."
+        "auto",
+        description="auto: bf16 on a GPU that supports it and on a CPU with AMX, otherwise fp32. "
+        "Losses and matching are always fp32.",
     )
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0,
         description="Decay of the moving average of the weights; the averaged weights are evaluated and saved; 0: off.",
+        json_schema_extra=MAY_BE_AUTO,
     )
     log_interval: PositiveSteps = Field(20, description="Steps between two log lines of metrics.")
 
@@ -175,16 +200,20 @@ class Training(Section):
 class Evaluation(Section):
     """When the model is evaluated on the validation split, and when training stops early."""
 
-    interval: Steps = Field(0, description="Steps between evaluations; 0: every epoch.")
+    interval: Steps = Field(0, description="Steps between evaluations; 0: every epoch.", json_schema_extra=MAY_BE_AUTO)
     batch_size: Images = Field(4, description="Images per batch, of equal shape.")
-    patience: Steps = Field(0, description="Stop after this many evaluations without a better AP; 0: never.")
+    patience: Steps = Field(
+        0,
+        description="Stop after this many evaluations without a better AP; 0: never.",
+        json_schema_extra=MAY_BE_AUTO,
+    )
     min_delta: Fraction = Field(0.0, description="Smallest rise of AP that counts as better.")
 
 
 class Checkpoints(Section):
     """How often checkpoints are saved and how many are kept, so that little work is lost with a machine."""
 
-    interval: Steps = Field(0, description="Steps between checkpoints; 0: every epoch.")
+    interval: Steps = Field(0, description="Steps between checkpoints; 0: every epoch.", json_schema_extra=MAY_BE_AUTO)
     keep: PositiveSteps = Field(2, description="Number of newest checkpoints to keep, besides the best one.")
 
 

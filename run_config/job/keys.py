@@ -39,6 +39,11 @@ class Key:
         return bool(self._marks.get("place"))
 
     @property
+    def may_be_auto(self) -> bool:
+        """Whether the value may be `auto`."""
+        return bool(self._marks.get("auto"))
+
+    @property
     def before(self) -> object:
         """The value with which a job trains as in releases without this key."""
         return self._marks.get("before", NO_VALUE)

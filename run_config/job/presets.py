@@ -5,7 +5,9 @@ the nearest known key.
 """
 
 import difflib
+import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,12 @@ from run_config.errors import ConfigError
 from run_config.families.registry import DEFAULT
 from run_config.job.complaints import sentences
 from run_config.job.config import JobConfig
-from run_config.job.keys import keys, set_value, value_in
+from run_config.job.keys import keys, leaves, set_value, value_in
 from run_config.job.preset_files import preset_names, preset_text
 from run_config.yaml_text import read_yaml
 
 MAX_FILE_BYTES = 1_000_000
+AUTO = "auto"
 LENGTHS = ("epochs", "steps", "minutes")
 
 
@@ -29,9 +32,56 @@ def load_job_config(name: str, overrides: Sequence[str] = ()) -> JobConfig:
     An override of one of `schedule.epochs`, `schedule.steps` and `schedule.minutes` clears the other two. The same
     holds for a file and its base.
 
+    A key that is `auto` (`auto_keys`) has the preset's value for any data here, or its default. Training computes it.
+
     Raises ConfigError: when a name or a key is unknown, or a value has the wrong type or is out of bounds.
     """
-    return checked(_overridden(_read(name, seen=()), overrides), name)
+    return checked(_without_auto(_overridden(_read(name, seen=()), overrides)), name)
+
+
+def auto_keys(name: str, overrides: Sequence[str] = ()) -> frozenset[str]:
+    """The keys whose value is `auto` in a preset or file with overrides."""
+    return _auto_in(_overridden(_read(name, seen=()), overrides))
+
+
+@dataclass(frozen=True, slots=True)
+class _Auto:
+    """An `auto` value in a tree. `without`: the value without data; None: the default."""
+
+    without: object = None
+
+
+def _auto_in(tree: Mapping[str, Any]) -> frozenset[str]:
+    return frozenset(name for name, value in leaves(tree) if isinstance(value, _Auto))
+
+
+def _with_auto(tree: dict[str, Any], place: str) -> dict[str, Any]:
+    """The tree with marks in place of `auto`, which stands as a value or names keys in the list `auto` of a file."""
+    listed = tree.pop(AUTO, [])
+    if not isinstance(listed, list):
+        raise ConfigError(f"{place}: auto must be a list of keys")
+    known = {key.name for key in keys() if key.may_be_auto}
+    for name in listed:
+        if name not in known:
+            raise ConfigError(f"{place}: auto: {name!r} cannot be auto; see docs/configuration.md")
+        set_value(tree, name, _Auto(value_in(tree, name)))
+    for name, value in list(leaves(tree)):
+        if value == AUTO and name in known:
+            set_value(tree, name, _Auto())
+    return tree
+
+
+def _without_auto(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree with the values that stand in for `auto` where nothing is known of the data."""
+    plain: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            plain[key] = _without_auto(value)
+        elif not isinstance(value, _Auto):
+            plain[key] = value
+        elif value.without is not None:
+            plain[key] = value.without
+    return plain
 
 
 def is_chosen(key: str, name: str, overrides: Sequence[str] = ()) -> bool:
@@ -56,12 +106,23 @@ def override_tree(override: str) -> dict[str, Any]:
         raise ConfigError(f"override {override!r} is not of the form key=value, e.g. optimizer.lr=0.0002")
     tree: dict[str, Any] = {}
     set_value(tree, key.strip(), read_yaml(text, f"{key.strip()}={text}"))
-    return tree
+    return tree if AUTO in tree else _with_auto(tree, override)
 
 
+@functools.cache
 def presets_from_scratch() -> tuple[str, ...]:
     """The presets whose models can be trained from random weights with any number of images."""
     return tuple(name for name in preset_names() if not load_job_config(name).model.from_scratch_images)
+
+
+def base_preset(name: str) -> str:
+    """The preset that a file is based on, directly or through other files; a preset's own name. Empty: there is none.
+
+    Raises ConfigError: as `load_job_config`.
+    """
+    bases: list[str] = []
+    _read(name, seen=(), bases=bases)
+    return next((base for base in bases if base in preset_names()), "")
 
 
 def config_keys() -> tuple[str, ...]:
@@ -69,8 +130,15 @@ def config_keys() -> tuple[str, ...]:
     return tuple(dict.fromkeys(key.name for key in keys()))
 
 
-def _read(name: str, seen: tuple[Path, ...], where: str = "", *, presets: bool = True) -> dict[str, Any]:
-    """Read a file and merge it over its bases. Without `presets`, the values of presets are left out."""
+def _read(
+    name: str, seen: tuple[Path, ...], where: str = "", *, presets: bool = True, bases: list[str] | None = None
+) -> dict[str, Any]:
+    """Read a file and merge it over its bases, whose names are added to `bases`.
+
+    Without `presets`, the values of presets are left out.
+    """
+    if bases is not None:
+        bases.append(name)
     if name in preset_names():
         if not presets:
             return {}
@@ -88,6 +156,7 @@ def _read(name: str, seen: tuple[Path, ...], where: str = "", *, presets: bool =
         tree = {}
     if not isinstance(tree, dict):
         raise ConfigError(f"{place} must be a mapping of keys to values, not a {type(tree).__name__}")
+    tree = _with_auto(tree, place)
     base = tree.pop("base", None)
     if base is None:
         return tree
@@ -95,7 +164,7 @@ def _read(name: str, seen: tuple[Path, ...], where: str = "", *, presets: bool =
         raise ConfigError(f"{place}: base must be the name of a preset or a file")
     if folder is not None and base not in preset_names() and Path(base).suffix in (".yaml", ".yml"):
         base = str(folder / base)
-    return _merge(_read(base, seen, f"{place}: base: ", presets=presets), tree)
+    return _merge(_read(base, seen, f"{place}: base: ", presets=presets, bases=bases), tree)
 
 
 def _hint(name: str) -> str:

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from run_config.job.keys import Key, keys, limits_of, shown, value_of
 from run_config.job.preset_files import preset_names
-from run_config.job.presets import load_job_config
+from run_config.job.presets import AUTO, auto_keys, load_job_config
 
 MARKER = "<!-- From here on written by `python -m run_config.job.reference`. -->"
 TABLE_HEAD = ("| key | value | default | meaning |", "|---|---|---|---|")
@@ -31,13 +31,14 @@ def _presets() -> str:
     """The values of each preset that differ from the defaults."""
     rows = []
     for name in preset_names():
-        config = load_job_config(name)
+        config, auto = load_job_config(name), auto_keys(name)
         changed = [
             f"`{key.name}={shown(given)}`"
             for key in keys()
             if key.family in ("", config.model.family)
-            and (given := value_of(config, key.name)) != key.default
+            and (given := AUTO if key.name in auto else value_of(config, key.name)) != key.default
             and key.name != "model.family"
+            and not (key.name in ("schedule.epochs", "schedule.minutes") and "schedule.steps" in auto)
         ]
         rows.append(f"| `{name}` | {config.model.family} | {' '.join(changed) or 'nothing: these are the defaults'} |")
     return "\n".join(("## What the presets set", "", "| preset | family | set |", "|---|---|---|", *rows))
@@ -50,7 +51,7 @@ def _section(key: Key) -> str:
 
 
 def _row(key: Key) -> str:
-    kind = _kind(key.field.annotation, key.field.metadata)
+    kind = ("`auto` or " if key.may_be_auto else "") + _kind(key.field.annotation, key.field.metadata)
     return f"| `{key.name}` | {_cell(kind)} | {_default(key)} | {_cell(key.meaning)} |"
 
 

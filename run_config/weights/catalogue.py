@@ -1,7 +1,7 @@
 """The published weights that `detr-workflows weights` brings into a store.
 
 Addresses and checksums are the authors'. RF-DETR's checksums are in their program `rfdetr` 1.11.2; none are published
-for D-FINE. Weights under the AGPL, for non-commercial use only, or under Roboflow's PML are not listed at all.
+for D-FINE and DETR. Weights under the AGPL, for non-commercial use only, or under Roboflow's PML are not listed at all.
 """
 
 import difflib
@@ -80,6 +80,17 @@ def _d_fine(size: str, parameters_m: float, data: str) -> PublishedWeights:
     )
 
 
+def _detr(size: str, parameters_m: float, file: str) -> PublishedWeights:
+    return PublishedWeights(
+        name=f"detr-{size}",
+        preset=f"detr-{size}",
+        trained_on="COCO",
+        classes=COCO_CLASSES,
+        parameters_m=parameters_m,
+        files=(PublishedFile("https://dl.fbaipublicfiles.com/detr", file),),
+    )
+
+
 CATALOGUE: tuple[PublishedWeights, ...] = (
     _rf_detr("nano", 30.5, "nano_coco/checkpoint_best_regular.pth", "fb6504cce7fbdc783f7a46991f07639f"),
     _rf_detr("small", 32.1, "small_coco/checkpoint_best_regular.pth", "fb37061c1af7bace359c91b723a8d5c1"),
@@ -92,7 +103,19 @@ CATALOGUE: tuple[PublishedWeights, ...] = (
     _d_fine("medium", 19.2, "coco"),
     _d_fine("medium", 19.2, "obj365"),
     _d_fine("medium", 19.2, "obj2coco"),
+    _detr("r50", 41.5, "detr-r50-e632da11.pth"),
+    _detr("r50-dc5", 41.5, "detr-r50-dc5-f0fb7ef5.pth"),
+    _detr("r101", 60.5, "detr-r101-2c7b67e5.pth"),
+    _detr("r101-dc5", 60.5, "detr-r101-dc5-a2e86def.pth"),
 )
+
+
+ALL_LICENCES = frozenset(licence for one in CATALOGUE for licence in (one.code_licence, one.weights_licence))
+
+
+def names_in(text: str) -> list[str]:
+    """The names in a text, which are separated by spaces, commas or line breaks."""
+    return text.replace(",", " ").split()
 
 
 def on_offer(

@@ -8,7 +8,7 @@ import yaml
 from tests.charts.chart import patch, rendered, variables
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
-ROLES = ("check", "prepare", "train", "report", "tell")
+ROLES = ("check", "prepare", "train", "report", "weights", "tell")
 
 
 def images(release: Any) -> set[str]:

@@ -5,7 +5,7 @@ import torch
 
 from detr_job import hardware
 from detr_job.errors import JobError
-from detr_job.hardware import autocast, choose_device, hardware_name, memory_gib, use_bf16
+from detr_job.hardware import autocast, choose_device, hardware_name, memory_gib, precision_reason, use_bf16
 from run_config.job.config import Training
 
 CPU = torch.device("cpu")
@@ -64,13 +64,17 @@ def test_a_gpu_that_the_build_does_not_know_is_refused(gpu, capability, built_fo
 
 def test_bf16_is_used_where_it_is_and_insisted_on_where_it_is_trained(monkeypatch):
     for has in (False, True):
-        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda has=has: has)
-        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-        assert use_bf16(Training(precision="auto"), CPU) is has
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda has=has: has)
+        assert use_bf16(Training(precision="auto"), CPU) is has  # without AMX, bf16 is slower than fp32
+        assert ("no AMX" in precision_reason(Training(), CPU, bf16=has)) is not has
         assert use_bf16(Training(precision="fp32"), CPU) is False
+        assert use_bf16(Training(precision="bf16"), CPU) is True
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda has=has: has)
         # a model that was trained in bf16 on a GPU can be used on any CPU
         assert use_bf16(Training(precision="bf16"), CPU, insist=False) is has
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     with pytest.raises(JobError, match=r"training\.precision: .* has no bf16; set it to auto or fp32"):
         use_bf16(Training(precision="bf16"), CPU)
 

@@ -7,8 +7,13 @@ import yaml
 
 from run_config.job.keys import keys
 from run_config.job.preset_files import preset_names
-from run_config.job.presets import load_job_config
+from run_config.job.presets import auto_keys, load_job_config
+from run_config.job.recipe import Facts, resolved
 from run_config.job.reference import MARKER, markdown
+
+FACTS = Facts(
+    images=100, validation_images=20, boxes=99, class_images=(9, 90), median_side=0.2, centre_shift=0.0, pretrained=True
+)
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
 
@@ -40,7 +45,10 @@ def test_what_a_preset_is_said_to_set_gives_the_preset(preset: str):
     shown = [part.strip("`") for part in row.rpartition(" | ")[2].removesuffix(" |").split("` `")]
     overrides = [text for text in shown if "=" in text and not text.endswith("=empty")]
     family = load_job_config(preset).model.family
-    assert load_job_config("detr-r50", [f"model.family={family}", *overrides]) == load_job_config(preset)
+    said = load_job_config("detr-r50", [f"model.family={family}", *overrides])
+    auto = auto_keys("detr-r50", overrides)
+    assert auto == auto_keys(preset)
+    assert resolved(said, auto, FACTS) == resolved(load_job_config(preset), auto, FACTS)
 
 
 def test_the_examples_of_the_document_are_valid(tmp_path, monkeypatch):

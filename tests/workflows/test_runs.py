@@ -122,6 +122,13 @@ def test_a_run_is_a_row_with_who_what_and_how_it_stands(api: FakeKubernetes, com
     assert lines[3].split()[:7] == ["bad", "bob", "detr-r50", "task:7", "failed", "–", "0.0"]  # noqa: RUF001
 
 
+def test_an_automatic_model_is_the_one_that_check_chose(api: FakeKubernetes, listed: Any):
+    chosen = pod("check", "Succeeded") | {"outputs": {"parameters": [{"name": "model", "value": "d-fine-nano"}]}}
+    add_run(api, "one", "Running", chosen, arguments={"model": "auto"})
+    add_run(api, "two", "Running", pod("check", "Running"), arguments={"model": "auto"})
+    assert {name: row["model"] for name, row in listed().items()} == {"one": "d-fine-nano", "two": "auto"}
+
+
 def test_gpu_hours_count_every_attempt_and_the_seconds_of_a_running_pod(api: FakeKubernetes, listed: Any):
     attempts = [
         pod("train(0)", "Error", seconds=1800, message="pod deleted"),  # Argo counts nothing for a lost pod

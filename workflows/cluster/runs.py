@@ -11,6 +11,7 @@ from typing import Any
 
 from object_store import ObjectStore, StoreError, open_store
 from run_config.parameters import TEMPLATES
+from run_config.weights.automatic import AUTO
 from run_config.wording import aligned, shortened
 from workflows.cluster.ap_so_far import read_ap
 from workflows.cluster.errors import ForbiddenError
@@ -139,13 +140,22 @@ def _row(tree: Mapping[str, Any], status: RunStatus) -> RunRow:
         template=template_of(tree),
         created=_created(tree),
         who=annotation(tree, USER_NAME) or next(filter(None, named), None),
-        model=argument(tree, "model") or argument(tree, "trained-model") or None,
+        model=_model(tree, status) or argument(tree, "trained-model") or argument(tree, "weights") or None,
         data=subject or exports or argument(tree, "prepared-set") or None,
         state=status.state,
         ap=None,
         gpu_hours=None,
         reason=" ".join((status.reason() or status.waits_for()).split()),
     )
+
+
+def _model(tree: Mapping[str, Any], status: RunStatus) -> str:
+    """The parameter `model`; in place of `auto` what the step `check` chose, as soon as it has."""
+    given = argument(tree, "model")
+    if given != AUTO:
+        return given
+    outputs = [one for node in status.nodes.values() for one in node.outputs.parameters]
+    return next((one.value for one in outputs if one.name == "model" and one.value), given)
 
 
 def _final_ap(status: RunStatus) -> float | None:

@@ -32,6 +32,9 @@ from workflows.tags import PARAMETERS_JSON, RETRIES, fill
 FINISHED = "finished.json"
 """Written last into a run's folder. Without this file, the same command resumes the run."""
 
+CHOSEN_MODEL = "tasks.check.outputs.parameters.model"
+"""What `model=auto` meant."""
+
 MOST_RUNS_ALIKE = 1000
 
 _NAMES = {parameter.role: parameter.name for parameter in PARAMETERS}
@@ -42,10 +45,14 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class FinishedRun:
-    """The outcome of a run. `results` are the outputs of the template, `files` the files that the steps wrote."""
+    """The outcome of a run.
+
+    `values` are its parameters, `results` the outputs of the template, `files` the files that the steps wrote.
+    """
 
     name: str
     url: str
+    values: Mapping[str, str]
     seconds: float
     results: Mapping[str, str]
     files: tuple[str, ...]
@@ -129,7 +136,8 @@ class _Run:
             self.say(f"{step.name}: {duration(time.monotonic() - step_began)}")
         results = {key: fill(text, self.tags) for key, text in self.plan.results.items()}
         self._mark_finished(work / "mark", url, results)
-        return FinishedRun(name, url, time.monotonic() - began, results, tuple(sorted(self.files)))
+        values = {**self.values, "model": self.tags.get(CHOSEN_MODEL, self.values.get("model", ""))}
+        return FinishedRun(name, url, values, time.monotonic() - began, results, tuple(sorted(self.files)))
 
     def _folder(self) -> str:
         return resolve(self.values[OUTPUT], self.values[STORE])

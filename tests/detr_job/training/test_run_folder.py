@@ -23,6 +23,7 @@ def description(**changes: Any) -> dict[str, Any]:
         "uid": "uid-1",
         "parameters": {"epochs": "3"},
         "config": load_job_config("tiny", overrides).model_dump(mode="json"),
+        "auto": {},
         "preset": "tiny",
         "finetune": "",
         "set_id": "abc",
@@ -116,13 +117,43 @@ def stored_by_an_older_release(store: ObjectStore, *missing: str, **changes: Any
     store.put_bytes("run.json", json.dumps(run).encode())
 
 
-def resumed(store: ObjectStore, *overrides: str, preset: str = "tiny") -> tuple[JobConfig, dict[str, tuple[Any, Any]]]:
+def resumed(
+    store: ObjectStore, *overrides: str, preset: str = "tiny", auto: frozenset[str] = frozenset()
+) -> tuple[JobConfig, dict[str, tuple[Any, Any]]]:
     """The settings that a start of this release goes on with."""
 
     def chosen(key: str) -> bool:
         return is_chosen(key, preset, overrides)
 
-    return resumed_settings(store, load_job_config(preset, overrides), preset, chosen)
+    config, kept, open_keys = resumed_settings(store, load_job_config(preset, overrides), preset, chosen, auto)
+    assert not open_keys
+    return config, kept
+
+
+def test_auto_values_stay_those_of_the_first_start(store: ObjectStore):
+    auto = frozenset(("optimizer.lr", "schedule.steps"))
+    config = load_job_config("tiny", ["optimizer.lr=0.5", "schedule.steps=77"])
+    open_run(store, description(config=config.model_dump(mode="json"), auto=dict.fromkeys(auto, "because")))
+    again, kept = resumed(store, auto=auto)
+    assert (again, kept) == (config, {})
+    assert open_run(store, description(config=again.model_dump(mode="json"), auto={}))["auto"] == dict.fromkeys(
+        auto, "because"
+    )
+
+
+def test_an_explicit_value_is_compared_with_the_auto_value_of_the_run(store: ObjectStore):
+    config = load_job_config("tiny", ["optimizer.lr=0.5"])
+    open_run(store, description(config=config.model_dump(mode="json"), auto={"optimizer.lr": "because"}))
+    again, _ = resumed(store, "optimizer.lr=0.25")
+    with pytest.raises(JobError, match=r"other settings \(optimizer.lr 0.5 -> 0.25\)"):
+        open_run(store, description(config=again.model_dump(mode="json")))
+
+
+def test_a_run_of_a_release_without_auto_values_keeps_its_own(store: ObjectStore):
+    stored_by_an_older_release(store, "data.balance", overrides=["optimizer.lr=0.5"])
+    config, kept = resumed(store, auto=frozenset(("optimizer.lr", "data.balance")))
+    assert (config.optimizer.lr, config.data.balance) == (0.5, False)
+    assert kept == {"optimizer.lr": (0.5, "auto"), "data.balance": (False, "auto")}
 
 
 def test_a_run_of_an_older_release_goes_on_as_that_release_trained(store: ObjectStore, monkeypatch: pytest.MonkeyPatch):

@@ -1,0 +1,234 @@
+"""The values of `auto` keys, from facts about the data, the model and its start.
+
+Each rule is a pure function. `resolved` applies the rules in the order of `RULES`, so that a rule can use the values of
+the keys before it. Rates, lengths and averages of RF-DETR and D-FINE are those of their authors for fine-tuning; the
+rules of `tiny` were measured (docs/models.md).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from run_config.job.config import JobConfig
+from run_config.job.keys import value_of, with_values
+
+FEW_IMAGES = 50
+"""With fewer, a pre-trained backbone stays as it is."""
+MANY_BOXES = 20
+"""Boxes per step from which the small model learns with its highest rate."""
+LARGE_SIDE = 0.4
+"""Objects of this side, as a fraction of the image, are seen as well in a smaller image."""
+DENSE = 5
+"""Boxes per image from which the places of boxes show whether pictures have an upper side."""
+RARE = 0.1
+MOST_EVALUATIONS = 40
+LEAST_STEPS = 1000
+EPOCHS = ((500, 100), (2_000, 60), (10_000, 36))
+"""Passes for sets of up to so many images. Larger sets: 24."""
+SHORTEST_AVERAGE = 0.9
+TIMED_INTERVAL = 250
+"""Steps between two evaluations when the number of steps is not known."""
+LEAST_VALIDATION = 20
+"""Images. The AP of fewer says too little to stop by it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What the rules know. Boxes and images are those of the training split."""
+
+    images: int
+    validation_images: int
+    boxes: int
+    class_images: tuple[int, ...]
+    """Images that have each class."""
+    median_side: float
+    """Of the boxes: square root of the area, as a fraction of the image's."""
+    centre_shift: float
+    """Distance of the boxes' mean height in the image from its middle, in standard errors."""
+    pretrained: bool
+    """Whether training starts from a checkpoint."""
+
+    @property
+    def boxes_per_image(self) -> float:
+        """The mean."""
+        return self.boxes / self.images
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A value and its reason, a part of a sentence."""
+
+    value: object
+    reason: str
+
+
+Rule = Callable[[JobConfig, Facts], Choice | None]
+"""None: no rule for this model; the key keeps its value."""
+
+
+def resolved(config: JobConfig, auto: frozenset[str], facts: Facts) -> tuple[JobConfig, dict[str, str]]:
+    """The configuration with values for the `auto` keys, and the reason of each."""
+    reasons: dict[str, str] = {}
+    for key in (name for name in RULES if name in auto):
+        choice = RULES[key](config, facts) or Choice(value_of(config, key), "no rule for this model")
+        changed = {key: choice.value}
+        if key == "schedule.steps":  # one length replaces the others
+            changed |= {"schedule.epochs": None, "schedule.minutes": None}
+        config = with_values(config, changed)
+        reasons[key] = choice.reason
+    return config, reasons
+
+
+def image_size(config: JobConfig, facts: Facts) -> Choice | None:
+    """Short side of the training images."""
+    sizes = config.model.recipe.sizes
+    if sizes is None:
+        return None
+    side = f"objects have {facts.median_side:.0%} of the image's side"
+    if facts.median_side >= LARGE_SIDE:
+        return Choice((sizes[0],), f"{side}, so small images show them, and more of them are seen in the same time")
+    return Choice((sizes[1],), side)
+
+
+def balance(config: JobConfig, facts: Facts) -> Choice:
+    """Whether images with rare classes are shown more often."""
+    del config
+    counts = [count for count in facts.class_images if count]
+    rare = min(counts) / max(counts)
+    return Choice(rare < RARE, f"the rarest class is in {rare:.0%} as many images as the commonest")
+
+
+def vertical_flip(config: JobConfig, facts: Facts) -> Choice:
+    """Flips top to bottom only if the boxes are many and favour neither half."""
+    del config
+    if facts.boxes_per_image < DENSE:
+        return Choice(0.0, f"{facts.boxes_per_image:.1f} boxes per image: photographs that have an upper side")
+    if facts.centre_shift > 3:
+        return Choice(0.0, "objects lie more often in one half of the image: pictures have an upper side")
+    return Choice(0.5, f"{facts.boxes_per_image:.1f} boxes per image, as many above as below")
+
+
+def freeze_backbone(config: JobConfig, facts: Facts) -> Choice:
+    """A pre-trained backbone is not trained with very few images."""
+    del config
+    if not facts.pretrained:
+        return Choice(False, "the backbone has random weights")
+    return Choice(facts.images < FEW_IMAGES, f"{facts.images} images and a pre-trained backbone")
+
+
+def rate(config: JobConfig, facts: Facts) -> Choice | None:
+    """Peak learning rate: from random weights, few boxes per step are noisy and need a lower one."""
+    highest = config.model.recipe.highest_rate
+    if highest is None:
+        return None
+    boxes = images_per_step(config, facts) * facts.boxes_per_image
+    if facts.pretrained:
+        return Choice(3e-4, "fine-tuning of a trained model")
+    return Choice(
+        float(f"{highest * min(1.0, max(0.1, boxes / MANY_BOXES)):.2g}"), f"{boxes:.0f} boxes per step, random weights"
+    )
+
+
+def backbone_rate(config: JobConfig, facts: Facts) -> Choice:
+    """Peak learning rate of the backbone."""
+    del facts
+    share = config.model.recipe.backbone_share
+    return Choice(float(f"{config.optimizer.lr * share:.4g}"), f"{share:g} times optimizer.lr")
+
+
+def layer_decay(config: JobConfig, facts: Facts) -> Choice:
+    """Early layers of a pre-trained backbone change less; random ones must all learn."""
+    del config
+    return Choice(0.8, "a pre-trained backbone") if facts.pretrained else Choice(1.0, "a backbone of random weights")
+
+
+def length(config: JobConfig, facts: Facts) -> Choice:
+    """Steps: more passes over fewer images."""
+    epochs = next((epochs for images, epochs in EPOCHS if facts.images <= images), 24)
+    steps = round(epochs * facts.images / images_per_step(config, facts))
+    if steps < LEAST_STEPS:
+        return Choice(LEAST_STEPS, f"{facts.images} images: the least number of steps")
+    return Choice(steps, f"{facts.images} images: {epochs} epochs")
+
+
+def warm_up(config: JobConfig, facts: Facts) -> Choice:
+    """Fraction of the run."""
+    if not config.model.recipe.warm_up and facts.pretrained:
+        return Choice(0.0, "as the authors fine-tune")
+    steps = total_steps(config, facts)
+    if steps is None:
+        return Choice(0.03, "3 % of the time")
+    return Choice(round(min(0.1, max(0.03, 100 / steps)), 4), "100 steps, or 3 to 10 % of the run")
+
+
+def average(config: JobConfig, facts: Facts) -> Choice:
+    """Decay of the moving average of the weights."""
+    longest = config.model.recipe.average
+    steps = total_steps(config, facts)
+    if steps is None or 1 - 10 / steps >= longest:
+        return Choice(longest, f"an average over {1 / (1 - longest):.0f} steps")
+    decay = round(max(SHORTEST_AVERAGE, 1 - 10 / steps), 4)
+    return Choice(decay, f"an average over a tenth of {steps} steps")
+
+
+def evaluation_interval(config: JobConfig, facts: Facts) -> Choice:
+    """Steps: an epoch, but few images do not need an evaluation every few steps."""
+    steps = total_steps(config, facts)
+    if steps is None:
+        return Choice(TIMED_INTERVAL, "the number of steps is not known")
+    epoch = max(1, facts.images // images_per_step(config, facts))
+    least = math.ceil(steps / MOST_EVALUATIONS)
+    if epoch >= least:
+        return Choice(epoch, "once per epoch")
+    return Choice(least, f"{MOST_EVALUATIONS} evaluations in {steps} steps")
+
+
+def patience(config: JobConfig, facts: Facts) -> Choice:
+    """Evaluations without a better AP after which training stops. While rates fall, AP rises late."""
+    steps = total_steps(config, facts)
+    if facts.validation_images < LEAST_VALIDATION:
+        return Choice(0, f"{facts.validation_images} validation images are too few to stop by their AP")
+    if steps is None:
+        return Choice(0, "the time is set; the best weights are kept")
+    if config.schedule.kind == "constant":
+        return Choice(10, "the rates are constant")
+    evaluations = steps // (config.evaluation.interval or max(1, facts.images // images_per_step(config, facts)))
+    return Choice(max(10, math.ceil(evaluations / 3)), "a third of the run, because the AP rises late while rates fall")
+
+
+def checkpoint_interval(config: JobConfig, facts: Facts) -> Choice:
+    """Steps."""
+    del facts
+    return Choice(config.evaluation.interval, "with each evaluation")
+
+
+def images_per_step(config: JobConfig, facts: Facts) -> int:
+    """Images whose gradients make one optimiser step."""
+    return min(config.data.batch_size, facts.images) * config.data.accumulate
+
+
+def total_steps(config: JobConfig, facts: Facts) -> int | None:
+    """Steps of the whole run. None: the run has a time budget."""
+    if config.schedule.epochs is not None:
+        return max(1, round(config.schedule.epochs * facts.images / images_per_step(config, facts)))
+    return config.schedule.steps
+
+
+RULES: dict[str, Rule] = {
+    "data.min_sizes": image_size,
+    "data.max_size": lambda config, _: Choice(round(max(config.data.min_sizes) * 4 / 3), "the aspect ratio 4:3"),
+    "data.eval_size": lambda config, _: Choice(max(config.data.min_sizes), "as in training"),
+    "data.balance": balance,
+    "data.augmentation.vertical_flip": vertical_flip,
+    "model.layer_decay": layer_decay,
+    "optimizer.lr": rate,
+    "optimizer.lr_backbone": backbone_rate,
+    "optimizer.freeze_backbone": freeze_backbone,
+    "schedule.steps": length,
+    "schedule.warmup": warm_up,
+    "training.ema_decay": average,
+    "evaluation.interval": evaluation_interval,
+    "evaluation.patience": patience,
+    "checkpoints.interval": checkpoint_interval,
+}
+"""The rule of each key that may be `auto`, in the order in which they are applied."""

@@ -1,0 +1,57 @@
+"""What a finished training run reached, and what would make its model better."""
+
+from collections.abc import Iterator, Mapping
+
+from run_config.job.config import JobConfig
+from run_config.job.preset_files import preset_names
+from run_config.job.presets import auto_keys, load_job_config
+from run_config.parameters import overrides_of
+from run_config.weights.automatic import AUTO, NONE
+from run_config.weights.catalogue import CATALOGUE
+
+REACHED = ((0.9, "finds nearly every object"), (0.7, "finds most objects"), (0.4, "finds about half of the objects"))
+"""Least AP50 and what it means; below: few objects."""
+MORE_TIME = 3
+LARGER = 4 / 3
+PUBLISHED = "d-fine-nano"
+
+
+def next_step(values: Mapping[str, str], results: Mapping[str, str]) -> str:
+    """Sentences on the result and the next steps, in words of `make run`. Empty for a run that measured no AP50.
+
+    values: the parameters of the run. results: its output parameters as text.
+    """
+    try:
+        ap50 = float(results["ap50"])
+    except (KeyError, ValueError):
+        return ""
+    if ap50 < 0 or not values.get("model"):
+        return ""
+    reached = next((words for least, words in REACHED if ap50 >= least), "finds few objects yet")
+    return "\n".join((f"The model {reached} (AP50 {ap50:.2f}). What may make it better:", *_steps(values)))
+
+
+def _steps(values: Mapping[str, str]) -> Iterator[str]:
+    model = values["model"]
+    config, auto = _config(values)
+    if config is not None and config.schedule.minutes is not None and "schedule.steps" not in auto:
+        yield f"- more time: make run … MINUTES={MORE_TIME * config.schedule.minutes:g}"
+    published, start = {entry.name for entry in CATALOGUE}, values.get("cvat-finetune-checkpoint") or AUTO
+    if start == NONE or (start == AUTO and model not in published):  # otherwise it started from weights
+        name = model if model in published else PUBLISHED
+        yield (
+            f"- a published model: detr-workflows weights pull {name} --store {values.get('store', 'STORE')}, then "
+            f"make run … CONFIG={name}"
+        )
+    if config is not None and (sizes := config.model.recipe.sizes):
+        size = max(config.data.min_sizes) if "data.min_sizes" not in auto else sizes[1]
+        yield f'- larger images, if small objects are missed: make run … ARGS="data.min_sizes=[{round(size * LARGER)}]"'
+    yield "- more labelled images, above all of what the report shows as missed"
+
+
+def _config(values: Mapping[str, str]) -> tuple[JobConfig | None, frozenset[str]]:
+    """The configuration of a preset with the run's parameters; None for a file or another name."""
+    if values["model"] not in preset_names():
+        return None, frozenset()
+    overrides = overrides_of(values)
+    return load_job_config(values["model"], overrides), auto_keys(values["model"], overrides)
