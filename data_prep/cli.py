@@ -227,6 +227,7 @@ def convert_command(
         bool, typer.Option("--annotations-only", help="Write the annotations without the images.")
     ] = False,
     limit: Limit = None,
+    refuse: Refuse = None,
     boxes: Boxes = "xywh",
     chosen_format: ChosenFormat = AUTO,
     classes: Classes = None,
@@ -245,7 +246,7 @@ def convert_command(
 
     require_writable(to.absolute().parent, "--to")
     with Display() as display:
-        rules, choice = _rules(limit, None, boxes, chosen_format), _choice(classes, class_map)
+        rules, choice = _rules(limit, refuse, boxes, chosen_format), _choice(classes, class_map)
         request = _request(sources, None, None, 0.0, 0, False, rules, choice)
         done = convert(request, to, annotations_only=annotations_only, watcher=display)
     if as_json:

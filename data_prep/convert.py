@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from data_prep.changes import ChangeLog, Reason
+from data_prep.checks.refusals import refuse_named
 from data_prep.correct_boxes import Box
 from data_prep.errors import DataPrepError, SourceError
 from data_prep.export_reader import Export, ExportImage, Watcher
@@ -57,6 +58,7 @@ def convert(request: PrepareRequest, out: Path, *, annotations_only: bool = Fals
     with read_exports(found, watcher) as (read, changes, _):
         exports = read.pool
         subsets = _by_subset(exports, changes)
+        refuse_named(changes, request.rules.limits)
         classes = sorted({name for export in exports for name in export.categories})
         try:
             out.parent.mkdir(parents=True, exist_ok=True)

@@ -69,11 +69,10 @@ class LocatedRequest:
             sorted((file.key, file.size_bytes, file.etag) for source in sources for file in source.files)
             for sources in (self.pool, self.val, self.test)
         ]
-        rules: list[object] = [self.rules.box_form, self.rules.limits.by_name]
+        limits = self.rules.limits
+        rules: list[object] = [self.rules.box_form, limits.by_name, *([limits.refuse] if limits.refuse else [])]
         if self.rules.format != AUTO or self.choice:
             rules += [self.rules.format, self.choice]
-        if self.rules.limits.refuse:
-            rules.append(self.rules.limits.refuse)
         content = msgspec.json.encode([FORMAT_VERSION, RULES_VERSION, self.options, rules, files])
         return f"datasets/by-source/{sha256(content).hexdigest()[:32]}"
 
