@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from run_config.argo_text import leave_value, outputs_folder
+from run_config.automatic_boxes import AutomaticBoxes
 from run_config.command_line import run, top_options
 from run_config.cvat_formats import COCO
 from run_config.step_parameters import From, ParametersJson, texts_from_json
@@ -71,6 +72,13 @@ Boxes = Annotated[
         "percent or rows-first.",
     ),
 ]
+Automatic = Annotated[
+    AutomaticBoxes,
+    typer.Option(
+        "--automatic-boxes",
+        help="Boxes that a model drew and nobody has changed since, where the export says so: leave-out or keep.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -92,6 +100,7 @@ def prepare_command(
     ignore_subsets: IgnoreSubsets = False,
     limit: Limit = None,
     boxes: Boxes = "xywh",
+    automatic_boxes: Annotated[Automatic, From("automatic-boxes")] = AutomaticBoxes.LEAVE_OUT,
     parameters_json: ParametersJson = "{}",
     as_json: AsJson = False,
 ) -> None:
@@ -120,7 +129,7 @@ def prepare_command(
         require_writable(outputs_folder(Path(os.environ["OUT"])), "$OUT")
     root = open_store(store)
     pool, held_out, tested = ([allowed[name]] for name in ("cvat-annotation-path", "--val", "cvat-test-path"))
-    rules = _rules(limit, boxes)
+    rules = _rules(limit, boxes, automatic_boxes)
     request = _request(pool, held_out, tested, val_fraction, seed, ignore_subsets, rules, root.url)
     with Display() as display:
         done = prepare(request, root, draw_report, display)
@@ -147,6 +156,7 @@ def inspect_command(
     ignore_subsets: IgnoreSubsets = False,
     limit: Limit = None,
     boxes: Boxes = "xywh",
+    automatic_boxes: Automatic = AutomaticBoxes.LEAVE_OUT,
     as_json: AsJson = False,
 ) -> None:
     """Check exports like `prepare` and show the result, without writing a set."""
@@ -163,7 +173,8 @@ def inspect_command(
             raise DataPrepError(f"the report {report} cannot be written: No such file or directory; check the folder")
         require_writable(report.parent, "--report")
     with Display() as display:
-        request = _request(sources, val, test, val_fraction, seed, ignore_subsets, _rules(limit, boxes))
+        rules = _rules(limit, boxes, automatic_boxes)
+        request = _request(sources, val, test, val_fraction, seed, ignore_subsets, rules)
         manifest, page = inspect(request, draw_report, display)
     if report is not None:
         try:
@@ -275,7 +286,7 @@ def _request(
     return PrepareRequest(pool, held_out, tested, Options(val_fraction, seed, not ignore_subsets), rules)
 
 
-def _rules(limits: list[str] | None, boxes: str) -> "ReadingRules":
+def _rules(limits: list[str] | None, boxes: str, automatic: AutomaticBoxes) -> "ReadingRules":
     """How boxes are read, and the limits: an installation's own, or those that were given."""
     from data_prep.checks.box_forms import BoxForm
     from data_prep.errors import DataPrepError
@@ -287,10 +298,10 @@ def _rules(limits: list[str] | None, boxes: str) -> "ReadingRules":
         raise DataPrepError(f"--boxes {boxes!r} is not allowed; use {', '.join(BoxForm)}")
     installation = load_installation()
     if installation is None:
-        return ReadingRules(data_limits(limits or ()), BoxForm(boxes))
+        return ReadingRules(data_limits(limits or ()), BoxForm(boxes), automatic)
     if limits:
         raise DataPrepError("--limit is not allowed here: this installation sets its limits (dataLimits)")
-    return ReadingRules(installation.data_limits, BoxForm(boxes))
+    return ReadingRules(installation.data_limits, BoxForm(boxes), automatic)
 
 
 def _hand_on(name: str, value: str) -> None:

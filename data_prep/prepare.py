@@ -22,7 +22,7 @@ from prepared_set.reader import PreparedSet
 
 # Increase this when the same sources would give a different set: pointers written by older code are then
 # ignored.
-RULES_VERSION = 3
+RULES_VERSION = 4
 
 MAX_POINTER_BYTES = 64
 
@@ -62,7 +62,8 @@ class LocatedRequest:
             sorted((file.key, file.size_bytes, file.etag) for source in sources for file in source.files)
             for sources in (self.pool, self.val, self.test)
         ]
-        rules = [self.rules.box_form, self.rules.limits.by_name]
+        seconds = [(one.second.folder, one.second.state, one.second.problem) for one in self.sources if one.second]
+        rules = [self.rules.box_form, self.rules.limits.by_name, self.rules.automatic_boxes, sorted(seconds)]
         content = msgspec.json.encode([FORMAT_VERSION, RULES_VERSION, self.options, rules, files])
         return f"datasets/by-source/{sha256(content).hexdigest()[:32]}"
 
@@ -97,7 +98,7 @@ def _read_one(
     if source.local is None:
         watcher.stage(f"fetching {source.name}", source.size_bytes, "bytes")
     files = opened.enter_context(source.open(scratch, watcher.advance))
-    return read_export(files, changes, watcher, rules)
+    return read_export(files, changes, watcher, rules, source.second, scratch)
 
 
 @dataclass(frozen=True)
