@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import httpx
 
@@ -38,8 +38,13 @@ def download(url: str, target: Path, say: Callable[[str], None]) -> None:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.part")
-    timeout = httpx.Timeout(STALLED_S, connect=10.0)
-    with part.open("a+b") as file, httpx.Client(timeout=timeout, follow_redirects=True) as client:
+    options: dict[str, Any] = {"timeout": httpx.Timeout(STALLED_S, connect=10.0), "follow_redirects": True}
+
+    def stay_encrypted(request: httpx.Request) -> None:
+        if url.lower().startswith("https:") and request.url.scheme != "https":
+            raise WeightsError(f"{url}: redirected to {request.url.host} without encryption; nothing was downloaded")
+
+    with part.open("a+b") as file, httpx.Client(**options, event_hooks={"request": [stay_encrypted]}) as client:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

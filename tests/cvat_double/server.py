@@ -51,10 +51,10 @@ class CvatDouble:
 
     def start(self) -> None:
         """Listen, and return when the first request would be answered."""
-        listener = self._bound()
-        self._port = listener.getsockname()[1]
         if self._place is None:
             self._place = self._bound()
+            self._port = self._place.getsockname()[1]
+        listener = self._listening()
         config = uvicorn.Config(
             self._app.asgi,
             log_level="critical",
@@ -72,11 +72,29 @@ class CvatDouble:
                 raise RuntimeError(f"the double does not listen on {self.url}")
             time.sleep(0.005)
 
+    def _listening(self) -> socket.socket:
+        """A listening socket at the double's address: as soon as nobody else listens there, within a minute."""
+        end = time.monotonic() + 60
+        while True:
+            try:
+                listener = self._bound()
+            except OSError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.02)
+            else:
+                listener.listen(2048)
+                return listener
+
     def _bound(self) -> socket.socket:
         """A socket at the double's address, which does not listen yet."""
         bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((self._host, self._port))
+        try:
+            bound.bind((self._host, self._port))
+        except OSError:
+            bound.close()
+            raise
         return bound
 
     def stop(self) -> None:

@@ -1,12 +1,15 @@
 """A download ends with the publisher's bytes, whatever the network does, and is continued, never begun again."""
 
 import random
+import ssl
 from pathlib import Path
 
 import pytest
 
 from published_weights.download import TRIES, download
 from published_weights.errors import DownloadFailed, WeightsError
+from tests.object_store.answering_server import AnsweringServer, Reply
+from tests.object_store.test_tls import make_authority_and_certificate
 from tests.published_weights.publisher import Publisher
 
 CONTENT = random.Random(1).randbytes(60_000)
@@ -78,6 +81,21 @@ def test_redirects_are_followed(publisher: Publisher, url: str, tmp_path: Path):
     publisher.faults = [None, -10_000]
     assert fetched(f"{publisher.url}/old.pth", tmp_path) == CONTENT
     assert publisher.ranges == ["", "", "bytes=10000-", "bytes=10000-"]
+
+
+def test_a_redirect_never_leaves_encryption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    make_authority_and_certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    with AnsweringServer() as secure, AnsweringServer() as plain:
+        secure.use_tls(context)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        secure.answer = lambda _: Reply(302, b"", {"Location": f"{plain.url}/a.pth"})
+        with pytest.raises(WeightsError, match=r"redirected to 127\.0\.0\.1 without encryption"):
+            download(f"{secure.url}/a.pth", tmp_path / "a.pth", lambda _: None)
+        assert plain.requests == []
+    assert not (tmp_path / "a.pth").exists()
 
 
 def test_a_missing_file_is_an_error_at_once(publisher: Publisher, tmp_path: Path):

@@ -1,5 +1,8 @@
 """Who may do what in the double, and the forms of its refusals."""
 
+import contextlib
+import socket
+import time
 import urllib.parse
 from collections.abc import Iterator
 
@@ -199,6 +202,24 @@ def test_away_and_back(cvat: CvatDouble, web: httpx.Client) -> None:
         httpx.get(f"{cvat.url}/api/server/about")
     cvat.start()
     assert web.get("/api/server/about").status_code == 200
+
+
+def test_it_comes_back_when_whoever_took_its_port_is_gone(cvat: CvatDouble) -> None:
+    address = urllib.parse.urlsplit(cvat.url)
+    cvat.stop()
+    other = socket.create_server((address.hostname, address.port))
+    cvat.away_for(0)
+    time.sleep(0.3)
+    other.close()
+    assert came_back(cvat)
+
+
+def came_back(cvat: CvatDouble) -> bool:
+    for _ in range(3000):
+        with contextlib.suppress(httpx.TransportError):
+            return httpx.get(f"{cvat.url}/api/server/about").status_code == 200
+        time.sleep(0.02)
+    return False
 
 
 def test_knobs_can_be_turned_over_the_wire(web: httpx.Client) -> None:
