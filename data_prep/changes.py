@@ -68,6 +68,11 @@ class Reason(Enum):
         "mended",
         "Categories with the same name were merged into one class.",
     )
+    CLASS_RENAMED = (
+        "class-renamed",
+        "mended",
+        "Boxes got the class that class-map gives them.",
+    )
     SIZE_UNKNOWN = (
         "image-size-unknown",
         "mended",
@@ -129,6 +134,11 @@ class Reason(Enum):
         "unknown-category",
         "dropped",
         "Annotations belonged to a category that the annotation file does not list.",
+    )
+    CLASS_NOT_CHOSEN = (
+        "class-not-chosen",
+        "dropped",
+        "Boxes have a class that was not chosen.",
     )
     IMAGE_MISSING = (
         "image-missing",

@@ -10,11 +10,12 @@ import typer
 from run_config.argo_text import leave_value, outputs_folder
 from run_config.automatic_boxes import AutomaticBoxes
 from run_config.command_line import run, top_options
-from run_config.cvat_formats import COCO
+from run_config.cvat_formats import AUTO, COCO, SHORT_NAMES
 from run_config.step_parameters import From, ParametersJson, texts_from_json
 from run_config.writable import require_writable
 
 if TYPE_CHECKING:
+    from data_prep.checks.class_choice import ClassChoice
     from data_prep.export_reader import ReadingRules
     from data_prep.prepare import PrepareRequest
 
@@ -30,7 +31,7 @@ Sources = Annotated[
     list[str],
     typer.Argument(
         metavar="SOURCE...",
-        help=f"CVAT exports in the format {COCO!r} with images: a zip or an unpacked folder, local or in a "
+        help=f"CVAT exports in the format {COCO!r} with images: a zip, tar or unpacked folder, local or in a "
         "bucket (s3://bucket/key.zip, s3://bucket/prefix). Several are merged by class name.",
     ),
 ]
@@ -79,6 +80,29 @@ Automatic = Annotated[
         help="Boxes that a model drew and nobody has changed since, where the export says so: leave-out or keep.",
     ),
 ]
+ChosenFormat = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        help=f"Format of all sources: {', '.join(SHORT_NAMES)}; {AUTO}: each is recognised by its content.",
+    ),
+]
+Classes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--classes",
+        metavar="NAME,...",
+        help="Classes to use, by the names that --class-map gives them; repeatable. Empty: all.",
+    ),
+]
+ClassMap = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--class-map",
+        metavar="OLD=NEW,...",
+        help="New names of classes; classes with the same new name are merged; repeatable.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -101,6 +125,9 @@ def prepare_command(
     limit: Limit = None,
     boxes: Boxes = "xywh",
     automatic_boxes: Annotated[Automatic, From("automatic-boxes")] = AutomaticBoxes.LEAVE_OUT,
+    chosen_format: Annotated[ChosenFormat, From("annotation-format")] = AUTO,
+    classes: Annotated[Classes, From("classes")] = None,
+    class_map: Annotated[ClassMap, From("class-map")] = None,
     parameters_json: ParametersJson = "{}",
     as_json: AsJson = False,
 ) -> None:
@@ -129,8 +156,8 @@ def prepare_command(
         require_writable(outputs_folder(Path(os.environ["OUT"])), "$OUT")
     root = open_store(store)
     pool, held_out, tested = ([allowed[name]] for name in ("cvat-annotation-path", "--val", "cvat-test-path"))
-    rules = _rules(limit, boxes, automatic_boxes)
-    request = _request(pool, held_out, tested, val_fraction, seed, ignore_subsets, rules, root.url)
+    rules, choice = _rules(limit, boxes, chosen_format, automatic_boxes), _choice(classes, class_map)
+    request = _request(pool, held_out, tested, val_fraction, seed, ignore_subsets, rules, choice, root.url)
     with Display() as display:
         done = prepare(request, root, draw_report, display)
     manifest = done.manifest
@@ -157,6 +184,9 @@ def inspect_command(
     limit: Limit = None,
     boxes: Boxes = "xywh",
     automatic_boxes: Automatic = AutomaticBoxes.LEAVE_OUT,
+    chosen_format: ChosenFormat = AUTO,
+    classes: Classes = None,
+    class_map: ClassMap = None,
     as_json: AsJson = False,
 ) -> None:
     """Check exports like `prepare` and show the result, without writing a set."""
@@ -173,8 +203,8 @@ def inspect_command(
             raise DataPrepError(f"the report {report} cannot be written: No such file or directory; check the folder")
         require_writable(report.parent, "--report")
     with Display() as display:
-        rules = _rules(limit, boxes, automatic_boxes)
-        request = _request(sources, val, test, val_fraction, seed, ignore_subsets, rules)
+        rules, choice = _rules(limit, boxes, chosen_format, automatic_boxes), _choice(classes, class_map)
+        request = _request(sources, val, test, val_fraction, seed, ignore_subsets, rules, choice)
         manifest, page = inspect(request, draw_report, display)
     if report is not None:
         try:
@@ -186,6 +216,48 @@ def inspect_command(
         return
     print(f"the prepared set would be {manifest.id}")
     print(*summary.as_lines(manifest), *([f"  report: {report}"] if report is not None else []), sep="\n")
+
+
+@app.command("convert")
+def convert_command(
+    sources: Sources,
+    to: Annotated[Path, typer.Option("--to", help="New folder for the COCO export.")],
+    annotations_only: Annotated[
+        bool, typer.Option("--annotations-only", help="Write the annotations without the images.")
+    ] = False,
+    limit: Limit = None,
+    boxes: Boxes = "xywh",
+    chosen_format: ChosenFormat = AUTO,
+    classes: Classes = None,
+    class_map: ClassMap = None,
+    as_json: AsJson = False,
+) -> None:
+    """Convert exports to COCO: annotations/instances_<subset>.json and images/<subset>/.
+
+    The boxes are corrected as for a prepared set; every change is counted.
+    """
+    import msgspec
+
+    from data_prep.convert import convert
+    from data_prep.progress import Display
+    from run_config.wording import plural, shortened
+
+    require_writable(to.absolute().parent, "--to")
+    with Display() as display:
+        # A conversion is lossless where the formats allow it.
+        rules, choice = _rules(limit, boxes, chosen_format, AutomaticBoxes.KEEP), _choice(classes, class_map)
+        request = _request(sources, None, None, 0.0, 0, False, rules, choice)
+        done = convert(request, to, annotations_only=annotations_only, watcher=display)
+    if as_json:
+        print(msgspec.json.encode(done).decode())
+        return
+    print(f"{to}: {plural(sum(done.images.values()), 'image')}, {plural(done.boxes, 'box', 'boxes')}")
+    for subset, count in done.images.items():
+        print(f"  {subset}: {plural(count, 'image')}")
+    print(f"  {plural(len(done.classes), 'class', 'classes')}: {shortened(done.classes, 12)}")
+    for change in done.changes:
+        print(f"  {change.action}: {change.count:,} x {change.sentence}")
+    print(*(f"  warning: {warning}" for warning in done.warnings), sep="\n")
 
 
 @app.command("check")
@@ -273,6 +345,7 @@ def _request(
     seed: int,
     ignore_subsets: bool,
     rules: "ReadingRules",
+    choice: "ClassChoice",
     store: str | None = None,
 ) -> "PrepareRequest":
     from data_prep.errors import DataPrepError
@@ -283,10 +356,16 @@ def _request(
     pool, held_out, tested = (source_places(texts or (), store) for texts in (sources, val, test))
     if not pool:
         raise DataPrepError("no source is given; give at least one export")
-    return PrepareRequest(pool, held_out, tested, Options(val_fraction, seed, not ignore_subsets), rules)
+    return PrepareRequest(pool, held_out, tested, Options(val_fraction, seed, not ignore_subsets), rules, choice)
 
 
-def _rules(limits: list[str] | None, boxes: str, automatic: AutomaticBoxes) -> "ReadingRules":
+def _choice(classes: list[str] | None, class_map: list[str] | None) -> "ClassChoice":
+    from data_prep.checks.class_choice import class_choice
+
+    return class_choice(classes or (), class_map or ())
+
+
+def _rules(limits: list[str] | None, boxes: str, chosen_format: str, automatic: AutomaticBoxes) -> "ReadingRules":
     """How boxes are read, and the limits: an installation's own, or those that were given."""
     from data_prep.checks.box_forms import BoxForm
     from data_prep.errors import DataPrepError
@@ -296,12 +375,14 @@ def _rules(limits: list[str] | None, boxes: str, automatic: AutomaticBoxes) -> "
 
     if boxes not in list(BoxForm):
         raise DataPrepError(f"--boxes {boxes!r} is not allowed; use {', '.join(BoxForm)}")
+    if chosen_format not in (AUTO, *SHORT_NAMES):
+        raise DataPrepError(f"--format {chosen_format!r} is not allowed; use {', '.join((AUTO, *SHORT_NAMES))}")
     installation = load_installation()
     if installation is None:
-        return ReadingRules(data_limits(limits or ()), BoxForm(boxes), automatic)
+        return ReadingRules(data_limits(limits or ()), BoxForm(boxes), chosen_format, automatic)
     if limits:
         raise DataPrepError("--limit is not allowed here: this installation sets its limits (dataLimits)")
-    return ReadingRules(installation.data_limits, BoxForm(boxes), automatic)
+    return ReadingRules(installation.data_limits, BoxForm(boxes), chosen_format, automatic)
 
 
 def _hand_on(name: str, value: str) -> None:

@@ -23,7 +23,7 @@ from data_prep.checks.turned_images import TurnedImage, decide_turns
 from data_prep.correct_boxes import Box, Canvas, corrected_box
 from data_prep.errors import AnnotationError, SourceError
 from data_prep.formats.record import Annotation, Annotations, ListedImage, from_shares
-from data_prep.formats.registry import recognise
+from data_prep.formats.registry import FoundExport
 from data_prep.image_check import MAX_IMAGE_BYTES, CheckedImage, check_image, map_in_threads
 from data_prep.image_finder import ImageFinder
 from data_prep.second_export.find import SecondExport
@@ -32,6 +32,7 @@ from data_prep.second_export.read import with_second_export
 from data_prep.sources.files import ExportFiles
 from prepared_set.errors import ImageError
 from run_config.automatic_boxes import AutomaticBoxes
+from run_config.cvat_formats import AUTO, COCO
 from run_config.data_limits import DataLimits
 from run_config.wording import plural
 
@@ -45,6 +46,8 @@ class ReadingRules:
 
     limits: DataLimits = field(default_factory=DataLimits)
     box_form: BoxForm = BoxForm.XYWH
+    format: str = AUTO
+    """Short name of the format of all sources."""
     automatic_boxes: AutomaticBoxes = AutomaticBoxes.LEAVE_OUT
 
 
@@ -108,22 +111,23 @@ class _ListedFile:
 
 
 def read_export(
-    files: ExportFiles,
+    found_export: FoundExport,
     changes: ChangeLog,
     watcher: Watcher | None = None,
     rules: ReadingRules | None = None,
     second: SecondExport | None = None,
     scratch: Path | None = None,
 ) -> Export:
-    """Read and check a source; `watcher` is notified after each image. `second` is fetched to `scratch`.
+    """Read and check an export; `watcher` is notified after each image. `second` is fetched to `scratch`.
 
     Raises SourceError or AnnotationError for faults that cannot be corrected.
     """
     rules, watcher = rules or ReadingRules(), watcher or Watcher()
+    files = found_export.files
     sizes, where = files.sizes, files.shown_name
-    annotations = recognise(files).read(files, changes)
+    annotations = found_export.format.read(files, changes)
     warnings: list[str] = []
-    if second is not None:
+    if second is not None and found_export.format.name == COCO:
         annotations, warnings = with_second_export(annotations, second, where, scratch, changes)
     listed = len(annotations.images)
     if not listed:
@@ -151,6 +155,7 @@ def read_export(
         checked.append(result)
         watcher.advance(1)
     builder = _Builder(files, annotations, rules, own_changes)
+    builder.warnings += [f"{where}: {note}" for note in annotations.notes]
     images = builder.build(found, checked)
     refuse_mostly_broken(where, listed, own_changes, rules.limits)
     builder.check_boxes()

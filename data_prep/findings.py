@@ -39,19 +39,24 @@ def find_warnings(dataset: Dataset) -> tuple[str, ...]:
     )
 
 
-def _about_changes(dataset: Dataset) -> Iterable[str]:
-    images = dataset.changes.count(Reason.IMAGE_MISSING, Reason.IMAGE_DAMAGED, Reason.IMAGE_SIZE)
-    if images:
-        yield f"{plural(images, 'image')} could not be used: see what was changed."
-    boxes = dataset.changes.count(
+_UNUSED = {
+    "image": (Reason.IMAGE_MISSING, Reason.IMAGE_DAMAGED, Reason.IMAGE_SIZE),
+    "annotation": (
         Reason.BOX_NOT_A_NUMBER,
         Reason.BOX_EMPTY,
         Reason.BOX_OUTSIDE,
         Reason.UNKNOWN_IMAGE,
         Reason.UNKNOWN_CATEGORY,
-    )
-    if boxes:
-        yield f"{plural(boxes, 'annotation')} could not be used: see what was changed."
+    ),
+}
+
+
+def _about_changes(dataset: Dataset) -> Iterable[str]:
+    for what, reasons in _UNUSED.items():
+        counts = {reason.value[0]: dataset.changes.count(reason) for reason in reasons}
+        if total := sum(counts.values()):
+            why = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
+            yield f"{plural(total, what)} could not be used: see what was changed ({why})."
 
 
 def _about_labels(dataset: Dataset, counts: dict[str, Counts]) -> Iterable[str]:

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 from data_prep.changes import Reason
 from data_prep.errors import SourceError
 from data_prep.formats.record import ListedImage
-from data_prep.sources.files import IMAGE_SUFFIXES, images_below, safe_path, without_macos_shadows
+from data_prep.sources.files import IMAGE_SUFFIXES, images_below, safe_path, videos_among, without_macos_shadows
 
 # Encodings in which tools write names into a zip without saying so, and those in which the names are then read.
 _WRITTEN_AS = ("utf-8", "gb18030", "cp932", "euc_kr", "big5", "cp1252", "cp1251", "cp850", "cp866", "cp1250", "cp1253")
@@ -68,6 +68,11 @@ class ImageFinder:
     def unlisted(self) -> list[str]:
         """Image files that `find` never returned."""
         return [path for path in self._images if path not in self._used]
+
+    @property
+    def videos(self) -> list[str]:
+        """The video files of the source."""
+        return videos_among(self._sizes)
 
     def describe_files(self, file_name: str) -> str:
         """The files that are there, for a message: the nearest name and the folders with images. Empty: no images."""

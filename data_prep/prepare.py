@@ -1,5 +1,6 @@
 """Make a prepared set from sources: read, check, split and write it, or find the one made earlier."""
 
+import itertools
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -11,14 +12,17 @@ from pathlib import Path
 import msgspec
 
 from data_prep.changes import ChangeLog
+from data_prep.checks.class_choice import ClassChoice, choose_classes
 from data_prep.dataset import Dataset, build_dataset
 from data_prep.export_reader import Export, ReadingRules, Watcher, read_export
-from data_prep.set_writer import describe, set_id, write_set
+from data_prep.formats.registry import find_exports
+from data_prep.set_writer import add_warnings, describe, set_id, write_set
 from data_prep.sources.find import Source, find_source
 from object_store import AccessDenied, NoSuchKey, ObjectStore
 from prepared_set.errors import SetError
 from prepared_set.manifest import FORMAT_VERSION, Manifest, Options
 from prepared_set.reader import PreparedSet
+from run_config.cvat_formats import AUTO
 
 # Increase this when the same sources would give a different set: pointers written by older code are then
 # ignored.
@@ -38,6 +42,7 @@ class PrepareRequest:
     test: tuple[str, ...] = ()
     options: Options = field(default_factory=Options)
     rules: ReadingRules = field(default_factory=ReadingRules)
+    choice: ClassChoice = field(default_factory=ClassChoice)
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class LocatedRequest:
     test: tuple[Source, ...]
     options: Options
     rules: ReadingRules
+    choice: ClassChoice
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -62,43 +68,77 @@ class LocatedRequest:
             sorted((file.key, file.size_bytes, file.etag) for source in sources for file in source.files)
             for sources in (self.pool, self.val, self.test)
         ]
+        rules: list[object] = [self.rules.box_form, self.rules.limits.by_name]
+        if self.rules.format != AUTO or self.choice:
+            rules += [self.rules.format, self.choice]
         seconds = [(one.second.folder, one.second.state, one.second.problem) for one in self.sources if one.second]
-        rules = [self.rules.box_form, self.rules.limits.by_name, self.rules.automatic_boxes, sorted(seconds)]
+        rules += [self.rules.automatic_boxes, sorted(seconds)]
         content = msgspec.json.encode([FORMAT_VERSION, RULES_VERSION, self.options, rules, files])
         return f"datasets/by-source/{sha256(content).hexdigest()[:32]}"
 
 
 def locate(request: PrepareRequest) -> LocatedRequest:
     """Find every source. Raises SourceError when one does not exist."""
+    pool, val, test = (
+        tuple(find_source(name, request.rules.format) for name in names)
+        for names in (request.pool, request.val, request.test)
+    )
     return LocatedRequest(
-        tuple(map(find_source, request.pool)),
-        tuple(map(find_source, request.val)),
-        tuple(map(find_source, request.test)),
+        pool,
+        val,
+        test,
         request.options,
         request.rules,
+        request.choice,
     )
 
 
+@dataclass(frozen=True)
+class ReadExports:
+    """The exports of a request."""
+
+    pool: list[Export]
+    val: list[Export]
+    test: list[Export]
+
+
 @contextmanager
-def read_dataset(found: LocatedRequest, watcher: Watcher) -> Iterator[tuple[Dataset, Path]]:
-    """Read, check and split the sources. Yields the data set and a scratch folder; the sources stay open meanwhile."""
+def read_exports(found: LocatedRequest, watcher: Watcher) -> Iterator[tuple[ReadExports, ChangeLog, Path]]:
+    """Read and check the sources. Yields also a scratch folder; the sources stay open meanwhile."""
     changes = ChangeLog()
     with tempfile.TemporaryDirectory(prefix="data-prep-") as scratch, ExitStack() as opened:
 
         def read_all(sources: Sequence[Source]) -> list[Export]:
-            return [_read_one(source, Path(scratch), opened, changes, watcher, found.rules) for source in sources]
+            return [
+                export
+                for source in sources
+                for export in _read_one(source, Path(scratch), opened, changes, watcher, found.rules)
+            ]
 
-        pool, val, test = read_all(found.pool), read_all(found.val), read_all(found.test)
-        yield build_dataset(pool, val, test, found.options, changes, found.rules.limits), Path(scratch)
+        groups = [read_all(sources) for sources in (found.pool, found.val, found.test)]
+        if found.choice:
+            chosen = iter(choose_classes([one for group in groups for one in group], found.choice, changes))
+            groups = [list(itertools.islice(chosen, len(group))) for group in groups]
+        yield ReadExports(*groups), changes, Path(scratch)
+
+
+@contextmanager
+def read_dataset(found: LocatedRequest, watcher: Watcher) -> Iterator[tuple[Dataset, Path]]:
+    """Read, check and split the sources. Yields also a scratch folder; the sources stay open meanwhile."""
+    with read_exports(found, watcher) as (read, changes, scratch):
+        yield build_dataset(read.pool, read.val, read.test, found.options, changes, found.rules.limits), scratch
 
 
 def _read_one(
     source: Source, scratch: Path, opened: ExitStack, changes: ChangeLog, watcher: Watcher, rules: ReadingRules
-) -> Export:
+) -> list[Export]:
     if source.local is None:
         watcher.stage(f"fetching {source.name}", source.size_bytes, "bytes")
     files = opened.enter_context(source.open(scratch, watcher.advance))
-    return read_export(files, changes, watcher, rules, source.second, scratch)
+    exports = find_exports(files, rules.format)
+    # CVAT's export is the only one in its zip.
+    second = source.second if len(exports) == 1 else None
+    return [read_export(found, changes, watcher, rules, second, scratch) for found in exports]
 
 
 @dataclass(frozen=True)
@@ -121,6 +161,8 @@ def prepare(
     found = locate(request)
     known = _look_up(store, found)
     if known is not None:
+        with suppress(AccessDenied):  # a set that is there can be used by who may only read it
+            add_warnings(store, known)
         return Prepared(known, was_there=True)
     _try_store(store)
     with read_dataset(found, watcher) as (dataset, scratch):
@@ -137,6 +179,8 @@ def prepare(
                 scratch,
                 watcher.advance,
             )
+    if existing is not None:
+        add_warnings(store, existing)
     store.put_bytes(found.pointer_key, own_id.encode())
     return Prepared(existing or manifest, was_there=existing is not None)
 

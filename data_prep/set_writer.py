@@ -33,6 +33,7 @@ from prepared_set.manifest import (
     set_prefix,
 )
 from prepared_set.reader import PreparedSet
+from run_config import set_warnings
 
 _BLOCK = tarfile.BLOCKSIZE
 
@@ -89,8 +90,16 @@ def write_set(
             progress(sum(image.source.checked.size_bytes for image in images))
     manifest = msgspec.structs.replace(description, annotations=annotations, shards=tuple(shards))
     folder.put_bytes(REPORT_KEY, draw_report(manifest))
+    folder.put_bytes(set_warnings.KEY, set_warnings.encode(manifest.warnings))
     _put_manifest(store, folder, manifest)
     return manifest
+
+
+def add_warnings(store: ObjectStore, manifest: Manifest) -> None:
+    """Write `warnings.json` of a set that an earlier release has made without it."""
+    folder = store.child(set_prefix(manifest.id))
+    if not folder.exists(set_warnings.KEY):
+        folder.put_bytes(set_warnings.KEY, set_warnings.encode(manifest.warnings))
 
 
 def _put_manifest(store: ObjectStore, folder: ObjectStore, manifest: Manifest) -> None:

@@ -16,6 +16,7 @@ from published_weights.start import start_from
 from run_check import places as check_places
 from run_check.errors import CheckError
 from run_check.installation import machine, naming_the_secret, require_keys
+from run_config.cvat_formats import AUTO
 from run_config.errors import ConfigError
 from run_config.installation import Installation
 from run_config.job.places import PLACES, places
@@ -76,6 +77,11 @@ def check(
             values |= place
     # Weights of the backbone are not read if all weights come from a checkpoint.
     read = {name: look for name, look in _LOOKS.items() if name not in PLACES or not values.get(CHECKPOINT)}
+    chosen_format = str(values.get("annotation-format", AUTO))
+    for name in SOURCES:
+        for line in lines(values.get(name)):
+            with mistakes.collected(name):
+                findings.append(f"{name}: {check_places.source(line, store.url, chosen_format)}")
     for name, look in read.items():
         for line in lines(values.get(name)):
             with mistakes.collected(name):
@@ -89,7 +95,6 @@ def check(
 
 
 _LOOKS: Mapping[str, Callable[[str, str], str]] = {
-    **dict.fromkeys(SOURCES, check_places.source),
     CHECKPOINT: check_places.checkpoint,
     MODEL: check_places.model_folder,
     **dict.fromkeys(PLACES, check_places.backbone),

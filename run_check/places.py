@@ -5,13 +5,15 @@ import uuid
 from pathlib import Path
 
 from data_prep.errors import SourceError
-from data_prep.formats.registry import recognise
+from data_prep.formats.registry import find_exports
 from data_prep.sources.find import find_source
 from data_prep.sources.names import source_places
+from data_prep.sources.tar_archive import GZIP_BEGINS
 from object_store import NoSuchKey, ObjectStore, open_store
 from published_weights.start import missing
 from published_weights.stored import CARD
 from run_check.errors import CheckError
+from run_config.cvat_formats import AUTO
 from run_config.json_text import load_json
 from run_config.locations import resolve
 
@@ -20,7 +22,7 @@ PATIENCE_S = 10.0
 
 RUN = "run.json"
 MAX_RUN_BYTES = 16 << 20
-ZIP_BEGINS = b"PK\x03\x04"
+ARCHIVE_BEGINS = {"zip": b"PK\x03\x04", "tgz": GZIP_BEGINS, "gz": GZIP_BEGINS}
 CONFIG = "config.json"
 MODEL_CONFIG = (CONFIG, f"model/{CONFIG}")
 BEST = "best"
@@ -59,23 +61,27 @@ def require_same_workflow(store: ObjectStore, folder: str, workflow_uid: str) ->
         )
 
 
-def source(line: str, store: str) -> str:
+def source(line: str, store: str, chosen_format: str = AUTO) -> str:
     """Check that an export exists, is readable and has the right format."""
     (place,) = source_places([line], store)
-    found = find_source(place)
+    found = find_source(place, chosen_format)
     if found.local is not None:
         with found.open(Path(tempfile.gettempdir())) as files:
-            recognise(files).own_files(files)
-    elif found.is_zip:
-        _begins_as_zip(place)
+            for export in find_exports(files, chosen_format):
+                export.own_files()
+    elif found.is_archive:
+        _begins_as_archive(place)
     return f"{line}, {found.size_bytes / 1e6:,.1f} MB"
 
 
-def _begins_as_zip(url: str) -> None:
-    """Check the first four bytes: this tests the format and the permission to read, not only that to list."""
+def _begins_as_archive(url: str) -> None:
+    """Check the first bytes: this tests the format and the permission to read, not only that to list."""
     folder, _, key = url.rpartition("/")
-    if opened(folder).get_bytes(key, start=0, end=len(ZIP_BEGINS)) != ZIP_BEGINS:
-        raise SourceError(f"{url} is not a zip: export the task again")
+    kind = key.lower().rpartition(".")[2]
+    head = opened(folder).get_bytes(key, start=0, end=4)
+    # Old tars begin with a name and have no mark.
+    if not head.startswith(ARCHIVE_BEGINS.get(kind, b"")) or not head:
+        raise SourceError(f"{url} is not a {kind}: export the task again")
 
 
 def checkpoint(text: str, store: str) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from run_config.automatic_boxes import AutomaticBoxes
-from run_config.cvat_formats import COCO
+from run_config.cvat_formats import AUTO, COCO, SHORT_NAMES
 from run_config.errors import ConfigError
 from run_config.job.limits import Limits
 from run_config.job.preset_files import presets_on_offer
@@ -130,7 +130,7 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="cvat-annotation-path",
         title="Dataset",
-        help=f"CVAT export in **{COCO}** format: a zip, or a folder with `images/` and `annotations/`. "
+        help=f"CVAT export in **{COCO}** format: a zip, tar or tar.gz, or a folder with `images/` and `annotations/`. "
         "An `s3://` or `file://` URL, or a key below the store. Several are merged: one per line.",
         group="Data",
         type=Type.LOCATIONS,
@@ -145,6 +145,34 @@ _ALL: tuple[Parameter, ...] = (
         group="Data",
         type=Type.LOCATIONS,
         role=Role.TEST_DATASET,
+    ),
+    Parameter(
+        name="annotation-format",
+        title="Format of the datasets",
+        help="Only needed if a dataset has the same annotations in several formats. `auto`: the format is recognised.",
+        group="Data",
+        type=Type.CHOICE,
+        default=AUTO,
+        visibility=Visibility.EXPERT,
+        choices=(AUTO, *SHORT_NAMES),
+    ),
+    Parameter(
+        name="classes",
+        title="Classes",
+        help="Names of the classes to train, separated by commas or line breaks. Empty: all. Boxes of other classes "
+        "are left out and counted.",
+        group="Data",
+        type=Type.TEXT,
+        visibility=Visibility.EXPERT,
+    ),
+    Parameter(
+        name="class-map",
+        title="Rename or merge classes",
+        help="New names as `old=new`, separated by commas or line breaks, such as `truck=car, bus=car`. Classes with "
+        "the same new name are merged. `classes` takes the new names.",
+        group="Data",
+        type=Type.TEXT,
+        visibility=Visibility.EXPERT,
     ),
     Parameter(
         name="trained-model",
@@ -399,8 +427,8 @@ PARAMETERS: tuple[Parameter, ...] = _without(*_NOT_FOR_TRAINING, *_OF_CVAT)
 TEMPLATES: Mapping[str, tuple[Parameter, ...]] = {
     "detr-train": PARAMETERS,
     "detr-prepare": _only(
-        "cvat-annotation-path", "cvat-test-path", "val-fraction", "automatic-boxes", "seed", "cvat-output-path",
-        "store",
+        "cvat-annotation-path", "cvat-test-path", "annotation-format", "classes", "class-map", "val-fraction",
+        "automatic-boxes", "seed", "cvat-output-path", "store",
     ),
     "detr-evaluate": _only(
         "trained-model", "prepared-set", "split", "sys-node-pool", "gpu-count", "device",

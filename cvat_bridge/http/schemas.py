@@ -170,6 +170,13 @@ class SettingSchema(TypedDict):
     value: str
 
 
+class WarningsSchema(TypedDict):
+    """Warnings about the data of a run: the most important ones, in this order, and the number of all."""
+
+    first: list[str]
+    total: int
+
+
 class RunSchema(TypedDict):
     """A run. Times in Kubernetes' format, `progress` from 0 to 1."""
 
@@ -188,6 +195,7 @@ class RunSchema(TypedDict):
     steps: list[StepSchema]
     ap: ApSchema | None
     results: dict[str, str]
+    warnings: WarningsSchema | None
     links: LinksSchema
     model: ModelSchema | None
     may: MaySchema

@@ -1,4 +1,4 @@
-"""Files of runs in the store that pages show: the latest AP, the report, and pinned models.
+"""Files of runs in the store that pages show: the latest AP, the report, warnings, and pinned models.
 
 Files are read in threads. AP and pins are cached for seconds.
 """
@@ -15,16 +15,18 @@ import msgspec
 
 from cvat_bridge.short_cache import ShortCache
 from object_store import NoSuchKey, ObjectStore, open_store
+from run_config import set_warnings
 from run_config.errors import ConfigError
 from run_config.installation import Installation
 from run_config.json_text import read_json
 from run_config.model_quality import decisive_ap, poor_warning, threshold_in_use, threshold_text
+from run_config.set_warnings import SetWarnings
 from workflows.cluster.ap_so_far import Ap, read_ap
 
 log = logging.getLogger(__name__)
 
 PINS = "cvat-models"
-_AP_S, _PINS_S, _MODELS_S = 10.0, 5.0, 300.0
+_AP_S, _PINS_S, _MODELS_S, _WARNINGS_S = 10.0, 5.0, 300.0, 300.0
 _MOST_CONFIG_BYTES = 4 << 20
 _RETRY_S = 5.0
 _THREADS = 8
@@ -95,6 +97,7 @@ class RunFiles:
         self._aps: ShortCache[Ap | None] = ShortCache(_AP_S)
         self._pins: ShortCache[Pin | None] = ShortCache(_PINS_S)
         self._models: ShortCache[ModelConfig | None] = ShortCache(_MODELS_S)
+        self._warnings: ShortCache[SetWarnings | None] = ShortCache(_WARNINGS_S)
 
     async def ap_so_far(self, folder: str) -> Ap | None:
         """The latest AP of the run in `folder`, a key below the store. None: not yet measured."""
@@ -103,6 +106,10 @@ class RunFiles:
     async def model_config(self, folder: str) -> ModelConfig | None:
         """What the model of the run in `folder` says about itself. None: missing or unreadable."""
         return await self._models.get(folder, lambda: self._in_thread(self._read_model_config, folder))
+
+    async def warnings(self, set_id: str) -> SetWarnings | None:
+        """The warnings about the data of a prepared set. None: there is no such set, or an earlier release made it."""
+        return await self._warnings.get(set_id, lambda: self._in_thread(self._read_warnings, set_id))
 
     async def pin(self, place: RunPlace) -> Pin | None:
         """The model pinned for `place`, if any."""
@@ -138,6 +145,13 @@ class RunFiles:
             data = self._store.get_bytes(f"{folder}/model/config.json", end=_MOST_CONFIG_BYTES)
             return msgspec.json.decode(data, type=ModelConfig)
         except (NoSuchKey, ValueError, RecursionError):  # ValueError: not JSON, or not of this form
+            return None
+
+    def _read_warnings(self, set_id: str) -> SetWarnings | None:
+        key = set_warnings.key_of(set_id)
+        try:
+            return set_warnings.decode(self._store.get_bytes(key, end=set_warnings.MAX_BYTES)) if key else None
+        except NoSuchKey:
             return None
 
     def _read_pin(self, place: RunPlace) -> Pin | None:

@@ -12,6 +12,7 @@ from cvat_bridge.runs.run_files import ModelConfig
 from cvat_client.settings import BridgeSettings
 from cvat_client.subject import Subject
 from run_config.parameters import BY_NAME, TEMPLATES
+from run_config.set_warnings import SetWarnings
 from workflows.cluster.ap_so_far import Ap
 from workflows.cluster.run_metadata import USER_NAME, annotation, folder, template_of
 from workflows.cluster.run_status import RunStatus, StepStatus, read_status, state_of
@@ -67,6 +68,14 @@ class Run:
         return f"{store}/{place}/model" if place and self.is_ours and self.succeeded("train") else None
 
     @property
+    def prepared_set(self) -> str:
+        """The id of the run's prepared set. Empty: there is none yet, or the template is third-party."""
+        if not self.is_ours or not self.succeeded("prepare"):
+            return ""
+        outputs = (one for node in self.status.nodes.values() for one in node.outputs.parameters)
+        return next((one.value or "" for one in outputs if one.name == "prepared-set"), "")
+
+    @property
     def has_report(self) -> bool:
         """Whether the run has written a report."""
         return self.is_ours and self.succeeded("report") and folder(self.workflow) is not None
@@ -81,10 +90,11 @@ class Run:
         *,
         used: bool,
         config: ModelConfig | None = None,
+        warnings: SetWarnings | None = None,
     ) -> RunSchema:
         """The run as the API returns it. `places`: where its model can be pinned; `used`: it is pinned there.
 
-        `config`: of its model. None: unknown.
+        `config`: of its model; `warnings`: about its data. None: unknown.
         """
         metadata, status = self.workflow["metadata"], self.workflow.get("status") or {}
         model = self.model(store)
@@ -105,6 +115,7 @@ class Run:
             "steps": self._shown_steps(),
             "ap": None if ap is None else {"value": ap.value, "step": ap.step},
             "results": {name: " ".join(text.split())[:200] for name, text in self.status.results.items()},
+            "warnings": {"first": list(warnings.first), "total": warnings.total} if warnings else None,
             "links": {
                 "argo": argo_link(settings, namespace, self.name),
                 "report": report,

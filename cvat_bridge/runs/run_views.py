@@ -272,8 +272,10 @@ class RunViews:
 
     async def _shown(self, run: Run, places: Sequence[RunPlace]) -> RunSchema:
         model, place = run.model(self._files.url), folder(run.workflow)
-        ap, used, config = None, False, None
+        ap, used, config, warnings = None, False, None, None
         try:
+            if run.prepared_set:
+                warnings = await self._files.warnings(run.prepared_set)
             if place and "ap" not in run.status.results and run.status.phase:
                 ap = await self._files.ap_so_far(place)
             if model and place:
@@ -285,7 +287,16 @@ class RunViews:
             # If the store is unreachable, the run is shown without its AP, threshold and pin.
             log.warning("the store was not read for a run", extra={"run": run.name, "reason": type(error).__name__})
         about = ", ".join(f"{one.kind} {one.number}" for one in places)
-        return run.shown(self._settings, self._cluster.namespace, self._files.url, ap, about, used=used, config=config)
+        return run.shown(
+            self._settings,
+            self._cluster.namespace,
+            self._files.url,
+            ap,
+            about,
+            used=used,
+            config=config,
+            warnings=warnings,
+        )
 
 
 def places_of(seen: VisibleSubject) -> list[RunPlace]:

@@ -2,7 +2,7 @@
 
 import { Failure, ask } from './api.js';
 import { subjectName } from './data.js';
-import { duration, freshId, h, link, moment, number, pageAddress, put, setText, show } from './dom.js';
+import { count, duration, freshId, h, link, moment, number, pageAddress, put, setText, show } from './dom.js';
 
 export const STATES = {
   pending: 'Waiting',
@@ -22,8 +22,8 @@ export function finished(run) {
 export function runCard(name, { changed, say }) {
   const parts = makeParts(name);
   const controls = makeControls(name, { changed, say, failure: parts.failure });
-  const { head, about, bar, now, message, results, meaning, poor, failure, steps } = parts;
-  put(parts.node, head, about, bar, now, message, results, meaning, poor, failure, controls.node, steps);
+  const { head, about, bar, now, message, results, meaning, poor, warnings, failure, steps } = parts;
+  put(parts.node, head, about, bar, now, message, results, meaning, poor, warnings, failure, controls.node, steps);
   let state = null;
 
   function update(run) {
@@ -41,6 +41,7 @@ export function runCard(name, { changed, say }) {
     setText(parts.poor, run.model?.warning ? `${run.model.warning}.` : '');
     show(parts.poor, Boolean(parts.poor.textContent));
     show(parts.meaning, 'ap' in (run.results ?? {}));
+    updateWarnings(parts.warnings, run.warnings);
     updateSteps(parts, run.steps ?? []);
     controls.update(run);
     if (state !== null && state !== run.state) say(`${run.name}: ${STATES[run.state] ?? run.state}`);
@@ -72,6 +73,7 @@ function makeParts(name) {
     meaning: h('p', { class: 'muted', hidden: true },
       'AP measures how well the predictions match the annotations, from 0 to 1, which is perfect.'),
     poor: h('p', { class: 'note warning', hidden: true }),
+    warnings: h('div', { class: 'note warning', hidden: true }),
     failure: h('div', { role: 'alert' }),
     steps: h('details', { class: 'steps-box' }, h('summary', {}, 'Steps'), list),
     node: h('article', { class: 'run', 'aria-labelledby': id }),
@@ -123,6 +125,23 @@ function updateResults(list, results) {
   list.replaceChildren(...entries.map(([name, value]) =>
     h('div', {}, h('dt', {}, resultName(name)), h('dd', {}, resultValue(name, value)))));
   show(list, entries.length > 0);
+}
+
+const MOST_WARNINGS = 5;
+
+/** What `prepare` found in the data: the most important warnings, and how many more there are. */
+function updateWarnings(box, warnings) {
+  const first = (warnings?.first ?? []).slice(0, MOST_WARNINGS);
+  const key = JSON.stringify([first, warnings?.total]);
+  if (box.dataset.key === key) return;
+  box.dataset.key = key;
+  show(box, first.length > 0);
+  if (!first.length) return;
+  const left = (warnings.total ?? 0) - first.length;
+  box.replaceChildren(
+    h('p', { class: 'note-title' }, `Look at the data: ${count(warnings.total, 'warning', 'warnings')}`),
+    h('ol', {}, first.map((text) => h('li', {}, text))),
+    ...(left > 0 ? [h('p', {}, `${count(left, 'more is', 'more are')} in the report of the prepared set.`)] : []));
 }
 
 /** Hidden from annotators; Argo's page shows it. */

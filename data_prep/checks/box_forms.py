@@ -16,6 +16,7 @@ from data_prep.box_geometry import Xywh
 from data_prep.errors import AnnotationError
 from data_prep.formats.outlines import outline_box
 from data_prep.formats.record import NO_OUTLINE, Annotation
+from data_prep.remedies import change_limit, convert_boxes
 from run_config.data_limits import DataLimits
 
 TOLERANCE_PX = 1.0
@@ -151,7 +152,7 @@ class SubsetBoxes:
                 raise AnnotationError(
                     f"{of}: {number:,} of {count:,} boxes {words} (for one {example(int(cases.argmax()))}): the boxes "
                     "belong to images of another size, or are written in a form that is not supported; export them "
-                    f"again, or pass --limit {name}=1 to use them as they are"
+                    f"again; to use them as they are, {change_limit(name, '1')}"
                 )
         if int(tiny.sum()) >= LEAST_CASES:
             yield f"{int(tiny.sum()):,} of {count:,} boxes have a side below 1 pixel: no model can learn them."
@@ -205,7 +206,10 @@ class SubsetBoxes:
             if BETTER * (count - int(agree[best].sum())) <= wrong:
                 advice = f"the boxes fit as {DESCRIPTIONS[best]}; {_way_on(best, 'contradictions')}"
             else:
-                advice = "export again with a tool that keeps both together, or pass --limit contradictions=1 for bbox"
+                advice = (
+                    "export again with a tool that keeps both together; to use bbox, "
+                    f"{change_limit('contradictions', '1')}"
+                )
             raise AnnotationError(f"{of}: {summary} ({case}): {advice}")
         yield f"{summary} ({case})."
 
@@ -257,6 +261,6 @@ def _check_extent(
 
 def _way_on(form: BoxForm, limit: str) -> str:
     return (
-        f"export {DESCRIPTIONS[BoxForm.XYWH]}, pass --boxes {form} to convert them, or --limit {limit}=1 to use them "
-        "as they are"
+        f"export {DESCRIPTIONS[BoxForm.XYWH]}, or {convert_boxes(form)}; to use them as they are, "
+        f"{change_limit(limit, '1')}"
     )

@@ -9,6 +9,8 @@ from data_prep.checks.box_forms import LEAST_CASES, SubsetBoxes
 from data_prep.correct_boxes import Box
 from data_prep.errors import AnnotationError, SourceError
 from data_prep.image_finder import ImageFinder
+from data_prep.remedies import change_limit
+from data_prep.sources.files import export_frames
 from prepared_set.manifest import Example
 from run_config.data_limits import DataLimits
 from run_config.wording import plural
@@ -35,6 +37,10 @@ def refuse_no_images(where: str, finder: ImageFinder, changes: ChangeLog) -> NoR
             f"{there}. Give the files the names that the annotation file lists, or export both together with "
             "'Save images'"
         )
+    if finder.videos:
+        raise SourceError(
+            f"{where} holds the video {finder.videos[0]!r} instead of images: {export_frames(finder.videos[0])}"
+        )
     raise SourceError(
         f"{where} was exported without images: there is no image file in it. Export the task again with 'Save images' "
         "switched on (save_images=true in the API), or put the images beside the annotation file"
@@ -59,8 +65,8 @@ def refuse_mostly_broken(where: str, listed: int, changes: ChangeLog, limits: Da
         else "export the task again with images"
     )
     raise SourceError(
-        f"{where}: {broken} of {listed} images cannot be used, {'; '.join(parts)}: {advice}, or allow more with "
-        "--limit unusable-images=SHARE"
+        f"{where}: {broken} of {listed} images cannot be used, {'; '.join(parts)}: {advice}. To allow "
+        f"more, {change_limit('unusable-images', 'SHARE')}"
     )
 
 
@@ -71,8 +77,8 @@ def refuse_dropped_boxes(where: str, boxes: SubsetBoxes, changes: ChangeLog, lim
         return
     raise AnnotationError(
         f"{where}: subset {boxes.name!r}: {boxes.dropped:,} of {total:,} boxes cannot be used: "
-        f"{describe_dropped(changes)}. Correct the boxes and export again, or allow more with --limit "
-        "dropped-boxes=SHARE"
+        f"{describe_dropped(changes)}. Correct the boxes and export again. To allow more, "
+        f"{change_limit('dropped-boxes', 'SHARE')}"
     )
 
 

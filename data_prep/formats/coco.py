@@ -12,9 +12,9 @@ import msgspec
 from data_prep.box_geometry import Xywh
 from data_prep.changes import ChangeLog
 from data_prep.checks.subset_names import split_of_subset
-from data_prep.errors import SourceError
 from data_prep.formats.coco_file import RawAnnotation, most_bytes, parse_coco, read_number
 from data_prep.formats.record import NO_ATTRIBUTES, NO_OUTLINE, Annotation, Annotations, ListedImage, UnlistedReferences
+from data_prep.formats.roots import common_roots, folder_of
 from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
 from run_config.cvat_formats import COCO
 
@@ -31,9 +31,11 @@ class Coco:
     name = COCO
     looks_like = "annotations/instances_*.json"
 
-    def recognises(self, files: ExportFiles) -> bool:
-        """Whether the paths look like COCO. Other JSON files are read, if there are few."""
-        return bool(_roots(files) or _other_layouts(files))
+    def roots(self, files: ExportFiles) -> list[str]:
+        """The roots of CVAT's layout, and of JSON files elsewhere. Those are read, if there are few."""
+        named = list(_roots(files))
+        others = common_roots((folder_of(file.path) for file in _other_layouts(files)), files)
+        return [*named, *(root for root in others if not root.startswith(tuple(named)))]
 
     def own_files(self, files: ExportFiles) -> list[str]:
         """The annotation files, all images below their common root, and all files in the images' own folders."""
@@ -85,10 +87,10 @@ class _Layout:
 
 
 def _layout(files: ExportFiles) -> _Layout:
-    """Where everything lies. Raises SourceError for several exports side by side."""
+    """Where everything lies."""
     if not _roots(files):
         return _Layout("", "", _other_layouts(files))
-    root, subsets = _only_root(files)
+    root, subsets = next(iter(_roots(files).items()))
     found: list[_File] = []
     for path, subset in subsets.items():
         # CVAT before 2.16.1 wrote no folder per subset; COCO's own folders lie beside `annotations/`.
@@ -111,17 +113,6 @@ def _roots(files: ExportFiles) -> dict[str, dict[str, str]]:
     return found
 
 
-def _only_root(files: ExportFiles) -> tuple[str, dict[str, str]]:
-    roots = _roots(files)
-    if len(roots) > 1:
-        first, second = sorted(roots)[:2]
-        raise SourceError(
-            f"{files.shown_name} holds several exports ({first or './'!r} and {second!r}): name each of them as a "
-            "source"
-        )
-    return next(iter(roots.items()))
-
-
 _found_in: WeakKeyDictionary[ExportFiles, list[_File]] = WeakKeyDictionary()
 
 
@@ -133,7 +124,9 @@ def _other_layouts(files: ExportFiles) -> list[_File]:
 
 
 def _find_by_content(files: ExportFiles) -> list[_File]:
+    named = tuple(_roots(files))
     paths = [path for path in sorted(without_macos_shadows(files.sizes)) if path.lower().endswith(".json")]
+    paths = [path for path in paths if not path.startswith(named)]
     if len(paths) > MOST_JSON_FILES:  # one file per image is another format
         paths = [path for path in paths if path.endswith(_ROBOFLOW)]
     found: list[_File] = []

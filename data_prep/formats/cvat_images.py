@@ -10,11 +10,11 @@ from data_prep.formats.cvat_shapes import (
     Meta,
     cvat_files,
     has_box,
-    only_file,
     read_file,
     read_shape,
 )
 from data_prep.formats.record import Annotation, Annotations, ListedImage, clean_class_name
+from data_prep.formats.roots import folder_of
 from data_prep.formats.xml_elements import Element, read_xml
 from data_prep.sources.files import ExportFiles, images_below
 from run_config.cvat_formats import CVAT_IMAGES
@@ -26,18 +26,18 @@ class CvatImages:
     name = CVAT_IMAGES
     looks_like = FILE_NAME
 
-    def recognises(self, files: ExportFiles) -> bool:
-        """Whether an `annotations.xml` begins with an image. Each is read to its first entry."""
-        return bool(cvat_files(files, "image"))
+    def roots(self, files: ExportFiles) -> list[str]:
+        """The folders of `annotations.xml` that begin with an image. Each is read to its first entry."""
+        return [folder_of(path) for path in cvat_files(files, "image")]
 
     def own_files(self, files: ExportFiles) -> list[str]:
         """The annotation file, and all images beside and below it."""
-        path = only_file(files, "image")
+        path = cvat_files(files, "image")[0]
         return [path, *images_below(path.removesuffix(FILE_NAME), files.sizes)]
 
     def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:
         """Read the annotation file."""
-        path = only_file(files, "image")
+        path = cvat_files(files, "image")[0]
         reader = _Reader(path, f"{files.shown_name}: {path}", changes)
         read_xml(read_file(files, path), reader.where, reader.start, reader.end)
         return reader.result()

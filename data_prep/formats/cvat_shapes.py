@@ -12,7 +12,6 @@ import numpy as np
 
 from data_prep.box_geometry import Xywh
 from data_prep.changes import ChangeLog, Reason
-from data_prep.errors import SourceError
 from data_prep.formats.coco_file import most_bytes, read_number, read_whole_number
 from data_prep.formats.record import NO_OUTLINE, Annotation, UnlistedReferences, clean_class_name
 from data_prep.formats.xml_elements import Element, read_xml
@@ -41,16 +40,6 @@ def cvat_files(files: ExportFiles, kind: str) -> list[str]:
         paths = [path for path in without_macos_shadows(files.sizes) if path.rpartition("/")[2] == FILE_NAME]
         _kinds_of[files] = {path: _first_entry(files, path) for path in sorted(paths)}
     return [path for path, found in _kinds_of[files].items() if found == kind]
-
-
-def only_file(files: ExportFiles, kind: str) -> str:
-    """The one file of this kind. Raises SourceError for several exports side by side."""
-    paths = cvat_files(files, kind)
-    if len(paths) > 1:
-        raise SourceError(
-            f"{files.shown_name} holds several exports ({paths[0]!r} and {paths[1]!r}): name each of them as a source"
-        )
-    return paths[0]
 
 
 def _first_entry(files: ExportFiles, path: str) -> str:

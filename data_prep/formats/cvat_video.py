@@ -19,11 +19,11 @@ from data_prep.formats.cvat_shapes import (
     Meta,
     cvat_files,
     has_box,
-    only_file,
     read_file,
     read_shape,
 )
 from data_prep.formats.record import NO_OUTLINE, Annotation, Annotations, ListedImage, clean_class_name
+from data_prep.formats.roots import folder_of
 from data_prep.formats.xml_elements import Element, read_xml
 from data_prep.sources.files import ExportFiles, images_below
 from run_config.cvat_formats import CVAT_IMAGES, CVAT_VIDEO
@@ -37,13 +37,13 @@ class CvatVideo:
     name = CVAT_VIDEO
     looks_like = f"{FILE_NAME} with tracks"
 
-    def recognises(self, files: ExportFiles) -> bool:
-        """Whether an `annotations.xml` begins with a track. Each is read to its first entry."""
-        return bool(cvat_files(files, "track"))
+    def roots(self, files: ExportFiles) -> list[str]:
+        """The folders of `annotations.xml` that begin with a track. Each is read to its first entry."""
+        return [folder_of(path) for path in cvat_files(files, "track")]
 
     def own_files(self, files: ExportFiles) -> list[str]:
         """The annotation file, and all images beside and below it."""
-        path = only_file(files, "track")
+        path = cvat_files(files, "track")[0]
         return [path, *images_below(path.removesuffix(FILE_NAME), files.sizes)]
 
     def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:
@@ -51,7 +51,7 @@ class CvatVideo:
 
         Raises SourceError if the images are not called like frames: their numbers would have to be guessed.
         """
-        path = only_file(files, "track")
+        path = cvat_files(files, "track")[0]
         frames = _frame_files(files, path)
         reader = _Reader(path, f"{files.shown_name}: {path}", frames, changes)
         read_xml(read_file(files, path), reader.where, reader.start, reader.end)

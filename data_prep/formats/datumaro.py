@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from data_prep.changes import ChangeLog, Reason
-from data_prep.errors import AnnotationError, SourceError
+from data_prep.errors import AnnotationError
 from data_prep.formats.coco import to_record
 from data_prep.formats.coco_file import RawAnnotation, most_bytes, read_whole_number, require_room
 from data_prep.formats.outlines import outline_box
@@ -39,17 +39,17 @@ class Datumaro:
     name = DATUMARO
     looks_like = "annotations/*.json with items"
 
-    def recognises(self, files: ExportFiles) -> bool:
-        """Whether a JSON file in `annotations/` has items, and categories as an object."""
-        return bool(_files(files))
+    def roots(self, files: ExportFiles) -> list[str]:
+        """The folders above `annotations/` whose JSON files have items, and categories as an object."""
+        return sorted({root for root, _ in _files(files).values()})
 
     def own_files(self, files: ExportFiles) -> list[str]:
         """The annotation files, and all images below their common root."""
-        return [*_files(files), *images_below(_only_root(files), files.sizes)]
+        return [*_files(files), *images_below(self.roots(files)[0], files.sizes)]
 
     def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:
         """Read the files of all subsets."""
-        root = _only_root(files)
+        (root,) = self.roots(files)
         images: list[ListedImage] = []
         classes: dict[str, frozenset[int]] = {}
         unlisted: list[UnlistedReferences] = []
@@ -80,16 +80,6 @@ def _files(files: ExportFiles) -> dict[str, tuple[str, str]]:
                 found[path] = (match["root"], match["subset"])
         _found_in[files] = found
     return _found_in[files]
-
-
-def _only_root(files: ExportFiles) -> str:
-    roots = sorted({root for root, _ in _files(files).values()})
-    if len(roots) > 1:
-        raise SourceError(
-            f"{files.shown_name} holds several exports ({roots[0] or './'!r} and {roots[1]!r}): name each of them as a "
-            "source"
-        )
-    return roots[0]
 
 
 class _Shape(msgspec.Struct):

@@ -1,6 +1,7 @@
 """Pascal VOC: one XML file for each image, in `Annotations/` or beside the image. Coordinates are used as written."""
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator
 from weakref import WeakKeyDictionary
 
@@ -9,10 +10,11 @@ import msgspec
 from data_prep.box_geometry import Xywh
 from data_prep.changes import ChangeLog, Reason
 from data_prep.checks.subset_names import split_of_subset
-from data_prep.errors import AnnotationError, SourceError
+from data_prep.errors import AnnotationError
 from data_prep.formats.coco_file import read_number, read_whole_number
 from data_prep.formats.cvat_shapes import FILE_NAME, LabelCheck
 from data_prep.formats.record import Annotation, Annotations, ListedImage, clean_class_name
+from data_prep.formats.roots import common_roots, folder_of
 from data_prep.formats.xml_elements import Element, read_xml
 from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
 from run_config.cvat_formats import PASCAL_VOC
@@ -25,7 +27,7 @@ _SIDES = ("xmin", "ymin", "xmax", "ymax")
 # Only these say for sure that a file is in this format: LabelMe has the same root and the same names of files.
 _MARKS = frozenset({"annotation/object/bndbox", "annotation/size/width"})
 
-_recognised: WeakKeyDictionary[ExportFiles, bool] = WeakKeyDictionary()
+_recognised: WeakKeyDictionary[ExportFiles, list[str]] = WeakKeyDictionary()
 
 
 class PascalVoc:
@@ -34,10 +36,12 @@ class PascalVoc:
     name = PASCAL_VOC
     looks_like = "Annotations/*.xml"
 
-    def recognises(self, files: ExportFiles) -> bool:
-        """Whether one of the first XML files has the elements of this format."""
+    def roots(self, files: ExportFiles) -> list[str]:
+        """The folders above `Annotations/`, or else those of XML files with the elements of this format."""
         if files not in _recognised:
-            _recognised[files] = any(_is_voc(files, path) for path in _xml_paths(files)[:MOST_LOOKED_INTO])
+            found = [path for path in _first_of_each_root(_xml_paths(files)) if _is_voc(files, path)]
+            named = {_split_path(path)[0] for path in found if f"/{_ANNOTATIONS}" in f"/{path}"}
+            _recognised[files] = sorted(named) or common_roots(map(folder_of, found), files)
         return _recognised[files]
 
     def own_files(self, files: ExportFiles) -> list[str]:
@@ -46,15 +50,9 @@ class PascalVoc:
         return [*_xml_paths(files), *texts, *images_below("", files.sizes)]
 
     def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:
-        """Read all XML files. Raises SourceError for several exports side by side."""
+        """Read all XML files."""
         paths = _xml_paths(files)
-        roots = sorted({_split_path(path)[0] for path in paths if f"/{_ANNOTATIONS}" in f"/{path}"})
-        if len(roots) > 1:
-            raise SourceError(
-                f"{files.shown_name} holds several exports ({roots[0] or './'!r} and {roots[1]!r}): name each of them "
-                "as a source"
-            )
-        root = roots[0] if roots else ""
+        (root,) = self.roots(files)
         listed = _label_map(files, root)
         labels = LabelCheck(files.shown_name, changes)
         subsets = _subsets(files, root)
@@ -71,6 +69,17 @@ class PascalVoc:
 def _xml_paths(files: ExportFiles) -> list[str]:
     paths = sorted(without_macos_shadows(files.sizes))
     return [path for path in paths if path.endswith(".xml") and path.rpartition("/")[2] != FILE_NAME]
+
+
+def _first_of_each_root(paths: list[str]) -> list[str]:
+    """The first file of each root, then the second of each, and so on, as many as are looked into."""
+    within: Counter[str] = Counter()
+    ranked: list[tuple[int, str]] = []
+    for path in paths:
+        root = _split_path(path)[0]
+        ranked.append((within[root], path))
+        within[root] += 1
+    return [path for _, path in sorted(ranked)[:MOST_LOOKED_INTO]]
 
 
 class _Found(Exception):

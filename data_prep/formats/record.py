@@ -97,6 +97,8 @@ class Annotations:
     """For each annotation file. Too many refuse the source."""
     exporter: str = ""
     """The program that wrote the annotations, if they say so: `Label Studio`, `Roboflow`, …"""
+    notes: Sequence[str] = ()
+    """Warnings: how numbers with several meanings were read."""
     in_shares: bool = False
     """Whether boxes and polygons are fractions of the image's width and height instead of pixels."""
 
@@ -109,14 +111,13 @@ class Format(Protocol):
     looks_like: str
     """A path by which a person recognises the format."""
 
-    def recognises(self, files: ExportFiles) -> bool:
-        """Whether the source holds annotations in this format. Read as little as possible: it may lie in a bucket."""
+    def roots(self, files: ExportFiles) -> Sequence[str]:
+        """The path prefix of each export in this format. Read as little as possible: it may lie in a bucket."""
 
     def own_files(self, files: ExportFiles) -> list[str]:
         """The paths of annotations and images; nothing else is downloaded from a bucket.
 
-        Only called for a source that the format recognises. Raises SourceError when it is unclear which files
-        are meant.
+        Only called for a source with one root. Raises SourceError when it is unclear which files are meant.
         """
 
     def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:

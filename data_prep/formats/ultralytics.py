@@ -22,6 +22,7 @@ from data_prep.formats.record import (
     UnlistedReferences,
     clean_class_name,
 )
+from data_prep.formats.roots import folder_of
 from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
 from run_config.cvat_formats import ULTRALYTICS
 from run_config.errors import ConfigError
@@ -42,25 +43,21 @@ class Ultralytics:
     name = ULTRALYTICS
     looks_like = "data.yaml"
 
-    def recognises(self, files: ExportFiles) -> bool:
-        """Whether a YAML file has the keys `names` and one of `train`, `val` and `test`."""
-        return bool(_data_files(files))
+    def roots(self, files: ExportFiles) -> list[str]:
+        """The folders of YAML files with the keys `names` and one of `train`, `val` and `test`."""
+        return [folder_of(path) for path in _data_files(files)]
 
     def own_files(self, files: ExportFiles) -> list[str]:
         """The YAML file, and all images and text files beside and below it."""
-        path = _only_data_file(files)[0]
-        root = _folder(path)
+        path = next(iter(_data_files(files)))
+        root = folder_of(path)
         texts = [one for one in without_macos_shadows(files.sizes) if one.startswith(root) and one.endswith(".txt")]
         return [path, *texts, *images_below(root, files.sizes)]
 
     def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:
         """Read all label files."""
-        path, data = _only_data_file(files)
+        path, data = next(iter(_data_files(files).items()))
         return _Reader(files, path, data, changes).read()
-
-
-def _folder(path: str) -> str:
-    return path[: path.rfind("/") + 1]
 
 
 def _data_files(files: ExportFiles) -> dict[str, dict[str, Any]]:
@@ -85,23 +82,13 @@ def _load(files: ExportFiles, path: str) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _only_data_file(files: ExportFiles) -> tuple[str, dict[str, Any]]:
-    found = _data_files(files)
-    if len(found) > 1:
-        first, second = list(found)[:2]
-        raise SourceError(
-            f"{files.shown_name} holds several exports ({first!r} and {second!r}): name each of them as a source"
-        )
-    return next(iter(found.items()))
-
-
 class _Reader:
     """Reads one data set."""
 
     def __init__(self, files: ExportFiles, path: str, data: dict[str, Any], changes: ChangeLog) -> None:
         self._files = files
         self._path = path
-        self._root = _folder(path)
+        self._root = folder_of(path)
         self._where = f"{files.shown_name}: {path}"
         self._data = data
         self._changes = changes
@@ -168,7 +155,7 @@ class _Reader:
             for entry in entries if isinstance(entries, list) else [entries]:
                 own = list(self._images_of(str(entry), images))
                 if not own and images and split != "test":
-                    folders = ", ".join(sorted({repr(_folder(one)) for one in images})[:3])
+                    folders = ", ".join(sorted({repr(folder_of(one)) for one in images})[:3])
                     raise SourceError(
                         f"{self._where}: {split}: {str(entry)[:200]!r} names no images of this source; they lie in "
                         f"{folders}: correct the entry"

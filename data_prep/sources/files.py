@@ -10,6 +10,8 @@ IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2", ".avif",
 )  # fmt: skip
 
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp")
+
 
 class ExportFiles(Protocol):
     """The files of a source; `read` may be called from several threads."""
@@ -27,6 +29,23 @@ class ExportFiles(Protocol):
 
     def close(self) -> None:
         """Close what is open."""
+
+
+class FolderOfExport:
+    """The files below a folder of a source, as a source of its own. Closing it is left to the source."""
+
+    def __init__(self, files: ExportFiles, root: str) -> None:
+        self.shown_name = f"{files.shown_name}/{root.rstrip('/')}"
+        self.sizes = {path[len(root) :]: size for path, size in files.sizes.items() if path.startswith(root)}
+        self._files = files
+        self._root = root
+
+    def read(self, name: str, limit: int) -> bytes:
+        """The content of a file, at most `limit` bytes."""
+        return self._files.read(self._root + name, limit)
+
+    def close(self) -> None:
+        """Nothing to close."""
 
 
 def printable(name: str) -> str:
@@ -49,6 +68,20 @@ def images_below(prefix: str, paths: Iterable[str]) -> list[str]:
         for path in without_macos_shadows(paths)
         if path.startswith(prefix) and path.lower().endswith(IMAGE_SUFFIXES)
     ]
+
+
+def videos_among(paths: Iterable[str]) -> list[str]:
+    """The video files."""
+    return [path for path in without_macos_shadows(paths) if path.lower().endswith(VIDEO_SUFFIXES)]
+
+
+def export_frames(video: str) -> str:
+    """How to get the frames of a video as images, for a message."""
+    name = video.rpartition("/")[2]
+    return (
+        "videos are not read. Export the task from CVAT with 'Save images', which writes its frames as images, or "
+        f"write them yourself: ffmpeg -i {name!r} -start_number 0 images/frame_%06d.png"
+    )
 
 
 def safe_path(name: str, where: str) -> str:

@@ -1,4 +1,4 @@
-"""Find and open a source that a person names: a zip or a folder, on this machine or in a bucket.
+"""Find and open a source that a person names: a zip, a tar or a folder, on this machine or in a bucket.
 
 Every source is opened as `ExportFiles`: paths, sizes, and a way to read one file. A `Source` knows its files'
 sizes and ETags, which show whether it has changed.
@@ -9,16 +9,20 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from data_prep.errors import SourceError
-from data_prep.formats.registry import recognise
+from data_prep.formats.registry import find_exports
 from data_prep.second_export.find import SecondExport, find_second_export
 from data_prep.sources.archive import ZipExport
-from data_prep.sources.files import ExportFiles, printable, too_large
+from data_prep.sources.files import VIDEO_SUFFIXES, ExportFiles, export_frames, printable, too_large
 from data_prep.sources.folder import FolderExport, etag, walk
+from data_prep.sources.tar_archive import TarExport, is_tar
 from object_store import NoSuchKey, ObjectInfo, Progress, open_store
+from run_config.cvat_formats import AUTO
+
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,8 @@ class Source:
     name: str
     files: tuple[SourceFile, ...]
     local: Path | None
-    """The zip or folder on this machine; None when it has to be downloaded."""
-    is_zip: bool
+    """The archive or folder on this machine; None when it has to be downloaded."""
+    is_archive: bool
     second: SecondExport | None = None
     """Who drew its boxes, if the step `export` brought it."""
 
@@ -51,7 +55,13 @@ class Source:
     def open(self, scratch: Path, progress: Progress | None = None) -> Iterator[ExportFiles]:
         """The source's files. A source in a bucket is first downloaded to a folder in `scratch`."""
         local = self.local or self._fetch(scratch, progress)
-        files: ExportFiles = ZipExport(local, self.name) if local.is_file() else FolderExport(local, self.name)
+        files: ExportFiles
+        if local.is_dir():
+            files = FolderExport(local, self.name)
+        elif is_tar(local):
+            files = TarExport(local, self.name, scratch)
+        else:
+            files = ZipExport(local, self.name)
         try:
             yield files
         finally:
@@ -59,10 +69,11 @@ class Source:
 
     def _fetch(self, scratch: Path, progress: Progress | None) -> Path:
         folder = Path(tempfile.mkdtemp(dir=scratch))
-        if self.is_zip:
+        if self.is_archive:
             parent, _, key = self.name.rpartition("/")
-            open_store(parent).get_file(key, folder / "export.zip", progress=progress)
-            return folder / "export.zip"
+            path = folder / f"export{PurePosixPath(key.lower()).suffix}"
+            open_store(parent).get_file(key, path, progress=progress)
+            return path
         store = open_store(self.name)
         wanted = {file.key for file in self.files}
         # List again: if an object was replaced meanwhile, the store raises an error instead of mixing data.
@@ -71,8 +82,11 @@ class Source:
         return folder
 
 
-def find_source(name: str) -> Source:
-    """Find a source: a local path, `file://…` or `s3://…`; a zip or an unpacked export."""
+def find_source(name: str, chosen_format: str = AUTO) -> Source:
+    """Find a source: a local path, `file://…` or `s3://…`; a zip, a tar, or an unpacked export.
+
+    Of a prefix in a bucket only the files of its exports belong to it; `chosen_format` is as for `find_exports`.
+    """
     try:
         parts = urlsplit(name)
     except ValueError as error:
@@ -82,7 +96,7 @@ def find_source(name: str) -> Source:
     if parts.scheme and len(parts.scheme) > 1:
         if printable(name) != name:
             raise SourceError(f"{printable(name)!r} is not UTF-8: check the source")
-        return _find_remote(name.rstrip("/"))
+        return _find_remote(name.rstrip("/"), chosen_format)
     try:
         path = Path(name).expanduser()
     except RuntimeError as error:
@@ -101,33 +115,36 @@ def _find_local(name: str, path: Path) -> Source:
         raise SourceError(f"{shown} cannot be read ({error}): check the path") from error
     if path.suffix.lower() == ".json":
         raise SourceError(f"{shown} is only an annotation file; give the export's zip, or its folder with images")
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        raise SourceError(f"{shown} is a video: {export_frames(path.name)}")
     if stat.S_ISREG(status.st_mode):
         file = SourceFile(printable(str(path)), status.st_size, etag(status))
-        return Source(shown, (file,), path, is_zip=True, second=find_second_export(str(path)))
+        return Source(shown, (file,), path, is_archive=True, second=find_second_export(str(path)))
     files = sorted(walk(path, shown), key=lambda file: file.path)
     return Source(
         shown,
         tuple(SourceFile(printable(str(file.path)), file.size_bytes, file.etag) for file in files),
         path,
-        is_zip=False,
+        is_archive=False,
     )
 
 
-def _find_remote(url: str) -> Source:
+def _find_remote(url: str, chosen_format: str) -> Source:
     parent, _, key = url.rpartition("/")
-    if key.lower().endswith(".zip"):
+    if key.lower().endswith(ARCHIVE_SUFFIXES):
         try:
             info = open_store(parent).head(key)
         except NoSuchKey as error:
             raise SourceError(f"there is no object {url}: check the key, and that the export has finished") from error
-        return Source(url, (_remote_file(parent, info),), None, is_zip=True, second=find_second_export(url))
+        return Source(url, (_remote_file(parent, info),), None, is_archive=True, second=find_second_export(url))
     infos = {info.key: info for info in open_store(url).list()}
     if not infos:
         raise SourceError(f"there is nothing below {url}: check bucket and prefix")
     # A prefix may hold more than the export (even a whole bucket): only the export is downloaded.
     listed = _BucketFolder(url, {key: info.size_bytes for key, info in infos.items()})
-    own_files = recognise(listed).own_files(listed)
-    return Source(url, tuple(_remote_file(url, infos[key]) for key in own_files), None, is_zip=False)
+    found = find_exports(listed, chosen_format)
+    own_files = [f"{export.root}{path}" for export in found for path in export.own_files()]
+    return Source(url, tuple(_remote_file(url, infos[key]) for key in own_files), None, is_archive=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -145,6 +145,7 @@ def run(name: str, state: str, **changes: object) -> Json:
         "steps": steps,
         "ap": {"value": 0.413, "step": 1200} if state == "running" else None,
         "results": {"ap": "0.512", "ap50": "0.873", "images": "55"} if succeeded else {},
+        "warnings": None,
         "links": {
             "argo": f"https://argo.example.org/workflows/training/{name}",
             "report": f"/training-bridge/api/runs/{name}/report/" if succeeded else None,

@@ -243,6 +243,20 @@ def test_a_card_says_the_threshold_and_warns_before_a_poor_model_is_used(page: P
     expect(second.get_by_text("its boxes will be poor")).to_have_count(0)
 
 
+def test_a_card_has_at_most_five_warnings_about_the_data_as_text(page: Page, bridge: BridgeDouble) -> None:
+    hostile = "3 boxes of <img src=x onerror=document.title=1> are drawn twice."
+    texts = [hostile, *(f"{number} of 60 images have no boxes." for number in range(2, 9))]
+    bridge.runs = [sample.run(NAME, "running", warnings={"first": texts, "total": 8}), sample.run("other", "running")]
+    page.goto(RUNS)
+    first, second = page.get_by_role("article").all()
+    expect(first.get_by_text("Look at the data: 8 warnings")).to_be_visible()
+    expect(first.get_by_text(hostile)).to_be_visible()
+    expect(first.locator(".note ol li")).to_have_text(texts[:5])
+    expect(first.get_by_text("3 more are in the report of the prepared set.")).to_be_visible()
+    expect(second.get_by_text("Look at the data")).to_have_count(0)
+    assert page.title() != "1"
+
+
 def test_a_run_that_was_started_again_is_followed_though_the_cluster_is_slow_to_show_it(
     page: Page, bridge: BridgeDouble
 ) -> None:

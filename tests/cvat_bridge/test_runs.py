@@ -9,6 +9,7 @@ import pytest
 
 from cvat_bridge.http.problems import NOT_EXPORTED
 from object_store import ObjectStore, open_store
+from run_config import set_warnings
 from tests.cvat_bridge.running_bridge import Bridge, Browser, arguments, install, kubernetes, serving, until
 from tests.cvat_double.server import CvatDouble
 from tests.cvat_double.world import Task
@@ -223,6 +224,36 @@ def test_a_model_with_a_very_low_ap_is_not_used_without_a_warning(
     assert shown(ann, run)["model"]["warning"] == warning
     (title,) = model_titles(ann, task)
     assert warning in title
+
+
+SET = "0123456789abcdef"
+
+
+def prepared(name: str = SET, phase: str = "Succeeded") -> Json:
+    return {**pod("prepare", phase), "outputs": {"parameters": [{"name": "prepared-set", "value": name}]}}
+
+
+def test_the_card_of_a_run_has_the_warnings_about_its_data_while_it_trains(
+    bridge: Bridge, ann: Browser, task: Task, objects: ObjectStore
+) -> None:
+    run = started(ann, task)
+    goes(bridge, run, "Running", prepared(phase="Running"))
+    assert shown(ann, run)["warnings"] is None
+    warnings = [f"{number} of 60 images: <b>look</b>" for number in range(8)]
+    objects.put_bytes(set_warnings.key_of(SET), set_warnings.encode(warnings))
+    goes(bridge, run, "Running", prepared(), pod("train", "Running"))
+    until(lambda: shown(ann, run)["warnings"])
+    assert shown(ann, run)["warnings"] == {"first": warnings[:5], "total": 8}
+
+
+@pytest.mark.parametrize("name", ["../../secret", "fedcba9876543210", ""])
+def test_a_run_without_a_set_of_its_own_has_no_warnings(
+    bridge: Bridge, ann: Browser, task: Task, objects: ObjectStore, name: str
+) -> None:
+    run = started(ann, task)
+    objects.put_bytes("secret/warnings.json", set_warnings.encode(["of others"]))
+    goes(bridge, run, "Running", prepared(name), pod("train", "Running"))
+    assert shown(ann, run)["warnings"] is None
 
 
 def test_an_ap_that_no_box_defines_is_said_in_words(bridge: Bridge, ann: Browser, task: Task) -> None:

@@ -175,4 +175,24 @@ def test_an_installation_sets_the_limits_and_no_option_loosens_them(tmp_path: Pa
     loosened = data_prep("inspect", source, "--limit", "dropped-boxes=1", DETR_WORKFLOWS_SETTINGS=str(settings))
     assert (loosened.returncode, "this installation sets its limits" in loosened.stderr) == (WRONG_INPUT, True)
     settings.write_text("{version: 1, store: 's3://bucket', dataLimits: {droppedBoxes: 0.01}}")
-    assert data_prep("inspect", source, DETR_WORKFLOWS_SETTINGS=str(settings)).returncode == WRONG_INPUT
+    refused = data_prep("inspect", source, DETR_WORKFLOWS_SETTINGS=str(settings))
+    assert refused.returncode == WRONG_INPUT
+    assert "ask the administrator to set the chart's value dataLimits.droppedBoxes to SHARE" in refused.stderr
+    assert "--limit" not in refused.stderr
+    here = data_prep("inspect", source)
+    assert (here.returncode, "pass --limit dropped-boxes=SHARE" in here.stderr) == (WRONG_INPUT, True)
+
+
+def test_a_way_on_that_no_run_has_is_not_named_in_an_installation(tmp_path: Path):
+    export = simple_export(30)
+    for one in export.coco["annotations"]:
+        x, y, width, height = one["bbox"]
+        one["bbox"] = [x / 64, y / 48, width / 64, height / 48]
+    source = write_zip(tmp_path / "x.zip", export)
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("{version: 1, store: 's3://bucket'}")
+    refused = data_prep("inspect", source, DETR_WORKFLOWS_SETTINGS=str(settings))
+    assert "convert them (data-prep convert --boxes shares does) and use the result" in refused.stderr
+    assert "the chart's value dataLimits.misreadBoxes to 1" in refused.stderr
+    here = data_prep("inspect", source)
+    assert "pass --boxes shares to convert them; to use them as they are, pass --limit misread-boxes=1" in here.stderr

@@ -1,5 +1,6 @@
 """Join CVAT for images to COCO: who drew a box, its group and its rotation; and what is left out because of it."""
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,8 +8,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
 from data_prep.changes import ChangeLog, Reason
+from data_prep.cli import app
 from data_prep.errors import SourceError
 from data_prep.export_reader import ReadingRules
 from data_prep.formats.record import NO_OUTLINE, Annotation, Annotations, ListedImage
@@ -160,3 +163,9 @@ def test_untouched_boxes_are_not_measured_either(tmp_path: Path, run_prepare: Pr
 def test_a_source_of_untouched_boxes_alone_is_refused_for_this_reason(tmp_path: Path, run_prepare: Prepare):
     with pytest.raises(SourceError, match=r"no box is left: a model drew 2 boxes .* automatic-boxes=keep"):
         run_prepare(some_images(tmp_path, AUTO, AUTO))
+
+
+def test_a_conversion_keeps_untouched_boxes(tmp_path: Path):
+    source = some_images(tmp_path, MANUAL + AUTO, AUTO)
+    done = CliRunner().invoke(app, ["convert", str(source), "--to", str(tmp_path / "coco"), "--json"])
+    assert json.loads(done.stdout)["boxes"] == 3

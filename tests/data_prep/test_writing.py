@@ -18,6 +18,7 @@ from data_prep.prepare import PrepareRequest, prepare
 from object_store import ObjectStore, open_store
 from prepared_set.errors import SetError
 from prepared_set.reader import PreparedSet
+from run_config import set_warnings
 from tests.data_prep.conftest import Prepare
 from tests.data_prep.export_builder import Export, simple_export, write_folder, write_zip
 
@@ -132,6 +133,25 @@ def test_the_same_call_again_reads_nothing(tmp_path: Path, run_prepare: Prepare,
     assert again.manifest == first.manifest
 
 
+def test_the_warnings_are_in_a_small_file_too_also_of_a_set_of_an_earlier_release(
+    tmp_path: Path, run_prepare: Prepare, store: ObjectStore
+):
+    export = simple_export()
+    export.coco["annotations"][0]["bbox"] = [0, 0, 0, 5]
+    export.coco["annotations"][1]["bbox"] = [900, 900, 5, 5]
+    source = write_zip(tmp_path / "x.zip", export)
+    manifest = run_prepare(source).manifest
+    key = set_warnings.key_of(manifest.id)
+    written = store.get_bytes(key)
+    told = set_warnings.decode(written)
+    assert told == set_warnings.SetWarnings(manifest.warnings[:5], len(manifest.warnings))
+    assert told.first[0] == "2 annotations could not be used: see what was changed (box-empty 1, box-outside 1)."
+    for again in (source, write_zip(tmp_path / "copy.zip", export)):
+        store.delete(key)
+        assert run_prepare(again).was_there
+        assert store.get_bytes(key) == written
+
+
 def test_the_same_data_from_elsewhere_is_not_written_again(tmp_path: Path, run_prepare: Prepare, store: ObjectStore):
     run_prepare(write_zip(tmp_path / "x.zip", simple_export()))
     before = {info.key: info.last_modified for info in store.list() if "by-source" not in info.key}
@@ -172,8 +192,8 @@ def test_killed_at_any_write_no_half_set_is_taken_for_whole(tmp_path: Path, run_
     endings = [tuple(map(int, line.split())) for line in lines]
     assert [ending for _, ending in endings] == [signal.SIGKILL] * (len(endings) - 1) + [0]
     expected = run_prepare(source, into=open_store(tmp_path / "undisturbed"), shard_bytes=20_000).manifest
-    # The trial, annotations, shards, report, manifest, pointer: one write each.
-    assert len(endings) - 1 == 1 + 3 + len(expected.shards) + 3
+    # The trial, annotations, shards, report, warnings, manifest, pointer: one write each.
+    assert len(endings) - 1 == 1 + 3 + len(expected.shards) + 4
     for number, _ in endings:
         store = open_store(tmp_path / "killed" / str(number))
         whole = number >= len(endings) - 2  # killed at the pointer, or not at all: the manifest is there

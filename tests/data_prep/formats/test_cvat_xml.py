@@ -38,7 +38,8 @@ def box(label: str = "car", corners: tuple[float, ...] = (4, 6, 24, 36), more: s
 
 def read(path: Path, changes: ChangeLog | None = None) -> Annotations:
     with find_source(str(path)).open(path.parent) as files:
-        return registry.recognise(files).read(files, changes or ChangeLog())
+        (found,) = registry.find_exports(files)
+        return found.format.read(files, changes or ChangeLog())
 
 
 def only_shape(tmp_path: Path, shape: str) -> Annotation:
@@ -201,8 +202,8 @@ def test_an_annotation_file_of_another_program_is_not_read(tmp_path: Path, run_p
         run_prepare(write_zip(tmp_path / "x.zip", **{"annotations.xml": other}, **photos("a.png")))
 
 
-def test_two_files_in_one_source_are_refused(tmp_path: Path, run_prepare: Prepare):
+def test_a_file_inside_the_folder_of_another_one_is_refused(tmp_path: Path, run_prepare: Prepare):
     data = xml(image("a.png", box()))
-    path = write_zip(tmp_path / "x.zip", **{"one/annotations.xml": data, "two/annotations.xml": data})
-    with pytest.raises(SourceError, match=r"several exports \('one/annotations.xml' and 'two/annotations.xml'\)"):
+    path = write_zip(tmp_path / "x.zip", **{"annotations.xml": data, "two/annotations.xml": data})
+    with pytest.raises(SourceError, match=r"several exports \('./' and 'two/'\), one inside the other"):
         run_prepare(path)

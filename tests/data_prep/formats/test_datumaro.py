@@ -119,6 +119,6 @@ def test_broken_files_are_refused_with_a_sentence(tmp_path: Path, data: str, sen
 
 def test_two_exports_in_one_source_are_refused(tmp_path: Path, run_prepare: Prepare):
     data = json.dumps(subset(("a.png", [BOX]))).encode()
-    path = write_zip(tmp_path / "x.zip", **{"one/annotations/d.json": data, "two/annotations/d.json": data})
-    with pytest.raises(DataPrepError, match=r"several exports \('one/' and 'two/'\)"):
+    path = write_zip(tmp_path / "x.zip", **{"annotations/d.json": data, "two/annotations/d.json": data})
+    with pytest.raises(DataPrepError, match=r"several exports \('./' and 'two/'\), one inside the other"):
         run_prepare(path)

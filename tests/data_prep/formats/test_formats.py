@@ -32,8 +32,10 @@ class Cards:
     name = "Cards 3.0"
     looks_like = "cards.json"
 
-    def recognises(self, files: ExportFiles) -> bool:
-        return "cards.json" in files.sizes and json.loads(files.read("cards.json", 1 << 20)).get("schema") == SCHEMA
+    def roots(self, files: ExportFiles) -> list[str]:
+        found = [path for path in files.sizes if path.rpartition("/")[2] == "cards.json"]
+        right = [path for path in found if json.loads(files.read(path, 1 << 20)).get("schema") == SCHEMA]
+        return [path.removesuffix("cards.json") for path in right]
 
     def own_files(self, files: ExportFiles) -> list[str]:
         return sorted(files.sizes)
@@ -172,7 +174,8 @@ def test_a_source_that_two_formats_recognise_is_refused(tmp_path: Path, run_prep
     with pytest.raises(SourceError) as refusal:
         run_prepare(both)
     assert str(refusal.value) == (
-        f"{both} holds annotations in several formats ('COCO 1.0' and 'Cards 3.0'): keep the files of one of them"
+        f"{both} holds annotations in several formats ('COCO 1.0' and 'Cards 3.0') of the same files: keep the files "
+        "of one of them, or pass --format coco"
     )
 
 
@@ -198,7 +201,8 @@ def test_of_coco_the_record_has_all_that_cvat_writes(tmp_path: Path):
     with find_source(str(path)).open(tmp_path) as files:
         read = Coco().read(files, ChangeLog())
         changes = ChangeLog()
-        (built,) = read_export(files, changes).images
+        (found,) = registry.find_exports(files)
+        (built,) = read_export(found, changes).images
     (image,) = read.images
     assert (image.file_name, image.subset, image.width, image.height) == ("clip/frame_000001.png", "Train", 64, 48)
     assert (image.folders, image.listed_in) == (("images/Train/", "images/", ""), "annotations/instances_Train.json")
@@ -235,7 +239,7 @@ def test_a_json_file_of_any_name_is_read_once_to_recognise_it_and_once_for_its_a
     inner = ZipExport.read
     monkeypatch.setattr(ZipExport, "read", lambda self, name, limit: (read.append(name), inner(self, name, limit))[1])
     with find_source(str(path)).open(tmp_path) as files:
-        found = registry.recognise(files)
-        found.own_files(files)
-        found.read(files, ChangeLog())
+        (found,) = registry.find_exports(files)
+        found.own_files()
+        found.format.read(files, ChangeLog())
     assert read == ["result.json"] * 2

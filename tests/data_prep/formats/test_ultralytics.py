@@ -31,7 +31,8 @@ def dataset(yaml: bytes = YAML, train: bytes = BOX, **more: bytes) -> dict[str, 
 
 def read(path: Path) -> Annotations:
     with find_source(str(path)).open(path.parent) as files:
-        return registry.recognise(files).read(files, ChangeLog())
+        (found,) = registry.find_exports(files)
+        return found.format.read(files, ChangeLog())
 
 
 def test_boxes_become_pixels_and_folders_become_splits(tmp_path: Path, load: Load):
@@ -108,7 +109,10 @@ def test_a_class_that_is_not_listed_is_counted_and_many_are_refused(tmp_path: Pa
             },
             r"no image has labels: they are expected at 'labels/train/a.txt', but there is 'labels/a.txt'",
         ),
-        ({"a/data.yaml": YAML, "b/data.yaml": YAML}, "holds several exports"),
+        (
+            {"a/data.yaml": YAML, "a/more.yaml": YAML},
+            "holds several exports in the format 'Ultralytics YOLO' in .* 'a/'",
+        ),
         (dataset(b"a: &a [x]\nb: [*a, *a]\n" + YAML), "it looks like Ultralytics YOLO"),
         (dataset(b"train: [" * 500), "it looks like Ultralytics YOLO"),
         (dataset(b"train: images/train\n"), "it looks like Ultralytics YOLO"),

@@ -133,10 +133,10 @@ def test_other_formats_are_called_by_their_name(
         run_prepare(write_zip(tmp_path / "other.zip", **files))
 
 
-def test_two_exports_in_one_folder_are_refused(tmp_path: Path, run_prepare: Prepare):
-    write_folder(tmp_path / "dump/one", simple_export())
+def test_exports_inside_each_other_are_refused(tmp_path: Path, run_prepare: Prepare):
+    write_folder(tmp_path / "dump", simple_export())
     write_folder(tmp_path / "dump/two", simple_export())
-    with pytest.raises(SourceError, match=r"several exports \('one/' and 'two/'\): name each of them"):
+    with pytest.raises(SourceError, match=r"several exports \('./' and 'two/'\), one inside the other: put them into"):
         run_prepare(tmp_path / "dump")
 
 
