@@ -158,9 +158,7 @@ def main(
     model: Annotated[str, typer.Option(help="Preset.")] = "tiny",
     start: Annotated[
         str,
-        typer.Option(
-            help="Model folder or weights that each round starts from, as a file:// or s3:// URL. Empty: random."
-        ),
+        typer.Option(help="URL of the weights that each round starts from. Empty: random."),
     ] = "",
     seed: Annotated[int, typer.Option(help="Seed of the order of images, the split and training.")] = 42,
     overrides: Annotated[str, typer.Option(help="Further configuration, key=value …")] = "",
