@@ -8,7 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.annotator_effort import FITS_IOU, NEAR_IOU, ROUNDS, Boxes, Edits, count_edits, in_rounds, write_part
+from benchmarks.annotator_effort import (
+    FITS_IOU,
+    NEAR_IOU,
+    ROUNDS,
+    Boxes,
+    Edits,
+    count_edits,
+    effort_of_run,
+    in_rounds,
+    write_part,
+)
+from evaluation.predictions import PredictedImage, Prediction, PredictionsFile, write_predictions
 from tests.data_prep.export_builder import Export, write_zip
 
 
@@ -112,3 +123,35 @@ def test_a_part_has_its_images_and_their_objects(tmp_path: Path):
         assert {"images/default/1.png", "images/default/3.png"} < set(part.namelist())
     assert [image["file_name"] for image in coco["images"]] == ["1.png", "3.png"]
     assert coco["categories"] == export.coco["categories"]
+
+
+@pytest.mark.parametrize(("with_point", "total"), [(True, 2), (False, 3)])
+def test_a_run_is_read_at_its_operating_point(tmp_path: Path, *, with_point: bool, total: int):
+    """Of three objects one is found. A box below the threshold of its class is not shown."""
+    run, dataset = tmp_path / "workflow-data/output/run", tmp_path / "datasets/abc/annotations"
+    (run / "model").mkdir(parents=True)
+    dataset.mkdir(parents=True)
+    images = [{"id": number, "file_name": f"{number}.png", "width": 64, "height": 48} for number in (1, 2)]
+    objects = [(1, 0, [0, 0, 10, 10]), (1, 1, [30, 0, 10, 10]), (2, 0, [0, 0, 10, 10])]
+    truth = {
+        "images": images,
+        "annotations": [{"image_id": image, "category_id": label, "bbox": bbox} for image, label, bbox in objects],
+    }
+    (dataset / "test.json").write_text(json.dumps(truth))
+    predictions = tuple(
+        Prediction(image, label, bbox, score)
+        for image, label, bbox, score in (
+            (1, 0, (0.0, 0.0, 10.0, 10.0), 0.6),
+            (1, 1, (30.0, 0.0, 10.0, 10.0), 0.6),
+            (2, 0, (0.0, 0.0, 10.0, 10.0), 0.4),
+        )
+    )
+    sizes = tuple(PredictedImage(image["id"], 64, 48) for image in images)
+    content = PredictionsFile(
+        set_id="abc", split="test", model="m", classes=("a", "b"), images=sizes, predictions=predictions
+    )
+    write_predictions(run / "predictions/test.json", content)
+    point = {"threshold": 0.5, "classes": {"b": 0.7}, "split": "val"} if with_point else None
+    (run / "model/config.json").write_text(json.dumps({"operating_point": point}))
+    edits = effort_of_run(tmp_path)
+    assert (edits.objects, edits.total, edits.drawn) == (3, total, total)
