@@ -31,7 +31,7 @@ run: setup ## train on a sample, or on DATASET=export.zip [TEST=…] [CONFIG=pre
 	  DATASET=runs/sample/sample_trainval.zip TEST=$${TEST:-runs/sample/sample_test.zip}; \
 	fi; \
 	exec $(BIN)/detr-workflows run-local --store runs/store --scratch runs/scratch -p device=auto \
-	  -p "cvat-annotation-path=$$DATASET" -p "cvat-test-path=$$TEST" -p "model=$${CONFIG:-tiny}" \
+	  -p "cvat-annotation-path=$$DATASET" -p "cvat-test-path=$$TEST" -p "model=$${CONFIG:-auto}" \
 	  -p "cvat-finetune-checkpoint=$$FINETUNE" -p "minutes=$$MINUTES" -p "overrides=$$ARGS"
 
 test: setup ## run the tests

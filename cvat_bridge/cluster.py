@@ -37,13 +37,17 @@ MOST_LISTED = 500
 
 @dataclass(frozen=True, slots=True)
 class PoolChoice:
-    """A node pool as a choice in the form. `available`: whether a run would start now. None: unknown."""
+    """A node pool as a choice in the form. `available`: whether a run would start now. None: unknown.
+
+    `gpus`: the largest number of GPUs that one run may request.
+    """
 
     value: str
     title: str
     detail: str
     available: bool | None
     label_value: str
+    gpus: int = 1
 
 
 class Cluster:
@@ -151,7 +155,9 @@ class Cluster:
         for pool in self._installation.node_pools:
             room, available = _room(states.get(pool.name))
             detail = "; ".join(part for part in (_machine(pool), room) if part)
-            choices.append(PoolChoice(pool.name, pool.title or pool.name, detail, available, pool.label_value))
+            choices.append(
+                PoolChoice(pool.name, pool.title or pool.name, detail, available, pool.label_value, pool.gpu_count)
+            )
         return choices
 
     def _read_states(self) -> dict[str, PoolState]:

@@ -140,6 +140,11 @@ class Reason(Enum):
         "dropped",
         "Boxes have a class that was not chosen.",
     )
+    MARKED_IGNORED = (
+        "marked-ignored",
+        "dropped",
+        "Regions are marked as not to be used, as by DontCare in KITTI or 0 in MOT.",
+    )
     IMAGE_MISSING = (
         "image-missing",
         "dropped",

@@ -284,14 +284,17 @@ def check_command(
     """Check a run's parameters, sources, models and store access in seconds.
 
     In a cluster, also check that the installation permits the node pool, its GPUs and the locations read and written.
+    If the model is `auto`, choose it and say why; in a workflow ($OUT is set) it is written to $OUT/outputs/model.
     """
     from run_check.check import check
     from run_config.installation import load_installation
     from run_config.parameters import pairs
 
     texts = texts_from_json(parameters_json) | pairs(parameter or ())
-    findings = check(texts, run, workflow_uid, template=template, installation=load_installation())
-    print(*findings, sep="\n")
+    passed = check(texts, run, workflow_uid, template=template, installation=load_installation())
+    if passed.model:
+        _hand_on("model", passed.model)
+    print(*passed.findings, sep="\n")
 
 
 @app.command("make-sample")

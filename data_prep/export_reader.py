@@ -123,9 +123,9 @@ def read_export(
     Raises SourceError or AnnotationError for faults that cannot be corrected.
     """
     rules, watcher = rules or ReadingRules(), watcher or Watcher()
-    files = found_export.files
+    annotations = found_export.format.read(found_export.files, changes)
+    files = annotations.files or found_export.files
     sizes, where = files.sizes, files.shown_name
-    annotations = found_export.format.read(files, changes)
     warnings: list[str] = []
     if second is not None and found_export.format.name == COCO:
         annotations, warnings = with_second_export(annotations, second, where, scratch, changes)

@@ -47,15 +47,16 @@ def train(
     run: Annotated[str, typer.Option(help="Name of the run. An existing name resumes that run.")],
     out: Out,
     model: Annotated[
-        str, typer.Option(help="Preset, or path of a YAML file with the configuration."), From("model")
-    ] = "detr-r50",
+        str, typer.Option(help="Preset, path of a YAML file with the configuration, or auto."), From("model")
+    ] = "auto",
     finetune: Annotated[
         str,
         typer.Option(
-            help="Model to start from: weights:NAME, run:NAME, or a model/ folder or file as URL or key in the store."
+            help="Weights to start from: auto (published ones of the model), none (random), weights:NAME, run:NAME, "
+            "or a model/ folder or file as URL or key in the store."
         ),
         From("cvat-finetune-checkpoint"),
-    ] = "",
+    ] = "auto",
     epochs: Annotated[
         str, typer.Option(help="Passes over the training images. Empty: the preset's value."), From("epochs")
     ] = "",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from object_store import NoSuchKey, ObjectStore, open_store
-from published_weights.errors import DownloadFailed, WeightsError
+from published_weights.errors import WeightsError, joined
 from published_weights.stored import Card, new_card, write
 from run_config.weights.catalogue import HUGGING_FACE, PublishedFile, PublishedWeights
 
@@ -30,8 +30,7 @@ def pull(store: ObjectStore, entry: PublishedWeights, mirror: str, cache: Path, 
             return _from_url(store, entry, url, file, cache, say)
         except WeightsError as error:
             failures.append(error)
-    kind = DownloadFailed if any(isinstance(error, DownloadFailed) for error in failures) else WeightsError
-    raise kind("\n".join(str(error) for error in failures))
+    raise joined(failures)
 
 
 def _places(

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from object_store import ObjectStore, open_store
-from published_weights.errors import WeightsError
+from published_weights.errors import WeightsError, joined
 from run_config.locations import store_url
-from run_config.weights.catalogue import on_offer, published
+from run_config.step_parameters import From, ParametersJson, texts_from_json
+from run_config.weights.catalogue import names_in, on_offer, published
 from run_config.writable import require_writable
 
 if TYPE_CHECKING:
@@ -42,14 +43,17 @@ def list_weights(store: Store = "") -> None:
 
 @app.command()
 def pull(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names in the catalogue.")],
-    store: Store = "",
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names in the catalogue."), From("weights")],
+    store: Annotated[Store, From("store")] = "",
     mirror: Annotated[
         str,
         typer.Option(
-            "--from", help="URL or folder with the published files below their paths, instead of the publishers."
+            "--from",
+            envvar="DETR_WORKFLOWS_WEIGHTS_FROM",
+            help="URL or folder with the published files below their paths, instead of the publishers.",
         ),
     ] = "",
+    parameters_json: ParametersJson = "{}",
 ) -> None:
     """Download weights, check them, and store them. Weights that the store has are left as they are.
 
@@ -57,16 +61,26 @@ def pull(
     """
     from published_weights import bring
     from published_weights.stored import CARD, FOLDER
+    from run_config.installation import permitted
 
+    permitted(texts_from_json(parameters_json) | ({"store": store} if store else {}))
     opened = _opened(store)
-    entries = [published(name, _licences()) for name in names]
+    entries = [published(name, _licences()) for name in dict.fromkeys(names_in(" ".join(names)))]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "detr-workflows" / "weights"
     require_writable(cache, "XDG_CACHE_HOME")
+    failures: list[WeightsError] = []
     for entry in entries:
         if opened.exists(f"{FOLDER}/{entry.name}/{CARD}"):
             typer.echo(f"{entry.name}: already in {opened.url}")
+            continue
+        try:
+            bring.pull(opened, entry, mirror, cache, lambda line: typer.echo(line, err=True))
+        except WeightsError as error:
+            failures.append(error)
         else:
-            _stored(opened, bring.pull(opened, entry, mirror, cache, lambda line: typer.echo(line, err=True)).name)
+            _stored(opened, entry.name)
+    if failures:
+        raise joined(failures)
 
 
 @app.command("import")

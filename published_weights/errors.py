@@ -1,5 +1,7 @@
 """The errors of published weights."""
 
+from collections.abc import Sequence
+
 from run_config.exit_codes import PASSING_FAULT, WRONG_INPUT
 
 
@@ -13,3 +15,9 @@ class DownloadFailed(WeightsError):
     """The server is unreachable or failed too often. The same command resumes the download."""
 
     exit_code = PASSING_FAULT
+
+
+def joined(errors: Sequence[WeightsError]) -> WeightsError:
+    """One error with all messages. It is a DownloadFailed, which a retry may help, when one of them is."""
+    kind = DownloadFailed if any(isinstance(error, DownloadFailed) for error in errors) else WeightsError
+    return kind("\n".join(str(error) for error in errors))

@@ -1,21 +1,31 @@
-"""The place that `cvat-finetune-checkpoint` names: `weights:NAME`, `run:NAME`, a location, or a word for one."""
+"""The place that `cvat-finetune-checkpoint` names: `weights:NAME`, `run:NAME`, a location, or a word for one.
+
+What `auto` means is in `automatic_start`.
+"""
 
 from object_store import ObjectStore
 from published_weights.stored import CARD, FOLDER, NAME
 from run_config.errors import ConfigError
 from run_config.locations import leads_elsewhere
+from run_config.weights.automatic import AUTO, NONE, pull_command
 
 WEIGHTS, RUN = "weights:", "run:"
 
 
 def is_bare(text: str) -> bool:
-    """Whether the text is one word: neither a path, nor a URL, nor `weights:` or `run:` with a name."""
-    return bool(text) and "/" not in text and not text.startswith((".", "~", WEIGHTS, RUN)) and "://" not in text
+    """Whether the text is one word: not a path, a URL, `auto` or `none`, nor `weights:` or `run:` with a name."""
+    return (
+        text not in ("", AUTO, NONE)
+        and "/" not in text
+        and not text.startswith((".", "~", WEIGHTS, RUN))
+        and "://" not in text
+    )
 
 
 def start_from(text: str, store: ObjectStore, output: str, run: str) -> str:
     """The location that the text names: a key below the store for weights and runs, else the text itself.
 
+    text: neither `auto` nor `none`.
     output: the prefix of the folders of runs. run: the run that is starting, which a bare word never means.
 
     Raises ConfigError when the name is malformed, or a bare word has two meanings. A resumed run does not need its
@@ -56,7 +66,7 @@ def missing(url: str) -> str:
     store, separator, name = url.rpartition(f"/{FOLDER}/")
     if not separator or not NAME.fullmatch(name):
         return ""
-    return f"the store has no weights named {name}; run `detr-workflows weights pull {name} --store {store}`"
+    return f"the store has no weights named {name}; run `{pull_command(name, store)}`"
 
 
 def ambiguous(word: str, places: list[str]) -> str:

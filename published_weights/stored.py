@@ -13,13 +13,14 @@ import msgspec
 
 from object_store import NoSuchKey, ObjectStore
 from published_weights.errors import WeightsError
+from run_config.locations import PUBLISHED_WEIGHTS
 from run_config.weights.catalogue import PublishedWeights
 
 if TYPE_CHECKING:
     from published_weights.arrays import Array  # NumPy, which a client on a laptop may not have
 
 FORMAT = 1
-FOLDER, WEIGHTS, CARD = "weights", "model.safetensors", "card.json"
+FOLDER, WEIGHTS, CARD = PUBLISHED_WEIGHTS, "model.safetensors", "card.json"
 NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
 
 

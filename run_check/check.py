@@ -7,26 +7,42 @@ decide which checks apply.
 
 import contextlib
 import difflib
+import functools
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 from data_prep.errors import DataPrepError
-from object_store import StoreError, StoreUnavailable
+from object_store import ObjectStore, StoreError, StoreUnavailable
 from prepared_set.errors import PreparedSetError
+from published_weights.automatic_start import Begun, automatic_start, begun, model_of
 from published_weights.start import start_from
 from run_check import places as check_places
 from run_check.errors import CheckError
-from run_check.installation import machine, naming_the_secret, require_keys
-from run_config.cvat_formats import AUTO
+from run_check.installation import machine, naming_the_secret, require_keys, trains_on_gpu
+from run_config import cvat_formats
 from run_config.errors import ConfigError
 from run_config.installation import Installation
 from run_config.job.places import PLACES, places
-from run_config.job.presets import load_job_config
+from run_config.job.presets import base_preset, load_job_config
+from run_config.locations import resolve
 from run_config.parameters import TEMPLATES, Parameter, Type, Value, lines, overrides_of, parse_valid
+from run_config.weights.automatic import AUTO, NONE
 
 SOURCES = ("cvat-annotation-path", "cvat-test-path")
 CHECKPOINT = "cvat-finetune-checkpoint"
 MODEL = "trained-model"
 OUTPUT = "cvat-output-path"
+MACHINE = frozenset({"sys-node-pool", "gpu-count", "device"})
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """The result of a check without mistakes."""
+
+    findings: list[str]
+    """One sentence each."""
+    model: str
+    """The preset or configuration file that the run trains, never `auto`. Empty: the template trains nothing."""
 
 
 def check(
@@ -36,8 +52,8 @@ def check(
     *,
     template: str = "detr-train",
     installation: Installation | None = None,
-) -> list[str]:
-    """Check the parameters of the run `run`. Return one sentence for each finding.
+) -> Passed:
+    """Check the parameters of the run `run`, and choose the model and the weights that are `auto`.
 
     Raises CheckError: one sentence for each mistake, because a wrong parameter hides no mistake in the others. Raises
     StoreUnavailable: when a store cannot be reached and nothing else is wrong.
@@ -46,13 +62,15 @@ def check(
     mistakes = _Mistakes(wrong)
     findings: list[str] = []
     with mistakes.collected():
-        if "model" in values:
+        if values.get("model", AUTO) != AUTO:
             values |= _places_of_the_job(values)
             findings.append(f"model: {values['model']}")
     start = str(values.get(CHECKPOINT) or "")
+    if start in (AUTO, NONE):
+        values[CHECKPOINT] = None
     if installation is not None:
         values = _allowed(values, installation, mistakes)
-        if {"sys-node-pool", "gpu-count", "device"} <= values.keys():
+        if values.keys() >= MACHINE:
             with mistakes.collected():
                 findings += machine(values, installation)
         with mistakes.needed():
@@ -67,21 +85,15 @@ def check(
         findings.append(f"output: {store.url}/{folder}")
         with mistakes.collected(OUTPUT):
             check_places.require_same_workflow(store, folder, workflow_uid)
-    if start and {CHECKPOINT, OUTPUT} <= values.keys():
-        place = {CHECKPOINT: values.pop(CHECKPOINT)}
-        with mistakes.collected(CHECKPOINT):
-            named = start_from(start, store, str(values[OUTPUT]), run)
-            if named != start:
-                place = {CHECKPOINT: named}
-                place = place if installation is None else _allowed(place, installation, mistakes)
-            values |= place
+    if CHECKPOINT in values and OUTPUT in values:
+        values |= _named_start(start, values, store, run, installation, mistakes)
+        if "model" in values:
+            findings += _choose(values, start, begun(store.child(folder), store), store, installation, mistakes)
+    chosen_format = str(values.get("annotation-format", cvat_formats.AUTO))
+    source = functools.partial(check_places.source, chosen_format=chosen_format)
     # Weights of the backbone are not read if all weights come from a checkpoint.
     read = {name: look for name, look in _LOOKS.items() if name not in PLACES or not values.get(CHECKPOINT)}
-    chosen_format = str(values.get("annotation-format", AUTO))
-    for name in SOURCES:
-        for line in lines(values.get(name)):
-            with mistakes.collected(name):
-                findings.append(f"{name}: {check_places.source(line, store.url, chosen_format)}")
+    read = dict.fromkeys(SOURCES, source) | read
     for name, look in read.items():
         for line in lines(values.get(name)):
             with mistakes.collected(name):
@@ -91,6 +103,59 @@ def check(
             found = check_places.prepared_set(store, str(values["prepared-set"]), str(values["split"]))
             findings.append(f"prepared-set: {found}")
     mistakes.raise_any()
+    return Passed(findings, str(values.get("model") or ""))
+
+
+def _named_start(
+    start: str,
+    values: dict[str, Value],
+    store: ObjectStore,
+    run: str,
+    installation: Installation | None,
+    mistakes: "_Mistakes",
+) -> dict[str, Value]:
+    """The place that `cvat-finetune-checkpoint` names, if it is allowed. `values` loses the text."""
+    text = values.pop(CHECKPOINT)
+    place: dict[str, Value] = {}
+    with mistakes.collected(CHECKPOINT):
+        named = start_from(start, store, str(values[OUTPUT]), run) if text else start
+        place = {CHECKPOINT: text if named == start else named}
+        if installation is not None and named != start:
+            place = _allowed(place, installation, mistakes)
+    return place
+
+
+def _choose(
+    values: dict[str, Value],
+    start: str,
+    before: Begun | None,
+    store: ObjectStore,
+    installation: Installation | None,
+    mistakes: "_Mistakes",
+) -> list[str]:
+    """Replace `auto` in `values`, and add the places that this implies. Return the finding about the model."""
+    findings: list[str] = []
+    if values["model"] == AUTO:
+        if not values.keys() >= {CHECKPOINT, *MACHINE}:
+            return []  # a mistake about them was collected
+        with mistakes.collected():
+            gpu, laptop = trains_on_gpu(values, installation), installation is None
+            url = resolve(str(values[CHECKPOINT]), store.url) if values[CHECKPOINT] else ""
+            chosen = model_of(start, url, before, store, check_places.opened, gpu=gpu, laptop=laptop)
+            values["model"] = chosen.preset
+            read: Mapping[str, Value] = _places_of_the_job(values)
+            values |= read if installation is None else _allowed(read, installation, mistakes)
+            findings.append(f"model: {chosen.preset} (auto: {chosen.reason})")
+    if start == AUTO and values["model"] != AUTO:
+        with mistakes.collected():
+            name = str(values["model"])
+            config, preset = load_job_config(name, overrides_of(_texts(values))), base_preset(name)
+            with mistakes.collected(CHECKPOINT):
+                found = automatic_start(config.model, preset, before, store)
+                # A run that has begun does not read its first weights again: they may be gone.
+                if before is None:
+                    places = {CHECKPOINT: found.checkpoint, "model.backbone_weights": found.backbone}
+                    values |= {key: place for key, place in places.items() if place}
     return findings
 
 
@@ -154,7 +219,7 @@ def _texts(values: Mapping[str, Value]) -> dict[str, str]:
     return {name: "" if value is None else str(value) for name, value in values.items()}
 
 
-def _allowed(values: Mapping[str, Value], installation: Installation, mistakes: _Mistakes) -> dict[str, Value]:
+def _allowed(values: Mapping[str, Value], installation: Installation, mistakes: "_Mistakes") -> dict[str, Value]:
     """The values that the installation allows. Places to read become URLs. The others are collected, and never read."""
     allowed: dict[str, Value] = {}
     for name, text in _texts(values).items():

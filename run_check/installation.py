@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from object_store import WrongCredentials
 from run_check.errors import CheckError
+from run_check.local_gpu import local_gpu
 from run_config.errors import ConfigError
 from run_config.installation import Installation, NodePool
 from run_config.parameters import Value
@@ -57,6 +58,18 @@ def machine(values: Mapping[str, Value], installation: Installation) -> list[str
     elif count > 1:
         findings.append(f"warning: training uses one GPU, but gpu-count={count} reserves {count}")
     return findings
+
+
+def trains_on_gpu(values: Mapping[str, Value], installation: Installation | None) -> bool:
+    """Whether training gets a GPU: of the node pool, or without an installation of this machine.
+
+    Raises ConfigError: when there is no such node pool.
+    """
+    device, name = values["device"], str(values["sys-node-pool"] or "")
+    if installation is None:
+        return device == "cuda" or (device == "auto" and local_gpu())
+    pool = installation.pool(name) if installation.node_pools or name else None
+    return device != "cpu" and bool(values["gpu-count"]) and (pool is None or pool.gpu_count > 0)
 
 
 def _require_gpus(count: int, pool: NodePool | None, installation: Installation) -> None:

@@ -6,6 +6,13 @@ CVAT_VIDEO = "CVAT for video 1.1"
 ULTRALYTICS = "Ultralytics YOLO"
 PASCAL_VOC = "PASCAL VOC 1.1"
 DATUMARO = "Datumaro 1.0"
+YOLO = "YOLO 1.1"
+MOT = "MOT 1.1"
+KITTI = "KITTI 1.0"
+OPEN_IMAGES = "Open Images V6 1.0"
+LABELME = "LabelMe 3.0"
+SUPERVISELY = "Supervisely"
+TFRECORD = "TFRecord 1.0"
 
 SHORT_NAMES = {
     "coco": COCO,
@@ -14,6 +21,13 @@ SHORT_NAMES = {
     "ultralytics": ULTRALYTICS,
     "pascal-voc": PASCAL_VOC,
     "datumaro": DATUMARO,
+    "yolo": YOLO,
+    "labelme": LABELME,
+    "mot": MOT,
+    "open-images": OPEN_IMAGES,
+    "kitti": KITTI,
+    "supervisely": SUPERVISELY,
+    "tfrecord": TFRECORD,
 }
 """Short name → CVAT's name."""
 

@@ -16,7 +16,7 @@ from pydantic.alias_generators import to_camel
 
 from run_config.data_limits import DataLimits
 from run_config.errors import ConfigError
-from run_config.locations import checked_url, is_below, key_below_store, overlaps, resolve, store_url
+from run_config.locations import checked_url, is_below, key_below_store, key_to_write, overlaps, resolve, store_url
 from run_config.parameters import BY_NAME, POOL_NAME, Role, Type, lines
 from run_config.yaml_text import read_yaml
 
@@ -207,7 +207,7 @@ class Installation(Part):
     def require_writable(self, parameter: str, prefix: str) -> None:
         """Check that runs may write below `prefix`, a key below the store. Raises ConfigError: when they may not."""
         try:
-            prefix = key_below_store(prefix)
+            prefix = key_to_write(prefix)
         except ConfigError as error:
             raise ConfigError(f"{parameter}: {error}") from error
         if self.writable and not any(is_below(prefix, allowed) for allowed in self.writable):

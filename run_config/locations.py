@@ -12,6 +12,9 @@ from run_config.errors import ConfigError
 
 SCHEMES = ("s3", "file")
 
+PUBLISHED_WEIGHTS = "weights"
+"""The folder of a store with published weights. Only `detr-workflows weights` writes there."""
+
 
 def store_url(text: str) -> str:
     """The URL of a store's root, without a trailing slash. A plain local path becomes a `file://` URL."""
@@ -45,6 +48,20 @@ def key_below_store(text: str) -> str:
     key = text.rstrip("/")
     if leads_elsewhere(key):
         raise ConfigError(f"{text!r} must be a key below the store, without empty parts, '.' or '..'")
+    return key
+
+
+def key_to_write(text: str) -> str:
+    """As `key_below_store`, for a prefix that runs write to.
+
+    Raises ConfigError: also when it lies in the folder of published weights, from which every run may start.
+    """
+    key = key_below_store(text)
+    if is_below(unquote(key), PUBLISHED_WEIGHTS):
+        raise ConfigError(
+            f"{text!r}: only `detr-workflows weights` and the template detr-weights write to {PUBLISHED_WEIGHTS}/; "
+            "choose another prefix"
+        )
     return key
 
 

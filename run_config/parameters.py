@@ -16,12 +16,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from run_config import cvat_formats
 from run_config.automatic_boxes import AutomaticBoxes
-from run_config.cvat_formats import AUTO, COCO, SHORT_NAMES
+from run_config.cvat_formats import COCO, SHORT_NAMES
 from run_config.errors import ConfigError
 from run_config.job.limits import Limits
 from run_config.job.preset_files import presets_on_offer
-from run_config.locations import key_below_store, resolve
+from run_config.locations import key_to_write, resolve
+from run_config.weights.automatic import AUTO, FOR_CPU, FOR_GPU, FROM_SCRATCH, NONE
+from run_config.weights.catalogue import ALL_LICENCES, names_in, published
 
 POOL_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 """The names that the chart allows for a node pool: the name is also a key of a ConfigMap."""
@@ -70,6 +73,7 @@ class Role(StrEnum):
     STORE = "store"
     SUBJECT = "subject"
     GRANT = "grant"
+    WEIGHTS = "weights"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +87,8 @@ class Parameter:
     group: str
     type: Type
     default: str | None = ""
+    empty_is_default: bool = False
+    """Whether an empty value means the default, so that no value is required."""
     visibility: Visibility = Visibility.ANNOTATOR
     role: Role | None = None
     sets: str = ""
@@ -100,7 +106,7 @@ class Parameter:
     @property
     def required(self) -> bool:
         """Whether an empty value is refused."""
-        return self.default is None or self.default != ""
+        return self.default is None or (self.default != "" and not self.empty_is_default)
 
     @property
     def limits(self) -> Limits:
@@ -152,9 +158,9 @@ _ALL: tuple[Parameter, ...] = (
         help="Only needed if a dataset has the same annotations in several formats. `auto`: the format is recognised.",
         group="Data",
         type=Type.CHOICE,
-        default=AUTO,
+        default=cvat_formats.AUTO,
         visibility=Visibility.EXPERT,
-        choices=(AUTO, *SHORT_NAMES),
+        choices=(cvat_formats.AUTO, *SHORT_NAMES),
     ),
     Parameter(
         name="classes",
@@ -228,21 +234,29 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="model",
         title="Model",
-        help="\n".join(f"- `{name}`: {line}" for name, line in _PRESETS.items()),
+        help=f"- `{AUTO}`: The best that the machine can train and whose published weights are in the store: with a "
+        f"GPU `{FOR_GPU[0]}`, else `{FOR_GPU[1]}`; without a GPU `{FOR_CPU[0]}`, else `{FROM_SCRATCH}`.\n"
+        + "\n".join(f"- `{name}`: {line}" for name, line in _PRESETS.items()),
         group="Model",
         type=Type.CHOICE,
-        default=next(iter(_PRESETS)),
-        choices=tuple(_PRESETS),
+        default=AUTO,
+        choices=(AUTO, *_PRESETS),
         file_suffixes=(".yaml", ".yml"),
     ),
     Parameter(
         name="cvat-finetune-checkpoint",
         title="Start from",
-        help="Model to fine-tune, of the same architecture: from an earlier run, or public weights. If the list is "
-        "empty: `weights:NAME` for published weights in the store, `run:NAME` for an earlier run, the `s3://` or "
-        "`file://` URL of a `model/` folder or file, or its key below the store. Empty: start without a trained model.",
+        help="Weights to start from, of the same architecture.\n"
+        f"- `{AUTO}`, or empty: the published weights of the model, which must be in the store if the model needs "
+        "them; for `detr-…` also ImageNet weights of its backbone\n"
+        f"- `{NONE}`: random weights; only `{FROM_SCRATCH}` learns from these with few images\n"
+        "- `weights:NAME`: published weights in the store\n"
+        "- `run:NAME`: an earlier run\n"
+        "- the `s3://` or `file://` URL of a `model/` folder or of a file, or its key below the store",
         group="Model",
         type=Type.LOCATION,
+        default=AUTO,
+        empty_is_default=True,
         role=Role.FINETUNE_CHECKPOINT,
     ),
     Parameter(
@@ -386,6 +400,17 @@ _ALL: tuple[Parameter, ...] = (
         role=Role.GRANT,
     ),
     Parameter(
+        name="weights",
+        title="Weights",
+        help="Names of published weights, separated by spaces: `detr-workflows weights list` lists them. Weights that "
+        "the store has are left as they are.",
+        group="Weights",
+        type=Type.TEXT,
+        default=" ".join(FOR_GPU),
+        visibility=Visibility.EXPERT,
+        role=Role.WEIGHTS,
+    ),
+    Parameter(
         name="cvat-output-path",
         title="Output prefix",
         help="Prefix below the store. Each run writes to its own folder below it.",
@@ -419,7 +444,12 @@ def _only(*names: str) -> tuple[Parameter, ...]:
 
 
 _OF_CVAT = ("cvat-subject", "cvat-grant")
-_NOT_FOR_TRAINING = ("trained-model", "prepared-set", "split", "threshold", "existing-shapes", "repeated-boxes")
+_NOT_FOR_TRAINING = (
+    "trained-model", "prepared-set", "split", "threshold", "existing-shapes", "repeated-boxes", "weights",
+)  # fmt: skip
+
+WEIGHTS_TEMPLATE = "detr-weights"
+"""The template that brings published weights into the store. It starts no run, so CVAT does not offer it."""
 
 PARAMETERS: tuple[Parameter, ...] = _without(*_NOT_FOR_TRAINING, *_OF_CVAT)
 """The parameters of a training run."""
@@ -434,6 +464,7 @@ TEMPLATES: Mapping[str, tuple[Parameter, ...]] = {
         "trained-model", "prepared-set", "split", "sys-node-pool", "gpu-count", "device",
         "cvat-output-path", "store",
     ),
+    WEIGHTS_TEMPLATE: _only("weights", "store"),
     # A user who clicks in CVAT has a task, and rarely a second export.
     "cvat-train": tuple(
         replace(one, visibility=Visibility.EXPERT) if one.name == "cvat-test-path" else one
@@ -477,7 +508,7 @@ def parse_valid(texts: Mapping[str, str], parameters: Sequence[Parameter]) -> tu
 
 
 def parse_value(parameter: Parameter, text: str) -> Value:
-    """Parse the text of one parameter. None: an optional parameter is empty.
+    """Parse the text of one parameter. None: an optional parameter without a default is empty.
 
     Raises ConfigError: naming the parameter, when the value is invalid.
     """
@@ -490,7 +521,7 @@ def parse_value(parameter: Parameter, text: str) -> Value:
     if not text:
         if parameter.required:
             raise ConfigError(f"{parameter.name} is missing: {_expected(parameter)}.")
-        return None
+        return parameter.default or None
     match parameter.type:
         case Type.INTEGER | Type.NUMBER:
             return _number(parameter, text)
@@ -590,6 +621,12 @@ def _choice(parameter: Parameter, text: str) -> str:
 def _text(parameter: Parameter, text: str) -> str:
     if parameter.role is Role.SUBJECT and not _SUBJECT.fullmatch(text):
         raise ConfigError(f"{parameter.name} must be {_expected(parameter)}, not {_short(text)}.")
+    if parameter.role is Role.WEIGHTS:
+        for name in names_in(text):
+            try:
+                published(name, ALL_LICENCES)
+            except ConfigError as error:
+                raise ConfigError(f"{parameter.name}: {error}") from error
     return text
 
 
@@ -616,7 +653,7 @@ def _location(parameter: Parameter, text: str) -> str:
         raise ConfigError(f"{parameter.name}: {_short(text)} must not end with a slash.")
     try:
         if parameter.type is Type.KEY:
-            return key_below_store(text)
+            return key_to_write(text)
         url = resolve(text, "file:///store")
     except ConfigError as error:
         raise ConfigError(f"{parameter.name}: {error}.") from error
@@ -634,6 +671,7 @@ _WANTED = {
 _FILLED_IN = {
     Role.SUBJECT: "tasks or one project of CVAT, such as task:8,task:9 or project:3",
     Role.GRANT: "the permission from the form in CVAT; start the run from CVAT",
+    Role.WEIGHTS: "names of published weights, separated by spaces",
 }
 
 

@@ -17,6 +17,7 @@ from run_config.exit_codes import WRONG_INPUT
 from run_config.locations import local_path, store_url
 from run_config.parameter_forms import form_json, markdown
 from run_config.parameters import BY_NAME, PARAMETERS, Role, Type, pairs
+from run_config.weights.automatic import AUTO, NONE
 from run_config.writable import require_writable
 from workflows import generated_files
 from workflows.cluster import cli as cluster
@@ -169,8 +170,10 @@ def outcome(
     status: Annotated[
         str, typer.Option(help="Status of the workflow, from {{workflow.status}}: Succeeded, Failed or Error.")
     ],
-    output_prefix: Annotated[str, typer.Option(help="Prefix below the store that contains the run's folder.")],
     store: Annotated[str, typer.Option(help="Root of the store.")],
+    output_prefix: Annotated[
+        str, typer.Option(help="Prefix below the store that contains the run's folder. Empty: it has no folder.")
+    ] = "",
     failures: Annotated[
         str,
         typer.Option(
@@ -194,7 +197,7 @@ def outcome(
     if message and cluster.TOKEN.is_file():
         typer.echo(cluster.show_message(run_name, message))
     if os.environ.get("WEBHOOK_URL"):
-        place = f"{store.rstrip('/')}/{output_prefix.strip('/')}/{run_name}"
+        place = store.rstrip("/") + (f"/{output_prefix.strip('/')}/{run_name}" if output_prefix else "")
         report = ending.report_json(run_name, template, status, message, place)
         typer.echo(ending.post(os.environ["WEBHOOK_URL"], report))
 
@@ -246,7 +249,7 @@ def _absolute(given: dict[str, str]) -> dict[str, str]:
 
 def _absolute_path(line: str) -> str:
     text = os.path.expanduser(line.strip())  # noqa: PTH111 - a Path would spoil s3://
-    if text.startswith((WEIGHTS, RUN)):
+    if text in (AUTO, NONE) or text.startswith((WEIGHTS, RUN)):
         return text
     if "://" not in text and (text.startswith(".") or Path(text).exists()) and text:
         return os.path.abspath(text)  # noqa: PTH100 - links are kept as they are

@@ -15,8 +15,16 @@ from workflows.templates.detr_annotate import detr_annotate
 from workflows.templates.detr_evaluate import detr_evaluate
 from workflows.templates.detr_prepare import detr_prepare
 from workflows.templates.detr_train import detr_train
+from workflows.templates.detr_weights import detr_weights
 
-TEMPLATES: tuple[WorkflowTemplate, ...] = (detr_train, detr_prepare, detr_evaluate, cvat_train, detr_annotate)
+TEMPLATES: tuple[WorkflowTemplate, ...] = (
+    detr_train,
+    detr_prepare,
+    detr_evaluate,
+    detr_weights,
+    cvat_train,
+    detr_annotate,
+)
 
 RENDERED = Path(__file__).parent / "rendered"
 """Folder of the rendered templates, in the repository and in the installed package."""

@@ -18,6 +18,7 @@ from cvat_bridge.runs import run_labels, run_state
 from cvat_bridge.runs.submit_run import RunRequest, StartedRun
 from cvat_bridge.service import Service
 from cvat_bridge.templates.form import template_schema
+from cvat_bridge.templates.plan import plan
 from cvat_client.connection import Session
 from run_config.errors import ConfigError
 from run_config.json_text import read_json
@@ -134,15 +135,22 @@ async def form(service: ServiceOf, session: SessionOf, seen: SeenOf) -> FormSche
         service.cluster.running_of(seen.user.id),
         service.access.why_no_run(session, seen.subject),
     )
-    classes = {one["name"] for one in facts["classes"]}
-    models = await service.views.models(session, seen, offered, classes)
+    classes, store = {one["name"] for one in facts["classes"]}, service.files.url
+    models, weights = await asyncio.gather(
+        service.views.models(session, seen, offered, classes), service.views.published_weights()
+    )
     return {
         "subject": facts,
         "user": {"name": seen.user.name},
         "blocked": blocked,
         "running": len(running),
         "limit": service.settings.limits.runs_per_user,
-        "templates": [template_schema(one, pools, models.get(one.name, [])) for one in offered],
+        "templates": [
+            template_schema(
+                one, pools, own := models.get(one.name, []), weights, plan(one, pools, facts, own, weights, store)
+            )
+            for one in offered
+        ],
     }
 
 

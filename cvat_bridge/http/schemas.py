@@ -50,16 +50,23 @@ class SubjectSchema(TypedDict):
 
 
 class ChoiceSchema(TypedDict):
-    """A choice of a field. `available`: whether a node pool has free capacity. None: unknown, or not a pool."""
+    """A choice of a field. Choices of the same `group`, if not empty, are shown below one heading.
+
+    `available`: whether a node pool has free capacity. None: unknown, or not a pool.
+    """
 
     value: str
     title: str
     detail: str
+    group: str
     available: bool | None
 
 
 class ParameterSchema(TypedDict):
-    """A field of the form. Bounds are for numbers, and absent if there is no bound."""
+    """A field of the form. Bounds are for numbers, and absent if there is no bound.
+
+    `other`: whether a value that is not among the choices may be typed.
+    """
 
     name: str
     title: str
@@ -69,6 +76,7 @@ class ParameterSchema(TypedDict):
     required: bool
     default: str
     choices: list[ChoiceSchema]
+    other: bool
     minimum: NotRequired[float]
     exclusiveMinimum: NotRequired[float]
     maximum: NotRequired[float]
@@ -81,14 +89,42 @@ class GroupSchema(TypedDict):
     parameters: list[ParameterSchema]
 
 
+class StartSchema(TypedDict):
+    """What a run will train from one start. `model`: the only one that fits; empty if unknown.
+
+    `note`: with this model or with `auto`; `other`: with another model.
+    """
+
+    model: str
+    note: NoteSchema
+    other: NoteSchema
+
+
+class PlanSchema(TypedDict):
+    """What a run will train, in one sentence, for each choice in the form.
+
+    `by_pool`: model and start `auto` on a node pool; the key is empty if there are no pools. `without_gpu`: the same,
+    if the run uses no GPU. `by_model`: another model, start `auto`. `by_start`: another start.
+    """
+
+    by_pool: dict[str, NoteSchema]
+    without_gpu: NoteSchema
+    by_model: dict[str, NoteSchema]
+    by_start: dict[str, StartSchema]
+
+
 class TemplateSchema(TypedDict):
-    """A workflow template that can be started. `trains`: on the existing annotations; `needs_boxes`: on boxes."""
+    """A workflow template that can be started. `trains`: on the existing annotations; `needs_boxes`: on boxes.
+
+    `plan` None: unknown, because the template is not ours or the store is unreachable.
+    """
 
     name: str
     title: str
     help_html: str
     trains: bool
     needs_boxes: bool
+    plan: PlanSchema | None
     groups: list[GroupSchema]
 
 

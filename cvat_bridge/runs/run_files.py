@@ -1,6 +1,6 @@
-"""Files of runs in the store that pages show: the latest AP, the report, warnings, and pinned models.
+"""Files in the store that pages show: the latest AP and the report of runs, pinned models, published weights.
 
-Files are read in threads. AP and pins are cached for seconds.
+Files are read in threads, and most of them cached for seconds.
 """
 
 import json
@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 import anyio
 import anyio.to_thread
@@ -15,18 +16,22 @@ import msgspec
 
 from cvat_bridge.short_cache import ShortCache
 from object_store import NoSuchKey, ObjectStore, open_store
+from published_weights.errors import WeightsError
+from published_weights.stored import FOLDER, Card, card_of, names
 from run_config import set_warnings
 from run_config.errors import ConfigError
 from run_config.installation import Installation
 from run_config.json_text import read_json
 from run_config.model_quality import decisive_ap, poor_warning, threshold_in_use, threshold_text
 from run_config.set_warnings import SetWarnings
+from run_config.weights.catalogue import PERMISSIVE
 from workflows.cluster.ap_so_far import Ap, read_ap
 
 log = logging.getLogger(__name__)
 
 PINS = "cvat-models"
-_AP_S, _PINS_S, _MODELS_S, _WARNINGS_S = 10.0, 5.0, 300.0, 300.0
+_AP_S, _PINS_S, _MODELS_S, _WEIGHTS_S, _WARNINGS_S = 10.0, 5.0, 300.0, 20.0, 300.0
+MOST_WEIGHTS = 50
 _MOST_CONFIG_BYTES = 4 << 20
 _RETRY_S = 5.0
 _THREADS = 8
@@ -42,6 +47,7 @@ class OwnThreshold(msgspec.Struct, frozen=True):
 class ModelConfig(msgspec.Struct, frozen=True):
     """The parts of a model's config.json that are shown with a run."""
 
+    preset: str = ""
     classes: frozenset[str] = frozenset()
     metrics: dict[str, float] = {}
     operating_point: OwnThreshold | None = None
@@ -87,6 +93,14 @@ class ReportFile:
     etag: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class StoredWeights:
+    """The published weights in the store. `names`: of all; `cards`: of those whose licences are allowed, by name."""
+
+    names: frozenset[str]
+    cards: tuple[Card, ...]
+
+
 class RunFiles:
     """Asynchronous access to the installation's store."""
 
@@ -97,7 +111,9 @@ class RunFiles:
         self._aps: ShortCache[Ap | None] = ShortCache(_AP_S)
         self._pins: ShortCache[Pin | None] = ShortCache(_PINS_S)
         self._models: ShortCache[ModelConfig | None] = ShortCache(_MODELS_S)
+        self._weights: ShortCache[StoredWeights] = ShortCache(_WEIGHTS_S)
         self._warnings: ShortCache[SetWarnings | None] = ShortCache(_WARNINGS_S)
+        self._licences = PERMISSIVE | set(installation.weights.allowed_licences)
 
     async def ap_so_far(self, folder: str) -> Ap | None:
         """The latest AP of the run in `folder`, a key below the store. None: not yet measured."""
@@ -110,6 +126,10 @@ class RunFiles:
     async def warnings(self, set_id: str) -> SetWarnings | None:
         """The warnings about the data of a prepared set. None: there is no such set, or an earlier release made it."""
         return await self._warnings.get(set_id, lambda: self._in_thread(self._read_warnings, set_id))
+
+    async def published_weights(self) -> StoredWeights:
+        """The published weights in the store, without damaged ones."""
+        return await self._weights.get("all", lambda: self._in_thread(self._read_weights))
 
     async def pin(self, place: RunPlace) -> Pin | None:
         """The model pinned for `place`, if any."""
@@ -153,6 +173,19 @@ class RunFiles:
             return set_warnings.decode(self._store.get_bytes(key, end=set_warnings.MAX_BYTES)) if key else None
         except NoSuchKey:
             return None
+
+    def _read_weights(self) -> StoredWeights:
+        cards = []
+        for name in sorted(islice(names(self._store), MOST_WEIGHTS)):
+            try:
+                card = card_of(self._store.child(f"{FOLDER}/{name}"))
+            except WeightsError as error:
+                log.warning("published weights are not offered: %s", error)
+                continue
+            if card and card.name == name:
+                cards.append(card)
+        allowed = tuple(one for one in cards if {one.code_licence, one.weights_licence} <= self._licences)
+        return StoredWeights(frozenset(one.name for one in cards), allowed)
 
     def _read_pin(self, place: RunPlace) -> Pin | None:
         try:

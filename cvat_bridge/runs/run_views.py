@@ -13,10 +13,11 @@ from cvat_bridge.cluster import Cluster, unfinished
 from cvat_bridge.http.problems import NO_SUCH_RUN, Refusal
 from cvat_bridge.http.schemas import RunSchema
 from cvat_bridge.runs import run_labels
-from cvat_bridge.runs.run_files import Pin, ReportFile, RunFiles, RunPlace
+from cvat_bridge.runs.run_files import Pin, ReportFile, RunFiles, RunPlace, StoredWeights
 from cvat_bridge.runs.run_state import Run
 from cvat_bridge.runs.submit_run import RunRequest, StartedRun, Submitter
 from cvat_bridge.templates.catalog import Fill, OfferedTemplate
+from cvat_bridge.templates.start_choices import TrainedModel
 from cvat_client.connection import Session
 from cvat_client.questions import whole_number
 from cvat_client.settings import BridgeSettings
@@ -152,8 +153,8 @@ class RunViews:
 
     async def models(
         self, session: Session, seen: VisibleSubject, offered: Sequence[OfferedTemplate], classes: Collection[str]
-    ) -> dict[str, list[tuple[str, str]]]:
-        """Template → models for fine-tuning or annotating: (value, title), newest first.
+    ) -> dict[str, list[TrainedModel]]:
+        """Template → models for fine-tuning or annotating, newest first.
 
         They are those of the subject and its project. If it has none, our templates get the models of other tasks and
         projects that know one of the subject's `classes`.
@@ -162,8 +163,8 @@ class RunViews:
             run_labels.subject_label(seen.subject),
             *(run_labels.project_label(one) for one in sorted(seen.projects())),
         ]
-        models: dict[str, list[tuple[str, str]]] = {}
-        ours: list[tuple[str, str]] | None = None
+        models: dict[str, list[TrainedModel]] = {}
+        ours: list[TrainedModel] | None = None
         for one in offered:
             if not any(one.filled(fill) for fill in (Fill.FINETUNE, Fill.MODEL)):
                 continue
@@ -172,17 +173,14 @@ class RunViews:
                 continue
             left = self._model_of_ours if one.template.ours else functools.partial(self._folder_of, one.name)
             found = await self._visible(session, seen, labels, left, most=MOST_MODELS)
-            titles = await asyncio.gather(*map(self._model_title, found))
-            models[one.name] = [
-                (value, title) for run, title in zip(found, titles, strict=True) if (value := left(run))
-            ]
+            models[one.name] = await asyncio.gather(*(self._trained(run, left(run) or "") for run in found))
             if one.template.ours:
                 ours = models[one.name] = models[one.name] or await self._fitting_models(session, seen, classes)
         return models
 
     async def _fitting_models(
         self, session: Session, seen: VisibleSubject, classes: Collection[str]
-    ) -> list[tuple[str, str]]:
+    ) -> list[TrainedModel]:
         """The models of all visible runs that know one of the classes."""
         runs = await self._visible(session, seen, [{}], self._model_of_ours, most=MOST_RUNS)
         folders = [folder(run.workflow) or "" for run in runs]
@@ -192,7 +190,15 @@ class RunViews:
             log.warning("the classes of models were not read", extra={"reason": type(error).__name__})
             return []
         fitting = [run for run, config in zip(runs, known, strict=True) if config and config.classes & set(classes)]
-        return [(self._model_of_ours(run) or "", await self._model_title(run)) for run in fitting[:MOST_MODELS]]
+        return [await self._trained(run, self._model_of_ours(run) or "") for run in fitting[:MOST_MODELS]]
+
+    async def published_weights(self) -> StoredWeights | None:
+        """The published weights in the store. None: the store is unreachable."""
+        try:
+            return await self._files.published_weights()
+        except StoreError as error:
+            log.warning("the published weights were not read", extra={"reason": type(error).__name__})
+            return None
 
     def _model_of_ours(self, run: Run) -> str | None:
         return run.model(self._files.url) if run.finished else None
@@ -203,8 +209,8 @@ class RunViews:
         is_theirs = template_of(run.workflow) == template and run.status.phase == "Succeeded"
         return folder(run.workflow) if is_theirs else None
 
-    async def _model_title(self, run: Run) -> str:
-        """Such as `cvat-train-x, AP 0.51, threshold 0.33, 2026-11-29`."""
+    async def _trained(self, run: Run, value: str) -> TrainedModel:
+        """A run's model. Its title is such as `cvat-train-x, AP 0.51, threshold 0.33, 2026-11-29`."""
         place, config = folder(run.workflow), None
         try:
             if place and run.is_ours:
@@ -221,7 +227,9 @@ class RunViews:
             config.warning if config else "",
             day,
         )
-        return ", ".join(part for part in parts if part)
+        title = ", ".join(part for part in parts if part)
+        classes, preset = (tuple(sorted(config.classes)), config.preset) if config else ((), "")
+        return TrainedModel(value, run.name, title, classes, preset)
 
     async def _visible(
         self,

@@ -19,12 +19,12 @@ export function problem(field, text) {
   const value = text.replaceAll('\r\n', '\n').trim();
   if (!value) {
     if (!field.required) return null;
-    return field.choices?.length ? `Choose a value for ${field.title}.` : `${field.title} is missing. Type a value.`;
+    return field.choices?.length && !field.other ? `Choose a value for ${field.title}.` : `${field.title} is missing. Type a value.`;
   }
   if (value.includes('{{')) return `${field.title} must not contain “{{”.`;
   if (CONTROL.test(value)) return `${field.title} has a control character. Type it again.`;
   if (field.type === 'integer' || field.type === 'number') return numberProblem(field, value);
-  if (field.choices?.length && value !== field.default && !field.choices.some((choice) => choice.value === value)) {
+  if (field.choices?.length && !field.other && value !== field.default && !field.choices.some((choice) => choice.value === value)) {
     return `${field.title} must be one of the choices.`;
   }
   if (['location', 'key', 'set-id', 'node-pool'].includes(field.type) && value.includes('\n')) {

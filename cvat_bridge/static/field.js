@@ -4,6 +4,7 @@ import { bounds, problem } from './checks.js';
 import { freshId, h, put, setText, show, simpleHtml } from './dom.js';
 
 const MANY_CHOICES = 8;
+const OTHER = '\u0000other';
 const ROOM = { true: ['Room now', 'good'], false: ['Full now: the run waits', 'wait'] };
 
 /** Create the setting. `changed` is called after each change by the user. */
@@ -12,11 +13,13 @@ export function makeField(field, initial, changed) {
   const help = helpOf(field, ids.help);
   const error = h('p', { class: 'field-error', id: ids.error, hidden: true });
   const describedBy = help ? ids.help : null;
-  const asRadios = field.choices?.some((choice) => choice.detail || typeof choice.available === 'boolean');
+  const more = (choice) => choice.detail || typeof choice.available === 'boolean';
+  const asRadios = !isLong(field) && field.choices?.some(more);
   const make = asRadios ? radios : field.choices?.length ? select : textControl;
+  const mistake = () => control.mistake?.() ?? problem(field, control.value());
   const control = make(field, ids, initial, () => {
     // A shown error disappears once it is fixed; a new error appears only when the field loses the focus.
-    if (!error.hidden) showProblem(problem(field, control.value()));
+    if (!error.hidden) showProblem(mistake());
     changed();
   });
   control.describe(describedBy);
@@ -26,8 +29,9 @@ export function makeField(field, initial, changed) {
     ? h('fieldset', { class: 'field' },
         h('legend', { class: 'label' }, field.title, ' ', optional), help, control.node, error)
     : h('div', { class: 'field' },
-        h('label', { class: 'label', for: ids.control }, field.title, ' ', optional), help, control.node, error);
-  node.addEventListener('change', () => showProblem(problem(field, control.value())));
+        h('label', { class: 'label', for: ids.control }, field.title, ' ', optional), help, control.node, control.more,
+        error);
+  node.addEventListener('change', () => showProblem(mistake()));
 
   function showProblem(sentence) {
     setText(error, sentence ?? '');
@@ -41,10 +45,15 @@ export function makeField(field, initial, changed) {
     node,
     field,
     value: control.value,
-    check: () => problem(field, control.value()),
+    check: mistake,
     showProblem,
     focus: control.focus,
   };
+}
+
+/** Whether the choices are shown as a list to open: they have headings, or another value may be typed. */
+function isLong(field) {
+  return Boolean(field.other || field.choices?.some((choice) => choice.group));
 }
 
 function helpOf(field, id) {
@@ -113,10 +122,65 @@ function select(field, ids, initial, changed) {
     on: { input: changed },
   });
   const none = field.required ? 'Choose…' : 'Not set';
-  if (!hasEmpty && !(field.required && initial)) put(element, h('option', { value: '' }, none));
-  put(element, choices.map((choice) => h('option', { value: choice.value }, choice.title || choice.value)));
-  element.value = initial;
+  if (!hasEmpty && !field.default && !(field.required && initial)) put(element, h('option', { value: '' }, none));
+  put(element, grouped(choices));
+  if (field.other) put(element, h('option', { value: OTHER }, 'Another location…'));
+  element.value = choices.some((choice) => choice.value === initial) ? initial : field.default;
+  if (isLong(field)) return withMore(field, element, choices, changed);
   return oneElement(element);
+}
+
+/** The options, below the headings of their groups. */
+function grouped(choices) {
+  const made = (one) => h('option', { value: one.value }, one.title || one.value);
+  const headings = new Map();
+  const nodes = [];
+  for (const one of choices) {
+    if (!one.group) nodes.push(made(one));
+    else if (headings.has(one.group)) headings.get(one.group).append(made(one));
+    else {
+      headings.set(one.group, h('optgroup', { label: one.group }, made(one)));
+      nodes.push(headings.get(one.group));
+    }
+  }
+  return nodes;
+}
+
+/** Below the list: the detail of the choice, and a field for a value that is not in the list. */
+function withMore(field, element, choices, changed) {
+  const detail = h('p', { class: 'choice-detail muted', role: 'status' });
+  const label = `Location for ${field.title}`;
+  const typed = h('input', {
+    type: 'text', class: 'input', 'aria-label': label, placeholder: 's3://bucket/prefix/model', autocomplete: 'off',
+    autocapitalize: 'none', spellcheck: 'false', hidden: true, on: { input: changed },
+  });
+  const isTyped = () => element.value === OTHER;
+  const update = () => {
+    show(typed, isTyped());
+    setText(detail, choices.find((choice) => choice.value === element.value)?.detail ?? '');
+    show(detail, Boolean(detail.textContent));
+  };
+  element.addEventListener('input', () => {
+    update();
+    if (isTyped()) typed.focus();
+  });
+  // Nothing can have been typed yet, so no error is shown.
+  element.addEventListener('change', (event) => isTyped() && event.stopPropagation());
+  update();
+  const list = oneElement(element);
+  const text = oneElement(typed);
+  return {
+    node: element,
+    more: h('div', { class: 'below' }, typed, detail),
+    value: () => (isTyped() ? typed.value : element.value),
+    mistake: () => (isTyped() && !typed.value.trim() ? `Type a location for ${field.title}, or choose from the list.` : null),
+    focus: () => (isTyped() ? text : list).focus(),
+    describe(ids) {
+      list.describe(ids);
+      text.describe(ids);
+    },
+    markWrong: (wrong) => (isTyped() ? text : list).markWrong(wrong),
+  };
 }
 
 /** A list of choices with details; a long list can be searched. */

@@ -87,8 +87,9 @@ function templateForm(template, answer, { subject, draft, started }) {
   if (blocked) submit.setAttribute('aria-describedby', blocked.id);
   const status = h('span', { class: 'muted', role: 'status' });
   const label = `Settings of ${template.title || template.name}`;
-  const form = h('form', { class: 'form', novalidate: true, 'aria-label': label },
-    everybody, experts, blocked ?? roomForRuns(answer), summary, failure, h('div', { class: 'actions' }, submit, status));
+  const plan = planNote(template.plan, fields);
+  const form = h('form', { class: 'form', novalidate: true, 'aria-label': label, on: { input: plan.update } },
+    everybody, experts, plan.node, blocked ?? roomForRuns(answer), summary, failure, h('div', { class: 'actions' }, submit, status));
   let sending = false;
   let agreed = false;
 
@@ -233,6 +234,34 @@ function draftedField(template, field, draft) {
   const one = makeField(field, initial, keep);
   one.changedBefore = initial !== usual;
   return one;
+}
+
+/** What the run will train with the values of `fields`; empty if unknown. */
+function planNote(plan, fields) {
+  const node = h('div', { role: 'status' });
+  let shown = null;
+
+  function update() {
+    const values = Object.fromEntries(fields.map((one) => [one.field.name, one.value().trim()]));
+    const unknown = !plan || fields.some((one) => one.field.other && one.check());
+    const said = unknown ? null : planned(plan, values);
+    if (said === shown) return;
+    shown = said;
+    node.replaceChildren(...(said ? [h('div', { class: `note ${said.level}` },
+      h('p', { class: 'note-title' }, said.text), said.advice ? h('p', {}, said.advice) : null)] : []));
+  }
+
+  update();
+  return { node, update };
+}
+
+function planned(plan, { model, device, 'sys-node-pool': pool = '', 'gpu-count': gpus, 'cvat-finetune-checkpoint': start }) {
+  if (start && start !== 'auto') {
+    const from = plan.by_start[start];
+    return from ? (model === 'auto' || model === from.model ? from.note : from.other) : null;
+  }
+  if (model !== 'auto') return plan.by_model[model] ?? null;
+  return (device === 'cpu' || gpus === '0' ? plan.without_gpu : plan.by_pool[pool]) ?? null;
 }
 
 /** Why the user cannot start a run, shown before the form is filled in; null if they can. */

@@ -202,6 +202,7 @@ def _from_form(entry: _Entry) -> Parameter:
         group=entry.group or "Settings",
         type=Type(entry.type) if entry.type in set(Type) else Type.TEXT,
         default=entry.default,
+        empty_is_default=not entry.required,
         visibility=Visibility(entry.visibility) if entry.visibility in set(Visibility) else Visibility.ANNOTATOR,
         minimum=entry.minimum if entry.exclusiveMinimum is None else entry.exclusiveMinimum,
         maximum=entry.maximum,

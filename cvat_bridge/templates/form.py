@@ -1,29 +1,34 @@
 """The form of a template, as JSON for the page. Strings are plain text, except help, which is safe HTML."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from cvat_bridge.cluster import PoolChoice
-from cvat_bridge.http.schemas import ChoiceSchema, ParameterSchema, TemplateSchema
+from cvat_bridge.http.schemas import ParameterSchema, PlanSchema, TemplateSchema
+from cvat_bridge.runs.run_files import StoredWeights
 from cvat_bridge.templates.catalog import Field, Fill, OfferedTemplate
 from cvat_bridge.templates.export_formats import NO_LONGER, export_format
 from cvat_bridge.templates.help_text import safe_html
+from cvat_bridge.templates.start_choices import HELP, TrainedModel, choice, model_choices, start_choices
 from run_config.parameters import Type
 
 MODELS = frozenset({Fill.FINETUNE, Fill.MODEL})
 
-Models = Mapping[str, Sequence[tuple[str, str]]]
-"""Template → (value, title) of the models of finished runs."""
-
 
 def template_schema(
-    offered: OfferedTemplate, pools: Sequence[PoolChoice], models: Sequence[tuple[str, str]]
+    offered: OfferedTemplate,
+    pools: Sequence[PoolChoice],
+    models: Sequence[TrainedModel],
+    weights: StoredWeights | None,
+    plan: PlanSchema | None,
 ) -> TemplateSchema:
-    """One template for the form."""
+    """One template for the form. `models`: of finished runs. `weights` None: the store is unreachable."""
     groups: dict[str, list[ParameterSchema]] = {}
     for field in offered.fields:
         if is_shown(field, offered, pools):
-            groups.setdefault(field.parameter.group, []).append(_parameter_schema(field, pools, models))
+            groups.setdefault(field.parameter.group, []).append(
+                _parameter_schema(field, offered, pools, models, weights)
+            )
     trains = offered.filled(Fill.MODEL) is None
     return {
         "name": offered.name,
@@ -32,6 +37,7 @@ def template_schema(
         "trains": trains,
         # A third-party template may train on points or tags.
         "needs_boxes": trains and offered.template.ours,
+        "plan": plan,
         "groups": [{"title": title, "parameters": fields} for title, fields in groups.items()],
     }
 
@@ -57,30 +63,40 @@ def default_pool(field: Field, pools: Sequence[PoolChoice]) -> str:
     return next((pool.value for pool in own if default in (pool.value, pool.label_value)), first)
 
 
-def _parameter_schema(field: Field, pools: Sequence[PoolChoice], models: Sequence[tuple[str, str]]) -> ParameterSchema:
+def _parameter_schema(
+    field: Field,
+    offered: OfferedTemplate,
+    pools: Sequence[PoolChoice],
+    models: Sequence[TrainedModel],
+    weights: StoredWeights | None,
+) -> ParameterSchema:
     parameter = field.parameter
     default = parameter.default or ""
     required = parameter.required
-    choices = [_choice(text, text) for text in parameter.choices]
-    kind = parameter.type
+    choices = [choice(text, text) for text in parameter.choices]
+    kind, help_ = parameter.type, parameter.help
+    is_start = field.fill is Fill.FINETUNE and offered.template.ours
     if field.fill is Fill.POOL and pools:
         own = pool_names(field, pools)
-        choices = [_choice(pool.value, pool.title, pool.detail, available=pool.available) for pool in own]
+        choices = [choice(pool.value, pool.title, pool.detail, available=pool.available) for pool in own]
         default = default_pool(field, pools)
         required = True
     elif field.fill is Fill.POOL:
         kind = Type.CHOICE if choices else Type.TEXT
+    elif is_start:
+        help_, choices = HELP, start_choices(models, weights.cards if weights else ())
     elif field.fill in MODELS:
-        choices = [_choice(value, title) for value, title in models]
+        choices = model_choices(models)
     schema: ParameterSchema = {
         "name": parameter.name,
         "title": parameter.title,
-        "help_html": safe_html(parameter.help),
+        "help_html": safe_html(help_),
         "type": kind.value,
         "visibility": parameter.visibility.value,
         "required": required,
         "default": default,
         "choices": choices,
+        "other": is_start,
     }
     limits = parameter.limits
     if limits.minimum is not None:
@@ -89,10 +105,6 @@ def _parameter_schema(field: Field, pools: Sequence[PoolChoice], models: Sequenc
     if limits.maximum is not None:
         schema["maximum"] = limits.maximum
     return schema
-
-
-def _choice(value: str, title: str, detail: str = "", *, available: bool | None = None) -> ChoiceSchema:
-    return {"value": value, "title": title, "detail": detail, "available": available}
 
 
 def _trouble(offered: OfferedTemplate) -> str:

@@ -13,6 +13,7 @@ from data_prep.box_geometry import Xywh
 from data_prep.changes import ChangeLog
 from data_prep.checks.subset_names import split_of_subset
 from data_prep.formats.coco_file import RawAnnotation, most_bytes, parse_coco, read_number
+from data_prep.formats.json_marks import may_be_coco
 from data_prep.formats.record import NO_ATTRIBUTES, NO_OUTLINE, Annotation, Annotations, ListedImage, UnlistedReferences
 from data_prep.formats.roots import common_roots, folder_of
 from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
@@ -131,7 +132,7 @@ def _find_by_content(files: ExportFiles) -> list[_File]:
         paths = [path for path in paths if path.endswith(_ROBOFLOW)]
     found: list[_File] = []
     for path in paths:
-        if not _has_coco_keys(files.read(path, min(MAX_FILE_BYTES, most_bytes()))):
+        if not may_be_coco(files, path):
             continue
         folder, _, name = path.rpartition("/")
         stem, parent = name[: -len(".json")], folder.rpartition("/")[0]
@@ -144,10 +145,6 @@ def _find_by_content(files: ExportFiles) -> list[_File]:
         ]
         found.append(_File(path, subset, tuple(dict.fromkeys(f"{place}/" if place else "" for place in places))))
     return found
-
-
-def _has_coco_keys(data: bytes) -> bool:
-    return all(re.search(rb'"%b"\s*:\s*[\[{]' % key, data) for key in (b"images", b"annotations", b"categories"))
 
 
 class _KnownAttributes(msgspec.Struct):

@@ -1,8 +1,13 @@
-"""Pascal VOC: one XML file for each image, in `Annotations/` or beside the image. Coordinates are used as written."""
+"""Pascal VOC: one XML file for each image, in `Annotations/` or beside the image.
+
+VOC's own files count pixels from 1, and their last pixel is inside the box. CVAT and others write corners from 0.
+"""
 
 import contextlib
+import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -23,6 +28,15 @@ MAX_FILE_BYTES = 64 << 20
 MOST_LOOKED_INTO = 20
 """Files that are read to recognise the format."""
 _ANNOTATIONS = "Annotations/"
+_DATABASE = re.compile(r"The VOC20\d\d Database")
+_CONVERTED = "The files are those of VOC, which counts pixels from 1: the boxes were converted to corners from 0."
+_CONTRADICTED = (
+    "The files name VOC, which counts pixels from 1, but contain numbers below 1: they were used as written."
+)
+_UNDECIDED = (
+    "The numbers run from 1 to the size of the image, and do not say whether pixels are counted from 0 or, as by VOC, "
+    "from 1: they were used as written, which is at most one pixel off."
+)
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 # Only these say for sure that a file is in this format: LabelMe has the same root and the same names of files.
 _MARKS = frozenset({"annotation/object/bndbox", "annotation/size/width"})
@@ -57,13 +71,50 @@ class PascalVoc:
         labels = LabelCheck(files.shown_name, changes)
         subsets = _subsets(files, root)
         images: list[ListedImage] = []
+        of_voc: set[int] = set()
         for path in paths:
             reader = _Reader(files, path, listed, labels, changes)
             read_xml(files.read(path, MAX_FILE_BYTES), reader.where, reader.start, reader.end)
             if reader.is_annotation:
+                if reader.is_of_voc:
+                    of_voc.add(len(images))
                 images.append(reader.image(subsets))
+        images, notes = _count_from_zero(images, of_voc)
         classes = {name: frozenset[int]() for name in sorted(listed | labels.names)}
-        return Annotations(images, classes, root, unlisted=[labels.summary()])
+        return Annotations(images, classes, root, unlisted=[labels.summary()], notes=notes)
+
+
+def _count_from_zero(images: list[ListedImage], of_voc: set[int]) -> tuple[list[ListedImage], list[str]]:
+    """The images with corners from 0, and a note where the numbers could be meant in both ways.
+
+    `of_voc`: indices of images whose file names VOC as its database. Only those are converted, if no number of
+    theirs is below 1.
+    """
+    boxes = [(one.box, image) for image in images for one in image.annotations if one.box is not None]
+    if of_voc:
+        own = [one.box for index in of_voc for one in images[index].annotations if one.box is not None]
+        if any(min(box[:2]) < 1 for box in own):
+            return images, [_CONTRADICTED]
+        converted = [
+            replace(image, annotations=tuple(map(_from_one, image.annotations))) if index in of_voc else image
+            for index, image in enumerate(images)
+        ]
+        return converted, [_CONVERTED] if own else []
+    starts_at_1 = any(min(box[:2]) == 1 for box, _ in boxes) and all(min(box[:2]) >= 1 for box, _ in boxes)
+    ends_at_size = any(box[0] + box[2] == image.width or box[1] + box[3] == image.height for box, image in boxes)
+    if starts_at_1 and ends_at_size and all(float(number).is_integer() for box, _ in boxes for number in box):
+        return images, [_UNDECIDED]
+    return images, []
+
+
+def _from_one(annotation: Annotation) -> Annotation:
+    """The annotation with its box in corners from 0."""
+    if annotation.box is None:
+        return annotation
+    x, y, width, height = annotation.box
+    written = [x, y, x + width, y + height]
+    box = (x - 1, y - 1, width + 1, height + 1)
+    return msgspec.structs.replace(annotation, box=box, box_as_written=written, box_was_converted=True)
 
 
 def _xml_paths(files: ExportFiles) -> list[str]:
@@ -151,6 +202,7 @@ class _Reader:
     def __init__(self, files: ExportFiles, path: str, listed: set[str], labels: LabelCheck, changes: ChangeLog) -> None:
         self.where = f"{files.shown_name}: {path}"
         self.is_annotation = False
+        self.is_of_voc = False
         self._path = path
         self._listed = listed
         self._labels = labels
@@ -175,6 +227,8 @@ class _Reader:
             self._attributes[element.values.get("name", "")] = element.values.get("value", "")
         elif path.startswith("annotation/object/bndbox/") and parent is not None and parent.parent is not None:
             parent.parent.values[element.name] = text
+        elif path == "annotation/source/database":
+            self.is_of_voc = _DATABASE.fullmatch(text) is not None
         elif path in ("annotation/filename", "annotation/size/width", "annotation/size/height"):
             self._values[element.name] = text
         elif parent is not None and element.name not in _SIDES:

@@ -97,6 +97,8 @@ class Annotations:
     """For each annotation file. Too many refuse the source."""
     exporter: str = ""
     """The program that wrote the annotations, if they say so: `Label Studio`, `Roboflow`, …"""
+    files: ExportFiles | None = None
+    """The source with the images that are inside its annotation files. None: there are none."""
     notes: Sequence[str] = ()
     """Warnings: how numbers with several meanings were read."""
     in_shares: bool = False

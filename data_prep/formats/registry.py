@@ -9,28 +9,33 @@ from data_prep.errors import SourceError
 from data_prep.formats.record import Format
 from data_prep.remedies import choose_format
 from data_prep.sources.files import ExportFiles, FolderOfExport, export_frames, videos_among, without_macos_shadows
-from run_config.cvat_formats import AUTO, PASCAL_VOC, SHORT_NAMES, ULTRALYTICS
+from run_config.cvat_formats import AUTO, PASCAL_VOC, SHORT_NAMES, ULTRALYTICS, YOLO
 
 FORMATS: tuple[Format, ...] = tuple(
-    getattr(import_module(f"data_prep.formats.{short.replace('-', '_')}"), class_name)()
-    for short, class_name in {
+    getattr(import_module(f"data_prep.formats.{module}"), class_name)()
+    for module, class_name in {
         "coco": "Coco",
-        "cvat-images": "CvatImages",
-        "cvat-video": "CvatVideo",
+        "cvat_images": "CvatImages",
+        "cvat_video": "CvatVideo",
         "ultralytics": "Ultralytics",
-        "pascal-voc": "PascalVoc",
+        "pascal_voc": "PascalVoc",
         "datumaro": "Datumaro",
+        "text_lines.yolo": "Yolo",
+        "labelme": "LabelMe",
+        "text_lines.mot": "Mot",
+        "text_lines.open_images": "OpenImages",
+        "text_lines.kitti": "Kitti",
+        "supervisely": "Supervisely",
+        "tfrecord": "TfRecord",
     }.items()
 )
 
 # File that is typical of an unsupported format → the format's name in CVAT.
 _OTHER_FORMATS = (
     (re.compile(r"(.*/)?annotations\.xml"), "CVAT for images or video"),
-    (re.compile(r"(.*/)?obj\.(names|data)"), "YOLO 1.1"),
+    (re.compile(r"(.*/)?obj\.(names|data)"), YOLO),
     (re.compile(r"(.*/)?data\.ya?ml"), ULTRALYTICS),
     (re.compile(r"(.*/)?Annotations/.*\.xml"), PASCAL_VOC),
-    (re.compile(r".*\.tfrecord"), "TFRecord"),
-    (re.compile(r"(.*/)?gt/gt\.txt"), "MOT 1.1"),
     (re.compile(r"(.*/)?annotations/[^/]*\.json"), "another JSON format"),
 )
 
@@ -90,8 +95,8 @@ def find_exports(files: ExportFiles, chosen: str = AUTO) -> list[FoundExport]:
 
 
 def _explain_unknown(paths: list[str], where: str) -> str:
-    names = " or ".join(repr(one.name) for one in FORMATS)
-    missing = f"{where} has no {' or '.join(one.looks_like for one in FORMATS)}"
+    names = _either([repr(one.name) for one in FORMATS])
+    missing = f"{where} has no {_either([one.looks_like for one in FORMATS])}"
     for pattern, name in _OTHER_FORMATS:
         found = next((path for path in paths if pattern.fullmatch(path)), None)
         if found:
@@ -104,3 +109,7 @@ def _explain_unknown(paths: list[str], where: str) -> str:
     if videos:
         return f"{where} has a video ({videos[0]!r}) and no annotations: {export_frames(videos[0])}"
     return f"{missing}: it must be a CVAT export in the format {names}, packed or unpacked"
+
+
+def _either(names: list[str]) -> str:
+    return " or ".join([", ".join(names[:-1])] * (len(names) > 1) + names[-1:])

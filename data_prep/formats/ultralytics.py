@@ -32,7 +32,8 @@ MAX_YAML_BYTES = 4 << 20
 MAX_LABEL_BYTES = 64 << 20
 MOST_YAML_FILES = 20
 _SPLITS = ("train", "val", "test")
-_IMAGES = re.compile(r"(^|.*/)images/")
+# The folders above names of images: that of Ultralytics, and that of CVAT's YOLO 1.1.
+_IMAGES = re.compile(r"(^|.*/)(images|obj_[^/]*_data)/")
 
 _found_in: WeakKeyDictionary[ExportFiles, dict[str, dict[str, Any]]] = WeakKeyDictionary()
 
@@ -57,7 +58,7 @@ class Ultralytics:
     def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:
         """Read all label files."""
         path, data = next(iter(_data_files(files).items()))
-        return _Reader(files, path, data, changes).read()
+        return YoloReader(files, path, data, changes).read()
 
 
 def _data_files(files: ExportFiles) -> dict[str, dict[str, Any]]:
@@ -82,15 +83,23 @@ def _load(files: ExportFiles, path: str) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-class _Reader:
-    """Reads one data set."""
+class YoloReader:
+    """Reads one data set: `data` has the classes as `names`, and for each split a folder or a list of images."""
 
-    def __init__(self, files: ExportFiles, path: str, data: dict[str, Any], changes: ChangeLog) -> None:
+    def __init__(
+        self,
+        files: ExportFiles,
+        path: str,
+        data: dict[str, Any],
+        changes: ChangeLog,
+        exporter: str = "Ultralytics",
+    ) -> None:
         self._files = files
         self._path = path
         self._root = folder_of(path)
         self._where = f"{files.shown_name}: {path}"
         self._data = data
+        self._exporter = exporter
         self._changes = changes
         self._names = _names(data, self._where)
         shape = data.get("kpt_shape")
@@ -100,6 +109,7 @@ class _Reader:
         self._unlisted: Counter[int] = Counter()
 
     def read(self) -> Annotations:
+        """Read all label files."""
         subsets = self._subsets()
         labels = {path for path in without_macos_shadows(self._files.sizes) if path.endswith(".txt")}
         images: list[ListedImage] = []
@@ -124,7 +134,7 @@ class _Reader:
         count = self._unlisted.total()
         sentence = (
             f"{self._where}: {count} of {self._total} boxes have a class that names does not list (for one "
-            f"{next(iter(self._unlisted), 0)}): correct data.yaml, or export again"
+            f"{next(iter(self._unlisted), 0)}): correct {self._path.rpartition('/')[2]}, or export again"
         )
         classes: dict[str, frozenset[int]] = {}
         for number, name in self._names.items():
@@ -135,7 +145,7 @@ class _Reader:
             self._root,
             self._unlisted,
             [UnlistedReferences(count, self._total, sentence)],
-            exporter="Ultralytics",
+            exporter=self._exporter,
             in_shares=True,
         )
 
@@ -169,15 +179,15 @@ class _Reader:
 
     def _images_of(self, entry: str, images: list[str]) -> Iterator[str]:
         """The images of a folder or of a list of images, whichever an entry names."""
-        for tail in _tails(entry):
+        for tail in tails(entry):
             place = f"{self._root}{tail}"
             if tail.endswith(".txt") and place in self._files.sizes:
                 known = set(images)
                 lines = _text(self._files, place).splitlines()
                 for line in filter(None, map(str.strip, lines)):
                     yield next(
-                        (one for one in (f"{self._root}{part}" for part in _tails(line)) if one in known),
-                        f"{self._root}{next(_tails(line), line)}",
+                        (one for one in (f"{self._root}{part}" for part in tails(line)) if one in known),
+                        f"{self._root}{next(tails(line), line)}",
                     )
                 return
             inside = [path for path in images if path.startswith(f"{place}/")]
@@ -251,7 +261,7 @@ def _label_path(root: str, image: str) -> str:
     return root + str(PurePosixPath(moved.lstrip("/")).with_suffix(".txt"))
 
 
-def _tails(path: str) -> Iterator[str]:
+def tails(path: str) -> Iterator[str]:
     """The path without its first parts, longest first: it may be written on another machine, or lead upwards."""
     parts = [part for part in PurePosixPath(path.replace("\\", "/")).parts if part not in (".", "/")]
     last_up = max((index for index, part in enumerate(parts) if part == ".."), default=-1)

@@ -35,15 +35,17 @@ from evaluation.predictions import write_predictions
 from object_store import ObjectStore, open_store
 from object_store.file_errors import file_errors
 from prepared_set.reader import LocalSet, PreparedSet
+from published_weights.automatic_start import automatic_start, begun, model_of
 from published_weights.start import start_from
 from run_config.errors import ConfigError
-from run_config.installation import permitted
+from run_config.installation import load_installation, permitted
 from run_config.job.config import MOST_BOXES, JobConfig, advised_queries
 from run_config.job.keys import shown, with_values
 from run_config.job.places import places
-from run_config.job.presets import is_chosen, load_job_config, presets_from_scratch
+from run_config.job.presets import base_preset, is_chosen, load_job_config, presets_from_scratch
 from run_config.locations import resolve
 from run_config.parameters import Type, overrides_of
+from run_config.weights.automatic import AUTO, NONE
 from run_config.wording import duration
 from run_config.writable import require_writable
 
@@ -92,7 +94,7 @@ def train(request: TrainRequest) -> None:
     """Train, predict the validation and test splits, and write the results to `out`."""
     if not request.run.strip("/ "):
         raise JobError(f"--run: {request.run!r} is not allowed; give the run a name, such as first")
-    request, config = _permitted(request, job_config(request))
+    request, config = _resolved(request)
     for name in LEFT_BEHIND:
         require_writable(request.out / name, "--out")
     _cache()
@@ -125,18 +127,41 @@ def train(request: TrainRequest) -> None:
 FINETUNE = "cvat-finetune-checkpoint"
 
 
-def _permitted(request: TrainRequest, config: JobConfig) -> tuple[TrainRequest, JobConfig]:
-    """Resolve the places in request and configuration as the installation permits, even if `check` did not run."""
-    read = places(config)
-    allowed = permitted({**request.settings, **read}, dict.fromkeys(read, Type.LOCATION))
-    finetune = allowed[FINETUNE]
+def _resolved(request: TrainRequest) -> tuple[TrainRequest, JobConfig]:
+    """Model, weights and places as the installation permits, without `auto`, even if `check` did not run."""
+    allowed = permitted(request.settings)
+    if request.model != AUTO:
+        _permitted_places(job_config(request))  # refused before anything is read from the store
+    store, text, finetune, before = open_store(request.store), request.finetune.strip() or AUTO, "", None
+    if AUTO in (request.model, text):
+        before = begun(store.child(f"{request.output_prefix.strip('/')}/{request.run}"), store)
     try:
-        start = start_from(request.finetune, open_store(request.store), request.output_prefix, request.run)
+        if text not in (AUTO, NONE):
+            named = start_from(text, store, request.output_prefix, request.run)
+            finetune = allowed[FINETUNE] if named == text else permitted({FINETUNE: named})[FINETUNE]
     except ConfigError as error:
         raise JobError(f"{FINETUNE}: {error}") from error
-    if start != request.finetune:
-        finetune = permitted({FINETUNE: start})[FINETUNE]
-    return dataclasses.replace(request, finetune=finetune), with_values(config, {key: allowed[key] for key in read})
+    if request.model == AUTO:
+        url = resolve(finetune, store.url) if finetune else ""
+        gpu, laptop = hardware.choose_device(request.device).type == "cuda", load_installation() is None
+        chosen = model_of(text, url, before, store, open_store, gpu=gpu, laptop=laptop)
+        request = dataclasses.replace(request, model=chosen.preset)
+    config = _permitted_places(job_config(request))
+    if text == AUTO:
+        try:
+            start = automatic_start(config.model, base_preset(request.model), before, store)
+        except ConfigError as error:
+            raise JobError(f"{FINETUNE}: {error}") from error
+        finetune = permitted({FINETUNE: start.checkpoint})[FINETUNE]
+        if start.backbone:
+            config = with_values(config, {"model.backbone_weights": start.backbone})
+    return dataclasses.replace(request, finetune=finetune), config
+
+
+def _permitted_places(config: JobConfig) -> JobConfig:
+    """The configuration with its places as the installation permits them."""
+    read = places(config)
+    return with_values(config, permitted(read, dict.fromkeys(read, Type.LOCATION)))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -199,7 +224,7 @@ def _resumed(run: ObjectStore, request: TrainRequest, config: JobConfig, report:
     if kept:
         what = ", ".join(f"{key}={shown(old)} (now {shown(new)})" for key, (old, new) in kept.items())
         report.say(f"this run was started by another release and keeps its settings: {what}")
-    return _permitted(request, config)[1]
+    return _permitted_places(config)
 
 
 def _record(uploads: Uploads, run: ObjectStore, description: dict[str, Any], images: int) -> None:

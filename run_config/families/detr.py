@@ -70,6 +70,16 @@ class DetrModel(ModelConfig):
         return {"encoder_layers": self.encoder_layers, "decoder_layers": self.decoder_layers}
 
     @property
+    def needs_weights(self) -> bool:
+        """Not if somebody chose the weights of the backbone."""
+        return not self.backbone_weights
+
+    @property
+    def imagenet_backbone(self) -> str:
+        """The ResNet."""
+        return self.backbone
+
+    @property
     def untrained(self) -> str:
         """The transformer, or with no backbone weights the whole model."""
         return "a random transformer" if self.backbone_weights else super().untrained

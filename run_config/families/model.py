@@ -34,6 +34,16 @@ class ModelConfig(Section):
         raise NotImplementedError
 
     @property
+    def needs_weights(self) -> bool:
+        """Whether `auto` starts only from published weights, because the model has no others to start from."""
+        return bool(self.from_scratch_images)
+
+    @property
+    def imagenet_backbone(self) -> str:
+        """The name of the backbone that may start from ImageNet weights. Empty: the model has none."""
+        return ""
+
+    @property
     def untrained(self) -> str:
         """The part of the model that has random weights when training does not start from a checkpoint."""
         return "random weights"

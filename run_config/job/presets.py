@@ -5,6 +5,7 @@ the nearest known key.
 """
 
 import difflib
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,9 +60,20 @@ def override_tree(override: str) -> dict[str, Any]:
     return tree
 
 
+@functools.cache
 def presets_from_scratch() -> tuple[str, ...]:
     """The presets whose models can be trained from random weights with any number of images."""
     return tuple(name for name in preset_names() if not load_job_config(name).model.from_scratch_images)
+
+
+def base_preset(name: str) -> str:
+    """The preset that a file is based on, directly or through other files; a preset's own name. Empty: there is none.
+
+    Raises ConfigError: as `load_job_config`.
+    """
+    bases: list[str] = []
+    _read(name, seen=(), bases=bases)
+    return next((base for base in bases if base in preset_names()), "")
 
 
 def config_keys() -> tuple[str, ...]:
@@ -69,8 +81,15 @@ def config_keys() -> tuple[str, ...]:
     return tuple(dict.fromkeys(key.name for key in keys()))
 
 
-def _read(name: str, seen: tuple[Path, ...], where: str = "", *, presets: bool = True) -> dict[str, Any]:
-    """Read a file and merge it over its bases. Without `presets`, the values of presets are left out."""
+def _read(
+    name: str, seen: tuple[Path, ...], where: str = "", *, presets: bool = True, bases: list[str] | None = None
+) -> dict[str, Any]:
+    """Read a file and merge it over its bases, whose names are added to `bases`.
+
+    Without `presets`, the values of presets are left out.
+    """
+    if bases is not None:
+        bases.append(name)
     if name in preset_names():
         if not presets:
             return {}
@@ -95,7 +114,7 @@ def _read(name: str, seen: tuple[Path, ...], where: str = "", *, presets: bool =
         raise ConfigError(f"{place}: base must be the name of a preset or a file")
     if folder is not None and base not in preset_names() and Path(base).suffix in (".yaml", ".yml"):
         base = str(folder / base)
-    return _merge(_read(base, seen, f"{place}: base: ", presets=presets), tree)
+    return _merge(_read(base, seen, f"{place}: base: ", presets=presets, bases=bases), tree)
 
 
 def _hint(name: str) -> str:

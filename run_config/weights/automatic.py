@@ -1,4 +1,4 @@
-"""What `auto` means for the parameters `model` and `cvat-finetune-checkpoint`, given a machine and the weights there."""
+"""What `auto` means for `model` and `cvat-finetune-checkpoint`: it depends on the machine and the stored weights."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -7,8 +7,7 @@ from run_config.errors import ConfigError
 from run_config.weights.catalogue import CATALOGUE
 
 AUTO, NONE = "auto", "none"
-"""Values of `cvat-finetune-checkpoint`: the published weights of the model, and random weights. `auto` is also a model.
-"""
+"""Values of `cvat-finetune-checkpoint`: published weights of the model, or random weights. `auto` is also a `model`."""
 
 FOR_GPU = ("rf-detr-small", "d-fine-nano")
 FOR_CPU = ("d-fine-nano",)

@@ -95,6 +95,14 @@ CATALOGUE: tuple[PublishedWeights, ...] = (
 )
 
 
+ALL_LICENCES = frozenset(licence for one in CATALOGUE for licence in (one.code_licence, one.weights_licence))
+
+
+def names_in(text: str) -> list[str]:
+    """The names in a text, which are separated by spaces, commas or line breaks."""
+    return text.replace(",", " ").split()
+
+
 def on_offer(
     allowed_licences: Iterable[str] = (), catalogue: Sequence[PublishedWeights] = CATALOGUE
 ) -> dict[str, PublishedWeights]:

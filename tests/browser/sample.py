@@ -4,9 +4,34 @@ from typing import Any
 
 from markdown_it import MarkdownIt
 
-from run_config.parameters import BY_NAME, Parameter, Type, Visibility
+from run_config.parameters import BY_NAME, Parameter, Role, Type, Visibility
 
 Json = dict[str, Any]
+
+
+def choice(value: str, title: str, detail: str = "", group: str = "") -> Json:
+    """A choice of a list."""
+    return {"value": value, "title": title, "detail": detail, "group": group, "available": None}
+
+
+STARTS = [
+    choice("auto", "Automatic", "Published weights of the model. The sentence above “Start run” says which."),
+    choice(
+        "weights:rf-detr-small",
+        "rf-detr-small, Apache-2.0",
+        "For the model rf-detr-small. Trained on Objects365, then COCO. Classes: person, bicycle, car, motorcycle, "
+        "airplane, bus and 74 more. Licence: Apache-2.0.",
+        "Published weights",
+    ),
+    choice("weights:d-fine-nano", "d-fine-nano, Apache-2.0", "For the model d-fine-nano.", "Published weights"),
+    choice(
+        "s3://training/workflow-data/output/cvat-train-6f1aa/model",
+        "cvat-train-6f1aa, AP 0.512, threshold 0.33 (WBC 0.41), 2026-11-20",
+        "Classes: Platelets, RBC, WBC.",
+        "Earlier runs",
+    ),
+    choice("none", "Random weights", "Without a trained model. From few images, only tiny learns this way."),
+]
 
 POOLS = [
     {"value": "gpu-t4", "title": "GPU: T4", "detail": "1 GPU with 16 GB; 3 of 4 GPUs free", "available": True},
@@ -23,7 +48,8 @@ ANNOTATING = ("trained-model", "sys-node-pool", "device")
 
 def field(parameter: Parameter, pools: list[Json] | None = None) -> Json:
     """A parameter as the form's answer has it."""
-    choices = [{"value": one, "title": one, "detail": "", "available": None} for one in parameter.choices]
+    starts = parameter.role is Role.FINETUNE_CHECKPOINT
+    choices = STARTS if starts else [choice(one, one) for one in parameter.choices]
     made: Json = {
         "name": parameter.name,
         "title": parameter.title,
@@ -33,6 +59,7 @@ def field(parameter: Parameter, pools: list[Json] | None = None) -> Json:
         "required": parameter.required,
         "default": parameter.default or "",
         "choices": choices,
+        "other": starts,
     }
     if parameter.type is Type.NODE_POOL:
         made |= {"choices": POOLS if pools is None else pools, "required": True}
@@ -42,6 +69,36 @@ def field(parameter: Parameter, pools: list[Json] | None = None) -> Json:
     if limits.maximum is not None:
         made["maximum"] = limits.maximum
     return made
+
+
+def note(text: str, advice: str = "") -> Json:
+    """What a run will train; a warning if there is advice."""
+    return {"level": "warning" if advice else "info", "text": text, "advice": advice}
+
+
+PLAN: Json = {
+    "by_pool": {
+        "gpu-t4": note(
+            "Will train rf-detr-small from published weights on 364 images with 4,888 boxes, because GPU: T4 has a "
+            "GPU, and the store has the weights of rf-detr-small."
+        ),
+        "gpu-a100": note(
+            "auto needs published weights on a GPU, and the store has none of rf-detr-small or d-fine-nano; run "
+            "`detr-workflows weights pull rf-detr-small --store s3://training`, or choose a model.",
+            "The operator of this installation can run the command; it takes a few minutes.",
+        ),
+        "cpu": note("Will train d-fine-nano from published weights on 364 images, because CPU only has no GPU."),
+    },
+    "without_gpu": note("Will train d-fine-nano from published weights on 364 images, because the run uses no GPU."),
+    "by_model": {"tiny": note("Will train tiny from random weights on 364 images with 4,888 boxes.")},
+    "by_start": {
+        "weights:d-fine-nano": {
+            "model": "d-fine-nano",
+            "note": note("Will train d-fine-nano from the published weights d-fine-nano on 364 images."),
+            "other": note("Will train from the published weights d-fine-nano.", "It is of the model d-fine-nano."),
+        }
+    },
+}
 
 
 def template(name: str, title: str, help_html: str, names: tuple[str, ...], pools: list[Json] | None = None) -> Json:
@@ -55,6 +112,7 @@ def template(name: str, title: str, help_html: str, names: tuple[str, ...], pool
         "help_html": help_html,
         "trains": "trained-model" not in names,
         "needs_boxes": "trained-model" not in names,
+        "plan": None if "trained-model" in names else PLAN,
         "groups": [{"title": group, "parameters": parameters} for group, parameters in groups.items()],
     }
 

@@ -126,7 +126,7 @@ def test_counts_that_are_not_known_are_not_made_up(page: Page, bridge: BridgeDou
             "1,5",
             "Minutes must be a number above 0 and at most 10080, not “1,5”. Write a dot instead of the comma.",
         ),
-        ("Start from", "{{workflow.name}}", "Start from must not contain “{{”."),
+        ("Location for Start from", "{{workflow.name}}", "Start from must not contain “{{”."),
         ("Seed", "", "Seed is missing. Type a value."),
     ],
 )
@@ -136,6 +136,8 @@ def test_a_mistake_is_shown_at_its_field_and_nothing_is_sent(
     dialog = open_dialog(page)
     dialog.get_by_role("radio", name="CPU only").check()
     dialog.get_by_text("Expert settings").click()
+    if label.startswith("Location"):
+        start_of(dialog).select_option(label="Another location…")
     dialog.get_by_label(label, exact=False).first.fill(text)
     if label == "Seed":
         # A mistake among folded settings unfolds them.
@@ -152,6 +154,84 @@ def test_a_mistake_is_shown_at_its_field_and_nothing_is_sent(
 
 def sentence_at_the_end(sentence: str) -> re.Pattern[str]:
     return re.compile(re.escape(sentence) + "$")
+
+
+def start_of(root: Locator) -> Locator:
+    return root.get_by_role("combobox", name="Start from")
+
+
+def test_the_start_is_chosen_from_published_weights_and_earlier_runs_which_say_what_they_know(
+    page: Page, bridge: BridgeDouble
+) -> None:
+    root = open_page(page)
+    start = start_of(root)
+    expect(start).to_have_value("auto")
+    expect(start.locator("optgroup")).to_have_count(2)
+    expect(start.locator("optgroup[label='Published weights'] option")).to_have_count(2)
+    expect(root.get_by_label("Location for Start from")).to_be_hidden()
+    start.select_option("weights:rf-detr-small")
+    expect(root.get_by_text("74 more. Licence: Apache-2.0.")).to_be_visible()
+    start.select_option(label="cvat-train-6f1aa, AP 0.512, threshold 0.33 (WBC 0.41), 2026-11-20")
+    expect(root.get_by_text("Classes: Platelets, RBC, WBC.")).to_be_visible()
+    expect(root.get_by_text("Licence: Apache-2.0.")).to_have_count(0)
+    root.get_by_role("radio", name="CPU only").check()
+    send(root)
+    expect(root.get_by_role("heading", name="cvat-train-00001")).to_be_visible()
+    given = bridge.submissions[0]["parameters"]["cvat-finetune-checkpoint"]
+    assert given == "s3://training/workflow-data/output/cvat-train-6f1aa/model"
+
+
+def test_any_other_location_can_be_typed_and_survives_a_reload(page: Page, bridge: BridgeDouble) -> None:
+    root = open_page(page)
+    start_of(root).select_option(label="Another location…")
+    expect(root.get_by_label("Location for Start from")).to_be_focused()
+    expect(root.locator(".field-error:visible")).to_have_count(0)
+    send(root)
+    expect(root.locator(".field-error").get_by_text("Type a location for Start from")).to_be_visible()
+    root.get_by_label("Location for Start from").focus()
+    page.keyboard.type("imports/model.pth")
+    page.reload()
+    expect(start_of(root)).to_have_value("imports/model.pth")
+    root.get_by_role("radio", name="CPU only").check()
+    send(root)
+    expect(root.get_by_role("heading", name="cvat-train-00001")).to_be_visible()
+    assert bridge.submissions[0]["parameters"]["cvat-finetune-checkpoint"] == "imports/model.pth"
+
+
+def test_what_will_be_trained_follows_the_pool_the_device_the_model_and_the_start(page: Page) -> None:
+    root = open_page(page)
+    said = root.get_by_role("status").filter(has_text=re.compile("Will train|needs published weights"))
+    expect(said).to_have_count(0)
+    root.get_by_role("radio", name="GPU: T4").check()
+    expect(said).to_contain_text("Will train rf-detr-small from published weights on 364 images with 4,888 boxes")
+    root.get_by_role("radio", name="GPU: A100").check()
+    expect(said.locator(".warning")).to_contain_text(
+        "run `detr-workflows weights pull rf-detr-small --store s3://training`"
+    )
+    expect(said).to_contain_text("The operator of this installation can run the command")
+    root.get_by_text("Expert settings").click()
+    root.get_by_label("GPUs", exact=True).fill("0")
+    expect(said).to_contain_text("because the run uses no GPU")
+    root.get_by_label("GPUs", exact=True).fill("1")
+    root.get_by_label("Device").select_option("cpu")
+    expect(said).to_contain_text("because the run uses no GPU")
+    root.get_by_label("Model", exact=True).select_option("tiny")
+    expect(said).to_contain_text("Will train tiny from random weights")
+    start_of(root).select_option("weights:d-fine-nano")
+    expect(said.locator(".warning")).to_contain_text("It is of the model d-fine-nano.")
+    root.get_by_label("Model", exact=True).select_option("auto")
+    expect(said).to_contain_text("Will train d-fine-nano from the published weights d-fine-nano")
+    start_of(root).select_option(label="Another location…")
+    expect(said).to_have_count(0)
+    root.get_by_label("Location for Start from").fill("imports/model.pth")
+    expect(said).to_have_count(0)
+
+
+def test_without_a_plan_nothing_is_said(page: Page, bridge: BridgeDouble) -> None:
+    bridge.form["templates"][0]["plan"] = None
+    root = open_page(page)
+    root.get_by_role("radio", name="GPU: T4").check()
+    expect(root.get_by_text("Will train")).to_have_count(0)
 
 
 def test_a_choice_that_must_be_made_is_asked_for(page: Page, bridge: BridgeDouble) -> None:
@@ -433,12 +513,18 @@ def test_texts_full_of_html_stay_texts(page: Page, bridge: BridgeDouble, console
     bridge.form["subject"]["notes"] = [{"level": "warning", "text": HOSTILE, "advice": HOSTILE}]
     bridge.form["user"]["name"] = HOSTILE
     first = bridge.form["templates"][0]
+    first["plan"] = sample.PLAN | {"by_pool": {"gpu-t4": sample.note(HOSTILE, HOSTILE)}}
+    (start,) = [one for one in first["groups"][1]["parameters"] if one["name"] == "cvat-finetune-checkpoint"]
+    start["choices"] = [sample.choice("auto", HOSTILE, HOSTILE, HOSTILE)]
     first["groups"][0]["title"] = HOSTILE
     first["groups"][0]["parameters"][0] |= {"title": HOSTILE, "default": HOSTILE, "choices": [choice]}
     first["groups"][0]["parameters"][0]["help_html"] = (
         f'{HOSTILE}<a href="javascript:alert(1)" onclick="alert(1)">away</a>'
     )
     root = arrive(page)
+    root.get_by_role("radio", name="GPU: T4").check()
+    expect(root.locator(".note.warning").get_by_text(HOSTILE).first).to_be_visible()
+    expect(start_of(root).locator("xpath=..").get_by_text(HOSTILE).last).to_be_visible()
     expect(root.locator("img, script, iframe")).to_have_count(0)
     expect(root.locator(".help b").first).to_have_text("bold")
     expect(root.get_by_text("away")).not_to_have_attribute("href", "javascript:alert(1)")

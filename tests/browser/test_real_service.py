@@ -56,7 +56,10 @@ def test_the_form_of_the_real_templates_starts_a_run_and_shows_it(window: Page, 
     form = open_page(window, f"/training-bridge/?task={task.id}")
     expect(form.get_by_role("link", name="Cells <b>3</b>")).to_be_visible()
     expect(form.get_by_role("radio", name="Train a detection transformer")).to_be_checked()
+    command = f"detr-workflows weights pull rf-detr-small --store {real.store}"
+    expect(form.get_by_role("status").filter(has_text="auto needs published weights")).to_contain_text(command)
     form.get_by_label("Model", exact=True).select_option("tiny")
+    expect(form.get_by_text("Will train tiny from random weights on 6 images with")).to_be_visible()
     form.get_by_label("Epochs").fill("0")
     form.get_by_role("button", name="Start run").click()
     expect(form.get_by_label("Epochs")).to_be_focused()

@@ -95,7 +95,7 @@ def test_the_version_is_that_of_the_images():
 def test_every_example_installs(path: Path):
     values = yaml.safe_load(path.read_text())
     release = rendered(values)
-    assert len(release.templates) == (5 if "cvatBridge" in values else 3)
+    assert len(release.templates) == (6 if "cvatBridge" in values else 4)
     assert release.settings["store"].startswith(f"s3://{values['store']['bucket']}")
 
 
@@ -117,7 +117,7 @@ def test_a_packed_chart_has_the_templates_in_it(tmp_path: Path):
     command = [helm(), "template", "release", packed, "--kube-version", KUBERNETES]
     command += ["--set", "store.bucket=parts", "--set", "argo.required=false"]
     result = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
-    assert result.stdout.count("kind: WorkflowTemplate") == 3
+    assert result.stdout.count("kind: WorkflowTemplate") == 4
 
 
 @pytest.fixture
@@ -183,6 +183,21 @@ def test_the_notes_tell_how_the_button_comes_into_cvat(notes: Callable[[dict[str
     assert "not-to-be-shown-here" not in text
 
 
+def test_the_notes_say_which_weights_are_brought_and_how_the_others_are(notes: Callable[[dict[str, Any]], str]):
+    store = {"store": {"bucket": "parts"}}
+    text = notes(store)
+    assert "does not name rf-detr-small, d-fine-nano," in text
+    assert 'detr-workflows submit detr-weights --namespace ns -p weights="rf-detr-small d-fine-nano"' in text
+    text = notes({**store, "weights": {"pull": ["d-fine-nano"]}})
+    assert "the workflow detr-workflows-weights brings d-fine-nano into the store" in text
+    assert "kubectl get workflow detr-workflows-weights --namespace ns" in text
+    assert 'submit detr-weights --namespace ns -p weights="rf-detr-small"' in text
+    text = notes({**store, "weights": {"pull": ["rf-detr-small", "d-fine-nano"]}})
+    assert "submit detr-weights" not in text
+    chosen = {"parameters": {"weights": {"default": "rf-detr-large, d-fine-small"}}}
+    assert 'weights="rf-detr-large d-fine-small"' in notes({**store, **chosen})
+
+
 PAGE = Path(__file__).parents[2] / "docs" / "chart.md"
 BLOCKS = re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(), flags=re.DOTALL | re.MULTILINE)
 
@@ -191,7 +206,7 @@ BLOCKS = re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(), flags=re.DOTALL | 
 def test_every_block_of_the_page_is_a_values_file_that_installs(number: int):
     values = yaml.safe_load(BLOCKS[number])
     assert values["store"]["bucket"] == "parts"
-    assert len(rendered(values).templates) == (5 if "cvatBridge" in values else 3)
+    assert len(rendered(values).templates) == (6 if "cvatBridge" in values else 4)
 
 
 def test_the_page_has_a_block_for_every_task():

@@ -94,6 +94,14 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"store": {"bucket": "parts", "prefix": "a/../b"}}, "at '/store/prefix'"),
     ({"store": {"bucket": "parts", "prefix": "a/%2e%2E"}}, "at '/store/prefix'"),
     ({"store": {"bucket": "parts", "writable": ["workflow-data", "./runs"]}}, "at '/store/writable/1'"),
+    ({"store": {"bucket": "parts", "writable": ["weights/mine"]}}, "at '/store/writable/0'"),
+    ({"parameters": {"cvat-output-path": {"default": "weights"}}}, "at '/parameters/cvat-output-path/default'"),
+    ({"cvatBridge": {"exports": {"prefix": "weights/a"}}}, "at '/cvatBridge/exports/prefix'"),
+    ({"argo": {"artifactRepository": {"logPrefix": "weights"}}}, "at '/argo/artifactRepository/logPrefix'"),
+    ({"weights": {"pull": ["rf-detr-smal"]}}, "at '/weights/pull/0': value must be one of 'rf-detr-nano'"),
+    ({"weights": {"endpoint": "hf-mirror.example.org"}}, "at '/weights/endpoint'"),
+    ({"weights": {"mirror": "file:///mnt"}}, "at '/weights/mirror'"),
+    ({"networkPolicy": {"weights": {"to": []}}}, "at '/networkPolicy/weights/to': minItems: got 0, want 1"),
     ({"store": {"bucket": "parts", "readable": ["s3://exports/a/.."]}}, "at '/store/readable/0'"),
     ({"store": {"bucket": "parts", "readable": ["s3://exports//a"]}}, "at '/store/readable/0'"),
     ({"cvatBridge": {"exports": {"prefix": "a/../b"}}}, "at '/cvatBridge/exports/prefix'"),
@@ -119,4 +127,4 @@ def test_a_cluster_without_argo_is_told_what_comes_first():
 
 def test_the_look_for_argo_can_be_left_out():
     release = rendered({"argo": {"required": False}}, argo=False)
-    assert len(release.templates) == 3
+    assert len(release.templates) == 4

@@ -334,7 +334,7 @@ def sample_values(cluster: Cluster, places: Places, bucket: str) -> Json:
             "gpu-count": {"default": str(min(places.gpus, 1))},
         },
         "roles": {
-            **{name: {"resources": small} for name in ("check", "prepare", "report", "tell")},
+            **{name: {"resources": small} for name in ("check", "prepare", "report", "tell", "weights")},
             # Threads that wait for each other on a core that is busy elsewhere cost many times what they bring.
             "train": {
                 "resources": small,

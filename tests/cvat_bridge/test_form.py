@@ -281,8 +281,8 @@ def test_pools_have_titles_and_no_room_where_nodes_are_not_seen(bridge: Bridge) 
     pool = fields(form(bridge, f"task={bridge.cvat.add_blank_task('Cells').id}"))["sys-node-pool"]
     assert (pool["type"], pool["default"], pool["required"]) == ("node-pool", "small", True)
     assert pool["choices"] == [
-        {"value": "small", "title": "One T4", "detail": "g4dn, 1 GPU", "available": None},
-        {"value": "large", "title": "Eight A100", "detail": "p4d, 8 GPUs", "available": None},
+        {"value": "small", "title": "One T4", "detail": "g4dn, 1 GPU", "group": "", "available": None},
+        {"value": "large", "title": "Eight A100", "detail": "p4d, 8 GPUs", "group": "", "available": None},
     ]
     assert not bridge.kubernetes.asked["list", "nodes"]
 

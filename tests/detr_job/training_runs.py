@@ -114,10 +114,10 @@ class Run:
         return replace(self, options={**self.options, **(options or {})}, **others)
 
     def arguments(self) -> list[str]:
-        """What comes after `detr-job`."""
+        """What comes after `detr-job`. Random weights, unless `more` names others."""
         overrides = " ".join(f"{key}={value}" for key, value in self.options.items())
         places = ["--store", self.store_url, "--set", self.set_id, "--output-prefix", "runs", "--run", self.name]
-        given = ["--out", str(self.out), "--model", self.model, "--overrides", overrides]
+        given = ["--out", str(self.out), "--model", self.model, "--finetune", "none", "--overrides", overrides]
         return ["train", *places, *given, *self.more]
 
     def start(self) -> Job:

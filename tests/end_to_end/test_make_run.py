@@ -45,14 +45,14 @@ def values(call: list[str]) -> dict[str, str]:
     return dict(word.split("=", 1) for option, word in itertools.pairwise(call) if option == "-p")
 
 
-def test_without_words_it_trains_tiny_on_the_sample(programs: Path):
+def test_without_words_it_chooses_a_model_for_the_sample(programs: Path):
     sample, run = make_run(programs)
     assert sample == ["data-prep", "make-sample", "runs/sample"]
     assert values(run) == {
         "device": "auto",
         "cvat-annotation-path": "runs/sample/sample_trainval.zip",
         "cvat-test-path": "runs/sample/sample_test.zip",
-        "model": "tiny",
+        "model": "auto",
         "cvat-finetune-checkpoint": "",
         "minutes": "",
         "overrides": "",

@@ -190,6 +190,35 @@ def test_d_fine_nano_in_full_is_pulled_shown_and_removed(publisher: Publisher, t
     assert "in the store" not in command("list", *where).stdout
 
 
+def test_the_step_on_a_cluster_brings_all_that_it_can_from_the_installations_mirror(
+    publisher: Publisher, tmp_path: Path
+):
+    publisher.files["m/dfine_n_coco.pth"] = pth({"model": d_fine_nano(80)})
+    store = (tmp_path / "store").as_uri()
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(f"version: 1\nstore: {store}\n")
+    surroundings = {
+        "DETR_WORKFLOWS_SETTINGS": str(settings),
+        "DETR_WORKFLOWS_WEIGHTS_FROM": f"{publisher.url}/m",
+        "HOME": str(tmp_path),
+    }
+
+    def step(weights: str, store: str = store) -> subprocess.CompletedProcess[str]:
+        given = [{"name": "weights", "value": weights}, {"name": "store", "value": store}]
+        return command("pull", f"--parameters-json={json.dumps(given)}", **surroundings)
+
+    done = step("d-fine-small, d-fine-nano")
+    assert done.returncode == 2, done.stderr
+    assert f"error: {publisher.url}/m/dfine_s_coco.pth: the server answers 404" in done.stderr
+    assert done.stdout == f"d-fine-nano: stored in {store}\n"
+    assert "already in" in step("d-fine-nano\nd-fine-nano").stdout
+    publisher.faults = [503] * TRIES
+    assert step("d-fine-small").returncode == 75
+    elsewhere = step("d-fine-nano", (tmp_path / "other").as_uri())
+    assert elsewhere.returncode == 2
+    assert "store must be file://" in elsewhere.stderr
+
+
 def test_mistakes_are_one_sentence_and_exit_code_2(tmp_path: Path):
     file = str(tmp_path / "dfine_s_coco.pth")
     Path(file).write_bytes(pth({"model": d_fine_nano(80)}))

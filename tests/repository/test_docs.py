@@ -193,7 +193,7 @@ INSTALL = values_blocks("install.md")
 
 @pytest.mark.parametrize("number", range(len(INSTALL)))
 def test_every_values_file_of_the_installation_page_installs(number: int):
-    assert len(rendered(yaml.safe_load(INSTALL[number])).templates) == 3
+    assert len(rendered(yaml.safe_load(INSTALL[number])).templates) == 4
 
 
 def test_the_installation_page_has_values_for_a_cloud_a_laptop_and_a_closed_network():

@@ -36,7 +36,7 @@ def said_by(texts: dict[str, str], uid: str = UID) -> list[str]:
 
 
 def test_good_parameters_pass_and_leave_nothing_in_the_store(texts: dict[str, str], store: ObjectStore):
-    findings = check(texts, "run-1", UID)
+    findings = check(texts, "run-1", UID).findings
     assert "model: tiny" in findings
     assert f"output: {store.url}/workflow-data/output/run-1" in findings
     assert any("my export.zip, 0.0 MB" in finding for finding in findings)
@@ -206,7 +206,7 @@ def test_a_start_is_named_by_weights_run_or_word(texts: dict[str, str], store: O
         "run:first": "workflow-data/output/first",
         "first": "workflow-data/output/first",
     }.items():
-        findings = check(texts | {"cvat-finetune-checkpoint": text}, "run-1", UID)
+        findings = check(texts | {"cvat-finetune-checkpoint": text}, "run-1", UID).findings
         assert f"cvat-finetune-checkpoint: {store.url}/{key}" in findings
     (said,) = said_by(texts | {"cvat-finetune-checkpoint": "weights:rf-detr-small"})
     assert said == (

@@ -49,6 +49,7 @@ def texts(ours: Installation, s3, bucket: str, tmp_path: Path) -> dict[str, str]
         "cvat-annotation-path": "dumps/cells.zip",
         "cvat-output-path": "runs",
         "model": "detr-r18",
+        "cvat-finetune-checkpoint": "none",
         "sys-node-pool": "gpu-a",
     }
 
@@ -61,7 +62,7 @@ def said_by(texts: dict[str, str], installation: Installation, template: str = "
 
 
 def test_good_parameters_pass(texts: dict[str, str], ours: Installation):
-    findings = check(texts, "run-1", "uid", installation=ours)
+    findings = check(texts, "run-1", "uid", installation=ours).findings
     assert "node pool: gpu-a, GPUs: 1" in findings
     assert f"output: {ours.store}/runs/run-1" in findings
     assert any(line.startswith(f"cvat-annotation-path: {ours.store}/dumps/cells.zip, ") for line in findings)
@@ -125,12 +126,12 @@ def test_pool_gpus_and_device_go_together(texts: dict[str, str], ours: Installat
     ],
 )
 def test_what_is_only_odd_is_a_finding(texts: dict[str, str], ours: Installation, changes: dict, finding: str):
-    assert finding in check(texts | changes, "run-1", "uid", installation=ours)
+    assert finding in check(texts | changes, "run-1", "uid", installation=ours).findings
 
 
 def test_without_pools_none_may_be_named(texts: dict[str, str], ours: Installation):
     without = ours.model_copy(update={"node_pools": ()})
-    assert "GPUs: 1" in check(texts | {"sys-node-pool": ""}, "run-1", "uid", installation=without)
+    assert "GPUs: 1" in check(texts | {"sys-node-pool": ""}, "run-1", "uid", installation=without).findings
     (said,) = said_by(texts, without)
     assert said == "sys-node-pool: this installation has no node pools; leave it empty, not 'gpu-a'."
 
@@ -176,7 +177,7 @@ def test_weights_of_the_backbone_are_looked_for_as_a_checkpoint_is(
     (said,) = said_by(texts, ours)
     assert said.startswith(f"{WEIGHTS}: there is no file {ours.store}/weights/r18.pth: put the weights")
     s3.put_object(Bucket=bucket, Key="project/weights/r18.pth", Body=b"x")
-    assert f"{WEIGHTS}: {ours.store}/weights/r18.pth" in check(texts, "run-1", "uid", installation=ours)
+    assert f"{WEIGHTS}: {ours.store}/weights/r18.pth" in check(texts, "run-1", "uid", installation=ours).findings
     (said,) = said_by(texts | {"overrides": f"{WEIGHTS}=/etc/passwd"}, ours)
     assert said.startswith(f"{WEIGHTS}: file:///etc/passwd may not be read here")
 
@@ -206,7 +207,7 @@ def test_weights_of_the_backbone_may_be_a_path_on_a_laptop(texts: dict[str, str]
     with pytest.raises(CheckError, match="there is no file"):
         check(texts, "run-1", "uid")
     (tmp_path / "r18.pth").write_bytes(b"x")
-    assert f"{WEIGHTS}: {tmp_path / 'r18.pth'}" in check(texts, "run-1", "uid")
+    assert f"{WEIGHTS}: {tmp_path / 'r18.pth'}" in check(texts, "run-1", "uid").findings
 
 
 def test_an_unknown_template_is_refused():
@@ -216,7 +217,7 @@ def test_an_unknown_template_is_refused():
 
 def test_prepare_is_asked_for_its_own_parameters_alone(texts: dict[str, str], ours: Installation):
     taken = {name: texts[name] for name in ("store", "cvat-annotation-path", "cvat-output-path")}
-    findings = check(taken, "run-1", "uid", template="detr-prepare", installation=ours)
+    findings = check(taken, "run-1", "uid", template="detr-prepare", installation=ours).findings
     assert not any(finding.startswith(("model", "node pool")) for finding in findings)
     with pytest.raises(ConfigError, match="'model' is not a parameter"):
         check(taken | {"model": "tiny"}, "run-1", template="detr-prepare", installation=ours)
@@ -239,7 +240,7 @@ def said_of_evaluate(texts: dict[str, str]) -> list[str]:
 
 
 def test_evaluate_needs_a_model_and_a_set_with_the_split(of_evaluate: dict[str, str], store: ObjectStore):
-    findings = check(of_evaluate, "run-1", "uid", template="detr-evaluate")
+    findings = check(of_evaluate, "run-1", "uid", template="detr-evaluate").findings
     assert f"trained-model: {store.url}/runs/a/model" in findings
     assert f"prepared-set: {of_evaluate['prepared-set']}, 3 images in test" in findings
     check(of_evaluate | {"trained-model": "runs/a"}, "run-1", "uid", template="detr-evaluate")
@@ -274,7 +275,7 @@ def test_evaluate_may_not_read_models_from_elsewhere(ours: Installation):
 
 def test_what_comes_from_cvat_is_checked_without_an_export(store: ObjectStore):
     texts = {"store": store.url, "cvat-subject": "task:8", "cvat-grant": "detr1.x.y", "model": "tiny"}
-    findings = check(texts, "run-1", "uid", template="cvat-train")
+    findings = check(texts, "run-1", "uid", template="cvat-train").findings
     assert "model: tiny" in findings
     with pytest.raises(ConfigError, match="cvat-subject must be tasks or one project of CVAT"):
         check(texts | {"cvat-subject": "8"}, "run-1", "uid", template="cvat-train")
@@ -283,7 +284,7 @@ def test_what_comes_from_cvat_is_checked_without_an_export(store: ObjectStore):
 def test_annotate_needs_a_model_that_is_there(store: ObjectStore):
     store.put_bytes("runs/a/model/config.json", b"{}")
     texts = {"store": store.url, "cvat-subject": "task:8", "cvat-grant": "detr1.x.y", "trained-model": "runs/a/model"}
-    findings = check(texts, "run-1", "uid", template="detr-annotate")
+    findings = check(texts, "run-1", "uid", template="detr-annotate").findings
     assert f"trained-model: {store.url}/runs/a/model" in findings
     with pytest.raises(CheckError, match="trained-model: there is no model at"):
         check(texts | {"trained-model": "runs/b/model"}, "run-1", "uid", template="detr-annotate")
@@ -358,7 +359,7 @@ def test_published_weights_and_runs_are_read_from_the_installations_store(
         "run:first": "runs/first",
         "first": "runs/first",
     }.items():
-        findings = check(texts | {"cvat-finetune-checkpoint": text}, "run-1", "uid", installation=ours)
+        findings = check(texts | {"cvat-finetune-checkpoint": text}, "run-1", "uid", installation=ours).findings
         assert f"cvat-finetune-checkpoint: {ours.store}/{key}" in findings
     kept = ours.model_copy(update={"exports": "runs/exports"})
     (said,) = said_by(texts | {"cvat-finetune-checkpoint": "run:exports"}, kept)

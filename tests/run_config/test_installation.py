@@ -161,6 +161,10 @@ def test_runs_are_written_below_the_prefixes_that_are_named(ours: Installation):
 def test_without_prefixes_every_key_of_the_store_may_be_written():
     free = Installation(store="s3://bucket")
     free.require_writable("cvat-output-path", "anywhere")
+    free.require_writable("cvat-output-path", "weights-of-mine")
+    for prefix in ("weights", "weights/rf-detr-small", "%77eights/a"):
+        with pytest.raises(ConfigError, match="template detr-weights write to weights/"):
+            free.require_writable("cvat-output-path", prefix)
     with pytest.raises(ConfigError, match="must be a key below the store"):
         free.require_writable("cvat-output-path", "../elsewhere")
 

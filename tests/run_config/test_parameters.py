@@ -21,6 +21,7 @@ from run_config.parameters import (
     BY_NAME,
     PARAMETERS,
     TEMPLATES,
+    WEIGHTS_TEMPLATE,
     Parameter,
     Role,
     Type,
@@ -39,7 +40,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 def test_defaults_fill_in_what_is_not_given():
     values = parse(GIVEN)
     assert list(values) == [parameter.name for parameter in PARAMETERS]
-    assert values["model"] == "detr-r50"
+    assert values["model"] == values["cvat-finetune-checkpoint"] == "auto"
     assert values["device"] == "cuda"
     assert values["val-fraction"] == 0.15
     assert values["seed"] == 42
@@ -54,7 +55,7 @@ def test_every_default_passes_its_own_check():
 
 
 def test_the_models_on_offer_are_the_presets():
-    assert sorted(BY_NAME["model"].choices) == list(preset_names())
+    assert sorted(BY_NAME["model"].choices) == sorted(("auto", *preset_names()))
 
 
 SETTING = [one for one in BY_NAME.values() if one.sets]
@@ -125,7 +126,9 @@ def test_each_role_belongs_to_one_parameter():
 def test_each_template_takes_known_parameters_and_says_where_its_runs_lie():
     assert TEMPLATES["detr-train"] == PARAMETERS
     for name, taken in TEMPLATES.items():
-        assert {Role.STORE, Role.OUTPUT} <= {parameter.role for parameter in taken}, name
+        roles = {parameter.role for parameter in taken}
+        assert Role.STORE in roles, name
+        assert (Role.OUTPUT in roles) is (name != WEIGHTS_TEMPLATE), name
         names = [one.name for one in taken]
         assert [one for one in BY_NAME if one in names] == names, name
     assert {one.name for taken in TEMPLATES.values() for one in taken} == set(BY_NAME)
@@ -159,6 +162,15 @@ def test_a_missing_permission_says_where_it_comes_from():
     assert said == "cvat-grant is missing: the permission from the form in CVAT; start the run from CVAT."
 
 
+@pytest.mark.parametrize("text", ["d-fine-nano", "rf-detr-small,d-fine-nano", "rf-detr-small\nd-fine-nano"])
+def test_weights_are_names_of_the_catalogue(text: str):
+    assert parse_value(BY_NAME["weights"], text) == text
+    said = refused(BY_NAME["weights"], f"{text} rf-detr-smal")
+    assert said.startswith(
+        "weights: there are no published weights named 'rf-detr-smal' in the catalogue; did you mean"
+    )
+
+
 def test_a_template_takes_its_own_parameters_alone():
     values = parse(
         {"trained-model": "runs/a/model", "prepared-set": "0123456789abcdef", "store": "s3://bucket"},
@@ -186,7 +198,7 @@ def test_a_template_takes_its_own_parameters_alone():
         ("val-fraction", "0.95", "val-fraction must be a number from 0 to 0.9, not '0.95'."),
         ("val-fraction", "", "val-fraction is missing: a number from 0 to 0.9."),
         ("model", "detr-50", "Did you mean detr-r50?"),
-        ("model", "yolo", "model must be one of detr-r50, detr-r50-dc5"),
+        ("model", "yolo", "model must be one of auto, detr-r50, detr-r50-dc5"),
         ("device", "gpu", "device must be one of cuda, auto, cpu, not 'gpu'."),
         ("device", "box.yaml", "device must be one of cuda, auto, cpu, not 'box.yaml'."),
         ("cvat-annotation-path", " ", "cvat-annotation-path is missing: an s3:// or file:// URL, or a key"),
@@ -196,6 +208,7 @@ def test_a_template_takes_its_own_parameters_alone():
         ("cvat-output-path", "/abs", "cvat-output-path: '/abs' must be a key below the store"),
         ("cvat-output-path", "a/../b", "cvat-output-path: 'a/../b' must be a key below the store"),
         ("cvat-output-path", "a/", "cvat-output-path: 'a/' must not end with a slash."),
+        ("cvat-output-path", "weights/x", "cvat-output-path: 'weights/x': only `detr-workflows weights` and the"),
         ("cvat-output-path", "{{workflow.name}}", "cvat-output-path: a value must not contain '{{'."),
         ("overrides", "seed=1\x00", "overrides: 'seed=1\\x00' has a control character"),
         ("store", "bucket", "store must be s3://bucket/prefix or file:///folder, not 'bucket'."),

@@ -42,6 +42,8 @@ SOURCES = {
     # Steps refuse to hand on ids, numbers and places that contain `{{`.
     "inputs.parameters.dataset": STEP,
     "inputs.parameters.prepared-set": STEP,
+    "inputs.parameters.model": STEP,
+    "tasks.check.outputs.parameters.model": STEP,
     "tasks.export.outputs.parameters.dataset": STEP,
     "tasks.prepare.outputs.parameters.prepared-set": STEP,
     "tasks.report.outputs.parameters.ap": STEP,
@@ -50,7 +52,7 @@ SOURCES = {
     "tasks.annotate.outputs.parameters.message": SENTENCE,
 }
 
-OUTPUTS = {"dataset": STEP, "prepared-set": STEP, "ap": STEP, "ap50": STEP, "message": SENTENCE}
+OUTPUTS = {"model": STEP, "dataset": STEP, "prepared-set": STEP, "ap": STEP, "ap50": STEP, "message": SENTENCE}
 """What a step leaves in $OUT/outputs; `run_config.argo_text` writes both kinds."""
 
 TAG = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
@@ -75,7 +77,7 @@ def manifest(request: pytest.FixtureRequest) -> Any:
 
 
 def test_there_are_files_to_look_at():
-    assert len(FILES) == 10
+    assert len(FILES) == 12
 
 
 def test_every_tag_has_a_known_source_and_none_pastes_a_sentence(manifest: Any):

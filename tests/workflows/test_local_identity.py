@@ -20,6 +20,12 @@ def test_any_other_value_is_another_run(name: str, value: str):
     assert run_name("detr-train", VALUES) != run_name("detr-train", VALUES | {name: value})
 
 
+def test_an_automatic_start_is_the_empty_one_of_earlier_releases():
+    name = "cvat-finetune-checkpoint"
+    assert run_name("detr-train", VALUES | {name: "auto"}) == run_name("detr-train", VALUES | {name: ""})
+    assert run_name("detr-train", VALUES | {name: "none"}) != run_name("detr-train", VALUES | {name: ""})
+
+
 @pytest.mark.parametrize("name", ["cvat-annotation-path", "cvat-test-path", "cvat-finetune-checkpoint", "model"])
 def test_a_changed_input_at_the_same_path_is_another_run(tmp_path: Path, name: str):
     path = tmp_path / "input.yaml"

@@ -273,7 +273,7 @@ def test_a_template_that_is_not_there_is_said_in_one_sentence():
     assert done.returncode == 2
     assert done.stderr == (
         "error: there is no template detr-tain; use one of cvat-train, detr-annotate, detr-evaluate, detr-prepare, "
-        "detr-train, or the path of a .yaml file\n"
+        "detr-train, detr-weights, or the path of a .yaml file\n"
     )
 
 

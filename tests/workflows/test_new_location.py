@@ -27,6 +27,7 @@ from run_config.parameters import BY_NAME, TEMPLATES, Parameter, Type
 from tests.workflows.cluster_commands import Command, api, command
 from tests.workflows.fake_kubernetes import FakeKubernetes
 from workflows import rendering
+from workflows.cli import app as workflows_program
 
 __all__ = ["api", "command"]
 
@@ -43,6 +44,7 @@ GIVEN = {
     "trained-model": "runs/a/model",
     "prepared-set": "0123456789abcdef",
     "model": "tiny",
+    "weights": "d-fine-nano",
     "store": STORE,
     "made-up": "s3://secrets/a",
 }
@@ -118,6 +120,7 @@ def test_check_refuses_it(name: str):
         (evaluation_program, ["report", "--set=0123456789abcdef", "--run-prefix=runs/run-1"]),
         (bridge_program, ["export", "--run=run-1"]),
         (bridge_program, ["annotate"]),
+        (workflows_program, ["weights", "pull"]),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

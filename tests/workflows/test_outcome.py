@@ -273,6 +273,13 @@ def test_the_command_leaves_the_sentence_and_tells_the_webhook(tmp_path: Path, w
     assert webhook.got[0]["output"] == "s3://bucket/out/run-1"
 
 
+def test_what_has_no_folder_is_told_with_the_store(tmp_path: Path, webhook: Webhook):
+    options = ["--run=weights-1", "--status=Succeeded", "--store=s3://bucket/team"]
+    environment = os.environ | {"OUT": str(tmp_path), "WEBHOOK_URL": webhook.url}
+    subprocess.run([COMMAND, "outcome", *options], check=True, capture_output=True, env=environment)
+    assert webhook.got[0]["output"] == "s3://bucket/team"
+
+
 def test_a_good_run_has_no_message(tmp_path: Path):
     done = run_command(tmp_path, "Succeeded", '"null"')
     assert (done.returncode, done.stdout) == (0, "run-1: Succeeded\n")

@@ -1,11 +1,14 @@
 """`detr-workflows preflight`: each thing that keeps runs from working is found, with what mends it."""
 
 import json
+import shlex
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import yaml
 
+from object_store import ObjectStore, open_store
 from run_config.parameters import BRIDGE_TEMPLATES
 from tests.workflows.cluster_commands import Command, Ended, api, command
 from tests.workflows.fake_kubernetes import FakeKubernetes, Json
@@ -58,8 +61,8 @@ def test_a_sound_installation_has_no_complaint(command: Command):
     ended = command("preflight", "--json")
     assert (ended.code, json.loads(ended.out)["works"]) == (0, True)
     assert (marked(ended, "fail"), marked(ended, "warn")) == ([], [])
-    # The one thing that cannot be seen from here.
-    assert marked(ended, "unknown") == ["store s3://lab/team"]
+    # What cannot be seen from here.
+    assert marked(ended, "unknown") == ["store s3://lab/team", "published weights"]
 
 
 @pytest.mark.usefixtures("sound")
@@ -520,3 +523,72 @@ def test_no_secret_is_looked_for_where_credentials_come_from_elsewhere(sound: Fa
     sound.objects["configmaps"]["detr-workflows"]["data"]["settings.yaml"] = SETTINGS
     artifacts(sound, "useSDKCreds: true")
     assert found(command("preflight", "--json"))["secret detr-workflows-store"]["mark"] == "ok"
+
+
+@pytest.fixture
+def weights_store(sound: FakeKubernetes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:  # noqa: ARG001
+    """The store, as the caller's own keys open it."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tester")
+    store = open_store(tmp_path / "store")
+    monkeypatch.setattr("workflows.cluster.preflight.weights.open_store", lambda *_, **__: store)
+    monkeypatch.setattr("workflows.cluster.preflight.store.open_store", lambda *_, **__: store)
+    return store
+
+
+def test_missing_weights_of_the_default_models_are_said_with_the_one_command(
+    sound: FakeKubernetes, command: Command, weights_store: ObjectStore
+):
+    weights_store.put_bytes("weights/rf-detr-small/card.json", b"{}")
+    weights_store.put_bytes("weights/d-fine-nano/model.safetensors", b"incomplete: it has no card")
+    finding = found(command("preflight", "--json"))["published weights"]
+    assert (finding["mark"], finding["text"]) == ("warn", "the store has no d-fine-nano: runs cannot start from them")
+    bring = "detr-workflows submit detr-weights --namespace ml -p weights=d-fine-nano"
+    assert finding["action"] == f"`{bring}` brings them"
+    ended = command(*shlex.split(bring)[1:])
+    assert ended.code == 0
+    (created,) = sound.created
+    assert created["spec"]["workflowTemplateRef"] == {"name": "detr-weights"}
+    given = {one["name"]: one["value"] for one in created["spec"]["arguments"]["parameters"]}
+    assert given == {"weights": "d-fine-nano", "store": "s3://lab/team"}
+    weights_store.put_bytes("weights/d-fine-nano/card.json", b"{}")
+    finding = found(command("preflight", "--json"))["published weights"]
+    assert (finding["mark"], finding["text"]) == ("ok", "the store has rf-detr-small, d-fine-nano")
+
+
+@pytest.mark.usefixtures("weights_store")
+def test_the_weights_of_the_installations_default_model_are_wanted_too(sound: FakeKubernetes, command: Command):
+    arguments = sound.objects["workflowtemplates"]["detr-train"]["spec"]["arguments"]["parameters"]
+    next(one for one in arguments if one["name"] == "model")["value"] = "d-fine-medium"
+    assert "d-fine-nano, d-fine-medium:" in found(command("preflight", "--json"))["published weights"]["text"]
+
+
+def test_without_keys_the_command_is_given_all_the_same(sound: FakeKubernetes, command: Command):
+    finding = found(command("preflight", "--json"))["published weights"]
+    assert finding["mark"] == "unknown"
+    assert "-p 'weights=rf-detr-small d-fine-nano'` brings those that are missing" in finding["action"]
+    del sound.objects["workflowtemplates"]["detr-weights"]
+    ended = command("preflight", "--json")
+    assert marked(ended, "fail") == ["template detr-weights"]
+    assert "published weights" not in found(ended)
+
+
+def test_a_failed_download_is_said_until_a_later_one_succeeds(sound: FakeKubernetes, command: Command):
+    message = "Error (exit code 75): d-fine-nano: no answer in time"
+    node = {
+        "id": "a",
+        "type": "Pod",
+        "displayName": "pull",
+        "phase": "Failed",
+        "message": message,
+        "templateName": "pull",
+    }
+    spec = {"workflowTemplateRef": {"name": "detr-weights"}}
+    status = {"phase": "Failed", "nodes": {"a": node}}
+    sound.add("workflows", "detr-workflows-weights", {"spec": spec, "status": status})
+    finding = found(command("preflight", "--json"))["download detr-workflows-weights"]
+    assert finding["mark"] == "warn"
+    assert "d-fine-nano: no answer in time" in finding["text"]
+    assert "weights.mirror" in finding["action"]
+    later = {"metadata": {"creationTimestamp": "2026-02-01T00:00:00Z"}, "spec": spec, "status": {"phase": "Succeeded"}}
+    sound.add("workflows", "again", later)
+    assert "download detr-workflows-weights" not in found(command("preflight", "--json"))

@@ -13,7 +13,9 @@ from pydantic.alias_generators import to_camel
 
 from run_config.data_limits import DataLimits
 from run_config.installation import LABEL_VALUE, LICENCE, MAX_IMAGE_SIDE, QUALIFIED_NAME
+from run_config.locations import PUBLISHED_WEIGHTS
 from run_config.parameters import BY_NAME, POOL_NAME, TEMPLATES, Parameter, Role, Type
+from run_config.weights.catalogue import CATALOGUE
 
 Schema = dict[str, Any]
 
@@ -62,6 +64,11 @@ def plain(text: Schema) -> Schema:
     return {**text, "not": {"pattern": NOT_PLAIN}}
 
 
+def written(text: Schema) -> Schema:
+    """A prefix that something else than published weights is written to: as `run_config.locations.key_to_write`."""
+    return {**text, "not": {"pattern": f"{NOT_PLAIN}|^{PUBLISHED_WEIGHTS}(/|$)"}}
+
+
 def maybe(pattern: str) -> Schema:
     """A text that matches the pattern or is empty."""
     return {"type": "string", "pattern": f"^({pattern})?$"}
@@ -97,6 +104,8 @@ def _parameter_value(parameter: Parameter) -> Schema:
             pattern = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
         case Type.NODE_POOL:
             pattern = POOL_NAME.pattern
+        case Type.KEY:
+            return written(worded(r"[^{]*"))
         case _:
             pattern = r"[^{]*"
     return worded(pattern) if parameter.required else maybe(pattern)
@@ -137,7 +146,7 @@ STORE = closed(
     region=maybe("[-a-z0-9]+"),
     addressingStyle={"enum": ["", "path", "virtual-hosted"]},
     readable={"type": "array", "items": plain(worded(LOCATION))},
-    writable={"type": "array", "items": plain(worded(PREFIX))},
+    writable={"type": "array", "items": written(worded(PREFIX))},
     existingSecret=maybe(DNS_NAME),
     secretKeys=closed(accessKeyId=worded(KEY), secretAccessKey=worded(KEY), sessionToken=worded(KEY)),
     useSessionToken=BOOLEAN,
@@ -177,7 +186,7 @@ ARGO = closed(
     instanceID=maybe(LABEL_VALUE),
     patchExecutor=BOOLEAN,
     executor=closed(resources=RESOURCES),
-    artifactRepository=closed(existingConfigMap=maybe(DNS_NAME), key=worded(KEY), logPrefix=plain(worded(PREFIX))),
+    artifactRepository=closed(existingConfigMap=maybe(DNS_NAME), key=worded(KEY), logPrefix=written(worded(PREFIX))),
 )
 
 WORKFLOW = closed(
@@ -210,6 +219,7 @@ OF_ROLES: Mapping[str, dict[str, Schema]] = {
     "train": {"retryLimit": COUNT, "sharedMemory": worded(QUANTITY)},
     "report": {"retryLimit": COUNT},
     "tell": {"retryLimit": COUNT},
+    "weights": {"retryLimit": COUNT},
     "export": {"retryLimit": COUNT},
     "bridge": {},
     "models": {},
@@ -222,6 +232,7 @@ NETWORK_POLICY = closed(
     dns=closed(podSelector=OBJECT, namespaceSelector=OBJECT, ports=PORTS),
     store=closed(cidrs=NETWORKS, **{"except": listed(CIDR)}, ports=PORTS),
     kubernetesApi=closed(cidrs=NETWORKS, ports=PORTS),
+    weights=closed(to={**OBJECTS, "minItems": 1}, ports=PORTS),
     extraEgress=OBJECTS,
 )
 
@@ -266,7 +277,7 @@ BRIDGE = closed(
     secretKeys=closed(accessToken=worded(KEY), signingKey=worded(KEY), webhookSecret=worded(KEY)),
     trialSecret=closed(accessToken=STRING, signingKey=STRING, webhookSecret=STRING),
     links=closed(argo=maybe(ADDRESS)),
-    exports=closed(prefix=plain(worded(PREFIX)), saveForS=at_least(60), longestS=at_least(60)),
+    exports=closed(prefix=written(worded(PREFIX)), saveForS=at_least(60), longestS=at_least(60)),
     limits=closed(
         runsPerUser=POSITIVE,
         runsOfEvents=POSITIVE,
@@ -335,7 +346,13 @@ def schema() -> Schema:
             dataLimits=closed(
                 **{to_camel(name): {"type": "number", "minimum": 0, "maximum": 1} for name in DataLimits.model_fields}
             ),
-            weights=closed(allowedLicences=listed(LICENCE)),
+            weights=closed(
+                pull={"type": "array", "uniqueItems": True, "items": {"enum": [one.name for one in CATALOGUE]}},
+                endpoint=maybe(ADDRESS),
+                mirror=maybe(f"{ADDRESS}|{LOCATION}"),
+                storeSecret=maybe(DNS_NAME),
+                allowedLicences=listed(LICENCE),
+            ),
             nodePoolLabel=worded(QUALIFIED_NAME),
             nodePools={"type": "array", "items": POOL},
             parameters=PARAMETERS,
@@ -345,7 +362,7 @@ def schema() -> Schema:
             roles=ROLES,
             cvatBridge=BRIDGE,
             webhook=closed(existingSecret=maybe(DNS_NAME), key=worded(KEY), trialUrl=maybe(r"https?://\S+")),
-            serviceAccounts=closed(workflow=SERVICE_ACCOUNT, client=SERVICE_ACCOUNT),
+            serviceAccounts=closed(workflow=SERVICE_ACCOUNT, client=SERVICE_ACCOUNT, weights=SERVICE_ACCOUNT),
             rbac=closed(create=BOOLEAN, clientSubjects=OBJECTS),
             networkPolicy=NETWORK_POLICY,
             test=closed(

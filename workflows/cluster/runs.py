@@ -139,7 +139,7 @@ def _row(tree: Mapping[str, Any], status: RunStatus) -> RunRow:
         template=template_of(tree),
         created=_created(tree),
         who=annotation(tree, USER_NAME) or next(filter(None, named), None),
-        model=argument(tree, "model") or argument(tree, "trained-model") or None,
+        model=next(filter(None, (argument(tree, name) for name in ("model", "trained-model", "weights"))), None),
         data=subject or exports or argument(tree, "prepared-set") or None,
         state=status.state,
         ap=None,

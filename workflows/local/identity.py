@@ -11,14 +11,17 @@ from pathlib import Path
 
 from run_config.locations import local_path, resolve
 from run_config.parameters import BY_NAME, Role, Type, lines
+from run_config.weights.automatic import AUTO
 from workflows.errors import RunningElsewhereError, WorkflowError
 
 
 def run_name(template: str, values: Mapping[str, str]) -> str:
     """A name such as `detr-train-0f3a…`: equal parameters and equal local inputs give equal names.
 
-    Local files are compared by size and modification time: a new export at the same path is another run.
+    Local files are compared by size and modification time: a new export at the same path is another run. `auto` of
+    `cvat-finetune-checkpoint` counts as empty, which means the same and was the default of earlier releases.
     """
+    values = {name: "" if _is_automatic_start(name, text) else text for name, text in values.items()}
     stamps = {name: _stamps(name, text, values.get("store", "")) for name, text in values.items()}
     content = json.dumps([template, dict(values), stamps], sort_keys=True)
     return f"{template}-{hashlib.sha256(content.encode()).hexdigest()[:10]}"
@@ -80,6 +83,10 @@ def _is_named(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
         return False
+
+
+def _is_automatic_start(name: str, text: str) -> bool:
+    return name in BY_NAME and BY_NAME[name].role is Role.FINETUNE_CHECKPOINT and text == AUTO
 
 
 def _stamps(name: str, text: str, store: str) -> list[str]:

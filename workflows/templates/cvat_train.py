@@ -46,7 +46,7 @@ with (
     dataset = {"dataset": exported.get_parameter("dataset")}
     prepared = Task(name="prepare", template=prepare_dataset, arguments=dataset)
     prepared_set = {"prepared-set": prepared.get_parameter("prepared-set")}
-    trained = Task(name="train", template=train, arguments=prepared_set)
+    trained = Task(name="train", template=train, arguments=prepared_set | {"model": checked.get_parameter("model")})
     reported = Task(name="report", template=report, arguments=prepared_set)
     checked >> exported
     exported >> prepared

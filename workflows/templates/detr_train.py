@@ -38,7 +38,7 @@ with (
     checked = Task(name="check", template=check("detr-train"))
     prepared = Task(name="prepare", template=prepare)
     prepared_set = {"prepared-set": prepared.get_parameter("prepared-set")}
-    trained = Task(name="train", template=train, arguments=prepared_set)
+    trained = Task(name="train", template=train, arguments=prepared_set | {"model": checked.get_parameter("model")})
     reported = Task(name="report", template=report, arguments=prepared_set)
     checked >> prepared
     prepared >> trained

@@ -89,6 +89,15 @@ def webhook_url() -> SecretEnv:
     return _from_secret("WEBHOOK_URL", WEBHOOK_SECRET, "url")
 
 
+def weights_environment() -> list[ConfigMapEnv]:
+    """The variables of the step that downloads published weights: the mirrors that the installation names."""
+    keys = {"HF_ENDPOINT": "weights-endpoint", "DETR_WORKFLOWS_WEIGHTS_FROM": "weights-mirror"}
+    return [
+        ConfigMapEnv(name=variable, config_map_name=NAME, config_map_key=key, optional=True)
+        for variable, key in keys.items()
+    ]
+
+
 def cvat_environment() -> list[Env | SecretEnv | ConfigMapEnv]:
     """The environment variables of the steps that use CVAT: the token, and the key that signs permissions."""
     return [

@@ -164,6 +164,8 @@ def check(template: str) -> Container:
             PARAMETERS,
         ],
         **step("check", images.CPU_STEPS, ("100m", "512Mi", "1Gi"), archived=False),
+        # The preset in place of `auto`.
+        outputs=[output("model")] if "model" in {one.name for one in parameters.TEMPLATES[template]} else [],
         # active_deadline_seconds limits a running pod, timeout a pod that waits for a node.
         active_deadline_seconds="300",
         timeout="5m",
@@ -227,10 +229,11 @@ prepare_dataset = prepare_from(["--", "{{inputs.parameters.dataset}}"], [Paramet
 train = Container(
     name="train",
     command=["detr-job"],
-    inputs=[Parameter(name="prepared-set")],
+    inputs=[Parameter(name="prepared-set"), Parameter(name="model")],
     args=[
         "train",
         "--set={{inputs.parameters.prepared-set}}",
+        "--model={{inputs.parameters.model}}",
         "--run={{workflow.name}}",
         "--workflow-uid={{workflow.uid}}",
         PARAMETERS,
@@ -280,8 +283,27 @@ report = Container(
 )
 
 
+# The mirror is the installation's and no parameter: whoever may start a run must not decide which weights all others
+# start from. Like `check` it is the first step, so its log is not archived (a missing Secret would keep it waiting).
+# 4 GiB is the most that a download may have.
+pull = Container(
+    name="pull",
+    command=["detr-workflows"],
+    args=["weights", "pull", PARAMETERS],
+    **step(
+        "weights",
+        images.CPU_STEPS,
+        ("100m", "2Gi", "5Gi"),
+        retries=5,
+        archived=False,
+        more_env=pods.weights_environment(),
+    ),
+)
+
+
 def tell(template: str) -> Container:
     """The exit handler: report in one sentence how the run ended, to people and programs."""
+    has_folder = "cvat-output-path" in {one.name for one in parameters.TEMPLATES[template]}
     return Container(
         name="tell",
         command=["detr-workflows"],
@@ -292,7 +314,7 @@ def tell(template: str) -> Container:
             "--status={{workflow.status}}",
             # Messages of steps quote names from data. Argo would evaluate `{{…}}` in them when it substitutes again.
             "--failures={{=sprig.b64enc(workflow.failures)}}",
-            f"--output-prefix={given('cvat-output-path')}",
+            *([f"--output-prefix={given('cvat-output-path')}"] if has_folder else []),
             f"--store={given('store')}",
         ],
         **step(

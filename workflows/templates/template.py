@@ -25,17 +25,21 @@ def argument(parameter: parameters.Parameter) -> Parameter:
     return Parameter(name=parameter.name, description=description, enum=choices, value=parameter.default)
 
 
-def settings(name: str, title: str, description: str, run: str, data: str, *more: Container) -> dict[str, Any]:
+def settings(
+    name: str, title: str, description: str, run: str, data: str, *more: Container, in_cvat: bool = True
+) -> dict[str, Any]:
     """The arguments of the WorkflowTemplate `name`, except its graph.
 
     `run` and `data` may have tags. Argo's list of workflows shows `data` below the title, and the title in place of the
     run's name: so the title is the name and `run`, which is short. `more` are steps that are not part of the graph.
+    `in_cvat`: the form in CVAT offers the template.
     """
+    offered = {"used-by": "cvat"} if in_cvat else {}
     taken = parameters.TEMPLATES[name]
     return {
         "name": name,
         "entrypoint": "main",
-        "labels": {"used-by": "cvat"},
+        "labels": offered,
         "annotations": {
             "workflows.argoproj.io/title": title,
             "workflows.argoproj.io/description": description,
@@ -44,7 +48,7 @@ def settings(name: str, title: str, description: str, run: str, data: str, *more
         "arguments": [argument(parameter) for parameter in taken],
         # Argo does not copy the labels and annotations of the template to its workflows.
         "workflow_metadata": m.WorkflowMetadata(
-            labels={"used-by": "cvat", OUR_TEMPLATE_LABEL: name},
+            labels={**offered, OUR_TEMPLATE_LABEL: name},
             annotations={
                 "workflows.argoproj.io/title": f"{{{{workflow.name}}}}: {run}",
                 "workflows.argoproj.io/description": data,

@@ -47,6 +47,21 @@ annotations:
 {{- .Values.serviceAccounts.workflow.name | default (include "detr-workflows.fullname" .) -}}
 {{- end -}}
 
+{{/* The workflow that brings the weights of weights.pull. */}}
+{{- define "detr-workflows.weightsWorkflow" -}}
+{{- printf "%s-weights" (include "detr-workflows.fullname" .) -}}
+{{- end -}}
+
+{{/* The account of the template that writes weights: its own, or that of all other runs. */}}
+{{- define "detr-workflows.weightsServiceAccount" -}}
+{{- $account := .Values.serviceAccounts.weights -}}
+{{- if or $account.name (not $account.create) -}}
+{{- $account.name | default (include "detr-workflows.workflowServiceAccount" .) -}}
+{{- else -}}
+{{- printf "%s-weights" (include "detr-workflows.fullname" .) -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "detr-workflows.clientServiceAccount" -}}
 {{- .Values.serviceAccounts.client.name | default (printf "%s-client" (include "detr-workflows.fullname" .)) -}}
 {{- end -}}

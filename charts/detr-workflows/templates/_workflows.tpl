@@ -46,7 +46,8 @@ tags stay as they are; the helpers here change the mapping that a file was read 
 {{- $_ := set $spec.podMetadata "annotations" . -}}
 {{- end -}}
 
-{{- $_ := set $spec "serviceAccountName" (include "detr-workflows.workflowServiceAccount" $context) -}}
+{{- $account := eq $metadata.name "detr-weights" | ternary "weights" "workflow" -}}
+{{- $_ := set $spec "serviceAccountName" (include (printf "detr-workflows.%sServiceAccount" $account) $context) -}}
 {{- $_ := set $spec.artifactRepositoryRef "configMap" ($values.argo.artifactRepository.existingConfigMap | default $fullname) -}}
 {{- $_ := set $spec.artifactRepositoryRef "key" $values.argo.artifactRepository.key -}}
 {{- $_ := set $spec "securityContext" $values.pods.podSecurityContext -}}
@@ -150,7 +151,11 @@ tags stay as they are; the helpers here change the mapping that a file was read 
 {{- $context := .context -}}
 {{- $values := .context.Values -}}
 {{- $container := .container -}}
-{{- $secrets := dict "detr-workflows-store" (include "detr-workflows.storeSecret" $context) "detr-workflows-webhook" (include "detr-workflows.webhookSecret" $context) "detr-workflows-cvat" (include "detr-workflows.cvatSecret" $context) -}}
+{{- $store := include "detr-workflows.storeSecret" $context -}}
+{{- if eq .role "weights" -}}
+{{- $store = $values.weights.storeSecret | default $store -}}
+{{- end -}}
+{{- $secrets := dict "detr-workflows-store" $store "detr-workflows-webhook" (include "detr-workflows.webhookSecret" $context) "detr-workflows-cvat" (include "detr-workflows.cvatSecret" $context) -}}
 {{- $environment := list -}}
 {{- range $container.env -}}
 {{- $secret := dig "valueFrom" "secretKeyRef" dict . -}}

@@ -108,7 +108,46 @@ def test_broken_exports_are_refused_with_a_sentence(
         run_prepare(write_zip(tmp_path / "x.zip", **dataset(**more)))
 
 
+OF_VOC = b"<folder/><source><database>The VOC2007 Database</database></source>"
+
+
+def test_pixels_of_vocs_own_files_are_counted_from_1(tmp_path: Path, load: Load):
+    """VOC says so in its files of 2006: "Top left pixel co-ordinates : (1, 1)"."""
+    whole = voc("a.png", thing(corners=(1, 1, 64, 48)), thing(corners=(10, 10, 10, 12))).replace(b"<folder/>", OF_VOC)
+    local = load(write_zip(tmp_path / "x.zip", **dataset(**{"Annotations/a.xml": whole})))
+    first = local.split("train").images[0]
+    assert first.boxes.tolist() == [[0, 0, 64, 48], [9, 9, 10, 12]]
+    assert local.split("val").images[0].boxes.tolist() == [[4, 6, 24, 36]], "the other file does not name VOC"
+    (change,) = local.manifest.changes
+    assert (change.reason, change.count, change.examples[0].detail) == (
+        "box-other-form",
+        2,
+        "bbox [1.0, 1.0, 64.0, 48.0]",
+    )
+    assert any("which counts pixels from 1: the boxes were converted" in one for one in local.manifest.warnings)
+
+
+def test_numbers_below_1_contradict_the_name_of_voc(tmp_path: Path, load: Load):
+    whole = voc("a.png", thing(corners=(0, 0, 64, 48))).replace(b"<folder/>", OF_VOC)
+    local = load(write_zip(tmp_path / "x.zip", **dataset(**{"Annotations/a.xml": whole})))
+    assert local.split("train").images[0].boxes.tolist() == [[0, 0, 64, 48]]
+    assert any("contain numbers below 1: they were used as written" in one for one in local.manifest.warnings)
+
+
+@pytest.mark.parametrize(
+    ("corners", "warned"),
+    [((1, 1, 64, 48), True), ((0, 0, 64, 48), False), ((1.5, 1, 64, 48), False), ((1, 1, 60, 40), False)],
+)
+def test_numbers_that_may_be_counted_from_0_or_1_are_used_as_written_with_a_warning(
+    corners: tuple[float, ...], warned: bool, tmp_path: Path, load: Load
+):
+    more = {"Annotations/a.xml": voc("a.png", thing(corners=corners))}
+    local = load(write_zip(tmp_path / "x.zip", **dataset(**more)))
+    assert local.split("train").images[0].boxes.tolist() == [list(corners)]
+    assert any("at most one pixel off" in one for one in local.manifest.warnings) == warned
+
+
 def test_xml_of_another_program_is_not_read(tmp_path: Path, run_prepare: Prepare):
-    labelme = b"<annotation><filename>a.png</filename><object><name>car</name><polygon/></object></annotation>"
+    other = b"<annotation><filename>a.png</filename><object><name>car</name><circle/></object></annotation>"
     with pytest.raises(DataPrepError, match="it must be a CVAT export"):
-        run_prepare(write_zip(tmp_path / "x.zip", **{"a.xml": labelme, "a.png": picture("a")}))
+        run_prepare(write_zip(tmp_path / "x.zip", **{"a.xml": other, "a.png": picture("a")}))

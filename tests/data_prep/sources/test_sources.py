@@ -120,7 +120,7 @@ def test_links_out_of_a_folder_are_refused_and_links_inside_are_followed(tmp_pat
         ({"obj_train_data/x.txt": b"", "obj.names": b""}, "looks like YOLO 1.1"),
         ({"sub/data.yaml": b""}, "looks like Ultralytics YOLO"),
         ({"Annotations/x.xml": b""}, "looks like PASCAL VOC 1.1"),
-        ({"default.tfrecord": b""}, "looks like TFRecord"),
+        ({"default.tfrecord": b""}, "lists no images"),
         ({"2026/ds.zip": b""}, "the zip '2026/ds.zip' instead of an unpacked export; give that zip as the source"),
         ({"x.png": b""}, "must be a CVAT export in the format 'COCO 1.0'"),
         ({}, "must be a CVAT export in the format 'COCO 1.0'"),

@@ -1,5 +1,6 @@
 """Training starts from published weights in the store and from earlier runs, by their names."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ from object_store import open_store
 from published_weights.stored import new_card, remove, write
 from run_config.job.presets import load_job_config
 from run_config.weights.catalogue import published
-from tests.detr_job.training_runs import D_FINE, Run
+from tests.detr_job.training_runs import D_FINE, DETR, Run
 
 
 @pytest.fixture
@@ -50,6 +51,45 @@ def test_an_earlier_run_is_named_and_a_word_with_two_meanings_is_refused(d_fine:
     open_store(d_fine.store_url).put_bytes(f"weights/{d_fine.name}/card.json", b"{}")
     said = replace(d_fine, name="later", more=starting(d_fine.name)).refused()
     assert f"cvat-finetune-checkpoint: {d_fine.name!r} has 2 meanings: write weights:{d_fine.name} or run:" in said
+
+
+def test_auto_starts_from_the_weights_of_the_model_and_a_resume_keeps_them(d_fine: Run):
+    auto = replace(d_fine, more=starting("auto"))
+    store = open_store(d_fine.store_url)
+    assert f"starting from {store.url}/weights/d-fine-nano: " in auto.ends().says()
+    remove(store, "d-fine-nano")
+    auto.ends()
+    said = replace(auto, name="other").refused()
+    assert "the store has no weights of d-fine-nano, and D-FINE needs some: run `detr-workflows weights pull" in said
+    assert "starting from" not in replace(auto, name="random", more=starting("none")).ends().says()
+
+
+def test_a_run_of_an_earlier_release_keeps_its_random_start(d_fine: Run):
+    replace(d_fine, more=starting("none")).ends()
+    for text in ("", "auto"):
+        assert "starting from" not in replace(d_fine, more=starting(text)).ends().says()
+    assert json.loads(d_fine.stored.get_bytes("run.json"))["finetune"] == ""
+
+
+def test_an_automatic_model_is_kept(d_fine: Run):
+    auto = replace(d_fine, model="auto", more=starting("auto"))
+    auto.ends()
+    assert json.loads(auto.stored.get_bytes("run.json"))["model"] == "d-fine-nano"
+    remove(open_store(d_fine.store_url), "d-fine-nano")
+    auto.ends()
+
+
+def test_detr_starts_from_the_backbone_in_the_store_and_keeps_it(run: Run):
+    store = open_store(run.store_url)
+    body = build_family(load_job_config("detr-r18"), 1).network.body
+    entry = replace(published("d-fine-nano"), name="resnet18")
+    arrays = {name: tensor.numpy() for name, tensor in body.state_dict().items()}
+    write(store, arrays, new_card(entry, "resnet18.pth", sha256="", md5="", published_md5=""))
+    detr = replace(run, model="detr-r18", options=DETR | {"schedule.steps": 1}, more=starting("auto"))
+    assert f"backbone from {store.url}/weights/resnet18/model.safetensors" in detr.ends().says()
+    remove(store, "resnet18")
+    detr.ends()
+    assert "none to start from random weights" in replace(detr, name="other").refused()
 
 
 def test_damaged_weights_are_refused(d_fine: Run):

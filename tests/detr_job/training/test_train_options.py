@@ -72,7 +72,7 @@ def test_without_parameters_the_options_and_their_defaults_hold(asked: list[Trai
     train(f"--store={tmp_path}", "--output-prefix=o", "--model=tiny", "--batch-size=3", "--learning-rate=0.01")
     (request,) = asked
     assert settings(job_config(request)) == (None, 4, 3, 0.01, 42)
-    assert (request.device, request.finetune, request.recorded) == ("cuda", "", {})
+    assert (request.device, request.finetune, request.recorded) == ("cuda", "auto", {})
 
 
 def test_a_new_parameter_that_sets_a_key_needs_no_further_code(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from workflows.cluster.errors import ClusterError, ForbiddenError, NoSuchKindError
 from workflows.cluster.kubernetes import Kubernetes
-from workflows.cluster.preflight import bridge, installation, namespace, rights, room, store
+from workflows.cluster.preflight import bridge, installation, namespace, rights, room, store, weights
 from workflows.cluster.preflight.findings import Finding, fail, ok, unknown
 from workflows.cluster.preflight.snapshot import Snapshot, look
 
@@ -26,6 +26,8 @@ CHECKS: tuple[tuple[str, Callable[[Snapshot], Iterator[Finding]]], ...] = (
     ("limits", namespace.limit_ranges),
     ("pod security", namespace.pod_security),
     ("store", store.store),
+    (weights.SUBJECT, weights.weights),
+    ("downloads of weights", weights.downloads),
     ("bridge to CVAT", bridge.bridge),
 )
 

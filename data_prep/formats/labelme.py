@@ -1,0 +1,290 @@
+"""LabelMe: a file for each image, JSON as the desktop program writes it, or XML as CVAT and LabelMe's website do."""
+
+import contextlib
+import math
+import posixpath
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+from data_prep.box_geometry import Xywh
+from data_prep.changes import ChangeLog, Reason
+from data_prep.checks.subset_names import split_of_subset
+from data_prep.errors import AnnotationError, SourceError
+from data_prep.formats.coco_file import most_bytes, read_number, read_whole_number
+from data_prep.formats.json_marks import may_be_labelme
+from data_prep.formats.outlines import outline_box
+from data_prep.formats.record import NO_OUTLINE, Annotation, Annotations, ListedImage, clean_class_name
+from data_prep.formats.roots import common_roots, folder_of
+from data_prep.formats.xml_elements import Element, read_xml
+from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
+from run_config.cvat_formats import LABELME
+from run_config.json_text import JsonError, check_json, utf8
+
+MAX_FILE_BYTES = 256 << 20
+"""A JSON file may contain its image."""
+MOST_LOOKED_INTO = 20
+_MARKS = frozenset({"annotation/object/polygon/pt", "annotation/object/segm/mask", "annotation/imagesize/nrows"})
+
+_found_in: WeakKeyDictionary[ExportFiles, list[str]] = WeakKeyDictionary()
+
+
+class LabelMe:
+    """LabelMe in both of its file formats."""
+
+    name = LABELME
+    looks_like = "*.json with shapes and imagePath"
+
+    def roots(self, files: ExportFiles) -> list[str]:
+        """The folders of files with the marks of LabelMe. The first files of each folder are looked into."""
+        return common_roots(map(folder_of, _first_files(files)), files)
+
+    def own_files(self, files: ExportFiles) -> list[str]:
+        """All JSON and XML files and images."""
+        return [*_paths(files), *images_below("", files.sizes)]
+
+    def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:
+        """Read all files. Raises SourceError if the images are only inside the JSON files."""
+        (root,) = self.roots(files)
+        images: list[ListedImage] = []
+        classes: set[str] = set()
+        embedded = ""
+        for path in _paths(files):
+            if not path.startswith(root):
+                continue
+            made = (
+                _read_json(files, path, root, changes)
+                if path.endswith(".json")
+                else _read_xml(files, path, root, changes)
+            )
+            if made is None:
+                continue
+            image, has_data = made
+            images.append(image)
+            classes |= {one.class_name for one in image.annotations}
+            embedded = embedded or (path if has_data else "")
+        if embedded and not images_below(root, files.sizes):
+            raise SourceError(
+                f"{files.shown_name}: the images are only inside the JSON files (imageData in {embedded!r}): put the "
+                "image files beside them"
+            )
+        return Annotations(images, {name: frozenset[int]() for name in sorted(classes)}, root, exporter="LabelMe")
+
+
+def _paths(files: ExportFiles) -> list[str]:
+    return [path for path in sorted(without_macos_shadows(files.sizes)) if path.endswith((".json", ".xml"))]
+
+
+def _first_files(files: ExportFiles) -> list[str]:
+    """The files of LabelMe among the first of each folder. Each is read once for each source."""
+    if files not in _found_in:
+        rank: dict[tuple[str, str], int] = {}
+        ranked: list[tuple[int, str]] = []
+        for path in _paths(files):
+            key = (folder_of(path), PurePosixPath(path).suffix)
+            ranked.append((rank.setdefault(key, 0), path))
+            rank[key] += 1
+        _found_in[files] = [path for _, path in sorted(ranked)[:MOST_LOOKED_INTO] if _is_labelme(files, path)]
+    return _found_in[files]
+
+
+class _Found(Exception):
+    """Ends the reading of a file."""
+
+
+def _is_labelme(files: ExportFiles, path: str) -> bool:
+    if path.endswith(".json"):
+        return may_be_labelme(files, path)
+    if files.sizes[path] > MAX_FILE_BYTES:
+        return False
+    data = files.read(path, MAX_FILE_BYTES)
+
+    def start(element: Element) -> None:
+        if element.path in _MARKS:
+            raise _Found
+
+    try:
+        with contextlib.suppress(AnnotationError):
+            read_xml(data, path, start, lambda _: None)
+    except _Found:
+        return True
+    return False
+
+
+def _listed(
+    path: str, root: str, named: str, annotations: list[Annotation], size: tuple[int | None, int | None]
+) -> ListedImage:
+    """The image beside an annotation file. `named` is its path as seen from there; others are looked for by name."""
+    inside = folder_of(path).removeprefix(root)
+    joined = posixpath.normpath(posixpath.join(inside, named.replace("\\", "/")))
+    name = named if joined.startswith(("..", "/")) else joined
+    top = inside.partition("/")[0]
+    is_split = split_of_subset(top) is not None
+    if is_split and name.startswith(f"{top}/"):
+        name = name.removeprefix(f"{top}/")
+    folders = (f"{root}{top}/", root) if is_split else (root, f"{root}{inside}")
+    return ListedImage(name, folders, top if is_split else "default", path, tuple(annotations), *size)
+
+
+class _Shape(msgspec.Struct):
+    label: Any = None
+    points: Any = None
+    shape_type: Any = "polygon"
+    group_id: Any = None
+    description: Any = None
+    flags: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class _File(msgspec.Struct):
+    shapes: list[_Shape]
+    imagePath: str  # noqa: N815 - the name in the file
+    imageHeight: Any = None  # noqa: N815
+    imageWidth: Any = None  # noqa: N815
+    imageData: msgspec.Raw = msgspec.Raw(b"null")  # noqa: N815
+
+
+def _read_json(files: ExportFiles, path: str, root: str, changes: ChangeLog) -> tuple[ListedImage, bool] | None:
+    """The image of a file, and whether the file contains it. None for a JSON file of another kind."""
+    where = f"{files.shown_name}: {path}"
+    data = files.read(path, min(MAX_FILE_BYTES, most_bytes()))
+    if b'"shapes"' not in data or b'"imagePath"' not in data:
+        return None
+    try:
+        data = utf8(data)
+        check_json(data)
+        file = msgspec.json.decode(data, type=_File)
+    except (JsonError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise AnnotationError(f"{where} is not readable as a file of LabelMe ({error}): save it again") from error
+    annotations: list[Annotation] = []
+    for number, shape in enumerate(file.shapes, start=1):
+        place = f"shape {number}"
+        label = clean_class_name(shape.label) if isinstance(shape.label, str) else ""
+        if not label:
+            changes.add(Reason.UNKNOWN_CATEGORY, path, place, f"label {shape.label!r}")
+            continue
+        made = _shape(shape, label, place)
+        if made is None:
+            changes.add(Reason.SHAPE_WITHOUT_BOX, path, place, str(shape.shape_type))
+        else:
+            annotations.append(made)
+    width, height = (read_whole_number(one)[0] for one in (file.imageWidth, file.imageHeight))
+    size = (width, height) if width and height and min(width, height) > 0 else (None, None)
+    has_data = bytes(file.imageData) not in (b"null", b'""')
+    return _listed(path, root, file.imagePath or PurePosixPath(path).stem, annotations, size), has_data
+
+
+def _shape(shape: _Shape, label: str, place: str) -> Annotation | None:
+    """The record of a rectangle, polygon, circle or mask. None for shapes without an area."""
+    if shape.shape_type not in ("rectangle", "polygon", "circle", "mask"):
+        return None
+    numbers = [read_number(one)[0] for point in _points(shape.points) for one in point]
+    finite = [one for one in numbers if one is not None]
+    box: Xywh | None = None
+    outline = NO_OUTLINE
+    if len(finite) == len(numbers) >= 4:
+        if shape.shape_type == "circle":
+            x, y, edge_x, edge_y = finite[:4]
+            radius = math.hypot(edge_x - x, edge_y - y)
+            box = (x - radius, y - radius, 2 * radius, 2 * radius)
+        else:
+            polygon = msgspec.Raw(msgspec.json.encode([finite]))
+            box = outline_box(polygon)
+            outline = polygon if shape.shape_type == "polygon" and len(finite) >= 6 else NO_OUTLINE
+    more = {"group_id": shape.group_id, "description": shape.description}
+    attributes = {name: value for name, value in more.items() if isinstance(value, int | str) and value != ""}
+    return Annotation(
+        label,
+        box,
+        place,
+        box_as_written=str(shape.points)[:200] if box is None else None,
+        outline=outline,
+        attributes=msgspec.Raw(msgspec.json.encode(attributes)),
+    )
+
+
+def _points(value: object) -> Iterator[list[object]]:
+    """The points; one that is not a pair counts as broken."""
+    for point in value if isinstance(value, list) else []:
+        yield point if isinstance(point, list) and len(point) == 2 else [None, None]
+
+
+def _read_xml(files: ExportFiles, path: str, root: str, changes: ChangeLog) -> tuple[ListedImage, bool] | None:
+    reader = _XmlReader(path, changes)
+    read_xml(files.read(path, MAX_FILE_BYTES), f"{files.shown_name}: {path}", reader.start, reader.end)
+    if not reader.is_annotation:
+        return None
+    size = reader.size if min(one or 0 for one in reader.size) > 0 else (None, None)
+    return _listed(path, root, reader.file_name or PurePosixPath(path).stem, reader.annotations, size), False
+
+
+class _XmlReader:
+    """Collects the objects of one XML file."""
+
+    def __init__(self, path: str, changes: ChangeLog) -> None:
+        self.annotations: list[Annotation] = []
+        self.file_name = ""
+        self.size: tuple[int | None, int | None] = (None, None)
+        self.is_annotation = False
+        self._path = path
+        self._changes = changes
+        self._points: list[str] = []
+        self._corners: dict[str, str] = {}
+
+    def start(self, element: Element) -> None:
+        if element.path == "annotation":
+            self.is_annotation = True
+        elif element.path == "annotation/object":
+            self._points, self._corners = [], {}
+
+    def end(self, element: Element) -> None:
+        path, text = element.path, element.text.strip()
+        if path == "annotation/filename":
+            self.file_name = text
+        elif path == "annotation/imagesize/ncols":
+            self.size = (read_whole_number(text)[0], self.size[1])
+        elif path == "annotation/imagesize/nrows":
+            self.size = (self.size[0], read_whole_number(text)[0])
+        elif path in ("annotation/object/polygon/pt/x", "annotation/object/polygon/pt/y"):
+            self._points.append(text)
+        elif path.startswith("annotation/object/segm/box/"):
+            self._corners[element.name] = text
+        elif path == "annotation/object":
+            self._add(element)
+        elif element.parent is not None and element.parent.path == "annotation/object":
+            element.parent.values[element.name] = text
+
+    def _add(self, element: Element) -> None:
+        place, given = f"line {element.line}", element.values
+        label = clean_class_name(given.get("name", ""))
+        if given.get("deleted") == "1":
+            self._changes.add(Reason.MARKED_IGNORED, self._path, place, "deleted")
+            return
+        if not label:
+            self._changes.add(Reason.UNKNOWN_CATEGORY, self._path, place, "no name")
+            return
+        written = self._points or [self._corners.get(one, "") for one in ("xmin", "ymin", "xmax", "ymax")]
+        numbers = [read_number(one)[0] for one in written]
+        finite = [one for one in numbers if one is not None]
+        box: Xywh | None = None
+        outline = NO_OUTLINE
+        if len(finite) == len(numbers) >= 4 and len(finite) % 2 == 0:
+            polygon = msgspec.Raw(msgspec.json.encode([finite]))
+            box = outline_box(polygon)
+            if self._points and given.get("type") != "bounding_box" and len(finite) >= 6:
+                outline = polygon
+        attributes: dict[str, object] = {"occluded": given.get("occluded") == "yes"}
+        if given.get("attributes"):
+            attributes["attributes"] = given["attributes"]
+        self.annotations.append(
+            Annotation(
+                label,
+                box,
+                place,
+                box_as_written=written[:8] if box is None else None,
+                outline=outline,
+                attributes=msgspec.Raw(msgspec.json.encode(attributes)),
+            )
+        )

@@ -1,0 +1,181 @@
+"""Supervisely: `meta.json` with the classes, and for each data set `img/<image>` and `ann/<image>.json`."""
+
+import base64
+import binascii
+import re
+import struct
+import zlib
+from pathlib import PurePosixPath
+from typing import Any
+
+import msgspec
+
+from data_prep.box_geometry import Xywh
+from data_prep.changes import ChangeLog, Reason
+from data_prep.errors import AnnotationError
+from data_prep.formats.coco_file import most_bytes, read_number, read_whole_number
+from data_prep.formats.cvat_shapes import LabelCheck
+from data_prep.formats.outlines import outline_box
+from data_prep.formats.record import NO_OUTLINE, Annotation, Annotations, ListedImage, clean_class_name
+from data_prep.formats.roots import outermost, parent_of
+from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
+from run_config.cvat_formats import SUPERVISELY
+from run_config.json_text import JsonError, check_json, utf8
+
+MAX_FILE_BYTES = 256 << 20
+_ANNOTATION = re.compile(r"(?P<dataset>(?:.+/)?)ann/(?P<image>[^/]+)\.json")
+_PNG_HEADER_BYTES = 24
+META = "meta.json"
+
+
+class Supervisely:
+    """A project of Supervisely with one or several data sets."""
+
+    name = SUPERVISELY
+    looks_like = "meta.json beside */ann/*.json"
+
+    def roots(self, files: ExportFiles) -> list[str]:
+        """The folders of `meta.json` with annotations in `ann/` below them."""
+        metas = [path.removesuffix(META) for path in files.sizes if f"/{path}".endswith(f"/{META}")]
+        annotated = tuple(_files(files))
+        return [root for root in outermost(metas) if any(path.startswith(root) for path in annotated)]
+
+    def own_files(self, files: ExportFiles) -> list[str]:
+        """The classes, all annotations and images."""
+        root = self.roots(files)[0]
+        return [f"{root}{META}", *_files(files), *images_below(root, files.sizes)]
+
+    def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:
+        """Read the annotations of all data sets; the name of a data set is that of its subset."""
+        (root,) = self.roots(files)
+        meta = _decoded(files, f"{root}{META}", _Meta)
+        listed = {clean_class_name(one.title): one.shape for one in meta.classes if one.title.strip()}
+        labels = LabelCheck(files.shown_name, changes)
+        images = [
+            _image(files, path, match, listed, labels, changes)
+            for path, match in _files(files).items()
+            if path.startswith(root)
+        ]
+        boxed = {name for name, shape in listed.items() if shape in ("any", *_SHAPES)}
+        classes = {name: frozenset[int]() for name in sorted(boxed | labels.names)}
+        return Annotations(images, classes, root, unlisted=[labels.summary()], exporter="Supervisely")
+
+
+_SHAPES = ("rectangle", "polygon", "bitmap")
+
+
+def _files(files: ExportFiles) -> dict[str, re.Match[str]]:
+    matches = {path: _ANNOTATION.fullmatch(path) for path in sorted(without_macos_shadows(files.sizes))}
+    return {path: match for path, match in matches.items() if match}
+
+
+class _Class(msgspec.Struct):
+    title: str
+    shape: str = "any"
+
+
+class _Meta(msgspec.Struct):
+    classes: list[_Class]
+
+
+class _Object(msgspec.Struct, rename="camel"):
+    id: Any = None
+    class_title: Any = None
+    geometry_type: Any = None
+    points: Any = None
+    bitmap: Any = None
+    tags: Any = None
+
+
+class _Annotation(msgspec.Struct):
+    objects: list[_Object]
+    size: Any = None
+
+
+def _decoded(files: ExportFiles, path: str, kind: type[Any]) -> Any:  # noqa: ANN401 - an instance of `kind`
+    try:
+        data = utf8(files.read(path, min(MAX_FILE_BYTES, most_bytes())))
+        check_json(data)
+        return msgspec.json.decode(data, type=kind)
+    except (JsonError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise AnnotationError(
+            f"{files.shown_name}: {path} is not readable as a file of Supervisely ({error})"
+        ) from error
+
+
+def _image(
+    files: ExportFiles,
+    path: str,
+    match: re.Match[str],
+    listed: dict[str, str],
+    labels: LabelCheck,
+    changes: ChangeLog,
+) -> ListedImage:
+    content = _decoded(files, path, _Annotation)
+    annotations: list[Annotation] = []
+    for number, one in enumerate(content.objects, start=1):
+        place = one.id if isinstance(one.id, int) else f"object {number}"
+        if one.geometry_type not in _SHAPES:
+            changes.add(Reason.SHAPE_WITHOUT_BOX, match["image"], place, str(one.geometry_type))
+            continue
+        name = clean_class_name(one.class_title) if isinstance(one.class_title, str) else ""
+        if labels.accepts(name, listed, match["image"], str(place)):
+            annotations.append(_shape(one, name, place))
+    size = content.size if isinstance(content.size, dict) else {}
+    width, height = (read_whole_number(size.get(side))[0] for side in ("width", "height"))
+    has_size = width is not None and height is not None and min(width, height) > 0
+    return ListedImage(
+        match["image"],
+        (f"{match['dataset']}img/",),
+        PurePosixPath(match["dataset"]).name if parent_of(match["dataset"]) != match["dataset"] else "default",
+        path,
+        tuple(annotations),
+        width if has_size else None,
+        height if has_size else None,
+    )
+
+
+def _shape(one: _Object, name: str, place: object) -> Annotation:
+    box: Xywh | None = None
+    outline = NO_OUTLINE
+    if one.geometry_type == "bitmap":
+        box, written = _bitmap_box(one.bitmap), "bitmap"
+    else:
+        exterior = one.points.get("exterior") if isinstance(one.points, dict) else None
+        pairs = (
+            [point if isinstance(point, list) else [None] for point in exterior] if isinstance(exterior, list) else []
+        )
+        numbers = [read_number(value)[0] for point in pairs for value in point]
+        finite = [value for value in numbers if value is not None]
+        written = str(exterior)[:200]
+        if len(finite) == len(numbers) >= 4 and len(finite) % 2 == 0:
+            polygon = msgspec.Raw(msgspec.json.encode([finite]))
+            box = outline_box(polygon)
+            # The holes of a polygon are no part of COCO's polygons; the box is the same.
+            outline = polygon if one.geometry_type == "polygon" and len(finite) >= 6 else NO_OUTLINE
+    tags = [tag.get("name") for tag in one.tags if isinstance(tag, dict)] if isinstance(one.tags, list) else []
+    attributes = {"tags": [tag for tag in tags if isinstance(tag, str)]} if tags else {}
+    return Annotation(
+        name,
+        box,
+        place,
+        box_as_written=written if box is None else None,
+        outline=outline,
+        attributes=msgspec.Raw(msgspec.json.encode(attributes)),
+    )
+
+
+def _bitmap_box(bitmap: object) -> Xywh | None:
+    """The box of a mask, which is a compressed PNG at `origin`. Only the head of the PNG is decompressed."""
+    if not isinstance(bitmap, dict) or not isinstance(bitmap.get("data"), str):
+        return None
+    origin = bitmap.get("origin")
+    if not isinstance(origin, list) or len(origin) != 2:
+        return None
+    x, y = (read_number(one)[0] for one in origin)
+    try:
+        head = zlib.decompressobj().decompress(base64.b64decode(bitmap["data"]), _PNG_HEADER_BYTES)
+        width, height = struct.unpack(">II", head[16:24])
+    except (binascii.Error, zlib.error, struct.error, ValueError):
+        return None
+    return None if x is None or y is None or head[12:16] != b"IHDR" else (x, y, float(width), float(height))

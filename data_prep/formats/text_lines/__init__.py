@@ -1,0 +1,1 @@
+"""Formats whose boxes are lines of text: YOLO 1.1, MOT, KITTI and Open Images."""

@@ -1,0 +1,96 @@
+"""KITTI's boxes in the image: `label_2/<name>.txt` for `image_2/<name>`. The boxes in space are not read."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+from data_prep.changes import ChangeLog, Reason
+from data_prep.checks.subset_names import split_of_subset
+from data_prep.errors import AnnotationError
+from data_prep.formats.coco_file import read_number
+from data_prep.formats.record import Annotation, Annotations, ListedImage, clean_class_name
+from data_prep.formats.roots import parent_of
+from data_prep.formats.text_lines.lines import read_lines
+from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
+from run_config.cvat_formats import KITTI
+
+_LABELS = re.compile(r"(?P<folder>(?:.+/)?)label_2/(?P<name>.+)\.txt")
+_NUMBERS = 14
+"""Numbers after the class: truncated, occluded, alpha, four corners, and seven of the box in space."""
+
+
+class Kitti:
+    """KITTI for detection, as CVAT writes it and as the benchmark itself does."""
+
+    name = KITTI
+    looks_like = "label_2/*.txt"
+
+    def roots(self, files: ExportFiles) -> list[str]:
+        """The folders above those of the subsets, which contain `label_2/`."""
+        return sorted({_root(match["folder"]) for match in _label_files(files).values()})
+
+    def own_files(self, files: ExportFiles) -> list[str]:
+        """All label files and images."""
+        return [*_label_files(files), *images_below("", files.sizes)]
+
+    def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:
+        """Read all label files."""
+        images: list[ListedImage] = []
+        classes: set[str] = set()
+        for path, match in _label_files(files).items():
+            folder = match["folder"]
+            own = tuple(_read_boxes(files, path, changes))
+            classes |= {one.class_name for one in own}
+            subset = PurePosixPath(folder).name or "default"
+            images.append(ListedImage(match["name"], (f"{folder}image_2/",), subset, path, own))
+        found = {name: frozenset[int]() for name in sorted(classes)}
+        return Annotations(_with_suffixes(images, files), found, self.roots(files)[0], exporter="KITTI")
+
+
+def _root(folder: str) -> str:
+    """CVAT has a folder for each subset, KITTI `training` and `testing`."""
+    name = folder.rstrip("/").rpartition("/")[2]
+    return parent_of(folder) if name == "default" or split_of_subset(name) else folder
+
+
+def _label_files(files: ExportFiles) -> dict[str, re.Match[str]]:
+    matches = {path: _LABELS.fullmatch(path) for path in sorted(without_macos_shadows(files.sizes))}
+    return {path: match for path, match in matches.items() if match}
+
+
+def _with_suffixes(images: list[ListedImage], files: ExportFiles) -> list[ListedImage]:
+    """The images under the names of their files, which the labels do not give with their extension."""
+    by_stem = {str(PurePosixPath(path).with_suffix("")): path for path in images_below("", files.sizes)}
+    named: list[ListedImage] = []
+    for one in images:
+        folder = one.folders[0]
+        path = by_stem.get(folder + one.file_name, folder + one.file_name)
+        named.append(replace(one, file_name=path.removeprefix(folder)))
+    return named
+
+
+def _read_boxes(files: ExportFiles, path: str, changes: ChangeLog) -> Iterator[Annotation]:
+    for number, line in enumerate(read_lines(files, path), start=1):
+        words = line.split()
+        place = f"line {number}"
+        if not words:
+            continue
+        # A score may follow, and a class of CVAT may have spaces.
+        has_score = len(words) > _NUMBERS + 1 and read_number(words[-_NUMBERS - 1])[0] is not None
+        first = len(words) - _NUMBERS - has_score
+        name = clean_class_name(" ".join(words[:first])) if first > 0 else ""
+        if not name:
+            raise AnnotationError(
+                f"{files.shown_name}: {path}: {place} has {len(words)} words: a line of KITTI has a class and "
+                f"{_NUMBERS} numbers; export again"
+            )
+        if name == "DontCare":
+            changes.add(Reason.MARKED_IGNORED, path, place, name)
+            continue
+        written = words[first + 3 : first + 7]
+        left, top, right, bottom = (read_number(one)[0] for one in written)
+        if left is None or top is None or right is None or bottom is None:
+            yield Annotation(name, None, place, box_as_written=written)
+        else:
+            yield Annotation(name, (left, top, right - left, bottom - top), place)

@@ -1,0 +1,127 @@
+"""Open Images: `annotations/<subset>-annotations-bbox.csv` with boxes in fractions, and `images/<subset>/<id>.jpg`."""
+
+import csv
+import re
+from collections import defaultdict
+from pathlib import PurePosixPath
+
+import msgspec
+
+from data_prep.box_geometry import Xywh
+from data_prep.changes import ChangeLog, Reason
+from data_prep.errors import AnnotationError
+from data_prep.formats.coco_file import read_number
+from data_prep.formats.cvat_shapes import LabelCheck
+from data_prep.formats.record import Annotation, Annotations, ListedImage, clean_class_name
+from data_prep.formats.roots import parent_of
+from data_prep.formats.text_lines.lines import read_lines
+from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
+from run_config.cvat_formats import OPEN_IMAGES
+
+_BOXES = re.compile(r"(?P<folder>(?:.+/)?)(?:oidv\d-)?(?P<subset>[^/]+?)-annotations-bbox\.csv")
+_DESCRIPTIONS = re.compile(r"(?:.*/)?(?:oidv\d-)?class-descriptions(?:-boxable)?\.csv")
+_SIDES = ("XMin", "YMin", "XMax", "YMax")
+_FLAGS = ("IsOccluded", "IsTruncated", "IsGroupOf", "IsDepiction", "IsInside")
+
+
+class OpenImages:
+    """Open Images V4 to V7, as CVAT writes it and as it is published."""
+
+    name = OPEN_IMAGES
+    looks_like = "annotations/*-annotations-bbox.csv"
+
+    def roots(self, files: ExportFiles) -> list[str]:
+        """The folders of the tables of boxes, without `annotations/`."""
+        return sorted({_root(match["folder"]) for match in _tables(files).values()})
+
+    def own_files(self, files: ExportFiles) -> list[str]:
+        """All tables and images."""
+        tables = [path for path in without_macos_shadows(files.sizes) if path.endswith(".csv")]
+        return [*tables, *images_below(self.roots(files)[0], files.sizes)]
+
+    def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:
+        """Read the tables of all subsets. An image that no table lists has no boxes if it lies in a subset's folder."""
+        root = self.roots(files)[0]
+        listed = _class_names(files)
+        labels = LabelCheck(files.shown_name, changes)
+        images: list[ListedImage] = []
+        for path, match in _tables(files).items():
+            boxes = _read_table(files, path, listed, labels, changes)
+            folders = tuple(f"{root}{one}" for one in (f"images/{match['subset']}/", f"{match['subset']}/"))
+            there = {
+                str(PurePosixPath(path.removeprefix(folder)).with_suffix("")): path.removeprefix(folder)
+                for folder in folders
+                for path in images_below(folder, files.sizes)
+            }
+            images += [
+                ListedImage(
+                    there.get(name, name), (*folders, f"{root}images/", root), match["subset"], path, tuple(boxes[name])
+                )
+                for name in sorted({*there, *boxes})
+            ]
+        found = {name: frozenset[int]() for name in sorted({*listed.values()} & labels.names or labels.names)}
+        return Annotations(
+            images, found, f"{root}images/", unlisted=[labels.summary()], exporter="Open Images", in_shares=True
+        )
+
+
+def _root(folder: str) -> str:
+    return parent_of(folder) if folder.endswith("annotations/") else folder
+
+
+def _tables(files: ExportFiles) -> dict[str, re.Match[str]]:
+    matches = {path: _BOXES.fullmatch(path) for path in sorted(without_macos_shadows(files.sizes))}
+    return {path: match for path, match in matches.items() if match}
+
+
+def _class_names(files: ExportFiles) -> dict[str, str]:
+    """Code of a class, such as `/m/011k07`, → its name."""
+    paths = [path for path in sorted(without_macos_shadows(files.sizes)) if _DESCRIPTIONS.fullmatch(path)]
+    rows = [row for path in paths for row in csv.reader(read_lines(files, path)) if len(row) >= 2]
+    return {row[0].strip(): clean_class_name(row[1]) for row in rows if row[:2] != ["LabelName", "DisplayName"]}
+
+
+def _read_table(
+    files: ExportFiles, path: str, names: dict[str, str], labels: LabelCheck, changes: ChangeLog
+) -> dict[str, list[Annotation]]:
+    """Id of each image → its boxes, in fractions. Raises AnnotationError if a column is missing."""
+    lines = read_lines(files, path)
+    rows = csv.reader(lines)
+    header = next(rows, [])
+    column = {name.strip(): index for index, name in enumerate(header)}
+    missing = [name for name in ("ImageID", "LabelName", *_SIDES) if name not in column]
+    if missing:
+        raise AnnotationError(f"{files.shown_name}: {path} has no column {missing[0]}: export again")
+    found: dict[str, list[Annotation]] = defaultdict(list)
+    for number, row in enumerate(rows, start=2):
+        place = f"line {number}"
+        if not row:
+            continue
+        if len(row) < len(header):
+            raise AnnotationError(
+                f"{files.shown_name}: {path}: {place} has {len(row)} of {len(header)} values: export again"
+            )
+        image_id, code = row[column["ImageID"]].strip(), row[column["LabelName"]].strip()
+        if "Confidence" in column and read_number(row[column["Confidence"]])[0] == 0:
+            changes.add(Reason.MARKED_IGNORED, image_id, place, "Confidence 0")
+            continue
+        name = names.get(code, "" if names else clean_class_name(code))
+        if not labels.accepts(name or code, names.values(), image_id, place):
+            continue
+        written = [row[column[side]] for side in _SIDES]
+        left, top, right, bottom = (read_number(one)[0] for one in written)
+        box: Xywh | None = None
+        if left is not None and top is not None and right is not None and bottom is not None:
+            box = (left, top, right - left, bottom - top)
+        flags = {flag: True for flag in _FLAGS if flag in column and row[column[flag]].strip() == "1"}
+        found[image_id].append(
+            Annotation(
+                name,
+                box,
+                place,
+                box_as_written=written if box is None else None,
+                is_crowd="IsGroupOf" in flags,
+                attributes=msgspec.Raw(msgspec.json.encode(flags)),
+            )
+        )
+    return found

@@ -1,0 +1,67 @@
+"""YOLO 1.1 as CVAT and Darknet write it: `obj.data`, `obj.names`, lists of images, and a text beside each image."""
+
+import re
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from data_prep.changes import ChangeLog
+from data_prep.errors import AnnotationError
+from data_prep.formats.record import Annotations
+from data_prep.formats.roots import folder_of
+from data_prep.formats.text_lines.lines import read_lines
+from data_prep.formats.ultralytics import YoloReader, tails
+from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
+from run_config.cvat_formats import YOLO
+
+MOST_DATA_FILES = 20
+MAX_DATA_BYTES = 1 << 20
+_KEY = re.compile(rb"^[ \t]*(names|train|valid|test)[ \t]*=[ \t]*(\S.*?)[ \t\r]*$", re.MULTILINE)
+
+_found_in: WeakKeyDictionary[ExportFiles, dict[str, dict[str, str]]] = WeakKeyDictionary()
+
+
+class Yolo:
+    """Darknet's layout of YOLO."""
+
+    name = YOLO
+    looks_like = "obj.data"
+
+    def roots(self, files: ExportFiles) -> list[str]:
+        """The folders of `.data` files with the keys `names` and `train`, `valid` or `test`."""
+        return [folder_of(path) for path in _data_files(files)]
+
+    def own_files(self, files: ExportFiles) -> list[str]:
+        """The file of keys, the names, and all images and text files beside and below it."""
+        (root,) = self.roots(files)
+        ends = (".txt", ".data", ".names")
+        texts = [path for path in without_macos_shadows(files.sizes) if path.startswith(root) and path.endswith(ends)]
+        return [*texts, *images_below(root, files.sizes)]
+
+    def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:
+        """Read the lists and all label files."""
+        path, keys = next(iter(_data_files(files).items()))
+        root = folder_of(path)
+        names = next((place for tail in tails(keys["names"]) if (place := root + tail) in files.sizes), None)
+        if names is None:
+            raise AnnotationError(
+                f"{files.shown_name}: {path}: names: there is no file {keys['names'][:200]!r}: export again"
+            )
+        data: dict[str, Any] = {"names": [line for line in read_lines(files, names) if line]}
+        data |= {
+            split: keys[key] for split, key in (("train", "train"), ("val", "valid"), ("test", "test")) if key in keys
+        }
+        return YoloReader(files, path, data, changes, exporter="Darknet").read()
+
+
+def _data_files(files: ExportFiles) -> dict[str, dict[str, str]]:
+    """Path → keys of each file of keys. Each is read once for each source."""
+    if files not in _found_in:
+        paths = [path for path in sorted(without_macos_shadows(files.sizes)) if path.endswith(".data")]
+        small = [path for path in paths if files.sizes[path] <= MAX_DATA_BYTES][:MOST_DATA_FILES]
+        read = {
+            path: {key.decode(): value.decode("utf-8", "replace") for key, value in _KEY.findall(data)}
+            for path in small
+            for data in [files.read(path, MAX_DATA_BYTES)]
+        }
+        _found_in[files] = {path: keys for path, keys in read.items() if "names" in keys and len(keys) > 1}
+    return _found_in[files]
