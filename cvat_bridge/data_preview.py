@@ -302,8 +302,8 @@ def notes(
         found.append(_warn(f"There are only {boxes} boxes. A model learns little from so few.", advice))
     if counted is not None and boxes and counted.untouched > MANY_UNTOUCHED * boxes:
         advice = (
-            "Look through them in CVAT before you train, correct what is wrong, and draw what is missing. A model that "
-            "learns from its own boxes repeats its mistakes."
+            "They are left out, unless you choose to keep them. Look through them in CVAT before you train, correct "
+            "what is wrong, and draw what is missing. A model that learns from its own boxes repeats its mistakes."
         )
         text = f"{counted.untouched} of {boxes} boxes were drawn by a model, and nobody has changed them."
         found.append(_warn(text, advice))

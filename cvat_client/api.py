@@ -99,10 +99,21 @@ class CvatApi:
         return json_object(self._answer(method, path, params, body), self._host)
 
     def start_export(
-        self, kind: Kind, number: int, format_name: str, *, storage: int | None = None, key: str = ""
+        self,
+        kind: Kind,
+        number: int,
+        format_name: str,
+        *,
+        save_images: bool = True,
+        storage: int | None = None,
+        key: str = "",
     ) -> StartedExport:
-        """Start an export with images: to `key` in a cloud storage, or without one to a file that CVAT keeps."""
-        params: dict[str, str | int] = {"format": format_name, "save_images": "true", "location": "local"}
+        """Start an export: to `key` in a cloud storage, or without one to a file that CVAT keeps."""
+        params: dict[str, str | int] = {
+            "format": format_name,
+            "save_images": "true" if save_images else "false",
+            "location": "local",
+        }
         if storage is not None:
             params |= {"location": "cloud_storage", "cloud_storage_id": storage, "filename": key}
         path = f"{kind}s/{number}/dataset/export"

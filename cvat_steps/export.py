@@ -1,10 +1,14 @@
 """The step `export`: export CVAT tasks or a project to zips in the store. Each zip is verified.
 
-    <store>/<exports.prefix>/<kind>-<id>/<run>/dataset.zip     CVAT's export, unchanged
-                                               dataset.json    written last: format, request, size and ETag
+    <store>/<exports.prefix>/<kind>-<id>/<run>/dataset.zip         CVAT's export, unchanged
+                                               dataset.json        written last: format, request, size and ETag
+                                               annotations.zip     the second export (`run_config.second_export`)
+                                               annotations.json    its mark
 
 `dataset.json` marks `dataset.zip` as complete. A retried step skips a marked zip, verifies and marks an unmarked
 one, and otherwise waits for the export that is still running in CVAT.
+
+The second export has no images and follows the first. The step succeeds without it: its mark then says why.
 """
 
 import contextlib
@@ -14,7 +18,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -28,10 +32,21 @@ from cvat_client.subject import Kind, Subject
 from cvat_steps.export_progress import ExportProgress
 from cvat_steps.export_zip import problem_of_zip
 from object_store import NoSuchKey, ObjectStore
+from run_config.cvat_formats import COCO, CVAT_IMAGES
 from run_config.errors import ConfigError
 from run_config.json_text import read_json
+from run_config.second_export import (
+    DATASET_NAME,
+    SECOND_MARK_NAME,
+    SECOND_NAME,
+    FileState,
+    SecondMark,
+    read_second_mark,
+)
 
-ZIP_NAME, MARK_NAME = "dataset.zip", "dataset.json"
+MARK_NAME = "dataset.json"
+SECOND_LONGEST_S = 1800.0
+"""The step does not wait longer than this for a second export, which has no images."""
 MOST_ATTEMPTS = 5
 """The step fails after so many finished exports without a valid zip."""
 _NO_BUCKET = re.compile(r"resource\b.{1,300}\bnot found", re.DOTALL)
@@ -49,6 +64,8 @@ class SubjectExport:
     format: str
     prefix: str
     """Key prefix below the store, used by this run only."""
+    zip_name: str = DATASET_NAME
+    with_images: bool = True
 
     @property
     def name(self) -> str:
@@ -58,7 +75,12 @@ class SubjectExport:
     @property
     def key(self) -> str:
         """Key of the zip below the store."""
-        return f"{self.prefix}/{ZIP_NAME}"
+        return f"{self.prefix}/{self.zip_name}"
+
+    @property
+    def second(self) -> "SubjectExport":
+        """The annotations without images, which say what COCO cannot."""
+        return replace(self, format=CVAT_IMAGES, zip_name=SECOND_NAME, with_images=False)
 
 
 def planned(subject: Subject, run: str, format_name: str, prefix: str) -> list[SubjectExport]:
@@ -88,13 +110,46 @@ class ExportStep:
         self._storage = settings.cvat.cloud_storage_id if store.url.startswith("s3://") else None
         self._storage_checked = False
 
-    def bring(self, exports: Sequence[SubjectExport], user: str) -> None:
-        """Export everything that is not yet in the store."""
+    def bring(self, exports: Sequence[SubjectExport], user: str, *, seconds: bool = False) -> None:
+        """Export everything that is not yet in the store. `seconds`: also the second export of each in COCO."""
         for export in exports:
             if not self._is_marked(export):
+                # A second export is never older than the first, even if the first has the same bytes again.
+                self._discard_second(export)
                 rq_id = self._bring_one(export)
                 self._mark(export, rq_id, user)
+            if seconds and export.format == COCO:
+                self._bring_second(export)
             self._progress.one_is_done()
+
+    def _bring_second(self, first: SubjectExport) -> None:
+        """Put the second export and its mark beside the first. A failure is noted in the mark."""
+        second, mark_key = first.second, f"{first.prefix}/{SECOND_MARK_NAME}"
+        dataset = self._state(first.key)
+        with contextlib.suppress(NoSuchKey):
+            mark = read_second_mark(self._store.get_bytes(mark_key))
+            if mark and (mark.dataset, mark.annotations) == (dataset, self._state(second.key)):
+                return
+        self._discard_second(first)
+        try:
+            self._bring_one(second)
+            done = SecondMark(dataset, self._state(second.key))
+        except BridgeError as error:
+            self._progress.say(
+                f"{first.name}: there is no second export ({error}); the run continues, but does not know which boxes "
+                "a model drew"
+            )
+            done = SecondMark(dataset, None, one_line(str(error)))
+        self._store.put_bytes(mark_key, done.to_json())
+
+    def _discard_second(self, first: SubjectExport) -> None:
+        for key in (f"{first.prefix}/{SECOND_MARK_NAME}", first.second.key):
+            if self._store.exists(key):
+                self._store.delete(key)
+
+    def _state(self, key: str) -> FileState:
+        info = self._store.head(key)
+        return FileState(info.size_bytes, info.etag)
 
     def _is_marked(self, export: SubjectExport) -> bool:
         """Whether a mark exists and matches the zip. If it does not match, both are deleted."""
@@ -111,9 +166,9 @@ class ExportStep:
         wanted: Mapping[str, Any] = mark if isinstance(mark, dict) else {}
         same = (wanted.get("format"), wanted.get("size_bytes"), wanted.get("etag"))
         if same == (export.format, info.size_bytes, info.etag):
-            self._progress.say(f"{export.name}: {ZIP_NAME} exists already ({_megabytes(info.size_bytes)})")
+            self._progress.say(f"{export.name}: {DATASET_NAME} exists already ({_megabytes(info.size_bytes)})")
             return True
-        self._progress.say(f"{export.name}: {ZIP_NAME} does not match its mark; exporting again")
+        self._progress.say(f"{export.name}: {DATASET_NAME} does not match its mark; exporting again")
         self._store.delete(export.key)
         self._store.delete(mark_key)
         return False
@@ -139,10 +194,10 @@ class ExportStep:
         """
         problem = self._problem(export)
         if not problem:
-            self._progress.say(f"{export.name}: {ZIP_NAME} of an earlier attempt is complete")
+            self._progress.say(f"{export.name}: {export.zip_name} of an earlier attempt is complete")
             return ""
         attempts = 0
-        until, pauses = time.monotonic() + self._longest_s, self._pace.pauses()
+        until, pauses = time.monotonic() + self._longest_of(export), self._pace.pauses()
         while attempts < MOST_ATTEMPTS:
             started = self._start(export)
             request = self._wait(export, started.rq_id, until, ours=started.is_ours)
@@ -185,12 +240,18 @@ class ExportStep:
     def _start(self, export: SubjectExport) -> StartedExport:
         """Request the export from CVAT: to our key in its cloud storage, or for download."""
         self._check_storage()
-        self._progress.say(f"{export.name}: asking CVAT for {export.format!r} with images")
-        if self._storage is None:
-            return self._patience.ask(lambda: self._api.start_export(export.kind, export.number, export.format))
-        storage, key = self._storage, self._key_in_bucket(export.key)
+        images = "with images" if export.with_images else "without images"
+        self._progress.say(f"{export.name}: asking CVAT for {export.format!r} {images}")
+        key = "" if self._storage is None else self._key_in_bucket(export.key)
         return self._patience.ask(
-            lambda: self._api.start_export(export.kind, export.number, export.format, storage=storage, key=key)
+            lambda: self._api.start_export(
+                export.kind,
+                export.number,
+                export.format,
+                save_images=export.with_images,
+                storage=self._storage,
+                key=key,
+            )
         )
 
     def _check_storage(self) -> None:
@@ -216,12 +277,15 @@ class ExportStep:
         bucket, _, prefix = self._store.url.removeprefix("s3://").partition("/")
         return bucket, prefix
 
+    def _longest_of(self, export: SubjectExport) -> float:
+        return self._longest_s if export.with_images else min(self._longest_s, SECOND_LONGEST_S)
+
     def _rest(self, export: SubjectExport, pause_s: float, until: float) -> None:
         """Sleep, but not beyond `until`: if CVAT's worker died, its export stays in the state started."""
         if time.monotonic() + pause_s > until:
             raise BridgeError(
-                f"CVAT has not finished the export of {export.name} within {self._longest_s / 3600:.3g} h: look at "
-                "CVAT's export worker and its queue (Requests in CVAT), then retry the run"
+                f"CVAT has not finished the export of {export.name} within {self._longest_of(export) / 3600:.3g} h: "
+                "look at CVAT's export worker and its queue (Requests in CVAT), then retry the run"
             )
         time.sleep(pause_s)
 
@@ -250,7 +314,7 @@ class ExportStep:
             self._progress.still(f"{name} comes", f"{name}: {_megabytes(size_bytes)}{of} downloaded from CVAT", part)
 
         with _disk_faults(name), tempfile.TemporaryDirectory(prefix="cvat-export-") as folder:
-            file = Path(folder, ZIP_NAME)
+            file = Path(folder, export.zip_name)
             if not self._patience.ask(lambda: self._api.download(result_url, file, reached)):
                 return "CVAT has deleted the file"
             if not zipfile.is_zipfile(file):

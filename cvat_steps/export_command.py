@@ -65,7 +65,8 @@ def export(order: Order, environment: Mapping[str, str] = os.environ, pace: Pace
     exports = planned(subject, order.run, order.format, settings.exports.prefix)
     progress = ExportProgress(len(exports))
     with _broken_off_by_sigterm(), CvatApi(settings.cvat, environment.get("CVAT_ACCESS_TOKEN")) as api:
-        ExportStep(settings, api, store, progress, pace).bring(exports, grant.user)
+        # Third-party templates get files in their own format only.
+        ExportStep(settings, api, store, progress, pace).bring(exports, grant.user, seconds=not into)
         if into:
             unpack(store, exports[0], into, progress)
     urls = [url_of(store, into)] if into else [url_of(store, one.key) for one in exports]

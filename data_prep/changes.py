@@ -52,6 +52,11 @@ class Reason(Enum):
         "mended",
         "Boxes were written in another form than x, y, width, height in pixels, and were converted.",
     )
+    SHAPES_GROUPED = (
+        "shapes-grouped",
+        "mended",
+        "Shapes that are grouped in CVAT are one object in COCO, with one box around all of them.",
+    )
     TEXT_NUMBER = ("text-number", "mended", "Numbers were written as text and were read as numbers.")
     ANNOTATION_ID_REPEATED = (
         "annotation-id-repeated",
@@ -134,6 +139,16 @@ class Reason(Enum):
         "shape-without-box",
         "dropped",
         "Points, polylines, cuboids, skeletons, tags and parts of objects are no objects with a box and were left out.",
+    )
+    BOX_AUTOMATIC = (
+        "box-automatic",
+        "dropped",
+        "Boxes were drawn by a model and nobody has changed them; they were left out.",
+    )
+    IMAGE_AUTOMATIC = (
+        "image-automatic",
+        "dropped",
+        "Images had no other boxes than those of a model; they were left out, because they are not empty.",
     )
     UNKNOWN_IMAGE = (
         "unknown-image",
@@ -225,6 +240,12 @@ class ChangeLog:
             own = self._tallies.setdefault(reason, _Tally())
             own.count += tally.count
             own.examples = (own.examples + tally.examples)[:EXAMPLES_KEPT]
+
+    def only(self, *reasons: Reason) -> "ChangeLog":
+        """A log of these reasons alone."""
+        log = ChangeLog()
+        log._tallies = {reason: tally for reason, tally in self._tallies.items() if reason in reasons}
+        return log
 
     def count(self, *reasons: Reason) -> int:
         """Number of cases with any of these reasons."""

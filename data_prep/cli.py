@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from run_config.argo_text import leave_value, outputs_folder
+from run_config.automatic_boxes import AutomaticBoxes
 from run_config.command_line import run, top_options
 from run_config.cvat_formats import AUTO, COCO, SHORT_NAMES
 from run_config.step_parameters import From, ParametersJson, texts_from_json
@@ -81,6 +82,13 @@ Boxes = Annotated[
         "percent or rows-first.",
     ),
 ]
+Automatic = Annotated[
+    AutomaticBoxes,
+    typer.Option(
+        "--automatic-boxes",
+        help="Boxes that a model drew and nobody has changed since, where the export says so: leave-out or keep.",
+    ),
+]
 ChosenFormat = Annotated[
     str,
     typer.Option(
@@ -126,6 +134,7 @@ def prepare_command(
     limit: Limit = None,
     refuse: Refuse = None,
     boxes: Boxes = "xywh",
+    automatic_boxes: Annotated[Automatic, From("automatic-boxes")] = AutomaticBoxes.LEAVE_OUT,
     chosen_format: Annotated[ChosenFormat, From("annotation-format")] = AUTO,
     classes: Annotated[Classes, From("classes")] = None,
     class_map: Annotated[ClassMap, From("class-map")] = None,
@@ -157,7 +166,7 @@ def prepare_command(
         require_writable(outputs_folder(Path(os.environ["OUT"])), "$OUT")
     root = open_store(store)
     pool, held_out, tested = ([allowed[name]] for name in ("cvat-annotation-path", "--val", "cvat-test-path"))
-    rules, choice = _rules(limit, refuse, boxes, chosen_format), _choice(classes, class_map)
+    rules, choice = _rules(limit, refuse, boxes, chosen_format, automatic_boxes), _choice(classes, class_map)
     request = _request(pool, held_out, tested, val_fraction, seed, ignore_subsets, rules, choice, root.url)
     with Display() as display:
         done = prepare(request, root, draw_report, display)
@@ -185,6 +194,7 @@ def inspect_command(
     limit: Limit = None,
     refuse: Refuse = None,
     boxes: Boxes = "xywh",
+    automatic_boxes: Automatic = AutomaticBoxes.LEAVE_OUT,
     chosen_format: ChosenFormat = AUTO,
     classes: Classes = None,
     class_map: ClassMap = None,
@@ -204,7 +214,7 @@ def inspect_command(
             raise DataPrepError(f"the report {report} cannot be written: No such file or directory; check the folder")
         require_writable(report.parent, "--report")
     with Display() as display:
-        rules, choice = _rules(limit, refuse, boxes, chosen_format), _choice(classes, class_map)
+        rules, choice = _rules(limit, refuse, boxes, chosen_format, automatic_boxes), _choice(classes, class_map)
         request = _request(sources, val, test, val_fraction, seed, ignore_subsets, rules, choice)
         manifest, page = inspect(request, draw_report, display)
     if report is not None:
@@ -229,6 +239,7 @@ def convert_command(
     limit: Limit = None,
     refuse: Refuse = None,
     boxes: Boxes = "xywh",
+    automatic_boxes: Automatic = AutomaticBoxes.LEAVE_OUT,
     chosen_format: ChosenFormat = AUTO,
     classes: Classes = None,
     class_map: ClassMap = None,
@@ -246,7 +257,7 @@ def convert_command(
 
     require_writable(to.absolute().parent, "--to")
     with Display() as display:
-        rules, choice = _rules(limit, refuse, boxes, chosen_format), _choice(classes, class_map)
+        rules, choice = _rules(limit, refuse, boxes, chosen_format, automatic_boxes), _choice(classes, class_map)
         request = _request(sources, None, None, 0.0, 0, False, rules, choice)
         done = convert(request, to, annotations_only=annotations_only, watcher=display)
     if as_json:
@@ -370,7 +381,9 @@ def _choice(classes: list[str] | None, class_map: list[str] | None) -> "ClassCho
     return class_choice(classes or (), class_map or ())
 
 
-def _rules(limits: list[str] | None, refuse: list[str] | None, boxes: str, chosen_format: str) -> "ReadingRules":
+def _rules(
+    limits: list[str] | None, refuse: list[str] | None, boxes: str, chosen_format: str, automatic: AutomaticBoxes
+) -> "ReadingRules":
     """How boxes are read, and the limits: an installation's own, or those that were given."""
     from data_prep.checks.box_forms import BoxForm
     from data_prep.errors import DataPrepError
@@ -384,10 +397,10 @@ def _rules(limits: list[str] | None, refuse: list[str] | None, boxes: str, chose
         raise DataPrepError(f"--format {chosen_format!r} is not allowed; use {', '.join((AUTO, *SHORT_NAMES))}")
     installation = load_installation()
     if installation is None:
-        return ReadingRules(data_limits(limits or ()).refusing(refuse or ()), BoxForm(boxes), chosen_format)
+        return ReadingRules(data_limits(limits or ()).refusing(refuse or ()), BoxForm(boxes), chosen_format, automatic)
     if limits:
         raise DataPrepError("--limit is not allowed here: this installation sets its limits (dataLimits)")
-    return ReadingRules(installation.data_limits.refusing(refuse or ()), BoxForm(boxes), chosen_format)
+    return ReadingRules(installation.data_limits.refusing(refuse or ()), BoxForm(boxes), chosen_format, automatic)
 
 
 def _hand_on(name: str, value: str) -> None:

@@ -20,6 +20,7 @@ from data_prep.errors import SourceError
 from data_prep.export_reader import Export, ExportImage
 from data_prep.splitting import Item, hold_back
 from prepared_set.manifest import SPLITS, ClassName, Counts, Options, SplitMethod
+from run_config.automatic_boxes import AutomaticBoxes
 from run_config.data_limits import DataLimits
 from run_config.wording import plural, shortened
 
@@ -103,6 +104,13 @@ def build_dataset(
     """
     placed = _drop_repeated(_place(pool, val, test, options), changes)
     if not any(image.boxes for image in placed):
+        automatic = changes.count(Reason.BOX_AUTOMATIC)
+        if automatic:
+            raise SourceError(
+                f"no box is left: a model drew {plural(automatic, 'box', 'boxes')} and nobody has changed them. "
+                "Correct them in CVAT, draw what is missing and export again; or, if people have checked them, use "
+                f"them with automatic-boxes={AutomaticBoxes.KEEP}"
+            )
         dropped = describe_dropped(changes)
         raise SourceError(
             f"no image has a box that can be used: {dropped}; correct them and export again"

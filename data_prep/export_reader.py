@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 import msgspec
 
@@ -25,10 +26,14 @@ from data_prep.formats.record import Annotation, Annotations, ListedImage, from_
 from data_prep.formats.registry import FoundExport
 from data_prep.image_check import MAX_IMAGE_BYTES, CheckedImage, check_image, map_in_threads
 from data_prep.image_finder import ImageFinder
+from data_prep.second_export.find import SecondExport
+from data_prep.second_export.join import AUTOMATIC
+from data_prep.second_export.read import with_second_export
 from data_prep.sources.files import ExportFiles
 from prepared_set.decoding import CMYK, DEPTH, FRAMES, TRANSPARENCY
 from prepared_set.errors import ImageError
-from run_config.cvat_formats import AUTO
+from run_config.automatic_boxes import AutomaticBoxes
+from run_config.cvat_formats import AUTO, COCO
 from run_config.data_limits import DataLimits
 from run_config.wording import plural
 
@@ -50,6 +55,7 @@ class ReadingRules:
     box_form: BoxForm = BoxForm.XYWH
     format: str = AUTO
     """Short name of the format of all sources."""
+    automatic_boxes: AutomaticBoxes = AutomaticBoxes.LEAVE_OUT
 
 
 class Watcher:
@@ -112,9 +118,14 @@ class _ListedFile:
 
 
 def read_export(
-    found_export: FoundExport, changes: ChangeLog, watcher: Watcher | None = None, rules: ReadingRules | None = None
+    found_export: FoundExport,
+    changes: ChangeLog,
+    watcher: Watcher | None = None,
+    rules: ReadingRules | None = None,
+    second: SecondExport | None = None,
+    scratch: Path | None = None,
 ) -> Export:
-    """Read and check an export; `watcher` is notified after each image.
+    """Read and check an export; `watcher` is notified after each image. `second` is fetched to `scratch`.
 
     Raises SourceError or AnnotationError for faults that cannot be corrected.
     """
@@ -122,6 +133,9 @@ def read_export(
     annotations = found_export.format.read(found_export.files, changes)
     files = annotations.files or found_export.files
     sizes, where = files.sizes, files.shown_name
+    warnings: list[str] = []
+    if second is not None and found_export.format.name == COCO:
+        annotations, warnings = with_second_export(annotations, second, where, scratch, changes)
     listed = len(annotations.images)
     if not listed:
         raise SourceError(f"{where} lists no images; export a task that has images")
@@ -157,7 +171,8 @@ def read_export(
     if shift:
         raise AnnotationError(f"{where}: {shift}")
     changes.merge(own_changes)
-    return Export(tuple(images), annotations.classes, tuple(builder.warnings), annotations.exporter)
+    warnings += [*builder.about_automatic_boxes(), *builder.warnings]
+    return Export(tuple(images), annotations.classes, tuple(warnings), annotations.exporter)
 
 
 def _find_images(annotations: Annotations, finder: ImageFinder, where: str, changes: ChangeLog) -> list[_ListedFile]:
@@ -192,6 +207,8 @@ class _Builder:
         self._subsets: dict[tuple[str, str], SubsetBoxes] = {}
         self._images_of: dict[tuple[str, str], list[ListedImage]] = {}
         self._classes: Counter[str] = Counter()
+        self._half_left_out = 0
+        """Images that lost boxes of a model and kept others."""
         self.warnings: list[str] = []
 
     def build(self, found: Sequence[_ListedFile], checked: Sequence[CheckedImage | ImageError]) -> list[ExportImage]:
@@ -232,6 +249,25 @@ class _Builder:
         for key, boxes in self._subsets.items():
             self.warnings += boxes.check(where, self._rules.limits, partial(self._example, key))
             refuse_dropped_boxes(where, boxes, self._changes, self._rules.limits)
+
+    def about_automatic_boxes(self) -> Iterator[str]:
+        """Say how many boxes of a model were left out, and what that does to their images."""
+        boxes = self._changes.count(Reason.BOX_AUTOMATIC)
+        if not boxes:
+            return
+        images = self._changes.count(Reason.IMAGE_AUTOMATIC)
+        whole = f", and with them {plural(images, 'image')} without other boxes" if images else ""
+        half = (
+            f" On {plural(self._half_left_out, 'image')} other boxes remain, and objects whose boxes were left out "
+            "count as background there."
+            if self._half_left_out
+            else ""
+        )
+        yield (
+            f"{self._files.shown_name}: {plural(boxes, 'box', 'boxes')} that a model drew and nobody has changed "
+            f"{'was' if boxes == 1 else 'were'} left out{whole}.{half} If people have checked them, use them with "
+            f"automatic-boxes={AutomaticBoxes.KEEP}."
+        )
 
     def used_class_ids(self) -> set[int]:
         """The listed ids of all classes with annotations."""
@@ -282,6 +318,13 @@ class _Builder:
         box = read_box(annotation.box, form, width, height)
         return msgspec.structs.replace(annotation, box=box, box_was_converted=True)
 
+    def _count_losses(self, checked: CheckedImage, file_name: str) -> None:
+        """What the prepared image lacks of the file."""
+        for lost in checked.lost:
+            self._changes.add(_LOST[lost], file_name)
+        if not checked.has_own_extension:
+            self._changes.add(Reason.IMAGE_FORMAT, file_name)
+
     def _build(self, one: _ListedFile, checked: CheckedImage | ImageError, turn: int | None) -> ExportImage | None:
         """The image with its boxes. None when file and boxes do not match."""
         listed, changes = one.listed, self._changes
@@ -302,10 +345,7 @@ class _Builder:
             detail = f"turned by EXIF to {checked.width}x{checked.height}, and the boxes fit neither picture better"
             changes.add(Reason.IMAGE_SIZE, file_name, detail=detail)
             return None
-        for lost in checked.lost:
-            changes.add(_LOST[lost], file_name)
-        if not checked.has_own_extension:
-            changes.add(Reason.IMAGE_FORMAT, file_name)
+        self._count_losses(checked, file_name)
         canvas = Canvas(file_name, checked.width, checked.height, turn or 1)
         width, height = checked.stored_size if canvas.turn != 1 else (checked.width, checked.height)
         key = (listed.listed_in, listed.subset)
@@ -313,11 +353,16 @@ class _Builder:
         self._images_of.setdefault(key, []).append(listed)
         boxes: list[Box] = []
         tracks: set[str] = set()
+        left_out = 0
         for written in listed.annotations:
             annotation = written if self._as_written else self._in_pixels(written, width, height)
             if self._annotations.in_shares:
                 annotation = from_shares(annotation, width, height)
             subset.add(annotation, file_name, width, height)
+            if annotation.source == AUTOMATIC and self._rules.automatic_boxes is AutomaticBoxes.LEAVE_OUT:
+                changes.add(Reason.BOX_AUTOMATIC, file_name, annotation.place, annotation.class_name)
+                left_out += 1
+                continue
             box = corrected_box(annotation, canvas, changes)
             if box is None:
                 subset.dropped += 1
@@ -326,6 +371,10 @@ class _Builder:
             self._classes[annotation.class_name] += 1
             if annotation.track_id is not None:
                 tracks.add(annotation.track_id)
+        if left_out and not boxes:
+            changes.add(Reason.IMAGE_AUTOMATIC, file_name, detail=plural(left_out, "box", "boxes"))
+            return None
+        self._half_left_out += bool(left_out)
         return ExportImage(
             self._files,
             one.path,

@@ -68,8 +68,9 @@ def _about_labels(dataset: Dataset, counts: dict[str, Counts]) -> Iterable[str]:
             f"{empty:,} of {images:,} images have no boxes. They teach that nothing is there: if they are not labelled "
             "yet, finish them, or export only the finished jobs."
         )
-    twins, example = count_doubled_boxes(dataset.images)
-    if twins:
+    doubled = find_doubled_boxes(dataset.images)
+    if doubled:
+        twins, example = len(doubled), dataset.images[doubled[0][0]].file_name
         yield (
             f"{plural(twins, 'box is', 'boxes are')} drawn twice (same class, IoU above {SAME_BOX_IOU}; for one on "
             f"{example}): annotations may have been uploaded twice, or two people worked on them; delete one of each."
@@ -90,18 +91,19 @@ def _about_labels(dataset: Dataset, counts: dict[str, Counts]) -> Iterable[str]:
         )
 
 
-def count_doubled_boxes(images: Sequence[SetImage]) -> tuple[int, str]:
-    """How many boxes lie on another one of their class, and the name of the first such image."""
+def find_doubled_boxes(images: Sequence[SetImage]) -> list[tuple[int, int]]:
+    """The boxes that lie on another one of their class, as (index of the image, index of the box)."""
     counts = [len(image.boxes) for image in images]
     if not sum(counts):
-        return 0, ""
+        return []
     corners = np.array([box.bbox for image in images for box in image.boxes])
     corners[:, 2:] += corners[:, :2]
     classes: dict[str, int] = {}
     labels = np.array([classes.setdefault(box.class_name, len(classes)) for image in images for box in image.boxes])
     owners = np.repeat(np.arange(len(images)), counts)
+    positions = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
     order = np.lexsort((corners[:, 0], labels, owners))
-    corners, groups, owners = corners[order], np.stack([owners, labels], axis=1)[order], owners[order]
+    corners, groups = corners[order], np.stack([owners, labels], axis=1)[order]
     doubled = np.zeros(len(corners), bool)
     areas = (corners[:, 2:] - corners[:, :2]).prod(axis=1)
     # Boxes of one class on one image follow each other by their left edge. Doubles are close to each other there.
@@ -120,7 +122,8 @@ def count_doubled_boxes(images: Sequence[SetImage]) -> tuple[int, str]:
         )
         shared = np.clip(high - low, 0, None).prod(axis=1)
         doubled[second] |= shared > SAME_BOX_IOU * (areas[first] + areas[second] - shared)
-    return int(doubled.sum()), images[owners[int(doubled.argmax())]].file_name if doubled.any() else ""
+    found = order[doubled]
+    return list(zip(owners[found].tolist(), positions[found].tolist(), strict=True))
 
 
 def _about_leaks(dataset: Dataset) -> Iterable[str]:

@@ -73,6 +73,8 @@ class LocatedRequest:
         rules: list[object] = [self.rules.box_form, limits.by_name, *([limits.refuse] if limits.refuse else [])]
         if self.rules.format != AUTO or self.choice:
             rules += [self.rules.format, self.choice]
+        seconds = [(one.second.folder, one.second.state, one.second.problem) for one in self.sources if one.second]
+        rules += [self.rules.automatic_boxes, sorted(seconds)]
         content = msgspec.json.encode([FORMAT_VERSION, RULES_VERSION, self.options, rules, files])
         return f"datasets/by-source/{sha256(content).hexdigest()[:32]}"
 
@@ -137,7 +139,10 @@ def _read_one(
     if source.local is None:
         watcher.stage(f"fetching {source.name}", source.size_bytes, "bytes")
     files = opened.enter_context(source.open(scratch, watcher.advance))
-    return [read_export(found, changes, watcher, rules) for found in find_exports(files, rules.format)]
+    exports = find_exports(files, rules.format)
+    # CVAT's export is the only one in its zip.
+    second = source.second if len(exports) == 1 else None
+    return [read_export(found, changes, watcher, rules, second, scratch) for found in exports]
 
 
 @dataclass(frozen=True)

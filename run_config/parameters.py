@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from run_config import cvat_formats
+from run_config.automatic_boxes import AutomaticBoxes
 from run_config.cvat_formats import COCO, SHORT_NAMES
 from run_config.errors import ConfigError
 from run_config.job.limits import Limits
@@ -217,6 +218,18 @@ _ALL: tuple[Parameter, ...] = (
         visibility=Visibility.EXPERT,
         minimum=0,
         maximum=0.9,
+    ),
+    Parameter(
+        name="automatic-boxes",
+        title="Untouched automatic boxes",
+        help="Boxes that a model drew and nobody has changed since.\n"
+        "- `leave-out`: they are not used for training and measuring, and neither are images that have no other boxes. "
+        "Objects under such boxes count as background on the other images\n"
+        "- `keep`: they are used like boxes of people; choose it if people have checked all images",
+        group="Data",
+        type=Type.CHOICE,
+        default=AutomaticBoxes.LEAVE_OUT,
+        choices=tuple(AutomaticBoxes),
     ),
     Parameter(
         name="model",
@@ -444,8 +457,8 @@ PARAMETERS: tuple[Parameter, ...] = _without(*_NOT_FOR_TRAINING, *_OF_CVAT)
 TEMPLATES: Mapping[str, tuple[Parameter, ...]] = {
     "detr-train": PARAMETERS,
     "detr-prepare": _only(
-        "cvat-annotation-path", "cvat-test-path", "annotation-format", "classes", "class-map", "val-fraction", "seed",
-        "cvat-output-path", "store",
+        "cvat-annotation-path", "cvat-test-path", "annotation-format", "classes", "class-map", "val-fraction",
+        "automatic-boxes", "seed", "cvat-output-path", "store",
     ),
     "detr-evaluate": _only(
         "trained-model", "prepared-set", "split", "sys-node-pool", "gpu-count", "device",

@@ -161,8 +161,14 @@ def read_shape(
         outline=outline,
         track_id=track_id,
         source=(track or element).attributes.get("source"),
+        group=_group(given) or (_group(track.attributes) if track else None),
         attributes=_attributes(element, track, rotation),
     )
+
+
+def _group(attributes: dict[str, str]) -> str | None:
+    group = attributes.get("group_id")
+    return None if group in (None, "", "0") else group
 
 
 def has_box(element: Element, file_name: str, changes: ChangeLog) -> bool:

@@ -45,6 +45,8 @@ class Annotation(msgspec.Struct, frozen=True, gc=False):
     """Objects with the same id in one recording are one object at different times."""
     source: str | None = None
     """Who drew it: `manual`, `auto` or `file`, as CVAT calls it. None: the format does not say."""
+    group: str | None = None
+    """Objects of one image with the same group belong together."""
     attributes: msgspec.Raw = NO_ATTRIBUTES
     """JSON object with everything else that the annotator or CVAT stored for it."""
 

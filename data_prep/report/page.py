@@ -6,22 +6,32 @@ tracks) is escaped, and the page's content security policy forbids it to load or
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from data_prep.dataset import Dataset, SetImage
 from data_prep.findings import most_objects_by_family
+from data_prep.report.advice import find_advice
+from data_prep.report.box_numbers import BoxNumbers, number_boxes, position_grid, sights, suspects
+from data_prep.report.pictures import Budget, CutBox, cut_boxes, draw_pairs
 from data_prep.report.samples import draw_samples
 from prepared_set.manifest import SPLITS, Manifest
+from run_config.wording import cut
 
 SMALL_PX, LARGE_PX = 32, 96
 """COCO's limits on the area: small is below 32² square pixels, large is 96² and more."""
 _SIDE_EDGES_PX = (0, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+_IMAGE_EDGES_PX = (0, 256, 512, 768, 1024, 1536, 2048, 3072, 4096, 8192)
 _MOST_COLUMNS = 16
 _MOST_CLASSES = 400
 _COLOURS = 10
+_CLASSES_WITH_CUTS, _CUTS_OF_A_CLASS, _CUTS_OF_A_KIND = 30, 4, 6
+_MOST_SIZES = 6
+_LONGEST_NAME = 80
+_LONGEST_SENTENCE = 1_500
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +59,31 @@ class ClassRow:
 
 def draw_report(dataset: Dataset, manifest: Manifest) -> bytes:
     """Render the page as UTF-8. Reads the sample images from the sources, which must still be open."""
-    template = Environment(
+    environment = Environment(
         loader=PackageLoader("data_prep.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-    ).get_template("report.html.j2")
+    )
+    # Names may have any length.
+    environment.filters["name"] = lambda text: cut(text, _LONGEST_NAME)
+    template = environment.get_template("report.html.j2")
     rows = class_rows(dataset, manifest)
+    numbers = number_boxes(dataset)
+    suspicious, seen, budget = suspects(dataset, numbers), sights(numbers), Budget()
+    pairs = draw_pairs(dataset, budget)
+    shown = [place for one in suspicious for place in one.found[:_CUTS_OF_A_KIND]]
+    of_class = {row.label: _some_of_class(numbers, row.label) for row in rows[:_CLASSES_WITH_CUTS]}
+    cuts = cut_boxes(dataset, shown + [place for places in of_class.values() for place in places], budget)
+    sizes = Counter((image.width, image.height) for image in dataset.images)
     return template.render(
+        advice=[cut(one, _LONGEST_SENTENCE) for one in (*manifest.warnings, *find_advice(manifest, seen, suspicious))],
+        sights=seen,
+        positions=position_grid(numbers),
+        suspects=[(one, _drawn(cuts, one.found[:_CUTS_OF_A_KIND])) for one in suspicious],
+        pairs=pairs,
+        class_cuts=[(row, _drawn(cuts, of_class[row.label])) for row in rows[:_CLASSES_WITH_CUTS]],
         manifest=manifest,
         splits=[name for name in SPLITS if manifest.counts[name].images],
         total_images=len(dataset.images),
@@ -69,11 +95,23 @@ def draw_report(dataset: Dataset, manifest: Manifest) -> bytes:
         boxes_per_image=boxes_per_image_histogram(dataset.images),
         most_boxes=max((len(image.boxes) for image in dataset.images), default=0),
         limits=", ".join(f"{family} {most}" for family, most in most_objects_by_family().items()),
-        image_sizes=Counter((image.width, image.height) for image in dataset.images).most_common(6),
-        image_size_count=len({(image.width, image.height) for image in dataset.images}),
+        image_sizes=sizes.most_common(_MOST_SIZES),
+        image_sizes_left_out=max(0, len(sizes) - _MOST_SIZES),
+        image_sides=image_side_histogram(dataset.images),
         samples=draw_samples(dataset),
         colours=_COLOURS,
     ).encode()
+
+
+def _some_of_class(numbers: BoxNumbers, label: int) -> list[tuple[int, int]]:
+    """Boxes of a class, spread evenly over the images."""
+    rows = np.flatnonzero(numbers.labels == label)
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _CUTS_OF_A_CLASS)).astype(int))]
+    return list(zip(numbers.owners[rows].tolist(), numbers.positions[rows].tolist(), strict=True))
+
+
+def _drawn(cuts: Mapping[tuple[int, int], CutBox], places: Sequence[tuple[int, int]]) -> list[CutBox]:
+    return [cuts[place] for place in places if place in cuts]
 
 
 def class_rows(dataset: Dataset, manifest: Manifest) -> list[ClassRow]:
@@ -117,6 +155,13 @@ def box_side_histogram(images: Sequence[SetImage]) -> list[Column]:
         Column(f"{edge}+" if edge == last else str(edge), found[edge], found[edge] / most, size_of(edge**2))
         for edge in _SIDE_EDGES_PX
     ]
+
+
+def image_side_histogram(images: Sequence[SetImage]) -> list[Column]:
+    """Histogram of images by their longer side in pixels."""
+    counts = Counter(max(edge for edge in _IMAGE_EDGES_PX if edge <= max(one.width, one.height)) for one in images)
+    most = max(counts.values(), default=0) or 1
+    return [Column(str(edge), counts[edge], counts[edge] / most) for edge in _IMAGE_EDGES_PX]
 
 
 def boxes_per_image_histogram(images: Sequence[SetImage]) -> list[Column]:

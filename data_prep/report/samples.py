@@ -15,7 +15,7 @@ from prepared_set.decoding import decoded_image
 
 SAMPLES = {"train": 6, "val": 3, "test": 3}
 LONG_SIDE_PX = 560
-JPEG_QUALITY = 78
+JPEG_QUALITY = 75
 # Most boxes drawn on one sample image.
 MOST_BOXES = 300
 

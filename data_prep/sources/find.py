@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from data_prep.errors import SourceError
 from data_prep.formats.registry import find_exports
+from data_prep.second_export.find import SecondExport, find_second_export
 from data_prep.sources.archive import ZipExport
 from data_prep.sources.files import VIDEO_SUFFIXES, ExportFiles, export_frames, printable, too_large
 from data_prep.sources.folder import FolderExport, etag, walk
@@ -42,6 +43,8 @@ class Source:
     local: Path | None
     """The archive or folder on this machine; None when it has to be downloaded."""
     is_archive: bool
+    second: SecondExport | None = None
+    """Who drew its boxes, if the step `export` brought it."""
 
     @property
     def size_bytes(self) -> int:
@@ -115,7 +118,8 @@ def _find_local(name: str, path: Path) -> Source:
     if path.suffix.lower() in VIDEO_SUFFIXES:
         raise SourceError(f"{shown} is a video: {export_frames(path.name)}")
     if stat.S_ISREG(status.st_mode):
-        return Source(shown, (SourceFile(printable(str(path)), status.st_size, etag(status)),), path, is_archive=True)
+        file = SourceFile(printable(str(path)), status.st_size, etag(status))
+        return Source(shown, (file,), path, is_archive=True, second=find_second_export(str(path)))
     files = sorted(walk(path, shown), key=lambda file: file.path)
     return Source(
         shown,
@@ -132,7 +136,7 @@ def _find_remote(url: str, chosen_format: str) -> Source:
             info = open_store(parent).head(key)
         except NoSuchKey as error:
             raise SourceError(f"there is no object {url}: check the key, and that the export has finished") from error
-        return Source(url, (_remote_file(parent, info),), None, is_archive=True)
+        return Source(url, (_remote_file(parent, info),), None, is_archive=True, second=find_second_export(url))
     infos = {info.key: info for info in open_store(url).list()}
     if not infos:
         raise SourceError(f"there is nothing below {url}: check bucket and prefix")

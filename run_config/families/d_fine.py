@@ -70,6 +70,11 @@ class DFineModel(ModelConfig):
         return self
 
     @property
+    def finest_stride(self) -> int:
+        """Pixels of the input between two cells of the finest feature map."""
+        return 8 if self.levels == 3 else 16
+
+    @property
     def most_objects(self) -> int:
         """One object per query."""
         return self.queries

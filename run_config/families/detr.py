@@ -55,6 +55,11 @@ class DetrModel(ModelConfig):
         return self
 
     @property
+    def finest_stride(self) -> int:
+        """Pixels of the input between two cells of the finest feature map."""
+        return 16 if self.dilation else 32
+
+    @property
     def most_objects(self) -> int:
         """One object per query."""
         return self.queries

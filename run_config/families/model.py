@@ -43,6 +43,11 @@ class ModelConfig(Section):
         raise NotImplementedError
 
     @property
+    def finest_stride(self) -> int:
+        """Pixels of the input between two cells of the finest feature map. 0: not known."""
+        return 0
+
+    @property
     def depths(self) -> dict[str, int]:
         """The number of layers with separate weights, by the key that sets it."""
         raise NotImplementedError

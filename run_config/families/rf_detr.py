@@ -71,6 +71,11 @@ class RfDetrModel(ModelConfig):
         return self
 
     @property
+    def finest_stride(self) -> int:
+        """Pixels of the input between two cells of the finest feature map."""
+        return self.patch_size
+
+    @property
     def most_objects(self) -> int:
         """One object per query."""
         return self.queries

@@ -47,6 +47,11 @@ class TinyModel(ModelConfig):
         return self
 
     @property
+    def finest_stride(self) -> int:
+        """Pixels of the input between two cells of the finest feature map."""
+        return 8
+
+    @property
     def most_objects(self) -> int:
         """One object per query."""
         return self.queries

@@ -11,8 +11,9 @@ from datetime import datetime, timedelta
 
 import boto3
 
-from tests.cvat_double import coco_zip
+from run_config.cvat_formats import CVAT_IMAGES
 from tests.cvat_double.faults import Faults
+from tests.cvat_double.formats import coco_zip, cvat_images_zip
 from tests.cvat_double.world import CloudStorage, Project, Task, User, World, now
 
 KEPT = timedelta(days=1)
@@ -101,13 +102,18 @@ class Exports:
                 self.by_id.pop(export.rq_id, None)
 
     def _finish(self, export: Export) -> None:
+        if self.faults.annotation_export_fails and not export.save_images:
+            export.message, export.finished = self.faults.annotation_export_fails, now()
+            export.status = "failed"
+            return
         if self.faults.export_fails and (self.faults.export_failures < 0 or self.faults.one("export_failures")):
             export.message, export.finished, export.status = self.faults.export_fails, now(), "failed"
             return
         target = export.target
         with self.world.lock:
             tasks = [target] if isinstance(target, Task) else self._tasks_of(target)
-            content = coco_zip.export(tasks, target.labels, save_images=export.save_images)
+            write_format = cvat_images_zip.export if export.format == CVAT_IMAGES else coco_zip.export
+            content = write_format(tasks, target.labels, save_images=export.save_images)
         if export.storage is None:
             export.result = content
         else:

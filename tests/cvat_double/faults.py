@@ -15,6 +15,8 @@ class Faults:
     """Exports end as `failed` with this message."""
     export_failures: int = -1
     """How many exports fail so before they succeed again; -1: all of them."""
+    annotation_export_fails: str = ""
+    """Exports without images end as `failed` with this message, and others do not."""
     export_hangs: bool = False
     """Exports stay `started` until this is turned off."""
     export_forgotten: int = 0

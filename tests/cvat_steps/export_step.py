@@ -15,6 +15,7 @@ from cvat_client.subject import Subject
 from cvat_steps.export_command import Order, export
 from object_store import ObjectStore, open_store
 from tests.cvat_double import CvatDouble
+from tests.cvat_double.exports import Export
 from tests.cvat_double.world import CloudStorage, Task
 
 KEY = "0123456789abcdef-signing"
@@ -57,6 +58,10 @@ class Step:
         with zipfile.ZipFile(path) as archive:
             assert archive.testzip() is None
             return set(archive.namelist())
+
+    def asked(self, *, with_images: bool = True) -> list[Export]:
+        """The exports that CVAT has begun."""
+        return [one for one in self.cvat.exports.asked if one.save_images is with_images]
 
     def mark(self, task: Task, run: str = "cvat-train-abc") -> dict:
         return json.loads(self.store.get_bytes(self.key(task, run, "dataset.json")))

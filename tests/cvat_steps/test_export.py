@@ -87,7 +87,7 @@ def test_a_zip_without_its_mark_is_taken_over_when_it_is_whole(either: Step, tas
     either.run(f"task:{task.id}")
     either.store.delete(either.key(task, name="dataset.json"))
     either.run(f"task:{task.id}")
-    assert len(either.cvat.exports.asked) == 1
+    assert len(either.asked()) == 1
     assert either.mark(task)["rq_id"] == ""
 
 
@@ -109,14 +109,14 @@ def test_a_zip_that_was_replaced_is_exported_again(either: Step, task: Task, wha
         case _:
             either.store.put_bytes(either.key(task, name="dataset.json"), b"\xff{")
     either.run(f"task:{task.id}")
-    assert len(either.cvat.exports.asked) == 3
+    assert len(either.asked()) == 3
     assert f"images/default/{task.frames[1].name}" in either.files(task)
 
 
 def test_an_export_that_lost_its_end_is_asked_for_again(step: Step, task: Task) -> None:
     step.cvat.faults.export_truncated = 2
     step.run(f"task:{task.id}")
-    assert len(step.cvat.exports.asked) == 3
+    assert len(step.asked()) == 3
     assert len(step.files(task)) > 3
 
 
@@ -169,7 +169,7 @@ def test_another_runs_export_is_waited_for_and_not_taken_for_ours(either: Step, 
     assert {name: len(urls) for name, urls in results.items()} == {"run-a": 1, "run-b": 1}
     for name in results:
         assert len(either.files(task, name)) > 3
-    assert len(either.cvat.exports.asked) >= 2
+    assert len(either.asked()) >= 2
 
 
 def test_two_attempts_of_one_run_at_once_export_once(step: Step, task: Task) -> None:
@@ -180,7 +180,7 @@ def test_two_attempts_of_one_run_at_once_export_once(step: Step, task: Task) -> 
     until(lambda: bool(step.cvat.exports.asked))
     step.run(f"task:{task.id}")
     other.join(60)
-    assert len(step.cvat.exports.asked) == 1
+    assert len(step.asked()) == 1
     assert len(step.files(task)) > 3
 
 
@@ -204,7 +204,7 @@ def test_a_failed_export_says_what_cvat_said(either: Step, task: Task) -> None:
     either.cvat.faults.export_fails = "cvat.apps.engine.NoSpace: the disk\nis <b>full</b>"
     with pytest.raises(CvatRefusedError, match=r"as 'COCO 1.0': cvat\.apps\.engine\.NoSpace: the disk is <b>full</b>$"):
         either.run(f"task:{task.id}")
-    assert len(either.cvat.exports.asked) == 1
+    assert len(either.asked()) == 1
 
 
 def test_anothers_failed_export_is_not_ours(step: Step, task: Task) -> None:
@@ -243,14 +243,14 @@ def test_another_runs_failure_under_the_same_id_is_not_ours(step: Step, task: Ta
 def test_an_export_in_the_bucket_is_enough_when_cvat_forgets_its_request(step: Step, task: Task) -> None:
     step.cvat.faults.export_forgotten, step.cvat.faults.export_takes_s = 1, 0.1
     step.run(f"task:{task.id}")
-    assert len(step.cvat.exports.asked) == 1
+    assert len(step.asked()) == 1
 
 
 def test_an_export_whose_file_cvat_keeps_no_longer_is_asked_for_again(step: Step, task: Task) -> None:
     step.settings()
     step.cvat.faults.export_forgotten, step.cvat.faults.export_takes_s = 1, 0.1
     step.run(f"task:{task.id}")
-    assert len(step.cvat.exports.asked) == 2
+    assert len(step.asked()) == 2
 
 
 @pytest.mark.parametrize("how", ["closed", "502"])

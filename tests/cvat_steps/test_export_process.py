@@ -59,7 +59,7 @@ def test_killed_while_cvat_exports_it_joins_that_export(step: Step, task: Task) 
         step.cvat.faults.export_hangs = False
         _, err = second.communicate(timeout=120)
     assert second.returncode == 0, err
-    assert len(step.cvat.exports.asked) == 1
+    assert len(step.asked()) == 1
     assert len(step.files(task)) > 3
 
 

@@ -8,8 +8,9 @@ import pytest
 from data_prep.checks.class_choice import ClassChoice, class_choice
 from data_prep.convert import Converted, convert
 from data_prep.errors import DataPrepError
-from data_prep.export_reader import Watcher
+from data_prep.export_reader import ReadingRules, Watcher
 from data_prep.prepare import PrepareRequest
+from run_config.automatic_boxes import AutomaticBoxes
 from run_config.exit_codes import WRONG_INPUT
 from tests.data_prep.conftest import Load
 from tests.data_prep.export_builder import Export, picture, simple_export, write_zip
@@ -18,9 +19,14 @@ from tests.data_prep.formats.test_pascal_voc import dataset as voc_files
 from tests.data_prep.test_cli import data_prep
 
 
-def converted(tmp_path: Path, *sources: Path, choice: ClassChoice | None = None) -> tuple[Path, Converted]:
+KEEP = ReadingRules(automatic_boxes=AutomaticBoxes.KEEP)
+
+
+def converted(
+    tmp_path: Path, *sources: Path, choice: ClassChoice | None = None, rules: ReadingRules | None = None
+) -> tuple[Path, Converted]:
     out = tmp_path / "out"
-    request = PrepareRequest(tuple(map(str, sources)), choice=choice or ClassChoice())
+    request = PrepareRequest(tuple(map(str, sources)), rules=rules or ReadingRules(), choice=choice or ClassChoice())
     return out, convert(request, out, watcher=Watcher())
 
 
@@ -37,10 +43,17 @@ def cvat_files() -> dict[str, bytes]:
 @pytest.mark.parametrize("files", [simple_export(8).files(), voc_files(), cvat_files()], ids=["coco", "voc", "cvat"])
 def test_the_result_gives_the_same_set_as_the_source(files: dict[str, bytes], tmp_path: Path, load: Load):
     source = write_zip(tmp_path / "x.zip", **files)
-    out, done = converted(tmp_path, source)
-    assert load(out).id == load(source).id
+    out, done = converted(tmp_path, source, rules=KEEP)
+    assert load(out).id == load(source, rules=KEEP).id
     assert sum(done.images.values()) == len(list((out / "images").rglob("*.png")))
     assert not done.changes
+
+
+def test_untouched_automatic_boxes_are_left_out_as_in_prepare(tmp_path: Path, load: Load):
+    source = write_zip(tmp_path / "x.zip", **cvat_files())
+    out, done = converted(tmp_path, source)
+    assert load(out).id == load(source).id
+    assert {change.reason: change.count for change in done.changes} == {"box-automatic": 6}
 
 
 def test_names_that_are_taken_and_repeated_images_are_counted(tmp_path: Path, load: Load):

@@ -9,7 +9,7 @@ import pytest
 
 from data_prep.changes import ChangeLog, Reason
 from data_prep.errors import AnnotationError, SourceError
-from data_prep.export_reader import read_export
+from data_prep.export_reader import ReadingRules, read_export
 from data_prep.formats import registry
 from data_prep.formats.coco import Coco
 from data_prep.formats.record import Annotation, Annotations, ListedImage
@@ -17,6 +17,7 @@ from data_prep.sources.archive import ZipExport
 from data_prep.sources.files import ExportFiles
 from data_prep.sources.find import find_source
 from object_store import ObjectStore, open_store
+from run_config.automatic_boxes import AutomaticBoxes
 from tests.data_prep.conftest import Load, Prepare
 from tests.data_prep.export_builder import Export, picture, simple_export, write_zip
 
@@ -98,7 +99,9 @@ def cards(monkeypatch: pytest.MonkeyPatch) -> Cards:
 
 @pytest.mark.usefixtures("cards")
 def test_a_registered_format_goes_through_to_a_prepared_set(tmp_path: Path, load: Load):
-    local = load(write_zip(tmp_path / "cards.zip", **card_files(CARDS)))
+    local = load(
+        write_zip(tmp_path / "cards.zip", **card_files(CARDS)), rules=ReadingRules(automatic_boxes=AutomaticBoxes.KEEP)
+    )
     assert [(one.name, one.source_ids) for one in local.manifest.classes] == [("bolt", ()), ("gear", (7,))]
     assert [record.file_name for record in local.split("train").images] == ["a.png", "b.png", "c.png"]
     turned, plain, none = local.split("train").images

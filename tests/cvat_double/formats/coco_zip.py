@@ -3,7 +3,7 @@
 import io
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import PurePosixPath
 
 from tests.cvat_double.world import Label, Task
@@ -46,16 +46,22 @@ def _subset(tasks: Sequence[Task], labels: Sequence[Label]) -> tuple[dict, dict[
         for index, frame in enumerate(task.frames):
             if index in task.deleted_frames:
                 continue
-            name = _unused(_with_lower_extension(frame.name), pictures)
+            name = unused(_with_lower_extension(frame.name), pictures)
             pictures[name] = frame.content
             image_of[index] = len(images) + 1
             blank = {"license": 0, "flickr_url": "", "coco_url": "", "date_captured": 0}
             size = {"width": frame.width, "height": frame.height}
             images.append({"id": image_of[index], **size, "file_name": name, **blank})
+        grouped: dict[tuple[int, int], dict] = {}
         for shape in sorted(task.shapes, key=lambda shape: shape["frame"]):
             if shape["frame"] in image_of and shape["type"] not in DROPPED:
                 where = {"image_id": image_of[shape["frame"]], "category_id": category[shape["label_id"]]}
-                annotations.append({"id": len(annotations) + 1, **where, **_geometry(shape)})
+                written = {"id": len(annotations) + 1, **where, **_geometry(shape)}
+                first = grouped.setdefault((shape["frame"], shape["group"]), written) if shape["group"] else written
+                if first is written:
+                    annotations.append(written)
+                else:
+                    first["bbox"] = _around(first["bbox"], written["bbox"])
     return {
         "licenses": [{"name": "", "id": 0, "url": ""}],
         "info": dict.fromkeys(INFO, ""),
@@ -63,6 +69,13 @@ def _subset(tasks: Sequence[Task], labels: Sequence[Label]) -> tuple[dict, dict[
         "images": images,
         "annotations": annotations,
     }, pictures
+
+
+def _around(one: list[float], other: list[float]) -> list[float]:
+    """The shapes of a group become one object, whose box is around all of them."""
+    left, top = min(one[0], other[0]), min(one[1], other[1])
+    right, bottom = max(one[0] + one[2], other[0] + other[2]), max(one[1] + one[3], other[1] + other[3])
+    return [round(number, 2) for number in (left, top, right - left, bottom - top)]
 
 
 def _geometry(shape: dict) -> dict:
@@ -93,7 +106,7 @@ def _with_lower_extension(name: str) -> str:
     return str(path.with_suffix(path.suffix.lower()))
 
 
-def _unused(name: str, taken: dict[str, bytes]) -> str:
+def unused(name: str, taken: Container[str]) -> str:
     """`name_1.ext` where another task of the project has an image of the same name."""
     path, number, candidate = PurePosixPath(name), 0, name
     while candidate in taken:
