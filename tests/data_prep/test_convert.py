@@ -18,7 +18,6 @@ from tests.data_prep.formats.test_cvat_xml import box, image, photos, xml
 from tests.data_prep.formats.test_pascal_voc import dataset as voc_files
 from tests.data_prep.test_cli import data_prep
 
-
 KEEP = ReadingRules(automatic_boxes=AutomaticBoxes.KEEP)
 
 

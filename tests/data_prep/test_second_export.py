@@ -165,7 +165,8 @@ def test_a_source_of_untouched_boxes_alone_is_refused_for_this_reason(tmp_path: 
         run_prepare(some_images(tmp_path, AUTO, AUTO))
 
 
-def test_a_conversion_keeps_untouched_boxes(tmp_path: Path):
+def test_a_conversion_keeps_untouched_boxes_if_told_so(tmp_path: Path):
     source = some_images(tmp_path, MANUAL + AUTO, AUTO)
-    done = CliRunner().invoke(app, ["convert", str(source), "--to", str(tmp_path / "coco"), "--json"])
+    words = ["convert", str(source), "--to", str(tmp_path / "coco"), "--automatic-boxes=keep", "--json"]
+    done = CliRunner().invoke(app, words)
     assert json.loads(done.stdout)["boxes"] == 3
