@@ -149,5 +149,6 @@ class ZipExport:
         except _READ_FAULTS as error:
             at = f" (entry {name!r})" if name else ""
             raise SourceError(
-                f"{self.shown_name} is not a readable zip{at}: {error}; it may be cut off, download or export it again"
+                f"{self.shown_name} is not a readable zip{at}: {str(error)[:300]}; it may be cut off, "
+                "download or export it again"
             ) from error

@@ -250,3 +250,15 @@ def test_a_directory_that_does_not_fit_into_memory_is_refused_unread(tmp_path: P
     monkeypatch.setattr(archive, "free_bytes", lambda: 1 << 20)
     with pytest.raises(SourceError, match=r"has a directory of 0 MiB, more than the 0 MiB that fit into memory"):
         open_zip(path)
+
+
+def test_a_name_of_many_bytes_in_a_header_is_not_repeated_in_the_sentence(tmp_path: Path):
+    path = zip_with(tmp_path / "x.zip", ("x.png", bytes(60_000)))
+    data = bytearray(path.read_bytes())
+    data[26:28] = struct.pack("<H", 50_000)  # length of the name before the content
+    path.write_bytes(data)
+    export = open_zip(path)
+    with pytest.raises(SourceError, match="is not a readable zip") as raised:
+        export.read("x.png", 1 << 20)
+    export.close()
+    assert len(str(raised.value)) < 600
