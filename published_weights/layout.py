@@ -11,13 +11,13 @@ import numpy as np
 
 from published_weights.arrays import Array
 from published_weights.errors import WeightsError
-from published_weights.names import d_fine, rf_detr
+from published_weights.names import d_fine, deformable_detr, rf_detr
 from run_config.wording import shortened
 
 CLASSES = "classes"
 """The size of a dimension with one row per class; `classes+1`: with another one for "no object"."""
 COUNTERS = ("num_batches_tracked", "total_params", "total_ops")
-_OWN_NAMES = {"rf-detr": rf_detr.own_names, "d-fine": d_fine.own_names}
+_OWN_NAMES = {"rf-detr-": rf_detr.own_names, "d-fine-": d_fine.own_names, "deformable-detr-": deformable_detr.own_names}
 
 Shape = tuple[int | str, ...]
 
@@ -51,8 +51,8 @@ def fitted(tensors: Mapping[str, Array], preset: str, classes: int, where: str) 
         raise WeightsError(
             f"{where}: these are weights of RT-DETRv4, which are not in the catalogue; give {preset}'s file"
         )
-    family = preset.rpartition("-")[0]
-    own = _OWN_NAMES[family](tensors, partial(np.concatenate, axis=0))
+    (own_names,) = (names for family, names in _OWN_NAMES.items() if preset.startswith(family))
+    own = own_names(tensors, partial(np.concatenate, axis=0))
     own = {name: array for name, array in own.items() if not name.endswith(COUNTERS)}
     rows = {CLASSES: classes, f"{CLASSES}+1": classes + 1}
     wanted = {

@@ -15,6 +15,7 @@ from run_config.families.model import ModelConfig
 
 _CLASSES = {
     "d_fine": "DFineModel",
+    "deformable_detr": "DeformableDetrModel",
     "detr": "DetrModel",
     "rf_detr": "RfDetrModel",
     "tiny": "TinyModel",

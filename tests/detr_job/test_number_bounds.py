@@ -47,6 +47,7 @@ PRESETS: dict[str, tuple[str, dict[str, object]]] = {
             "model.denoising_queries": 8,
         },
     ),
+    "deformable_detr": ("deformable-detr-r50-two-stage", {"model.backbone": "resnet18", "model.encoder_layers": 1}),
     "rf_detr": (
         "rf-detr-nano",
         {

@@ -16,6 +16,7 @@ from detr_job.weights.model_folder import ModelFolderConfig, Preprocessing, writ
 from evaluation.predictions import Prediction, write_predictions
 from prepared_set.decoding import decode_image
 from prepared_set.reader import Split
+from run_config.families.registry import FAMILIES
 from tests.detr_job.pictures import mixed_split, small_config
 
 CPU = torch.device("cpu")
@@ -26,7 +27,7 @@ def split(tmp_path_factory) -> Split:
     return mixed_split(tmp_path_factory.mktemp("mixed"), count=20)
 
 
-@pytest.fixture(params=["tiny", "detr", "d_fine"])
+@pytest.fixture(params=["tiny", "detr", "d_fine", "deformable_detr"])
 def family(request) -> Family:
     """Random weights that answer differently for every image."""
     torch.manual_seed(5)
@@ -151,7 +152,7 @@ def test_bf16_moves_boxes_by_little(family, split):
     assert (boxes[0].mean() - boxes[1].mean()).abs() < 5
 
 
-@pytest.mark.parametrize("kind", ["tiny", "detr", "d_fine", "rf_detr"])
+@pytest.mark.parametrize("kind", FAMILIES)
 def test_one_image_alone_is_predicted_as_in_its_split(kind: str, split, tmp_path: Path):
     config = small_config(kind)
     torch.manual_seed(5)
