@@ -17,6 +17,7 @@ _CLASSES = {
     "d_fine": "DFineModel",
     "deformable_detr": "DeformableDetrModel",
     "detr": "DetrModel",
+    "faster_rcnn": "FasterRcnnModel",
     "rf_detr": "RfDetrModel",
     "tiny": "TinyModel",
 }

@@ -31,7 +31,7 @@ def groups(family: str, **options: object) -> dict[str, tuple[float, float]]:
     }
 
 
-BACKBONES = {"rf_detr": "backbone.0.encoder."}
+BACKBONES = {"rf_detr": "backbone.0.encoder.", "faster_rcnn": "backbone.body."}
 """How names of the backbone's parameters begin, where the rest of `backbone.` has the rate of the other layers."""
 LOWER: dict[str, tuple[float, ...]] = {"rf_detr": (0.7,), "deformable_detr": (0.1,)}
 """Fractions of the rate that some layers outside the backbone have."""

@@ -44,6 +44,13 @@ def test_nothing_is_computed_for_the_count_which_is_that_of_a_real_pass(preset: 
     assert whole / 3 < frozen < 0.9 * counted
 
 
+def test_the_work_of_a_network_that_depends_on_the_images_is_not_counted(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("detr_job.training.utilisation.peak_flops", lambda _name, *, bf16: 1e12 if bf16 else None)
+    config = load_job_config("faster-rcnn-mobilenet")
+    assert training_flops(config, 3, (1, 3, 64, 64)) is None
+    assert Utilisation(config, 3, torch.device("cpu"), bf16=True).of(1000.0, (1, 3, 64, 64)) is None
+
+
 def test_counting_is_done_once_and_draws_nothing_at_random(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("detr_job.training.utilisation.peak_flops", lambda _name, *, bf16: 1e12 if bf16 else None)
     config, cpu = load_job_config("tiny"), torch.device("cpu")
