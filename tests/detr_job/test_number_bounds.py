@@ -142,7 +142,7 @@ def configured(case: Case, value: float) -> JobConfig:
         width, factor = TIED[key.name]
         options[width] = factor * int(value)
         if (case.family, width) == ("deformable_detr", "model.hidden_dim"):
-            options[width] = 32 * int(value)  # also a multiple of the groups of its norms
+            options[width] = max(32, factor * int(value))  # also a multiple of the groups of its norms
         if (case.family, width) == ("d_fine", "model.hidden_dim"):
             options["model.encoder_dim"] = options[width]
     if (case.family, key.name, value) == ("detr", "model.dropout", 1):
@@ -171,7 +171,7 @@ def test_every_number_has_two_bounds_and_nothing_beyond_them_is_accepted(case: C
 def test_the_job_works_at_both_ends(case: Case, end: str):
     key, kind, limits, _ = case
     value = at_end(kind, limits, end)
-    if end == "low" and key.name in SMALLEST:
+    if end == "low" and key.name in SMALLEST and case.family != "faster_rcnn":  # which has no such rule
         with pytest.raises(ConfigError, match="must be a multiple of"):
             configured(case, value)
         value = SMALLEST[key.name]
