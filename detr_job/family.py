@@ -28,12 +28,14 @@ class Family(ABC):
     network: has fresh weights; the names of its backbone's parameters contain `backbone`. criterion: computes
     the losses from outputs, targets and the number of boxes to divide by. most_detections: the most
     detections that an image can get. public_classes: the class of each row of the heads in public checkpoints.
+    objectness_head: how the names of a class head begin whose first row means "an object of any class"; empty: none.
     """
 
     network: nn.Module
     criterion: Callable[[Outputs, Targets, float], Losses]
     most_detections: int
     public_classes: tuple[str | None, ...] = COCO_CLASSES
+    objectness_head: str = ""
 
     def losses(
         self,

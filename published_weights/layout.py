@@ -11,7 +11,7 @@ import numpy as np
 
 from published_weights.arrays import Array
 from published_weights.errors import WeightsError
-from published_weights.names import d_fine, rf_detr
+from published_weights.names import d_fine, deformable_detr, rf_detr
 from run_config.wording import shortened
 
 CLASSES = "classes"
@@ -20,6 +20,7 @@ COUNTERS = ("num_batches_tracked", "total_params", "total_ops")
 _OWN_NAMES: Mapping[str, Callable[..., dict[str, Array]]] = {
     "rf-detr-": rf_detr.own_names,
     "d-fine-": d_fine.own_names,
+    "deformable-detr-": deformable_detr.own_names,
     "detr-": lambda tensors, _: dict(tensors),
 }
 """The beginning of a preset's name → what converts the published names; DETR has those of its authors."""

@@ -25,6 +25,7 @@ from run_config.job.preset_files import presets_on_offer
 from run_config.locations import key_to_write, resolve
 from run_config.weights.automatic import AUTO, FOR_CPU, FOR_GPU, FROM_SCRATCH, NONE
 from run_config.weights.catalogue import ALL_LICENCES, names_in, published
+from run_config.wording import shortened
 
 POOL_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 """The names that the chart allows for a node pool: the name is also a key of a ConfigMap."""
@@ -683,7 +684,7 @@ def _expected(parameter: Parameter) -> str:
         return _WANTED[parameter.type]
     if parameter.type is Type.CHOICE:
         also = " or a .yaml file" if parameter.file_suffixes else ""
-        return f"one of {', '.join(parameter.choices)}{also}"
+        return f"one of {shortened(parameter.choices, 10)}{also}"
     if parameter.type in (Type.INTEGER, Type.NUMBER):
         return f"{'a whole number' if parameter.type is Type.INTEGER else 'a number'} {parameter.limits.words()}"
     if parameter.role is Role.STORE:

@@ -137,7 +137,7 @@ def suspects(dataset: Dataset, numbers: BoxNumbers) -> list[Suspects]:
             find_doubled_boxes(dataset.images),
         ),
         Suspects(
-            "tiny",
+            "too small",
             f"A side below {TINY_SIDE_PX:g} pixels: slips of the mouse, or objects that nobody can see.",
             _places(numbers, np.flatnonzero(sides < TINY_SIDE_PX), sides),
         ),

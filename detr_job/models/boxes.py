@@ -33,3 +33,9 @@ def iou_and_giou(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     hull_area = hull[..., 0] * hull[..., 1]
     iou = intersection / union.clamp(min=tiny)
     return iou, iou - (hull_area - union) / hull_area.clamp(min=tiny)
+
+
+def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
+    """The logit of x, which is first limited to 0…1; the parts of the fraction are at least `eps`."""
+    x = x.clamp(0, 1)
+    return (x.clamp(min=eps) / (1 - x).clamp(min=eps)).log()

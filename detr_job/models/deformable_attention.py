@@ -57,9 +57,9 @@ class DeformableAttention(nn.Module):
     ) -> Tensor:
         """Read the memory around each query's box.
 
-        query: (B, Q, D). boxes: (B, Q, 4) cxcywh, as fractions of the padded canvas. memory: (B, T, D), the
-        levels concatenated. shapes: (H, W) of each level. memory_mask: (B, T), True on padding. Returns (B, Q,
-        D).
+        query: (B, Q, D). boxes: (B, Q, 4) cxcywh, as fractions of the padded canvas, or (B, Q, L, 4), a box for each of
+        L levels. memory: (B, T, D), the levels concatenated. shapes: (H, W) of each level. memory_mask: (B, T), True on
+        padding. Returns (B, Q, D).
         """
         value = self.value_proj(memory)
         if memory_mask is not None:
@@ -72,7 +72,12 @@ class DeformableAttention(nn.Module):
         batch, queries, _ = query.shape
         offsets = self.sampling_offsets(query).view(batch, queries, self.heads, -1, 2)
         weights = self.attention_weights(query).view(batch, queries, self.heads, -1).softmax(-1)
-        centre, size = boxes[..., None, None, :2], boxes[..., None, None, 2:]
+        if boxes.dim() == 4:
+            by_level = zip(boxes.unbind(2), self.points, strict=True)
+            boxes = torch.stack([box for box, count in by_level for _ in range(count)], dim=2)[:, :, None]
+        else:
+            boxes = boxes[:, :, None, None]
+        centre, size = boxes[..., :2], boxes[..., 2:]
         places = centre + offsets * (size * self.scale)
         return _sample(planes, places, weights, self.points)
 

@@ -1,6 +1,6 @@
-"""Position encodings of feature map cells: sine (arXiv 2005.12872) and learned.
+"""Position encodings of feature map cells, sine (arXiv 2005.12872) and learned, and of coordinates.
 
-Both take the size of a feature map and its padding, and give one vector per cell. Without padding the result
+Those of cells take the size of a feature map and its padding, and give one vector per cell. Without padding the result
 has batch size 1 and is broadcast.
 """
 
@@ -12,15 +12,28 @@ from torch import Tensor, nn
 from detr_job.errors import JobError
 
 LEARNED_CELLS = 50
+TEMPERATURE = 10_000.0
+
+
+def sine_embedding(coordinates: Tensor, dim: int) -> Tensor:
+    """(…, N) coordinates in 0…1 to (…, N * dim): sines and cosines of each."""
+    channel = torch.arange(dim, dtype=coordinates.dtype, device=coordinates.device)
+    period = TEMPERATURE ** (2 * torch.div(channel, 2, rounding_mode="floor") / dim)
+    angle = coordinates[..., None] * (2 * math.pi) / period
+    return torch.stack((angle[..., 0::2].sin(), angle[..., 1::2].cos()), dim=-1).flatten(-3)
 
 
 class SinePositionEncoding(nn.Module):
-    """Sines and cosines of the row and column, scaled so that the last cell of every image is at 2 pi."""
+    """Sines and cosines of the row and column, scaled so that the last cell of every image is at 2 pi.
 
-    def __init__(self, dim: int, temperature: float = 10000.0) -> None:
+    centres: encode the centres of the cells (arXiv 2010.04159), not their far edges.
+    """
+
+    def __init__(self, dim: int, temperature: float = TEMPERATURE, *, centres: bool = False) -> None:
         super().__init__()
         self.features = dim // 2
         self.temperature = temperature
+        self.shift = 0.5 if centres else 0.0
 
     def forward(self, height: int, width: int, padding_mask: Tensor | None, device: torch.device) -> Tensor:
         """(B, H, W, dim), row features first, then column features. padding_mask: (B, H, W), True is padding."""
@@ -36,7 +49,7 @@ class SinePositionEncoding(nn.Module):
 
     def _waves(self, position: Tensor, last: Tensor | float) -> Tensor:
         """(…) positions counted from 1 to (…, features): sine on even channels, cosine on odd ones."""
-        angle = position / (last + 1e-6) * (2 * math.pi)
+        angle = (position - self.shift) / (last + 1e-6) * (2 * math.pi)
         channel = torch.arange(self.features, dtype=torch.float32, device=position.device)
         period = self.temperature ** (2 * torch.div(channel, 2, rounding_mode="floor") / self.features)
         scaled = angle[..., None] / period

@@ -42,9 +42,12 @@ def peak_flops(device_name: str, *, bf16: bool) -> float | None:
     return None
 
 
-def training_flops(config: JobConfig, num_classes: int, shape: tuple[int, ...]) -> float:
-    """FLOPs of a forward and a backward pass over images of shape (B, 3, H, W). Runs no real computation."""
-    from torch._subclasses.fake_tensor import FakeTensorMode
+def training_flops(config: JobConfig, num_classes: int, shape: tuple[int, ...]) -> float | None:
+    """FLOPs of a forward and a backward pass over images of shape (B, 3, H, W). Runs no real computation.
+
+    None: the network's work depends on the images.
+    """
+    from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
 
     ours = {torch.ops.mkldnn._linear_pointwise: _linear_flops} if ONEDNN else {}
@@ -52,7 +55,10 @@ def training_flops(config: JobConfig, num_classes: int, shape: tuple[int, ...]) 
         network = build_family(config, num_classes).network.train()
         padding = torch.zeros((shape[0], *shape[2:]), dtype=torch.bool)
         with FlopCounterMode(display=False, custom_mapping=ours) as counter:
-            network(torch.zeros(shape), padding)
+            try:
+                network(torch.zeros(shape), padding)
+            except DataDependentOutputException:
+                return None
     counted = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
     frozen = 0
     for name, module in network.named_modules(prefix=type(network).__name__):
@@ -82,5 +88,8 @@ class Utilisation:
             return None
         if not self._flops_per_pixel:
             flops = training_flops(self._config, self._num_classes, shape)
+            if flops is None:
+                self._peak = None
+                return None
             self._flops_per_pixel = flops / (shape[0] * shape[2] * shape[3])
         return pixels_per_s * self._flops_per_pixel / self._peak

@@ -114,6 +114,8 @@ def load_weights(family: Family, source: WeightsSource, classes: Sequence[str]) 
                 wrong.append(f"{name} has {given.shape[0]} rows for {len(source.classes)} classes in the checkpoint")
             else:
                 filled[name], report.rows[name] = _head(fresh, given, source.classes or (), classes)
+                if family.objectness_head and name.startswith(family.objectness_head):
+                    filled[name][0] = given[0]
         elif given.shape != fresh.shape:
             wrong.append(f"{name} is {tuple(given.shape)} in the checkpoint and {tuple(fresh.shape)} in this model")
         else:

@@ -15,7 +15,9 @@ from run_config.families.model import ModelConfig
 
 _CLASSES = {
     "d_fine": "DFineModel",
+    "deformable_detr": "DeformableDetrModel",
     "detr": "DetrModel",
+    "faster_rcnn": "FasterRcnnModel",
     "rf_detr": "RfDetrModel",
     "tiny": "TinyModel",
 }

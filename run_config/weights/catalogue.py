@@ -1,7 +1,8 @@
 """The published weights that `detr-workflows weights` brings into a store.
 
 Addresses and checksums are the authors'. RF-DETR's checksums are in their program `rfdetr` 1.11.2; none are published
-for D-FINE and DETR. Weights under the AGPL, for non-commercial use only, or under Roboflow's PML are not listed at all.
+for D-FINE, DETR and Deformable DETR. The authors' own files of Deformable DETR are on Google Drive only. Weights under
+the AGPL, for non-commercial use only, or under Roboflow's PML are not listed at all.
 """
 
 import difflib
@@ -91,6 +92,20 @@ def _detr(size: str, parameters_m: float, file: str) -> PublishedWeights:
     )
 
 
+def _deformable_detr(variant: str, parameters_m: float, repository: str) -> PublishedWeights:
+    return PublishedWeights(
+        name=f"deformable-detr-r50{variant}",
+        preset=f"deformable-detr-r50{variant}",
+        trained_on="COCO",
+        classes=COCO_CLASSES,
+        parameters_m=parameters_m,
+        files=tuple(
+            PublishedFile(HUGGING_FACE, f"SenseTime/{repository}/resolve/main/{name}")
+            for name in ("model.safetensors", "pytorch_model.bin")
+        ),
+    )
+
+
 CATALOGUE: tuple[PublishedWeights, ...] = (
     _rf_detr("nano", 30.5, "nano_coco/checkpoint_best_regular.pth", "fb6504cce7fbdc783f7a46991f07639f"),
     _rf_detr("small", 32.1, "small_coco/checkpoint_best_regular.pth", "fb37061c1af7bace359c91b723a8d5c1"),
@@ -107,6 +122,9 @@ CATALOGUE: tuple[PublishedWeights, ...] = (
     _detr("r50-dc5", 41.5, "detr-r50-dc5-f0fb7ef5.pth"),
     _detr("r101", 60.5, "detr-r101-2c7b67e5.pth"),
     _detr("r101-dc5", 60.5, "detr-r101-dc5-a2e86def.pth"),
+    _deformable_detr("", 40.1, "deformable-detr"),
+    _deformable_detr("-refine", 40.8, "deformable-detr-with-box-refine"),
+    _deformable_detr("-two-stage", 41.2, "deformable-detr-with-box-refine-two-stage"),
 )
 
 

@@ -39,7 +39,7 @@ def test_suspicious_boxes_are_found_by_kind(tmp_path: Path):
     export.add("unusual.png", [("cat", 1, 5, 62, 4)])
     dataset = dataset_of(tmp_path, export)
     assert {name for name, _ in places(dataset, "doubled")} == {"doubled.png"}
-    assert places(dataset, "tiny") == {("tiny.png", (20, 20, 2, 10))}
+    assert places(dataset, "too small") == {("tiny.png", (20, 20, 2, 10))}
     assert places(dataset, "huge") == {("huge.png", (0, 0, 64, 47))}
     assert places(dataset, "unusual") == {("unusual.png", (1, 5, 62, 4))}
 
@@ -70,8 +70,8 @@ def test_the_page_names_what_the_models_cannot_see_and_shows_suspects(tmp_path: 
     _, source = page_of(tmp_path, export)
     page = Page(source)
     assert "too small for the model at its input size: " in page.text
-    assert "10 tiny A side below 3 pixels" in page.text
-    assert "Look at the suspicious boxes below and correct them in CVAT: 10 tiny" in page.text
+    assert "10 too small A side below 3 pixels" in page.text
+    assert "Look at the suspicious boxes below and correct them in CVAT: 10 too small" in page.text
 
 
 def test_an_image_in_two_splits_is_shown_twice(tmp_path: Path):

@@ -14,7 +14,7 @@ from prepared_set.reader import PreparedSet, Split
 from run_config.job.config import JobConfig
 from run_config.job.presets import load_job_config
 from tests.data_prep.export_builder import Export, encode, write_zip
-from tests.detr_job.training_runs import D_FINE, DETR, RF_DETR, TINY
+from tests.detr_job.training_runs import D_FINE, DEFORMABLE_DETR, DETR, FASTER_RCNN, RF_DETR, TINY
 
 # Far apart from each other and from the background, also after resampling and JPEG
 COLOURS = torch.tensor([(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 0, 255), (0, 255, 255)])
@@ -78,6 +78,8 @@ def small_config(family: str, **more: object) -> JobConfig:
         "tiny": ("tiny", TINY),
         "detr": ("detr-r18", DETR),
         "d_fine": ("d-fine-nano", D_FINE),
+        "deformable_detr": ("deformable-detr-r50-two-stage", DEFORMABLE_DETR),
+        "faster_rcnn": ("faster-rcnn-mobilenet", FASTER_RCNN),
         "rf_detr": ("rf-detr-nano", RF_DETR),
     }[family]
     return load_job_config(preset, [f"{key}={value}" for key, value in {**options, **more}.items()])

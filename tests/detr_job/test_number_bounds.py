@@ -18,6 +18,7 @@ from detr_job.models.outputs import Targets
 from detr_job.training.ema import MovingAverage
 from detr_job.training.optimizer import build_optimizer, rate_factor, set_rates
 from run_config.errors import ConfigError
+from run_config.families.registry import FAMILIES
 from run_config.job.config import JobConfig
 from run_config.job.keys import Key, keys, limits_of
 from run_config.job.limits import Limits
@@ -47,6 +48,8 @@ PRESETS: dict[str, tuple[str, dict[str, object]]] = {
             "model.denoising_queries": 8,
         },
     ),
+    "deformable_detr": ("deformable-detr-r50-two-stage", {"model.backbone": "resnet18", "model.encoder_layers": 1}),
+    "faster_rcnn": ("faster-rcnn-mobilenet", {}),
     "rf_detr": (
         "rf-detr-nano",
         {
@@ -125,7 +128,9 @@ def configured(case: Case, value: float) -> JobConfig:
     """A small job with this value, in each place of a list. Other keys follow if a rule ties them to it."""
     key = case.key
     preset, small = PRESETS[case.family]
-    options = SMALL | small
+    fields = FAMILIES[case.family].model_fields
+    shared = {name: value for name, value in SMALL.items() if name.removeprefix("model.") in fields or "data" in name}
+    options = shared | {"schedule.steps": SMALL["schedule.steps"]} | small
     if isinstance(key.default, tuple):
         endless = Ellipsis in typing.get_args(key.field.annotation)
         given = yaml.safe_load(str(options.get(key.name, "[0]")))
@@ -136,6 +141,8 @@ def configured(case: Case, value: float) -> JobConfig:
     if key.name in TIED:
         width, factor = TIED[key.name]
         options[width] = factor * int(value)
+        if (case.family, width) == ("deformable_detr", "model.hidden_dim"):
+            options[width] = max(32, factor * int(value))  # also a multiple of the groups of its norms
         if (case.family, width) == ("d_fine", "model.hidden_dim"):
             options["model.encoder_dim"] = options[width]
     if (case.family, key.name, value) == ("detr", "model.dropout", 1):
@@ -164,7 +171,7 @@ def test_every_number_has_two_bounds_and_nothing_beyond_them_is_accepted(case: C
 def test_the_job_works_at_both_ends(case: Case, end: str):
     key, kind, limits, _ = case
     value = at_end(kind, limits, end)
-    if end == "low" and key.name in SMALLEST:
+    if end == "low" and key.name in SMALLEST and case.family != "faster_rcnn":  # which has no such rule
         with pytest.raises(ConfigError, match="must be a multiple of"):
             configured(case, value)
         value = SMALLEST[key.name]

@@ -46,6 +46,31 @@ DETR = SMALL_IMAGES | {
     "checkpoints.interval": 2,
     "training.log_interval": 1,
 }
+DEFORMABLE_DETR = SMALL_IMAGES | {
+    "model.backbone": "resnet18",
+    "model.hidden_dim": 32,
+    "model.heads": 2,
+    "model.points": 2,
+    "model.encoder_layers": 1,
+    "model.decoder_layers": 2,
+    "model.feedforward_dim": 64,
+    "model.queries": 20,
+    "data.batch_size": 2,
+    "data.accumulate": 1,
+    "schedule.steps": 4,
+    "evaluation.interval": 3,
+    "checkpoints.interval": 2,
+    "training.log_interval": 1,
+}
+FASTER_RCNN = SMALL_IMAGES | {
+    "model.hidden_dim": 32,
+    "model.queries": 20,
+    "data.batch_size": 2,
+    "schedule.steps": 4,
+    "evaluation.interval": 3,
+    "checkpoints.interval": 2,
+    "training.log_interval": 1,
+}
 D_FINE = SMALL_IMAGES | {
     "model.encoder_dim": 16,
     "model.encoder_feedforward_dim": 32,

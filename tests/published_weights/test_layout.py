@@ -12,10 +12,12 @@ from published_weights.arrays import Array
 from published_weights.errors import WeightsError
 from published_weights.layout import fitted, layout
 from run_config.families.d_fine import DFineModel
+from run_config.families.deformable_detr import DeformableDetrModel
 from run_config.families.rf_detr import RfDetrModel
 from run_config.job.presets import load_job_config
 from run_config.weights.catalogue import CATALOGUE
 from tests.detr_job.models.test_d_fine_model import transformers_model
+from tests.detr_job.models.test_deformable_detr_golden import hugging_face as deformable_detr
 from tests.detr_job.models.test_rf_detr_golden import hugging_face
 
 PRESETS = sorted({one.preset for one in CATALOGUE})
@@ -36,6 +38,8 @@ def test_the_files_of_hugging_face_fit(preset: str, form: str):
     with torch.device("meta"):
         if isinstance(config, RfDetrModel):
             rows, twin = 91, hugging_face(config)
+        elif isinstance(config, DeformableDetrModel):
+            rows, twin = 91, deformable_detr(config)
         else:
             assert isinstance(config, DFineModel)
             rows, twin = 80, transformers_model(config, 80)

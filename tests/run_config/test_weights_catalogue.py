@@ -17,13 +17,13 @@ def test_every_entry_names_a_preset_and_files_behind_tls(one):
     assert one.files
     for file in one.files:
         assert re.fullmatch(r"https://[a-z.]+(/[\w.-]+)*", file.host)
-        assert file.path.endswith((".pth", ".safetensors"))
+        assert file.path.endswith((".pth", ".safetensors", ".bin"))
         assert re.fullmatch(r"[0-9a-f]{32}|", file.md5)
 
 
 def test_names_are_unique_and_each_fine_tuning_preset_has_weights_of_its_name():
     assert len(on_offer()) == len(CATALOGUE)
-    presets = {name for name in preset_names() if name.startswith(("rf-detr-", "d-fine-"))}
+    presets = {name for name in preset_names() if name.startswith(("rf-detr-", "d-fine-", "deformable-detr-"))}
     assert presets <= on_offer().keys()
 
 

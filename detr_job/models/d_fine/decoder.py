@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_job.models.attention import Attention
+from detr_job.models.boxes import inverse_sigmoid
 from detr_job.models.d_fine.denoising import Denoising
-from detr_job.models.d_fine.distribution import expected_distance, inverse_sigmoid, move_edges, per_edge, weighting
+from detr_job.models.d_fine.distribution import expected_distance, move_edges, per_edge, weighting
 from detr_job.models.deformable_attention import DeformableAttention, feature_planes
 from detr_job.models.feature_levels import prior_boxes
 from detr_job.models.heads import Mlp, class_head, zero_mlp

@@ -12,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detr_job.models.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
-from detr_job.models.d_fine.distribution import inverse_sigmoid
+from detr_job.models.boxes import cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
 from detr_job.models.matcher import Matches, padded_targets
 from detr_job.models.outputs import Targets
 from run_config.families.d_fine import DFineModel

@@ -50,9 +50,3 @@ def edge_targets(boxes: Tensor, wanted: Tensor, values: Tensor, reach: Tensor) -
     left = (torch.bucketize(distance, values, right=True) - 1).clamp(0, len(values) - 2)
     right_share = (distance - values[left]) / (values[left + 1] - values[left])
     return left, right_share.clamp(0, 1)
-
-
-def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
-    """The logit of x, which is first limited to 0…1; the parts of the fraction are at least `eps`."""
-    x = x.clamp(0, 1)
-    return (x.clamp(min=eps) / (1 - x).clamp(min=eps)).log()

@@ -5,7 +5,6 @@ Names and shapes of parameters are the published ones, so public checkpoints loa
 uses the first. Groups never attend to each other.
 """
 
-import math
 from collections.abc import Iterable
 
 import torch
@@ -19,27 +18,18 @@ from detr_job.models.heads import Mlp, class_head, zero_mlp
 from detr_job.models.layers import Linear
 from detr_job.models.outputs import Outputs
 from detr_job.models.padding import resized_mask, valid_ratio
+from detr_job.models.position_encoding import sine_embedding
 from detr_job.models.rf_detr.backbone import Backbone
 from run_config.families.rf_detr import RfDetrModel
 
 PROPOSAL = 0.05  # side of the box that a token proposes, as a fraction of the image
 EDGE = 0.01  # proposals with a coordinate nearer to 0 or 1 are left out
-TEMPERATURE = 10_000.0
 
 
 def moved(boxes: Tensor, change: Tensor) -> Tensor:
     """Move and stretch cxcywh boxes: the centre by parts of the box's size, the size by the exponential."""
     centre, size = boxes[..., :2], boxes[..., 2:]
     return torch.cat((centre + change[..., :2] * size, size * change[..., 2:].exp()), dim=-1)
-
-
-def sine_embedding(boxes: Tensor, dim: int) -> Tensor:
-    """(…, 4) cxcywh in 0…1 to (…, 4 * dim): sines and cosines of y, x, width and height."""
-    channel = torch.arange(dim, dtype=boxes.dtype, device=boxes.device)
-    period = TEMPERATURE ** (2 * torch.div(channel, 2, rounding_mode="floor") / dim)
-    x, y, width, height = boxes.unbind(-1)
-    angle = torch.stack((y, x, width, height), dim=-1)[..., None] * (2 * math.pi) / period
-    return torch.stack((angle[..., 0::2].sin(), angle[..., 1::2].cos()), dim=-1).flatten(-3)
 
 
 class DecoderLayer(nn.Module):
@@ -86,7 +76,8 @@ class Decoder(nn.Module):
         self, tgt: Tensor, canvas_boxes: Tensor, memory: Tensor, shape: tuple[int, int], mask: Tensor | None
     ) -> Tensor:
         """(L, B, G, Q, D) from queries (B, G, Q, D), their boxes, and the image's tokens (B, T, D)."""
-        query_pos = self.ref_point_head(sine_embedding(canvas_boxes, tgt.shape[-1] // 2))
+        x, y, width, height = canvas_boxes.unbind(-1)
+        query_pos = self.ref_point_head(sine_embedding(torch.stack((y, x, width, height), dim=-1), tgt.shape[-1] // 2))
         hs = []
         for layer in self.layers:
             tgt = layer(tgt, query_pos, canvas_boxes, memory, shape, mask)

@@ -64,7 +64,7 @@ def test_padded_batches_have_finite_gradients(name: str, bf16: bool):
     step(family_of(name), images(2).masked_fill(mask[:, None], 0), targets(2, 1), mask=mask, bf16=bf16)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", sorted(FAMILIES.keys() - {"faster_rcnn"}))  # its terms are means over its proposals
 def test_box_terms_are_divided_by_the_given_number_of_boxes(name: str):
     """D-FINE divides the terms of its own queries by the pairs that all layers agree on."""
     term = "loss_dn_bbox" if name == "d_fine" else "loss_bbox"

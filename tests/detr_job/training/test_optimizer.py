@@ -12,6 +12,7 @@ from torch import nn
 from detr_job.family import build_family
 from detr_job.training.ema import MovingAverage
 from detr_job.training.optimizer import build_optimizer, rate_factor, restore_optimizer, set_rates
+from run_config.families.registry import FAMILIES
 from run_config.job.config import Optimizer, Schedule
 from run_config.job.presets import load_job_config
 from tests.detr_job.pictures import small_config
@@ -30,13 +31,24 @@ def groups(family: str, **options: object) -> dict[str, tuple[float, float]]:
     }
 
 
-@pytest.mark.parametrize("family", ["tiny", "detr", "d_fine"])
+BACKBONES = {"rf_detr": "backbone.0.encoder.", "faster_rcnn": "backbone.body."}
+"""How names of the backbone's parameters begin, where the rest of `backbone.` has the rate of the other layers."""
+LOWER: dict[str, tuple[float, ...]] = {"rf_detr": (0.7,), "deformable_detr": (0.1,)}
+"""Fractions of the rate that some layers outside the backbone have."""
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_backbone_has_its_own_rate_and_everything_is_in_one_group(family: str):
     found = groups(family, lr=1e-3, lr_backbone=1e-5, decay_vectors="true", weight_decay=0.02)
     network = build_family(small_config(family), 3).network
     assert found.keys() == {name for name, each in network.named_parameters() if each.requires_grad}
     for name, (rate, decay) in found.items():
-        assert rate == (1e-5 if name.startswith("backbone.") else 1e-3), name
+        if not name.startswith(BACKBONES.get(family, "backbone.")):
+            assert rate in [1e-3, *(pytest.approx(1e-3 * part) for part in LOWER.get(family, ()))], name
+        elif family == "rf_detr":
+            assert 1e-5 * 0.8**6 <= rate <= 1e-5, name  # lower from layer to layer
+        else:
+            assert rate == 1e-5, name
         assert decay == 0.02
 
 
@@ -48,11 +60,12 @@ def test_vectors_are_decayed_only_where_it_is_asked_for():
     assert set(groups("detr", decay_vectors="true").values()) == {(1e-4, 1e-4), (1e-5, 1e-4)}
 
 
-@pytest.mark.parametrize("family", ["tiny", "detr", "d_fine"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_backbone_at_rate_0_is_frozen(family: str):
-    assert not [name for name in groups(family, lr_backbone=0) if name.startswith("backbone.")]
+    backbone = BACKBONES.get(family, "backbone.")
+    assert not [name for name in groups(family, lr_backbone=0) if name.startswith(backbone)]
     network = build_family(small_config(family, **{"optimizer.lr_backbone": 0}), 3).network
-    assert not [name for name, each in network.named_parameters() if each.requires_grad and "backbone" in name]
+    assert not [name for name, each in network.named_parameters() if each.requires_grad and backbone in name]
     assert any(each.requires_grad for each in network.parameters())
 
 
@@ -68,9 +81,10 @@ def test_a_family_sets_the_rates_of_its_layers_and_freezes_what_has_none():
     assert "backbone.0.projector.stages.0.1.weight" in frozen
 
 
-@pytest.mark.parametrize("family", ["tiny", "detr", "d_fine"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_there_are_few_groups(family: str):
-    assert len(set(groups(family).values())) <= 4
+    rates = {"rf_detr": 9, "deformable_detr": 3}.get(family, 2)  # RF-DETR has rates for each layer of its backbone
+    assert len(set(groups(family).values())) <= 2 * rates
 
 
 def schedule(**values: object) -> Schedule:
@@ -180,7 +194,7 @@ def test_statistics_of_batch_norm_are_averaged_and_counters_copied():
     assert int(average.network[1].num_batches_tracked) == int(network[1].num_batches_tracked) == 1
 
 
-@pytest.mark.parametrize("family", ["tiny", "detr", "d_fine", "rf_detr"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_average_of_a_network_at_rest_is_the_network(family: str):
     network = build_family(small_config(family), 2).network.to(memory_format=torch.channels_last)
     average = MovingAverage(network, decay=0.99)

@@ -10,7 +10,16 @@ from dataclasses import replace
 import pytest
 
 from tests.detr_job.job_server import Gate
-from tests.detr_job.training_runs import D_FINE, DETR, RF_DETR, TINY, Run, assert_same_result
+from tests.detr_job.training_runs import (
+    D_FINE,
+    DEFORMABLE_DETR,
+    DETR,
+    FASTER_RCNN,
+    RF_DETR,
+    TINY,
+    Run,
+    assert_same_result,
+)
 
 WORKLOADS = {
     "tiny with a moving average and accumulation": (
@@ -32,6 +41,16 @@ WORKLOADS = {
     ),
     "detr with dropout": ("detr-r18", DETR | {"training.ema_decay": 0.9}, 2),
     "d-fine with denoising and a moving average": ("d-fine-nano", D_FINE | {"data.accumulate": 2}, 2),
+    "deformable detr with two stages and dropout": (
+        "deformable-detr-r50-two-stage",
+        DEFORMABLE_DETR | {"training.ema_decay": 0.9},
+        2,
+    ),
+    "faster r-cnn with random proposals and a moving average": (
+        "faster-rcnn-mobilenet",
+        FASTER_RCNN | {"training.ema_decay": 0.9},
+        2,
+    ),
     "rf-detr with padding and a moving average": ("rf-detr-nano", RF_DETR | {"data.square": "false"}, 2),
 }
 

@@ -28,7 +28,7 @@ def test_the_peak_is_the_one_of_the_data_sheet_or_not_known(name: str, bf16: boo
     assert peak_flops(name, bf16=bf16) == (None if tflops is None else tflops * 1e12)
 
 
-@pytest.mark.parametrize("preset", ["detr-r18", "tiny", "rf-detr-nano", "d-fine-nano"])
+@pytest.mark.parametrize("preset", ["detr-r18", "tiny", "rf-detr-nano", "d-fine-nano", "deformable-detr-r50"])
 def test_nothing_is_computed_for_the_count_which_is_that_of_a_real_pass(preset: str):
     config = load_job_config(preset)
     shape = (2, 3, 128, 160)
@@ -39,9 +39,16 @@ def test_nothing_is_computed_for_the_count_which_is_that_of_a_real_pass(preset: 
     whole = 3 * counter.get_total_flops()
     counted = training_flops(config, 3, shape)
     # DETR's first layers are frozen.
-    assert (0.5 * whole < counted < whole) if preset == "detr-r18" else (counted == whole)
+    assert (0.5 * whole < counted < whole) if preset in ("detr-r18", "deformable-detr-r50") else (counted == whole)
     frozen = training_flops(load_job_config(preset, ["optimizer.lr_backbone=0"]), 3, shape)
     assert whole / 3 < frozen < 0.9 * counted
+
+
+def test_the_work_of_a_network_that_depends_on_the_images_is_not_counted(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("detr_job.training.utilisation.peak_flops", lambda _name, *, bf16: 1e12 if bf16 else None)
+    config = load_job_config("faster-rcnn-mobilenet")
+    assert training_flops(config, 3, (1, 3, 64, 64)) is None
+    assert Utilisation(config, 3, torch.device("cpu"), bf16=True).of(1000.0, (1, 3, 64, 64)) is None
 
 
 def test_counting_is_done_once_and_draws_nothing_at_random(monkeypatch: pytest.MonkeyPatch):

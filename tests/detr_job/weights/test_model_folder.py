@@ -23,6 +23,7 @@ from detr_job.weights.model_folder import (
 from evaluation.operating_point import OperatingPoint
 from object_store import StoreError
 from run_config.errors import ConfigError
+from run_config.families.registry import FAMILIES
 from tests.detr_job.pictures import small_config
 
 CPU = torch.device("cpu")
@@ -49,7 +50,7 @@ def written(folder: Path, family: str = "tiny") -> tuple[Path, torch.nn.Module]:
     return folder, network
 
 
-@pytest.mark.parametrize("family", ["tiny", "detr", "d_fine", "rf_detr"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_model_that_was_written_is_read_back_and_predicts_the_same(tmp_path, family: str):
     folder, network = written(tmp_path / "model", family)
     assert sorted(path.name for path in folder.iterdir()) == sorted((WEIGHTS, CONFIG, CARD))

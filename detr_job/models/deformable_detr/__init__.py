@@ -1,0 +1,1 @@
+"""Deformable DETR as published (arXiv 2010.04159)."""
