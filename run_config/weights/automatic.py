@@ -1,5 +1,6 @@
 """What `auto` means for `model` and `cvat-finetune-checkpoint`: it depends on the machine and the stored weights."""
 
+import os
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -62,5 +63,9 @@ def automatic_weights(preset: str, present: Collection[str], backbone: str = "")
 
 
 def pull_command(name: str, store: str) -> str:
-    """The command that brings published weights into the store at this URL."""
+    """The command that brings published weights into the store at this URL; an installation has a template for it."""
+    from run_config.installation import VARIABLE  # reads YAML, which takes time to import
+
+    if os.environ.get(VARIABLE):
+        return f"detr-workflows submit detr-weights -p weights={name}"
     return f"detr-workflows weights pull {name} --store {store}"

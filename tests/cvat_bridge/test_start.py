@@ -173,7 +173,7 @@ def test_a_model_that_was_chosen_says_what_it_starts_from() -> None:
     missing = by_model["rf-detr-nano"]
     assert missing["level"] == "warning"
     assert f"`detr-workflows weights pull rf-detr-nano --store {STORE}`" in missing["text"]
-    detr = by_model["detr-r50"]
+    detr = by_model["detr-r18"]
     assert (detr["level"], detr["advice"]) == ("warning", "Choose another start or model.")
     assert "auto knows no published weights of this model" in detr["text"]
     assert "auto" not in by_model

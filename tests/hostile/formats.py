@@ -239,7 +239,7 @@ WRITERS: Mapping[str, Callable[[Sequence[Photo]], Files]] = {
     "Supervisely": supervisely,
 }
 """Name of a format → the files of an export in it. Open Images and TFRecord are not among them."""
-JSON, XML = frozenset({"COCO", "Datumaro"}), frozenset({"CVAT for images", "CVAT for video", "Pascal VOC"})
+JSON, XML = ("COCO", "Datumaro"), ("CVAT for images", "CVAT for video", "Pascal VOC")
 
 
 def annotation_files(files: Files) -> list[str]:

@@ -62,10 +62,12 @@ def second_of(name: str) -> str:
 @pytest.mark.parametrize("name", WRITERS)
 @pytest.mark.parametrize("kind", DROPPED)
 def test_an_unusable_box_is_dropped_and_counted(kind: str, name: str, tmp_path: Path, load: Load):
-    if (name, kind) == ("MOT", "a number with a comma"):
-        pytest.skip("a comma separates the numbers of MOT")
     thing, reason = DROPPED[kind]
     given = photos()
+    if (name, kind) == ("MOT", "a number with a comma"):  # which separates the numbers there
+        with pytest.raises(AnnotationError, match="has 10 values, and the lines above have 9"):
+            load(export(tmp_path / "x.zip", name, thing))
+        return
     local = load(export(tmp_path / "x.zip", name, thing, Thing(1, (1, 2, 30, 40))))
     (change,) = (one for one in local.manifest.changes if one.reason != "image-size-unknown")
     assert change.reason in reason
@@ -93,7 +95,7 @@ def test_a_box_that_can_be_corrected_is_counted(kind: str, name: str, tmp_path: 
     assert images[second_of(name)] == [pytest.approx(corners)]
 
 
-@pytest.mark.parametrize("name", sorted(JSON))
+@pytest.mark.parametrize("name", JSON)
 def test_numbers_as_text_are_read_and_counted(name: str, tmp_path: Path, run_prepare: Prepare):
     source = export(tmp_path / "x.zip", name, Thing(0, (4, 5, 20, 24), {1: " 5.0 "}))
     (change,) = run_prepare(source).manifest.changes
@@ -131,7 +133,7 @@ OLD_AND_NEW: dict[str, list[tuple[str, bytes, bytes, str]]] = {
     ],
     "repeated key": [
         *((name, b'"bbox": ', b'"bbox": [1, 2, 3, 4], "bbox": ', 'key "bbox" is given twice') for name in JSON),
-        *((name, b' ybr="', b' ybr="1" ybr="', "duplicate attribute") for name in XML - {"Pascal VOC"}),
+        *((name, b' ybr="', b' ybr="1" ybr="', "duplicate attribute") for name in XML[:2]),
         ("Pascal VOC", b"<xmin>", b"<xmin>1</xmin><xmin>", "xmin is given twice"),
         ("Pascal VOC", b"<width>", b"<width>1</width><width>", "width is given twice"),
         ("Ultralytics YOLO", b"train:", b"train: images/val\ntrain:", "data.yaml.*train is given twice"),

@@ -3,6 +3,7 @@
 import pytest
 
 from run_config.errors import ConfigError
+from run_config.installation import VARIABLE
 from run_config.weights.automatic import automatic_model, automatic_weights
 
 STORE = "s3://bucket/prefix"
@@ -36,6 +37,12 @@ def test_a_gpu_of_a_cluster_without_weights_is_an_error_with_the_command():
     with pytest.raises(ConfigError, match=f"run `detr-workflows weights pull rf-detr-small --store {STORE}`"):
         automatic_model(gpu=True, present={"d-fine-small"}, store=STORE)
     assert automatic_model(gpu=True, present=(), store=STORE, laptop=True).preset == "tiny"
+
+
+def test_an_installation_has_a_template_that_brings_weights(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(VARIABLE, "/etc/settings.yaml")
+    with pytest.raises(ConfigError, match="run `detr-workflows submit detr-weights -p weights=rf-detr-small`"):
+        automatic_model(gpu=True, present=(), store=STORE)
 
 
 @pytest.mark.parametrize(

@@ -70,9 +70,17 @@ class _Reader:
 
     def read(self) -> Annotations:
         on_frame: dict[int, list[Annotation]] = defaultdict(list)
+        values = 0
         for number, row in enumerate(csv.reader(read_lines(self._files, self._path)), start=1):
-            if row:
-                self._add(row, f"line {number}", on_frame)
+            if not row:
+                continue
+            values = values or len(row)
+            if len(row) != values:
+                raise AnnotationError(
+                    f"{self._where}: line {number} has {len(row)} values, and the lines above have {values}: numbers "
+                    "need a decimal point, not a comma; export again"
+                )
+            self._add(row, f"line {number}", on_frame)
         folder = f"{self._root}img1/"
         frames = self._frames(folder)
         images = [
