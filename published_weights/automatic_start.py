@@ -3,7 +3,7 @@
 A run that has begun keeps both, whatever the store has by now.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from published_weights.stored import CARD, FOLDER, WEIGHTS, names
 from run_config.errors import ConfigError
 from run_config.families.model import ModelConfig
 from run_config.job.preset_files import preset_names
+from run_config.job.presets import load_job_config
 from run_config.json_text import load_json
 from run_config.weights.automatic import (
     FROM_SCRATCH,
@@ -94,7 +95,8 @@ def model_of(
 def automatic_start(model: ModelConfig, preset: str, before: Begun | None, store: ObjectStore) -> Start:
     """What a run starts from if `cvat-finetune-checkpoint` is `auto`.
 
-    preset: the name of the preset, or of the one that the configuration file is based on; may be empty.
+    preset: the name of the preset, or of the one that the configuration file is based on; may be empty. Its weights are
+    used only if they fit `model`.
 
     Raises ConfigError, with the command that brings the weights, if the model needs some and the store has none.
     """
@@ -102,6 +104,8 @@ def automatic_start(model: ModelConfig, preset: str, before: Begun | None, store
         return before.start
     if not model.needs_weights:
         return Start()
+    if preset and not model.fits(load_job_config(preset).model):
+        preset = ""
     name = automatic_weights(preset, set(names(store)), model.imagenet_backbone)
     if not name:
         raise ConfigError(no_weights(model, preset, store.url))
@@ -115,7 +119,9 @@ def no_weights(model: ModelConfig, preset: str, store: str) -> str:
     wanted = [one.name for one in CATALOGUE if one.preset == preset]
     wanted += [one.name for one in CATALOGUE if one.name == model.imagenet_backbone]
     if not wanted:
-        return f"auto knows no published weights of this model: give others, or {NONE} to start from random weights"
+        return (
+            f"auto knows no published weights that fit this model: give others, or {NONE} to start from random weights"
+        )
     others = f" (or {' or '.join(wanted[1:])})" if wanted[1:] else ""
     return (
         f"the store has no weights of {wanted[0]}{others}, and {model.title} needs some: run "
@@ -130,14 +136,35 @@ def _preset_at(url: str, start: str, opened: Callable[[str], ObjectStore]) -> st
     if not place.exists(name):
         place = opened(url)
     for key, entry in DESCRIPTIONS.items():
-        preset = str(_object(place, key).get(entry) or "")
+        found = _object(place, key)
+        preset = str(found.get(entry) or "")
         if preset in preset_names():
+            _require_settings_of(preset, found, start)
             return preset
         if preset:
             raise ConfigError(
                 f"model: {start} was trained with the configuration file {preset}.yaml: set model to that file"
             )
     raise ConfigError(missing(url) or f"model: auto cannot tell the model of {start}: choose the model that it is of")
+
+
+def _require_settings_of(preset: str, found: Mapping[str, Any], start: str) -> None:
+    """Raise ConfigError if the model was trained with other settings than those of the preset."""
+    job = found.get("job") or found.get("config")  # of a model folder, or of a run
+    trained = job.get("model") if isinstance(job, Mapping) else None
+    if not isinstance(trained, Mapping):
+        return
+    model = load_job_config(preset).model
+    other = sorted(
+        f"model.{key}"
+        for key, value in model.model_dump(mode="json", exclude=set(model.beside_weights)).items()
+        if key in trained and trained[key] != value
+    )
+    if other:
+        raise ConfigError(
+            f"model: {start} is of {preset} with other settings ({', '.join(other)}): set model to {preset}, and "
+            "overrides to these settings"
+        )
 
 
 def _object(store: ObjectStore, key: str) -> dict[str, Any]:

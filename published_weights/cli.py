@@ -100,6 +100,7 @@ def import_weights(
 def show(name: Name, store: Store = "") -> None:
     """Show where weights are published, and the card of those in the store."""
     from published_weights.stored import FOLDER, card_of
+    from run_config.weights.automatic import pull_command
 
     entry = published(name, _licences())
     typer.echo(f"{name}: {entry.preset}, {entry.parameters_m} M parameters, trained on {entry.trained_on}")
@@ -113,7 +114,7 @@ def show(name: Name, store: Store = "") -> None:
     opened = _opened(store)
     card = card_of(opened.child(f"{FOLDER}/{name}"))
     if card is None:
-        typer.echo(f"not in {opened.url}: run `detr-workflows weights pull {name} --store {opened.url}`")
+        typer.echo(f"not in {opened.url}: run `{pull_command(name, opened.url)}`")
     else:
         checked = "has the published MD5" if card.published_md5 else "no checksum is published for it"
         typer.echo(f"in {opened.url}, from {card.source} ({checked}); SHA-256 {card.source_sha256}")

@@ -88,7 +88,10 @@ def check(
     if CHECKPOINT in values and OUTPUT in values:
         values |= _named_start(start, values, store, run, installation, mistakes)
         if "model" in values:
-            findings += _choose(values, start, begun(store.child(folder), store), store, installation, mistakes)
+            before = None
+            with mistakes.needed(OUTPUT):
+                before = begun(store.child(folder), store)
+            findings += _choose(values, start, before, store, installation, mistakes)
     chosen_format = str(values.get("annotation-format", cvat_formats.AUTO))
     source = functools.partial(check_places.source, chosen_format=chosen_format)
     # Weights of the backbone are not read if all weights come from a checkpoint.

@@ -15,12 +15,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from pydantic.alias_generators import to_camel
 
 from run_config.data_limits import DataLimits
+from run_config.environment import SETTINGS
 from run_config.errors import ConfigError
 from run_config.locations import checked_url, is_below, key_below_store, key_to_write, overlaps, resolve, store_url
 from run_config.parameters import BY_NAME, POOL_NAME, Role, Type, lines
 from run_config.yaml_text import read_yaml
 
-VARIABLE = "DETR_WORKFLOWS_SETTINGS"
+VARIABLE = SETTINGS
 """Environment variable with the path of the settings file."""
 
 EXPORTS_VARIABLE = "DETR_WORKFLOWS_EXPORTS"

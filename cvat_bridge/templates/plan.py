@@ -101,6 +101,13 @@ class _Sentences:
     def start(self, preset: str, what: str) -> StartSchema:
         """Weights of a preset. Empty: unknown."""
         preset = cut(preset, 60)
+        if preset and preset not in preset_names():
+            told = f"{what[0].upper()}{what[1:]} was trained with the configuration file {preset}.yaml."
+            return {
+                "model": "",
+                "note": _warn(told, "Choose that file as the model, or the run is refused."),
+                "other": _tell(f"Will train from {what} on {self.data}."),
+            }
         known = f"{preset} from {what}" if preset else f"from {what}"
         other = f"Will train from {what} on {self.data}."
         return {

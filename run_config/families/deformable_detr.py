@@ -4,14 +4,14 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from run_config.families.model import ModelConfig
+from run_config.families.model import ResNetModel
 from run_config.section import A_PLACE, Fraction, Heads, Layers, PositiveLayers, Width
 
 NORM_GROUPS = 32
 """Groups of the norms after the projections of the features."""
 
 
-class DeformableDetrModel(ModelConfig):
+class DeformableDetrModel(ResNetModel):
     """Deformable DETR as published (arXiv 2010.04159): single-scale or multi-scale, with refined boxes, two-stage."""
 
     title = "Deformable DETR"
@@ -68,8 +68,3 @@ class DeformableDetrModel(ModelConfig):
     def depths(self) -> dict[str, int]:
         """The number of transformer layers. Layers of the backbone have names, not numbers, and are not listed."""
         return {"encoder_layers": self.encoder_layers, "decoder_layers": self.decoder_layers}
-
-    @property
-    def untrained(self) -> str:
-        """The transformer, or with no backbone weights the whole model."""
-        return "a random transformer" if self.backbone_weights else super().untrained

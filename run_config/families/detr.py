@@ -4,14 +4,14 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from run_config.families.model import ModelConfig
+from run_config.families.model import ResNetModel
 from run_config.section import A_PLACE, Fraction, Heads, Layers, PositiveLayers, Width
 
 LEARNED_CELLS = 50
 """Number of rows and columns in the published learned position encoding."""
 
 
-class DetrModel(ModelConfig):
+class DetrModel(ResNetModel):
     """DETR as published (arXiv 2005.12872)."""
 
     title = "DETR"
@@ -68,21 +68,6 @@ class DetrModel(ModelConfig):
     def depths(self) -> dict[str, int]:
         """The number of transformer layers. Layers of the backbone have names, not numbers, and are not listed."""
         return {"encoder_layers": self.encoder_layers, "decoder_layers": self.decoder_layers}
-
-    @property
-    def needs_weights(self) -> bool:
-        """Not if somebody chose the weights of the backbone."""
-        return not self.backbone_weights
-
-    @property
-    def imagenet_backbone(self) -> str:
-        """The ResNet."""
-        return self.backbone
-
-    @property
-    def untrained(self) -> str:
-        """The transformer, or with no backbone weights the whole model."""
-        return "a random transformer" if self.backbone_weights else super().untrained
 
     def check_image_size(self, longest: int) -> None:
         """Raise ValueError if the images have more cells than the published learned position encoding."""

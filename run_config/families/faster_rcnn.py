@@ -13,6 +13,7 @@ class FasterRcnnModel(ModelConfig):
 
     title = "Faster R-CNN"
     from_scratch_images = 10_000
+    beside_weights = frozenset({"queries", "score_threshold", "nms_threshold"})
 
     family: Literal["faster_rcnn"] = Field("faster_rcnn", description="Model family.")
     backbone: Literal["resnet50", "mobilenet_v3"] = Field(

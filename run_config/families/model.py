@@ -35,7 +35,15 @@ class ModelConfig(Section):
     normalised_stride: ClassVar[int] = 0
     """Stride of the coarsest map with batch normalisation, which needs more than one value. 0: there is no such map."""
 
+    beside_weights: ClassVar[frozenset[str]] = frozenset({"dropout"})
+    """Keys that may differ from those of the model that weights are of."""
+
     family: str = ""
+
+    def fits(self, trained: "ModelConfig") -> bool:
+        """Whether weights of the model `trained` have the tensors of this model, and the same meaning."""
+        apart = set(self.beside_weights)
+        return type(self) is type(trained) and self.model_dump(exclude=apart) == trained.model_dump(exclude=apart)
 
     @property
     def most_objects(self) -> int:
@@ -74,3 +82,27 @@ class ModelConfig(Section):
 
     def check_image_size(self, longest: int) -> None:
         """Raise ValueError if images with a long side of `longest` pixels are too large for the model."""
+
+
+class ResNetModel(ModelConfig):
+    """A model whose backbone is a ResNet, which may start from ImageNet weights."""
+
+    beside_weights = frozenset({"dropout", "aux_loss", "backbone_weights"})
+
+    backbone: str
+    backbone_weights: str
+
+    @property
+    def needs_weights(self) -> bool:
+        """Not if somebody chose the weights of the backbone."""
+        return not self.backbone_weights
+
+    @property
+    def imagenet_backbone(self) -> str:
+        """The ResNet."""
+        return self.backbone
+
+    @property
+    def untrained(self) -> str:
+        """The transformer, or with no backbone weights the whole model."""
+        return "a random transformer" if self.backbone_weights else super().untrained

@@ -19,6 +19,7 @@ class RfDetrModel(ModelConfig):
     title = "RF-DETR"
     from_scratch_images = 10_000
     recipe = Recipe(average=0.993, backbone_share=0.735, warm_up=False)
+    beside_weights = frozenset({"layer_decay", "decoder_rate"})
 
     family: Literal["rf_detr"] = Field("rf_detr", description="Model family.")
     backbone_dim: Width = Field(384, description="Width of the backbone's tokens.")

@@ -11,6 +11,7 @@ import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from run_config.errors import ConfigError
 from run_config.families.registry import FAMILIES
 from run_config.job.config import JobConfig
 from run_config.job.limits import Limits
@@ -115,7 +116,7 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
         if isinstance(value, Mapping):
             yield from leaves(value, f"{prefix}{name}.")
         else:
-            yield prefix + name, value
+            yield f"{prefix}{name}", value
 
 
 def value_in(tree: object, name: str) -> object:
@@ -139,10 +140,14 @@ def with_values(config: JobConfig, changed: Mapping[str, object]) -> JobConfig:
 
 
 def set_value(tree: dict[str, Any], name: str, value: object) -> None:
-    """Set the value of a dotted key in place. Missing sections are created."""
+    """Set the value of a dotted key in place. Missing sections are created. Raises ConfigError: one is a value."""
     *sections, last = name.split(".")
     for section in sections:
-        tree = tree.setdefault(section, {})
+        if tree.get(section) is None:
+            tree[section] = {}
+        tree = tree[section]
+        if not isinstance(tree, dict):
+            raise ConfigError(f"{name}: {section} must be a mapping of keys to values")
     tree[last] = value
 
 

@@ -36,7 +36,12 @@ def load_job_config(name: str, overrides: Sequence[str] = ()) -> JobConfig:
 
     Raises ConfigError: when a name or a key is unknown, or a value has the wrong type or is out of bounds.
     """
-    return checked(_without_auto(_overridden(_read(name, seen=()), overrides)), name)
+    tree = _overridden(_read(name, seen=()), overrides)
+    config = checked(_without_auto(tree), name)
+    for key in sorted(_auto_in(tree)):
+        if not any(one.name == key and one.family in ("", config.model.family) for one in keys()):
+            raise ConfigError(f"{name}: {key} cannot be auto: a model of {config.model.title} has no such key")
+    return config
 
 
 def auto_keys(name: str, overrides: Sequence[str] = ()) -> frozenset[str]:
@@ -62,7 +67,7 @@ def _with_auto(tree: dict[str, Any], place: str) -> dict[str, Any]:
         raise ConfigError(f"{place}: auto must be a list of keys")
     known = {key.name for key in keys() if key.may_be_auto}
     for name in listed:
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             raise ConfigError(f"{place}: auto: {name!r} cannot be auto; see docs/configuration.md")
         set_value(tree, name, _Auto(value_in(tree, name)))
     for name, value in list(leaves(tree)):

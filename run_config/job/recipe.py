@@ -9,8 +9,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
+from run_config.errors import ConfigError
+from run_config.job.complaints import sentences
 from run_config.job.config import JobConfig
-from run_config.job.keys import value_of, with_values
+from run_config.job.keys import shown, value_of, with_values
 
 FEW_IMAGES = 50
 """With fewer, a pre-trained backbone stays as it is."""
@@ -67,14 +71,21 @@ Rule = Callable[[JobConfig, Facts], Choice | None]
 
 
 def resolved(config: JobConfig, auto: frozenset[str], facts: Facts) -> tuple[JobConfig, dict[str, str]]:
-    """The configuration with values for the `auto` keys, and the reason of each."""
+    """The configuration with values for the `auto` keys, and the reason of each.
+
+    Raises ConfigError: when a value does not go together with the others, which were chosen.
+    """
     reasons: dict[str, str] = {}
     for key in (name for name in RULES if name in auto):
         choice = RULES[key](config, facts) or Choice(value_of(config, key), "no rule for this model")
         changed = {key: choice.value}
         if key == "schedule.steps":  # one length replaces the others
             changed |= {"schedule.epochs": None, "schedule.minutes": None}
-        config = with_values(config, changed)
+        try:
+            config = with_values(config, changed)
+        except ValidationError as error:
+            wrong = "; ".join(sentences(error, config.model.family))
+            raise ConfigError(f"{key}=auto is {shown(choice.value)} here ({choice.reason}), but {wrong}") from error
         reasons[key] = choice.reason
     return config, reasons
 

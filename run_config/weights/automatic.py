@@ -4,6 +4,7 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from run_config.environment import SETTINGS
 from run_config.errors import ConfigError
 from run_config.weights.catalogue import CATALOGUE
 
@@ -64,8 +65,6 @@ def automatic_weights(preset: str, present: Collection[str], backbone: str = "")
 
 def pull_command(name: str, store: str) -> str:
     """The command that brings published weights into the store at this URL; an installation has a template for it."""
-    from run_config.installation import VARIABLE  # reads YAML, which takes time to import
-
-    if os.environ.get(VARIABLE):
+    if os.environ.get(SETTINGS):
         return f"detr-workflows submit detr-weights -p weights={name}"
     return f"detr-workflows weights pull {name} --store {store}"

@@ -161,7 +161,12 @@ def cvat_loop(installation: Installation) -> Iterator[CvatLoop]:
 
 def _start_double(installation: Installation, token: str) -> None:
     cluster = installation.cluster
-    files = {path.name: path.read_text() for path in sorted(DOUBLE.glob("*.py")) if not path.name.startswith("test_")}
+    paths = [path for path in sorted(DOUBLE.rglob("*.py")) if "tests" not in path.relative_to(DOUBLE).parts]
+    items = [  # a key has no slashes
+        {"key": path.relative_to(DOUBLE).as_posix().replace("/", "."), "path": path.relative_to(DOUBLE).as_posix()}
+        for path in paths
+    ]
+    files = {item["key"]: path.read_text() for item, path in zip(items, paths, strict=True)}
     config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "cvat-double"}, "data": files}
     labels = {"app": "cvat-app", "tier": "backend"}
     arguments = [
@@ -209,7 +214,10 @@ def _start_double(installation: Installation, token: str) -> None:
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
             "containers": [container],
-            "volumes": [{"name": "double", "configMap": {"name": "cvat-double"}}, {"name": "tmp", "emptyDir": {}}],
+            "volumes": [
+                {"name": "double", "configMap": {"name": "cvat-double", "items": items}},
+                {"name": "tmp", "emptyDir": {}},
+            ],
         },
     }
     deployment = {

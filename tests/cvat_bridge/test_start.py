@@ -175,7 +175,7 @@ def test_a_model_that_was_chosen_says_what_it_starts_from() -> None:
     assert f"`detr-workflows weights pull rf-detr-nano --store {STORE}`" in missing["text"]
     detr = by_model["detr-r18"]
     assert (detr["level"], detr["advice"]) == ("warning", "Choose another start or model.")
-    assert "auto knows no published weights of this model" in detr["text"]
+    assert "auto knows no published weights that fit this model" in detr["text"]
     assert "auto" not in by_model
 
 

@@ -117,7 +117,40 @@ def test_a_configuration_file_starts_from_the_weights_of_its_base(
     put(store, "d-fine-small-obj2coco")
     assert f"cvat-finetune-checkpoint: {store.url}/weights/d-fine-small-obj2coco" in passed(texts).findings
     (tmp_path / "mine.yaml").write_text("model: {family: rf_detr}")
-    assert "auto knows no published weights of this model" in refused(texts)
+    assert "auto knows no published weights that fit this model" in refused(texts)
+
+
+@pytest.mark.parametrize(
+    ("model", "override"),
+    [
+        ("detr-r50", "model.backbone=resnet101"),
+        ("detr-r50", "model.queries=300"),
+        ("detr-r50", "model.family=rf_detr"),
+        ("deformable-detr-r50", "model.refine=true"),
+        ("rf-detr-nano", "model.groups=1"),
+    ],
+)
+def test_published_weights_of_another_architecture_are_not_taken(
+    texts: dict[str, str], store: ObjectStore, model: str, override: str
+):
+    put(store, "detr-r50", "deformable-detr-r50", "rf-detr-nano")
+    said = refused(texts | {"model": model, "overrides": override})
+    assert "auto knows no published weights that fit this model: give others, or none to start from random" in said
+
+
+@pytest.mark.parametrize(
+    ("model", "override"),
+    [
+        ("detr-r50", "model.dropout=0"),
+        ("d-fine-nano", "model.queries=100"),
+        ("rf-detr-nano", "model.layer_decay=0.9"),
+        ("faster-rcnn-r50", "model.queries=300"),
+    ],
+)
+def test_settings_beside_the_weights_are_free(texts: dict[str, str], store: ObjectStore, model: str, override: str):
+    put(store, model)
+    said = passed(texts | {"model": model, "overrides": override}).findings
+    assert f"cvat-finetune-checkpoint: {store.url}/weights/{model}" in said
 
 
 def test_detr_starts_from_its_weights_else_from_its_backbone(texts: dict[str, str], store: ObjectStore):
@@ -129,8 +162,10 @@ def test_detr_starts_from_its_weights_else_from_its_backbone(texts: dict[str, st
     assert f"model.backbone_weights: {store.url}/weights/resnet50/model.safetensors" in passed(texts).findings
     put(store, "detr-r50")
     assert f"cvat-finetune-checkpoint: {store.url}/weights/detr-r50" in passed(texts).findings
-    (chosen,) = [one for one in passed(texts | chosen_backbone(store)).findings if "weights" in one]
-    assert chosen == f"model.backbone_weights: {store.url}/mine.pth"
+    for model in ("detr-r50", "deformable-detr-r50"):
+        given = texts | chosen_backbone(store) | {"model": model}
+        (chosen,) = [one for one in passed(given).findings if "weights" in one]
+        assert chosen == f"model.backbone_weights: {store.url}/mine.pth"
 
 
 def chosen_backbone(store: ObjectStore) -> dict[str, str]:
@@ -159,6 +194,15 @@ def test_the_model_is_that_of_the_weights_that_are_given(texts: dict[str, str], 
     store.put_bytes("workflow-data/output/second/best/config.json", b'{"preset": "mine"}')
     said = refused(texts | {"cvat-finetune-checkpoint": "run:second"})
     assert said == "model: run:second was trained with the configuration file mine.yaml: set model to that file"
+    job = {"model": {"family": "detr", "queries": 300, "dropout": 0.3}}
+    store.put_bytes(
+        "workflow-data/output/second/best/config.json", json.dumps({"preset": "detr-r50", "job": job}).encode()
+    )
+    said = refused(texts | {"cvat-finetune-checkpoint": "run:second"})
+    assert said == (
+        "model: run:second is of detr-r50 with other settings (model.queries): set model to detr-r50, and overrides to "
+        "these settings"
+    )
 
 
 def test_a_run_that_has_begun_keeps_its_model_and_its_start(texts: dict[str, str], store: ObjectStore):

@@ -70,6 +70,40 @@ def test_a_file_may_list_auto_keys(tmp_path, monkeypatch):
         load_job_config("mine.yaml")
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("base: tiny\nauto: [[a]]\n", r"auto: \['a'\] cannot be auto"),
+        ("base: tiny\nauto: [data.balance]\ndata: 5\n", "data.balance: data must be a mapping"),
+        (
+            "base: tiny\nauto: [model.layer_decay]\n",
+            "model.layer_decay cannot be auto: a model of Tiny has no such key",
+        ),
+        ("base: tiny\n1: {2: auto}\n", "1"),
+    ],
+)
+def test_a_malformed_auto_is_a_sentence(text: str, said: str, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        load_job_config("mine.yaml")
+
+
+def test_an_empty_section_may_have_auto_keys(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("base: detr-r18\nauto: [data.balance]\ndata:\n")
+    assert auto_keys("mine.yaml") == {"data.balance"}
+
+
+def test_a_value_that_does_not_go_with_the_others_is_a_sentence():
+    overrides = ["data.min_sizes=[14000]", "data.max_size=auto"]
+    config, auto = load_job_config("tiny", overrides), auto_keys("tiny", overrides)
+    with pytest.raises(
+        ConfigError, match=r"data.max_size=auto is 18667 here \(the aspect ratio 4:3\), but data.max_size"
+    ):
+        resolved(config, auto, CELLS)
+
+
 def test_a_key_without_a_rule_refuses_auto():
     with pytest.raises(ConfigError, match=r"optimizer.clip_norm must be a number, not 'auto'"):
         load_job_config("tiny", ["optimizer.clip_norm=auto"])

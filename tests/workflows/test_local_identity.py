@@ -26,6 +26,12 @@ def test_an_automatic_start_is_the_empty_one_of_earlier_releases():
     assert run_name("detr-train", VALUES | {name: "none"}) != run_name("detr-train", VALUES | {name: ""})
 
 
+def test_parameters_that_earlier_releases_did_not_have_count_only_if_they_are_set():
+    added = {"annotation-format": "auto", "automatic-boxes": "leave-out", "classes": "", "class-map": ""}
+    assert run_name("detr-train", VALUES | added) == run_name("detr-train", VALUES)
+    assert run_name("detr-train", VALUES | added | {"classes": "car"}) != run_name("detr-train", VALUES)
+
+
 @pytest.mark.parametrize("name", ["cvat-annotation-path", "cvat-test-path", "cvat-finetune-checkpoint", "model"])
 def test_a_changed_input_at_the_same_path_is_another_run(tmp_path: Path, name: str):
     path = tmp_path / "input.yaml"

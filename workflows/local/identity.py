@@ -14,14 +14,21 @@ from run_config.parameters import BY_NAME, Role, Type, lines
 from run_config.weights.automatic import AUTO
 from workflows.errors import RunningElsewhereError, WorkflowError
 
+ADDED_LATER = frozenset({"annotation-format", "automatic-boxes", "class-map", "classes"})
+
 
 def run_name(template: str, values: Mapping[str, str]) -> str:
     """A name such as `detr-train-0f3a…`: equal parameters and equal local inputs give equal names.
 
     Local files are compared by size and modification time: a new export at the same path is another run. `auto` of
-    `cvat-finetune-checkpoint` counts as empty, which means the same and was the default of earlier releases.
+    `cvat-finetune-checkpoint` counts as empty, which means the same and was the default of earlier releases. Parameters
+    that earlier releases did not have count only with another value than their default.
     """
-    values = {name: "" if _is_automatic_start(name, text) else text for name, text in values.items()}
+    values = {
+        name: "" if _is_automatic_start(name, text) else text
+        for name, text in values.items()
+        if name not in ADDED_LATER or text != BY_NAME[name].default
+    }
     stamps = {name: _stamps(name, text, values.get("store", "")) for name, text in values.items()}
     content = json.dumps([template, dict(values), stamps], sort_keys=True)
     return f"{template}-{hashlib.sha256(content.encode()).hexdigest()[:10]}"

@@ -7,12 +7,17 @@ import pytest
 
 from data_prep.changes import ChangeLog, Reason
 from data_prep.errors import DataPrepError
+from data_prep.export_reader import ReadingRules
 from data_prep.formats.record import Annotations
+from run_config.automatic_boxes import AutomaticBoxes
 from tests.data_prep.conftest import Load, Prepare
 from tests.data_prep.export_builder import picture, write_zip
 from tests.data_prep.formats.test_cvat_xml import meta, read, xml
 
 SIZE = "<original_size><width>64</width><height>48</height></original_size>"
+
+
+KEEP = ReadingRules(automatic_boxes=AutomaticBoxes.KEEP)
 
 
 def shape(frame: int, x: float, more: str = "", *, outside: int = 0, keyframe: int = 1) -> str:
@@ -82,7 +87,7 @@ def test_a_polygon_between_keyframes_is_the_box_between(tmp_path: Path):
 
 def test_frames_and_tracks_become_a_prepared_set(tmp_path: Path, load: Load):
     tracks = [track(shape(0, 10), shape(5, 20)), track(shape(2, 40), number=1, label="road sign")]
-    local = load(export(tmp_path, *tracks))
+    local = load(export(tmp_path, *tracks), rules=KEEP)
     images = [record for split in ("train", "val") for record in local.split(split).images]
     assert sorted(len(record.boxes) for record in images) == [1, 1, 2, 2, 2, 2]
     assert {record.width for record in images} == {64}
@@ -113,4 +118,4 @@ def test_broken_tracks_are_refused(tmp_path: Path, tracks: str, task: str, sente
 
 def test_a_missing_frame_is_counted(tmp_path: Path, load: Load):
     path = export(tmp_path, track(shape(0, 10), shape(30, 20)), frames=20)
-    assert {change.reason: change.count for change in load(path).manifest.changes}["image-missing"] == 1
+    assert {change.reason: change.count for change in load(path, rules=KEEP).manifest.changes}["image-missing"] == 1
