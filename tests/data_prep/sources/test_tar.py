@@ -226,6 +226,7 @@ def test_a_fault_of_the_disk_is_explained(tmp_path: Path, monkeypatch: pytest.Mo
     def fail(*_: int) -> bytes:
         raise OSError(5, "Input/output error")
 
-    with closing(opened(path)) as files, pytest.raises(SourceError, match="Input/output error"):
+    with closing(opened(path)) as files:
         monkeypatch.setattr("os.pread", fail)
-        files.read("a.png", 10)
+        with pytest.raises(SourceError, match="Input/output error"):
+            files.read("a.png", 10)
