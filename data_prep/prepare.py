@@ -11,12 +11,12 @@ from pathlib import Path
 
 import msgspec
 
-from data_prep.changes import ChangeLog
+from data_prep.changes import ChangeLog, Reason
 from data_prep.checks.class_choice import ClassChoice, choose_classes
 from data_prep.checks.refusals import refuse_named
 from data_prep.dataset import Dataset, build_dataset
 from data_prep.export_reader import Export, ReadingRules, Watcher, read_export
-from data_prep.formats.registry import find_exports
+from data_prep.formats.registry import find_exports, images_outside
 from data_prep.set_writer import add_warnings, describe, set_id, write_set
 from data_prep.sources.find import Source, find_source
 from object_store import AccessDenied, NoSuchKey, ObjectStore
@@ -140,6 +140,8 @@ def _read_one(
         watcher.stage(f"fetching {source.name}", source.size_bytes, "bytes")
     files = opened.enter_context(source.open(scratch, watcher.advance))
     exports = find_exports(files, rules.format)
+    for path in (*source.outside, *images_outside(files, exports)):
+        changes.add(Reason.IMAGE_UNLISTED, path)
     # CVAT's export is the only one in its zip.
     second = source.second if len(exports) == 1 else None
     return [read_export(found, changes, watcher, rules, second, scratch) for found in exports]

@@ -15,7 +15,7 @@ from data_prep.checks.subset_names import split_of_subset
 from data_prep.formats.coco_file import RawAnnotation, most_bytes, parse_coco, read_number
 from data_prep.formats.json_marks import may_be_coco
 from data_prep.formats.record import NO_ATTRIBUTES, NO_OUTLINE, Annotation, Annotations, ListedImage, UnlistedReferences
-from data_prep.formats.roots import common_roots, folder_of
+from data_prep.formats.roots import common_roots, folder_of, outermost, root_of
 from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
 from run_config.cvat_formats import COCO
 
@@ -36,7 +36,8 @@ class Coco:
         """The roots of CVAT's layout, and of JSON files elsewhere. Those are read, if there are few."""
         named = list(_roots(files))
         others = common_roots((folder_of(file.path) for file in _other_layouts(files)), files)
-        return [*named, *(root for root in others if not root.startswith(tuple(named)))]
+        outer = outermost(named)
+        return [*named, *(root for root in others if root_of(root, outer) is None)]
 
     def own_files(self, files: ExportFiles) -> list[str]:
         """The annotation files, all images below their common root, and all files in the images' own folders."""
@@ -125,9 +126,9 @@ def _other_layouts(files: ExportFiles) -> list[_File]:
 
 
 def _find_by_content(files: ExportFiles) -> list[_File]:
-    named = tuple(_roots(files))
+    named = outermost(_roots(files))
     paths = [path for path in sorted(without_macos_shadows(files.sizes)) if path.lower().endswith(".json")]
-    paths = [path for path in paths if not path.startswith(named)]
+    paths = [path for path in paths if root_of(path, named) is None]
     if len(paths) > MOST_JSON_FILES:  # one file per image is another format
         paths = [path for path in paths if path.endswith(_ROBOFLOW)]
     found: list[_File] = []

@@ -22,12 +22,12 @@ from data_prep.formats.record import (
     UnlistedReferences,
     clean_class_name,
 )
+from data_prep.formats.roots import first_of_each, folder_of
 from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
 from run_config.cvat_formats import DATUMARO
 from run_config.json_text import JsonError, check_json, utf8
 
 MAX_FILE_BYTES = 4 << 30
-MOST_JSON_FILES = 20
 _PATH = re.compile(r"(?P<root>(?:.+/)?)annotations/(?P<subset>[^/]+)\.json")
 
 _found_in: WeakKeyDictionary[ExportFiles, dict[str, tuple[str, str]]] = WeakKeyDictionary()
@@ -73,15 +73,21 @@ class Datumaro:
 def _files(files: ExportFiles) -> dict[str, tuple[str, str]]:
     """Path of each annotation file → root of its export, and subset. Each is read once for each source."""
     if files not in _found_in:
-        found: dict[str, tuple[str, str]] = {}
         paths = [path for path in sorted(without_macos_shadows(files.sizes)) if _PATH.fullmatch(path)]
-        for path in paths[:MOST_JSON_FILES]:
+        is_own = {path: _is_datumaro(files, path) for path in first_of_each(folder_of, paths, files, MAX_FILE_BYTES)}
+        folders = {folder_of(path) for path, own in is_own.items() if own}
+        found: dict[str, tuple[str, str]] = {}
+        for path in paths:
             match = _PATH.fullmatch(path)
-            data = files.read(path, min(MAX_FILE_BYTES, most_bytes()))
-            if match and re.search(rb'"items"\s*:\s*\[', data) and re.search(rb'"categories"\s*:\s*\{', data):
+            if match and folder_of(path) in folders and (is_own[path] if path in is_own else _is_datumaro(files, path)):
                 found[path] = (match["root"], match["subset"])
         _found_in[files] = found
     return _found_in[files]
+
+
+def _is_datumaro(files: ExportFiles, path: str) -> bool:
+    data = files.read(path, min(MAX_FILE_BYTES, most_bytes()))
+    return bool(re.search(rb'"items"\s*:\s*\[', data) and re.search(rb'"categories"\s*:\s*\{', data))
 
 
 class _Shape(msgspec.Struct):

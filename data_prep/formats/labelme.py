@@ -18,7 +18,7 @@ from data_prep.formats.coco_file import decode_lenient, most_bytes, read_number,
 from data_prep.formats.json_marks import may_be_labelme
 from data_prep.formats.outlines import outline_box
 from data_prep.formats.record import NO_OUTLINE, Annotation, Annotations, ListedImage, clean_class_name
-from data_prep.formats.roots import common_roots, folder_of
+from data_prep.formats.roots import common_roots, first_of_each, folder_of, root_of
 from data_prep.formats.xml_elements import Element, read_xml
 from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
 from run_config.cvat_formats import LABELME
@@ -26,7 +26,6 @@ from run_config.json_text import JsonError, check_json, utf8
 
 MAX_FILE_BYTES = 256 << 20
 """A JSON file may contain its image."""
-MOST_LOOKED_INTO = 20
 _MARKS = frozenset({"annotation/object/polygon/pt", "annotation/object/segm/mask", "annotation/imagesize/nrows"})
 
 _found_in: WeakKeyDictionary[ExportFiles, list[str]] = WeakKeyDictionary()
@@ -40,7 +39,17 @@ class LabelMe:
 
     def roots(self, files: ExportFiles) -> list[str]:
         """The folders of files with the marks of LabelMe. The first files of each folder are looked into."""
-        return common_roots(map(folder_of, _first_files(files)), files)
+        if files not in _found_in:
+            looked_into = first_of_each(
+                lambda path: folder_of(path) + PurePosixPath(path).suffix, _paths(files), files, MAX_FILE_BYTES
+            )
+            found = [path for path in looked_into if _is_labelme(files, path)]
+            _found_in[files] = common_roots(map(folder_of, found), files)
+        return _found_in[files]
+
+    def is_one_export(self, files: ExportFiles) -> bool:  # noqa: ARG002 - other formats look
+        """Always: the files lie beside their images, in any number of folders."""
+        return True
 
     def own_files(self, files: ExportFiles) -> list[str]:
         """All JSON and XML files and images."""
@@ -48,17 +57,19 @@ class LabelMe:
 
     def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:
         """Read all files. Raises SourceError if the images are only inside the JSON files."""
-        (root,) = self.roots(files)
+        roots = self.roots(files)
+        root = roots[0] if len(roots) == 1 else ""
         images: list[ListedImage] = []
         classes: set[str] = set()
         embedded = ""
         for path in _paths(files):
             if not path.startswith(root):
                 continue
+            own_root = root_of(path, roots) or root
             made = (
-                _read_json(files, path, root, changes)
+                _read_json(files, path, own_root, changes)
                 if path.endswith(".json")
-                else _read_xml(files, path, root, changes)
+                else _read_xml(files, path, own_root, changes)
             )
             if made is None:
                 continue
@@ -76,19 +87,6 @@ class LabelMe:
 
 def _paths(files: ExportFiles) -> list[str]:
     return [path for path in sorted(without_macos_shadows(files.sizes)) if path.endswith((".json", ".xml"))]
-
-
-def _first_files(files: ExportFiles) -> list[str]:
-    """The files of LabelMe among the first of each folder. Each is read once for each source."""
-    if files not in _found_in:
-        rank: dict[tuple[str, str], int] = {}
-        ranked: list[tuple[int, str]] = []
-        for path in _paths(files):
-            key = (folder_of(path), PurePosixPath(path).suffix)
-            ranked.append((rank.setdefault(key, 0), path))
-            rank[key] += 1
-        _found_in[files] = [path for _, path in sorted(ranked)[:MOST_LOOKED_INTO] if _is_labelme(files, path)]
-    return _found_in[files]
 
 
 class _Found(Exception):

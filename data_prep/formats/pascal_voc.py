@@ -5,7 +5,6 @@ VOC's own files count pixels from 1, and their last pixel is inside the box. CVA
 
 import contextlib
 import re
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from weakref import WeakKeyDictionary
@@ -19,14 +18,12 @@ from data_prep.errors import AnnotationError
 from data_prep.formats.coco_file import read_number, read_whole_number
 from data_prep.formats.cvat_shapes import FILE_NAME, LabelCheck
 from data_prep.formats.record import Annotation, Annotations, ListedImage, clean_class_name
-from data_prep.formats.roots import common_roots, folder_of
+from data_prep.formats.roots import common_roots, first_of_each, folder_of
 from data_prep.formats.xml_elements import Element, read_xml
 from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
 from run_config.cvat_formats import PASCAL_VOC
 
 MAX_FILE_BYTES = 64 << 20
-MOST_LOOKED_INTO = 20
-"""Files that are read to recognise the format."""
 _ANNOTATIONS = "Annotations/"
 _DATABASE = re.compile(r"The VOC20\d\d Database")
 _CONVERTED = "The files are those of VOC, which counts pixels from 1: the boxes were converted to corners from 0."
@@ -53,10 +50,15 @@ class PascalVoc:
     def roots(self, files: ExportFiles) -> list[str]:
         """The folders above `Annotations/`, or else those of XML files with the elements of this format."""
         if files not in _recognised:
-            found = [path for path in _first_of_each_root(_xml_paths(files)) if _is_voc(files, path)]
+            looked_into = first_of_each(lambda path: _split_path(path)[0], _xml_paths(files), files, MAX_FILE_BYTES)
+            found = [path for path in looked_into if _is_voc(files, path)]
             named = {_split_path(path)[0] for path in found if f"/{_ANNOTATIONS}" in f"/{path}"}
             _recognised[files] = sorted(named) or common_roots(map(folder_of, found), files)
         return _recognised[files]
+
+    def is_one_export(self, files: ExportFiles) -> bool:
+        """Whether the XML files lie beside their images, in any number of folders."""
+        return not any(f"/{_ANNOTATIONS}" in f"/{path}" for path in _xml_paths(files))
 
     def own_files(self, files: ExportFiles) -> list[str]:
         """All XML files, lists and images."""
@@ -66,7 +68,8 @@ class PascalVoc:
     def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:
         """Read all XML files."""
         paths = _xml_paths(files)
-        (root,) = self.roots(files)
+        roots = self.roots(files)
+        root = roots[0] if len(roots) == 1 else ""
         listed = _label_map(files, root)
         labels = LabelCheck(files.shown_name, changes)
         subsets = _subsets(files, root)
@@ -120,17 +123,6 @@ def _from_one(annotation: Annotation) -> Annotation:
 def _xml_paths(files: ExportFiles) -> list[str]:
     paths = sorted(without_macos_shadows(files.sizes))
     return [path for path in paths if path.endswith(".xml") and path.rpartition("/")[2] != FILE_NAME]
-
-
-def _first_of_each_root(paths: list[str]) -> list[str]:
-    """The first file of each root, then the second of each, and so on, as many as are looked into."""
-    within: Counter[str] = Counter()
-    ranked: list[tuple[int, str]] = []
-    for path in paths:
-        root = _split_path(path)[0]
-        ranked.append((within[root], path))
-        within[root] += 1
-    return [path for _, path in sorted(ranked)[:MOST_LOOKED_INTO]]
 
 
 class _Found(Exception):

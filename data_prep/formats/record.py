@@ -7,7 +7,7 @@ images are handled for all formats by `data_prep.export_reader`.
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -123,10 +123,18 @@ class Format(Protocol):
         """
 
     def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:
-        """Read all annotation files; drops and corrections are counted in `changes`.
+        """Read all annotation files of a source with one root; drops and corrections are counted in `changes`.
 
         Raises SourceError or AnnotationError for faults that cannot be corrected.
         """
+
+
+@runtime_checkable
+class FormatOfFolders(Format, Protocol):
+    """A format whose exports may be spread over many folders, which are read together."""
+
+    def is_one_export(self, files: ExportFiles) -> bool:
+        """Whether `own_files` and `read` take the source as one export, whatever its number of roots."""
 
 
 def from_shares(annotation: Annotation, width: int, height: int) -> Annotation:

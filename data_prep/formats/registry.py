@@ -2,14 +2,25 @@
 
 import itertools
 import re
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
 from data_prep.errors import SourceError
-from data_prep.formats.record import Format
-from data_prep.formats.ultralytics import read_mapping
+from data_prep.formats.record import Format, FormatOfFolders
+from data_prep.formats.roots import MOST_EXPORTS, root_of
+from data_prep.formats.ultralytics import DATA_YAML, read_mapping
 from data_prep.remedies import choose_format
-from data_prep.sources.files import ExportFiles, FolderOfExport, export_frames, videos_among, without_macos_shadows
+from data_prep.sources.files import (
+    ARCHIVE_SUFFIXES,
+    ExportFiles,
+    FolderOfExport,
+    export_frames,
+    images_below,
+    videos_among,
+    without_macos_shadows,
+)
 from run_config.cvat_formats import AUTO, PASCAL_VOC, SHORT_NAMES, ULTRALYTICS, YOLO
 
 FORMATS: tuple[Format, ...] = tuple(
@@ -31,14 +42,21 @@ FORMATS: tuple[Format, ...] = tuple(
     }.items()
 )
 
-_DATA_YAML = re.compile(r"(.*/)?data\.ya?ml")
-# File that is typical of an unsupported format → the format's name in CVAT.
-_OTHER_FORMATS = (
-    (re.compile(r"(.*/)?annotations\.xml"), "CVAT for images or video"),
-    (re.compile(r"(.*/)?obj\.(names|data)"), YOLO),
-    (_DATA_YAML, ULTRALYTICS),
-    (re.compile(r"(.*/)?Annotations/.*\.xml"), PASCAL_VOC),
-    (re.compile(r"(.*/)?annotations/[^/]*\.json"), "another JSON format"),
+# A file that is typical of a format, the format's name, and what is missing if the source was not recognised.
+_INCOMPLETE = (
+    (re.compile(r"(.*/)?annotations\.xml"), "CVAT for images or video", ", but it has no image and no track"),
+    (
+        re.compile(r"(.*/)?obj\.(names|data)"),
+        YOLO,
+        ", but there is no file obj.data with the keys names and train, valid or test",
+    ),
+    (DATA_YAML, ULTRALYTICS, ", but it lacks the key names, or all of train, val and test"),
+    (re.compile(r"(.*/)?Annotations/.*\.xml"), PASCAL_VOC, ", but it has no annotation with a size or a bndbox"),
+    (
+        re.compile(r"(.*/)?annotations/[^/]*\.json"),
+        "another JSON format",
+        ": COCO has images, annotations and categories, and Datumaro has items and categories",
+    ),
 )
 
 
@@ -73,12 +91,14 @@ def find_exports(files: ExportFiles, chosen: str = AUTO) -> list[FoundExport]:
                 "without the choice the format is recognised"
             )
         for path in files.sizes:
-            if _DATA_YAML.fullmatch(path):
+            if DATA_YAML.fullmatch(path):
                 read_mapping(files, path)  # says why it cannot be read
         raise SourceError(_explain_unknown(list(without_macos_shadows(files.sizes)), files.shown_name))
-    if len(found) == 1:
+    format_of_all = found[0][1] if len({one.name for _, one in found}) == 1 else None
+    if len(found) == 1 or (isinstance(format_of_all, FormatOfFolders) and format_of_all.is_one_export(files)):
         return [FoundExport(found[0][1], files)]
-    for (outer, first), (inner, second) in itertools.combinations(found, 2):
+    # In sorted order all roots inside another one come right after it.
+    for (outer, first), (inner, second) in itertools.pairwise(found):
         if not inner.startswith(outer):
             continue
         if first is second and inner == outer:
@@ -96,17 +116,32 @@ def find_exports(files: ExportFiles, chosen: str = AUTO) -> list[FoundExport]:
             f"{files.shown_name} holds annotations in several formats ({first.name!r} and {second.name!r}) of the same "
             f"files: keep the files of one of them, or {choose_format(shorts)}"
         )
-    return [FoundExport(one, FolderOfExport(files, root), root) for root, one in found]
+    if len(found) > MOST_EXPORTS:
+        raise SourceError(
+            f"{files.shown_name} holds more than {MOST_EXPORTS:,} exports: give its folders as several sources"
+        )
+    roots = [root for root, _ in found]
+    below: dict[str | None, dict[str, int]] = defaultdict(dict)
+    for path, size in files.sizes.items():
+        below[root_of(path, roots)][path] = size
+    return [FoundExport(one, FolderOfExport(files, root, below[root]), root) for root, one in found]
+
+
+def images_outside(files: ExportFiles, exports: Sequence[FoundExport]) -> list[str]:
+    """The images in a source of several exports that lie in none of their folders."""
+    roots = [one.root for one in exports]
+    return [path for path in images_below("", files.sizes) if root_of(path, roots) is None]
 
 
 def _explain_unknown(paths: list[str], where: str) -> str:
     names = _either([repr(one.name) for one in FORMATS])
     missing = f"{where} has no {_either([one.looks_like for one in FORMATS])}"
-    for pattern, name in _OTHER_FORMATS:
+    for pattern, name, lacks in _INCOMPLETE:
         found = next((path for path in paths if pattern.fullmatch(path)), None)
         if found:
-            return f"{missing} but {found!r}: it looks like {name}; export the task as {names}"
-    packed = next((path for path in paths if path.lower().endswith((".zip", ".tar", ".tar.gz", ".tgz"))), None)
+            again = f"export the task again, or as {FORMATS[0].name!r}"
+            return f"{where} holds {found!r}: it looks like {name}{lacks}; {again}"
+    packed = next((path for path in paths if path.lower().endswith(ARCHIVE_SUFFIXES)), None)
     if packed:
         kind = "zip" if packed.lower().endswith(".zip") else "tar"
         return f"{where} holds the {kind} {packed!r} instead of an unpacked export; give that {kind} as the source"

@@ -17,7 +17,7 @@ from data_prep.formats.coco_file import decode_lenient, most_bytes, read_number,
 from data_prep.formats.cvat_shapes import LabelCheck
 from data_prep.formats.outlines import outline_box
 from data_prep.formats.record import NO_OUTLINE, Annotation, Annotations, ListedImage, clean_class_name
-from data_prep.formats.roots import outermost, parent_of
+from data_prep.formats.roots import any_below, outermost, parent_of
 from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
 from run_config.cvat_formats import SUPERVISELY
 from run_config.json_text import JsonError, check_json, utf8
@@ -37,8 +37,8 @@ class Supervisely:
     def roots(self, files: ExportFiles) -> list[str]:
         """The folders of `meta.json` with annotations in `ann/` below them."""
         metas = [path.removesuffix(META) for path in files.sizes if f"/{path}".endswith(f"/{META}")]
-        annotated = tuple(_files(files))
-        return [root for root in outermost(metas) if any(path.startswith(root) for path in annotated)]
+        annotated = list(_files(files))
+        return [root for root in outermost(metas) if any_below(root, annotated)]
 
     def own_files(self, files: ExportFiles) -> list[str]:
         """The classes, all annotations and images."""

@@ -22,7 +22,7 @@ from data_prep.formats.record import (
     UnlistedReferences,
     clean_class_name,
 )
-from data_prep.formats.roots import folder_of
+from data_prep.formats.roots import first_of_each, folder_of
 from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
 from run_config.cvat_formats import ULTRALYTICS
 from run_config.errors import ConfigError
@@ -30,7 +30,7 @@ from run_config.yaml_text import read_yaml
 
 MAX_YAML_BYTES = 4 << 20
 MAX_LABEL_BYTES = 64 << 20
-MOST_YAML_FILES = 20
+DATA_YAML = re.compile(r"(.*/)?data\.ya?ml")
 _SPLITS = ("train", "val", "test")
 # The folders above names of images: that of Ultralytics, and that of CVAT's YOLO 1.1.
 _IMAGES = re.compile(r"(^|.*/)(images|obj_[^/]*_data)/")
@@ -62,26 +62,32 @@ class Ultralytics:
 
 
 def _data_files(files: ExportFiles) -> dict[str, dict[str, Any]]:
-    """Path → content of the YAML files that describe a data set. Each is read once for each source."""
+    """Path → content of the YAML files that describe a data set. Each is read once for each source.
+
+    Raises AnnotationError if beside one in the source there is a `data.yaml` that cannot be read.
+    """
     if files not in _found_in:
-        paths = [
-            path for path in sorted(without_macos_shadows(files.sizes)) if path.lower().endswith((".yaml", ".yml"))
-        ]
-        read = {path: _load(files, path) for path in paths[:MOST_YAML_FILES]}
-        _found_in[files] = {path: data for path, data in read.items() if "names" in data and data.keys() & {*_SPLITS}}
+        paths = [path for path in without_macos_shadows(files.sizes) if path.lower().endswith((".yaml", ".yml"))]
+        chosen = first_of_each(folder_of, paths, files, MAX_YAML_BYTES)
+        found: dict[str, dict[str, Any]] = {}
+        broken: AnnotationError | None = None
+        for path in chosen:
+            try:
+                data = read_mapping(files, path)
+            except AnnotationError as error:
+                if DATA_YAML.fullmatch(path):
+                    broken = broken or error
+            else:
+                if "names" in data and data.keys() & {*_SPLITS}:
+                    found[path] = data
+        if found and broken:
+            raise broken
+        _found_in[files] = found
     return _found_in[files]
 
 
-def _load(files: ExportFiles, path: str) -> dict[str, Any]:
-    """The YAML file's keys. Empty if it is no mapping, or cannot be read."""
-    try:
-        return read_mapping(files, path)
-    except AnnotationError:
-        return {}
-
-
 def read_mapping(files: ExportFiles, path: str) -> dict[str, Any]:
-    """The YAML file's keys. Raises AnnotationError if it is no mapping, or cannot be read."""
+    """The YAML file's keys; an empty file has none. Raises AnnotationError if it is no mapping, or cannot be read."""
     where = f"{files.shown_name}: {path}"
     if files.sizes[path] > MAX_YAML_BYTES:
         raise AnnotationError(f"{where} has more than {MAX_YAML_BYTES >> 20} MiB: correct it")
@@ -91,6 +97,8 @@ def read_mapping(files: ExportFiles, path: str) -> dict[str, Any]:
         raise AnnotationError(f"{where} is not UTF-8 text: export again") from error
     except ConfigError as error:
         raise AnnotationError(str(error)) from error
+    if data is None:
+        return {}
     if not isinstance(data, dict):
         raise AnnotationError(f"{where} must have the keys names and train: export again")
     return data

@@ -77,14 +77,11 @@ class ZipExport:
             self._file = file
         try:
             self._entries = self._check_entries(path.stat().st_size)
+            self.sizes = {name: entry.file_size for name, entry in self._entries.items()}
+            """Path inside the archive → declared size in bytes."""
         except BaseException:
             self.close()
             raise
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Path inside the archive → declared size in bytes."""
-        return {name: entry.file_size for name, entry in self._entries.items()}
 
     def read(self, name: str, limit: int) -> bytes:
         """The content of an entry, at most `limit` bytes."""

@@ -1,6 +1,6 @@
 """The files of a source, wherever they lie, and the rules for their paths."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Protocol
 
@@ -9,6 +9,8 @@ from data_prep.errors import SourceError
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2", ".avif",
 )  # fmt: skip
+
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp")
 
@@ -34,9 +36,10 @@ class ExportFiles(Protocol):
 class FolderOfExport:
     """The files below a folder of a source, as a source of its own. Closing it is left to the source."""
 
-    def __init__(self, files: ExportFiles, root: str) -> None:
+    def __init__(self, files: ExportFiles, root: str, sizes: Mapping[str, int]) -> None:
+        """`sizes`: those of the files below `root`, by their paths in the source."""
         self.shown_name = f"{files.shown_name}/{root.rstrip('/')}"
-        self.sizes = {path[len(root) :]: size for path, size in files.sizes.items() if path.startswith(root)}
+        self.sizes = {path[len(root) :]: size for path, size in sizes.items()}
         self._files = files
         self._root = root
 

@@ -23,6 +23,8 @@ _ZIP_BEGINS = (b"PK\x03\x04", b"PK\x05\x06")
 MAGIC, MAGIC_AT = b"ustar", 257
 MOST_HEADER_BYTES = 1 << 20
 """A header with a long name is read at once."""
+MOST_GLOBAL_RECORDS = 100
+"""Of pax, for all files: they are copied and compared for each entry."""
 _CHUNK_BYTES = 1 << 20
 _FAULTS = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, OverflowError, RecursionError)
 
@@ -48,26 +50,24 @@ class TarExport:
                 packed, self._file = self._file, tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115 - `close` closes it
                 self._decompress(packed, archive_bytes, scratch)
             self._places = self._index()
+            self.sizes = {name: size for name, (_, size) in self._places.items()}
+            """Path inside the archive → size in bytes."""
         except BaseException:
             self.close()
             raise
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Path inside the archive → size in bytes."""
-        return {name: size for name, (_, size) in self._places.items()}
 
     def read(self, name: str, limit: int) -> bytes:
         """The content of an entry, at most `limit` bytes."""
         at, size = self._places[name]
         if size > limit:
             raise too_large(f"{name!r} in {self.shown_name}", size, limit)
-        data = os.pread(self._file.fileno(), size, at)
-        while len(data) < size:  # the system reads at most 2 GiB at once
-            more = os.pread(self._file.fileno(), size - len(data), at + len(data))
-            if not more:
-                raise SourceError(f"{self.shown_name} became shorter while it was read: wait until it is complete")
-            data += more
+        with self._explained():
+            data = os.pread(self._file.fileno(), size, at)
+            while len(data) < size:  # the system reads at most 2 GiB at once
+                more = os.pread(self._file.fileno(), size - len(data), at + len(data))
+                if not more:
+                    raise SourceError(f"{self.shown_name} became shorter while it was read: wait until it is complete")
+                data += more
         return data
 
     def close(self) -> None:
@@ -110,6 +110,11 @@ class TarExport:
                         raise SourceError(
                             f"{self.shown_name} has more than {archive.MAX_ENTRIES} entries: split the export"
                         )
+                    if len(tar.pax_headers) > MOST_GLOBAL_RECORDS:
+                        raise SourceError(
+                            f"{self.shown_name} has a header for all files with more than {MOST_GLOBAL_RECORDS} "
+                            "records: pack the export again"
+                        )
                     self._add(entry, places)
                 raw.seek(tar.offset)
                 # tarfile also stops without an error where a header is damaged.
@@ -119,6 +124,8 @@ class TarExport:
 
     def _add(self, entry: tarfile.TarInfo, places: dict[str, tuple[int, int]]) -> None:
         name = safe_path(entry.name.encode("utf-8", "surrogateescape").decode("utf-8", "replace"), self.shown_name)
+        if entry.size < 0:
+            raise SourceError(f"{self.shown_name} holds {name!r} with a negative size: pack the export again")
         if entry.isdir():
             return
         if not entry.isreg() or entry.issparse():

@@ -7,13 +7,12 @@ from weakref import WeakKeyDictionary
 from data_prep.changes import ChangeLog
 from data_prep.errors import AnnotationError
 from data_prep.formats.record import Annotations
-from data_prep.formats.roots import folder_of
+from data_prep.formats.roots import first_of_each, folder_of
 from data_prep.formats.text_lines.lines import read_lines
 from data_prep.formats.ultralytics import YoloReader, tails
 from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
 from run_config.cvat_formats import YOLO
 
-MOST_DATA_FILES = 20
 MAX_DATA_BYTES = 1 << 20
 _KEY = re.compile(rb"^[ \t]*(names|train|valid|test)[ \t]*=[ \t]*(\S.*?)[ \t\r]*$", re.MULTILINE)
 
@@ -56,11 +55,12 @@ class Yolo:
 def _data_files(files: ExportFiles) -> dict[str, dict[str, str]]:
     """Path → keys of each file of keys. Each is read once for each source."""
     if files not in _found_in:
-        paths = [path for path in sorted(without_macos_shadows(files.sizes)) if path.endswith(".data")]
-        small = [path for path in paths if files.sizes[path] <= MAX_DATA_BYTES][:MOST_DATA_FILES]
+        sizes = files.sizes
+        paths = [path for path in without_macos_shadows(sizes) if path.endswith(".data")]
+        small = [path for path in paths if sizes[path] <= MAX_DATA_BYTES]
         read = {
             path: {key.decode(): value.decode("utf-8", "replace") for key, value in _KEY.findall(data)}
-            for path in small
+            for path in first_of_each(folder_of, small, files, MAX_DATA_BYTES)
             for data in [files.read(path, MAX_DATA_BYTES)]
         }
         _found_in[files] = {path: keys for path, keys in read.items() if "names" in keys and len(keys) > 1}

@@ -198,7 +198,7 @@ def test_broken_files_are_refused_with_a_sentence(tmp_path: Path, data: bytes, s
 
 def test_an_annotation_file_of_another_program_is_not_read(tmp_path: Path, run_prepare: Prepare):
     other = b'<dataset><image name="a.png"><box label="car"/></image></dataset>'
-    with pytest.raises(SourceError, match=r"but 'annotations.xml': it looks like CVAT for images or video"):
+    with pytest.raises(SourceError, match=r"holds 'annotations.xml': it looks like CVAT for images or video"):
         run_prepare(write_zip(tmp_path / "x.zip", **{"annotations.xml": other}, **photos("a.png")))
 
 

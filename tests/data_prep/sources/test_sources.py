@@ -115,10 +115,16 @@ def test_links_out_of_a_folder_are_refused_and_links_inside_are_followed(tmp_pat
 @pytest.mark.parametrize(
     ("files", "sentence"),
     [
-        ({"annotations.xml": b""}, "'annotations.xml': it looks like CVAT for images or video; export .* 'COCO 1.0'"),
+        (
+            {"annotations.xml": b""},
+            r"'annotations\.xml': it looks like CVAT for .*, but it has no image and no track; export .* 'COCO 1\.0'",
+        ),
         ({"annotations/captions.json": b"{}"}, "looks like another JSON format"),
-        ({"obj_train_data/x.txt": b"", "obj.names": b""}, "looks like YOLO 1.1"),
-        ({"sub/data.yaml": b""}, "looks like Ultralytics YOLO"),
+        (
+            {"obj_train_data/x.txt": b"", "obj.names": b""},
+            "looks like YOLO 1.1, but there is no file obj.data with the keys",
+        ),
+        ({"sub/data.yaml": b""}, "looks like Ultralytics YOLO, but it lacks the key names"),
         ({"Annotations/x.xml": b""}, "looks like PASCAL VOC 1.1"),
         ({"default.tfrecord": b""}, "lists no images"),
         ({"2026/ds.zip": b""}, "the zip '2026/ds.zip' instead of an unpacked export; give that zip as the source"),

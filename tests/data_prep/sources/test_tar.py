@@ -4,6 +4,7 @@ import gzip
 import io
 import tarfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -196,3 +197,36 @@ def test_a_video_is_refused_with_the_way_to_its_frames(
     (tmp_path / "clip.mp4").write_bytes(b"x")
     with pytest.raises(SourceError, match=r"clip.mp4 is a video: videos are not read"):
         run_prepare(tmp_path / "clip.mp4")
+
+
+def test_records_for_all_files_are_limited(tmp_path: Path):
+    records = {f"KEY.{number}": "x" for number in range(101)}
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT, pax_headers=records) as tar:
+        tar.addfile(tarfile.TarInfo("a.png"))
+    with pytest.raises(SourceError, match=r"the\.tar has a header for all files with more than 100 records: pack"):
+        opened(path)
+
+
+@pytest.mark.parametrize("size", [-1, -512, -(1 << 40)])
+def test_a_negative_size_is_refused(size: int, tmp_path: Path):
+    path = write_tar(tmp_path / "x.tar", {"a.png": b"", "b.png": b""}, form=tarfile.GNU_FORMAT)
+    entry = tarfile.TarInfo("a.png")
+    entry.size = size
+    whole = bytearray(path.read_bytes())
+    whole[: tarfile.BLOCKSIZE] = entry.tobuf(tarfile.GNU_FORMAT)
+    path.write_bytes(whole)
+    with pytest.raises(SourceError, match=r"the\.tar holds 'a\.png' with a negative size: pack the export again"):
+        opened(path)
+
+
+def test_a_fault_of_the_disk_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = write_tar(tmp_path / "x.tar", {"a.png": b"x"})
+
+    def fail(*_: int) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    with closing(opened(path)) as files:
+        monkeypatch.setattr("os.pread", fail)
+        with pytest.raises(SourceError, match="Input/output error"):
+            files.read("a.png", 10)
