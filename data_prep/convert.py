@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from data_prep.changes import ChangeLog, Reason
-from data_prep.checks.refusals import refuse_named
+from data_prep.checks.refusals import refuse_named, refuse_no_boxes
 from data_prep.correct_boxes import Box
 from data_prep.errors import DataPrepError, SourceError
 from data_prep.export_reader import Export, ExportImage, Watcher
@@ -49,7 +49,8 @@ class _Named:
 def convert(request: PrepareRequest, out: Path, *, annotations_only: bool = False, watcher: Watcher) -> Converted:
     """Write the sources in `request.pool` to the new folder `out`, which exists only when it is whole.
 
-    Raises DataPrepError when `out` exists and is not an empty folder, or cannot be written.
+    Raises DataPrepError when `out` exists and is not an empty folder, or cannot be written, and SourceError when no
+    box is left.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataPrepError(f"--to: {out} exists already; give the name of a new folder")
@@ -58,6 +59,8 @@ def convert(request: PrepareRequest, out: Path, *, annotations_only: bool = Fals
     with read_exports(found, watcher) as (read, changes, _):
         exports = read.pool
         subsets = _by_subset(exports, changes)
+        if not any(one.image.boxes for images in subsets.values() for one in images):
+            refuse_no_boxes(changes)
         refuse_named(changes, request.rules.limits)
         classes = sorted({name for export in exports for name in export.categories})
         try:

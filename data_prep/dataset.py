@@ -13,14 +13,13 @@ from pathlib import PurePosixPath
 import msgspec
 
 from data_prep.changes import ChangeLog, Reason
-from data_prep.checks.refusals import describe_dropped
+from data_prep.checks.refusals import refuse_no_boxes
 from data_prep.checks.subset_names import split_of_subset
 from data_prep.correct_boxes import Box
 from data_prep.errors import SourceError
 from data_prep.export_reader import Export, ExportImage
 from data_prep.splitting import Item, hold_back
 from prepared_set.manifest import SPLITS, ClassName, Counts, Options, SplitMethod
-from run_config.automatic_boxes import AutomaticBoxes
 from run_config.data_limits import DataLimits
 from run_config.wording import plural, shortened
 
@@ -104,19 +103,7 @@ def build_dataset(
     """
     placed = _drop_repeated(_place(pool, val, test, options), changes)
     if not any(image.boxes for image in placed):
-        automatic = changes.count(Reason.BOX_AUTOMATIC)
-        if automatic:
-            raise SourceError(
-                f"no box is left: a model drew {plural(automatic, 'box', 'boxes')} and nobody has changed them. "
-                "Correct them in CVAT, draw what is missing and export again; or, if people have checked them, use "
-                f"them with automatic-boxes={AutomaticBoxes.KEEP}"
-            )
-        dropped = describe_dropped(changes)
-        raise SourceError(
-            f"no image has a box that can be used: {dropped}; correct them and export again"
-            if dropped
-            else "no image has a box: draw boxes in CVAT and export again (points, polylines and tags are not exported)"
-        )
+        refuse_no_boxes(changes)
     given_val = bool(val) or any(image.split == "val" for image in placed)
     images, method = _split(placed, given_val, options)
     images = _name(images, changes)

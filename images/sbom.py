@@ -30,15 +30,15 @@ CONCLUDED = {
     "cuda-toolkit": "LicenseRef-NVIDIA-Proprietary",
     "faster-coco-eval": "Apache-2.0",
     "nvidia-cusparselt-cu13": "LicenseRef-NVIDIA-Proprietary",
+    "torchvision": "BSD-3-Clause",
 }
 """Licences of packages whose metadata states none that cyclonedx-bom can read."""
 NAMED = {
-    "BSD": "BSD-3-Clause",
     "License :: OSI Approved :: Apache Software License": "Apache-2.0",
     "License :: OSI Approved :: BSD License": "BSD-3-Clause",
     "License :: OSI Approved :: Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
 }
-"""SPDX identifiers of classifiers and words that name a group of licences, here that of torchvision."""
+"""SPDX identifiers of classifiers that name a group of licences."""
 SPDX: Licensing = get_spdx_licensing()
 
 

@@ -39,18 +39,23 @@ def class_choice(classes: Iterable[str], class_map: Iterable[str]) -> ClassChoic
     A name with a comma stands in double quotes. Raises DataPrepError for an entry in another form.
     """
     renamed: dict[str, str] = {}
-    for entry in _entries(class_map):
+    for entry in _entries(class_map, "class-map"):
         old, separator, new = (clean_class_name(one) for one in entry.partition("="))
         if not separator or not old or not new:
             raise DataPrepError(f"class-map: {entry!r} is not allowed; write OLD=NEW, such as truck=car")
         if renamed.setdefault(old, new) != new:
             raise DataPrepError(f"class-map: {old!r} gets the names {renamed[old]!r} and {new!r}; give one of them")
-    return ClassChoice(tuple(dict.fromkeys(map(clean_class_name, _entries(classes)))), renamed)
+    return ClassChoice(tuple(dict.fromkeys(map(clean_class_name, _entries(classes, "classes")))), renamed)
 
 
-def _entries(texts: Iterable[str]) -> Iterable[str]:
+def _entries(texts: Iterable[str], parameter: str) -> list[str]:
     lines = [line for text in texts for line in text.splitlines()]
-    return [entry for row in csv.reader(lines, skipinitialspace=True) for entry in row if entry.strip()]
+    try:
+        return [entry for row in csv.reader(lines, skipinitialspace=True) for entry in row if entry.strip()]
+    except csv.Error as error:
+        raise DataPrepError(
+            f"{parameter}: the list is not readable ({error}); separate names by commas, and close each quotation mark"
+        ) from error
 
 
 def choose_classes(exports: Sequence[Export], choice: ClassChoice, changes: ChangeLog) -> list[Export]:

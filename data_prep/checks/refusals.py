@@ -12,6 +12,7 @@ from data_prep.image_finder import ImageFinder
 from data_prep.remedies import change_limit
 from data_prep.sources.files import export_frames
 from prepared_set.manifest import Example
+from run_config.automatic_boxes import AutomaticBoxes
 from run_config.data_limits import DataLimits
 from run_config.wording import plural
 
@@ -79,6 +80,23 @@ def refuse_dropped_boxes(where: str, boxes: SubsetBoxes, changes: ChangeLog, lim
         f"{where}: subset {boxes.name!r}: {boxes.dropped:,} of {total:,} boxes cannot be used: "
         f"{describe_dropped(changes)}. Correct the boxes and export again. To allow more, "
         f"{change_limit('dropped-boxes', 'SHARE')}"
+    )
+
+
+def refuse_no_boxes(changes: ChangeLog) -> NoReturn:
+    """Raise SourceError for sources without any box that can be used."""
+    automatic = changes.count(Reason.BOX_AUTOMATIC)
+    if automatic:
+        raise SourceError(
+            f"no box is left: a model drew {plural(automatic, 'box', 'boxes')} and nobody has changed them. "
+            "Correct them in CVAT, draw what is missing and export again; or, if people have checked them, use "
+            f"them with automatic-boxes={AutomaticBoxes.KEEP}"
+        )
+    dropped = describe_dropped(changes)
+    raise SourceError(
+        f"no image has a box that can be used: {dropped}; correct them and export again"
+        if dropped
+        else "no image has a box: draw boxes in CVAT and export again (points, polylines and tags are not exported)"
     )
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import posixpath
+import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
@@ -14,7 +15,7 @@ from data_prep.box_geometry import Xywh
 from data_prep.changes import ChangeLog, Reason
 from data_prep.checks.subset_names import split_of_subset
 from data_prep.errors import AnnotationError, SourceError
-from data_prep.formats.coco_file import decode_lenient, most_bytes, read_number, read_whole_number
+from data_prep.formats.coco_file import decode_lenient, most_bytes, read_number, read_whole_number, require_room
 from data_prep.formats.json_marks import may_be_labelme
 from data_prep.formats.outlines import outline_box
 from data_prep.formats.record import NO_OUTLINE, Annotation, Annotations, ListedImage, clean_class_name
@@ -26,6 +27,7 @@ from run_config.json_text import JsonError, check_json, utf8
 
 MAX_FILE_BYTES = 256 << 20
 """A JSON file may contain its image."""
+_ROTATION = re.compile(r"(?:^|,)\s*rotation=([^,]*)")
 _MARKS = frozenset({"annotation/object/polygon/pt", "annotation/object/segm/mask", "annotation/imagesize/nrows"})
 
 _found_in: WeakKeyDictionary[ExportFiles, list[str]] = WeakKeyDictionary()
@@ -150,6 +152,7 @@ def _read_json(files: ExportFiles, path: str, root: str, changes: ChangeLog) -> 
     data = files.read(path, min(MAX_FILE_BYTES, most_bytes()))
     if b'"shapes"' not in data or b'"imagePath"' not in data:
         return None
+    require_room(data, data.count(b"{") + data.count(b"["), where)
     try:
         data = utf8(data)
         check_json(data)
@@ -274,6 +277,10 @@ class _XmlReader:
             if self._points and given.get("type") != "bounding_box" and len(finite) >= 6:
                 outline = polygon
         attributes: dict[str, object] = {"occluded": given.get("occluded") == "yes"}
+        turn = _ROTATION.search(given.get("attributes", "")) if given.get("type") == "bounding_box" else None
+        rotation = (read_number(turn[1])[0] if turn else None) or 0.0
+        if rotation:
+            attributes["rotation"] = rotation
         if given.get("attributes"):
             attributes["attributes"] = given["attributes"]
         self.annotations.append(
@@ -282,6 +289,7 @@ class _XmlReader:
                 box,
                 place,
                 box_as_written=written[:8] if box is None else None,
+                rotation=rotation,
                 outline=outline,
                 attributes=msgspec.Raw(msgspec.json.encode(attributes)),
             )

@@ -13,7 +13,7 @@ import msgspec
 from data_prep.box_geometry import Xywh
 from data_prep.changes import ChangeLog, Reason
 from data_prep.errors import AnnotationError
-from data_prep.formats.coco_file import decode_lenient, most_bytes, read_number, read_whole_number
+from data_prep.formats.coco_file import decode_lenient, most_bytes, read_number, read_whole_number, require_room
 from data_prep.formats.cvat_shapes import LabelCheck
 from data_prep.formats.outlines import outline_box
 from data_prep.formats.record import NO_OUTLINE, Annotation, Annotations, ListedImage, clean_class_name
@@ -49,19 +49,27 @@ class Supervisely:
         """Read the annotations of all data sets; the name of a data set is that of its subset."""
         (root,) = self.roots(files)
         meta = _decoded(files, f"{root}{META}", _Meta)
-        listed = {clean_class_name(one.title): one.shape for one in meta.classes if one.title.strip()}
+        listed: dict[str, str] = {}
+        for one in meta.classes:
+            name = clean_class_name(one.title)
+            if name in listed:
+                changes.add(Reason.CATEGORY_MERGED, f"{root}{META}", detail=repr(name))
+            # A class of two shapes has boxes if one of them has.
+            if name and listed.get(name) not in _BOXED:
+                listed[name] = one.shape
         labels = LabelCheck(files.shown_name, changes)
         images = [
             _image(files, path, match, listed, labels, changes)
             for path, match in _files(files).items()
             if path.startswith(root)
         ]
-        boxed = {name for name, shape in listed.items() if shape in ("any", *_SHAPES)}
+        boxed = {name for name, shape in listed.items() if shape in _BOXED}
         classes = {name: frozenset[int]() for name in sorted(boxed | labels.names)}
         return Annotations(images, classes, root, unlisted=[labels.summary()], exporter="Supervisely")
 
 
 _SHAPES = ("rectangle", "polygon", "bitmap")
+_BOXED = ("any", *_SHAPES)
 
 
 def _files(files: ExportFiles) -> dict[str, re.Match[str]]:
@@ -93,8 +101,10 @@ class _Annotation(msgspec.Struct):
 
 
 def _decoded(files: ExportFiles, path: str, kind: type[Any]) -> Any:  # noqa: ANN401 - an instance of `kind`
+    data = files.read(path, min(MAX_FILE_BYTES, most_bytes()))
+    require_room(data, data.count(b"{") + data.count(b"["), f"{files.shown_name}: {path}")
     try:
-        data = utf8(files.read(path, min(MAX_FILE_BYTES, most_bytes())))
+        data = utf8(data)
         check_json(data)
         return decode_lenient(data, kind)
     except (JsonError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

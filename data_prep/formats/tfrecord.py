@@ -3,16 +3,18 @@
 A record is framed by its length and checksums, and holds a `tf.train.Example` in the wire format of protobuf.
 """
 
+import itertools
 import os
 import re
 import struct
 import tempfile
 import weakref
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import BinaryIO
 
 from data_prep.box_geometry import Xywh
-from data_prep.changes import ChangeLog
+from data_prep.changes import ChangeLog, Reason
 from data_prep.errors import AnnotationError, SourceError
 from data_prep.formats.coco_file import most_bytes, read_number, read_whole_number
 from data_prep.formats.cvat_shapes import LabelCheck
@@ -23,9 +25,18 @@ from run_config.cvat_formats import TFRECORD
 
 MAX_FILE_BYTES = 64 << 30
 MAX_LABEL_MAP_BYTES = 4 << 20
+MAX_FEATURE_BYTES = 16 << 20
+"""Limit for the names and values of all features of a record, apart from its image."""
 _PATH = re.compile(r"(?P<folder>(?:.+/)?)(?P<subset>[^/]+?)\.tfrecord(?:-\d+-of-\d+)?")
+_ITEM_BEGIN = re.compile(rb"item\s*\{")
 _ITEM = re.compile(rb"item\s*\{(?P<body>[^{}]*)\}")
-_FIELD = re.compile(rb"""(?P<key>id|name|display_name)\s*:\s*(?:(?P<id>\d+)|"(?P<double>[^"]*)"|'(?P<single>[^']*)')""")
+_FIELD = re.compile(
+    rb"""\b(?P<key>id|name|display_name)\s*:\s*
+    (?:(?P<id>\d+)|"(?P<double>(?:[^"\\]|\\.)*+)"|'(?P<single>(?:[^'\\]|\\.)*+)')(?=[\s,;]|\Z)""",
+    re.DOTALL | re.VERBOSE,
+)
+_ESCAPE = re.compile(rb"\\(?:(?P<octal>[0-7]{1,3})|(?P<itself>.))", re.DOTALL)
+_IMAGE = "image/encoded"
 _BOX = tuple(f"image/object/bbox/{side}" for side in ("xmin", "ymin", "xmax", "ymax"))
 _WIDE, _BYTES, _NARROW = 1, 2, 5
 """Wire types of protobuf: eight bytes, a length and bytes, four bytes; 0 is a varint."""
@@ -52,7 +63,7 @@ class TfRecord:
     def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:
         """Read all records; the images inside them become files."""
         (root,) = self.roots(files)
-        names = _label_map(files, root)
+        names = _label_map(files, root, changes)
         labels = LabelCheck(files.shown_name, changes)
         inside = FilesInRecords(files)
         images: list[ListedImage] = []
@@ -61,8 +72,11 @@ class TfRecord:
             for number, record in enumerate(_records(data, f"{files.shown_name}: {path}"), start=1):
                 where = f"{files.shown_name}: {path}: record {number}"
                 images.append(_image(record, where, (path, match["subset"], root), names, labels, inside))
-        listed = {name: frozenset({number}) for number, name in sorted(names.items())}
-        found = listed | {name: frozenset[int]() for name in sorted(labels.names - listed.keys())}
+        listed: dict[str, set[int]] = defaultdict(set)
+        for number, name in sorted(names.items()):
+            listed[name].add(number)
+        found = {name: frozenset(ids) for name, ids in listed.items()}
+        found |= {name: frozenset[int]() for name in sorted(labels.names - listed.keys())}
         return Annotations(images, found, root, unlisted=[labels.summary()], in_shares=True, files=inside)
 
 
@@ -109,25 +123,44 @@ def _record_files(files: ExportFiles) -> dict[str, re.Match[str]]:
     return {path: match for path, match in matches.items() if match}
 
 
-def _label_map(files: ExportFiles, root: str) -> dict[int, str]:
-    """Class id → name, from the `.pbtxt` beside the records."""
+def _label_map(files: ExportFiles, root: str, changes: ChangeLog) -> dict[int, str]:
+    """Class id → name, from the `.pbtxt` beside the records. Raises AnnotationError for an id with two names."""
     names: dict[int, str] = {}
+    known: set[str] = set()
     for path in sorted(without_macos_shadows(files.sizes)):
         if folder_of(path) != root or not path.endswith(".pbtxt"):
             continue
-        for item in _ITEM.finditer(files.read(path, MAX_LABEL_MAP_BYTES)):
+        data = files.read(path, MAX_LABEL_MAP_BYTES)
+        items = list(_ITEM.finditer(data))
+        if len(items) != len(_ITEM_BEGIN.findall(data)):
+            raise AnnotationError(
+                f"{files.shown_name}: {path}: an item is cut off, or has braces in its name: export the task again"
+            )
+        for item in items:
             fields = {one["key"]: one for one in _FIELD.finditer(item["body"])}
             named = fields.get(b"name") or fields.get(b"display_name")
-            number = fields[b"id"]["id"] if b"id" in fields else None
-            name = clean_class_name(
-                ((named["double"] or named["single"] or b"") if named else b"").decode("utf-8", "replace")
-            )
+            written_id = fields[b"id"]["id"] if b"id" in fields else None
+            number, _ = read_whole_number((written_id or b"").decode())
+            written = (named["double"] or named["single"] or b"") if named else b""
+            name = clean_class_name(_ESCAPE.sub(_unescaped, written).decode("utf-8", "replace"))
             if number is None or not name:
                 raise AnnotationError(
                     f"{files.shown_name}: {path}: an item has no id or no name: export the task again"
                 )
-            names[int(number)] = name
+            if names.get(number, name) != name:
+                raise AnnotationError(
+                    f"{files.shown_name}: {path}: {names[number]!r} and {name!r} share the id {number}: give each "
+                    "its own"
+                )
+            if number not in names and name in known:
+                changes.add(Reason.CATEGORY_MERGED, path, detail=f"{name!r} (id {number})")
+            names[number] = name
+            known.add(name)
     return names
+
+
+def _unescaped(match: re.Match[bytes]) -> bytes:
+    return bytes([int(match["octal"], 8) & 0xFF]) if match["octal"] else match["itself"]
 
 
 def _image(
@@ -146,7 +179,7 @@ def _image(
     file_name = _text(example, "image/filename") or _text(example, "image/source_id")
     if not file_name:
         raise AnnotationError(f"{where} has no image/filename: export the task again")
-    encoded = example.get("image/encoded", [])
+    encoded = example.get(_IMAGE, [])
     if encoded and isinstance(encoded[0], bytes) and encoded[0]:
         inside.add(f"{root}{subset}/{safe_path(file_name, where)}", encoded[0], where)
     sides = [example.get(side, []) for side in _BOX]
@@ -155,12 +188,13 @@ def _image(
     if any(len(side) != count for side in sides) or not all(len(one) in (0, count) for one in (texts, numbers)):
         raise AnnotationError(f"{where}: its lists of boxes and classes have different lengths: export the task again")
     annotations: list[Annotation] = []
+    known = set(names.values())
     for index in range(count):
         text = texts[index] if texts else b""
         name = clean_class_name(text.decode("utf-8", "replace")) if isinstance(text, bytes) else ""
         if not name and numbers:
             name = names.get(read_whole_number(numbers[index])[0] or 0, "")
-        if not labels.accepts(name, names.values(), file_name, f"box {index + 1}"):
+        if not labels.accepts(name, known, file_name, f"box {index + 1}"):
             continue
         corners = [side[index] for side in sides]
         left, top, right, bottom = (read_number(one)[0] for one in corners)
@@ -228,31 +262,48 @@ def masked_crc(data: bytes) -> int:
 
 
 def read_example(record: memoryview) -> dict[str, Values]:
-    """Name of each feature of a `tf.train.Example` → its values. Raises ValueError for other bytes."""
+    """Name of each feature of a `tf.train.Example` → its values, and of the image the first.
+
+    Raises ValueError for other bytes.
+    """
     found: dict[str, Values] = {}
+    size_bytes = 0
     for number, features in _fields(record):
         for inner, entry in _fields(features) if number == 1 else ():
             if inner != 1:
                 continue
-            pair = dict(_fields(entry))
-            name = bytes(pair.get(1, b"")).decode()
+            key = value = memoryview(b"")
+            for part, content in _fields(entry):
+                key, value = (content if part == 1 else key), (content if part == 2 else value)
+            is_image = key == _IMAGE.encode()
+            size_bytes += 0 if is_image else len(entry)
+            if size_bytes > MAX_FEATURE_BYTES:
+                raise ValueError(f"its features have more than {MAX_FEATURE_BYTES >> 20} MiB besides the image")
+            name = bytes(key).decode()
             if name in found:
                 raise ValueError(f"the feature {name[:40]!r} is there twice")
-            found[name] = _values(pair.get(2, memoryview(b"")))
+            found[name] = _first_bytes(value) if is_image else _values(value)
     return found
+
+
+def _first_bytes(feature: memoryview) -> list[bytes]:
+    """The first of a list of bytes, the image. Empty: there is none."""
+    for number, content in _fields(feature):
+        if number == 1:
+            return [bytes(value) for _, value in itertools.islice(_fields(content), 1)]
+    return []
 
 
 def _values(feature: memoryview) -> Values:
     """A list of bytes (field 1), floats (2) or integers (3)."""
     for number, content in _fields(feature):
-        values = list(_fields(content))
         if number == 1:
-            return [bytes(value) for _, value in values]
+            return [bytes(value) for _, value in _fields(content)]
         if number == 2:
-            packed = b"".join(bytes(value) for _, value in values)
+            packed = b"".join(value for _, value in _fields(content))
             return list(struct.unpack(f"<{len(packed) // 4}f", packed))
         if number == 3:
-            return [one for _, value in values for one in _varints(value)]
+            return [one for _, value in _fields(content) for one in _varints(value)]
     return []
 
 

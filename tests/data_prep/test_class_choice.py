@@ -105,3 +105,13 @@ def test_the_report_shows_what_was_not_chosen(tmp_path: Path):
     done = data_prep("inspect", source, "--classes", "car", "-o", page)
     assert done.returncode == 0, done.stderr
     assert "Boxes have a class that was not chosen." in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("classes", "class_map", "parameter"), [(["a" * 200_000], [], "classes"), ([], ['"' + "a" * 200_000], "class-map")]
+)
+def test_a_list_that_is_not_readable_is_refused_with_a_sentence(
+    classes: list[str], class_map: list[str], parameter: str
+):
+    with pytest.raises(DataPrepError, match=f"^{parameter}: the list is not readable"):
+        class_choice(classes, class_map)

@@ -7,7 +7,7 @@ import pytest
 
 from data_prep.checks.class_choice import ClassChoice, class_choice
 from data_prep.convert import Converted, convert
-from data_prep.errors import DataPrepError
+from data_prep.errors import DataPrepError, SourceError
 from data_prep.export_reader import ReadingRules, Watcher
 from data_prep.prepare import PrepareRequest
 from run_config.automatic_boxes import AutomaticBoxes
@@ -53,6 +53,17 @@ def test_untouched_automatic_boxes_are_left_out_as_in_prepare(tmp_path: Path, lo
     out, done = converted(tmp_path, source)
     assert load(out).id == load(source).id
     assert {change.reason: change.count for change in done.changes} == {"box-automatic": 6}
+
+
+def test_a_source_without_a_box_that_is_left_writes_nothing(tmp_path: Path):
+    files = {"annotations.xml": xml(image("a.png", box("car").replace('"manual"', '"auto"')))} | photos("a.png")
+    assert b'"auto"' in files["annotations.xml"]
+    with pytest.raises(SourceError, match="no box is left: a model drew 1 box and nobody has changed them"):
+        converted(tmp_path, write_zip(tmp_path / "x.zip", **files))
+    empty = {"annotations.xml": xml(image("a.png", ""))} | photos("a.png")
+    with pytest.raises(SourceError, match="no image has a box: draw boxes in CVAT"):
+        converted(tmp_path, write_zip(tmp_path / "y.zip", **empty))
+    assert not (tmp_path / "out").exists()
 
 
 def test_names_that_are_taken_and_repeated_images_are_counted(tmp_path: Path, load: Load):

@@ -32,7 +32,7 @@ def test_a_model_that_started_from_weights_is_not_offered_them_again():
     assert "published" not in next_step({"model": "rf-detr-small"}, {"ap50": "0.5"})  # auto found its weights
     unstarted = {"model": "rf-detr-small", "cvat-finetune-checkpoint": "none"}
     assert "CONFIG=rf-detr-small" in next_step(unstarted, {"ap50": "0.5"})
-    assert "CONFIG=d-fine-nano" in next_step({"model": "detr-r50"}, {"ap50": "0.5"})  # not in the catalogue
+    assert "CONFIG=d-fine-nano" in next_step({"model": "detr-r18"}, {"ap50": "0.5"})  # not in the catalogue
     assert "more labelled images" in text
 
 

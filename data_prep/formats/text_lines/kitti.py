@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from data_prep.changes import ChangeLog, Reason
 from data_prep.checks.subset_names import split_of_subset
 from data_prep.errors import AnnotationError
-from data_prep.formats.coco_file import read_number
+from data_prep.formats.coco_file import read_number, read_whole_number
 from data_prep.formats.record import Annotation, Annotations, ListedImage, clean_class_name
 from data_prep.formats.roots import parent_of
 from data_prep.formats.text_lines.lines import read_lines
@@ -35,7 +35,7 @@ class Kitti:
         return [*_label_files(files), *images_below("", files.sizes)]
 
     def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:
-        """Read all label files."""
+        """Read all label files. An image beside `label_2/` without one has no boxes: CVAT writes none for it."""
         images: list[ListedImage] = []
         classes: set[str] = set()
         for path, match in _label_files(files).items():
@@ -45,7 +45,8 @@ class Kitti:
             subset = PurePosixPath(folder).name or "default"
             images.append(ListedImage(match["name"], (f"{folder}image_2/",), subset, path, own))
         found = {name: frozenset[int]() for name in sorted(classes)}
-        return Annotations(_with_suffixes(images, files), found, self.roots(files)[0], exporter="KITTI")
+        images = [*_with_suffixes(images, files), *_without_labels(images, files)]
+        return Annotations(images, found, self.roots(files)[0], exporter="KITTI")
 
 
 def _root(folder: str) -> str:
@@ -70,6 +71,16 @@ def _with_suffixes(images: list[ListedImage], files: ExportFiles) -> list[Listed
     return named
 
 
+def _without_labels(labelled: list[ListedImage], files: ExportFiles) -> Iterator[ListedImage]:
+    """The other images in the folders of those with a label file. `labelled` has names without extension."""
+    subsets = {one.folders[0]: one for one in labelled}
+    known = {one.folders[0] + one.file_name for one in labelled}
+    for folder, one in subsets.items():
+        for path in images_below(folder, files.sizes):
+            if str(PurePosixPath(path).with_suffix("")) not in known:
+                yield replace(one, file_name=path.removeprefix(folder), annotations=())
+
+
 def _read_boxes(files: ExportFiles, path: str, changes: ChangeLog) -> Iterator[Annotation]:
     for number, line in enumerate(read_lines(files, path), start=1):
         words = line.split()
@@ -78,6 +89,12 @@ def _read_boxes(files: ExportFiles, path: str, changes: ChangeLog) -> Iterator[A
             continue
         # A score may follow, and a class of CVAT may have spaces.
         has_score = len(words) > _NUMBERS + 1 and read_number(words[-_NUMBERS - 1])[0] is not None
+        if has_score and not _may_begin(words[-_NUMBERS - 1 :]) and _may_begin(words[-_NUMBERS:]):
+            raise AnnotationError(
+                f"{files.shown_name}: {path}: {place} can be read in two ways: either its class ends in "
+                f"{words[-_NUMBERS - 1]!r}, or its last number is a score. Give the class a name that does not end in "
+                "a number, and export again"
+            )
         first = len(words) - _NUMBERS - has_score
         name = clean_class_name(" ".join(words[:first])) if first > 0 else ""
         if not name:
@@ -94,3 +111,9 @@ def _read_boxes(files: ExportFiles, path: str, changes: ChangeLog) -> Iterator[A
             yield Annotation(name, None, place, box_as_written=written)
         else:
             yield Annotation(name, (left, top, right - left, bottom - top), place)
+
+
+def _may_begin(numbers: list[str]) -> bool:
+    """Whether these can be the numbers of a box: the share that is truncated, and how it is occluded (-1: unknown)."""
+    truncated, occluded = read_number(numbers[0])[0], read_whole_number(numbers[1])[0]
+    return truncated is not None and (truncated == -1 or 0 <= truncated <= 1) and occluded in range(-1, 4)

@@ -1,5 +1,8 @@
 """The lines of a text file of a source."""
 
+import csv
+from collections.abc import Iterator
+
 from data_prep.errors import AnnotationError
 from data_prep.formats.coco_file import most_bytes, require_room
 from data_prep.sources.files import ExportFiles
@@ -11,8 +14,39 @@ def read_lines(files: ExportFiles, path: str) -> list[str]:
     """The lines without surrounding space. Raises AnnotationError if the file is not UTF-8 or too large for memory."""
     where = f"{files.shown_name}: {path}"
     data = files.read(path, min(MAX_FILE_BYTES, most_bytes()))
+    if b"\r" in data:
+        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     require_room(data, data.count(b"\n"), where)
     try:
-        return [line.strip() for line in data.decode("utf-8-sig").splitlines()]
+        # Not splitlines(), which splits at characters that were not counted.
+        return [line.strip() for line in data.decode("utf-8-sig").split("\n")]
     except UnicodeDecodeError as error:
         raise AnnotationError(f"{where} is not UTF-8 text: export again") from error
+
+
+def read_names(files: ExportFiles, path: str) -> list[str]:
+    """The names of classes, whose ids are their positions. Raises AnnotationError for an empty line between them."""
+    names = read_lines(files, path)
+    while names and not names[-1]:
+        names.pop()
+    if "" in names:
+        raise AnnotationError(
+            f"{files.shown_name}: {path}: line {names.index('') + 1} is empty, so the ids of the classes below it are "
+            "uncertain: give it a name, or remove it if the boxes were numbered without it"
+        )
+    return names
+
+
+def read_rows(files: ExportFiles, path: str) -> Iterator[list[str]]:
+    """The rows of a table in CSV; an empty line has no values. Raises AnnotationError for malformed quotes."""
+    rows = csv.reader(read_lines(files, path), strict=True)
+    first = 1
+    try:
+        for row in rows:
+            yield row
+            first = rows.line_num + 1
+    except csv.Error as error:
+        raise AnnotationError(
+            f"{files.shown_name}: {path}: line {first} is not readable as CSV ({error}): look for a quotation "
+            "mark that is not closed, or export again"
+        ) from error

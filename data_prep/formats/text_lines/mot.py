@@ -3,7 +3,6 @@
 MOT itself counts pixels from 1; CVAT, which adds `gt/labels.txt`, writes its own numbers, from 0.
 """
 
-import csv
 import re
 from collections import Counter, defaultdict
 from pathlib import PurePosixPath
@@ -15,7 +14,7 @@ from data_prep.changes import ChangeLog, Reason
 from data_prep.errors import AnnotationError
 from data_prep.formats.coco_file import read_number, read_whole_number
 from data_prep.formats.record import Annotation, Annotations, ListedImage, UnlistedReferences, clean_class_name
-from data_prep.formats.text_lines.lines import read_lines
+from data_prep.formats.text_lines.lines import read_lines, read_names
 from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
 from run_config.cvat_formats import MOT
 
@@ -63,7 +62,7 @@ class _Reader:
         self._changes = changes
         labels = f"{root}gt/labels.txt"
         self._is_of_cvat = labels in files.sizes
-        names = [line for line in read_lines(files, labels) if line] if self._is_of_cvat else list(_OF_MOT)
+        names = read_names(files, labels) if self._is_of_cvat else _OF_MOT
         self._names = dict(enumerate(map(clean_class_name, names), start=1))
         self._unlisted: Counter[int] = Counter()
         self._total = 0
@@ -71,9 +70,10 @@ class _Reader:
     def read(self) -> Annotations:
         on_frame: dict[int, list[Annotation]] = defaultdict(list)
         values = 0
-        for number, row in enumerate(csv.reader(read_lines(self._files, self._path)), start=1):
-            if not row:
+        for number, line in enumerate(read_lines(self._files, self._path), start=1):
+            if not line:
                 continue
+            row = line.split(",")
             values = values or len(row)
             if len(row) != values:
                 raise AnnotationError(
@@ -97,6 +97,10 @@ class _Reader:
         classes: dict[str, frozenset[int]] = {}
         used = {one.class_name for own in on_frame.values() for one in own}
         for number, name in self._names.items():
+            if name in classes:
+                self._changes.add(
+                    Reason.CATEGORY_MERGED, f"{self._root}gt/labels.txt", detail=f"{name!r} (class {number})"
+                )
             if self._is_of_cvat or name in used:
                 classes[name] = classes.get(name, frozenset()) | {number}
         lost = self._unlisted.total()

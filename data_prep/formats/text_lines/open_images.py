@@ -1,6 +1,5 @@
 """Open Images: `annotations/<subset>-annotations-bbox.csv` with boxes in fractions, and `images/<subset>/<id>.jpg`."""
 
-import csv
 import re
 from collections import defaultdict
 from pathlib import PurePosixPath
@@ -14,7 +13,7 @@ from data_prep.formats.coco_file import read_number
 from data_prep.formats.cvat_shapes import LabelCheck
 from data_prep.formats.record import Annotation, Annotations, ListedImage, clean_class_name
 from data_prep.formats.roots import parent_of
-from data_prep.formats.text_lines.lines import read_lines
+from data_prep.formats.text_lines.lines import read_rows
 from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
 from run_config.cvat_formats import OPEN_IMAGES
 
@@ -42,7 +41,7 @@ class OpenImages:
     def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:
         """Read the tables of all subsets. An image that no table lists has no boxes if it lies in a subset's folder."""
         root = self.roots(files)[0]
-        listed = _class_names(files)
+        listed = _class_names(files, changes)
         labels = LabelCheck(files.shown_name, changes)
         images: list[ListedImage] = []
         for path, match in _tables(files).items():
@@ -74,25 +73,40 @@ def _tables(files: ExportFiles) -> dict[str, re.Match[str]]:
     return {path: match for path, match in matches.items() if match}
 
 
-def _class_names(files: ExportFiles) -> dict[str, str]:
-    """Code of a class, such as `/m/011k07`, → its name."""
+def _class_names(files: ExportFiles, changes: ChangeLog) -> dict[str, str]:
+    """Code of a class, such as `/m/011k07`, → its name. Raises AnnotationError for a code with two names."""
     paths = [path for path in sorted(without_macos_shadows(files.sizes)) if _DESCRIPTIONS.fullmatch(path)]
-    rows = [row for path in paths for row in csv.reader(read_lines(files, path)) if len(row) >= 2]
-    return {row[0].strip(): clean_class_name(row[1]) for row in rows if row[:2] != ["LabelName", "DisplayName"]}
+    names: dict[str, str] = {}
+    known: set[str] = set()
+    for path in paths:
+        for row in read_rows(files, path):
+            if len(row) < 2 or row[:2] == ["LabelName", "DisplayName"]:
+                continue
+            code, name = row[0].strip(), clean_class_name(row[1])
+            if names.get(code, name) != name:
+                raise AnnotationError(
+                    f"{files.shown_name}: {path}: the class {code!r} has the names {names[code]!r} and {name!r}: "
+                    "remove one of them"
+                )
+            if code not in names and name in known:
+                changes.add(Reason.CATEGORY_MERGED, path, detail=f"{name!r} ({code})")
+            names[code] = name
+            known.add(name)
+    return names
 
 
 def _read_table(
     files: ExportFiles, path: str, names: dict[str, str], labels: LabelCheck, changes: ChangeLog
 ) -> dict[str, list[Annotation]]:
     """Id of each image → its boxes, in fractions. Raises AnnotationError if a column is missing."""
-    lines = read_lines(files, path)
-    rows = csv.reader(lines)
+    rows = read_rows(files, path)
     header = next(rows, [])
     column = {name.strip(): index for index, name in enumerate(header)}
     missing = [name for name in ("ImageID", "LabelName", *_SIDES) if name not in column]
     if missing:
         raise AnnotationError(f"{files.shown_name}: {path} has no column {missing[0]}: export again")
     found: dict[str, list[Annotation]] = defaultdict(list)
+    known = set(names.values())
     for number, row in enumerate(rows, start=2):
         place = f"line {number}"
         if not row:
@@ -105,8 +119,9 @@ def _read_table(
         if "Confidence" in column and read_number(row[column["Confidence"]])[0] == 0:
             changes.add(Reason.MARKED_IGNORED, image_id, place, "Confidence 0")
             continue
-        name = names.get(code, "" if names else clean_class_name(code))
-        if not labels.accepts(name or code, names.values(), image_id, place):
+        written_name = clean_class_name(code)
+        name = names.get(code) or (written_name if not names or written_name in known else "")
+        if not labels.accepts(name or code, known, image_id, place):
             continue
         written = [row[column[side]] for side in _SIDES]
         left, top, right, bottom = (read_number(one)[0] for one in written)

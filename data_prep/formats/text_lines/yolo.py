@@ -8,13 +8,13 @@ from data_prep.changes import ChangeLog
 from data_prep.errors import AnnotationError
 from data_prep.formats.record import Annotations
 from data_prep.formats.roots import first_of_each, folder_of
-from data_prep.formats.text_lines.lines import read_lines
+from data_prep.formats.text_lines.lines import read_names
 from data_prep.formats.ultralytics import YoloReader, tails
 from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
 from run_config.cvat_formats import YOLO
 
 MAX_DATA_BYTES = 1 << 20
-_KEY = re.compile(rb"^[ \t]*(names|train|valid|test)[ \t]*=[ \t]*(\S.*?)[ \t\r]*$", re.MULTILINE)
+_KEY = re.compile(rb"^[ \t]*(names|train|valid|test)[ \t]*=[ \t]*(\S.*)$", re.MULTILINE)
 
 _found_in: WeakKeyDictionary[ExportFiles, dict[str, dict[str, str]]] = WeakKeyDictionary()
 
@@ -45,7 +45,7 @@ class Yolo:
             raise AnnotationError(
                 f"{files.shown_name}: {path}: names: there is no file {keys['names'][:200]!r}: export again"
             )
-        data: dict[str, Any] = {"names": [line for line in read_lines(files, names) if line]}
+        data: dict[str, Any] = {"names": read_names(files, names)}
         data |= {
             split: keys[key] for split, key in (("train", "train"), ("val", "valid"), ("test", "test")) if key in keys
         }
@@ -59,7 +59,7 @@ def _data_files(files: ExportFiles) -> dict[str, dict[str, str]]:
         paths = [path for path in without_macos_shadows(sizes) if path.endswith(".data")]
         small = [path for path in paths if sizes[path] <= MAX_DATA_BYTES]
         read = {
-            path: {key.decode(): value.decode("utf-8", "replace") for key, value in _KEY.findall(data)}
+            path: {key.decode(): value.decode("utf-8", "replace").strip() for key, value in _KEY.findall(data)}
             for path in first_of_each(folder_of, small, files, MAX_DATA_BYTES)
             for data in [files.read(path, MAX_DATA_BYTES)]
         }

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.errors import DataPrepError
+from data_prep.formats import coco_file
 from tests.data_prep.conftest import Load, Prepare
 from tests.data_prep.export_builder import picture, write_zip
 
@@ -112,3 +113,23 @@ def test_a_shape_without_label_is_counted(tmp_path: Path, load: Load):
     files = {"a.json": labelme("a.png", *[shape()] * 12, shape(label=None)), "a.png": picture("a")}
     changes = load(write_zip(tmp_path / "x.zip", **files), val_fraction=0).manifest.changes
     assert {change.reason: change.count for change in changes} == {"unknown-category": 1}
+
+
+def test_a_file_that_does_not_fit_into_memory_is_refused(
+    tmp_path: Path, run_prepare: Prepare, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(coco_file, "free_bytes", lambda: 16 << 20)
+    files = {"a.json": labelme("a.png", shape(points=[[]] * 50_000)), "a.png": picture("a")}
+    with pytest.raises(DataPrepError, match=r"a.json needs about \d+ MiB of memory"):
+        run_prepare(write_zip(tmp_path / "x.zip", **files))
+
+
+def test_the_rotation_of_a_rectangle_of_cvat_is_applied(tmp_path: Path, load: Load):
+    turned = thing(BOX).replace("a=b", "a=b, rotation=90.0, c=d")
+    others = [thing(BOX).replace("a=b", text) for text in ("my rotation=90", "rotation=much")]
+    polygon = thing(points="1,2 30,2 30,20").replace("a=b", "rotation=90.0")
+    files = {"a.xml": xml("a.png", turned, *others, polygon), "a.png": picture("a")}
+    local = load(write_zip(tmp_path / "x.zip", **files), val_fraction=0)
+    boxes = local.split("train").images[0].boxes.tolist()
+    assert sorted(boxes) == [[0, 11, 29, 31], [1, 2, 30, 20], [4, 6, 24, 36], [4, 6, 24, 36]]
+    assert {change.reason: change.count for change in local.manifest.changes} == {"box-rotated": 1, "box-clipped": 1}

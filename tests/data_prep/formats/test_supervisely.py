@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.errors import DataPrepError
+from data_prep.formats import coco_file
 from tests.data_prep.conftest import Load, Prepare
 from tests.data_prep.export_builder import picture, write_zip
 
@@ -25,8 +26,9 @@ def thing(kind: str = "rectangle", exterior: object = ((4, 6), (24, 36)), title:
     return {"id": 7, "classTitle": title, "geometryType": kind, "points": points, "tags": [{"name": "old"}]} | more
 
 
-def annotation(*things: dict) -> bytes:
-    return json.dumps({"description": "", "size": {"height": 48, "width": 64}, "objects": things, "tags": []}).encode()
+def annotation(*things: dict, **more: object) -> bytes:
+    content = {"description": "", "size": {"height": 48, "width": 64}, "objects": things, "tags": []}
+    return json.dumps(content | more).encode()
 
 
 def dataset(**more: bytes) -> dict[str, bytes]:
@@ -86,3 +88,19 @@ def test_broken_projects_are_refused_with_a_sentence(
 ):
     with pytest.raises(DataPrepError, match=sentence):
         run_prepare(write_zip(tmp_path / "x.zip", **dataset(**more)))
+
+
+def test_classes_with_one_title_are_merged_and_counted(tmp_path: Path, load: Load):
+    meta = {"classes": [*META["classes"], {"title": "car ", "shape": "line"}]}
+    local = load(write_zip(tmp_path / "x.zip", **dataset(**{"project/meta.json": json.dumps(meta).encode()})))
+    assert [one.name for one in local.manifest.classes] == ["car", "tree"]
+    assert {change.reason: change.count for change in local.manifest.changes} == {"category-merged": 1}
+
+
+def test_a_file_that_does_not_fit_into_memory_is_refused(
+    tmp_path: Path, run_prepare: Prepare, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(coco_file, "free_bytes", lambda: 16 << 20)
+    data = annotation(thing(), extra=[[]] * 50_000)
+    with pytest.raises(DataPrepError, match=r"a.png.json needs about \d+ MiB of memory"):
+        run_prepare(write_zip(tmp_path / "x.zip", **dataset(**{"project/train/ann/a.png.json": data})))

@@ -1,6 +1,7 @@
 """TFRecord as old versions of CVAT wrote it; the records are made here byte by byte."""
 
 import struct
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -102,6 +103,11 @@ def test_images_beside_the_records_are_used_too(tmp_path: Path, load: Load):
 
 
 CAR = (1, 0.25, 0.5, 0.5, 0.75)
+# The class of the box is only a number.
+NUMBERED = {
+    "train.tfrecord": record("a.png", CAR, image_object_class_text=[]),
+    "val.tfrecord": record("c.png", (2, *CAR[1:]), image_object_class_text=[]),
+}
 
 
 @pytest.mark.parametrize(
@@ -116,6 +122,9 @@ CAR = (1, 0.25, 0.5, 0.5, 0.75)
         ({"train.tfrecord": record("a.png", CAR, image_object_bbox_xmin=[0.5, 0.5])}, "have different lengths"),
         ({"train.tfrecord": record("a.png", *[(9, 0.1, 0.1, 0.5, 0.5)] * 3)}, "3 of 4 shapes have a label that is not"),
         ({"label_map.pbtxt": b"item { id: 1 }"}, "label_map.pbtxt: an item has no id or no name"),
+        ({"label_map.pbtxt": b"item { id: 1 name: 'it's' }"}, "label_map.pbtxt: an item has no id or no name"),
+        ({"label_map.pbtxt": MAP + b"item { id: 3 name: 'a{b}' }"}, "an item is cut off, or has braces in its name"),
+        ({"label_map.pbtxt": MAP + b"item { id: 1 name: 'bus' }"}, "'car' and 'bus' share the id 1: give each its own"),
         ({"train.tfrecord": record("a.png", CAR, image=None)}, "1 of 2 images cannot be used, 1 missing"),
     ],
 )  # fmt: skip
@@ -124,3 +133,40 @@ def test_broken_records_are_refused_with_a_sentence(
 ):
     with pytest.raises(DataPrepError, match=sentence):
         run_prepare(write_zip(tmp_path / "x.zip", **dataset(**more)))
+
+
+def test_escapes_in_names_are_read(tmp_path: Path, load: Load):
+    names = rb"""item { id: 1 name: 'driver\'s car' } item { id: 2 name: "Stra\303\237e \"A\" \\1" }"""
+    local = load(write_zip(tmp_path / "x.zip", **dataset(**{"label_map.pbtxt": names, **NUMBERED})))
+    assert [(one.name, one.source_ids) for one in local.manifest.classes] == [
+        ('Straße "A" \\1', (2,)),
+        ("driver's car", (1,)),
+    ]
+
+
+def test_items_with_one_name_are_merged_and_counted(tmp_path: Path, load: Load):
+    names = MAP + b"item { id: 3 name: 'car ' } item { id: 3 name: 'car' }"
+    local = load(write_zip(tmp_path / "x.zip", **dataset(**{"label_map.pbtxt": names})))
+    assert [(one.name, one.source_ids) for one in local.manifest.classes] == [("car", (1, 3)), ("road sign", (2,))]
+    assert {change.reason: change.count for change in local.manifest.changes} == {"category-merged": 1}
+
+
+def test_features_besides_the_image_have_a_limit():
+    image = example({"image/encoded": [bytes(17 << 20)]})
+    assert len(read_example(memoryview(image))["image/encoded"]) == 1
+    two = example({"more": [bytes(9 << 20)], "yet more": [bytes(9 << 20)]})
+    with pytest.raises(ValueError, match="its features have more than 16 MiB besides the image"):
+        read_example(memoryview(two))
+
+
+def test_empty_values_take_little_memory():
+    made: dict[str, Values] = {"image/encoded": [b"x"] + [b""] * 500_000, "more": [b""] * 500_000}
+    data = memoryview(example(made))
+    tracemalloc.start()
+    try:
+        found = read_example(data)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (found["image/encoded"], len(found["more"])) == ([b"x"], 500_000)
+    assert peak < 16 << 20, "a list of 500,000 pointers takes 4 MB"

@@ -44,6 +44,11 @@ def test_folders_of_subsets_become_a_prepared_set(tmp_path: Path, load: Load):
             {"training/label_2/a.txt": b"Car 1 2 3\n"},
             "a.txt: line 1 has 4 words: a line of KITTI has a class and 14 numbers",
         ),
+        (
+            {"training/label_2/a.txt": line() + line("Type 2")},
+            "line 2 can be read in two ways: .* ends in '2', or its last",
+        ),
+        ({"training/label_2/a.txt": line("Type 1")}, "line 1 can be read in two ways: .* ends in '1', or its last"),
         ({"training/label_2/a.txt": b"\xff\xff"}, "a.txt is not UTF-8 text"),
         ({"training/label_2/d.txt": line()}, "1 of 4 images cannot be used, 1 missing"),
     ],
@@ -53,3 +58,26 @@ def test_broken_exports_are_refused_with_a_sentence(
 ):
     with pytest.raises(DataPrepError, match=sentence):
         run_prepare(write_zip(tmp_path / "x.zip", **dataset(**more)))
+
+
+@pytest.mark.parametrize("begin", ["0.0 0 -10", "-1 -1 -10", "0.50 3 1.57", "0.00 0.00 -1.57", "0.00 0.00 0.00"])
+def test_scores_are_read_after_numbers_of_other_writers(begin: str, tmp_path: Path, load: Load):
+    scored = f"Car {begin} 4 6 24 36 {SPACE} 0.9\nbig car {begin} 4 6 24 36 {SPACE}\n".encode()
+    local = load(write_zip(tmp_path / "x.zip", **dataset(**{"training/label_2/a.txt": scored})))
+    assert [one.name for one in local.manifest.classes] == ["Car", "big car"]
+    assert local.split("train").images[0].boxes.tolist() == [[4, 6, 24, 36]] * 2
+
+
+def test_an_image_beside_the_labels_without_a_label_file_has_no_boxes(tmp_path: Path, load: Load):
+    more = {
+        "training/image_2/empty.png": picture("empty"),
+        "training/image_2/a.jpg": picture("a.jpg"),
+        "testing/image_2/d.png": picture("d"),
+    }
+    local = load(write_zip(tmp_path / "x.zip", **dataset(**more)))
+    assert [(one.file_name, len(one.boxes)) for one in local.split("train").images if "empty" in one.file_name] == [
+        ("empty.png", 0)
+    ]
+    names = [one.file_name for split in ("train", "val") for one in local.split(split).images]
+    assert "d.png" not in names, "this subset has no labels"
+    assert len([name for name in names if name in ("a.png", "a.jpg")]) == 1, "one label file belongs to one image"

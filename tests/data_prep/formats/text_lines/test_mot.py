@@ -48,6 +48,8 @@ def test_the_benchmarks_count_pixels_from_1_and_name_no_classes(tmp_path: Path, 
         (b"1,1,4,6,20\n", "line 1 is not a line of MOT"),
         (b"1,1,4,6,20,30,1,9\n" * 3, r"3 of 3 boxes have a class that gt/labels.txt does not list \(for one 9\)"),
         (b"\xff", "gt.txt is not UTF-8 text"),
+        (b"1" * 200_000 + b",1,4,6,20,30,1,1\n", "line 1 is not a line of MOT"),
+        (LINES + b'"2,1,4,6,20,30,1,1,1\n', "line 5 is not a line of MOT"),
         (b"9,1,4,6,20,30,1,1\n", "1 of 5 images cannot be used, 1 missing"),
     ],
 )
@@ -62,3 +64,28 @@ def test_a_box_that_is_no_number_is_counted(tmp_path: Path, load: Load):
     local = load(write_zip(tmp_path / "x.zip", **recording(lines=LINES + b"2,3,a,6,20,30,1,1,1\n")))
     changes = {change.reason: change for change in local.manifest.changes}
     assert changes["box-not-a-number"].examples[0].detail == "bbox ['a', '6', '20', '30']"
+
+
+def test_an_empty_line_between_the_names_is_refused(tmp_path: Path, run_prepare: Prepare):
+    with pytest.raises(DataPrepError, match=r"gt/labels.txt: line 2 is empty, so the ids of the classes below"):
+        run_prepare(write_zip(tmp_path / "x.zip", **recording(labels=b"car\n\nroad sign\n")))
+
+
+def test_classes_with_one_name_are_merged_and_counted(tmp_path: Path, load: Load):
+    local = load(write_zip(tmp_path / "x.zip", **recording(labels=b"car\ncar \n\n")), val_fraction=0.25)
+    assert [(one.name, one.source_ids) for one in local.manifest.classes] == [("car", (1, 2))]
+    assert {change.reason: change.count for change in local.manifest.changes}["category-merged"] == 1
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b"\r"], ids=["windows", "old macos"])
+def test_line_ends_of_other_systems_are_read(end: bytes, tmp_path: Path, load: Load):
+    files = recording(lines=LINES.replace(b"\n", end), labels=b"car" + end + b"road sign" + end)
+    local = load(write_zip(tmp_path / "x.zip", **files), val_fraction=0)
+    assert sum(len(one.boxes) for one in local.split("train").images) == 3
+
+
+def test_other_marks_of_a_new_line_do_not_split_names(tmp_path: Path, load: Load):
+    # They are not counted when the memory for the lines is estimated.
+    files = recording(labels="car\x0broad\u2028x\x85y\nroad sign\n".encode())
+    local = load(write_zip(tmp_path / "x.zip", **files), val_fraction=0)
+    assert [one.name for one in local.manifest.classes] == ["car\x0broad\u2028x\x85y", "road sign"]

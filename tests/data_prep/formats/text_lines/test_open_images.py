@@ -9,6 +9,7 @@ from data_prep.errors import DataPrepError
 from tests.data_prep.conftest import Load, Prepare
 from tests.data_prep.export_builder import picture, write_zip
 
+NAMES = "annotations/oidv6-class-descriptions.csv"
 HEAD = (
     b"ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside\n"
 )
@@ -66,6 +67,10 @@ def test_tables_beside_the_images_of_a_subset_are_read(tmp_path: Path, load: Loa
         ({"annotations/train-annotations-bbox.csv": HEAD + row("a", "/m/x") * 3}, "3 of 4 shapes have a label that is"),
         ({"annotations/train-annotations-bbox.csv": HEAD + row("q")}, "1 of 5 images cannot be used, 1 missing"),
         ({"annotations/train-annotations-bbox.csv": b""}, "has no column ImageID"),
+        ({"annotations/train-annotations-bbox.csv": HEAD + row("a" * 200_000)}, "csv: line 2 is not readable as CSV"),
+        ({"annotations/train-annotations-bbox.csv": HEAD + b'"' + row("a")}, "bbox.csv: line 2 is not readable as CSV"),
+        ({NAMES: b'/m/0k4j,"Car\n/m/01mqdt,Sign\n'}, "class-descriptions.csv: line 1 is not readable as CSV"),
+        ({NAMES: b"/m/0k4j,Car\n/m/0k4j,Bus\n/m/01mqdt,Sign\n"}, "'/m/0k4j' has the names 'Car' and 'Bus'"),
     ],
 )  # fmt: skip
 def test_broken_exports_are_refused_with_a_sentence(
@@ -73,3 +78,18 @@ def test_broken_exports_are_refused_with_a_sentence(
 ):
     with pytest.raises(DataPrepError, match=sentence):
         run_prepare(write_zip(tmp_path / "x.zip", **dataset(**more)))
+
+
+def test_a_box_may_name_its_class_instead_of_the_code(tmp_path: Path, load: Load):
+    table = HEAD + row("a", "Car") + row("sub/b", "/m/01mqdt")
+    local = load(write_zip(tmp_path / "x.zip", **dataset(**{"annotations/train-annotations-bbox.csv": table})))
+    assert [one.name for one in local.manifest.classes] == ["Car", "Sign, road"]
+    assert local.split("train").images[0].labels.tolist() == [0]
+
+
+def test_codes_with_one_name_are_merged_and_counted(tmp_path: Path, load: Load):
+    names = {NAMES: b"/m/0k4j,Car\n/m/01mqdt,Car \n", "annotations/class-descriptions-boxable.csv": b"/m/0k4j,Car\n"}
+    local = load(write_zip(tmp_path / "x.zip", **dataset(**names)))
+    assert [one.name for one in local.manifest.classes] == ["Car"]
+    changes = {change.reason: change.count for change in local.manifest.changes}
+    assert changes["category-merged"] == 1, "a second file with the same name adds nothing"

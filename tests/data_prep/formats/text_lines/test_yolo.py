@@ -1,5 +1,6 @@
 """YOLO 1.1 as CVAT writes it, and wrong in every way that a test needs."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,7 @@ def test_an_export_of_cvat_becomes_a_prepared_set(tmp_path: Path, load: Load):
         ({"obj_train_data/a.txt": b"0 0.5 0.5 0.1\n"}, "has 3 numbers after the class: a box has 4"),
         ({"obj.data": DATA.replace(b"obj.names", b"none.names")}, r"names: there is no file 'data/none.names'"),
         ({"obj.names": b"\n"}, "names must be a list"),
+        ({"obj.names": b"car\n\nroad sign\n"}, "obj.names: line 2 is empty, so the ids of the classes below"),
         ({"train.txt": b""}, r"train: 'data/train.txt' names no images"),
     ],
 )
@@ -62,3 +64,17 @@ def test_an_export_without_images_says_so(tmp_path: Path, run_prepare: Prepare):
     files = {name: data for name, data in dataset().items() if not name.endswith(".png")}
     with pytest.raises(DataPrepError, match="was exported without images"):
         run_prepare(write_zip(tmp_path / "x.zip", **files))
+
+
+def test_many_spaces_in_a_data_file_are_read_in_time(tmp_path: Path, load: Load):
+    data = DATA.replace(b"classes = 2\n", b"test = a" + b" " * 200_000 + b"b\n").replace(
+        b"obj.names\n", b"obj.names \r\n"
+    )
+    started = time.monotonic()
+    load(write_zip(tmp_path / "x.zip", **dataset(**{"obj.data": data})))
+    assert time.monotonic() - started < 30, "a search that goes back at each space takes minutes"
+
+
+def test_empty_lines_at_the_end_of_the_names_are_no_classes(tmp_path: Path, load: Load):
+    local = load(write_zip(tmp_path / "x.zip", **dataset(**{"obj.names": b"car\r\nroad sign\r\n \r\n\r\n"})))
+    assert [(one.name, one.source_ids) for one in local.manifest.classes] == [("car", (0,)), ("road sign", (1,))]
