@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,14 +26,14 @@ def usual_rate(name: str, settings: Optimizer) -> float:
 class Family(ABC):
     """A network with its criterion and post-processing.
 
-    network: has fresh weights; the names of its backbone's parameters contain `backbone`. criterion: computes
-    the losses from outputs, targets and the number of boxes to divide by. most_detections: the most
+    network: has fresh weights; the names of its backbone's parameters contain `backbone`. criterion: computes the
+    losses from what the network returns, targets and the number of boxes to divide by. most_detections: the most
     detections that an image can get. public_classes: the class of each row of the heads in public checkpoints.
     objectness_head: how the names of a class head begin whose first row means "an object of any class"; empty: none.
     """
 
     network: nn.Module
-    criterion: Callable[[Outputs, Targets, float], Losses]
+    criterion: Callable[[Any, Targets, float], Losses]
     most_detections: int
     public_classes: tuple[str | None, ...] = COCO_CLASSES
     objectness_head: str = ""

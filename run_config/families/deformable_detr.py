@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from run_config.families.model import ResNetModel
-from run_config.section import A_PLACE, Fraction, Heads, Layers, PositiveLayers, Width
+from run_config.section import Fraction, Heads, Layers, PositiveLayers, Width
 
 NORM_GROUPS = 32
 """Groups of the norms after the projections of the features."""
@@ -18,15 +18,6 @@ class DeformableDetrModel(ResNetModel):
     from_scratch_images = 10_000
 
     family: Literal["deformable_detr"] = Field("deformable_detr", description="Model family.")
-    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = Field(
-        "resnet50", description="Convolutional network that computes the features."
-    )
-    dilation: bool = Field(False, description="DC5: the last stage keeps stride 16 and dilates instead.")
-    backbone_weights: str = Field(
-        "",
-        description="URL or path of torchvision ImageNet weights for the backbone; empty: random.",
-        json_schema_extra=A_PLACE,
-    )
     levels: Literal[1, 3, 4, 5] = Field(
         4, description="Feature levels: strides 8, 16, 32 and so on, each twice the one before; 1: only stride 32."
     )
@@ -53,8 +44,6 @@ class DeformableDetrModel(ResNetModel):
             raise ValueError(
                 f"hidden_dim {self.hidden_dim} must be a multiple of {NORM_GROUPS}: the groups of the norms"
             )
-        if self.dilation and self.backbone in ("resnet18", "resnet34"):
-            raise ValueError("dilation needs a backbone with bottleneck blocks: resnet50 or resnet101")
         if self.two_stage and not self.refine:
             raise ValueError("two_stage needs refine: true")
         return self

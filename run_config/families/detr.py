@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from run_config.families.model import ResNetModel
-from run_config.section import A_PLACE, Fraction, Heads, Layers, PositiveLayers, Width
+from run_config.section import Fraction, Heads, Layers, PositiveLayers, Width
 
 LEARNED_CELLS = 50
 """Number of rows and columns in the published learned position encoding."""
@@ -18,15 +18,6 @@ class DetrModel(ResNetModel):
     from_scratch_images = 10_000
 
     family: Literal["detr"] = Field("detr", description="Model family.")
-    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = Field(
-        "resnet50", description="Convolutional network that computes the features."
-    )
-    dilation: bool = Field(False, description="DC5: the last stage keeps stride 16 and dilates instead.")
-    backbone_weights: str = Field(
-        "",
-        description="URL or path of torchvision ImageNet weights for the backbone; empty: random.",
-        json_schema_extra=A_PLACE,
-    )
     position_embedding: Literal["sine", "learned"] = Field(
         "sine", description="Position encoding of the image tokens. The learned one covers at most 50 x 50 cells."
     )
@@ -50,8 +41,6 @@ class DetrModel(ResNetModel):
             raise ValueError(f"hidden_dim {self.hidden_dim} must be a multiple of 2 x heads ({self.heads})")
         if self.hidden_dim % 4:
             raise ValueError(f"hidden_dim {self.hidden_dim} must be a multiple of 4: sine and cosine of x and y")
-        if self.dilation and self.backbone in ("resnet18", "resnet34"):
-            raise ValueError("dilation needs a backbone with bottleneck blocks: resnet50 or resnet101")
         return self
 
     @property

@@ -1,9 +1,11 @@
 """The interface that the configuration of every model family has."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, Self
 
-from run_config.section import Section
+from pydantic import Field, model_validator
+
+from run_config.section import A_PLACE, Section
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +91,21 @@ class ResNetModel(ModelConfig):
 
     beside_weights = frozenset({"dropout", "aux_loss", "backbone_weights"})
 
-    backbone: str
-    backbone_weights: str
+    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = Field(
+        "resnet50", description="Convolutional network that computes the features."
+    )
+    dilation: bool = Field(False, description="DC5: the last stage keeps stride 16 and dilates instead.")
+    backbone_weights: str = Field(
+        "",
+        description="URL or path of torchvision ImageNet weights for the backbone; empty: random.",
+        json_schema_extra=A_PLACE,
+    )
+
+    @model_validator(mode="after")
+    def _backbone_can_dilate(self) -> Self:
+        if self.dilation and self.backbone in ("resnet18", "resnet34"):
+            raise ValueError("dilation needs a backbone with bottleneck blocks: resnet50 or resnet101")
+        return self
 
     @property
     def needs_weights(self) -> bool:

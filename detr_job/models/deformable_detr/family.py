@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from detr_job.family import Family, usual_rate
+from detr_job.family import Family
 from detr_job.models.deformable_detr.criterion import DeformableDetrCriterion
 from detr_job.models.deformable_detr.network import DeformableDetr
 from detr_job.models.imagenet_weights import load_imagenet_weights
-from detr_job.models.losses import Losses
-from detr_job.models.outputs import Outputs, Targets
+from detr_job.models.outputs import Outputs
 from detr_job.models.postprocess import Detections, most_pairs, sigmoid_detections
 from published_weights.names.deformable_detr import own_names
 from run_config.families.deformable_detr import DeformableDetrModel
@@ -30,24 +29,10 @@ class DeformableDetrFamily(Family):
         model = config.model
         assert isinstance(model, DeformableDetrModel)
         self.network = DeformableDetr(model, num_classes)
-        self.loss = DeformableDetrCriterion(config.loss)
+        self.criterion = DeformableDetrCriterion(config.loss)
         self.most_detections = min(most_pairs(model.queries), model.queries * num_classes)
         if model.two_stage:
             self.objectness_head = f"class_embed.{model.decoder_layers}."
-
-    def losses(
-        self,
-        network: nn.Module,
-        images: Tensor,
-        padding_mask: Tensor | None,
-        targets: Targets,
-        *,
-        num_boxes: float,
-        generator: torch.Generator,
-    ) -> Losses:
-        """See Family."""
-        del generator
-        return self.loss(network(images, padding_mask), targets, num_boxes)
 
     def detections(self, outputs: Outputs, sizes: Tensor) -> list[Detections]:
         """See Family."""
@@ -55,7 +40,7 @@ class DeformableDetrFamily(Family):
 
     def rate(self, name: str, settings: Optimizer) -> float:
         """See Family."""
-        return usual_rate(name, settings) * (0.1 if any(part in name for part in SLOW) else 1)
+        return super().rate(name, settings) * (0.1 if any(part in name for part in SLOW) else 1)
 
     def own_names(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See Family. Reads the files of the authors and those of the transformers library."""
