@@ -29,7 +29,7 @@ class Family(ABC):
     network: has fresh weights; the names of its backbone's parameters contain `backbone`. criterion: computes the
     losses from what the network returns, targets and the number of boxes to divide by. most_detections: the most
     detections that an image can get. public_classes: the class of each row of the heads in public checkpoints.
-    objectness_head: how the names of a class head begin whose first row means "an object of any class"; empty: none.
+    objectness_head: prefix of the parameters of a class head whose first row means "any object"; empty: there is none.
     """
 
     network: nn.Module

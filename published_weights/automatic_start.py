@@ -117,7 +117,6 @@ def automatic_start(model: ModelConfig, preset: str, before: Begun | None, store
 def no_weights(model: ModelConfig, preset: str, store: str) -> str:
     """The sentence that the store has no weights of a preset, with the command that brings them. store: its URL."""
     wanted = [one.name for one in CATALOGUE if one.preset == preset]
-    wanted += [one.name for one in CATALOGUE if one.name == model.imagenet_backbone]
     if not wanted:
         return (
             f"auto knows no published weights that fit this model: give others, or {NONE} to start from random weights"

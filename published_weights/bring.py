@@ -56,11 +56,7 @@ def _from_url(
 
             download(url, local, say)
         else:
-            folder, _, name = url.rpartition("/")
-            try:
-                open_store(folder).get_file(name, local)
-            except NoSuchKey as error:
-                raise WeightsError(f"{url}: there is no such file") from error
+            _copy(url, local)
         return keep(store, entry, local, source=url, published_md5=file.md5)
     finally:
         local.unlink(missing_ok=True)
@@ -95,14 +91,19 @@ def import_file(store: ObjectStore, entry: PublishedWeights, place: str) -> Card
     if "://" not in place:
         path = Path(place).expanduser()
         return keep(store, entry, path, source=str(path.absolute()), published_md5=_known(path, entry))
-    folder, _, name = place.rpartition("/")
     with tempfile.TemporaryDirectory() as local:
-        path = Path(local) / name
-        try:
-            open_store(folder).get_file(name, path)
-        except NoSuchKey as error:
-            raise WeightsError(f"{place}: there is no such file") from error
+        path = Path(local) / place.rpartition("/")[2]
+        _copy(place, path)
         return keep(store, entry, path, source=place, published_md5=_known(path, entry))
+
+
+def _copy(url: str, path: Path) -> None:
+    """Copy a file from a store. Raises WeightsError when it is not there."""
+    folder, _, name = url.rpartition("/")
+    try:
+        open_store(folder).get_file(name, path)
+    except NoSuchKey as error:
+        raise WeightsError(f"{url}: there is no such file") from error
 
 
 def _known(path: Path, entry: PublishedWeights) -> str:

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from object_store import ObjectStore, open_store
 from published_weights.errors import WeightsError, joined
 from run_config.locations import store_url
 from run_config.step_parameters import From, ParametersJson, texts_from_json
 from run_config.weights.catalogue import names_in, on_offer, published
+from run_config.wording import aligned
 from run_config.writable import require_writable
 
 if TYPE_CHECKING:
+    from object_store import ObjectStore
     from run_config.installation import Installation
 
 app = typer.Typer(
@@ -34,11 +35,17 @@ def list_weights(store: Store = "") -> None:
     from published_weights.stored import names
 
     there = set(names(_opened(store))) if store or _installation() else set()
-    for name, one in on_offer(_licences()).items():
-        state = "in the store" if name in there else ""
-        typer.echo(
-            f"{name:24} {one.parameters_m:5.1f} M  {one.weights_licence:12} {one.trained_on:24} {state}".rstrip()
+    rows = [
+        (
+            name,
+            f"{one.parameters_m:5.1f} M",
+            one.weights_licence,
+            one.trained_on,
+            "in the store" if name in there else "",
         )
+        for name, one in on_offer(_licences()).items()
+    ]
+    typer.echo("\n".join(aligned(rows)))
 
 
 @app.command()
@@ -65,7 +72,8 @@ def pull(
 
     permitted(texts_from_json(parameters_json) | ({"store": store} if store else {}))
     opened = _opened(store)
-    entries = [published(name, _licences()) for name in dict.fromkeys(names_in(" ".join(names)))]
+    licences = _licences()
+    entries = [published(name, licences) for name in dict.fromkeys(names_in(" ".join(names)))]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "detr-workflows" / "weights"
     require_writable(cache, "XDG_CACHE_HOME")
     failures: list[WeightsError] = []
@@ -129,7 +137,7 @@ def remove(name: Name, store: Store = "") -> None:
     typer.echo(f"{name}: removed")
 
 
-def _stored(store: ObjectStore, name: str) -> None:
+def _stored(store: "ObjectStore", name: str) -> None:
     typer.echo(f"{name}: stored in {store.url}")
 
 
@@ -144,7 +152,9 @@ def _licences() -> tuple[str, ...]:
     return () if installation is None else installation.weights.allowed_licences
 
 
-def _opened(text: str) -> ObjectStore:
+def _opened(text: str) -> "ObjectStore":
+    from object_store import open_store  # takes time to import
+
     if not text:
         installation = _installation()
         if installation is None:

@@ -6,7 +6,7 @@ from run_config.exit_codes import PASSING_FAULT, WRONG_INPUT
 
 
 class WeightsError(Exception):
-    """The weights are missing, damaged or others than wanted. The message says where and what to do."""
+    """The weights are missing, damaged or not the expected ones. The message says where and what to do."""
 
     exit_code = WRONG_INPUT
 

@@ -7,19 +7,7 @@ from object_store import ObjectStore
 from published_weights.stored import CARD, FOLDER, NAME
 from run_config.errors import ConfigError
 from run_config.locations import leads_elsewhere
-from run_config.weights.automatic import AUTO, NONE, pull_command
-
-WEIGHTS, RUN = "weights:", "run:"
-
-
-def is_bare(text: str) -> bool:
-    """Whether the text is one word: not a path, a URL, `auto` or `none`, nor `weights:` or `run:` with a name."""
-    return (
-        text not in ("", AUTO, NONE)
-        and "/" not in text
-        and not text.startswith((".", "~", WEIGHTS, RUN))
-        and "://" not in text
-    )
+from run_config.weights.automatic import RUN, WEIGHTS, is_bare, pull_command
 
 
 def start_from(text: str, store: ObjectStore, output: str, run: str) -> str:

@@ -8,16 +8,14 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from object_store import open_store
 from published_weights.cli import app as weights
-from published_weights.start import RUN, WEIGHTS, ambiguous, is_bare, meanings
 from run_config.argo_text import leave_sentence
 from run_config.command_line import run, top_options
 from run_config.exit_codes import WRONG_INPUT
 from run_config.locations import local_path, store_url
 from run_config.parameter_forms import form_json, markdown
 from run_config.parameters import BY_NAME, PARAMETERS, Role, Type, pairs
-from run_config.weights.automatic import AUTO, NONE
+from run_config.weights.automatic import AUTO, NONE, RUN, WEIGHTS, is_bare
 from run_config.writable import require_writable
 from workflows import generated_files
 from workflows.cluster import cli as cluster
@@ -230,6 +228,10 @@ app.add_typer(weights, name="weights")
 
 def _refuse_two_meanings(values: Mapping[str, str | None]) -> None:
     """Raise WorkflowError if a word names both a local file and a run or weights in the store."""
+    # Only local runs need the store's client, which takes time to import.
+    from object_store import open_store
+    from published_weights.start import ambiguous, meanings
+
     for known in BY_NAME.values():
         word, store = values.get(known.name) or "", values.get("store")
         if known.role is Role.FINETUNE_CHECKPOINT and store and is_bare(word) and Path(word).exists():

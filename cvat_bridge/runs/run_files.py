@@ -8,7 +8,6 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 
 import anyio
 import anyio.to_thread
@@ -24,7 +23,7 @@ from run_config.installation import Installation
 from run_config.json_text import read_json
 from run_config.model_quality import decisive_ap, poor_warning, threshold_in_use, threshold_text
 from run_config.set_warnings import SetWarnings
-from run_config.weights.catalogue import PERMISSIVE
+from run_config.weights.catalogue import is_allowed
 from workflows.cluster.ap_so_far import Ap, read_ap
 
 log = logging.getLogger(__name__)
@@ -113,7 +112,7 @@ class RunFiles:
         self._models: ShortCache[ModelConfig | None] = ShortCache(_MODELS_S)
         self._weights: ShortCache[StoredWeights] = ShortCache(_WEIGHTS_S)
         self._warnings: ShortCache[SetWarnings | None] = ShortCache(_WARNINGS_S)
-        self._licences = PERMISSIVE | set(installation.weights.allowed_licences)
+        self._licences = installation.weights.allowed_licences
 
     async def ap_so_far(self, folder: str) -> Ap | None:
         """The latest AP of the run in `folder`, a key below the store. None: not yet measured."""
@@ -176,7 +175,8 @@ class RunFiles:
 
     def _read_weights(self) -> StoredWeights:
         cards = []
-        for name in sorted(islice(names(self._store), MOST_WEIGHTS)):
+        there = list(names(self._store))
+        for name in sorted(there[:MOST_WEIGHTS]):
             try:
                 card = card_of(self._store.child(f"{FOLDER}/{name}"))
             except WeightsError as error:
@@ -184,9 +184,9 @@ class RunFiles:
                 continue
             if card and card.name == name:
                 cards.append(card)
-        allowed = tuple(one for one in cards if {one.code_licence, one.weights_licence} <= self._licences)
+        allowed = tuple(one for one in cards if is_allowed(one.code_licence, one.weights_licence, self._licences))
         # A damaged card counts: `check` does not read it either.
-        return StoredWeights(frozenset(names(self._store)), allowed)
+        return StoredWeights(frozenset(there), allowed)
 
     def _read_pin(self, place: RunPlace) -> Pin | None:
         try:

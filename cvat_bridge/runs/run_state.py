@@ -72,8 +72,7 @@ class Run:
         """The id of the run's prepared set. Empty: there is none yet, or the template is third-party."""
         if not self.is_ours or not self.succeeded("prepare"):
             return ""
-        outputs = (one for node in self.status.nodes.values() for one in node.outputs.parameters)
-        return next((one.value or "" for one in outputs if one.name == "prepared-set"), "")
+        return self.status.output("prepared-set")
 
     @property
     def has_report(self) -> bool:

@@ -13,12 +13,11 @@ from cvat_bridge.runs.run_files import StoredWeights
 from cvat_bridge.templates.catalog import OfferedTemplate
 from cvat_bridge.templates.start_choices import TrainedModel
 from published_weights.automatic_start import no_weights
-from published_weights.start import WEIGHTS
 from run_config.errors import ConfigError
 from run_config.families.model import ModelConfig
 from run_config.job.preset_files import preset_names
 from run_config.job.presets import load_job_config, presets_from_scratch
-from run_config.weights.automatic import FROM_SCRATCH, NONE, automatic_model, automatic_weights
+from run_config.weights.automatic import FROM_SCRATCH, NONE, WEIGHTS, automatic_model, automatic_weights
 from run_config.wording import cut, plural
 
 OPERATOR = "The operator of this installation can run the command; it takes a few minutes."

@@ -4,10 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cvat_bridge.http.schemas import ChoiceSchema
-from published_weights.start import WEIGHTS
 from published_weights.stored import Card
 from run_config.job.presets import presets_from_scratch
-from run_config.weights.automatic import AUTO, NONE
+from run_config.weights.automatic import AUTO, NONE, WEIGHTS
 from run_config.wording import cut, shortened
 
 MOST_CLASSES = 6

@@ -238,8 +238,9 @@ class EpochBatches(Sampler[list[Key]]):
 
 
 def class_balance(split: Split) -> NDArray[np.float64]:
-    """Each image's chance to be drawn: the largest of its classes' square roots of commonest share over own share.
+    """The probability of drawing each image.
 
+    It is proportional to the square root of: share of the commonest class / share of the image's rarest class.
     These are the repeat factors of LVIS (arXiv 1908.03195) with the commonest class as the threshold.
     """
     classes = [np.unique(record.labels) for record in split.images]

@@ -21,9 +21,9 @@ class Detections:
     boxes: Tensor
 
 
-def most_pairs(queries: int) -> int:
+def most_pairs(queries: int, classes: int) -> int:
     """How many pairs of query and class an image keeps."""
-    return min(max(queries, FEWEST_KEPT), MOST_BOXES)
+    return min(max(queries, FEWEST_KEPT), MOST_BOXES, queries * classes)
 
 
 def softmax_detections(outputs: Outputs, sizes: Tensor) -> list[Detections]:
@@ -46,11 +46,11 @@ def sigmoid_detections(outputs: Outputs, sizes: Tensor, *, most: int | None = No
     """The best pairs of query and class, best first, for logits without "no object".
 
     outputs and sizes as in softmax_detections. A query may give several classes. `most`: the largest number
-    of pairs per image; None: `most_pairs` of the number of queries.
+    of pairs per image; None: `most_pairs`.
     """
     probability = outputs.logits[-1].float().sigmoid()
     queries, classes = probability.shape[1:]
-    kept = min(most_pairs(queries) if most is None else most, queries * classes)
+    kept = most_pairs(queries, classes) if most is None else min(most, queries * classes)
     scores, pair = probability.flatten(1).topk(kept)
     query = (pair // classes)[..., None].expand(-1, -1, 4)
     return _split(scores, pair % classes, outputs.boxes[-1].gather(1, query), sizes)

@@ -51,6 +51,7 @@ from run_config.weights.automatic import AUTO, NONE
 from run_config.wording import duration
 from run_config.writable import require_writable
 
+FINETUNE = "cvat-finetune-checkpoint"
 PREDICTED_SPLITS = ("val", "test")
 LEFT_BEHIND = ("model", "checkpoint", "predictions")  # folders in --out
 
@@ -131,38 +132,43 @@ def train(request: TrainRequest) -> None:
     report.say(_farewell(job, info))
 
 
-FINETUNE = "cvat-finetune-checkpoint"
-
-
 def _resolved(request: TrainRequest) -> tuple[TrainRequest, JobConfig]:
-    """Model, weights and places as the installation permits, without `auto`, even if `check` did not run."""
+    """Replace `auto` by a model and its weights, and allow only places that the installation permits.
+
+    `check` may not have run.
+    """
     allowed = permitted(request.settings)
-    if request.model != AUTO:
-        _permitted_places(job_config(request))  # refused before anything is read from the store
+    # Refused before anything is read from the store.
+    config = None if request.model == AUTO else _permitted_places(job_config(request))
     store, text, finetune, before = open_store(request.store), request.finetune.strip() or AUTO, "", None
     if AUTO in (request.model, text):
         before = begun(store.child(f"{request.output_prefix.strip('/')}/{request.run}"), store)
-    try:
-        if text not in (AUTO, NONE):
+    if text not in (AUTO, NONE):
+        with _naming_the_start():
             named = start_from(text, store, request.output_prefix, request.run)
             finetune = allowed[FINETUNE] if named == text else permitted({FINETUNE: named})[FINETUNE]
-    except ConfigError as error:
-        raise JobError(f"{FINETUNE}: {error}") from error
-    if request.model == AUTO:
+    if config is None:
         url = resolve(finetune, store.url) if finetune else ""
         gpu, laptop = hardware.choose_device(request.device).type == "cuda", load_installation() is None
         chosen = model_of(text, url, before, store, open_store, gpu=gpu, laptop=laptop)
         request = dataclasses.replace(request, model=chosen.preset)
-    config = _permitted_places(job_config(request))
+        config = _permitted_places(job_config(request))
     if text == AUTO:
-        try:
+        with _naming_the_start():
             start = automatic_start(config.model, base_preset(request.model), before, store)
-        except ConfigError as error:
-            raise JobError(f"{FINETUNE}: {error}") from error
         finetune = permitted({FINETUNE: start.checkpoint})[FINETUNE]
         if start.backbone:
             config = with_values(config, {"model.backbone_weights": start.backbone})
     return dataclasses.replace(request, finetune=finetune), config
+
+
+@contextmanager
+def _naming_the_start() -> Iterator[None]:
+    """Put the name of the parameter before a mistake in it."""
+    try:
+        yield
+    except ConfigError as error:
+        raise JobError(f"{FINETUNE}: {error}") from error
 
 
 def _permitted_places(config: JobConfig) -> JobConfig:

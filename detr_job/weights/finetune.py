@@ -70,11 +70,8 @@ def read_source(url: str) -> WeightsSource:
     try:
         found = find_model(url)
     except NoModel as error:
-        raise JobError(
-            f"cvat-finetune-checkpoint: {missing(url)}"
-            if missing(url)
-            else f"cvat-finetune-checkpoint: {error}, or a .pth or .safetensors file of a public DETR checkpoint"
-        ) from error
+        why = missing(url) or f"{error}, or a .pth or .safetensors file of a public DETR checkpoint"
+        raise JobError(f"cvat-finetune-checkpoint: {why}") from error
     return WeightsSource(found.url, found.weights, found.info.classes)
 
 

@@ -60,7 +60,7 @@ class DetrModel(ResNetModel):
 
     def check_image_size(self, longest: int) -> None:
         """Raise ValueError if the images have more cells than the published learned position encoding."""
-        stride = 16 if self.dilation else 32
+        stride = self.finest_stride
         if self.position_embedding == "learned" and longest > LEARNED_CELLS * stride:
             raise ValueError(
                 f"model.position_embedding: learned encodings end at {LEARNED_CELLS} x {LEARNED_CELLS} cells of "

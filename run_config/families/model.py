@@ -38,7 +38,7 @@ class ModelConfig(Section):
     """Stride of the coarsest map with batch normalisation, which needs more than one value. 0: there is no such map."""
 
     beside_weights: ClassVar[frozenset[str]] = frozenset({"dropout"})
-    """Keys that may differ from those of the model that weights are of."""
+    """Keys whose values may differ from those with which the weights were trained."""
 
     family: str = ""
 
@@ -64,7 +64,7 @@ class ModelConfig(Section):
 
     @property
     def needs_weights(self) -> bool:
-        """Whether `auto` starts only from published weights, because the model has no others to start from."""
+        """Whether `auto` requires published weights for this model."""
         return bool(self.from_scratch_images)
 
     @property

@@ -11,6 +11,9 @@ from run_config.weights.catalogue import CATALOGUE
 AUTO, NONE = "auto", "none"
 """Values of `cvat-finetune-checkpoint`: published weights of the model, or random weights. `auto` is also a `model`."""
 
+WEIGHTS, RUN = "weights:", "run:"
+"""What begins the value of `cvat-finetune-checkpoint` when it names published weights, or an earlier run."""
+
 FOR_GPU = ("rf-detr-small", "d-fine-nano")
 FOR_CPU = ("d-fine-nano",)
 """The presets that `auto` chooses from, the best first. Each needs the published weights of its name."""
@@ -68,3 +71,13 @@ def pull_command(name: str, store: str) -> str:
     if os.environ.get(SETTINGS):
         return f"detr-workflows submit detr-weights -p weights={name}"
     return f"detr-workflows weights pull {name} --store {store}"
+
+
+def is_bare(text: str) -> bool:
+    """Whether the text is one word: not a path, a URL, `auto` or `none`, nor `weights:` or `run:` with a name."""
+    return (
+        text not in ("", AUTO, NONE)
+        and "/" not in text
+        and not text.startswith((".", "~", WEIGHTS, RUN))
+        and "://" not in text
+    )

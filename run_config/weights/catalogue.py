@@ -136,12 +136,17 @@ def names_in(text: str) -> list[str]:
     return text.replace(",", " ").split()
 
 
+def is_allowed(code_licence: str, weights_licence: str, allowed_licences: Iterable[str]) -> bool:
+    """Whether both licences are permissive or in `allowed_licences`."""
+    return {code_licence, weights_licence} <= PERMISSIVE | set(allowed_licences)
+
+
 def on_offer(
     allowed_licences: Iterable[str] = (), catalogue: Sequence[PublishedWeights] = CATALOGUE
 ) -> dict[str, PublishedWeights]:
     """Name → weights whose licences, of code and of weights, are permissive or in `allowed_licences`."""
-    allowed = PERMISSIVE | set(allowed_licences)
-    return {one.name: one for one in catalogue if {one.code_licence, one.weights_licence} <= allowed}
+    allowed = tuple(allowed_licences)
+    return {one.name: one for one in catalogue if is_allowed(one.code_licence, one.weights_licence, allowed)}
 
 
 def published(name: str, allowed_licences: Iterable[str] = ()) -> PublishedWeights:

@@ -65,7 +65,7 @@ def plain(text: Schema) -> Schema:
 
 
 def written(text: Schema) -> Schema:
-    """A prefix that something else than published weights is written to: as `run_config.locations.key_to_write`."""
+    """A prefix to write to, outside the folder of published weights (`run_config.locations.key_to_write`)."""
     return {**text, "not": {"pattern": f"{NOT_PLAIN}|^{PUBLISHED_WEIGHTS}(/|$)"}}
 
 

@@ -117,6 +117,11 @@ class RunStatus:
     shut_down: bool
     """Whether a person has requested the end of the run."""
 
+    def output(self, name: str) -> str:
+        """The first value that a step gave this output parameter. Empty: none yet."""
+        outputs = (one for node in self.nodes.values() for one in node.outputs.parameters)
+        return next((one.value for one in outputs if one.name == name and one.value), "")
+
     @property
     def stopped(self) -> bool:
         """Whether the run was stopped by a person. That is not a failure."""

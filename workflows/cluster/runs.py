@@ -152,10 +152,7 @@ def _row(tree: Mapping[str, Any], status: RunStatus) -> RunRow:
 def _model(tree: Mapping[str, Any], status: RunStatus) -> str:
     """The parameter `model`; in place of `auto` what the step `check` chose, as soon as it has."""
     given = argument(tree, "model")
-    if given != AUTO:
-        return given
-    outputs = [one for node in status.nodes.values() for one in node.outputs.parameters]
-    return next((one.value for one in outputs if one.name == "model" and one.value), given)
+    return (status.output("model") or given) if given == AUTO else given
 
 
 def _final_ap(status: RunStatus) -> float | None:

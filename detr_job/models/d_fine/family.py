@@ -32,7 +32,7 @@ class DFineFamily(Family):
         self.model, self.num_classes = model, num_classes
         self.network = DFine(model, num_classes)
         self.loss = DFineCriterion(config.loss)
-        self.most_detections = min(most_pairs(model.queries), model.queries * num_classes)
+        self.most_detections = most_pairs(model.queries, num_classes)
 
     def losses(
         self,

@@ -30,7 +30,7 @@ class DeformableDetrFamily(Family):
         assert isinstance(model, DeformableDetrModel)
         self.network = DeformableDetr(model, num_classes)
         self.criterion = DeformableDetrCriterion(config.loss)
-        self.most_detections = min(most_pairs(model.queries), model.queries * num_classes)
+        self.most_detections = most_pairs(model.queries, num_classes)
         if model.two_stage:
             self.objectness_head = f"class_embed.{model.decoder_layers}."
 

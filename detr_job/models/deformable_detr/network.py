@@ -175,7 +175,7 @@ class DeformableDetr(nn.Module):
     def _select(self, memory: Tensor, levels: _Levels) -> tuple[Outputs, Tensor, Tensor, Tensor]:
         """The outputs of all tokens, and the boxes, positions and contents of the queries that the best of them become.
 
-        The best are those with the highest logit of the first class: all objects count as of this class here.
+        Tokens are ranked by the logit of the first class, which stands for any object here.
         """
         inside = ((levels.centres > EDGE) & (levels.centres < 1 - EDGE)).all(-1, keepdim=True)
         if levels.mask is not None:

@@ -1,37 +1,21 @@
 """The layers of Deformable DETR (arXiv 2010.04159). Names of parameters are the published ones."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_job.models.attention import Attention
 from detr_job.models.deformable_attention import DeformableAttention
-from detr_job.models.layers import Linear, dropout
+from detr_job.models.feed_forward import FeedForward
+from detr_job.models.layers import Linear
 from run_config.families.deformable_detr import DeformableDetrModel
 
 
-class _Layer(nn.Module):
-    """The parts of both kinds of layer: deformable attention, and the feed-forward part; post-norm.
-
-    This is a base class and not a submodule, so that parameters keep their published names.
-    """
+class _Layer(FeedForward):
+    """The parts of both kinds of layer: the feed-forward part and two norms; post-norm."""
 
     def __init__(self, config: DeformableDetrModel) -> None:
-        super().__init__()
-        dim = config.hidden_dim
-        self.dropout = config.dropout
-        self.linear1, self.linear2 = Linear(dim, config.feedforward_dim), Linear(config.feedforward_dim, dim)
-        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
-
-    def after(self, x: Tensor, update: Tensor, norm: nn.Module) -> Tensor:
-        """The normalised residual sum."""
-        normed: Tensor = norm(x + dropout(update, self.dropout, training=self.training))
-        return normed
-
-    def feed_forward(self, x: Tensor, norm: nn.Module) -> Tensor:
-        """(B, N, dim) to the same shape."""
-        hidden = dropout(F.relu(self.linear1(x)), self.dropout, training=self.training)
-        return self.after(x, self.linear2(hidden), norm)
+        super().__init__(config.hidden_dim, config.feedforward_dim, config.dropout)
+        self.norm1, self.norm2 = nn.LayerNorm(config.hidden_dim), nn.LayerNorm(config.hidden_dim)
 
 
 class EncoderLayer(_Layer):

@@ -5,50 +5,18 @@ packing are the published ones.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_job.models.attention import Attention
-from detr_job.models.layers import Linear, dropout
+from detr_job.models.feed_forward import FeedForward
 from run_config.families.detr import DetrModel
 
 
-class _FeedForward(nn.Module):
-    """The feed-forward part of both kinds of layer: two linear maps, dropouts, residual, pre-norm or post-norm.
-
-    This is a base class and not a submodule, so that parameters keep their published names.
-    """
-
-    def __init__(self, config: DetrModel) -> None:
-        super().__init__()
-        self.pre_norm = config.pre_norm
-        self.linear1 = Linear(config.hidden_dim, config.feedforward_dim)
-        self.linear2 = Linear(config.feedforward_dim, config.hidden_dim)
-        self.dropout = config.dropout
-
-    def before(self, x: Tensor, norm: nn.Module) -> Tensor:
-        """The input of a sublayer, normalised for pre-norm."""
-        normed: Tensor = norm(x) if self.pre_norm else x
-        return normed
-
-    def after(self, x: Tensor, update: Tensor, norm: nn.Module) -> Tensor:
-        """The residual sum, normalised for post-norm."""
-        total = x + dropout(update, self.dropout, training=self.training)
-        normed: Tensor = total if self.pre_norm else norm(total)
-        return normed
-
-    def feed_forward(self, x: Tensor, norm: nn.Module) -> Tensor:
-        """(B, N, dim) to the same shape."""
-        hidden = F.relu(self.linear1(self.before(x, norm)))
-        hidden = dropout(hidden, self.dropout, training=self.training)
-        return self.after(x, self.linear2(hidden), norm)
-
-
-class EncoderLayer(_FeedForward):
+class EncoderLayer(FeedForward):
     """Self-attention over the feature map, then the feed-forward part."""
 
     def __init__(self, config: DetrModel) -> None:
-        super().__init__(config)
+        super().__init__(config.hidden_dim, config.feedforward_dim, config.dropout, pre_norm=config.pre_norm)
         self.self_attn = Attention(config.hidden_dim, config.heads, config.dropout)
         self.norm1 = nn.LayerNorm(config.hidden_dim)
         self.norm2 = nn.LayerNorm(config.hidden_dim)
@@ -61,11 +29,11 @@ class EncoderLayer(_FeedForward):
         return self.feed_forward(src, self.norm2)
 
 
-class DecoderLayer(_FeedForward):
+class DecoderLayer(FeedForward):
     """Self-attention among the queries, cross-attention to the memory, then the feed-forward part."""
 
     def __init__(self, config: DetrModel) -> None:
-        super().__init__(config)
+        super().__init__(config.hidden_dim, config.feedforward_dim, config.dropout, pre_norm=config.pre_norm)
         self.self_attn = Attention(config.hidden_dim, config.heads, config.dropout)
         self.multihead_attn = Attention(config.hidden_dim, config.heads, config.dropout)
         self.norm1 = nn.LayerNorm(config.hidden_dim)

@@ -61,16 +61,14 @@ class FasterRcnnFamily(Family):
             found = network(images, padding_mask, targets)
         finally:
             self.network.draw_from(None)  # a network is copied, a generator cannot be
-        weights = {"ce": self.loss.classification, "bbox": self.loss.bbox}
-        names = {
-            "loss_ce": "loss_classifier",
-            "loss_bbox": "loss_box_reg",
-            "loss_rpn_ce": "loss_objectness",
-            "loss_rpn_bbox": "loss_rpn_box_reg",
+        classes, boxes = self.loss.classification, self.loss.bbox
+        terms = {
+            "loss_ce": Term(classes, found["loss_classifier"][None]),
+            "loss_bbox": Term(boxes, found["loss_box_reg"][None]),
+            "loss_rpn_ce": Term(classes, found["loss_objectness"][None]),
+            "loss_rpn_bbox": Term(boxes, found["loss_rpn_box_reg"][None]),
         }
-        return weighted_sum(
-            {name: Term(weights[name.rpartition("_")[2]], found[theirs][None]) for name, theirs in names.items()}
-        )
+        return weighted_sum(terms)
 
     def detections(self, outputs: Outputs, sizes: Tensor) -> list[Detections]:
         """See Family."""

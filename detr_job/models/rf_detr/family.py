@@ -26,7 +26,7 @@ class RfDetrFamily(Family):
         assert isinstance(model, RfDetrModel)
         self.network = RfDetr(model, num_classes)
         self.criterion = RfDetrCriterion(config.loss, layers=model.decoder_layers + 1)
-        self.most_detections = min(most_pairs(model.queries), model.queries * num_classes)
+        self.most_detections = most_pairs(model.queries, num_classes)
         self._model = model
 
     def detections(self, outputs: Outputs, sizes: Tensor) -> list[Detections]:

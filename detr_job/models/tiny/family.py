@@ -19,7 +19,7 @@ class TinyFamily(Family):
         assert isinstance(model, TinyModel)
         self.network = Tiny(model, num_classes)
         self.criterion = VarifocalCriterion(config.loss)
-        self.most_detections = min(most_pairs(model.queries), model.queries * num_classes)
+        self.most_detections = most_pairs(model.queries, num_classes)
 
     def detections(self, outputs: Outputs, sizes: Tensor) -> list[Detections]:
         """See Family."""
