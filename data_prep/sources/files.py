@@ -1,5 +1,6 @@
 """The files of a source, wherever they lie, and the rules for their paths."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Protocol
@@ -62,6 +63,12 @@ def printable(name: str) -> str:
 def without_macos_shadows(paths: Iterable[str]) -> Iterator[str]:
     """All paths except the shadow files that macOS packs beside the real ones."""
     return (path for path in paths if "__MACOSX/" not in path and not path.rpartition("/")[2].startswith("._"))
+
+
+def matching(pattern: re.Pattern[str], paths: Iterable[str]) -> dict[str, re.Match[str]]:
+    """The paths that `pattern` matches as a whole, sorted, without the shadow files of macOS."""
+    matches = {path: pattern.fullmatch(path) for path in sorted(without_macos_shadows(paths))}
+    return {path: match for path, match in matches.items() if match}
 
 
 def images_below(prefix: str, paths: Iterable[str]) -> list[str]:
