@@ -151,8 +151,8 @@ def _split_path(path: str) -> tuple[str, str]:
     """The part before `Annotations/`, and the folders after it. Outside of it: the file's folder, and nothing."""
     head, found, tail = f"/{path}".partition(f"/{_ANNOTATIONS}")
     if not found:
-        return path[: path.rfind("/") + 1], ""
-    return f"{head[1:]}/" if head else "", tail[: tail.rfind("/") + 1]
+        return folder_of(path), ""
+    return f"{head[1:]}/" if head else "", folder_of(tail)
 
 
 def _label_map(files: ExportFiles, root: str) -> set[str]:
@@ -233,7 +233,7 @@ class _Reader:
     def image(self, subsets: dict[str, str]) -> ListedImage:
         """The image of this file."""
         root, inside = _split_path(self._path)
-        own = self._path[: self._path.rfind("/") + 1]
+        own = folder_of(self._path)
         stem = self._path.rpartition("/")[2].removesuffix(".xml")
         # Roboflow has a folder for each split.
         folder = own.rstrip("/").rpartition("/")[2]
