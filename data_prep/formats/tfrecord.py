@@ -15,12 +15,20 @@ from typing import BinaryIO
 
 from data_prep.box_geometry import Xywh
 from data_prep.changes import ChangeLog, Reason
-from data_prep.errors import AnnotationError, SourceError
+from data_prep.errors import AnnotationError
 from data_prep.formats.coco_file import most_bytes, read_number, read_whole_number
 from data_prep.formats.cvat_shapes import LabelCheck
 from data_prep.formats.record import Annotation, Annotations, ListedImage, clean_class_name
 from data_prep.formats.roots import folder_of
-from data_prep.sources.files import ExportFiles, images_below, matching, safe_path, too_large, without_macos_shadows
+from data_prep.sources.files import (
+    ExportFiles,
+    images_below,
+    matching,
+    no_room,
+    safe_path,
+    too_large,
+    without_macos_shadows,
+)
 from run_config.cvat_formats import TFRECORD
 
 MAX_FILE_BYTES = 64 << 30
@@ -100,10 +108,7 @@ class FilesInRecords:
             self._store.write(data)
             self._store.flush()
         except OSError as error:
-            raise SourceError(
-                f"{where} cannot be unpacked to {tempfile.gettempdir()} ({error.strerror}): make room there, or set "
-                "TMPDIR"
-            ) from error
+            raise no_room(where, tempfile.gettempdir(), error) from error
         self.sizes[name] = len(data)
 
     def read(self, name: str, limit: int) -> bytes:
