@@ -19,7 +19,7 @@ from data_prep.formats.coco_file import read_number, read_whole_number
 from data_prep.formats.cvat_shapes import FILE_NAME, LabelCheck
 from data_prep.formats.record import Annotation, Annotations, ListedImage, clean_class_name
 from data_prep.formats.roots import common_roots, first_of_each, folder_of
-from data_prep.formats.xml_elements import Element, read_xml
+from data_prep.formats.xml_elements import Element, Found, read_xml
 from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
 from run_config.cvat_formats import PASCAL_VOC
 
@@ -125,16 +125,12 @@ def _xml_paths(files: ExportFiles) -> list[str]:
     return [path for path in paths if path.endswith(".xml") and path.rpartition("/")[2] != FILE_NAME]
 
 
-class _Found(Exception):
-    """Ends the reading of a file."""
-
-
 def _is_voc(files: ExportFiles, path: str) -> bool:
     """Whether the file has marks of this format. A file that cannot be read has none, unless it lies in Annotations."""
 
     def start(element: Element) -> None:
         if element.path in _MARKS:
-            raise _Found
+            raise Found
 
     data = files.read(path, MAX_FILE_BYTES)
     if not data.strip():
@@ -142,7 +138,7 @@ def _is_voc(files: ExportFiles, path: str) -> bool:
     try:
         with contextlib.suppress(*(() if _ANNOTATIONS in path else (AnnotationError,))):
             read_xml(data, f"{files.shown_name}: {path}", start, lambda _: None)
-    except _Found:
+    except Found:
         return True
     return False
 
