@@ -31,8 +31,8 @@ _CONTRADICTED = (
     "The files name VOC, which counts pixels from 1, but contain numbers below 1: they were used as written."
 )
 _UNDECIDED = (
-    "The numbers run from 1 to the size of the image, and do not say whether pixels are counted from 0 or, as by VOC, "
-    "from 1: they were used as written, which is at most one pixel off."
+    "The numbers run from 1 to the size of the image, so it is unclear whether pixels are counted from 0, or from 1 as "
+    "in VOC: they were used as written, which is at most one pixel off."
 )
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 # Only these say for sure that a file is in this format: LabelMe has the same root and the same names of files.
