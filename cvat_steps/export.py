@@ -79,7 +79,7 @@ class SubjectExport:
 
     @property
     def second(self) -> "SubjectExport":
-        """The annotations without images, which say what COCO cannot."""
+        """The export of the same annotations without images, with the details that COCO lacks."""
         return replace(self, format=CVAT_IMAGES, zip_name=SECOND_NAME, with_images=False)
 
 

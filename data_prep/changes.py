@@ -148,7 +148,7 @@ class Reason(Enum):
     IMAGE_AUTOMATIC = (
         "image-automatic",
         "dropped",
-        "Images had no other boxes than those of a model; they were left out, because they are not empty.",
+        "A model drew all boxes of these images; the images were left out, because they are not empty.",
     )
     UNKNOWN_IMAGE = (
         "unknown-image",
@@ -168,7 +168,7 @@ class Reason(Enum):
     MARKED_IGNORED = (
         "marked-ignored",
         "dropped",
-        "Regions are marked as not to be used, as by DontCare in KITTI or 0 in MOT.",
+        "Regions are marked to be ignored, for example DontCare in KITTI or 0 in MOT.",
     )
     IMAGE_MISSING = (
         "image-missing",

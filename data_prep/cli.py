@@ -166,7 +166,7 @@ def prepare_command(
         require_writable(outputs_folder(Path(os.environ["OUT"])), "$OUT")
     root = open_store(store)
     pool, held_out, tested = ([allowed[name]] for name in ("cvat-annotation-path", "--val", "cvat-test-path"))
-    rules, choice = _rules(limit, refuse, boxes, chosen_format, automatic_boxes), _choice(classes, class_map)
+    rules, choice = _reading(limit, refuse, boxes, chosen_format, automatic_boxes, classes, class_map)
     request = _request(pool, held_out, tested, val_fraction, seed, ignore_subsets, rules, choice, root.url)
     with Display() as display:
         done = prepare(request, root, draw_report, display)
@@ -214,7 +214,7 @@ def inspect_command(
             raise DataPrepError(f"the report {report} cannot be written: No such file or directory; check the folder")
         require_writable(report.parent, "--report")
     with Display() as display:
-        rules, choice = _rules(limit, refuse, boxes, chosen_format, automatic_boxes), _choice(classes, class_map)
+        rules, choice = _reading(limit, refuse, boxes, chosen_format, automatic_boxes, classes, class_map)
         request = _request(sources, val, test, val_fraction, seed, ignore_subsets, rules, choice)
         manifest, page = inspect(request, draw_report, display)
     if report is not None:
@@ -257,7 +257,7 @@ def convert_command(
 
     require_writable(to.absolute().parent, "--to")
     with Display() as display:
-        rules, choice = _rules(limit, refuse, boxes, chosen_format, automatic_boxes), _choice(classes, class_map)
+        rules, choice = _reading(limit, refuse, boxes, chosen_format, automatic_boxes, classes, class_map)
         request = _request(sources, None, None, 0.0, 0, False, rules, choice)
         done = convert(request, to, annotations_only=annotations_only, watcher=display)
     if as_json:
@@ -375,17 +375,18 @@ def _request(
     return PrepareRequest(pool, held_out, tested, Options(val_fraction, seed, not ignore_subsets), rules, choice)
 
 
-def _choice(classes: list[str] | None, class_map: list[str] | None) -> "ClassChoice":
-    from data_prep.checks.class_choice import class_choice
-
-    return class_choice(classes or (), class_map or ())
-
-
-def _rules(
-    limits: list[str] | None, refuse: list[str] | None, boxes: str, chosen_format: str, automatic: AutomaticBoxes
-) -> "ReadingRules":
-    """How boxes are read, and the limits: an installation's own, or those that were given."""
+def _reading(
+    limits: list[str] | None,
+    refuse: list[str] | None,
+    boxes: str,
+    chosen_format: str,
+    automatic: AutomaticBoxes,
+    classes: list[str] | None,
+    class_map: list[str] | None,
+) -> tuple["ReadingRules", "ClassChoice"]:
+    """How boxes are read, with the installation's limits or else the given ones, and the chosen classes."""
     from data_prep.checks.box_forms import BoxForm
+    from data_prep.checks.class_choice import class_choice
     from data_prep.errors import DataPrepError
     from data_prep.export_reader import ReadingRules
     from run_config.data_limits import data_limits
@@ -396,11 +397,11 @@ def _rules(
     if chosen_format not in (AUTO, *SHORT_NAMES):
         raise DataPrepError(f"--format {chosen_format!r} is not allowed; use {', '.join((AUTO, *SHORT_NAMES))}")
     installation = load_installation()
-    if installation is None:
-        return ReadingRules(data_limits(limits or ()).refusing(refuse or ()), BoxForm(boxes), chosen_format, automatic)
-    if limits:
+    if installation is not None and limits:
         raise DataPrepError("--limit is not allowed here: this installation sets its limits (dataLimits)")
-    return ReadingRules(installation.data_limits.refusing(refuse or ()), BoxForm(boxes), chosen_format, automatic)
+    own = data_limits(limits or ()) if installation is None else installation.data_limits
+    rules = ReadingRules(own.refusing(refuse or ()), BoxForm(boxes), chosen_format, automatic)
+    return rules, class_choice(classes or (), class_map or ())
 
 
 def _hand_on(name: str, value: str) -> None:

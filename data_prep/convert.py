@@ -12,17 +12,19 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import msgspec
 
 from data_prep.changes import ChangeLog, Reason
 from data_prep.checks.refusals import refuse_named, refuse_no_boxes
 from data_prep.correct_boxes import Box
+from data_prep.dataset import name_with_digest
 from data_prep.errors import DataPrepError, SourceError
 from data_prep.export_reader import Export, ExportImage, Watcher
 from data_prep.formats.record import NO_OUTLINE
 from data_prep.prepare import PrepareRequest, locate, read_exports
+from data_prep.set_writer import coco_annotation
 from prepared_set.manifest import Change
 
 
@@ -112,12 +114,7 @@ def _digest(image: ExportImage) -> str:
 
 def _named(name: str, same: list[tuple[str, ExportImage]], changes: ChangeLog) -> Iterable[_Named]:
     for digest, image in same:
-        new = name
-        if len(same) > 1:
-            path = PurePosixPath(name)
-            new = str(path.with_name(f"{path.stem}~{digest[:12]}{path.suffix}"))
-            changes.add(Reason.NAME_TAKEN, name, detail=f"now {new}")
-        yield _Named(new, image)
+        yield _Named(name if len(same) == 1 else name_with_digest(name, digest, changes), image)
 
 
 def _write(
@@ -155,16 +152,7 @@ def _annotations(images: Sequence[_Named], classes: Sequence[str]) -> bytes:
             for number, one in enumerate(images, start=1)
         ],
         "annotations": [
-            {
-                "id": number,
-                "image_id": image_id,
-                "category_id": category[box.class_name],
-                "bbox": box.bbox,
-                "area": box.area,
-                "iscrowd": 0,
-                "segmentation": box.segmentation,
-                "attributes": _attributes(box),
-            }
+            coco_annotation(number, image_id, category[box.class_name], box) | {"attributes": _attributes(box)}
             for number, (image_id, box) in enumerate(boxes, start=1)
         ],
     }

@@ -239,8 +239,14 @@ def _name(images: list[SetImage], changes: ChangeLog) -> list[SetImage]:
     for image in images:
         name = image.source.file_name
         if taken[name] > 1:
-            path = PurePosixPath(name)
-            name = str(path.with_name(f"{path.stem}~{image.digest[:12]}{path.suffix}"))
-            changes.add(Reason.NAME_TAKEN, image.source.file_name, detail=f"now {name}")
+            name = name_with_digest(name, image.digest, changes)
         named.append(replace(image, file_name=name))
     return named
+
+
+def name_with_digest(name: str, digest: str, changes: ChangeLog) -> str:
+    """The name of an image with part of its digest appended, for a name that is taken. Counts the change."""
+    path = PurePosixPath(name)
+    new = str(path.with_name(f"{path.stem}~{digest[:12]}{path.suffix}"))
+    changes.add(Reason.NAME_TAKEN, name, detail=f"now {new}")
+    return new

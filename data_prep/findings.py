@@ -53,7 +53,7 @@ _UNUSED = {
 
 def _about_changes(dataset: Dataset) -> Iterable[str]:
     for what, reasons in _UNUSED.items():
-        counts = {reason.value[0]: dataset.changes.count(reason) for reason in reasons}
+        counts = {reason.label: dataset.changes.count(reason) for reason in reasons}
         if total := sum(counts.values()):
             why = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
             yield f"{plural(total, what)} could not be used: see what was changed ({why})."

@@ -167,7 +167,7 @@ def prepare(
     found = locate(request)
     known = _look_up(store, found)
     if known is not None:
-        with suppress(AccessDenied):  # a set that is there can be used by who may only read it
+        with suppress(AccessDenied):  # with read-only access an existing set can still be used
             add_warnings(store, known)
         return Prepared(known, was_there=True)
     _try_store(store)

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from data_prep.correct_boxes import Box
 from data_prep.dataset import Dataset, SetImage
 from data_prep.errors import SourceError
 from data_prep.findings import find_warnings
@@ -129,20 +130,23 @@ def _annotations(dataset: Dataset, split: str) -> bytes:
         images.append({"id": image_id, "file_name": image.file_name, "width": image.width, "height": image.height})
         for box in image.boxes:
             annotation_id += 1
-            annotations.append(
-                {
-                    "id": annotation_id,
-                    "image_id": image_id,
-                    "category_id": label[box.class_name],
-                    "bbox": box.bbox,
-                    "area": box.area,
-                    "iscrowd": 0,
-                    "segmentation": box.segmentation,
-                    "attributes": box.attributes,
-                }
-            )
+            annotations.append(coco_annotation(annotation_id, image_id, label[box.class_name], box))
     categories = [{"id": index, "name": name, "supercategory": ""} for name, index in label.items()]
     return msgspec.json.encode({"categories": categories, "images": images, "annotations": annotations})
+
+
+def coco_annotation(annotation_id: int, image_id: int, category_id: int, box: Box) -> dict[str, object]:
+    """The box as an entry of `annotations` in a COCO file."""
+    return {
+        "id": annotation_id,
+        "image_id": image_id,
+        "category_id": category_id,
+        "bbox": box.bbox,
+        "area": box.area,
+        "iscrowd": 0,
+        "segmentation": box.segmentation,
+        "attributes": box.attributes,
+    }
 
 
 def _fill_shards(dataset: Dataset, shard_bytes: int) -> Iterator[tuple[str, list[SetImage]]]:

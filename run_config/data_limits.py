@@ -41,7 +41,7 @@ class DataLimits(BaseModel):
     contradictions: float = Field(default=0.1, ge=0, le=1, description="boxes that are not those of their outlines")
     unlabelled_images: float = Field(default=0.5, ge=0, le=1, description="images without boxes (only a warning)")
 
-    refuse: tuple[str, ...] = Field(default=(), description="corrections of which a single one refuses the data")
+    refuse: tuple[str, ...] = Field(default=(), description="corrections that refuse the data even if they occur once")
 
     @field_validator("refuse")
     @classmethod

@@ -1,6 +1,7 @@
 """`warnings.json` of a prepared set: the most important warnings about its data, small enough for a page to read.
 
-The service for CVAT reads it, which must not know prepared sets. The manifest has all warnings, and may be large.
+The service for CVAT reads this file, because it must not import `prepared_set`. The manifest has all warnings, and may
+be large.
 """
 
 import json

@@ -14,7 +14,7 @@ from data_prep.box_geometry import Xywh
 from data_prep.changes import ChangeLog, Reason
 from data_prep.formats.coco_file import most_bytes, read_number, read_whole_number
 from data_prep.formats.record import NO_OUTLINE, Annotation, UnlistedReferences, clean_class_name
-from data_prep.formats.xml_elements import Element, read_xml
+from data_prep.formats.xml_elements import Element, Found, read_xml
 from data_prep.sources.files import ExportFiles, without_macos_shadows
 
 MAX_FILE_BYTES = 4 << 30
@@ -22,10 +22,6 @@ FILE_NAME = "annotations.xml"
 _WITHOUT_BOX = frozenset({"polyline", "points", "cuboid", "skeleton", "tag"})
 SHAPES = frozenset({"box", "polygon", "ellipse", "mask"}) | _WITHOUT_BOX
 _Kinds = dict[str, str]
-
-
-class _Found(Exception):
-    """Ends the reading of a file."""
 
 
 _kinds_of: WeakKeyDictionary[ExportFiles, _Kinds] = WeakKeyDictionary()
@@ -49,12 +45,12 @@ def _first_entry(files: ExportFiles, path: str) -> str:
         nonlocal found
         if element.path in ("annotations/image", "annotations/track"):
             found = element.name
-            raise _Found
+            raise Found
         if element.parent is None and element.name != "annotations":
-            raise _Found
+            raise Found
 
     data = read_file(files, path)
-    with contextlib.suppress(_Found):
+    with contextlib.suppress(Found):
         if data.strip():
             read_xml(data, f"{files.shown_name}: {path}", start, lambda _: None)
     return found

@@ -12,6 +12,7 @@ from data_prep.changes import ChangeLog, Reason
 from data_prep.errors import AnnotationError
 from data_prep.formats.coco import to_record
 from data_prep.formats.coco_file import RawAnnotation, decode_lenient, most_bytes, read_whole_number, require_room
+from data_prep.formats.json_marks import may_be_datumaro
 from data_prep.formats.outlines import outline_box
 from data_prep.formats.record import (
     NO_ATTRIBUTES,
@@ -23,7 +24,7 @@ from data_prep.formats.record import (
     clean_class_name,
 )
 from data_prep.formats.roots import first_of_each, folder_of
-from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
+from data_prep.sources.files import ExportFiles, images_below, matching
 from run_config.cvat_formats import DATUMARO
 from run_config.json_text import JsonError, check_json, utf8
 
@@ -73,21 +74,15 @@ class Datumaro:
 def _files(files: ExportFiles) -> dict[str, tuple[str, str]]:
     """Path of each annotation file → root of its export, and subset. Each is read once for each source."""
     if files not in _found_in:
-        paths = [path for path in sorted(without_macos_shadows(files.sizes)) if _PATH.fullmatch(path)]
-        is_own = {path: _is_datumaro(files, path) for path in first_of_each(folder_of, paths, files, MAX_FILE_BYTES)}
-        folders = {folder_of(path) for path, own in is_own.items() if own}
-        found: dict[str, tuple[str, str]] = {}
-        for path in paths:
-            match = _PATH.fullmatch(path)
-            if match and folder_of(path) in folders and (is_own[path] if path in is_own else _is_datumaro(files, path)):
-                found[path] = (match["root"], match["subset"])
-        _found_in[files] = found
+        matches = matching(_PATH, files.sizes)
+        looked_into = first_of_each(folder_of, matches, files, MAX_FILE_BYTES)
+        folders = {folder_of(path) for path in looked_into if may_be_datumaro(files, path)}
+        _found_in[files] = {
+            path: (match["root"], match["subset"])
+            for path, match in matches.items()
+            if folder_of(path) in folders and may_be_datumaro(files, path)
+        }
     return _found_in[files]
-
-
-def _is_datumaro(files: ExportFiles, path: str) -> bool:
-    data = files.read(path, min(MAX_FILE_BYTES, most_bytes()))
-    return bool(re.search(rb'"items"\s*:\s*\[', data) and re.search(rb'"categories"\s*:\s*\{', data))
 
 
 class _Shape(msgspec.Struct):

@@ -20,7 +20,7 @@ from data_prep.formats.json_marks import may_be_labelme
 from data_prep.formats.outlines import outline_box
 from data_prep.formats.record import NO_OUTLINE, Annotation, Annotations, ListedImage, clean_class_name
 from data_prep.formats.roots import common_roots, first_of_each, folder_of, root_of
-from data_prep.formats.xml_elements import Element, read_xml
+from data_prep.formats.xml_elements import Element, Found, read_xml
 from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
 from run_config.cvat_formats import LABELME
 from run_config.json_text import JsonError, check_json, utf8
@@ -91,27 +91,23 @@ def _paths(files: ExportFiles) -> list[str]:
     return [path for path in sorted(without_macos_shadows(files.sizes)) if path.endswith((".json", ".xml"))]
 
 
-class _Found(Exception):
-    """Ends the reading of a file."""
-
-
 def _is_labelme(files: ExportFiles, path: str) -> bool:
     if path.endswith(".json"):
         return may_be_labelme(files, path)
     if files.sizes[path] > MAX_FILE_BYTES:
         return False
     data = files.read(path, MAX_FILE_BYTES)
+    is_own = False
 
     def start(element: Element) -> None:
-        if element.path in _MARKS:
-            raise _Found
+        nonlocal is_own
+        is_own = element.path in _MARKS
+        if is_own or (element.parent is None and element.name != "annotation"):
+            raise Found
 
-    try:
-        with contextlib.suppress(AnnotationError):
-            read_xml(data, path, start, lambda _: None)
-    except _Found:
-        return True
-    return False
+    with contextlib.suppress(Found, AnnotationError):
+        read_xml(data, path, start, lambda _: None)
+    return is_own
 
 
 def _listed(

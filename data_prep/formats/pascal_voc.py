@@ -19,7 +19,7 @@ from data_prep.formats.coco_file import read_number, read_whole_number
 from data_prep.formats.cvat_shapes import FILE_NAME, LabelCheck
 from data_prep.formats.record import Annotation, Annotations, ListedImage, clean_class_name
 from data_prep.formats.roots import common_roots, first_of_each, folder_of
-from data_prep.formats.xml_elements import Element, read_xml
+from data_prep.formats.xml_elements import Element, Found, read_xml
 from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
 from run_config.cvat_formats import PASCAL_VOC
 
@@ -31,8 +31,8 @@ _CONTRADICTED = (
     "The files name VOC, which counts pixels from 1, but contain numbers below 1: they were used as written."
 )
 _UNDECIDED = (
-    "The numbers run from 1 to the size of the image, and do not say whether pixels are counted from 0 or, as by VOC, "
-    "from 1: they were used as written, which is at most one pixel off."
+    "The numbers run from 1 to the size of the image, so it is unclear whether pixels are counted from 0, or from 1 as "
+    "in VOC: they were used as written, which is at most one pixel off."
 )
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 # Only these say for sure that a file is in this format: LabelMe has the same root and the same names of files.
@@ -125,16 +125,12 @@ def _xml_paths(files: ExportFiles) -> list[str]:
     return [path for path in paths if path.endswith(".xml") and path.rpartition("/")[2] != FILE_NAME]
 
 
-class _Found(Exception):
-    """Ends the reading of a file."""
-
-
 def _is_voc(files: ExportFiles, path: str) -> bool:
     """Whether the file has marks of this format. A file that cannot be read has none, unless it lies in Annotations."""
 
     def start(element: Element) -> None:
         if element.path in _MARKS:
-            raise _Found
+            raise Found
 
     data = files.read(path, MAX_FILE_BYTES)
     if not data.strip():
@@ -142,7 +138,7 @@ def _is_voc(files: ExportFiles, path: str) -> bool:
     try:
         with contextlib.suppress(*(() if _ANNOTATIONS in path else (AnnotationError,))):
             read_xml(data, f"{files.shown_name}: {path}", start, lambda _: None)
-    except _Found:
+    except Found:
         return True
     return False
 
@@ -151,8 +147,8 @@ def _split_path(path: str) -> tuple[str, str]:
     """The part before `Annotations/`, and the folders after it. Outside of it: the file's folder, and nothing."""
     head, found, tail = f"/{path}".partition(f"/{_ANNOTATIONS}")
     if not found:
-        return path[: path.rfind("/") + 1], ""
-    return f"{head[1:]}/" if head else "", tail[: tail.rfind("/") + 1]
+        return folder_of(path), ""
+    return f"{head[1:]}/" if head else "", folder_of(tail)
 
 
 def _label_map(files: ExportFiles, root: str) -> set[str]:
@@ -233,7 +229,7 @@ class _Reader:
     def image(self, subsets: dict[str, str]) -> ListedImage:
         """The image of this file."""
         root, inside = _split_path(self._path)
-        own = self._path[: self._path.rfind("/") + 1]
+        own = folder_of(self._path)
         stem = self._path.rpartition("/")[2].removesuffix(".xml")
         # Roboflow has a folder for each split.
         folder = own.rstrip("/").rpartition("/")[2]

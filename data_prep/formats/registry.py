@@ -152,4 +152,4 @@ def _explain_unknown(paths: list[str], where: str) -> str:
 
 
 def _either(names: list[str]) -> str:
-    return " or ".join([", ".join(names[:-1])] * (len(names) > 1) + names[-1:])
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))

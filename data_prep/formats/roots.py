@@ -62,7 +62,8 @@ def root_of(path: str, roots: Sequence[str]) -> str | None:
 def first_of_each(folder: Callable[[str], str], paths: Iterable[str], files: ExportFiles, limit: int) -> list[str]:
     """The paths to look into to recognise a format, sorted: the first of each `folder`, but at least 20 of all.
 
-    `limit`: bytes of one file. After 20 files, those are left out with which all would have more than 20 times of it.
+    `limit`: bytes of one file. From the 21st file on, a file is skipped if it would raise the total above 20 times this
+    limit.
     """
     within: Counter[str] = Counter()
     ranked: list[tuple[int, str]] = []

@@ -18,7 +18,7 @@ from data_prep.formats.cvat_shapes import LabelCheck
 from data_prep.formats.outlines import outline_box
 from data_prep.formats.record import NO_OUTLINE, Annotation, Annotations, ListedImage, clean_class_name
 from data_prep.formats.roots import any_below, outermost, parent_of
-from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
+from data_prep.sources.files import ExportFiles, images_below, matching
 from run_config.cvat_formats import SUPERVISELY
 from run_config.json_text import JsonError, check_json, utf8
 
@@ -37,13 +37,13 @@ class Supervisely:
     def roots(self, files: ExportFiles) -> list[str]:
         """The folders of `meta.json` with annotations in `ann/` below them."""
         metas = [path.removesuffix(META) for path in files.sizes if f"/{path}".endswith(f"/{META}")]
-        annotated = list(_files(files))
+        annotated = list(matching(_ANNOTATION, files.sizes))
         return [root for root in outermost(metas) if any_below(root, annotated)]
 
     def own_files(self, files: ExportFiles) -> list[str]:
         """The classes, all annotations and images."""
         root = self.roots(files)[0]
-        return [f"{root}{META}", *_files(files), *images_below(root, files.sizes)]
+        return [f"{root}{META}", *matching(_ANNOTATION, files.sizes), *images_below(root, files.sizes)]
 
     def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:
         """Read the annotations of all data sets; the name of a data set is that of its subset."""
@@ -60,7 +60,7 @@ class Supervisely:
         labels = LabelCheck(files.shown_name, changes)
         images = [
             _image(files, path, match, listed, labels, changes)
-            for path, match in _files(files).items()
+            for path, match in matching(_ANNOTATION, files.sizes).items()
             if path.startswith(root)
         ]
         boxed = {name for name, shape in listed.items() if shape in _BOXED}
@@ -70,11 +70,6 @@ class Supervisely:
 
 _SHAPES = ("rectangle", "polygon", "bitmap")
 _BOXED = ("any", *_SHAPES)
-
-
-def _files(files: ExportFiles) -> dict[str, re.Match[str]]:
-    matches = {path: _ANNOTATION.fullmatch(path) for path in sorted(without_macos_shadows(files.sizes))}
-    return {path: match for path, match in matches.items() if match}
 
 
 class _Class(msgspec.Struct):

@@ -15,12 +15,20 @@ from typing import BinaryIO
 
 from data_prep.box_geometry import Xywh
 from data_prep.changes import ChangeLog, Reason
-from data_prep.errors import AnnotationError, SourceError
+from data_prep.errors import AnnotationError
 from data_prep.formats.coco_file import most_bytes, read_number, read_whole_number
 from data_prep.formats.cvat_shapes import LabelCheck
 from data_prep.formats.record import Annotation, Annotations, ListedImage, clean_class_name
 from data_prep.formats.roots import folder_of
-from data_prep.sources.files import ExportFiles, images_below, safe_path, too_large, without_macos_shadows
+from data_prep.sources.files import (
+    ExportFiles,
+    images_below,
+    matching,
+    no_room,
+    safe_path,
+    too_large,
+    without_macos_shadows,
+)
 from run_config.cvat_formats import TFRECORD
 
 MAX_FILE_BYTES = 64 << 30
@@ -52,13 +60,13 @@ class TfRecord:
 
     def roots(self, files: ExportFiles) -> list[str]:
         """The folders of the record files."""
-        return sorted({match["folder"] for match in _record_files(files).values()})
+        return sorted({match["folder"] for match in matching(_PATH, files.sizes).values()})
 
     def own_files(self, files: ExportFiles) -> list[str]:
         """The records, the names of the classes, and images beside them."""
         root = self.roots(files)[0]
         maps = [path for path in without_macos_shadows(files.sizes) if path.endswith(".pbtxt")]
-        return [*_record_files(files), *maps, *images_below(root, files.sizes)]
+        return [*matching(_PATH, files.sizes), *maps, *images_below(root, files.sizes)]
 
     def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:
         """Read all records; the images inside them become files."""
@@ -67,7 +75,7 @@ class TfRecord:
         labels = LabelCheck(files.shown_name, changes)
         inside = FilesInRecords(files)
         images: list[ListedImage] = []
-        for path, match in _record_files(files).items():
+        for path, match in matching(_PATH, files.sizes).items():
             data = files.read(path, min(MAX_FILE_BYTES, most_bytes()))
             for number, record in enumerate(_records(data, f"{files.shown_name}: {path}"), start=1):
                 where = f"{files.shown_name}: {path}: record {number}"
@@ -100,10 +108,7 @@ class FilesInRecords:
             self._store.write(data)
             self._store.flush()
         except OSError as error:
-            raise SourceError(
-                f"{where} cannot be unpacked to {tempfile.gettempdir()} ({error.strerror}): make room there, or set "
-                "TMPDIR"
-            ) from error
+            raise no_room(where, tempfile.gettempdir(), error) from error
         self.sizes[name] = len(data)
 
     def read(self, name: str, limit: int) -> bytes:
@@ -116,11 +121,6 @@ class FilesInRecords:
 
     def close(self) -> None:
         """Nothing to close: the images are needed as long as this object."""
-
-
-def _record_files(files: ExportFiles) -> dict[str, re.Match[str]]:
-    matches = {path: _PATH.fullmatch(path) for path in sorted(without_macos_shadows(files.sizes))}
-    return {path: match for path, match in matches.items() if match}
 
 
 def _label_map(files: ExportFiles, root: str, changes: ChangeLog) -> dict[int, str]:

@@ -64,7 +64,7 @@ class Ultralytics:
 def _data_files(files: ExportFiles) -> dict[str, dict[str, Any]]:
     """Path → content of the YAML files that describe a data set. Each is read once for each source.
 
-    Raises AnnotationError if beside one in the source there is a `data.yaml` that cannot be read.
+    Raises AnnotationError if the source has one, and also a `data.yaml` that cannot be read.
     """
     if files not in _found_in:
         paths = [path for path in without_macos_shadows(files.sizes) if path.lower().endswith((".yaml", ".yml"))]

@@ -17,6 +17,10 @@ MAX_TEXT = 1 << 20
 _CHUNK_BYTES = 1 << 20
 
 
+class Found(Exception):
+    """Ends the reading of a file when `start` or `end` raises it."""
+
+
 @dataclass(slots=True)
 class Element:
     """An element with its attributes. `text` is whole when the element ends."""

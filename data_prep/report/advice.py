@@ -7,9 +7,9 @@ from prepared_set.manifest import Manifest
 from run_config.wording import plural, shortened
 
 HIDDEN_MATTERS = 0.02
-"""Share of boxes that a model cannot see well enough to be worth a sentence."""
+"""The page warns about a model if more than this share of the boxes is too small for it."""
 IMBALANCE = 10
-"""The commonest class has so many times the boxes of the rarest one."""
+"""The page warns if the most frequent class has this many times the boxes of the rarest."""
 
 
 def find_advice(manifest: Manifest, seen: Sequence[Sight], suspicious: Sequence[Suspects]) -> tuple[str, ...]:

@@ -14,9 +14,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from data_prep.dataset import Dataset, SetImage
 from data_prep.findings import most_objects_by_family
-from data_prep.report.advice import find_advice
+from data_prep.report.advice import HIDDEN_MATTERS, find_advice
 from data_prep.report.box_numbers import BoxNumbers, number_boxes, position_grid, sights, suspects
-from data_prep.report.pictures import Budget, CutBox, cut_boxes, draw_pairs
+from data_prep.report.pictures import PAIR_SIDE_PX, Budget, CutBox, cut_boxes, draw_pairs
 from data_prep.report.samples import draw_samples
 from prepared_set.manifest import SPLITS, Manifest
 from run_config.wording import cut
@@ -80,9 +80,11 @@ def draw_report(dataset: Dataset, manifest: Manifest) -> bytes:
     return template.render(
         advice=[cut(one, _LONGEST_SENTENCE) for one in (*manifest.warnings, *find_advice(manifest, seen, suspicious))],
         sights=seen,
+        hidden_matters=HIDDEN_MATTERS,
         positions=position_grid(numbers),
         suspects=[(one, _drawn(cuts, one.found[:_CUTS_OF_A_KIND])) for one in suspicious],
         pairs=pairs,
+        pair_side_px=PAIR_SIDE_PX,
         class_cuts=[(row, _drawn(cuts, of_class[row.label])) for row in rows[:_CLASSES_WITH_CUTS]],
         manifest=manifest,
         splits=[name for name in SPLITS if manifest.counts[name].images],

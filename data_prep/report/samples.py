@@ -1,7 +1,5 @@
 """Choose the sample images of the report and encode them: small JPEGs with their boxes as an overlay."""
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -11,6 +9,7 @@ from PIL import Image
 
 from data_prep.dataset import Dataset, SetImage
 from data_prep.image_check import map_in_threads
+from data_prep.report.pictures import encode
 from prepared_set.decoding import decoded_image
 
 SAMPLES = {"train": 6, "val": 3, "test": 3}
@@ -93,6 +92,4 @@ def _draw(image: SetImage, labels: dict[str, int]) -> ReportSample:
 def _thumbnail(data: bytes) -> str:
     with decoded_image(data) as (picture, _):
         picture.thumbnail((LONG_SIDE_PX, LONG_SIDE_PX), Image.Resampling.LANCZOS)
-    jpeg = io.BytesIO()
-    picture.save(jpeg, "JPEG", quality=JPEG_QUALITY, optimize=True)
-    return base64.b64encode(jpeg.getvalue()).decode()
+    return encode(picture, JPEG_QUALITY)

@@ -194,7 +194,7 @@ def _merged(group: str, members: Sequence[Annotation]) -> _Shape:
     boxes = [reversed_box(one.box) for one in members if one.box is not None]
     sources = {one.source for one in members}
     # A group counts as untouched only if all its shapes are.
-    source = AUTOMATIC if sources == {AUTOMATIC} else next(iter(sorted(filter(None, sources - {AUTOMATIC}))), None)
+    source = AUTOMATIC if sources == {AUTOMATIC} else min(filter(None, sources - {AUTOMATIC}), default=None)
     if len(members) == 1:
         return _Shape(frozenset({members[0].class_name}), boxes[0], Fact(source, group, members[0].rotation))
     turned = [enclosing_box(box, one.rotation) for box, one in zip(boxes, members, strict=True)]

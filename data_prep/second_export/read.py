@@ -49,5 +49,5 @@ def _about_difference(joined: Joined, where: str) -> str:
     return (
         f"{where}: the annotations were changed between CVAT's two exports, or CVAT wrote them differently: "
         f"{', '.join(words for count, words in found if count)} are in only one of them. It is unknown who drew these "
-        "boxes, and they are used; start a new run for the present state."
+        "boxes, and they are used; start a new run to use the current annotations."
     )

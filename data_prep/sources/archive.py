@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data_prep.errors import SourceError
-from data_prep.sources.files import safe_path, too_large
+from data_prep.sources.files import named_twice, safe_path, too_large, without_name
 from prepared_set.memory_budget import free_bytes
 
 MAX_ENTRIES = 2_000_000
@@ -116,7 +116,7 @@ class ZipExport:
                     "pack the files themselves"
                 )
             if not name and not entry.filename.strip("/\\"):
-                raise SourceError(f"{self.shown_name} holds a file without a name: pack the export again")
+                raise without_name(self.shown_name)
             if entry.is_dir() or not name:
                 continue
             if entry.flag_bits & _ENCRYPTED:
@@ -124,10 +124,7 @@ class ZipExport:
                     f"{self.shown_name} is encrypted (entry {entry.filename!r}): pack it without a password"
                 )
             if name in entries:
-                raise SourceError(
-                    f"{self.shown_name} holds two files called {name!r}: it is unclear which one is meant, "
-                    "export the task again"
-                )
+                raise named_twice(self.shown_name, name)
             entries[name] = entry
         total = sum(entry.file_size for entry in entries.values())
         if total > RATIO_MATTERS_FROM_BYTES and total > MAX_RATIO * archive_bytes:

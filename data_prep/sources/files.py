@@ -1,7 +1,8 @@
 """The files of a source, wherever they lie, and the rules for their paths."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from data_prep.errors import SourceError
@@ -64,6 +65,12 @@ def without_macos_shadows(paths: Iterable[str]) -> Iterator[str]:
     return (path for path in paths if "__MACOSX/" not in path and not path.rpartition("/")[2].startswith("._"))
 
 
+def matching(pattern: re.Pattern[str], paths: Iterable[str]) -> dict[str, re.Match[str]]:
+    """The paths that `pattern` matches as a whole, sorted, without the shadow files of macOS."""
+    matches = {path: pattern.fullmatch(path) for path in sorted(without_macos_shadows(paths))}
+    return {path: match for path, match in matches.items() if match}
+
+
 def images_below(prefix: str, paths: Iterable[str]) -> list[str]:
     """The image files whose paths begin with `prefix`."""
     return [
@@ -103,3 +110,20 @@ def safe_path(name: str, where: str) -> str:
 def too_large(what: str, size_bytes: int, limit: int) -> SourceError:
     """The error for a file that exceeds its size limit."""
     return SourceError(f"{what} has {size_bytes >> 20} MiB; the limit is {limit >> 20} MiB")
+
+
+def without_name(archive: str) -> SourceError:
+    """The error for a file in an archive that has no name."""
+    return SourceError(f"{archive} holds a file without a name: pack the export again")
+
+
+def named_twice(archive: str, name: str) -> SourceError:
+    """The error for two files in an archive with the same name."""
+    return SourceError(
+        f"{archive} holds two files called {name!r}: it is unclear which one is meant, export the task again"
+    )
+
+
+def no_room(what: str, folder: Path | str, error: OSError) -> SourceError:
+    """The error for a temporary folder that cannot hold what is unpacked."""
+    return SourceError(f"{what} cannot be unpacked to {folder} ({error.strerror}): make room there, or set TMPDIR")

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from data_prep.errors import SourceError
 from data_prep.sources import archive
-from data_prep.sources.files import safe_path, too_large
+from data_prep.sources.files import named_twice, no_room, safe_path, too_large, without_name
 
 GZIP_BEGINS = b"\x1f\x8b"
 _ZIP_BEGINS = (b"PK\x03\x04", b"PK\x05\x06")
@@ -92,9 +92,7 @@ class TarExport:
             self._file.write(chunk)
             self._file.flush()
         except OSError as error:
-            raise SourceError(
-                f"{self.shown_name} cannot be unpacked to {scratch} ({error.strerror}): make room there, or set TMPDIR"
-            ) from error
+            raise no_room(self.shown_name, scratch, error) from error
 
     def _index(self) -> dict[str, tuple[int, int]]:
         """Path of each file → position and size of its content. Raises SourceError for what an export never has."""
@@ -133,12 +131,9 @@ class TarExport:
                 f"{self.shown_name} holds a link or device instead of a file at {name!r}: pack the files themselves"
             )
         if not name:
-            raise SourceError(f"{self.shown_name} holds a file without a name: pack the export again")
+            raise without_name(self.shown_name)
         if name in places:
-            raise SourceError(
-                f"{self.shown_name} holds two files called {name!r}: it is unclear which one is meant, "
-                "export the task again"
-            )
+            raise named_twice(self.shown_name, name)
         places[name] = (entry.offset_data, entry.size)
 
     @contextmanager

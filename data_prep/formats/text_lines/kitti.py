@@ -12,7 +12,7 @@ from data_prep.formats.coco_file import read_number, read_whole_number
 from data_prep.formats.record import Annotation, Annotations, ListedImage, clean_class_name
 from data_prep.formats.roots import parent_of
 from data_prep.formats.text_lines.lines import read_lines
-from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
+from data_prep.sources.files import ExportFiles, images_below, matching
 from run_config.cvat_formats import KITTI
 
 _LABELS = re.compile(r"(?P<folder>(?:.+/)?)label_2/(?P<name>.+)\.txt")
@@ -28,17 +28,17 @@ class Kitti:
 
     def roots(self, files: ExportFiles) -> list[str]:
         """The folders above those of the subsets, which contain `label_2/`."""
-        return sorted({_root(match["folder"]) for match in _label_files(files).values()})
+        return sorted({_root(match["folder"]) for match in matching(_LABELS, files.sizes).values()})
 
     def own_files(self, files: ExportFiles) -> list[str]:
         """All label files and images."""
-        return [*_label_files(files), *images_below("", files.sizes)]
+        return [*matching(_LABELS, files.sizes), *images_below("", files.sizes)]
 
     def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:
         """Read all label files. An image beside `label_2/` without one has no boxes: CVAT writes none for it."""
         images: list[ListedImage] = []
         classes: set[str] = set()
-        for path, match in _label_files(files).items():
+        for path, match in matching(_LABELS, files.sizes).items():
             folder = match["folder"]
             own = tuple(_read_boxes(files, path, changes))
             classes |= {one.class_name for one in own}
@@ -53,11 +53,6 @@ def _root(folder: str) -> str:
     """CVAT has a folder for each subset, KITTI `training` and `testing`."""
     name = folder.rstrip("/").rpartition("/")[2]
     return parent_of(folder) if name == "default" or split_of_subset(name) else folder
-
-
-def _label_files(files: ExportFiles) -> dict[str, re.Match[str]]:
-    matches = {path: _LABELS.fullmatch(path) for path in sorted(without_macos_shadows(files.sizes))}
-    return {path: match for path, match in matches.items() if match}
 
 
 def _with_suffixes(images: list[ListedImage], files: ExportFiles) -> list[ListedImage]:

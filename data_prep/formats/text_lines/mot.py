@@ -15,7 +15,7 @@ from data_prep.errors import AnnotationError
 from data_prep.formats.coco_file import read_number, read_whole_number
 from data_prep.formats.record import Annotation, Annotations, ListedImage, UnlistedReferences, clean_class_name
 from data_prep.formats.text_lines.lines import read_lines, read_names
-from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
+from data_prep.sources.files import ExportFiles, images_below, matching
 from run_config.cvat_formats import MOT
 
 _GROUND_TRUTH = re.compile(r"(?P<root>(?:.+/)?)gt/gt\.txt")
@@ -36,8 +36,7 @@ class Mot:
 
     def roots(self, files: ExportFiles) -> list[str]:
         """The folders above `gt/gt.txt`: one for each recording."""
-        matches = (_GROUND_TRUTH.fullmatch(path) for path in sorted(without_macos_shadows(files.sizes)))
-        return [match["root"] for match in matches if match]
+        return [match["root"] for match in matching(_GROUND_TRUTH, files.sizes).values()]
 
     def own_files(self, files: ExportFiles) -> list[str]:
         """The lists and the frames."""

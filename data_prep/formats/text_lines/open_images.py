@@ -14,7 +14,7 @@ from data_prep.formats.cvat_shapes import LabelCheck
 from data_prep.formats.record import Annotation, Annotations, ListedImage, clean_class_name
 from data_prep.formats.roots import parent_of
 from data_prep.formats.text_lines.lines import read_rows
-from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
+from data_prep.sources.files import ExportFiles, images_below, matching, without_macos_shadows
 from run_config.cvat_formats import OPEN_IMAGES
 
 _BOXES = re.compile(r"(?P<folder>(?:.+/)?)(?:oidv\d-)?(?P<subset>[^/]+?)-annotations-bbox\.csv")
@@ -31,7 +31,7 @@ class OpenImages:
 
     def roots(self, files: ExportFiles) -> list[str]:
         """The folders of the tables of boxes, without `annotations/`."""
-        return sorted({_root(match["folder"]) for match in _tables(files).values()})
+        return sorted({_root(match["folder"]) for match in matching(_BOXES, files.sizes).values()})
 
     def own_files(self, files: ExportFiles) -> list[str]:
         """All tables and images."""
@@ -44,7 +44,7 @@ class OpenImages:
         listed = _class_names(files, changes)
         labels = LabelCheck(files.shown_name, changes)
         images: list[ListedImage] = []
-        for path, match in _tables(files).items():
+        for path, match in matching(_BOXES, files.sizes).items():
             boxes = _read_table(files, path, listed, labels, changes)
             folders = tuple(f"{root}{one}" for one in (f"images/{match['subset']}/", f"{match['subset']}/"))
             there = {
@@ -68,17 +68,11 @@ def _root(folder: str) -> str:
     return parent_of(folder) if folder.endswith("annotations/") else folder
 
 
-def _tables(files: ExportFiles) -> dict[str, re.Match[str]]:
-    matches = {path: _BOXES.fullmatch(path) for path in sorted(without_macos_shadows(files.sizes))}
-    return {path: match for path, match in matches.items() if match}
-
-
 def _class_names(files: ExportFiles, changes: ChangeLog) -> dict[str, str]:
     """Code of a class, such as `/m/011k07`, → its name. Raises AnnotationError for a code with two names."""
-    paths = [path for path in sorted(without_macos_shadows(files.sizes)) if _DESCRIPTIONS.fullmatch(path)]
     names: dict[str, str] = {}
     known: set[str] = set()
-    for path in paths:
+    for path in matching(_DESCRIPTIONS, files.sizes):
         for row in read_rows(files, path):
             if len(row) < 2 or row[:2] == ["LabelName", "DisplayName"]:
                 continue

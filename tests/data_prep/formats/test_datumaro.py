@@ -10,7 +10,9 @@ import pytest
 from pycocotools import mask as reference
 
 from data_prep.errors import DataPrepError
+from data_prep.formats import registry
 from data_prep.formats.outlines import outline_box
+from data_prep.sources.archive import ZipExport
 from tests.data_prep.conftest import Load, Prepare
 from tests.data_prep.export_builder import picture, write_zip
 from tests.data_prep.formats.test_cvat_xml import read
@@ -122,3 +124,15 @@ def test_two_exports_in_one_source_are_refused(tmp_path: Path, run_prepare: Prep
     path = write_zip(tmp_path / "x.zip", **{"annotations/d.json": data, "two/annotations/d.json": data})
     with pytest.raises(DataPrepError, match=r"several exports \('./' and 'two/'\), one inside the other"):
         run_prepare(path)
+
+
+def test_a_file_of_coco_is_read_once_to_recognise_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    read_files: list[str] = []
+    read_file = ZipExport.read
+    monkeypatch.setattr(ZipExport, "read", lambda self, *args: read_files.append(args[0]) or read_file(self, *args))
+    path = "annotations/instances_default.json"
+    files = ZipExport(write_zip(tmp_path / "x.zip", **{path: b'{"images": [], "annotations": []}'}), "x.zip")
+    (found,) = registry.find_exports(files)
+    files.close()
+    assert found.format.name == "COCO 1.0"
+    assert read_files == [path]

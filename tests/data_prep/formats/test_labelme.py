@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from data_prep.errors import DataPrepError
-from data_prep.formats import coco_file
+from data_prep.formats import coco_file, xml_elements
+from data_prep.formats.labelme import LabelMe
+from data_prep.sources.archive import ZipExport
 from tests.data_prep.conftest import Load, Prepare
 from tests.data_prep.export_builder import picture, write_zip
 
@@ -133,3 +135,14 @@ def test_the_rotation_of_a_rectangle_of_cvat_is_applied(tmp_path: Path, load: Lo
     boxes = local.split("train").images[0].boxes.tolist()
     assert sorted(boxes) == [[0, 11, 29, 31], [1, 2, 30, 20], [4, 6, 24, 36], [4, 6, 24, 36]]
     assert {change.reason: change.count for change in local.manifest.changes} == {"box-rotated": 1, "box-clipped": 1}
+
+
+def test_a_file_of_cvat_is_not_read_to_its_end_to_recognise_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    elements: list[str] = []
+    element = xml_elements.Element
+    monkeypatch.setattr(xml_elements, "Element", lambda name, *rest: elements.append(name) or element(name, *rest))
+    data = b"<annotations><image/><image/></annotations>"
+    files = ZipExport(write_zip(tmp_path / "x.zip", **{"annotations.xml": data}), "x.zip")
+    assert not LabelMe().roots(files)
+    files.close()
+    assert elements == ["annotations"]
