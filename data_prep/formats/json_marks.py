@@ -7,8 +7,7 @@ from data_prep.formats.coco_file import most_bytes
 from data_prep.sources.files import ExportFiles
 
 MAX_FILE_BYTES = 4 << 30
-# The bracket or quote is not consumed: a quote may begin the next key of a broken file.
-_KEY = re.compile(rb'"(images|annotations|categories|items|shapes|imagePath)"\s*:\s*(?=([\[{"]))')
+_KEY = re.compile(rb'"(images|annotations|categories|items|shapes|imagePath)"\s*:\s*([\[{"])')
 _COCO = frozenset({b"images", b"annotations", b"categories"})
 _LABELME = frozenset({b"shapes", b"imagePath"})
 _DATUMARO = frozenset({(b"items", b"["), (b"categories", b"{")})
