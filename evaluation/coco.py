@@ -1,8 +1,8 @@
 """The COCO detection metrics for boxes: the 12 numbers, overall and per class.
 
-The definition is that of pycocotools. The engine is faster-coco-eval, which is several times as fast and
-gives the same printed digits. A number without any ground truth to measure it on (no small object in the
-split, a class that does not occur) is `UNDEFINED`, that is -1 as everywhere in COCO: never NaN, never None.
+The definition is that of pycocotools (`average_precision.py`). A number without any ground truth to measure it on (no
+small object in the split, a class that does not occur) is `UNDEFINED`, that is -1 as everywhere in COCO: never NaN,
+never None.
 
 COCO counts the 100 best predictions of an image and class (`maxDets`). When an image has more objects than
 that, the numbers are computed a second time, with `maxDets` raised to the number of objects in that image.
@@ -15,22 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from evaluation.average_precision import UNDEFINED, Boxes, precision_and_recall
 from evaluation.ground_truth import STANDARD_MAX_DETS, GroundTruth
+from evaluation.matching import FloatArray
 from evaluation.predictions import Prediction, checked_predictions
-
-UNDEFINED = -1.0
-"""Value of a number that no ground truth defines."""
 
 _IOU_50, _IOU_75 = 0, 5
 _ALL = 0
 _SIZES = ("small", "medium", "large")
-"""Areas of the engine, after `_ALL`."""
+"""Areas, after `_ALL`."""
 _MAX_1, _MAX_10, _MAX_100, _MAX_DETS = range(4)
 _LIMITS = (1, 10, STANDARD_MAX_DETS)
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +232,7 @@ def _per_class(truth: GroundTruth, precision: FloatArray, recall: FloatArray) ->
 
 
 def _mean(values: FloatArray) -> float:
-    """Mean over the defined values; the engine marks undefined ones with -1."""
+    """Mean over the defined values; undefined ones are -1."""
     defined = values[values > -1]
     return float(np.mean(defined)) if defined.size else UNDEFINED
 
@@ -249,49 +245,31 @@ def _accumulate(truth: GroundTruth, predictions: Sequence[Prediction]) -> tuple[
     max_dets = truth.max_dets()
     limits = _LIMITS if max_dets == STANDARD_MAX_DETS else (*_LIMITS, max_dets)
     if all(annotation.iscrowd for annotation in truth.annotations):
-        # Without objects every number is undefined, and the engine is not needed.
         classes = len(truth.categories)
         return np.full((10, 101, classes, 4, 3), UNDEFINED), np.full((10, classes, 4, 3), UNDEFINED)
 
-    # Imported here: the command line's --help and the predictions file do not need the engine.
-    from faster_coco_eval import COCO  # heavy, see above
-    from faster_coco_eval.core.faster_eval_api import COCOeval_faster  # heavy, see above
-
-    images = [{"id": image.id, "width": image.width, "height": image.height} for image in truth.images]
-    categories = [{"id": category.id, "name": category.name} for category in truth.categories]
-    # Ids are renumbered from 1, because the engine confuses annotation 0 with "no match". The order stays the
-    # same, because it decides between equal scores.
-    wanted = [
-        {
-            "id": number,
-            "image_id": annotation.image_id,
-            "category_id": annotation.category_id,
-            "bbox": list(annotation.bbox),
-            "area": annotation.area_px,
-            "iscrowd": int(annotation.iscrowd),
-        }
-        for number, annotation in enumerate(truth.annotations, start=1)
-    ]
-    found = [
-        {
-            "id": number,
-            "image_id": prediction.image_id,
-            "category_id": prediction.category_id,
-            "bbox": list(prediction.bbox),
-            "area": prediction.bbox[2] * prediction.bbox[3],
-            "iscrowd": 0,
-            "score": prediction.score,
-        }
-        for number, prediction in enumerate(predictions, start=1)
-    ]
-    dataset = {"images": images, "categories": categories}
-    evaluation = COCOeval_faster(
-        COCO({**dataset, "annotations": wanted}),
-        COCO({**dataset, "annotations": found}),
-        iouType="bbox",
-        print_function=lambda *_: None,  # validation during training has its own log
+    image_of = {image.id: number for number, image in enumerate(sorted(truth.images, key=lambda image: image.id))}
+    label_of = {category_id: label for label, category_id in enumerate(sorted(each.id for each in truth.categories))}
+    boxes = _array([prediction.bbox for prediction in predictions]).reshape(-1, 4)
+    return precision_and_recall(
+        Boxes(
+            np.array([image_of[annotation.image_id] for annotation in truth.annotations]),
+            np.array([label_of[annotation.category_id] for annotation in truth.annotations]),
+            _array([annotation.bbox for annotation in truth.annotations]),
+            _array([annotation.area_px for annotation in truth.annotations]),
+        ),
+        np.array([bool(annotation.iscrowd) for annotation in truth.annotations]),
+        Boxes(
+            np.array([image_of[prediction.image_id] for prediction in predictions], np.int64),
+            np.array([label_of[prediction.category_id] for prediction in predictions], np.int64),
+            boxes,
+            boxes[:, 2] * boxes[:, 3],
+        ),
+        _array([prediction.score for prediction in predictions]),
+        len(label_of),
+        limits,
     )
-    evaluation.params.maxDets = list(limits)
-    evaluation.evaluate()
-    evaluation.accumulate()
-    return np.asarray(evaluation.eval["precision"]), np.asarray(evaluation.eval["recall"])
+
+
+def _array(values: Sequence[object]) -> FloatArray:
+    return np.array(values, np.float64)

@@ -98,12 +98,17 @@ def boxes_by_image(truth: GroundTruth, predictions: Sequence[Prediction]) -> Ite
 
 def overlaps(boxes: FloatArray, truth_boxes: FloatArray, crowds: BoolArray) -> FloatArray:
     """(D, G) intersection over union; for a crowd, intersection over the prediction's own area."""
-    corner, size = boxes[:, None, :2], boxes[:, None, 2:]
-    truth_corner, truth_size = truth_boxes[None, :, :2], truth_boxes[None, :, 2:]
+    return paired_overlaps(boxes[:, None], truth_boxes, crowds)
+
+
+def paired_overlaps(boxes: FloatArray, truth_boxes: FloatArray, crowds: BoolArray) -> FloatArray:
+    """Like `overlaps`, element by element: boxes (…, 4), truth_boxes (…, 4) and crowds (…) broadcast."""
+    corner, size = boxes[..., :2], boxes[..., 2:]
+    truth_corner, truth_size = truth_boxes[..., :2], truth_boxes[..., 2:]
     sides = np.minimum(corner + size, truth_corner + truth_size) - np.maximum(corner, truth_corner)
-    intersection = np.prod(np.clip(sides, 0, None), axis=2)
-    own = np.prod(size, axis=2)
-    union = np.where(crowds[None, :], own, own + np.prod(truth_size, axis=2) - intersection)
+    intersection = np.prod(np.clip(sides, 0, None), axis=-1)
+    own = np.prod(size, axis=-1)
+    union = np.where(crowds, own, own + np.prod(truth_size, axis=-1) - intersection)
     ratio: FloatArray = np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
     return ratio
 

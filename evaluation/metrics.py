@@ -11,7 +11,8 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, UnsetType
 
-from evaluation.coco import UNDEFINED, AtMaxDets, ClassAtMaxDets, CocoResult, evaluate_boxes
+from evaluation.average_precision import UNDEFINED
+from evaluation.coco import AtMaxDets, ClassAtMaxDets, CocoResult, evaluate_boxes
 from evaluation.confusion import ImageOutcome, Outcome, confusion_matrix, judge
 from evaluation.ground_truth import GroundTruth
 from evaluation.matching import FloatArray, ImageBoxes, boxes_by_image

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import msgspec
 
-from evaluation.coco import UNDEFINED
+from evaluation.average_precision import UNDEFINED
 from evaluation.ground_truth import GroundTruth
 from evaluation.matching import boxes_by_image
 from evaluation.predictions import Prediction

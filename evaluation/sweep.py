@@ -9,11 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.coco import UNDEFINED
+from evaluation.average_precision import RECALLS, UNDEFINED, precision_curve
 from evaluation.matching import UNMATCHED, BoolArray, FloatArray, ImageBoxes, match
-
-RECALLS = np.linspace(0, 1, 101)
-"""The recalls at which COCO samples precision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +102,4 @@ class Sweep:
         """
         if not self.objects:
             return np.full(len(RECALLS), UNDEFINED)
-        right = np.cumsum(self.right)
-        precision = right / np.arange(1, len(right) + 1)
-        # At each recall, the best precision that this or any later point reaches.
-        envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
-        reached = np.searchsorted(right / self.objects, RECALLS, side="left")
-        values: FloatArray = envelope[reached]
-        return values
+        return precision_curve(self.right, np.ones_like(self.right), self.objects)[0]

@@ -28,7 +28,6 @@ UNKNOWN = "LicenseRef-Unknown"
 """A package without a declared licence: find its licence and add it to CONCLUDED."""
 CONCLUDED = {
     "cuda-toolkit": "LicenseRef-NVIDIA-Proprietary",
-    "faster-coco-eval": "Apache-2.0",
     "nvidia-cusparselt-cu13": "LicenseRef-NVIDIA-Proprietary",
     "torchvision": "BSD-3-Clause",
 }

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from evaluation.coco import UNDEFINED, CocoResult, evaluate_boxes
+from evaluation.average_precision import UNDEFINED
+from evaluation.coco import CocoResult, evaluate_boxes
 from evaluation.errors import GroundTruthError, PredictionsError
 from evaluation.ground_truth import GroundTruth
 from tests.evaluation.datasets import Coco, Predictions, random_coco

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from evaluation.coco import UNDEFINED, evaluate_boxes
+from evaluation.average_precision import UNDEFINED
+from evaluation.coco import evaluate_boxes
 from evaluation.confusion import confusion_matrix, judge
 from evaluation.ground_truth import GroundTruth
 from evaluation.matching import boxes_by_image
