@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detr_job.models.layers import conv2d
+from detr_job.models.layers import Geometry, scaled_conv2d
 
 EPSILON = 1e-5
 
@@ -68,13 +68,15 @@ class _Folded(NamedTuple):
     shift: Tensor
 
 
-def folded_conv(x: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
-    """norm(conv(x)) as one convolution."""
+def folded_conv(
+    x: Tensor, conv: nn.Module, norm: nn.Module, *, residual: Tensor | None = None, relu: bool = False
+) -> Tensor:
+    """norm(conv(x)) as one convolution, plus the residual, then ReLU."""
     assert isinstance(conv, nn.Conv2d)
     assert isinstance(norm, FrozenBatchNorm)
-    scale, shift = norm.scale_and_shift()
     assert not isinstance(conv.padding, str)
-    return conv2d(x, conv.weight * scale, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
+    geometry = Geometry(conv.stride, conv.padding, conv.dilation, conv.groups)
+    return scaled_conv2d(x, conv.weight, *norm.scale_and_shift(), geometry, residual=residual, relu=relu)
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
@@ -111,8 +113,8 @@ class BasicBlock(_Block):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, planes, H / stride, W / stride)."""
-        out = folded_conv(x, self.conv1, self.bn1).relu_()
-        return folded_conv(out, self.conv2, self.bn2).add_(self.shortcut(x)).relu_()
+        out = folded_conv(x, self.conv1, self.bn1, relu=True)
+        return folded_conv(out, self.conv2, self.bn2, residual=self.shortcut(x), relu=True)
 
 
 class Bottleneck(_Block):
@@ -129,9 +131,9 @@ class Bottleneck(_Block):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, 4 * planes, H / stride, W / stride)."""
-        out = folded_conv(x, self.conv1, self.bn1).relu_()
-        out = folded_conv(out, self.conv2, self.bn2).relu_()
-        return folded_conv(out, self.conv3, self.bn3).add_(self.shortcut(x)).relu_()
+        out = folded_conv(x, self.conv1, self.bn1, relu=True)
+        out = folded_conv(out, self.conv2, self.bn2, relu=True)
+        return folded_conv(out, self.conv3, self.bn3, residual=self.shortcut(x), relu=True)
 
 
 DEPTHS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
@@ -162,7 +164,7 @@ class ResNet(nn.Module):
 
     def pyramid(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The features of the last three stages, strides 8, 16 and 32, with a quarter, half and all of the channels."""
-        x = folded_conv(images.contiguous(memory_format=torch.channels_last), self.conv1, self.bn1).relu_()
+        x = folded_conv(images.contiguous(memory_format=torch.channels_last), self.conv1, self.bn1, relu=True)
         x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
         c3 = self.layer2(self.layer1(x))
         c4 = self.layer3(c3)

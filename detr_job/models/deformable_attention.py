@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detr_job.models.layers import Linear, linear
+
 
 class DeformableAttention(nn.Module):
     """Each query samples `points[level]` places per head and level, relative to its box.
@@ -23,10 +25,10 @@ class DeformableAttention(nn.Module):
         super().__init__()
         self.heads, self.points = heads, list(points)
         total = sum(points)
-        self.sampling_offsets = nn.Linear(dim, heads * total * 2)
-        self.attention_weights = nn.Linear(dim, heads * total)
-        self.value_proj = nn.Linear(dim, dim) if project else nn.Identity()
-        self.output_proj = nn.Linear(dim, dim) if project else nn.Identity()
+        self.sampling_offsets = Linear(dim, heads * total * 2)
+        self.attention_weights = Linear(dim, heads * total)
+        self.value_proj = Linear(dim, dim) if project else nn.Identity()
+        self.output_proj = Linear(dim, dim) if project else nn.Identity()
         # an offset of as many units as there are points reaches the edge of the box
         scale = torch.tensor([0.5 / count for count in points for _ in range(count)])
         self.register_buffer("scale", scale[:, None], persistent=False)
@@ -70,8 +72,11 @@ class DeformableAttention(nn.Module):
     def read(self, query: Tensor, boxes: Tensor, planes: Sequence[Tensor]) -> Tensor:
         """Like `forward`, from the `feature_planes` of values that are already projected; nothing is projected."""
         batch, queries, _ = query.shape
-        offsets = self.sampling_offsets(query).view(batch, queries, self.heads, -1, 2)
-        weights = self.attention_weights(query).view(batch, queries, self.heads, -1).softmax(-1)
+        both = (self.sampling_offsets, self.attention_weights)  # as one product
+        asked = linear(query, torch.cat([each.weight for each in both]), torch.cat([each.bias for each in both]))
+        offsets, weights = torch.split(asked, [each.out_features for each in both], dim=-1)
+        offsets = offsets.view(batch, queries, self.heads, -1, 2)
+        weights = weights.reshape(batch, queries, self.heads, -1).softmax(-1)
         if boxes.dim() == 4:
             by_level = zip(boxes.unbind(2), self.points, strict=True)
             boxes = torch.stack([box for box, count in by_level for _ in range(count)], dim=2)[:, :, None]

@@ -5,6 +5,8 @@ oneDNN's; and drawing the random numbers of a dropout costs more than the layer 
 their names are those of `nn.Linear`.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,6 +16,8 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 ONEDNN: bool = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 SAFE_CHANNELS = 16
+SMALL_MAP = 256
+"""Cells of a batch up to which the backward pass of a 1 x 1 convolution is faster as matrix products."""
 HALF_RANGE = 32768  # of a 16-bit number
 
 
@@ -97,6 +101,111 @@ def conv2d(
             wider = F.pad(x, (0, stride[1]))  # one column more, which is cut off again
             return F.conv2d(wider, weight, bias, stride, padding, dilation, groups)[..., :1]
     return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+
+
+class Geometry(NamedTuple):
+    """What describes a convolution besides its weights."""
+
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+
+
+class _OneDnnConv(torch.autograd.Function):
+    """`scaled_conv2d` as one oneDNN operation; the gradient of the weights is scaled in place."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        x: Tensor,
+        weight: Tensor,
+        scale: Tensor,
+        shift: Tensor,
+        residual: Tensor | None,
+        geometry: Geometry,
+        act: str,
+    ) -> Tensor:
+        folded = weight * scale
+        rest = (folded, shift, geometry.padding, geometry.stride, geometry.dilation, geometry.groups)
+        if residual is None:
+            out: Tensor = torch.ops.mkldnn._convolution_pointwise(x, *rest, act, [], "")
+        else:
+            out = torch.ops.mkldnn._convolution_pointwise.binary(x, residual, *rest, "add", None, act, [], "")
+        ctx.save_for_backward(x, folded, scale, *((out,) if act == "relu" else ()))
+        ctx.geometry = geometry  # type: ignore[attr-defined]  # any attribute may be set
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, folded, scale, *rectified = ctx.saved_tensors  # type: ignore[attr-defined]  # set by save_for_backward
+        stride, padding, dilation, groups = ctx.geometry  # type: ignore[attr-defined]  # set in forward
+        needs = ctx.needs_input_grad  # type: ignore[attr-defined]  # set by autograd
+        if rectified:
+            grad = torch.ops.aten.threshold_backward(grad, *rectified, 0)
+        cells = grad.numel() // grad.shape[1]
+        if folded.shape[2:] == (1, 1) and stride == (1, 1) and groups == 1 and cells <= SMALL_MAP:
+            rows, matrix = grad.permute(0, 2, 3, 1).reshape(cells, -1), folded.flatten(1)
+            grad_x = grad_weight = None
+            if needs[0]:
+                columns = _product(rows, matrix.t(), None)
+                grad_x = columns.view(x.shape[0], *x.shape[2:], -1).permute(0, 3, 1, 2)
+            if needs[1]:
+                grad_weight = _product(rows.t(), x.permute(0, 2, 3, 1).reshape(cells, -1).t(), None).view_as(folded)
+        else:
+            grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
+                grad, x, folded, None, stride, padding, dilation, False, (0, 0), groups, (needs[0], needs[1], False)
+            )
+        if grad_weight is not None:
+            grad_weight.mul_(scale)
+        return grad_x, grad_weight, None, None, grad if needs[4] else None, None, None
+
+
+def scaled_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    geometry: Geometry,
+    *,
+    residual: Tensor | None = None,
+    relu: bool = False,
+) -> Tensor:
+    """The convolution with weight * scale, plus shift and the residual, then ReLU.
+
+    scale (outputs, 1, 1, 1) and shift (outputs,) are constants.
+    """
+    if (
+        ONEDNN
+        and _on_cpu(x)
+        # counters of FLOPs know only PyTorch's own operators
+        and not torch._C._len_torch_dispatch_stack()
+        and x.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and weight.shape[1] >= SAFE_CHANNELS
+    ):
+        out: Tensor = _OneDnnConv.apply(x, weight, scale, shift, residual, geometry, "relu" if relu else "none")
+        return out
+    out = conv2d(x, weight * scale, shift, *geometry)
+    if residual is not None:
+        out = out.add_(residual)
+    return out.relu_() if relu else out
+
+
+def normed_conv2d(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, *, relu: bool = False) -> Tensor:
+    """norm(conv(x)), then ReLU; as one convolution in prediction."""
+    assert not isinstance(conv.padding, str)
+    if norm.training or torch.is_grad_enabled():
+        out: Tensor = norm(conv(x))
+        return F.relu(out, inplace=True) if relu else out
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    geometry = Geometry(conv.stride, conv.padding, conv.dilation, conv.groups)
+    return scaled_conv2d(
+        x, conv.weight, scale[:, None, None, None], norm.bias - norm.running_mean * scale, geometry, relu=relu
+    )
 
 
 class Conv2d(nn.Conv2d):

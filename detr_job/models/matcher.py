@@ -4,6 +4,7 @@ The costs of all layers and images are copied from the device together, and the 
 together, so a step waits for its device only once. The assignment is scipy's.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,25 +64,36 @@ def match(outputs: Outputs, targets: Targets, class_cost: Tensor, loss: Loss) ->
     return Matches.of(match_on_host(outputs, targets, class_cost, loss), outputs.logits.device)
 
 
-@torch.no_grad()
 def match_on_host(outputs: Outputs, targets: Targets, class_cost: Tensor, loss: Loss) -> NDArray[np.int64]:
     """Assign queries to boxes, for each image and layer. `loss` has the weights of the costs.
 
     class_cost: (L, B, Q, K), the cost of assigning each class to a query. Boxes beyond the number of queries
     stay unmatched. Returns (3, L, M): image, query and target of each pair.
     """
+    return assign([pair_costs(outputs, targets, class_cost, loss)], targets.counts)[0]
+
+
+@torch.no_grad()
+def pair_costs(outputs: Outputs, targets: Targets, class_cost: Tensor, loss: Loss) -> Tensor:
+    """(L, B, Q, N): the cost of each query for each box of its image; N is the most boxes of an image."""
     labels, boxes = padded_targets(targets)
     layers, batch, queries, _ = outputs.logits.shape
-    most = labels.shape[1]
-    if most == 0:
-        return np.zeros((3, layers, 0), dtype=np.int64)
     predicted = outputs.boxes.float()
-    by_label = class_cost.gather(-1, labels[None, :, None].expand(layers, batch, queries, most))
+    by_label = class_cost.gather(-1, labels[None, :, None].expand(layers, batch, queries, labels.shape[1]))
     # A broadcast difference is faster than torch.cdist(p=1) and gives the same bits.
     distance = (predicted[..., :, None, :] - boxes[None, :, None]).abs().sum(-1)
     _, giou = iou_and_giou(cxcywh_to_xyxy(predicted)[..., :, None, :], cxcywh_to_xyxy(boxes)[None, :, None])
     cost = loss.cost_bbox * distance + loss.cost_class * by_label - loss.cost_giou * giou
-    return _assign(cost.nan_to_num(NEVER, NEVER, NEVER).cpu().numpy(), targets.counts)
+    return cost.nan_to_num(NEVER, NEVER, NEVER)
+
+
+def assign(costs: Sequence[Tensor], counts: tuple[int, ...]) -> list[NDArray[np.int64]]:
+    """The pairs of several `pair_costs`, as in `match_on_host`, copied from the device together."""
+    if not any(counts):
+        return [np.zeros((3, len(cost), 0), dtype=np.int64) for cost in costs]
+    host = torch.cat([cost.flatten() for cost in costs]).cpu()
+    parts = torch.split(host, [cost.numel() for cost in costs])
+    return [_assign(part.view(cost.shape).numpy(), counts) for part, cost in zip(parts, costs, strict=True)]
 
 
 def _assign(cost: NDArray[np.float32], counts: tuple[int, ...]) -> NDArray[np.int64]:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_job.models.backbone import FrozenBatchNorm, folded_conv
-from detr_job.models.layers import Conv2d
+from detr_job.models.layers import Conv2d, normed_conv2d
 
 
 class Stage(NamedTuple):
@@ -46,7 +46,7 @@ class Affine(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape to the same shape."""
-        return self.scale * x + self.bias
+        return (self.scale * x).add_(self.bias)
 
 
 class Style(NamedTuple):
@@ -78,10 +78,11 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
-        x = folded_conv(x, self.conv, self.bn) if isinstance(self.bn, FrozenBatchNorm) else self.bn(self.conv(x))
-        if self.act:
-            x = self.lab(F.relu(x, inplace=True))
-        return x
+        if isinstance(self.bn, FrozenBatchNorm):
+            x = folded_conv(x, self.conv, self.bn, relu=self.act)
+        else:
+            x = normed_conv2d(x, self.conv, self.bn, relu=self.act)
+        return self.lab(x)  # type: ignore[no-any-return]  # a module
 
 
 class LightConv(nn.Module):

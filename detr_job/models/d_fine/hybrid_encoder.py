@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_job.models.attention import Attention
-from detr_job.models.layers import Conv2d, Linear
+from detr_job.models.layers import Conv2d, Linear, normed_conv2d
 from run_config.families.d_fine import DFineModel
 
 TEMPERATURE = 10000.0
@@ -24,7 +24,7 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
-        x = self.norm(self.conv(x))
+        x = normed_conv2d(x, self.conv, self.norm)
         return F.silu(x) if self.act else x
 
 

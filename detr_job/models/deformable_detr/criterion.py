@@ -8,7 +8,7 @@ from torch import Tensor
 
 from detr_job.models.deformable_detr.network import Predictions
 from detr_job.models.losses import Losses, Term, box_losses, weighted_sum
-from detr_job.models.matcher import ALPHA, GAMMA, Matches, focal_class_cost, match
+from detr_job.models.matcher import ALPHA, GAMMA, Matches, assign, focal_class_cost, pair_costs
 from detr_job.models.outputs import Outputs, Targets
 from run_config.job.config import Loss
 
@@ -22,25 +22,32 @@ class DeformableDetrCriterion:
     def __call__(self, found: Predictions, targets: Targets, num_boxes: float) -> Losses:
         """Losses with (L, B, Q, num_classes) logits. All terms are divided by `num_boxes`, at least 1."""
         with torch.autocast(found.layers.boxes.device.type, enabled=False):
-            losses = weighted_sum(self._terms(found.layers, targets, num_boxes))
-            if found.encoder is None:
-                return losses
+            parts = [_full_precision(found.layers)]
+            if found.encoder is not None:
+                parts.append(_full_precision(found.encoder))
             # to find objects, the encoder is taught one class
             of_one_class = Targets(torch.zeros_like(targets.labels), targets.boxes, targets.counts)
-            terms = self._terms(found.encoder, of_one_class, num_boxes)
-            encoder = weighted_sum({f"{name}_enc": term for name, term in terms.items()})
-            return Losses(losses.total + encoder.total, losses.terms | encoder.terms)
+            wanted = (targets, of_one_class)[: len(parts)]
+            costs = [
+                pair_costs(outputs, labelled, focal_class_cost(outputs.logits), self.loss)
+                for outputs, labelled in zip(parts, wanted, strict=True)
+            ]
+            matches = [Matches.of(pairs, found.layers.boxes.device) for pairs in assign(costs, targets.counts)]
+            terms = [self._terms(*each, num_boxes) for each in zip(parts, wanted, matches, strict=True)]
+            losses = weighted_sum(terms[0])
+            for encoder in terms[1:]:
+                more = weighted_sum({f"{name}_enc": term for name, term in encoder.items()})
+                losses = Losses(losses.total + more.total, losses.terms | more.terms)
+            return losses
 
-    def match(self, outputs: Outputs, targets: Targets) -> Matches:
-        """Match queries to boxes by focal class cost, L1 and GIoU."""
-        return match(outputs, targets, focal_class_cost(outputs.logits), self.loss)
-
-    def _terms(self, outputs: Outputs, targets: Targets, num_boxes: float) -> dict[str, Term]:
-        outputs = Outputs(outputs.logits.float(), outputs.boxes.float())
-        matches = self.match(outputs, targets)
+    def _terms(self, outputs: Outputs, targets: Targets, matches: Matches, num_boxes: float) -> dict[str, Term]:
         focal = _focal(outputs.logits, targets, matches) / num_boxes
         boxes, _ = box_losses(self.loss, outputs, targets, matches, num_boxes)
         return {"loss_ce": Term(self.loss.classification, focal), **boxes}
+
+
+def _full_precision(outputs: Outputs) -> Outputs:
+    return Outputs(outputs.logits.float(), outputs.boxes.float())
 
 
 def _focal(logits: Tensor, targets: Targets, matches: Matches) -> Tensor:

@@ -11,13 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks import transformers_models
 from detr_job.errors import JobError
 from detr_job.family import Family, build_family
 from detr_job.models.deformable_detr.criterion import DeformableDetrCriterion
 from detr_job.models.deformable_detr.network import DeformableDetr, Predictions
+from detr_job.models.matcher import focal_class_cost, match
 from detr_job.models.outputs import Outputs, Targets
 from detr_job.weights.finetune import WeightsSource, load_weights
-from run_config.families.deformable_detr import DeformableDetrModel
 from run_config.job.config import Loss
 from run_config.job.presets import load_job_config
 from run_config.weights.coco_classes import COCO_CLASSES
@@ -135,40 +136,12 @@ def test_predictions_matches_and_losses_are_the_known_ones(case: tuple[str, Fami
     last = [losses.terms[f"loss_{kind}"].item() for kind in ("ce", "bbox", "giou")]
     assert last == pytest.approx(wanted["losses"], rel=2e-5)
     assert losses.total.item() == pytest.approx(wanted["total"], rel=2e-5)
-    matches = criterion.match(layers, targets())
+    matches = match(layers, targets(), focal_class_cost(layers.logits), LOSS)
     pairs = torch.stack((matches.image[-1], matches.query[-1], matches.target[-1]), dim=1)
     assert {tuple(row) for row in pairs.tolist()} == wanted["match"]
 
 
 # The transformers library -------------------------------------------------------------------------
-
-
-def hugging_face(model: DeformableDetrModel, classes: int = COCO_ROWS) -> torch.nn.Module:
-    """Deformable DETR of the transformers library."""
-    from transformers import DeformableDetrConfig, DeformableDetrForObjectDetection
-
-    last = ["stage4"] if model.levels == 1 else ["stage2", "stage3", "stage4"]
-    config = DeformableDetrConfig(
-        use_timm_backbone=False,
-        backbone=None,
-        backbone_config={"model_type": "resnet", "out_features": last},
-        d_model=model.hidden_dim,
-        num_queries=model.queries,
-        two_stage_num_proposals=model.queries,
-        num_feature_levels=model.levels,
-        encoder_layers=model.encoder_layers,
-        decoder_layers=model.decoder_layers,
-        encoder_ffn_dim=model.feedforward_dim,
-        decoder_ffn_dim=model.feedforward_dim,
-        encoder_attention_heads=model.heads,
-        decoder_attention_heads=model.heads,
-        encoder_n_points=model.points,
-        decoder_n_points=model.points,
-        with_box_refine=model.refine,
-        two_stage=model.two_stage,
-        num_labels=classes,
-    )
-    return DeformableDetrForObjectDetection(config)
 
 
 @pytest.mark.parametrize("name", golden.CASES)
@@ -185,7 +158,7 @@ def test_transformers_computes_the_same_with_its_own_names(name: str):
     network = family.network
     assert isinstance(network, DeformableDetr)
     torch.manual_seed(1)
-    theirs = hugging_face(network.config, 6).double().eval()
+    theirs = transformers_models.deformable_detr(network.config, 6).double().eval()
     for parameter in theirs.parameters():
         torch.nn.init.normal_(parameter, std=0.1 if parameter.dim() > 1 else 0.5)
     weights = theirs.state_dict()
@@ -226,7 +199,10 @@ def test_the_names_of_published_files_are_converted_to_the_networks(name: str):
     family = family_of(golden.CASES[name] | {"hidden_dim": 32, "encoder_layers": 2, "decoder_layers": 2})
     network = family.network
     assert isinstance(network, DeformableDetr)
-    theirs = {old_names(each): tensor for each, tensor in hugging_face(network.config).state_dict().items()}
+    theirs = {
+        old_names(each): tensor
+        for each, tensor in transformers_models.deformable_detr(network.config, COCO_ROWS).state_dict().items()
+    }
     assert "model.backbone.conv_encoder.model.layer4.2.conv3.weight" in theirs
     ours = {each: value.shape for each, value in network.state_dict().items()}
     assert {each: value.shape for each, value in family.own_names(theirs).items()} == ours

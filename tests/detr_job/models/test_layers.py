@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from detr_job.models import layers
-from detr_job.models.layers import Conv2d, Linear, dropout, linear
+from detr_job.models.layers import Conv2d, Geometry, Linear, dropout, linear, normed_conv2d, scaled_conv2d
 
 
 @given(
@@ -50,6 +50,41 @@ def test_names_are_those_of_a_linear_layer():
 
 def test_onednn_is_used_where_pytorch_has_it():
     assert torch.backends.mkldnn.is_available() == layers.ONEDNN
+
+
+@pytest.mark.parametrize(("kernel", "stride", "side"), [(1, 1, 4), (1, 1, 20), (1, 2, 20), (3, 1, 9), (3, 2, 9)])
+@pytest.mark.parametrize("added", [False, True])
+def test_a_scaled_convolution_has_the_values_and_gradients_of_its_parts(
+    kernel: int, stride: int, side: int, added: bool
+):
+    torch.manual_seed(0)
+    x = torch.randn(2, 16, side, side).to(memory_format=torch.channels_last).requires_grad_()
+    weight = torch.randn(24, 16, kernel, kernel, requires_grad=True)
+    scale, shift = torch.rand(24, 1, 1, 1), torch.randn(24)
+    geometry = Geometry((stride, stride), (kernel // 2,) * 2, (1, 1), 1)
+    theirs = F.conv2d(x, weight, None, *geometry) * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
+    residual = torch.randn_like(theirs, requires_grad=True) if added else None
+    theirs = (theirs if residual is None else theirs + residual).relu()
+    ours = scaled_conv2d(x, weight, scale, shift, geometry, residual=residual, relu=True)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    inputs = [each for each in (x, weight, residual) if each is not None]
+    grad = torch.randn_like(theirs)
+    found = torch.autograd.grad(ours, inputs, grad)
+    for one, other in zip(found, torch.autograd.grad(theirs, inputs, grad), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("groups", [1, 16])
+def test_a_batch_norm_is_part_of_the_convolution_in_prediction(groups: int):
+    torch.manual_seed(0)
+    conv, norm = Conv2d(16, 16, 3, padding=1, groups=groups, bias=False), nn.BatchNorm2d(16)
+    for tensor in norm.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.uniform_(0.5, 1.5)
+    x = torch.randn(2, 16, 7, 9)
+    norm.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(normed_conv2d(x, conv, norm, relu=True), norm(conv(x)).relu())
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.5, 0.9])

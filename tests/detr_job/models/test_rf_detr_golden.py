@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks import transformers_models
 from detr_job.errors import JobError
 from detr_job.family import Family, build_family
 from detr_job.models.outputs import Outputs, Targets
@@ -58,37 +59,6 @@ def test_the_published_layout_is_the_networks_own(size: str):
     assert GOLDEN["tensors"] == TENSORS["nano"]
 
 
-def hugging_face(model: RfDetrModel, classes: int = COCO_ROWS) -> torch.nn.Module:
-    """RF-DETR of the transformers library, with the epsilon of the original."""
-    from transformers import RfDetrConfig, RfDetrForObjectDetection
-
-    last = model.backbone_layers
-    backbone = {
-        "model_type": "rf_detr_dinov2",
-        "hidden_size": model.backbone_dim,
-        "num_attention_heads": model.backbone_heads,
-        "num_hidden_layers": last,
-        "patch_size": model.patch_size,
-        "num_windows": model.windows,
-        "out_features": [f"stage{last * part // 4}" for part in (1, 2, 3, 4)],
-        "image_size": model.position_cells * model.patch_size,
-    }
-    config = RfDetrConfig(
-        backbone_config=backbone,
-        d_model=model.hidden_dim,
-        decoder_layers=model.decoder_layers,
-        decoder_ffn_dim=model.feedforward_dim,
-        decoder_self_attention_heads=model.heads,
-        decoder_cross_attention_heads=model.cross_heads,
-        decoder_n_points=model.points,
-        num_queries=model.queries,
-        group_detr=model.groups,
-        layer_norm_eps=1e-6,
-        num_labels=classes,
-    )
-    return RfDetrForObjectDetection(config)
-
-
 @pytest.mark.parametrize("size", TENSORS)
 def test_the_names_of_transformers_are_converted_to_the_networks(size: str):
     family = on_meta(size)
@@ -96,7 +66,7 @@ def test_the_names_of_transformers_are_converted_to_the_networks(size: str):
     model = load_job_config(f"rf-detr-{size}").model
     assert isinstance(model, RfDetrModel)
     with torch.device("meta"):
-        theirs = hugging_face(model).state_dict()
+        theirs = transformers_models.rf_detr(model, COCO_ROWS).state_dict()
     ours = {name: value.shape for name, value in family.network.state_dict().items()}
     for weights in (theirs, {name.removeprefix("model."): value for name, value in theirs.items()}):
         assert {name: value.shape for name, value in family.own_names(weights).items()} == ours
@@ -107,7 +77,7 @@ def test_transformers_computes_the_same_with_its_own_names():
     less = {"heads": 2, "cross_heads": 4, "feedforward_dim": 48, "queries": 5, "groups": 3}
     model = RfDetrModel(**small, **less)
     torch.manual_seed(1)
-    theirs = hugging_face(model, 6).double().eval()
+    theirs = transformers_models.rf_detr(model, 6).double().eval()
     for parameter in theirs.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     family = build_family(load_job_config("rf-detr-nano", [f"model={json.dumps(model.model_dump())}"]), 6)
