@@ -312,6 +312,9 @@ def main(
     rounds: Annotated[int, typer.Option(help="rounds that are timed")] = 11,
     warmup: Annotated[int, typer.Option(help="rounds before that")] = 2,
     threads: Annotated[int, typer.Option(help="threads on a CPU; 0: one per core")] = 0,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="also print which operators our side spends time in")
+    ] = False,
     predict: Annotated[bool, typer.Option("--predict", help="prediction instead of training")] = False,
 ) -> None:
     """Time both sides and print the medians and one line for the docs."""
@@ -329,6 +332,10 @@ def main(
         print(f"{work.name:<15}" + "".join(f"{each:>9.1f}" for each in work.median_ms()) + f"{work.peak_mib():>9.0f}")
     if where.type == "cuda" and not predict:
         print(f"waits for the GPU in a step with our full loss: {waits(works[-1])}")
+    if profile:
+        with torch.profiler.profile() as profiled:
+            works[0]()
+        print(profiled.key_averages().table(sort_by=f"self_{where.type}_time_total", row_limit=20))
     mine, other = (work.median_ms()[0] for work in works[:2])
     height, width = ours.images.shape[-2:]
     print(
