@@ -91,13 +91,11 @@ class SharedWork:
     def shard(self, folder: ObjectStore, wanted: Shard, set_id: str) -> Shard | None:
         """The shard, if a pod has written it to `folder`. `wanted`: without offsets and digest."""
         found = self._read(self._shard_key(wanted.key, set_id), Shard)
-        if found is None or [(one.file_name, one.size_bytes) for one in found.images] != [
-            (one.file_name, one.size_bytes) for one in wanted.images
-        ]:
+        if found is None or _contents(found) != _contents(wanted):
             return None
         with suppress(NoSuchKey):
-            if (found.key, found.split) == (wanted.key, wanted.split):
-                return found if folder.head(found.key).size_bytes == found.size_bytes else None
+            if folder.head(found.key).size_bytes == found.size_bytes:
+                return found
         return None
 
     def keep_shard(self, shard: Shard, set_id: str) -> None:
@@ -147,3 +145,7 @@ class SharedWork:
         with suppress(msgspec.DecodeError):
             return msgspec.json.decode(data, type=kind)
         return None
+
+
+def _contents(shard: Shard) -> tuple[object, ...]:
+    return shard.key, shard.split, [(one.file_name, one.size_bytes) for one in shard.images]
