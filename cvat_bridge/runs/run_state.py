@@ -221,7 +221,7 @@ def _by_step(status: RunStatus) -> dict[str, StepStatus]:
 def _planned(workflow: Mapping[str, Any]) -> list[str]:
     """Names of the steps in the order of the graph, from the template that Argo stores with the workflow.
 
-    Steps that may be shared by several pods appear when they begin.
+    Steps of several pods are not among them: they appear when they begin.
     """
     stored = (workflow.get("status") or {}).get("storedWorkflowTemplateSpec") or {}
     spec = stored if stored.get("templates") else workflow.get("spec") or {}
