@@ -160,8 +160,9 @@ def resumed_settings(
     computed = auto & before.get(AUTO, {}).keys()
     if computed:
         settings = _settings(store.url, before)
-        lengths = {"schedule.epochs", "schedule.minutes"} if "schedule.steps" in computed else set()
-        config = with_values(config, {key: value_of(settings, key) for key in computed | lengths})
+        follow = {"schedule.epochs", "schedule.minutes"} if "schedule.steps" in computed else set()
+        follow |= {"data.accumulate"} if "data.batch_size" in computed else set()
+        config = with_values(config, {key: value_of(settings, key) for key in computed | follow})
         auto -= computed
     if before.get("code_version") == code_version() or before.get("model") != preset:
         return config, {}, auto  # differences are refused when the run is opened

@@ -18,7 +18,7 @@ from detr_job.errors import Interrupted, JobError, NotFinite, OutOfMemory, Store
 from detr_job.family import Family, build_family
 from detr_job.prediction.split_predictions import SplitPredictions, beyond_reach
 from detr_job.stop_request import RESUME, StopNow, StopRequest
-from detr_job.training import micro_batches
+from detr_job.training import memory_probe, micro_batches
 from detr_job.training.micro_batches import MicroBatches
 from detr_job.training.progress import ProgressReport, SayHandler
 from detr_job.training.run_folder import MICRO_BATCH, describe_run, open_run, resumed_settings, write_run
@@ -53,6 +53,7 @@ from run_config.writable import require_writable
 
 FINETUNE = "cvat-finetune-checkpoint"
 PREDICTED_SPLITS = ("val", "test")
+BATCH_SIZE = "data.batch_size"
 LEFT_BEHIND = ("model", "checkpoint", "predictions")  # folders in --out
 
 
@@ -207,20 +208,29 @@ def _prepare(
     _check_data(local)
     check_lock = held.enter_context(locked(run, report.say))
     config, auto = _resumed(run, request, config, report)
-    config, reasons = resolved(config, auto, facts_of(local, pretrained=bool(request.finetune)))
+    facts = facts_of(local, pretrained=bool(request.finetune), fits=memory_probe.probe(local, device))
+    whole = config.data.batch_size
+    config, reasons = resolved(config, auto, facts)
     for key, reason in reasons.items():
         report.say(f"{key}={shown(value_of(config, key))} ({reason})")
     _check_smallest_batch(config, local)
     torch.manual_seed(config.training.seed)
     family = build_family(config, len(local.class_names))
+    exactness = micro_batches.exactness(family, config)
+    if config.data.batch_size < whole:
+        report.say(f"with data.batch_size={config.data.batch_size} instead of {whole}, {exactness}")
     description = _open_run(request, config, reasons, local, family, device, run)
     checkpoint.try_place(run)
+    chosen = request.chosen(BATCH_SIZE) and BATCH_SIZE not in request.auto
     micro = MicroBatches(
         min(config.data.batch_size, len(local.split("train"))),
-        chosen=request.chosen("data.batch_size"),
-        halved=MICRO_BATCH in description,
+        fixed=chosen or _may_be_one_pixel(config, local),
         record=functools.partial(_record, uploads, run, description),
+        images=description.get(MICRO_BATCH),
+        exactness=exactness,
     )
+    if micro.parts > 1:
+        report.say(f"an earlier start of this run ran out of memory: {micro.describe()}")
     chosen = request.chosen("evaluation.batch_size")
     trainer = Trainer(config, family, local, run, device, uploads, stop, micro, evaluation_batch_chosen=chosen)
     job = _Job(request, config, local, trainer)
@@ -305,15 +315,17 @@ def _check_data(local: LocalSet) -> None:
 def _check_smallest_batch(config: JobConfig, local: LocalSet) -> None:
     """Refuse batches of one image whose coarsest map is one pixel, before they stop training in the middle."""
     train_split, stride = local.split("train"), config.model.normalised_stride
-    if min(config.data.batch_size, len(train_split)) > 1:
-        return
-    side = smallest_side(train_split, config.data)
-    if side <= stride:
+    if min(config.data.batch_size, len(train_split)) == 1 and _may_be_one_pixel(config, local):
         raise JobError(
-            f"data.min_sizes, data.max_size: images may have {side} pixels, which are one pixel at this model's stride "
-            f"of {stride}, and one image per batch cannot be normalised: use images of more than {stride + 1} pixels, "
-            "or set data.batch_size to 2 or more"
+            f"data.min_sizes, data.max_size: images may have {smallest_side(train_split, config.data)} pixels, which "
+            f"are one pixel at this model's stride of {stride}, and one image per batch cannot be normalised: use "
+            f"images of more than {stride + 1} pixels, or set data.batch_size to 2 or more"
         )
+
+
+def _may_be_one_pixel(config: JobConfig, local: LocalSet) -> bool:
+    """Whether the coarsest map with batch norms may have one pixel."""
+    return smallest_side(local.split("train"), config.data) <= config.model.normalised_stride
 
 
 def _open_run(

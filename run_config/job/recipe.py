@@ -51,6 +51,8 @@ class Facts:
     """Distance of the boxes' mean height in the image from its middle, in standard errors."""
     pretrained: bool
     """Whether training starts from a checkpoint."""
+    fits: Callable[[JobConfig, int], bool] | None = None
+    """Whether so many images at once fit into the GPU's memory. None: training on a CPU."""
 
     @property
     def boxes_per_image(self) -> float:
@@ -64,6 +66,13 @@ class Choice:
 
     value: object
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SmallerBatch(Choice):
+    """Images per batch, and how many batches make a step of as many images as before."""
+
+    accumulate: int
 
 
 Rule = Callable[[JobConfig, Facts], Choice | None]
@@ -81,6 +90,8 @@ def resolved(config: JobConfig, auto: frozenset[str], facts: Facts) -> tuple[Job
         changed = {key: choice.value}
         if key == "schedule.steps":  # one length replaces the others
             changed |= {"schedule.epochs": None, "schedule.minutes": None}
+        if isinstance(choice, SmallerBatch):
+            changed["data.accumulate"] = choice.accumulate
         try:
             config = with_values(config, changed)
         except ValidationError as error:
@@ -213,6 +224,30 @@ def checkpoint_interval(config: JobConfig, facts: Facts) -> Choice:
     return Choice(config.evaluation.interval, "with each evaluation")
 
 
+def batch_size(config: JobConfig, facts: Facts) -> Choice:
+    """The largest divisor of a batch that fits into memory; more of them make a step.
+
+    Raises ConfigError: when one image does not fit.
+    """
+    if facts.fits is None:
+        return Choice(config.data.batch_size, "on a CPU, memory is not tried")
+    whole = min(config.data.batch_size, facts.images)
+    if facts.fits(config, whole):
+        return Choice(config.data.batch_size, "the largest images fit into memory")
+    step = whole * config.data.accumulate
+    for images in range(whole // 2, 0, -1):
+        if whole % images == 0 and facts.fits(config, images):
+            batches = step // images
+            reason = (
+                f"{whole} of the largest images do not fit into memory; data.accumulate={batches} keeps {step} a step"
+            )
+            return SmallerBatch(images, reason, batches)
+    raise ConfigError(
+        "data.batch_size=auto: not even one image of the largest size fits into the GPU's memory: lower the image size "
+        "(data.min_sizes, data.max_size) or model.queries, or choose a smaller model"
+    )
+
+
 def images_per_step(config: JobConfig, facts: Facts) -> int:
     """Images whose gradients make one optimiser step."""
     return min(config.data.batch_size, facts.images) * config.data.accumulate
@@ -241,5 +276,6 @@ RULES: dict[str, Rule] = {
     "evaluation.interval": evaluation_interval,
     "evaluation.patience": patience,
     "checkpoints.interval": checkpoint_interval,
+    "data.batch_size": batch_size,
 }
 """The rule of each key that may be `auto`, in the order in which they are applied."""

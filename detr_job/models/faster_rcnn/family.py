@@ -35,6 +35,7 @@ class FasterRcnnFamily(Family):
     """Detections are what non-maximum suppression leaves. Public COCO checkpoints have rows for category ids from 1."""
 
     network: FasterRcnn
+    not_sums = "anchors and proposals are drawn for each part"
     public_classes = COCO_CLASSES[1:]  # the first row is torchvision's background
 
     def __init__(self, config: JobConfig, num_classes: int) -> None:

@@ -21,7 +21,7 @@ class VarifocalCriterion:
     loss: Loss
 
     def __call__(self, outputs: Outputs, targets: Targets, num_boxes: float) -> Losses:
-        """Losses of outputs with (L, B, Q, num_classes) logits. All terms are divided by `num_boxes`, at least 1."""
+        """Losses of outputs with (L, B, Q, num_classes) logits. All terms are divided by `num_boxes`."""
         with torch.autocast(outputs.boxes.device.type, enabled=False):
             outputs = Outputs(outputs.logits.float(), outputs.boxes.float())
             matches = self.match(outputs, targets)
