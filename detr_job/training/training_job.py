@@ -220,6 +220,7 @@ def _prepare(
     if config.data.batch_size < whole:
         report.say(f"with data.batch_size={config.data.batch_size} instead of {whole}, {exactness}")
     description = _open_run(request, config, reasons, local, family, device, run)
+    config = _precision_of_the_run(config, description["precision"], device, report)
     checkpoint.try_place(run)
     chosen = request.chosen(BATCH_SIZE) and BATCH_SIZE not in request.auto
     micro = MicroBatches(
@@ -351,10 +352,24 @@ def _open_run(
             set_id=local.id,
             classes=local.class_names,
             hardware=hardware.hardware_name(device),
-            precision="bf16" if hardware.use_bf16(config.training, device) else "fp32",
+            precision=hardware.precision(config.training, device),
             model_parameters=sum(parameter.numel() for parameter in family.network.parameters()),
         ),
     )
+
+
+def _precision_of_the_run(config: JobConfig, began: str, device: torch.device, report: ProgressReport) -> JobConfig:
+    """The configuration with the precision that the run began with, if `auto` would choose another one here."""
+    now = hardware.precision(config.training, device)
+    if began == now or began not in ("bf16", "fp32"):
+        return config
+    if began == "bf16" and not hardware.has_bf16(device):
+        report.say(
+            f"warning: this run began in bf16, which {hardware.hardware_name(device)} lacks; it goes on in {now}"
+        )
+        return config
+    report.say(f"this run began in {began} and keeps it; training.precision=auto would be {now} on this machine")
+    return with_values(config, {"training.precision": began})
 
 
 def _announce(job: _Job, report: ProgressReport) -> None:
@@ -420,7 +435,8 @@ def _initialise(job: _Job, store: ObjectStore, report: ProgressReport) -> None:
     family = job.trainer.family
     if job.request.finetune:
         source = read_source(resolve(job.request.finetune, store.url))
-        for line in load_weights(family, source, job.local.class_names).sentences(source.url):
+        loaded = load_weights(family, source, job.local.class_names)
+        for line in (*loaded.sentences(source.url), *source.other_settings(job.config)):
             report.say(line)
         if source.classes is None and (about := family.about_weights(source.url.rpartition("/")[2])):
             report.say(about)

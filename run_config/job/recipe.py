@@ -132,8 +132,7 @@ def vertical_flip(config: JobConfig, facts: Facts) -> Choice:
 
 def freeze_backbone(config: JobConfig, facts: Facts) -> Choice:
     """A pre-trained backbone is not trained with very few images."""
-    del config
-    if not facts.pretrained:
+    if not (facts.pretrained or config.model.trained_backbone):
         return Choice(False, "the backbone has random weights")
     return Choice(facts.images < FEW_IMAGES, f"{facts.images} images and a pre-trained backbone")
 
@@ -162,6 +161,13 @@ def layer_decay(config: JobConfig, facts: Facts) -> Choice:
     """Early layers of a pre-trained backbone change less; random ones must all learn."""
     del config
     return Choice(0.8, "a pre-trained backbone") if facts.pretrained else Choice(1.0, "a backbone of random weights")
+
+
+def freeze_norms(config: JobConfig, facts: Facts) -> Choice | None:
+    """Random norms and layers must learn; those of published weights stay, as their authors train."""
+    if not config.model.recipe.frozen_norms:
+        return None
+    return Choice(facts.pretrained, "as published" if facts.pretrained else "from random weights everything must learn")
 
 
 def length(config: JobConfig, facts: Facts) -> Choice:
@@ -266,6 +272,7 @@ RULES: dict[str, Rule] = {
     "data.eval_size": lambda config, _: Choice(max(config.data.min_sizes), "as in training"),
     "data.balance": balance,
     "data.augmentation.vertical_flip": vertical_flip,
+    "model.freeze_norms": freeze_norms,
     "model.layer_decay": layer_decay,
     "optimizer.lr": rate,
     "optimizer.lr_backbone": backbone_rate,

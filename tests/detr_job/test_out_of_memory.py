@@ -249,11 +249,12 @@ def test_the_log_is_right_about_whether_parts_change_the_gradient(
     torch.manual_seed(0)
     family = build_family(config, 2)
     whole = gradient(family, config, local, tmp_path)
+    furthest = 0.0
     for size, accumulate, images in ((4, 1, 3), (4, 1, 1), (2, 2, 2)):
         other = with_values(config, {"data.batch_size": size, "data.accumulate": accumulate})
         parts = gradient(family, other, local, tmp_path, images, order_of=config)
-        same = (parts - whole).norm() < 1e-3 * whole.norm()
-        assert bool(same) is (not why_not)
+        furthest = max(furthest, float((parts - whole).norm() / whole.norm()))
+    assert (furthest > 1e-3) is bool(why_not)
     said = micro_batches.exactness(family, config)
     assert why_not in said if why_not else said == "the gradient of a step stays the same, up to rounding"
 

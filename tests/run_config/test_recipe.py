@@ -161,6 +161,17 @@ def test_a_pretrained_backbone_is_frozen_with_few_images():
     assert value(key, replace(TUNED, images=49), "rf-detr-nano")
     assert not value(key, replace(TUNED, images=50), "rf-detr-nano")
     assert not value(key, replace(CELLS, images=49), "rf-detr-nano")
+    assert not value(key, replace(CELLS, images=49), "detr-r18")
+    assert value(key, replace(CELLS, images=49), "detr-r18", "model.backbone_weights=resnet18.pth")
+
+
+def test_nothing_of_faster_rcnn_is_frozen_from_random_weights():
+    key = "model.freeze_norms"
+    assert value(key, TUNED, "faster-rcnn-mobilenet") is True
+    assert value(key, CELLS, "faster-rcnn-mobilenet") is False
+    for facts in (TUNED, CELLS):  # its sizes say which norms are frozen
+        assert value(key, facts, "d-fine-nano") is False
+        assert value(key, facts, "d-fine-nano", "model.freeze_norms=true") is True
 
 
 def test_only_a_pretrained_backbone_has_falling_rates():

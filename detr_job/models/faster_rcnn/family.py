@@ -94,7 +94,7 @@ class FasterRcnnFamily(Family):
 
     def rate(self, name: str, settings: Optimizer) -> float:
         """See Family. The feature pyramid is no part of the backbone here."""
-        if FROZEN[self.model.backbone].match(name):
+        if self.model.freeze_norms and FROZEN[self.model.backbone].match(name):
             return 0.0
         return settings.lr_backbone if name.startswith("backbone.body.") else settings.lr
 
