@@ -254,7 +254,7 @@ def test_the_log_is_right_about_whether_parts_change_the_gradient(
         other = with_values(config, {"data.batch_size": size, "data.accumulate": accumulate})
         parts = gradient(family, other, local, tmp_path, images, order_of=config)
         furthest = max(furthest, float((parts - whole).norm() / whole.norm()))
-    assert (furthest > 1e-3) is bool(why_not)
+    assert (furthest > 2e-4) is bool(why_not)
     said = micro_batches.exactness(family, config)
     assert why_not in said if why_not else said == "the gradient of a step stays the same, up to rounding"
 
