@@ -31,6 +31,7 @@ class Family(ABC):
     detections that an image can get. public_classes: the class of each row of the heads in public checkpoints.
     objectness_head: prefix of the parameters of a class head whose first row means "any object"; empty: there is none.
     not_sums: what in the losses is no sum over images divided by the number of boxes, for the log; empty: nothing.
+    training_parts: prefixes of the parameters that only training uses, which weights may lack.
     """
 
     network: nn.Module
@@ -39,6 +40,7 @@ class Family(ABC):
     public_classes: tuple[str | None, ...] = COCO_CLASSES
     objectness_head: str = ""
     not_sums: str = ""
+    training_parts: tuple[str, ...] = ()
 
     def losses(
         self,

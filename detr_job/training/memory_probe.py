@@ -61,6 +61,8 @@ def largest_batch(local: LocalSet, config: JobConfig, images: int) -> Batch:
     split = local.split("train")
     height, width = largest_canvas(split, config.data)
     most = max(len(record.labels) for record in split.images)
+    if config.data.augmentation.mosaic:
+        most *= 4
     random = torch.Generator().manual_seed(0)
     mask = None if config.data.square else torch.zeros(images, height, width, dtype=torch.bool)
     boxes = torch.rand((images * most, 4), generator=random) * 0.4 + 0.1  # cxcywh; boxes may overlap
