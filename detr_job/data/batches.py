@@ -309,11 +309,14 @@ def processors() -> int:
     return os.cpu_count() or 1
 
 
-def training_loader(samples: TrainingSamples, batches: EpochBatches, device: torch.device) -> DataLoader[Batch]:
-    """The endless stream of training batches."""
+def training_loader(
+    samples: TrainingSamples, batches: EpochBatches, device: torch.device, in_use: int = 1
+) -> DataLoader[Batch]:
+    """The endless stream of training batches. in_use: how many of them the reader holds at once."""
     images = -(-batches.batch_size // batches.parts)
     wanted = shared_memory.Workers(worker_count(samples.data, device), TRAINING_PREFETCH)
-    workers = shared_memory.fitting(wanted, images, *largest_canvas(samples.split, samples.data))
+    in_use = 1 if device.type == "cuda" else in_use  # for a GPU they are copied to pinned memory
+    workers = shared_memory.fitting(wanted, images, *largest_canvas(samples.split, samples.data), in_use=in_use)
     return _loader(samples, batches, workers, device)
 
 

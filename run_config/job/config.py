@@ -97,7 +97,11 @@ class Augmentation(Section):
 class Data(Section):
     """Images, batches and the processes that decode images."""
 
-    batch_size: Images = Field(2, description="Images per batch.")
+    batch_size: Images = Field(
+        2,
+        description="Images per batch. auto: fewer if a GPU has too little memory, with more batches per step.",
+        json_schema_extra=MAY_BE_AUTO,
+    )
     accumulate: Images = Field(1, description="Batches whose gradients make one optimiser step.")
     workers: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = Field(
         "auto",

@@ -57,6 +57,8 @@ class Facts:
     """Distance of the boxes' mean height in the image from its middle, in standard errors."""
     pretrained: bool
     """Whether training starts from a checkpoint."""
+    fits: Callable[[JobConfig, int], bool] | None = None
+    """Whether so many images at once fit into the GPU's memory. None: training on a CPU."""
 
     @property
     def boxes_per_image(self) -> float:
@@ -70,6 +72,13 @@ class Choice:
 
     value: object
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SmallerBatch(Choice):
+    """Images per batch, and how many batches make a step of as many images as before."""
+
+    accumulate: int
 
 
 Rule = Callable[[JobConfig, Facts], Choice | None]
@@ -87,6 +96,8 @@ def resolved(config: JobConfig, auto: frozenset[str], facts: Facts) -> tuple[Job
         changed = {key: choice.value}
         if key == "schedule.steps":  # one length replaces the others
             changed |= {"schedule.epochs": None, "schedule.minutes": None}
+        if isinstance(choice, SmallerBatch):
+            changed["data.accumulate"] = choice.accumulate
         try:
             config = with_values(config, changed)
         except ValidationError as error:
@@ -149,8 +160,7 @@ def _if_sparse(facts: Facts, sparse: float, otherwise: float) -> Choice:
 
 def freeze_backbone(config: JobConfig, facts: Facts) -> Choice:
     """A pre-trained backbone is not trained with very few images."""
-    del config
-    if not facts.pretrained:
+    if not (facts.pretrained or config.model.trained_backbone):
         return Choice(False, "the backbone has random weights")
     return Choice(facts.images < FEW_IMAGES, f"{facts.images} images and a pre-trained backbone")
 
@@ -180,6 +190,13 @@ def layer_decay(config: JobConfig, facts: Facts) -> Choice:
     """Early layers of a pre-trained backbone change less; random ones must all learn."""
     del config
     return Choice(0.8, "a pre-trained backbone") if facts.pretrained else Choice(1.0, "a backbone of random weights")
+
+
+def freeze_norms(config: JobConfig, facts: Facts) -> Choice | None:
+    """Random norms and layers must learn; those of published weights stay, as their authors train."""
+    if not config.model.recipe.frozen_norms:
+        return None
+    return Choice(facts.pretrained, "as published" if facts.pretrained else "from random weights everything must learn")
 
 
 def length(config: JobConfig, facts: Facts) -> Choice:
@@ -242,6 +259,30 @@ def checkpoint_interval(config: JobConfig, facts: Facts) -> Choice:
     return Choice(config.evaluation.interval, "with each evaluation")
 
 
+def batch_size(config: JobConfig, facts: Facts) -> Choice:
+    """The largest divisor of a batch that fits into memory; more of them make a step.
+
+    Raises ConfigError: when one image does not fit.
+    """
+    if facts.fits is None:
+        return Choice(config.data.batch_size, "on a CPU, memory is not tried")
+    whole = min(config.data.batch_size, facts.images)
+    if facts.fits(config, whole):
+        return Choice(config.data.batch_size, "the largest images fit into memory")
+    step = whole * config.data.accumulate
+    for images in range(whole // 2, 0, -1):
+        if whole % images == 0 and facts.fits(config, images):
+            batches = step // images
+            reason = (
+                f"{whole} of the largest images do not fit into memory; data.accumulate={batches} keeps {step} a step"
+            )
+            return SmallerBatch(images, reason, batches)
+    raise ConfigError(
+        "data.batch_size=auto: not even one image of the largest size fits into the GPU's memory: lower the image size "
+        "(data.min_sizes, data.max_size) or model.queries, or choose a smaller model"
+    )
+
+
 def images_per_step(config: JobConfig, facts: Facts) -> int:
     """Images whose gradients make one optimiser step."""
     return min(config.data.batch_size, facts.images) * config.data.accumulate
@@ -260,6 +301,7 @@ RULES: dict[str, Rule] = {
     "data.eval_size": lambda config, _: Choice(max(config.data.min_sizes), "as in training"),
     "data.balance": balance,
     "data.augmentation.vertical_flip": vertical_flip,
+    "model.freeze_norms": freeze_norms,
     "data.augmentation.mosaic": mosaic,
     "model.dense_targets": dense_targets,
     "model.layer_decay": layer_decay,
@@ -272,5 +314,6 @@ RULES: dict[str, Rule] = {
     "evaluation.interval": evaluation_interval,
     "evaluation.patience": patience,
     "checkpoints.interval": checkpoint_interval,
+    "data.batch_size": batch_size,
 }
 """The rule of each key that may be `auto`, in the order in which they are applied."""

@@ -23,7 +23,7 @@ class VarifocalCriterion:
     dense_targets: int = 0
 
     def __call__(self, outputs: Outputs, targets: Targets, num_boxes: float) -> Losses:
-        """Losses of outputs with (L, B, Q, num_classes) logits. All terms are divided by `num_boxes`, at least 1.
+        """Losses of outputs with (L, B, Q, num_classes) logits. All terms are divided by `num_boxes`.
 
         The second head matches every box to `dense_targets` tokens, as arXiv 2207.13080 does with queries.
         """
