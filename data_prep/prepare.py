@@ -27,7 +27,7 @@ from run_config.cvat_formats import AUTO
 
 # Increase this when the same sources would give a different set: pointers written by older code are then
 # ignored.
-RULES_VERSION = 6
+RULES_VERSION = 7
 
 MAX_POINTER_BYTES = 64
 

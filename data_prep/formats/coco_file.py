@@ -81,6 +81,8 @@ class CocoFile:
     """By image id."""
     unlisted_categories: Counter[int] = field(default_factory=Counter)
     """Ids of categories that annotations use and the file does not list."""
+    named_categories: int = 0
+    """Annotations whose category is a text that is no listed id."""
     unlisted: UnlistedReferences = field(default_factory=lambda: UnlistedReferences(0, 0, ""))
     exporter: str = ""
 
@@ -144,6 +146,8 @@ def parse_coco(data: bytes, where: str, changes: ChangeLog) -> CocoFile:
         own_changes = ChangeLog()
         annotations = _records(raw.annotations, "annotations", RawAnnotation)
         _group_annotations(annotations, len(raw.annotations), coco, where, own_changes)
+    except UnicodeDecodeError as error:
+        raise AnnotationError(f"{where} is not UTF-8 text: save it as UTF-8, or export the task again") from error
     except JsonError as error:
         raise AnnotationError(f"{where}: {error}: export the task again") from error
     except msgspec.ValidationError as error:
@@ -311,6 +315,7 @@ def _group_annotations(
             changes.add(Reason.UNKNOWN_CATEGORY, known[image_id], one.id, f"category id {one.category_id!r}")
             if category_id is not None:
                 coco.unlisted_categories[category_id] += 1
+            coco.named_categories += isinstance(one.category_id, str)
             continue
         if annotation_id is not None:
             if annotation_id in seen:
@@ -343,6 +348,11 @@ def _explain_unlisted(
         advice = (
             f"{without_image} annotations have no image_id, the field that names their image; write the image's id "
             "into image_id of each annotation"
+        )
+    elif coco.named_categories:
+        advice = (
+            f"{coco.named_categories:,} annotations have a text for category_id, such as a class's name; write the "
+            "category's id"
         )
     elif 2 * changes.count(Reason.UNKNOWN_CATEGORY) > lost:
         used = {one.category_id for own in coco.annotations.values() for one in own}

@@ -79,7 +79,7 @@ class _Reader:
 
     def result(self) -> Annotations:
         classes = {name: frozenset[int]() for name in sorted(self._meta.labels | self._labels.names)}
-        return Annotations(self._images, classes, self._root, unlisted=[self._labels.summary()], exporter="CVAT")
+        return Annotations(self._images, classes, unlisted=[self._labels.summary()], exporter="CVAT")
 
     def _add_shape(self, element: Element, image: Element) -> None:
         file_name = image.attributes.get("name", "")

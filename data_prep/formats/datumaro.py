@@ -68,7 +68,7 @@ class Datumaro:
                 classes[name] = classes.get(name, frozenset()) | {number}
             unlisted_classes += reader.unlisted
             unlisted.append(reader.summary())
-        return Annotations(images, classes, f"{root}images/", unlisted_classes, unlisted)
+        return Annotations(images, classes, unlisted_classes, unlisted)
 
 
 def _files(files: ExportFiles) -> dict[str, tuple[str, str]]:

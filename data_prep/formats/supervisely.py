@@ -65,7 +65,7 @@ class Supervisely:
         ]
         boxed = {name for name, shape in listed.items() if shape in _BOXED}
         classes = {name: frozenset[int]() for name in sorted(boxed | labels.names)}
-        return Annotations(images, classes, root, unlisted=[labels.summary()], exporter="Supervisely")
+        return Annotations(images, classes, unlisted=[labels.summary()], exporter="Supervisely")
 
 
 _SHAPES = ("rectangle", "polygon", "bitmap")

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.dataset import Dataset
-from data_prep.findings import find_doubled_boxes
 from run_config.job.preset_files import presets_on_offer
 from run_config.job.presets import load_job_config
 
@@ -134,7 +133,7 @@ def suspects(dataset: Dataset, numbers: BoxNumbers) -> list[Suspects]:
         Suspects(
             "doubled",
             "On another box of the same class. Delete one of each.",
-            find_doubled_boxes(dataset.images),
+            dataset.doubled_boxes,
         ),
         Suspects(
             "too small",

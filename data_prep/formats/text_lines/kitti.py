@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import PurePosixPath
 
+from data_prep.box_form import BoxForm
 from data_prep.changes import ChangeLog, Reason
 from data_prep.checks.subset_names import split_of_subset
 from data_prep.errors import AnnotationError
@@ -46,7 +47,7 @@ class Kitti:
             images.append(ListedImage(match["name"], (f"{folder}image_2/",), subset, path, own))
         found = {name: frozenset[int]() for name in sorted(classes)}
         images = [*_with_suffixes(images, files), *_without_labels(images, files)]
-        return Annotations(images, found, self.roots(files)[0], exporter="KITTI")
+        return Annotations(images, found, exporter="KITTI", box_form=BoxForm.CORNERS, has_sizes=False)
 
 
 def _root(folder: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 
 import msgspec
 
+from data_prep.box_form import BoxForm
 from data_prep.box_geometry import Xywh
 from data_prep.changes import ChangeLog, Reason
 from data_prep.errors import AnnotationError
@@ -60,7 +61,11 @@ class OpenImages:
             ]
         found = {name: frozenset[int]() for name in sorted({*listed.values()} & labels.names or labels.names)}
         return Annotations(
-            images, found, f"{root}images/", unlisted=[labels.summary()], exporter="Open Images", in_shares=True
+            images,
+            found,
+            unlisted=[labels.summary()],
+            exporter="Open Images",
+            box_form=BoxForm.SHARED_CORNERS,
         )
 
 
