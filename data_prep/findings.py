@@ -71,12 +71,16 @@ def _about_labels(dataset: Dataset, counts: dict[str, Counts]) -> Iterable[str]:
             f"{plural(twins, 'box is', 'boxes are')} drawn twice (same class, IoU above {SAME_BOX_IOU}; for one on "
             f"{example}): annotations may have been uploaded twice, or two people worked on them; delete one of each."
         )
-    by_file: dict[str, set[tuple[object, ...]]] = defaultdict(set)
+    by_file: dict[str, dict[tuple[object, ...], str]] = defaultdict(dict)
     for image in dataset.images:
-        by_file[image.source.checked.sha256].add(tuple((box.class_name, box.bbox) for box in image.boxes))
-    other = sum(len(boxes) > 1 for boxes in by_file.values())
+        boxes_of = tuple((box.class_name, box.bbox) for box in image.boxes)
+        by_file[image.source.checked.sha256].setdefault(boxes_of, image.file_name)
+    other = [list(names.values()) for names in by_file.values() if len(names) > 1]
     if other:
-        yield f"{plural(other, 'image')} {are(other)} there several times with different boxes: keep one of each."
+        yield (
+            f"{plural(len(other), 'image')} {are(len(other))} there several times with different boxes (for one "
+            f"{' and '.join(other[0][:2])}): keep one of each."
+        )
     crowds = dataset.changes.count(Reason.CROWD)
     boxes = sum(counts[name].boxes for name in SPLITS)
     if crowds and 2 * crowds < boxes:

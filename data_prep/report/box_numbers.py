@@ -128,7 +128,7 @@ def position_grid(numbers: BoxNumbers) -> list[list[float]]:
 def suspects(dataset: Dataset, numbers: BoxNumbers) -> list[Suspects]:
     """Boxes that are often mistakes, by kind. Kinds without boxes are left out."""
     sides = numbers.boxes[:, 2:].min(axis=1) if len(numbers.boxes) else np.zeros(0)
-    far = _outliers(numbers)
+    far, small, huge = _outliers(numbers), sides < TINY_SIDE_PX, numbers.area_shares > HUGE_SHARE
     kinds = [
         Suspects(
             "doubled",
@@ -138,17 +138,17 @@ def suspects(dataset: Dataset, numbers: BoxNumbers) -> list[Suspects]:
         Suspects(
             "too small",
             f"A side below {TINY_SIDE_PX:g} pixels: slips of the mouse, or objects that nobody can see.",
-            _places(numbers, np.flatnonzero(sides < TINY_SIDE_PX), sides),
+            _places(numbers, np.flatnonzero(small), sides),
         ),
         Suspects(
             "huge",
             f"More than {HUGE_SHARE:.0%} of the image: a label for the whole image, or a forgotten shape.",
-            _places(numbers, np.flatnonzero(numbers.area_shares > HUGE_SHARE), -numbers.area_shares),
+            _places(numbers, np.flatnonzero(huge), -numbers.area_shares),
         ),
         Suspects(
             "unusual",
             "Size or shape far from the others of the class: the wrong class, or two objects in one box.",
-            _places(numbers, np.flatnonzero(far > OUTLIER_DEVIATIONS), -far),
+            _places(numbers, np.flatnonzero((far > OUTLIER_DEVIATIONS) & ~small & ~huge), -far),
         ),
     ]
     return [one for one in kinds if one.found]
