@@ -7,12 +7,13 @@ Large files need little memory: masks and attributes are not parsed.
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import msgspec
 
+from data_prep.box_geometry import Xywh
 from data_prep.changes import ChangeLog, Reason
 from data_prep.checks.class_ids import explain_shift
 from data_prep.errors import AnnotationError
@@ -125,6 +126,20 @@ def read_number(value: object) -> tuple[float | None, bool]:
     return (number if math.isfinite(number) else None), is_text
 
 
+def listed_size(width: object, height: object) -> tuple[int | None, int | None]:
+    """Width and height of an image as a file gives them, in pixels; None for both unless both are positive."""
+    numbers = read_whole_number(width)[0], read_whole_number(height)[0]
+    return numbers if min(one or 0 for one in numbers) > 0 else (None, None)
+
+
+def corner_box(sides: Sequence[object]) -> Xywh | None:
+    """The box between two corners (left, top, right, bottom). None unless all are finite numbers."""
+    left, top, right, bottom = (read_number(one)[0] for one in sides)
+    if left is None or top is None or right is None or bottom is None:
+        return None
+    return (left, top, right - left, bottom - top)
+
+
 def most_bytes() -> int:
     """Size of the largest annotation file that fits into the free memory."""
     return int(FREE_SHARE * free_bytes())
@@ -201,6 +216,17 @@ def decode_lenient(data: bytes, kind: type[_Record]) -> _Record:
         # Some tools write NaN and Infinity, which are not JSON; they become null here.
         lenient = _NO_NUMBER.sub(lambda found: found[0] if found[0][:1] == b'"' else b"null", data)
         return msgspec.json.decode(lenient, type=kind)
+
+
+def decode_file(data: bytes, kind: type[_Record], where: str, program: str) -> _Record:
+    """Decode the JSON file of one image. Raises AnnotationError."""
+    require_room(data, data.count(b"{") + data.count(b"["), where)
+    try:
+        data = utf8(data)
+        check_json(data)
+        return decode_lenient(data, kind)
+    except (JsonError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise AnnotationError(f"{where} is not readable as a file of {program} ({error}): save it again") from error
 
 
 _CONTAINERS = (list, dict)

@@ -16,7 +16,13 @@ from data_prep.changes import ChangeLog, Reason
 from data_prep.checks.subset_names import split_of_subset
 from data_prep.errors import AnnotationError, SourceError
 from data_prep.formats.beside import NamedImages
-from data_prep.formats.coco_file import decode_lenient, most_bytes, read_number, read_whole_number, require_room
+from data_prep.formats.coco_file import (
+    decode_file,
+    listed_size,
+    most_bytes,
+    read_number,
+    read_whole_number,
+)
 from data_prep.formats.json_marks import may_be_labelme
 from data_prep.formats.outlines import outline_box
 from data_prep.formats.record import NO_OUTLINE, Annotation, Annotations, ListedImage, clean_class_name
@@ -24,7 +30,6 @@ from data_prep.formats.roots import common_roots, first_of_each, folder_of, root
 from data_prep.formats.xml_elements import Element, Found, read_xml
 from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
 from run_config.cvat_formats import LABELME
-from run_config.json_text import JsonError, check_json, utf8
 
 MAX_FILE_BYTES = 256 << 20
 """A JSON file may contain its image."""
@@ -158,13 +163,7 @@ def _read_json(
     data = files.read(path, min(MAX_FILE_BYTES, most_bytes()))
     if b'"shapes"' not in data or b'"imagePath"' not in data:
         return None
-    require_room(data, data.count(b"{") + data.count(b"["), where)
-    try:
-        data = utf8(data)
-        check_json(data)
-        file = decode_lenient(data, _File)
-    except (JsonError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise AnnotationError(f"{where} is not readable as a file of LabelMe ({error}): save it again") from error
+    file = decode_file(data, _File, where, "LabelMe")
     annotations: list[Annotation] = []
     for number, shape in enumerate(file.shapes, start=1):
         place = f"shape {number}"
@@ -177,8 +176,7 @@ def _read_json(
             changes.add(Reason.SHAPE_WITHOUT_BOX, path, place, str(shape.shape_type))
         else:
             annotations.append(made)
-    width, height = (read_whole_number(one)[0] for one in (file.imageWidth, file.imageHeight))
-    size = (width, height) if width and height and min(width, height) > 0 else (None, None)
+    size = listed_size(file.imageWidth, file.imageHeight)
     has_data = bytes(file.imageData) not in (b"null", b'""')
     return _listed(path, root, _named(path, file.imagePath, names), annotations, size), has_data
 
@@ -225,7 +223,7 @@ def _read_xml(
     read_xml(files.read(path, MAX_FILE_BYTES), f"{files.shown_name}: {path}", reader.start, reader.end)
     if not reader.is_annotation:
         return None
-    size = reader.size if min(one or 0 for one in reader.size) > 0 else (None, None)
+    size = listed_size(*reader.size)
     return _listed(path, root, _named(path, reader.file_name, names), reader.annotations, size), False
 
 

@@ -12,12 +12,11 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from data_prep.box_form import BoxForm
-from data_prep.box_geometry import Xywh
 from data_prep.changes import ChangeLog, Reason
 from data_prep.checks.subset_names import split_of_subset
 from data_prep.errors import AnnotationError
 from data_prep.formats.beside import NamedImages
-from data_prep.formats.coco_file import read_number, read_whole_number
+from data_prep.formats.coco_file import corner_box, listed_size, read_number
 from data_prep.formats.cvat_shapes import FILE_NAME, LabelCheck
 from data_prep.formats.record import Annotation, Annotations, ListedImage, clean_class_name
 from data_prep.formats.roots import common_roots, first_of_each, folder_of
@@ -251,16 +250,15 @@ class _Reader:
         places = (f"JPEGImages/{inside}", "JPEGImages/", f"images/{inside}", "images/", "")
         folders = tuple(dict.fromkeys([*(f"{root}{place}" for place in places), own]))
         named = self._values.get("filename")
-        width, height = (read_whole_number(self._values.get(name))[0] for name in ("width", "height"))
-        has_size = width is not None and height is not None and min(width, height) > 0
+        width, height = listed_size(self._values.get("width"), self._values.get("height"))
         return ListedImage(
             self._names.choose(self._path, named, folders) if named else inside + stem,
             folders,
             subset,
             self._path,
             tuple(self._annotations),
-            width if has_size else None,
-            height if has_size else None,
+            width,
+            height,
         )
 
     def _add(self, element: Element) -> None:
@@ -269,10 +267,7 @@ class _Reader:
         if not self._labels.accepts(name, self._listed, self._path, place):
             return
         written = [element.values.get(side) for side in _SIDES]
-        left, top, right, bottom = (read_number(one)[0] for one in written)
-        box: Xywh | None = None
-        if left is not None and top is not None and right is not None and bottom is not None:
-            box = (left, top, right - left, bottom - top)
+        box = corner_box(written)
         flags = {
             name: element.values[name]
             for name in ("difficult", "truncated", "occluded", "pose")
