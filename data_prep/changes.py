@@ -98,6 +98,11 @@ class Reason(Enum):
         "mended",
         "Images were found under the same name with another extension.",
     )
+    NAME_BESIDE = (
+        "image-name-beside",
+        "mended",
+        "Annotation files named an image that is not there: the image that is called like the file was used.",
+    )
     NAME_TAKEN = (
         "image-name-taken",
         "mended",

@@ -79,7 +79,7 @@ Boxes = Annotated[
     typer.Option(
         "--boxes",
         help="Form in which the sources write boxes: xywh, corners, centres, shares, shared-centres, shared-corners, "
-        "percent or rows-first.",
+        f"percent, thousandths or rows-first; {AUTO}: that of their format.",
     ),
 ]
 Automatic = Annotated[
@@ -145,7 +145,7 @@ def prepare_command(
     ignore_subsets: IgnoreSubsets = False,
     limit: Limit = None,
     refuse: Refuse = None,
-    boxes: Boxes = "xywh",
+    boxes: Boxes = AUTO,
     automatic_boxes: Annotated[Automatic, From("automatic-boxes")] = AutomaticBoxes.LEAVE_OUT,
     chosen_format: Annotated[ChosenFormat, From("annotation-format")] = AUTO,
     classes: Annotated[Classes, From("classes")] = None,
@@ -213,7 +213,7 @@ def inspect_command(
     ignore_subsets: IgnoreSubsets = False,
     limit: Limit = None,
     refuse: Refuse = None,
-    boxes: Boxes = "xywh",
+    boxes: Boxes = AUTO,
     automatic_boxes: Automatic = AutomaticBoxes.LEAVE_OUT,
     chosen_format: ChosenFormat = AUTO,
     classes: Classes = None,
@@ -258,7 +258,7 @@ def convert_command(
     ] = False,
     limit: Limit = None,
     refuse: Refuse = None,
-    boxes: Boxes = "xywh",
+    boxes: Boxes = AUTO,
     automatic_boxes: Automatic = AutomaticBoxes.LEAVE_OUT,
     chosen_format: ChosenFormat = AUTO,
     classes: Classes = None,
@@ -408,22 +408,23 @@ def _reading(
     class_map: list[str] | None,
 ) -> tuple["ReadingRules", "ClassChoice"]:
     """How boxes are read, with the installation's limits or else the given ones, and the chosen classes."""
-    from data_prep.checks.box_forms import BoxForm
+    from data_prep.box_form import BoxForm
     from data_prep.checks.class_choice import class_choice
     from data_prep.errors import DataPrepError
     from data_prep.export_reader import ReadingRules
     from run_config.data_limits import data_limits
     from run_config.installation import load_installation
 
-    if boxes not in list(BoxForm):
-        raise DataPrepError(f"--boxes {boxes!r} is not allowed; use {', '.join(BoxForm)}")
+    if boxes not in (AUTO, *BoxForm):
+        raise DataPrepError(f"--boxes {boxes!r} is not allowed; use {', '.join((AUTO, *BoxForm))}")
     if chosen_format not in (AUTO, *SHORT_NAMES):
         raise DataPrepError(f"--format {chosen_format!r} is not allowed; use {', '.join((AUTO, *SHORT_NAMES))}")
     installation = load_installation()
     if installation is not None and limits:
         raise DataPrepError("--limit is not allowed here: this installation sets its limits (dataLimits)")
     own = data_limits(limits or ()) if installation is None else installation.data_limits
-    rules = ReadingRules(own.refusing(refuse or ()), BoxForm(boxes), chosen_format, automatic)
+    form = None if boxes == AUTO else BoxForm(boxes)
+    rules = ReadingRules(own.refusing(refuse or ()), form, chosen_format, automatic)
     return rules, class_choice(classes or (), class_map or ())
 
 

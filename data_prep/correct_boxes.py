@@ -11,7 +11,7 @@ import msgspec
 from data_prep.box_geometry import Xywh, clip_box, enclosing_box, reversed_box, turn_box
 from data_prep.changes import ChangeLog, Reason
 from data_prep.errors import AnnotationError
-from data_prep.formats.outlines import outline_box
+from data_prep.formats.outlines import mask_size, outline_box
 from data_prep.formats.record import NO_ATTRIBUTES, NO_OUTLINE, Annotation
 
 # A box may reach this far outside before it counts as clipped: exports round to two digits.
@@ -49,6 +49,10 @@ def corrected_box(annotation: Annotation, canvas: Canvas, changes: ChangeLog) ->
     file, place = canvas.file_name, annotation.place
     box = annotation.box
     if box is None and not annotation.box_as_written and annotation.outline is not NO_OUTLINE:
+        size = mask_size(annotation.outline)
+        if size not in (None, (canvas.width, canvas.height) if canvas.turn < 5 else (canvas.height, canvas.width)):
+            changes.add(Reason.BOX_NOT_A_NUMBER, file, place, f"mask of an image of {size[0]}x{size[1]}")
+            return None
         box = outline_box(annotation.outline)
         if box is not None:
             changes.add(Reason.BOX_FROM_OUTLINE, file, place)

@@ -7,17 +7,19 @@ always give the same set.
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from hashlib import sha256
 from pathlib import PurePosixPath
 
 import msgspec
 
 from data_prep.changes import ChangeLog, Reason
-from data_prep.checks.refusals import refuse_no_boxes
+from data_prep.checks.refusals import refuse_labelled_twice, refuse_no_boxes
 from data_prep.checks.subset_names import split_of_subset
 from data_prep.correct_boxes import Box
 from data_prep.errors import SourceError
 from data_prep.export_reader import Export, ExportImage
+from data_prep.likeness import find_alike, find_doubled_boxes
 from data_prep.splitting import Item, hold_back
 from prepared_set.manifest import SPLITS, ClassName, Counts, Options, SplitMethod
 from run_config.data_limits import DataLimits
@@ -46,6 +48,18 @@ class SetImage:
         return self.source.checked.height
 
 
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """Images of one split that another split has too, each with its twin there."""
+
+    split: str
+    other: str
+    same: tuple[tuple[SetImage, SetImage], ...]
+    """Byte for byte."""
+    alike: tuple[tuple[SetImage, SetImage], ...]
+    """They look the same."""
+
+
 @dataclass(frozen=True)
 class Dataset:
     """The data set to write. Images are sorted by split, then name."""
@@ -61,6 +75,23 @@ class Dataset:
     def split(self, name: str) -> list[SetImage]:
         """The images of one split."""
         return [image for image in self.images if image.split == name]
+
+    @cached_property
+    def doubled_boxes(self) -> list[tuple[int, int]]:
+        """The boxes that lie on another one of their class, as (index of the image, index of the box)."""
+        return find_doubled_boxes(self.images)
+
+    @cached_property
+    def leaks(self) -> tuple[Leak, ...]:
+        """What val shares with train, and test with train and val."""
+        return tuple(self._leak(*pair) for pair in (("val", "train"), ("test", "train"), ("test", "val")))
+
+    def _leak(self, split: str, other: str) -> Leak:
+        others = self.split(other)
+        by_file = {image.source.checked.sha256: image for image in reversed(others)}
+        held = [(image, by_file.get(image.source.checked.sha256)) for image in self.split(split)]
+        same = tuple((image, twin) for image, twin in held if twin is not None)
+        return Leak(split, other, same, tuple(find_alike([image for image, twin in held if twin is None], others)))
 
     def counts(self) -> dict[str, Counts]:
         """Counts of images and boxes per split."""
@@ -104,6 +135,16 @@ def build_dataset(
     placed = _drop_repeated(_place(pool, val, test, options), changes)
     if not any(image.boxes for image in placed):
         refuse_no_boxes(changes)
+    limits = limits or DataLimits()
+    for split in {image.split for image in placed}:
+        refuse_labelled_twice(
+            (
+                (one.source.checked.sha256, one.source.file_name, one.source.annotation_file, one.boxes)
+                for one in placed
+                if one.split == split
+            ),
+            limits,
+        )
     given_val = bool(val) or any(image.split == "val" for image in placed)
     images, method = _split(placed, given_val, options)
     images = _name(images, changes)
@@ -117,7 +158,7 @@ def build_dataset(
     notes = [note for export in exports for note in export.warnings]
     if options.use_subsets:
         notes += _about_subsets(pool, given_val)
-    return Dataset(_classes(exports), tuple(ordered), method, changes, tuple(notes), limits or DataLimits())
+    return Dataset(_classes(exports), tuple(ordered), method, changes, tuple(notes), limits)
 
 
 def _about_subsets(pool: Sequence[Export], given_val: bool) -> Iterable[str]:

@@ -7,10 +7,12 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
+from data_prep.box_form import BoxForm, as_written, reread_box
 from data_prep.box_geometry import enclosing_box, reversed_box
 from data_prep.changes import ChangeLog, Reason
-from data_prep.checks.box_forms import BoxForm, SubsetBoxes, read_box
+from data_prep.checks.box_forms import SubsetBoxes
 from data_prep.checks.class_ids import explain_shift
 from data_prep.checks.recordings import Frame, find_frames
 from data_prep.checks.refusals import (
@@ -53,7 +55,8 @@ class ReadingRules:
     """How boxes are read, and how much may be wrong before a source is refused."""
 
     limits: DataLimits = field(default_factory=DataLimits)
-    box_form: BoxForm = BoxForm.XYWH
+    box_form: BoxForm | None = None
+    """None: as the format writes them."""
     format: str = AUTO
     """Short name of the format of all sources."""
     automatic_boxes: AutomaticBoxes = AutomaticBoxes.LEAVE_OUT
@@ -92,6 +95,11 @@ class ExportImage:
     def recording(self) -> str | None:
         """Identifies the video that this frame belongs to, within its subset. None for a single image."""
         return self.frame.recording
+
+    @property
+    def annotation_file(self) -> str:
+        """The source and the path of the annotation file, for messages."""
+        return f"{self.files.shown_name}: {self.listed_in}"
 
     def read(self) -> bytes:
         """The bytes of the file."""
@@ -209,8 +217,11 @@ def _list_images(
         raise SourceError(f"{where} lists no images; export a task that has images")
     for one in annotations.unlisted:
         if one.lost > rules.limits.unlisted_references * one.total:
-            raise AnnotationError(one.sentence)
-    finder = ImageFinder(files.sizes, annotations.image_folder)
+            used = {own.class_name for image in annotations.images for own in image.annotations}
+            ids = {number for name in used for number in annotations.classes.get(name, ())}
+            shift = explain_shift(annotations.classes, ids, annotations.unlisted_classes)
+            raise AnnotationError(one.sentence if shift in one.sentence else f"{one.sentence}. It seems that {shift}")
+    finder = ImageFinder(files.sizes)
     own_changes = ChangeLog()
     found = _find_images(annotations, finder, where, own_changes)
     if not found:
@@ -229,9 +240,13 @@ def _find_images(annotations: Annotations, finder: ImageFinder, where: str, chan
             continue
         claim = (listed.listed_in, path)
         if claim in owners:
+            way = (
+                "two tasks have an image of this name, and only one file is there; export each task by itself"
+                if owners[claim] == listed.file_name
+                else "their names differ only in spelling; rename one in the task, or remove it from the annotations"
+            )
             raise AnnotationError(
-                f"{where}: the images {owners[claim]!r} and {listed.file_name!r} are the same file {path!r}: "
-                "export the task again"
+                f"{where}: the images {owners[claim]!r} and {listed.file_name!r} are the same file {path!r}: {way}"
             )
         if reason is not None:
             changes.add(reason, listed.file_name, detail=path)
@@ -247,8 +262,9 @@ class _Builder:
         self._files = files
         self._annotations = annotations
         self._rules = rules
-        self._as_written = rules.box_form is BoxForm.XYWH
+        self._as_declared = rules.box_form in (None, annotations.box_form)
         self._changes = changes
+        self._images_in = Counter(one.listed_in for one in annotations.images)
         self._subsets: dict[tuple[str, str], SubsetBoxes] = {}
         self._images_of: dict[tuple[str, str], list[ListedImage]] = {}
         self._classes: Counter[str] = Counter()
@@ -314,6 +330,10 @@ class _Builder:
             f"automatic-boxes={AutomaticBoxes.KEEP}."
         )
 
+    def _sheet(self, listed: ListedImage) -> str:
+        """The annotation file that an image is looked at with; empty for formats with a file for each image."""
+        return listed.listed_in if self._images_in[listed.listed_in] > 1 else ""
+
     def used_class_ids(self) -> set[int]:
         """The listed ids of all classes with annotations."""
         return {one for name in self._classes for one in self._annotations.classes.get(name, ())}
@@ -326,7 +346,9 @@ class _Builder:
                     continue
                 if index == 0:
                     size = f" in {image.width}x{image.height}" if image.width else ""
-                    written = annotation.box_as_written or list(annotation.box)
+                    # Boxes in fractions are not in pixels yet, so the size of the image is 1.
+                    numbers = as_written(np.array([annotation.box]), np.ones((1, 2)), self._annotations.box_form)
+                    written = annotation.box_as_written or [float(f"{one:.6g}") for one in numbers[0]]
                     return f"annotation {annotation.place!r} of {image.file_name!r}: bbox {written}{size}"
                 index -= 1
         return "one that changed meanwhile"
@@ -345,22 +367,23 @@ class _Builder:
             boxes = [
                 enclosing_box(reversed_box(annotation.box), annotation.rotation)
                 for written in one.listed.annotations
-                if (annotation := self._in_pixels(written, *declared)).box is not None
+                if (annotation := self._in_form(written, *declared)).box is not None
             ]
             yield TurnedImage(
                 index,
-                one.listed.listed_in,
+                self._sheet(one.listed),
                 result.orientation,
                 (result.width, result.height),
                 is_stored,
                 tuple(boxes),
             )
 
-    def _in_pixels(self, annotation: Annotation, width: int | None, height: int | None) -> Annotation:
-        form = self._rules.box_form
-        if form is BoxForm.XYWH or annotation.box is None or not width or not height:
+    def _in_form(self, annotation: Annotation, width: int | None, height: int | None) -> Annotation:
+        """The annotation, in pixels, with its box in the form that `--boxes` names."""
+        form, declared = self._rules.box_form, self._annotations.box_form
+        if form in (None, declared) or annotation.box is None or not width or not height:
             return annotation
-        box = read_box(annotation.box, form, width, height)
+        box = reread_box(annotation.box, (width, height), declared, form)
         return msgspec.structs.replace(annotation, box=box, box_was_converted=True)
 
     def _count_losses(self, checked: CheckedImage, file_name: str) -> None:
@@ -370,6 +393,21 @@ class _Builder:
         if not checked.has_own_extension:
             self._changes.add(Reason.IMAGE_FORMAT, file_name)
 
+    def _wrong_size(self, listed: ListedImage, checked: CheckedImage, turn: int | None) -> str:
+        """Why the file is not of the listed size. Empty: it is, or none is listed, which is counted."""
+        declared, size = (listed.width, listed.height), (checked.width, checked.height)
+        if self._annotations.in_shares:
+            return ""  # fractions need no size
+        if None in declared:
+            if self._annotations.has_sizes:
+                self._changes.add(Reason.SIZE_UNKNOWN, listed.file_name, detail=f"{size[0]}x{size[1]}")
+            return ""
+        if declared not in (size, checked.stored_size):
+            return f"listed as {declared[0]}x{declared[1]}, the file has {size[0]}x{size[1]}"
+        if turn is None:
+            return f"turned by EXIF to {size[0]}x{size[1]}, and the boxes fit neither picture better"
+        return ""
+
     def _build(self, one: _ListedFile, checked: CheckedImage | ImageError, turn: int | None) -> ExportImage | None:
         """The image with its boxes. None when file and boxes do not match."""
         listed, changes = one.listed, self._changes
@@ -377,32 +415,23 @@ class _Builder:
         if isinstance(checked, ImageError):
             changes.add(Reason.IMAGE_DAMAGED, file_name, detail=str(checked))
             return None
-        declared = (listed.width, listed.height)
-        if self._annotations.in_shares:
-            pass  # fractions need no size
-        elif declared[0] is None or declared[1] is None:
-            changes.add(Reason.SIZE_UNKNOWN, file_name, detail=f"{checked.width}x{checked.height}")
-        elif declared not in ((checked.width, checked.height), checked.stored_size):
-            detail = f"listed as {declared[0]}x{declared[1]}, the file has {checked.width}x{checked.height}"
-            changes.add(Reason.IMAGE_SIZE, file_name, detail=detail)
-            return None
-        elif turn is None:
-            detail = f"turned by EXIF to {checked.width}x{checked.height}, and the boxes fit neither picture better"
-            changes.add(Reason.IMAGE_SIZE, file_name, detail=detail)
+        wrong_size = self._wrong_size(listed, checked, turn)
+        if wrong_size:
+            changes.add(Reason.IMAGE_SIZE, file_name, detail=wrong_size)
             return None
         self._count_losses(checked, file_name)
         canvas = Canvas(file_name, checked.width, checked.height, turn or 1)
         width, height = checked.stored_size if canvas.turn != 1 else (checked.width, checked.height)
-        key = (listed.listed_in, listed.subset)
-        subset = self._subsets.setdefault(key, SubsetBoxes(listed.subset))
+        key = (self._sheet(listed), listed.subset)
+        subset = self._subsets.setdefault(key, SubsetBoxes(listed.subset, self._annotations.box_form))
         self._images_of.setdefault(key, []).append(listed)
         boxes: list[Box] = []
         tracks: set[str] = set()
         left_out = 0
         for written in listed.annotations:
-            annotation = written if self._as_written else self._in_pixels(written, width, height)
-            if self._annotations.in_shares:
-                annotation = from_shares(annotation, width, height)
+            annotation = from_shares(written, width, height) if self._annotations.in_shares else written
+            if not self._as_declared:
+                annotation = self._in_form(annotation, width, height)
             subset.add(annotation, file_name, width, height)
             if annotation.source == AUTOMATIC and self._rules.automatic_boxes is AutomaticBoxes.LEAVE_OUT:
                 changes.add(Reason.BOX_AUTOMATIC, file_name, annotation.place, annotation.class_name)

@@ -1,27 +1,23 @@
 """Warnings that a person should read before training on a data set, computed from what will be written."""
 
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Iterable
 
 from data_prep.changes import Reason
 from data_prep.checks.box_forms import LEAST_CASES
-from data_prep.checks.recordings import ALIKE_BITS
-from data_prep.dataset import Dataset, SetImage
+from data_prep.dataset import Dataset
+from data_prep.likeness import SAME_BOX_IOU
 from prepared_set.decoding import NEARLY_BLACK
 from prepared_set.manifest import SPLITS, Counts
 from run_config.families.registry import FAMILIES
 from run_config.job.config import MOST_BOXES, advised_queries
 from run_config.wording import plural, shortened
 
+_BETWEEN_WORDS = re.compile(r"[\s_-]+")
 FEW_BOXES_PER_CLASS = 50
 FEW_BOXES = 100
 FEW_VAL_IMAGES = 20
-SAME_BOX_IOU = 0.95
-"""Two boxes of one class with a larger intersection over union are the same object."""
-_MAX_COMPARISONS = 400_000_000
 
 
 def find_warnings(dataset: Dataset) -> tuple[str, ...]:
@@ -68,19 +64,23 @@ def _about_labels(dataset: Dataset, counts: dict[str, Counts]) -> Iterable[str]:
             f"{empty:,} of {images:,} images have no boxes. They teach that nothing is there: if they are not labelled "
             "yet, finish them, or export only the finished jobs."
         )
-    doubled = find_doubled_boxes(dataset.images)
+    doubled = dataset.doubled_boxes
     if doubled:
         twins, example = len(doubled), dataset.images[doubled[0][0]].file_name
         yield (
             f"{plural(twins, 'box is', 'boxes are')} drawn twice (same class, IoU above {SAME_BOX_IOU}; for one on "
             f"{example}): annotations may have been uploaded twice, or two people worked on them; delete one of each."
         )
-    by_file: dict[str, set[tuple[object, ...]]] = defaultdict(set)
+    by_file: dict[str, dict[tuple[object, ...], str]] = defaultdict(dict)
     for image in dataset.images:
-        by_file[image.source.checked.sha256].add(tuple((box.class_name, box.bbox) for box in image.boxes))
-    other = sum(len(boxes) > 1 for boxes in by_file.values())
+        boxes_of = tuple((box.class_name, box.bbox) for box in image.boxes)
+        by_file[image.source.checked.sha256].setdefault(boxes_of, image.file_name)
+    other = [list(names.values()) for names in by_file.values() if len(names) > 1]
     if other:
-        yield f"{plural(other, 'image')} {are(other)} there several times with different boxes: keep one of each."
+        yield (
+            f"{plural(len(other), 'image')} {are(len(other))} there several times with different boxes (for one "
+            f"{' and '.join(other[0][:2])}): keep one of each."
+        )
     crowds = dataset.changes.count(Reason.CROWD)
     boxes = sum(counts[name].boxes for name in SPLITS)
     if crowds and 2 * crowds < boxes:
@@ -91,84 +91,24 @@ def _about_labels(dataset: Dataset, counts: dict[str, Counts]) -> Iterable[str]:
         )
 
 
-def find_doubled_boxes(images: Sequence[SetImage]) -> list[tuple[int, int]]:
-    """The boxes that lie on another one of their class, as (index of the image, index of the box)."""
-    counts = [len(image.boxes) for image in images]
-    if not sum(counts):
-        return []
-    corners = np.array([box.bbox for image in images for box in image.boxes])
-    corners[:, 2:] += corners[:, :2]
-    classes: dict[str, int] = {}
-    labels = np.array([classes.setdefault(box.class_name, len(classes)) for image in images for box in image.boxes])
-    owners = np.repeat(np.arange(len(images)), counts)
-    positions = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
-    order = np.lexsort((corners[:, 0], labels, owners))
-    corners, groups = corners[order], np.stack([owners, labels], axis=1)[order]
-    doubled = np.zeros(len(corners), bool)
-    areas = (corners[:, 2:] - corners[:, :2]).prod(axis=1)
-    # Boxes of one class on one image follow each other by their left edge. Doubles are close to each other there.
-    first = np.arange(len(corners))
-    for step in range(1, max(counts)):
-        first = first[first + step < len(corners)]
-        second = first + step
-        near = (groups[first] == groups[second]).all(axis=1)
-        near &= corners[second, 0] - corners[first, 0] <= (1 - SAME_BOX_IOU) * (corners[first, 2] - corners[first, 0])
-        first, second = first[near], second[near]
-        if not len(first):
-            break
-        low, high = (
-            np.maximum(corners[first, :2], corners[second, :2]),
-            np.minimum(corners[first, 2:], corners[second, 2:]),
-        )
-        shared = np.clip(high - low, 0, None).prod(axis=1)
-        doubled[second] |= shared > SAME_BOX_IOU * (areas[first] + areas[second] - shared)
-    found = order[doubled]
-    return list(zip(owners[found].tolist(), positions[found].tolist(), strict=True))
-
-
 def _about_leaks(dataset: Dataset) -> Iterable[str]:
-    """Warn about images that train shares with val or test."""
+    """Warn about images that two splits share."""
     if dataset.split_method.val == "block":
         yield dataset.split_method.sentence
-    train = dataset.split("train")
-    train_files = {image.source.checked.sha256 for image in train}
-    for name in ("val", "test"):
-        held = dataset.split(name)
-        same = [image for image in held if image.source.checked.sha256 in train_files]
-        if same:
+    for leak in dataset.leaks:
+        if leak.same:
+            count, first = len(leak.same), leak.same[0][0].file_name
             yield (
-                f"{plural(len(same), 'image')} of {name} {are(len(same))} also in train, byte for byte (for "
-                f"one {same[0].file_name}): results on {name} will look too good."
+                f"{plural(count, 'image')} of {leak.split} {are(count)} also in {leak.other}, byte for byte (for one "
+                f"{first}): results on {leak.split} will look too good."
             )
-        rest = [image for image in held if image.source.checked.sha256 not in train_files]
-        pairs = find_alike(rest, train)
-        if pairs:
-            first, twin = pairs[0]
+        if leak.alike:
+            count, (image, twin) = len(leak.alike), leak.alike[0]
             yield (
-                f"{plural(len(pairs), 'image')} of {name} {'looks' if len(pairs) == 1 else 'look'} almost like one "
-                f"in train (for one {first.file_name} and {twin.file_name}): results on {name} may look too good."
+                f"{plural(count, 'image')} of {leak.split} {'looks' if count == 1 else 'look'} almost like one in "
+                f"{leak.other} (for one {image.file_name} and {twin.file_name}): results on {leak.split} may look too "
+                "good."
             )
-
-
-def find_alike(images: list[SetImage], others: list[SetImage]) -> list[tuple[SetImage, SetImage]]:
-    """Pairs of an image and the most similar of `others`, where the two look the same."""
-    images = [image for image in images if image.source.checked.look]
-    others = [image for image in others if image.source.checked.look]
-    if not images or not others or len(images) * len(others) > _MAX_COMPARISONS:
-        return []
-    other_looks = _looks(others)
-    pairs: list[tuple[SetImage, SetImage]] = []
-    for image, look in zip(images, _looks(images), strict=True):
-        distances = np.bitwise_count(other_looks ^ look).sum(axis=1)
-        nearest = int(distances.argmin())
-        if distances[nearest] <= ALIKE_BITS:
-            pairs.append((image, others[nearest]))
-    return pairs
-
-
-def _looks(images: list[SetImage]) -> NDArray[np.uint64]:
-    """(n, 4)"""
-    return np.frombuffer(b"".join(image.source.checked.look for image in images), np.uint64).reshape(-1, 4)
 
 
 def _about_dark_images(dataset: Dataset) -> Iterable[str]:
@@ -215,10 +155,13 @@ def _about_classes(dataset: Dataset, counts: dict[str, Counts]) -> Iterable[str]
         yield f"Fewer than {FEW_BOXES_PER_CLASS} training boxes: {shortened(few)}."
     folded: dict[str, list[str]] = defaultdict(list)
     for one in dataset.classes:
-        folded[one.name.casefold()].append(one.name)
+        folded[_BETWEEN_WORDS.sub(" ", one.name).casefold()].append(one.name)
     for names in folded.values():
         if len(names) > 1:
-            yield f"Classes that differ only in upper and lower case are kept apart: {shortened(names)}."
+            yield (
+                "Classes that differ only in upper and lower case, spaces or hyphens are kept apart: "
+                f"{shortened(names)}. Merge them with --class-map (class-map in a workflow)."
+            )
 
 
 def _about_crowding(dataset: Dataset) -> Iterable[str]:

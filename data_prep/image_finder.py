@@ -7,6 +7,7 @@ A file is only used if no other file fits as well.
 
 import difflib
 import itertools
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,11 +19,21 @@ from urllib.parse import unquote, urlsplit
 from data_prep.changes import Reason
 from data_prep.errors import SourceError
 from data_prep.formats.record import ListedImage
-from data_prep.sources.files import IMAGE_SUFFIXES, images_below, safe_path, videos_among, without_macos_shadows
+from data_prep.sources.files import (
+    IMAGE_SUFFIXES,
+    UNREADABLE_SUFFIXES,
+    images_below,
+    safe_path,
+    videos_among,
+    without_macos_shadows,
+)
 
 # Encodings in which tools write names into a zip without saying so, and those in which the names are then read.
 _WRITTEN_AS = ("utf-8", "gb18030", "cp932", "euc_kr", "big5", "cp1252", "cp1251", "cp850", "cp866", "cp1250", "cp1253")
 _READ_AS = (("cp437", "strict"), ("cp1252", "strict"), ("latin-1", "strict"), ("utf-8", "replace"))
+_MASKS = re.compile(r"(^|/)(masks|SegmentationClass|SegmentationObject)/")
+"""Folders of pictures that formats have beside their images."""
+_EXTENSION = re.compile(r"\.[a-z][a-z0-9]{0,4}$")
 _MOST_COMPARED = 5_000
 _MOST_MISREAD = 200
 """So many names in no known encoding end the search for encodings."""
@@ -41,12 +52,12 @@ class FoundImage(NamedTuple):
 
 
 class ImageFinder:
-    """Finds the files of listed images, and the image files below `image_folder` that no annotation file lists."""
+    """Finds the files of listed images, and the image files that no annotation file lists."""
 
-    def __init__(self, sizes: Mapping[str, int], image_folder: str) -> None:
+    def __init__(self, sizes: Mapping[str, int]) -> None:
         self._sizes = sizes
         self._paths = list(without_macos_shadows(sizes))
-        self._images = images_below(image_folder, sizes)
+        self._images = images_below("", sizes)
         self._used: set[str] = set()
         self._folders: frozenset[str] = frozenset()
         self._misreadings = list(itertools.product(_WRITTEN_AS, _READ_AS, _FORMS))
@@ -67,7 +78,12 @@ class ImageFinder:
     @property
     def unlisted(self) -> list[str]:
         """Image files that `find` never returned."""
-        return [path for path in self._images if path not in self._used]
+        return [path for path in self._images if path not in self._used and not _MASKS.search(path)]
+
+    @property
+    def unreadable(self) -> list[str]:
+        """Pictures in formats that are not decoded."""
+        return [path for path in self._paths if path.lower().endswith(UNREADABLE_SUFFIXES)]
 
     @property
     def videos(self) -> list[str]:
@@ -81,8 +97,8 @@ class ImageFinder:
             return ""
         folders = Counter(str(PurePosixPath(path).parent) for path in images)
         shown = ", ".join(f"{folder!r} ({count:,})" for folder, count in folders.most_common(3))
-        wanted = _key(_tail(file_name)).rpartition("/")[2]
-        names = {_key(path).rpartition("/")[2]: path for path in images[:_MOST_COMPARED]}
+        wanted = name_key(_tail(file_name)).rpartition("/")[2]
+        names = {name_key(path).rpartition("/")[2]: path for path in images[:_MOST_COMPARED]}
         near = difflib.get_close_matches(wanted, names, 1, 0.5)
         nearest = f"; the most similar name is {names[near[0]]!r}" if near else f"; the first is {images[0]!r}"
         return f"the images lie in {shown}{nearest}"
@@ -105,17 +121,28 @@ class ImageFinder:
         if path is not None and name:
             return FoundImage(name, path, Reason.NAME_CASE)
         ways: tuple[tuple[Reason, Callable[[], str | None]], ...] = (
-            (Reason.NAME_SPELLING, lambda: self._only(self._by(_key), map(_key, places))),
+            (Reason.NAME_SPELLING, lambda: self._only(self._by(name_key), map(name_key, places))),
             (Reason.NAME_SPELLING, lambda: self._misread(places)),
-            (Reason.NAME_FOLDER, lambda: self._in_other_folder(tail, image.folders, self._by(_base), _key)),
-            (Reason.NAME_EXTENSION, lambda: self._only(self._by(_stem), map(_stem, places))),
-            (Reason.NAME_EXTENSION, lambda: self._in_other_folder(tail, image.folders, self._by(_base_stem), _stem)),
+            (Reason.NAME_FOLDER, lambda: self._in_other_folder(tail, image.folders, self._by(_base), name_key)),
+            (
+                Reason.NAME_EXTENSION,
+                lambda: self._only(self._by(key_without_extension), map(key_without_extension, places)),
+            ),
+            (
+                Reason.NAME_EXTENSION,
+                lambda: self._in_other_folder(tail, image.folders, self._by(_base_stem), key_without_extension),
+            ),
         )
         for reason, look in ways:
             path = look()
             if path is not None:
                 return FoundImage(name, path, reason) if name else _moved(tail, path)
-        return FoundImage(name or safe_path(image.file_name, where), None)
+        if not name:
+            raise SourceError(
+                f"{where} names a file outside itself, {image.file_name!r}, and holds no file of that name: put it "
+                "in, or remove the image from the annotations"
+            )
+        return FoundImage(name, None)
 
     @cached_property
     def _indices(self) -> dict[Callable[[str], str], dict[str, list[str]]]:
@@ -126,7 +153,7 @@ class ImageFinder:
         if key not in self._indices:
             index = self._indices[key] = defaultdict(list)
             # Beside an image there may be a text of the same name, such as its labels.
-            images_only = key in (_stem, _base_stem)
+            images_only = key in (key_without_extension, _base_stem)
             for path in self._paths:
                 if not images_only or path.lower().endswith(IMAGE_SUFFIXES) or not PurePosixPath(path).suffix:
                     index[key(path)].append(path)
@@ -183,7 +210,12 @@ def _plain(file_name: str) -> str:
 
 
 def _tail(file_name: str) -> str:
-    """The part of a path or URL of another machine that may be found here: without host, drive and `..`."""
+    """The part of a path or URL of another machine that may be found here: without host, drive and `..`.
+
+    Label Studio names local files in the query: `/data/local-files/?d=folder/name.jpg`.
+    """
+    if "/local-files/?d=" in file_name:
+        file_name = unquote(file_name.partition("?d=")[2])
     if "://" in file_name:
         try:
             file_name = urlsplit(file_name).path
@@ -196,7 +228,7 @@ def _tail(file_name: str) -> str:
 
 def _common_tail(name: str, path: str) -> str:
     """The last parts of `name` that `path` has too, at least the file's own name."""
-    return "/".join(name.split("/")[-max(1, _shared_parts(_key(name), _key(path))) :])
+    return "/".join(name.split("/")[-max(1, _shared_parts(name_key(name), name_key(path))) :])
 
 
 def _moved(tail: str, path: str) -> FoundImage:
@@ -217,23 +249,22 @@ def _same(path: str) -> str:
     return path
 
 
-def _key(path: str) -> str:
+def name_key(path: str) -> str:
     """The same for all spellings of a path: percent-encoding, Unicode form and case do not count."""
     return unicodedata.normalize("NFC", unquote(path)).casefold()
 
 
-def _stem(path: str) -> str:
-    """The key without the file's extension."""
-    key = PurePosixPath(_key(path))
-    return str(key.with_suffix("")) if key.name else ""
+def key_without_extension(path: str) -> str:
+    """The key without the file's extension. Other dots belong to the name: `frame.0001` has no extension."""
+    return _EXTENSION.sub("", name_key(path))
 
 
 def _base(path: str) -> str:
-    return _key(path).rpartition("/")[2]
+    return name_key(path).rpartition("/")[2]
 
 
 def _base_stem(path: str) -> str:
-    return _stem(path).rpartition("/")[2]
+    return key_without_extension(path).rpartition("/")[2]
 
 
 def _as_misread(place: str, written_as: str, read_as: tuple[str, str], form: Literal["NFC", "NFD"]) -> str:

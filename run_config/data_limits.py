@@ -15,9 +15,9 @@ CHANGES = (
     "annotation-id-repeated", "box-automatic", "box-calculated", "box-clipped", "box-empty", "box-from-outline",
     "box-not-a-number", "box-other-form", "box-outside", "box-reversed", "box-rotated", "box-turned",
     "category-merged", "class-not-chosen", "class-renamed", "crowd-flag", "image-automatic", "image-cmyk",
-    "image-damaged", "image-depth", "image-format", "image-frames", "image-missing", "image-name-case",
-    "image-name-extension", "image-name-folder", "image-name-spelling", "image-name-taken", "image-repeated",
-    "image-size", "image-size-unknown", "image-transparency", "image-unlisted", "marked-ignored",
+    "image-damaged", "image-depth", "image-format", "image-frames", "image-missing", "image-name-beside",
+    "image-name-case", "image-name-extension", "image-name-folder", "image-name-spelling", "image-name-taken",
+    "image-repeated", "image-size", "image-size-unknown", "image-transparency", "image-unlisted", "marked-ignored",
     "shape-without-box", "shapes-grouped", "text-number", "unknown-category", "unknown-image",
 )  # fmt: skip
 """What `prepare` corrects or drops, and counts: the names of `data_prep.changes`."""

@@ -7,12 +7,11 @@ form, then the file is in that form: training on the declared form would learn b
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.box_geometry import Xywh
+from data_prep.box_form import DESCRIPTIONS, BoxForm, Floats, reread
 from data_prep.errors import AnnotationError
 from data_prep.formats.outlines import outline_box
 from data_prep.formats.record import NO_OUTLINE, Annotation
@@ -28,52 +27,16 @@ BETTER = 10
 MOST_OUTLINES = 2_000
 """Outlines compared with their boxes, per subset."""
 
-Floats = NDArray[np.float64]
-
-
-class BoxForm(StrEnum):
-    """How the four numbers of a box are meant."""
-
-    XYWH = "xywh"
-    CORNERS = "corners"
-    CENTRES = "centres"
-    SHARES = "shares"
-    SHARED_CENTRES = "shared-centres"
-    SHARED_CORNERS = "shared-corners"
-    PERCENT = "percent"
-    ROWS_FIRST = "rows-first"
-
-
-DESCRIPTIONS = {
-    BoxForm.XYWH: "x, y, width, height in pixels",
-    BoxForm.CORNERS: "two corners (x1, y1, x2, y2) in pixels",
-    BoxForm.CENTRES: "centre, width, height in pixels",
-    BoxForm.SHARES: "x, y, width, height as fractions of the image (0 to 1)",
-    BoxForm.SHARED_CENTRES: "centre, width, height as fractions of the image (0 to 1), as in YOLO",
-    BoxForm.SHARED_CORNERS: "two corners as fractions of the image (0 to 1)",
-    BoxForm.PERCENT: "x, y, width, height in percent of the image",
-    BoxForm.ROWS_FIRST: "y, x, height, width (or boxes of the image turned by 90°)",
-}
-
-# Columns of boxes (n, 4) and image sizes (n, 2), width first → boxes as x, y, width, height in pixels.
-_READ: dict[BoxForm, Callable[[Floats, Floats], Floats]] = {
-    BoxForm.XYWH: lambda boxes, _: boxes,
-    BoxForm.CORNERS: lambda boxes, _: np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]]),
-    BoxForm.CENTRES: lambda boxes, _: np.hstack([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, 2:]]),
-    BoxForm.SHARES: lambda boxes, sizes: boxes * np.hstack([sizes, sizes]),
-    BoxForm.SHARED_CENTRES: lambda boxes, sizes: _READ[BoxForm.CENTRES](_READ[BoxForm.SHARES](boxes, sizes), sizes),
-    BoxForm.SHARED_CORNERS: lambda boxes, sizes: _READ[BoxForm.CORNERS](_READ[BoxForm.SHARES](boxes, sizes), sizes),
-    BoxForm.PERCENT: lambda boxes, sizes: _READ[BoxForm.SHARES](boxes, sizes) / 100,
-    BoxForm.ROWS_FIRST: lambda boxes, _: boxes[:, [1, 0, 3, 2]],
-}
-
-
-def read_box(box: Xywh, form: BoxForm, width: int, height: int) -> Xywh:
-    """The box as x, y, width, height in pixels of an image of this size."""
-    if form is BoxForm.XYWH:
-        return box
-    x, y, w, h = _READ[form](np.array([box]), np.array([[width, height]], float))[0].tolist()
-    return (x, y, w, h)
+_CANVASES = (100, 320, 416, 512, 608, 640, 768, 800, 1000, 1024, 1280)
+"""Sides of the squares to which programs scale images or numbers."""
+_ENDS_OF_CANVAS = 0.95
+_NARROW, _SHORT = 0.6, 0.85
+"""Shares of the images' sides that boxes are refused, and reported, not to reach beyond."""
+_ASKEW = 0.3
+"""Boxes of smaller copies have at most this share of their right and lower margin on the left and above."""
+_FORM_OF_CANVAS = {100: BoxForm.PERCENT, 1000: BoxForm.THOUSANDTHS}
+_COMPARED = tuple(form for form in BoxForm if form not in _FORM_OF_CANVAS.values())
+"""Forms in which boxes may not fit. Percent and thousandths fit into any image, and are found by where they end."""
 
 
 @dataclass
@@ -81,6 +44,8 @@ class SubsetBoxes:
     """All boxes of one subset with the sizes of their images, as declared, and a sample of their outlines."""
 
     name: str
+    form: BoxForm = BoxForm.XYWH
+    """The form in which the boxes were read."""
     boxes: "array[float]" = field(default_factory=lambda: array("d"))
     """Per box x, y, width, height, the image's width and height, and the area (0: not given, or of an outline)."""
     outlines: list[tuple[float, ...]] = field(default_factory=list)
@@ -123,26 +88,24 @@ class SubsetBoxes:
         count = len(boxes)
         of = f"{where}: subset {self.name!r}"
         fits = {
-            form: _fitting(read(boxes, sizes), sizes, reversed_too=form is BoxForm.XYWH)
-            for form, read in _READ.items()
-            # Percent fit into any image, and are found by where they end.
-            if form is not BoxForm.PERCENT
+            form: _fitting(reread(boxes, sizes, self.form, form), sizes, reversed_too=form is BoxForm.XYWH is self.form)
+            for form in _COMPARED
         }
-        misfits = ~fits[BoxForm.XYWH]
+        misfits = ~fits[self.form]
         wrong = int(misfits.sum())
         best = max(fits, key=lambda form: int(fits[form].sum()))
         right = int(fits[best].sum())
         if _beyond(wrong, count, limits.misread_boxes) and BETTER * (count - right) <= wrong:
             raise AnnotationError(
-                f"{of}: {wrong:,} of {count:,} boxes do not fit their images as {DESCRIPTIONS[BoxForm.XYWH]}, but "
+                f"{of}: {wrong:,} of {count:,} boxes do not fit their images as {DESCRIPTIONS[self.form]}, but "
                 f"{right:,} fit as {DESCRIPTIONS[best]} (for one {example(int(misfits.argmax()))}): "
-                f"{_way_on(best, 'misread-boxes')}"
+                f"{self._way_on(best, 'misread-boxes')}"
             )
         self._check_areas(of, boxes, sizes, areas, limits, example)
         yield from self._check_outlines(of, boxes, sizes, limits)
-        yield from _check_extent(of, boxes, sizes, limits, example)
+        yield from self._check_extent(of, boxes, sizes, limits, example)
         tiny = (np.abs(boxes[:, 2:]) < TOLERANCE_PX).any(axis=1)
-        cut = misfits & ~tiny
+        cut = ~_fitting(boxes, sizes, reversed_too=True) & ~tiny
         for cases, limit, name, words in (
             (tiny, limits.tiny_boxes, "tiny-boxes", "have a side below 1 pixel"),
             (cut, limits.cut_boxes, "cut-boxes", "reach over the edge of their image"),
@@ -173,7 +136,7 @@ class SubsetBoxes:
             return
 
         def matching(form: BoxForm) -> int:
-            read = _READ[form](boxes[given], sizes[given])
+            read = reread(boxes[given], sizes[given], self.form, form)
             return int((np.abs(read[:, 2] * read[:, 3] - areas[given]) <= 0.02 * areas[given] + 1).sum())
 
         declared, corners = matching(BoxForm.XYWH), matching(BoxForm.CORNERS)
@@ -181,7 +144,7 @@ class SubsetBoxes:
             raise AnnotationError(
                 f"{of}: the areas of {corners:,} of {count:,} boxes are those of {DESCRIPTIONS[BoxForm.CORNERS]}, and "
                 f"of {declared:,} those of {DESCRIPTIONS[BoxForm.XYWH]} (for one {example(int(given.argmax()))}): "
-                f"{_way_on(BoxForm.CORNERS, 'misread-boxes')}"
+                f"{self._way_on(BoxForm.CORNERS, 'misread-boxes')}"
             )
 
     def _check_outlines(self, of: str, boxes: Floats, sizes: Floats, limits: DataLimits) -> Iterator[str]:
@@ -191,8 +154,8 @@ class SubsetBoxes:
         table = np.array(self.outlines)
         index, around = table[:, 0].astype(int), table[:, 1:]
         count = len(table)
-        agree = {form: _agreeing(read(boxes[index], sizes[index]), around) for form, read in _READ.items()}
-        differ = ~agree[BoxForm.XYWH]
+        agree = {form: _agreeing(reread(boxes[index], sizes[index], self.form, form), around) for form in BoxForm}
+        differ = ~agree[self.form]
         wrong = int(differ.sum())
         if not wrong:
             return
@@ -204,7 +167,7 @@ class SubsetBoxes:
         if _beyond(wrong, count, limits.contradictions):
             best = max(agree, key=lambda form: int(agree[form].sum()))
             if BETTER * (count - int(agree[best].sum())) <= wrong:
-                advice = f"the boxes fit as {DESCRIPTIONS[best]}; {_way_on(best, 'contradictions')}"
+                advice = f"the boxes fit as {DESCRIPTIONS[best]}; {self._way_on(best, 'contradictions')}"
             else:
                 advice = (
                     "export again with a tool that keeps both together; to use bbox, "
@@ -212,6 +175,53 @@ class SubsetBoxes:
                 )
             raise AnnotationError(f"{of}: {summary} ({case}): {advice}")
         yield f"{summary} ({case})."
+
+    def _check_extent(
+        self, of: str, boxes: Floats, sizes: Floats, limits: DataLimits, example: Callable[[int], str]
+    ) -> Iterator[str]:
+        """Warn, or refuse, when all boxes end like percent, thousandths, or boxes of smaller copies of the images."""
+        count = len(boxes)
+        if count < 5 * LEAST_CASES:
+            return
+        ends = (boxes[:, :2] + boxes[:, 2:]).clip(boxes[:, :2])
+        far, near = (ends / sizes).max(axis=0), (boxes[:, :2] / sizes).min(axis=0)
+        side = _canvas(ends, sizes)
+        outside = int((ends > sizes + TOLERANCE_PX).any(axis=1).sum())
+        beyond = _beyond(outside, count, limits.misread_boxes)
+        form = _FORM_OF_CANVAS.get(side)
+        if side and limits.misread_boxes < 1 and (beyond or (form and far.min() <= _NARROW)):
+            way = (
+                self._way_on(form, "misread-boxes")
+                if form
+                else "export boxes in pixels of the original images; to use them as they are, "
+                f"{change_limit('misread-boxes', '1')}"
+            )
+            raise AnnotationError(
+                f"{of}: all {count:,} boxes end within {side} x {side}, whatever the size of their images (for one "
+                f"{example(0)}), as {DESCRIPTIONS[form] if form else 'boxes of copies of that size'} do: {way}"
+            )
+        at_copy = side and far.min() <= _SHORT
+        if at_copy or ((far <= _SHORT).all() and (near <= _ASKEW * (1 - far)).all()):
+            yield (
+                f"All {count:,} boxes lie in the upper left {100 * far[0]:.0f} % x {100 * far[1]:.0f} % of their "
+                f"images{f', within {side} x {side} pixels' if side else ''}: they may belong to smaller copies of the "
+                "images. Look at the pictures of the report."
+            )
+
+    def _way_on(self, form: BoxForm, limit: str) -> str:
+        return (
+            f"export {DESCRIPTIONS[self.form]}, or {convert_boxes(form)}; to use them as they are, "
+            f"{change_limit(limit, '1')}"
+        )
+
+
+def _canvas(ends: Floats, sizes: Floats) -> int:
+    """The side of a square, unlike all images, that holds all boxes and is filled by them. 0: none."""
+    for side in _CANVASES:
+        filled = (ends <= side + TOLERANCE_PX).all() and (ends.max(axis=0) >= _ENDS_OF_CANVAS * side).all()
+        if filled and (np.abs(sizes - side) > side / 10).any(axis=1).all():
+            return side
+    return 0
 
 
 def _beyond(cases: int, count: int, limit: float) -> bool:
@@ -233,34 +243,3 @@ def _agreeing(boxes: Floats, around: Floats) -> NDArray[np.bool_]:
     close = (np.abs(boxes[:, :2] - around[:, :2]) <= slack) & (np.abs(boxes[:, 2:] - around[:, 2:]) <= slack)
     agree: NDArray[np.bool_] = np.logical_and.reduce(close, axis=1)
     return agree
-
-
-def _check_extent(
-    of: str, boxes: Floats, sizes: Floats, limits: DataLimits, example: Callable[[int], str]
-) -> Iterator[str]:
-    """Warn, or refuse percent, when all boxes lie in the upper left part of their images."""
-    count = len(boxes)
-    if count < 5 * LEAST_CASES:
-        return
-    ends = boxes[:, :2] + boxes[:, 2:]
-    far = (ends / sizes).max(axis=0)
-    near = (boxes[:, :2] / sizes).min(axis=0)
-    if not (far <= 0.7).all() or not (near <= 0.1).all():
-        return
-    in_percent = (ends <= 100).all() and (ends.max(axis=0) >= 90).all()
-    if in_percent and limits.misread_boxes < 1:
-        raise AnnotationError(
-            f"{of}: all {count:,} boxes lie in the upper left 100 x 100 pixels of their images (for one {example(0)}), "
-            f"as {DESCRIPTIONS[BoxForm.PERCENT]} do: {_way_on(BoxForm.PERCENT, 'misread-boxes')}"
-        )
-    yield (
-        f"All {count:,} boxes lie in the upper left {100 * far[0]:.0f} % x {100 * far[1]:.0f} % of their images: they "
-        "may belong to smaller copies of the images."
-    )
-
-
-def _way_on(form: BoxForm, limit: str) -> str:
-    return (
-        f"export {DESCRIPTIONS[BoxForm.XYWH]}, or {convert_boxes(form)}; to use them as they are, "
-        f"{change_limit(limit, '1')}"
-    )

@@ -1,6 +1,6 @@
 """Refuse a source whose parts do not belong together, with what was found in it and a way on."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
@@ -37,6 +37,11 @@ def refuse_no_images(where: str, finder: ImageFinder, changes: ChangeLog) -> NoR
             f"{where}: none of the listed images is in the export (the first is {example!r}), but other images are: "
             f"{there}. Give the files the names that the annotation file lists, or export both together with "
             "'Save images'"
+        )
+    if finder.unreadable:
+        raise SourceError(
+            f"{where}: the images are in a format that is not read (for one {finder.unreadable[0]!r}): convert them to "
+            "JPEG or PNG with the same names, then export or pack again"
         )
     if finder.videos:
         raise SourceError(
@@ -131,6 +136,25 @@ def refuse_two_owners(where: str, images: Iterable[tuple[str, str, Sequence[Box]
             "only one of them: update CVAT or export each task by itself. If the files label the same images, merge "
             "them into one"
         )
+
+
+def refuse_labelled_twice(images: Iterable[tuple[str, str, str, Sequence[Box]]], limits: DataLimits) -> None:
+    """Raise AnnotationError when too many images are there several times with different boxes.
+
+    `images`: digest of the file, name, annotation file, boxes.
+    """
+    by_file: dict[str, list[tuple[str, str, Sequence[Box]]]] = defaultdict(list)
+    for digest, name, listed_in, boxes in images:
+        by_file[digest].append((name, listed_in, boxes))
+    other = [own for own in by_file.values() if len({frozenset(_as_counts(boxes).items()) for *_, boxes in own}) > 1]
+    if len(other) < LEAST_CASES or len(other) <= limits.contradictions * len(by_file):
+        return
+    (name, one, _), (_, two, _), *_ = other[0]
+    raise AnnotationError(
+        f"{len(other):,} of {len(by_file):,} images are there several times with different boxes (for one {name!r} in "
+        f"{one} and {two}): give only the newest export of each task, or merge the annotations of each image; to use "
+        f"them as they are, {change_limit('contradictions', '1')}"
+    )
 
 
 def refuse_named(changes: ChangeLog, limits: DataLimits) -> None:

@@ -12,12 +12,19 @@ _SPLIT_OF = {word: split for split, words in _WORDS.items() for word in words}
 _NEUTRAL = frozenset(
     ("set", "sets", "data", "dataset", "split", "subset", "images", "image", "imgs", "img", "coco", "instances", "the")
 )
+_CHINESE = {
+    f"{word}{end}": split
+    for word, split in (("训练", "train"), ("验证", "val"), ("测试", "test"))
+    for end in ("", "集", "数据", "数据集")
+}
 _TOKEN = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 _GLUED = re.compile(r"(?P<word>[a-z]+?)(?P<rest>set|data|dataset|split|images)")
 
 
 def split_of_subset(name: str) -> str | None:
     """`train`, `val` or `test`, or None if the name is not a usual one."""
+    if name in _CHINESE:
+        return _CHINESE[name]
     tokens = [token.lower() for token in _TOKEN.findall(name)]
     words: list[str] = []
     for token in tokens:

@@ -25,6 +25,7 @@ class TurnedImage:
 
     index: int
     listed_in: str
+    """Path of the annotation file. Empty for formats with a file for each image, which are decided together."""
     orientation: int
     """5 to 8."""
     size: tuple[int, int]
@@ -45,7 +46,8 @@ def decide_turns(images: Iterable[TurnedImage], where: str, exporter: str) -> tu
         votes = [_votes(image) for image in own]
         stored, seen = (sum(one) for one in zip(*votes, strict=True))
         by_size = size_is_stored and exporter not in DRAWN_AS_SEEN
-        of = f"{where}: {plural(len(own), 'image')} of {listed_in} {'is' if len(own) == 1 else 'are'} turned by EXIF"
+        of = f"{where}: {plural(len(own), 'image')}{listed_in and f' of {listed_in}'} "
+        of += f"{'is' if len(own) == 1 else 'are'} turned by EXIF"
         if not stored and not seen:
             on_stored = by_size
             if size_is_stored and any(image.boxes for image in own):

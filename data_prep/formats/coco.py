@@ -21,8 +21,8 @@ from run_config.cvat_formats import COCO
 
 MAX_FILE_BYTES = 4 << 30
 MOST_JSON_FILES = 20
-"""With more JSON files only Roboflow's names are looked at: other formats have one file per image."""
-_ROBOFLOW = "_annotations.coco.json"
+"""With more JSON files only usual names are looked at: other formats have one file per image."""
+_USUAL_NAMES = frozenset(("_annotations.coco.json", "result.json", "labels.json", "annotations.json", "coco.json"))
 _PATH = re.compile(r"(?:(?P<root>.+)/)?annotations/(?P<kind>instances|person_keypoints)_(?P<subset>[^/]*)\.json")
 
 
@@ -69,7 +69,7 @@ class Coco:
             unlisted.append(coco.unlisted)
             unlisted_classes += coco.unlisted_categories
             exporter = exporter or coco.exporter
-        return Annotations(images, classes, layout.image_folder, unlisted_classes, unlisted, exporter)
+        return Annotations(images, classes, unlisted_classes, unlisted, exporter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +84,13 @@ class _File:
 @dataclass(frozen=True, slots=True)
 class _Layout:
     root: str
-    image_folder: str
     files: Sequence[_File]
 
 
 def _layout(files: ExportFiles) -> _Layout:
     """Where everything lies."""
     if not _roots(files):
-        return _Layout("", "", _other_layouts(files))
+        return _Layout("", _other_layouts(files))
     root, subsets = next(iter(_roots(files).items()))
     found: list[_File] = []
     for path, subset in subsets.items():
@@ -99,7 +98,7 @@ def _layout(files: ExportFiles) -> _Layout:
         own = [f"{subset}/"] if any(one.startswith(f"{root}{subset}/") for one in files.sizes) else []
         folders = tuple(f"{root}{folder}" for folder in (f"images/{subset}/", "images/", *own, ""))
         found.append(_File(path, subset, folders))
-    return _Layout(root, f"{root}images/", found)
+    return _Layout(root, found)
 
 
 def _roots(files: ExportFiles) -> dict[str, dict[str, str]]:
@@ -130,15 +129,17 @@ def _find_by_content(files: ExportFiles) -> list[_File]:
     paths = [path for path in sorted(without_macos_shadows(files.sizes)) if path.lower().endswith(".json")]
     paths = [path for path in paths if root_of(path, named) is None]
     if len(paths) > MOST_JSON_FILES:  # one file per image is another format
-        paths = [path for path in paths if path.endswith(_ROBOFLOW)]
+        paths = [path for path in paths if path.rpartition("/")[2] in _USUAL_NAMES]
     found: list[_File] = []
+    paths = [path for path in paths if may_be_coco(files, path)]
+    # Files side by side are subsets, whose names tell what they are for.
+    beside = Counter(map(folder_of, paths))
     for path in paths:
-        if not may_be_coco(files, path):
-            continue
         folder, _, name = path.rpartition("/")
         stem, parent = name[: -len(".json")], folder.rpartition("/")[0]
         # The file's name or its folder may say the split: annotations/train.json, valid/_annotations.coco.json.
-        subset = next((one for one in (stem, folder.rpartition("/")[2]) if split_of_subset(one)), "default")
+        other = stem if beside[folder_of(path)] > 1 else "default"
+        subset = next((one for one in (stem, folder.rpartition("/")[2]) if split_of_subset(one)), other)
         places = [
             f"{start}/{below}".strip("/")
             for start in dict.fromkeys((folder, parent))

@@ -7,12 +7,13 @@ Large files need little memory: masks and attributes are not parsed.
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import msgspec
 
+from data_prep.box_geometry import Xywh
 from data_prep.changes import ChangeLog, Reason
 from data_prep.checks.class_ids import explain_shift
 from data_prep.errors import AnnotationError
@@ -81,6 +82,8 @@ class CocoFile:
     """By image id."""
     unlisted_categories: Counter[int] = field(default_factory=Counter)
     """Ids of categories that annotations use and the file does not list."""
+    named_categories: int = 0
+    """Annotations whose category is a text that is no listed id."""
     unlisted: UnlistedReferences = field(default_factory=lambda: UnlistedReferences(0, 0, ""))
     exporter: str = ""
 
@@ -123,6 +126,20 @@ def read_number(value: object) -> tuple[float | None, bool]:
     return (number if math.isfinite(number) else None), is_text
 
 
+def listed_size(width: object, height: object) -> tuple[int | None, int | None]:
+    """Width and height of an image as a file gives them, in pixels; None for both unless both are positive."""
+    numbers = read_whole_number(width)[0], read_whole_number(height)[0]
+    return numbers if min(one or 0 for one in numbers) > 0 else (None, None)
+
+
+def corner_box(sides: Sequence[object]) -> Xywh | None:
+    """The box between two corners (left, top, right, bottom). None unless all are finite numbers."""
+    left, top, right, bottom = (read_number(one)[0] for one in sides)
+    if left is None or top is None or right is None or bottom is None:
+        return None
+    return (left, top, right - left, bottom - top)
+
+
 def most_bytes() -> int:
     """Size of the largest annotation file that fits into the free memory."""
     return int(FREE_SHARE * free_bytes())
@@ -144,6 +161,8 @@ def parse_coco(data: bytes, where: str, changes: ChangeLog) -> CocoFile:
         own_changes = ChangeLog()
         annotations = _records(raw.annotations, "annotations", RawAnnotation)
         _group_annotations(annotations, len(raw.annotations), coco, where, own_changes)
+    except UnicodeDecodeError as error:
+        raise AnnotationError(f"{where} is not UTF-8 text: save it as UTF-8, or export the task again") from error
     except JsonError as error:
         raise AnnotationError(f"{where}: {error}: export the task again") from error
     except msgspec.ValidationError as error:
@@ -197,6 +216,17 @@ def decode_lenient(data: bytes, kind: type[_Record]) -> _Record:
         # Some tools write NaN and Infinity, which are not JSON; they become null here.
         lenient = _NO_NUMBER.sub(lambda found: found[0] if found[0][:1] == b'"' else b"null", data)
         return msgspec.json.decode(lenient, type=kind)
+
+
+def decode_file(data: bytes, kind: type[_Record], where: str, program: str) -> _Record:
+    """Decode the JSON file of one image. Raises AnnotationError."""
+    require_room(data, data.count(b"{") + data.count(b"["), where)
+    try:
+        data = utf8(data)
+        check_json(data)
+        return decode_lenient(data, kind)
+    except (JsonError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise AnnotationError(f"{where} is not readable as a file of {program} ({error}): save it again") from error
 
 
 _CONTAINERS = (list, dict)
@@ -311,6 +341,7 @@ def _group_annotations(
             changes.add(Reason.UNKNOWN_CATEGORY, known[image_id], one.id, f"category id {one.category_id!r}")
             if category_id is not None:
                 coco.unlisted_categories[category_id] += 1
+            coco.named_categories += isinstance(one.category_id, str)
             continue
         if annotation_id is not None:
             if annotation_id in seen:
@@ -343,6 +374,11 @@ def _explain_unlisted(
         advice = (
             f"{without_image} annotations have no image_id, the field that names their image; write the image's id "
             "into image_id of each annotation"
+        )
+    elif coco.named_categories:
+        advice = (
+            f"{coco.named_categories:,} annotations have a text for category_id, such as a class's name; write the "
+            "category's id"
         )
     elif 2 * changes.count(Reason.UNKNOWN_CATEGORY) > lost:
         used = {one.category_id for own in coco.annotations.values() for one in own}

@@ -2,7 +2,7 @@
 
 from data_prep.changes import ChangeLog
 from data_prep.errors import AnnotationError
-from data_prep.formats.coco_file import read_whole_number
+from data_prep.formats.coco_file import listed_size
 from data_prep.formats.cvat_shapes import (
     FILE_NAME,
     SHAPES,
@@ -79,7 +79,7 @@ class _Reader:
 
     def result(self) -> Annotations:
         classes = {name: frozenset[int]() for name in sorted(self._meta.labels | self._labels.names)}
-        return Annotations(self._images, classes, self._root, unlisted=[self._labels.summary()], exporter="CVAT")
+        return Annotations(self._images, classes, unlisted=[self._labels.summary()], exporter="CVAT")
 
     def _add_shape(self, element: Element, image: Element) -> None:
         file_name = image.attributes.get("name", "")
@@ -101,6 +101,4 @@ class _Reader:
 
 
 def _size(image: Element) -> tuple[int | None, int | None]:
-    """Width and height in pixels; None for both unless both are positive."""
-    width, height = (read_whole_number(image.attributes.get(name))[0] for name in ("width", "height"))
-    return (width, height) if width and height and width > 0 and height > 0 else (None, None)
+    return listed_size(image.attributes.get("width"), image.attributes.get("height"))

@@ -12,7 +12,7 @@ import numpy as np
 
 from data_prep.box_geometry import Xywh
 from data_prep.changes import ChangeLog, Reason
-from data_prep.formats.coco_file import most_bytes, read_number, read_whole_number
+from data_prep.formats.coco_file import corner_box, most_bytes, read_number, read_whole_number
 from data_prep.formats.record import NO_OUTLINE, Annotation, UnlistedReferences, clean_class_name
 from data_prep.formats.xml_elements import Element, Found, read_xml
 from data_prep.sources.files import ExportFiles, without_macos_shadows
@@ -134,9 +134,8 @@ def read_shape(
     box: Xywh | None
     written: object = None
     if element.name == "box":
-        x, y, right, bottom = (_number(given, name) for name in ("xtl", "ytl", "xbr", "ybr"))
-        written = [given.get(name) for name in ("xtl", "ytl", "xbr", "ybr")]
-        box = None if x is None or y is None or right is None or bottom is None else (x, y, right - x, bottom - y)
+        sides = [given.get(name) for name in ("xtl", "ytl", "xbr", "ybr")]
+        box, written = corner_box(sides), sides
     elif element.name == "ellipse":
         box, rotation, written = _ellipse_box(given, rotation), 0.0, {name: given.get(name) for name in _ELLIPSE}
     elif element.name == "mask":

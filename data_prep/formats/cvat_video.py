@@ -146,7 +146,7 @@ class _Reader:
             for number in sorted({*self._numbers, *self._on_frame})
         ]
         classes = {name: frozenset[int]() for name in sorted(self._meta.labels | self._labels.names)}
-        return Annotations(images, classes, self._root, unlisted=[self._labels.summary()], exporter="CVAT")
+        return Annotations(images, classes, unlisted=[self._labels.summary()], exporter="CVAT")
 
     def _add_shape(self, element: Element, track: Element) -> None:
         place = f"line {element.line}"

@@ -11,7 +11,14 @@ import msgspec
 from data_prep.changes import ChangeLog, Reason
 from data_prep.errors import AnnotationError
 from data_prep.formats.coco import to_record
-from data_prep.formats.coco_file import RawAnnotation, decode_lenient, most_bytes, read_whole_number, require_room
+from data_prep.formats.coco_file import (
+    RawAnnotation,
+    decode_lenient,
+    listed_size,
+    most_bytes,
+    read_whole_number,
+    require_room,
+)
 from data_prep.formats.json_marks import may_be_datumaro
 from data_prep.formats.outlines import outline_box
 from data_prep.formats.record import (
@@ -68,7 +75,7 @@ class Datumaro:
                 classes[name] = classes.get(name, frozenset()) | {number}
             unlisted_classes += reader.unlisted
             unlisted.append(reader.summary())
-        return Annotations(images, classes, f"{root}images/", unlisted_classes, unlisted)
+        return Annotations(images, classes, unlisted_classes, unlisted)
 
 
 def _files(files: ExportFiles) -> dict[str, tuple[str, str]]:
@@ -156,8 +163,7 @@ def _size(item: _Item) -> tuple[int | None, int | None]:
     size = _media(item).get("size")
     if not isinstance(size, list) or len(size) != 2:
         return None, None
-    height, width = (read_whole_number(one)[0] for one in size)
-    return (width, height) if width and height and min(width, height) > 0 else (None, None)
+    return listed_size(size[1], size[0])
 
 
 class _Reader:

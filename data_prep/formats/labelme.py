@@ -15,7 +15,14 @@ from data_prep.box_geometry import Xywh
 from data_prep.changes import ChangeLog, Reason
 from data_prep.checks.subset_names import split_of_subset
 from data_prep.errors import AnnotationError, SourceError
-from data_prep.formats.coco_file import decode_lenient, most_bytes, read_number, read_whole_number, require_room
+from data_prep.formats.beside import NamedImages
+from data_prep.formats.coco_file import (
+    decode_file,
+    listed_size,
+    most_bytes,
+    read_number,
+    read_whole_number,
+)
 from data_prep.formats.json_marks import may_be_labelme
 from data_prep.formats.outlines import outline_box
 from data_prep.formats.record import NO_OUTLINE, Annotation, Annotations, ListedImage, clean_class_name
@@ -23,7 +30,6 @@ from data_prep.formats.roots import common_roots, first_of_each, folder_of, root
 from data_prep.formats.xml_elements import Element, Found, read_xml
 from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
 from run_config.cvat_formats import LABELME
-from run_config.json_text import JsonError, check_json, utf8
 
 MAX_FILE_BYTES = 256 << 20
 """A JSON file may contain its image."""
@@ -63,15 +69,16 @@ class LabelMe:
         root = roots[0] if len(roots) == 1 else ""
         images: list[ListedImage] = []
         classes: set[str] = set()
+        names = NamedImages(files, changes)
         embedded = ""
         for path in _paths(files):
             if not path.startswith(root):
                 continue
             own_root = root_of(path, roots) or root
             made = (
-                _read_json(files, path, own_root, changes)
+                _read_json(files, path, own_root, names, changes)
                 if path.endswith(".json")
-                else _read_xml(files, path, own_root, changes)
+                else _read_xml(files, path, own_root, names, changes)
             )
             if made is None:
                 continue
@@ -84,7 +91,8 @@ class LabelMe:
                 f"{files.shown_name}: the images are only inside the JSON files (imageData in {embedded!r}): put the "
                 "image files beside them"
             )
-        return Annotations(images, {name: frozenset[int]() for name in sorted(classes)}, root, exporter="LabelMe")
+        found = {name: frozenset[int]() for name in sorted(classes)}
+        return Annotations(images, found, unlisted=[names.summary()], exporter="LabelMe", notes=names.notes)
 
 
 def _paths(files: ExportFiles) -> list[str]:
@@ -108,6 +116,11 @@ def _is_labelme(files: ExportFiles, path: str) -> bool:
     with contextlib.suppress(Found, AnnotationError):
         read_xml(data, path, start, lambda _: None)
     return is_own
+
+
+def _named(path: str, name: str, names: NamedImages) -> str:
+    """The image of a file, as seen from its folder."""
+    return names.choose(path, name, (folder_of(path),)) if name else PurePosixPath(path).stem
 
 
 def _listed(
@@ -142,19 +155,15 @@ class _File(msgspec.Struct):
     imageData: msgspec.Raw = msgspec.Raw(b"null")  # noqa: N815
 
 
-def _read_json(files: ExportFiles, path: str, root: str, changes: ChangeLog) -> tuple[ListedImage, bool] | None:
+def _read_json(
+    files: ExportFiles, path: str, root: str, names: NamedImages, changes: ChangeLog
+) -> tuple[ListedImage, bool] | None:
     """The image of a file, and whether the file contains it. None for a JSON file of another kind."""
     where = f"{files.shown_name}: {path}"
     data = files.read(path, min(MAX_FILE_BYTES, most_bytes()))
     if b'"shapes"' not in data or b'"imagePath"' not in data:
         return None
-    require_room(data, data.count(b"{") + data.count(b"["), where)
-    try:
-        data = utf8(data)
-        check_json(data)
-        file = decode_lenient(data, _File)
-    except (JsonError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise AnnotationError(f"{where} is not readable as a file of LabelMe ({error}): save it again") from error
+    file = decode_file(data, _File, where, "LabelMe")
     annotations: list[Annotation] = []
     for number, shape in enumerate(file.shapes, start=1):
         place = f"shape {number}"
@@ -167,10 +176,9 @@ def _read_json(files: ExportFiles, path: str, root: str, changes: ChangeLog) -> 
             changes.add(Reason.SHAPE_WITHOUT_BOX, path, place, str(shape.shape_type))
         else:
             annotations.append(made)
-    width, height = (read_whole_number(one)[0] for one in (file.imageWidth, file.imageHeight))
-    size = (width, height) if width and height and min(width, height) > 0 else (None, None)
+    size = listed_size(file.imageWidth, file.imageHeight)
     has_data = bytes(file.imageData) not in (b"null", b'""')
-    return _listed(path, root, file.imagePath or PurePosixPath(path).stem, annotations, size), has_data
+    return _listed(path, root, _named(path, file.imagePath, names), annotations, size), has_data
 
 
 def _shape(shape: _Shape, label: str, place: str) -> Annotation | None:
@@ -208,13 +216,15 @@ def _points(value: object) -> Iterator[list[object]]:
         yield point if isinstance(point, list) and len(point) == 2 else [None, None]
 
 
-def _read_xml(files: ExportFiles, path: str, root: str, changes: ChangeLog) -> tuple[ListedImage, bool] | None:
+def _read_xml(
+    files: ExportFiles, path: str, root: str, names: NamedImages, changes: ChangeLog
+) -> tuple[ListedImage, bool] | None:
     reader = _XmlReader(path, changes)
     read_xml(files.read(path, MAX_FILE_BYTES), f"{files.shown_name}: {path}", reader.start, reader.end)
     if not reader.is_annotation:
         return None
-    size = reader.size if min(one or 0 for one in reader.size) > 0 else (None, None)
-    return _listed(path, root, reader.file_name or PurePosixPath(path).stem, reader.annotations, size), False
+    size = listed_size(*reader.size)
+    return _listed(path, root, _named(path, reader.file_name, names), reader.annotations, size), False
 
 
 class _XmlReader:

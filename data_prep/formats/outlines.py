@@ -23,6 +23,15 @@ def outline_box(outline: msgspec.Raw) -> Xywh | None:
     return (left, top, right - left, bottom - top)
 
 
+def mask_size(outline: msgspec.Raw) -> tuple[int, int] | None:
+    """Width and height of the image that a mask says it belongs to. None for polygons."""
+    try:
+        height, width = msgspec.json.decode(outline)["size"]
+        return int(width), int(height)
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return None
+
+
 def _mask_box(mask: dict[str, object]) -> Xywh | None:
     """The box around a mask in run lengths, which go down the columns."""
     counts, size = mask["counts"], mask["size"]

@@ -11,14 +11,16 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from data_prep.box_geometry import Xywh
+from data_prep.box_form import BoxForm
 from data_prep.changes import ChangeLog, Reason
 from data_prep.checks.subset_names import split_of_subset
 from data_prep.errors import AnnotationError
-from data_prep.formats.coco_file import read_number, read_whole_number
+from data_prep.formats.beside import NamedImages
+from data_prep.formats.coco_file import corner_box, listed_size, read_number
 from data_prep.formats.cvat_shapes import FILE_NAME, LabelCheck
 from data_prep.formats.record import Annotation, Annotations, ListedImage, clean_class_name
 from data_prep.formats.roots import common_roots, first_of_each, folder_of
+from data_prep.formats.text_lines.lines import read_lines
 from data_prep.formats.xml_elements import Element, Found, read_xml
 from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
 from run_config.cvat_formats import PASCAL_VOC
@@ -71,12 +73,12 @@ class PascalVoc:
         roots = self.roots(files)
         root = roots[0] if len(roots) == 1 else ""
         listed = _label_map(files, root)
-        labels = LabelCheck(files.shown_name, changes)
+        labels, names = LabelCheck(files.shown_name, changes), NamedImages(files, changes)
         subsets = _subsets(files, root)
         images: list[ListedImage] = []
         of_voc: set[int] = set()
         for path in paths:
-            reader = _Reader(files, path, listed, labels, changes)
+            reader = _Reader(files, path, listed, labels, names, changes)
             read_xml(files.read(path, MAX_FILE_BYTES), reader.where, reader.start, reader.end)
             if reader.is_annotation:
                 if reader.is_of_voc:
@@ -84,7 +86,13 @@ class PascalVoc:
                 images.append(reader.image(subsets))
         images, notes = _count_from_zero(images, of_voc)
         classes = {name: frozenset[int]() for name in sorted(listed | labels.names)}
-        return Annotations(images, classes, root, unlisted=[labels.summary()], notes=notes)
+        return Annotations(
+            images,
+            classes,
+            unlisted=[labels.summary(), names.summary()],
+            notes=[*names.notes, *notes],
+            box_form=BoxForm.CORNERS,
+        )
 
 
 def _count_from_zero(images: list[ListedImage], of_voc: set[int]) -> tuple[list[ListedImage], list[str]]:
@@ -177,23 +185,28 @@ def _subsets(files: ExportFiles, root: str) -> dict[str, str]:
 
 def _lines(files: ExportFiles, path: str) -> Iterator[str]:
     if path in files.sizes:
-        try:
-            text = files.read(path, MAX_FILE_BYTES).decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise AnnotationError(f"{files.shown_name}: {path} is not UTF-8 text: export again") from error
-        yield from filter(None, map(str.strip, text.splitlines()))
+        yield from filter(None, read_lines(files, path))
 
 
 class _Reader:
     """Collects the objects of one file."""
 
-    def __init__(self, files: ExportFiles, path: str, listed: set[str], labels: LabelCheck, changes: ChangeLog) -> None:
+    def __init__(
+        self,
+        files: ExportFiles,
+        path: str,
+        listed: set[str],
+        labels: LabelCheck,
+        names: NamedImages,
+        changes: ChangeLog,
+    ) -> None:
         self.where = f"{files.shown_name}: {path}"
         self.is_annotation = False
         self.is_of_voc = False
         self._path = path
         self._listed = listed
         self._labels = labels
+        self._names = names
         self._changes = changes
         self._values: dict[str, str] = {}
         self._attributes: dict[str, str] = {}
@@ -235,17 +248,17 @@ class _Reader:
         folder = own.rstrip("/").rpartition("/")[2]
         subset = subsets.get(inside + stem) or (folder if split_of_subset(folder) else "default")
         places = (f"JPEGImages/{inside}", "JPEGImages/", f"images/{inside}", "images/", "")
-        folders = dict.fromkeys([*(f"{root}{place}" for place in places), own])
-        width, height = (read_whole_number(self._values.get(name))[0] for name in ("width", "height"))
-        has_size = width is not None and height is not None and min(width, height) > 0
+        folders = tuple(dict.fromkeys([*(f"{root}{place}" for place in places), own]))
+        named = self._values.get("filename")
+        width, height = listed_size(self._values.get("width"), self._values.get("height"))
         return ListedImage(
-            self._values.get("filename") or inside + stem,
-            tuple(folders),
+            self._names.choose(self._path, named, folders) if named else inside + stem,
+            folders,
             subset,
             self._path,
             tuple(self._annotations),
-            width if has_size else None,
-            height if has_size else None,
+            width,
+            height,
         )
 
     def _add(self, element: Element) -> None:
@@ -254,10 +267,7 @@ class _Reader:
         if not self._labels.accepts(name, self._listed, self._path, place):
             return
         written = [element.values.get(side) for side in _SIDES]
-        left, top, right, bottom = (read_number(one)[0] for one in written)
-        box: Xywh | None = None
-        if left is not None and top is not None and right is not None and bottom is not None:
-            box = (left, top, right - left, bottom - top)
+        box = corner_box(written)
         flags = {
             name: element.values[name]
             for name in ("difficult", "truncated", "occluded", "pose")

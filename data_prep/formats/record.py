@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
+from data_prep.box_form import BoxForm
 from data_prep.box_geometry import Xywh
 from data_prep.changes import ChangeLog
 from data_prep.sources.files import ExportFiles
@@ -89,8 +90,6 @@ class Annotations:
     images: Sequence[ListedImage]
     classes: Mapping[str, frozenset[int]]
     """Class name, from `clean_class_name` → the class's ids in the source."""
-    image_folder: str
-    """Path prefix: image files below it that no annotation file lists are reported."""
     unlisted_classes: Mapping[int, int] = field(default_factory=dict)
     """Class ids that the annotations use but no class has → number of annotations. Those were dropped."""
     unlisted: Sequence[UnlistedReferences] = ()
@@ -101,8 +100,16 @@ class Annotations:
     """The source with the images that are inside its annotation files. None: there are none."""
     notes: Sequence[str] = ()
     """Warnings: how numbers with several meanings were read."""
-    in_shares: bool = False
-    """Whether boxes and polygons are fractions of the image's width and height instead of pixels."""
+    box_form: BoxForm = BoxForm.XYWH
+    """How the files write boxes. The records have x, y, width, height, as fractions of the image if the files have."""
+
+    has_sizes: bool = True
+    """Whether the format lists the images' sizes."""
+
+    @property
+    def in_shares(self) -> bool:
+        """Whether boxes and polygons are fractions of the image's width and height instead of pixels."""
+        return self.box_form.in_shares
 
 
 class Format(Protocol):

@@ -18,10 +18,11 @@ from data_prep.sources.files import (
     FolderOfExport,
     export_frames,
     images_below,
+    may_be_images_below,
     videos_among,
     without_macos_shadows,
 )
-from run_config.cvat_formats import AUTO, PASCAL_VOC, SHORT_NAMES, ULTRALYTICS, YOLO
+from run_config.cvat_formats import AUTO, PASCAL_VOC, SHORT_NAMES, SUPERVISELY, ULTRALYTICS, YOLO
 
 FORMATS: tuple[Format, ...] = tuple(
     getattr(import_module(f"data_prep.formats.{module}"), class_name)()
@@ -53,10 +54,17 @@ _INCOMPLETE = (
     (DATA_YAML, ULTRALYTICS, ", but it lacks the key names, or all of train, val and test"),
     (re.compile(r"(.*/)?Annotations/.*\.xml"), PASCAL_VOC, ", but it has no annotation with a size or a bndbox"),
     (
-        re.compile(r"(.*/)?annotations/[^/]*\.json"),
+        re.compile(r"(.*/)?labels/.*\.txt"),
+        ULTRALYTICS,
+        ", but there is no data.yaml; write one with names (the classes in order) and train (the folder of images)",
+    ),
+    (re.compile(r"(.*/)?ann/[^/]+\.json"), SUPERVISELY, ", but there is no meta.json with the classes"),
+    (
+        re.compile(r".*\.json"),
         "another JSON format",
         ": COCO has images, annotations and categories, and Datumaro has items and categories",
     ),
+    (re.compile(r".*\.csv"), "a table", ": of tables only those of Open Images are read"),
 )
 
 
@@ -70,8 +78,10 @@ class FoundExport:
     """The path of `files` in the source: `""`, or ending in `/`."""
 
     def own_files(self) -> list[str]:
-        """The paths of annotations and images in `files`."""
-        return self.format.own_files(self.files)
+        """The paths of annotations and images in `files`; below its roots also files without an extension."""
+        roots = tuple(self.format.roots(self.files))
+        bare = [path for path in may_be_images_below("", self.files.sizes) if path.startswith(roots)]
+        return list(dict.fromkeys([*self.format.own_files(self.files), *bare]))
 
 
 def find_exports(files: ExportFiles, chosen: str = AUTO) -> list[FoundExport]:

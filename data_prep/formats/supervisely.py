@@ -12,15 +12,18 @@ import msgspec
 
 from data_prep.box_geometry import Xywh
 from data_prep.changes import ChangeLog, Reason
-from data_prep.errors import AnnotationError
-from data_prep.formats.coco_file import decode_lenient, most_bytes, read_number, read_whole_number, require_room
+from data_prep.formats.coco_file import (
+    decode_file,
+    listed_size,
+    most_bytes,
+    read_number,
+)
 from data_prep.formats.cvat_shapes import LabelCheck
 from data_prep.formats.outlines import outline_box
 from data_prep.formats.record import NO_OUTLINE, Annotation, Annotations, ListedImage, clean_class_name
 from data_prep.formats.roots import any_below, outermost, parent_of
 from data_prep.sources.files import ExportFiles, images_below, matching
 from run_config.cvat_formats import SUPERVISELY
-from run_config.json_text import JsonError, check_json, utf8
 
 MAX_FILE_BYTES = 256 << 20
 _ANNOTATION = re.compile(r"(?P<dataset>(?:.+/)?)ann/(?P<image>[^/]+)\.json")
@@ -65,7 +68,7 @@ class Supervisely:
         ]
         boxed = {name for name, shape in listed.items() if shape in _BOXED}
         classes = {name: frozenset[int]() for name in sorted(boxed | labels.names)}
-        return Annotations(images, classes, root, unlisted=[labels.summary()], exporter="Supervisely")
+        return Annotations(images, classes, unlisted=[labels.summary()], exporter="Supervisely")
 
 
 _SHAPES = ("rectangle", "polygon", "bitmap")
@@ -97,15 +100,7 @@ class _Annotation(msgspec.Struct):
 
 def _decoded(files: ExportFiles, path: str, kind: type[Any]) -> Any:  # noqa: ANN401 - an instance of `kind`
     data = files.read(path, min(MAX_FILE_BYTES, most_bytes()))
-    require_room(data, data.count(b"{") + data.count(b"["), f"{files.shown_name}: {path}")
-    try:
-        data = utf8(data)
-        check_json(data)
-        return decode_lenient(data, kind)
-    except (JsonError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise AnnotationError(
-            f"{files.shown_name}: {path} is not readable as a file of Supervisely ({error})"
-        ) from error
+    return decode_file(data, kind, f"{files.shown_name}: {path}", "Supervisely")
 
 
 def _image(
@@ -127,16 +122,15 @@ def _image(
         if labels.accepts(name, listed, match["image"], str(place)):
             annotations.append(_shape(one, name, place))
     size = content.size if isinstance(content.size, dict) else {}
-    width, height = (read_whole_number(size.get(side))[0] for side in ("width", "height"))
-    has_size = width is not None and height is not None and min(width, height) > 0
+    width, height = listed_size(size.get("width"), size.get("height"))
     return ListedImage(
         match["image"],
         (f"{match['dataset']}img/",),
         PurePosixPath(match["dataset"]).name if parent_of(match["dataset"]) != match["dataset"] else "default",
         path,
         tuple(annotations),
-        width if has_size else None,
-        height if has_size else None,
+        width,
+        height,
     )
 
 

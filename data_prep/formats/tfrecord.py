@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from data_prep.box_form import BoxForm
 from data_prep.box_geometry import Xywh
 from data_prep.changes import ChangeLog, Reason
 from data_prep.errors import AnnotationError
@@ -85,7 +86,7 @@ class TfRecord:
             listed[name].add(number)
         found = {name: frozenset(ids) for name, ids in listed.items()}
         found |= {name: frozenset[int]() for name in sorted(labels.names - listed.keys())}
-        return Annotations(images, found, root, unlisted=[labels.summary()], in_shares=True, files=inside)
+        return Annotations(images, found, unlisted=[labels.summary()], box_form=BoxForm.SHARED_CORNERS, files=inside)
 
 
 class FilesInRecords:

@@ -4,7 +4,7 @@
 """
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
+from data_prep.box_form import BoxForm
 from data_prep.changes import ChangeLog, Reason
 from data_prep.errors import AnnotationError, SourceError
 from data_prep.formats.coco_file import read_number, read_whole_number
@@ -23,13 +24,14 @@ from data_prep.formats.record import (
     clean_class_name,
 )
 from data_prep.formats.roots import first_of_each, folder_of
-from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
+from data_prep.formats.text_lines.lines import decoded_text, read_lines
+from data_prep.image_finder import name_key
+from data_prep.sources.files import ExportFiles, may_be_images_below, without_macos_shadows
 from run_config.cvat_formats import ULTRALYTICS
 from run_config.errors import ConfigError
 from run_config.yaml_text import read_yaml
 
 MAX_YAML_BYTES = 4 << 20
-MAX_LABEL_BYTES = 64 << 20
 DATA_YAML = re.compile(r"(.*/)?data\.ya?ml")
 _SPLITS = ("train", "val", "test")
 # The folders above names of images: that of Ultralytics, and that of CVAT's YOLO 1.1.
@@ -53,7 +55,7 @@ class Ultralytics:
         path = next(iter(_data_files(files)))
         root = folder_of(path)
         texts = [one for one in without_macos_shadows(files.sizes) if one.startswith(root) and one.endswith(".txt")]
-        return [path, *texts, *images_below(root, files.sizes)]
+        return [path, *texts, *may_be_images_below(root, files.sizes)]
 
     def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:
         """Read all label files."""
@@ -92,9 +94,7 @@ def read_mapping(files: ExportFiles, path: str) -> dict[str, Any]:
     if files.sizes[path] > MAX_YAML_BYTES:
         raise AnnotationError(f"{where} has more than {MAX_YAML_BYTES >> 20} MiB: correct it")
     try:
-        data = read_yaml(files.read(path, MAX_YAML_BYTES).decode("utf-8-sig"), where)
-    except UnicodeDecodeError as error:
-        raise AnnotationError(f"{where} is not UTF-8 text: export again") from error
+        data = read_yaml(decoded_text(files.read(path, MAX_YAML_BYTES), where), where)
     except ConfigError as error:
         raise AnnotationError(str(error)) from error
     if data is None:
@@ -133,17 +133,24 @@ class YoloReader:
         """Read all label files."""
         subsets = self._subsets()
         labels = {path for path in without_macos_shadows(self._files.sizes) if path.endswith(".txt")}
+        spelt: dict[str, list[str]] = defaultdict(list)
+        for path in labels:
+            spelt[name_key(path)].append(path)
         images: list[ListedImage] = []
         used: set[str] = set()
         for path, subset in subsets.items():
             label = _label_path(self._root, path)
+            like = spelt[name_key(label)]
+            if label not in labels and len(like) == 1:
+                self._changes.add(Reason.NAME_SPELLING, path, detail=like[0])
+                label = like[0]
             own: tuple[Annotation, ...] = ()
             if label in labels:
                 used.add(label)
                 own = tuple(self._read_labels(label))
             images.append(self._listed(path, subset, own))
         lost = sorted(one for one in labels - used if re.search(r"(^|/)labels/", one) and one.startswith(self._root))
-        if not used and lost:
+        if not used and lost and subsets:
             expected = _label_path(self._root, next(iter(subsets)))
             raise SourceError(
                 f"{self._where}: no image has labels: they are expected at {expected!r}, but there is {lost[0]!r}: "
@@ -151,7 +158,7 @@ class YoloReader:
             )
         for label in lost:  # listed without its image
             name = re.sub(r"(^|/)labels/", r"\1images/", label).removesuffix(".txt")
-            images.append(self._listed(name, "default", ()))
+            images.append(self._listed(name, "default", tuple(self._read_labels(label))))
         count = self._unlisted.total()
         sentence = (
             f"{self._where}: {count} of {self._total} boxes have a class that names does not list (for one "
@@ -165,11 +172,10 @@ class YoloReader:
         return Annotations(
             images,
             classes,
-            self._root,
             self._unlisted,
             [UnlistedReferences(count, self._total, sentence)],
             exporter=self._exporter,
-            in_shares=True,
+            box_form=BoxForm.SHARED_CENTRES,
         )
 
     def _listed(self, path: str, subset: str, annotations: tuple[Annotation, ...]) -> ListedImage:
@@ -181,7 +187,7 @@ class YoloReader:
 
     def _subsets(self) -> dict[str, str]:
         """Path of each image → its split. Raises SourceError if an entry names nothing in the source."""
-        images = images_below(self._root, self._files.sizes)
+        images = may_be_images_below(self._root, self._files.sizes)
         found: dict[str, str] = {}
         for split in _SPLITS:
             entries = self._data.get(split) or []
@@ -206,8 +212,7 @@ class YoloReader:
             place = f"{self._root}{tail}"
             if tail.endswith(".txt") and place in self._files.sizes:
                 known = set(images)
-                lines = _text(self._files, place).splitlines()
-                for line in filter(None, map(str.strip, lines)):
+                for line in filter(None, read_lines(self._files, place)):
                     yield next(
                         (one for one in (f"{self._root}{part}" for part in tails(line)) if one in known),
                         f"{self._root}{next(tails(line), line)}",
@@ -219,7 +224,7 @@ class YoloReader:
                 return
 
     def _read_labels(self, path: str) -> Iterator[Annotation]:
-        for number, line in enumerate(_text(self._files, path).splitlines(), start=1):
+        for number, line in enumerate(read_lines(self._files, path), start=1):
             values = line.split()
             if not values:
                 continue
@@ -290,10 +295,3 @@ def tails(path: str) -> Iterator[str]:
     last_up = max((index for index, part in enumerate(parts) if part == ".."), default=-1)
     for start in range(last_up + 1, len(parts)):
         yield "/".join(parts[start:])
-
-
-def _text(files: ExportFiles, path: str) -> str:
-    try:
-        return files.read(path, MAX_LABEL_BYTES).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise AnnotationError(f"{files.shown_name}: {path} is not UTF-8 text: export again") from error

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.dataset import Dataset
-from data_prep.findings import find_doubled_boxes
 from run_config.job.preset_files import presets_on_offer
 from run_config.job.presets import load_job_config
 
@@ -129,27 +128,27 @@ def position_grid(numbers: BoxNumbers) -> list[list[float]]:
 def suspects(dataset: Dataset, numbers: BoxNumbers) -> list[Suspects]:
     """Boxes that are often mistakes, by kind. Kinds without boxes are left out."""
     sides = numbers.boxes[:, 2:].min(axis=1) if len(numbers.boxes) else np.zeros(0)
-    far = _outliers(numbers)
+    far, small, huge = _outliers(numbers), sides < TINY_SIDE_PX, numbers.area_shares > HUGE_SHARE
     kinds = [
         Suspects(
             "doubled",
             "On another box of the same class. Delete one of each.",
-            find_doubled_boxes(dataset.images),
+            dataset.doubled_boxes,
         ),
         Suspects(
             "too small",
             f"A side below {TINY_SIDE_PX:g} pixels: slips of the mouse, or objects that nobody can see.",
-            _places(numbers, np.flatnonzero(sides < TINY_SIDE_PX), sides),
+            _places(numbers, np.flatnonzero(small), sides),
         ),
         Suspects(
             "huge",
             f"More than {HUGE_SHARE:.0%} of the image: a label for the whole image, or a forgotten shape.",
-            _places(numbers, np.flatnonzero(numbers.area_shares > HUGE_SHARE), -numbers.area_shares),
+            _places(numbers, np.flatnonzero(huge), -numbers.area_shares),
         ),
         Suspects(
             "unusual",
             "Size or shape far from the others of the class: the wrong class, or two objects in one box.",
-            _places(numbers, np.flatnonzero(far > OUTLIER_DEVIATIONS), -far),
+            _places(numbers, np.flatnonzero((far > OUTLIER_DEVIATIONS) & ~small & ~huge), -far),
         ),
     ]
     return [one for one in kinds if one.found]

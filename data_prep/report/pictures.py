@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from PIL import Image
 
 from data_prep.dataset import Dataset, SetImage
-from data_prep.findings import find_alike
 from data_prep.image_check import map_in_threads
 from prepared_set.decoding import decoded_image
 
@@ -134,11 +133,9 @@ def _pairs(dataset: Dataset) -> Iterable[tuple[str, SetImage, SetImage]]:
     for image, twin in same:
         if image.split != twin.split:
             yield f"{image.split} and {twin.split}: the same file", image, twin
-    train = dataset.split("train")
-    for name in ("val", "test"):
-        rest = [image for image in dataset.split(name) if first[image.source.checked.sha256] is image]
-        for image, twin in find_alike(rest, train):
-            yield f"{name} and train: almost alike", image, twin
+    for leak in dataset.leaks:
+        for image, twin in leak.alike:
+            yield f"{leak.split} and {leak.other}: almost alike", image, twin
     for image, twin in same:
         if image.split == twin.split:
             yield f"{image.split}: the same file twice", image, twin

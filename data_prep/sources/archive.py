@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data_prep.errors import SourceError
-from data_prep.sources.files import named_twice, safe_path, too_large, without_name
+from data_prep.sources.files import PACKED_OTHERWISE, named_twice, safe_path, too_large, without_name
 from prepared_set.memory_budget import free_bytes
 
 MAX_ENTRIES = 2_000_000
@@ -143,6 +143,10 @@ class ZipExport:
         except FileNotFoundError as error:
             raise SourceError(f"there is no file {self.shown_name}: check the path") from error
         except _READ_FAULTS as error:
+            if Path(self.shown_name).suffix.lower() in PACKED_OTHERWISE:
+                raise SourceError(
+                    f"{self.shown_name} is an archive of a kind that is not read: unpack it, and give the folder"
+                ) from error
             at = f" (entry {name!r})" if name else ""
             raise SourceError(
                 f"{self.shown_name} is not a readable zip{at}: {str(error)[:300]}; it may be cut off, "

@@ -11,7 +11,13 @@ IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2", ".avif",
 )  # fmt: skip
 
+UNREADABLE_SUFFIXES = (".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw", ".svg", ".pdf", ".dcm", ".psd")
+"""Pictures that are not decoded here."""
+
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
+
+PACKED_OTHERWISE = (".rar", ".7z", ".gz", ".bz2", ".xz", ".zst", ".tbz2", ".txz")
+"""Archives that are not read. A tar in gzip is recognised before."""
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp")
 
@@ -77,6 +83,15 @@ def images_below(prefix: str, paths: Iterable[str]) -> list[str]:
         path
         for path in without_macos_shadows(paths)
         if path.startswith(prefix) and path.lower().endswith(IMAGE_SUFFIXES)
+    ]
+
+
+def may_be_images_below(prefix: str, paths: Iterable[str]) -> list[str]:
+    """The same, and files without an extension, which may be images."""
+    return [
+        path
+        for path in without_macos_shadows(paths)
+        if path.startswith(prefix) and (path.lower().endswith(IMAGE_SUFFIXES) or "." not in path.rpartition("/")[2])
     ]
 
 

@@ -13,10 +13,18 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from data_prep.errors import SourceError
-from data_prep.formats.registry import find_exports, images_outside
+from data_prep.formats.registry import find_exports
 from data_prep.second_export.find import SecondExport, find_second_export
 from data_prep.sources.archive import ZipExport
-from data_prep.sources.files import ARCHIVE_SUFFIXES, VIDEO_SUFFIXES, ExportFiles, export_frames, printable, too_large
+from data_prep.sources.files import (
+    ARCHIVE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    ExportFiles,
+    export_frames,
+    images_below,
+    printable,
+    too_large,
+)
 from data_prep.sources.folder import FolderExport, etag, walk
 from data_prep.sources.remote_file import RemoteFile
 from data_prep.sources.tar_archive import TarExport, is_tar
@@ -169,13 +177,13 @@ def _find_remote(url: str, chosen_format: str) -> Source:
     # A prefix may hold more than the export (even a whole bucket): only the export is downloaded.
     listed = _BucketFolder(url, {key: info.size_bytes for key, info in infos.items()}, store)
     found = find_exports(listed, chosen_format)
-    own_files = [f"{export.root}{path}" for export in found for path in export.own_files()]
+    own_files = dict.fromkeys(f"{export.root}{path}" for export in found for path in export.own_files())
     return Source(
         url,
         tuple(_remote_file(url, infos[key]) for key in own_files),
         None,
         is_archive=False,
-        outside=tuple(images_outside(listed, found)),
+        outside=tuple(path for path in images_below("", infos) if path not in own_files),
     )
 
 

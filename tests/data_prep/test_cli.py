@@ -160,7 +160,7 @@ def test_limits_and_the_form_of_boxes_are_options_of_a_person(tmp_path: Path, st
     wrong = data_prep("inspect", source, "--limit", "boxes=1")
     assert (wrong.returncode, "the names are unusable-images, " in wrong.stderr) == (WRONG_INPUT, True)
     wrong = data_prep("inspect", source, "--boxes", "yolo")
-    assert (wrong.returncode, "use xywh, corners, " in wrong.stderr) == (WRONG_INPUT, True)
+    assert (wrong.returncode, "use auto, xywh, corners, " in wrong.stderr) == (WRONG_INPUT, True)
 
 
 def test_an_installation_sets_the_limits_and_no_option_loosens_them(tmp_path: Path):

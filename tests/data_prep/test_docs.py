@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.box_form import BoxForm
 from data_prep.changes import Reason
-from data_prep.checks.box_forms import LEAST_CASES, MOST_OUTLINES, BoxForm
+from data_prep.checks.box_forms import LEAST_CASES, MOST_OUTLINES
 from data_prep.findings import FEW_BOXES, FEW_BOXES_PER_CLASS
 from run_config.data_limits import DataLimits
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.checks.box_forms import BoxForm
+from data_prep.box_form import BoxForm
 from data_prep.errors import AnnotationError, DataPrepError, SourceError
 from data_prep.export_reader import ReadingRules
 from object_store import open_store
@@ -97,7 +97,7 @@ def test_boxes_in_percent_are_refused(run_prepare: Prepare):
     for number in range(20):
         boxes: list[ClassBox] = [("cat", 5, 5, 20, 20), ("dog", 70, 70, 25, 28), ("cat", 40, 40, 20, 10)]
         export.add(f"{number}.png", boxes, size=(640, 480))
-    with pytest.raises(AnnotationError, match=r"upper left 100 x 100 pixels.*in percent.*--boxes percent"):
+    with pytest.raises(AnnotationError, match=r"end within 100 x 100.*in percent.*--boxes percent"):
         run_prepare(export)
 
 

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import PurePosixPath
 
+from data_prep.box_form import BoxForm
 from data_prep.changes import ChangeLog, Reason
 from data_prep.checks.subset_names import split_of_subset
 from data_prep.errors import AnnotationError
-from data_prep.formats.coco_file import read_number, read_whole_number
+from data_prep.formats.coco_file import corner_box, read_number, read_whole_number
 from data_prep.formats.record import Annotation, Annotations, ListedImage, clean_class_name
 from data_prep.formats.roots import parent_of
 from data_prep.formats.text_lines.lines import read_lines
@@ -46,7 +47,7 @@ class Kitti:
             images.append(ListedImage(match["name"], (f"{folder}image_2/",), subset, path, own))
         found = {name: frozenset[int]() for name in sorted(classes)}
         images = [*_with_suffixes(images, files), *_without_labels(images, files)]
-        return Annotations(images, found, self.roots(files)[0], exporter="KITTI")
+        return Annotations(images, found, exporter="KITTI", box_form=BoxForm.CORNERS, has_sizes=False)
 
 
 def _root(folder: str) -> str:
@@ -101,11 +102,8 @@ def _read_boxes(files: ExportFiles, path: str, changes: ChangeLog) -> Iterator[A
             changes.add(Reason.MARKED_IGNORED, path, place, name)
             continue
         written = words[first + 3 : first + 7]
-        left, top, right, bottom = (read_number(one)[0] for one in written)
-        if left is None or top is None or right is None or bottom is None:
-            yield Annotation(name, None, place, box_as_written=written)
-        else:
-            yield Annotation(name, (left, top, right - left, bottom - top), place)
+        box = corner_box(written)
+        yield Annotation(name, box, place, box_as_written=written if box is None else None)
 
 
 def _may_begin(numbers: list[str]) -> bool:

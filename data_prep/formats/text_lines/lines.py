@@ -1,5 +1,6 @@
 """The lines of a text file of a source."""
 
+import codecs
 import csv
 from collections.abc import Iterator
 
@@ -14,14 +15,20 @@ def read_lines(files: ExportFiles, path: str) -> list[str]:
     """The lines without surrounding space. Raises AnnotationError if the file is not UTF-8 or too large for memory."""
     where = f"{files.shown_name}: {path}"
     data = files.read(path, min(MAX_FILE_BYTES, most_bytes()))
-    if b"\r" in data:
-        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    require_room(data, data.count(b"\n"), where)
+    require_room(data, data.count(b"\n") + data.count(b"\r"), where)
+    text = decoded_text(data, where)
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    # Not splitlines(), which splits at characters that were not counted.
+    return [line.strip() for line in text.split("\n")]
+
+
+def decoded_text(data: bytes, where: str) -> str:
+    """The text of a file in UTF-8, or in UTF-16 with a mark, as Windows writes it. Raises AnnotationError."""
     try:
-        # Not splitlines(), which splits at characters that were not counted.
-        return [line.strip() for line in data.decode("utf-8-sig").split("\n")]
+        return data.decode("utf-16" if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise AnnotationError(f"{where} is not UTF-8 text: export again") from error
+        raise AnnotationError(f"{where} is not UTF-8 text: save it as UTF-8, or export again") from error
 
 
 def read_names(files: ExportFiles, path: str) -> list[str]:
@@ -39,7 +46,9 @@ def read_names(files: ExportFiles, path: str) -> list[str]:
 
 def read_rows(files: ExportFiles, path: str) -> Iterator[list[str]]:
     """The rows of a table in CSV; an empty line has no values. Raises AnnotationError for malformed quotes."""
-    rows = csv.reader(read_lines(files, path), strict=True)
+    lines = read_lines(files, path)
+    separator = ";" if lines[0].count(";") > lines[0].count(",") else ","
+    rows = csv.reader(lines, delimiter=separator, strict=True)
     first = 1
     try:
         for row in rows:

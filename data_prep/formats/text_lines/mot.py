@@ -110,11 +110,11 @@ class _Reader:
         return Annotations(
             images,
             classes,
-            folder,
             self._unlisted,
             [UnlistedReferences(lost, self._total, sentence)],
             exporter="CVAT" if self._is_of_cvat else "MOT",
             notes=() if self._is_of_cvat else (_NOTE,),
+            has_sizes=False,
         )
 
     def _frames(self, folder: str) -> dict[int, str]:

@@ -6,10 +6,10 @@ from pathlib import PurePosixPath
 
 import msgspec
 
-from data_prep.box_geometry import Xywh
+from data_prep.box_form import BoxForm
 from data_prep.changes import ChangeLog, Reason
 from data_prep.errors import AnnotationError
-from data_prep.formats.coco_file import read_number
+from data_prep.formats.coco_file import corner_box, read_number
 from data_prep.formats.cvat_shapes import LabelCheck
 from data_prep.formats.record import Annotation, Annotations, ListedImage, clean_class_name
 from data_prep.formats.roots import parent_of
@@ -60,7 +60,11 @@ class OpenImages:
             ]
         found = {name: frozenset[int]() for name in sorted({*listed.values()} & labels.names or labels.names)}
         return Annotations(
-            images, found, f"{root}images/", unlisted=[labels.summary()], exporter="Open Images", in_shares=True
+            images,
+            found,
+            unlisted=[labels.summary()],
+            exporter="Open Images",
+            box_form=BoxForm.SHARED_CORNERS,
         )
 
 
@@ -118,10 +122,7 @@ def _read_table(
         if not labels.accepts(name or code, known, image_id, place):
             continue
         written = [row[column[side]] for side in _SIDES]
-        left, top, right, bottom = (read_number(one)[0] for one in written)
-        box: Xywh | None = None
-        if left is not None and top is not None and right is not None and bottom is not None:
-            box = (left, top, right - left, bottom - top)
+        box = corner_box(written)
         flags = {flag: True for flag in _FLAGS if flag in column and row[column[flag]].strip() == "1"}
         found[image_id].append(
             Annotation(

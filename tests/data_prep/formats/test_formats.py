@@ -55,7 +55,7 @@ class Cards:
             )
             for card in cards
         ]  # fmt: skip
-        return Annotations(images, CLASSES, "photos/")
+        return Annotations(images, CLASSES)
 
     def _annotation(self, number: int, one: dict) -> Annotation:
         return Annotation(
@@ -154,7 +154,7 @@ def test_two_images_of_one_annotation_file_cannot_be_the_same_file(tmp_path: Pat
 def test_a_source_that_no_format_recognises_is_told_which_there_are(
     tmp_path: Path, run_prepare: Prepare, monkeypatch: pytest.MonkeyPatch
 ):
-    source = write_zip(tmp_path / "x.zip", **{"cards.json": b'{"schema": "other"}'})
+    source = write_zip(tmp_path / "x.zip", **{"cards.txt": b"other"})
     monkeypatch.setattr(registry, "FORMATS", (Coco(),))
     with pytest.raises(SourceError) as refusal:
         run_prepare(source)
@@ -189,7 +189,7 @@ def test_a_format_may_look_into_a_file_that_lies_in_a_bucket(bucket: str, load: 
         remote.put_bytes(name, data)
     assert load(remote.url).id == load(write_zip(tmp_path / "cards.zip", **card_files(CARDS))).id
     remote.put_bytes("cards.json", b'{"schema": "other"}')
-    with pytest.raises(SourceError, match="has no annotations/instances_"):
+    with pytest.raises(SourceError, match=r"holds 'cards.json': it looks like another JSON format"):
         find_source(remote.url)
 
 
@@ -209,7 +209,7 @@ def test_of_coco_the_record_has_all_that_cvat_writes(tmp_path: Path):
     (image,) = read.images
     assert (image.file_name, image.subset, image.width, image.height) == ("clip/frame_000001.png", "Train", 64, 48)
     assert (image.folders, image.listed_in) == (("images/Train/", "images/", ""), "annotations/instances_Train.json")
-    assert (read.classes, read.image_folder) == ({"cat": {1}, "dog": {2}}, "images/")
+    assert read.classes == {"cat": {1}, "dog": {2}}
     rectangle, polygon, as_text, broken = image.annotations
     assert (rectangle.class_name, rectangle.box, rectangle.rotation, rectangle.track_id, rectangle.place) == (
         "cat", (1, 2, 30, 4.5), 30, "7", 1,

@@ -93,7 +93,7 @@ def test_xml_of_cvat_becomes_boxes(tmp_path: Path, load: Load):
             "a.json is not readable as a file of LabelMe",
         ),
         ({"a.json": labelme("a.png", shape()).replace(b'"flags"', b'"shapes"', 1)}, "key"),
-        ({"a.json": labelme("/etc/passwd.png", shape()), "a.png": picture("a")}, "names a file outside itself"),
+        ({"a.json": labelme("/etc/passwd.png", shape()), "b.png": picture("a")}, "names a file outside itself"),
         (
             {"a.json": labelme("a.png", *[shape(points=[[1, "x"], None])] * 12), "a.png": picture("a")},
             "12 of 12 boxes cannot be used",

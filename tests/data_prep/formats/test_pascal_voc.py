@@ -97,7 +97,7 @@ def test_a_label_that_is_not_listed_and_a_broken_box_are_counted(tmp_path: Path,
         ({"ImageSets/Main/val.txt": b"a\n"}, r"'a' is listed in train.txt and in val.txt"),
         ({"ImageSets/Main/val.txt": b"\xff"}, r"val.txt is not UTF-8 text"),
         ({"other/Annotations/a.xml": voc("a.png")}, r"several exports \('./' and 'other/'\)"),
-        ({"Annotations/a.xml": voc("../../../etc/passwd.jpeg", thing())}, "names a file outside itself"),
+        ({"Annotations/d.xml": voc("../../../etc/passwd.jpeg", thing())}, "names a file outside itself"),
         ({"Annotations/d.xml": voc("missing.png", thing())}, "1 of 4 images cannot be used, 1 missing"),
     ],
 )

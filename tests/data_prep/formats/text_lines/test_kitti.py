@@ -34,7 +34,7 @@ def test_folders_of_subsets_become_a_prepared_set(tmp_path: Path, load: Load):
     assert (empty.file_name, len(empty.boxes)) == ("sub/b.jpg", 0)
     assert local.split("val").images[0].boxes.tolist() == [[4, 6, 24, 36]], "the score is not the class"
     changes = {change.reason: change.count for change in local.manifest.changes}
-    assert changes == {"marked-ignored": 1, "image-size-unknown": 3}
+    assert changes == {"marked-ignored": 1}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,72 @@
+"""Boxes that lie on each other, and images that look alike. Pure: arrays and hashes go in, indices come out."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep.checks.recordings import ALIKE_BITS
+
+if TYPE_CHECKING:
+    from data_prep.dataset import SetImage
+
+SAME_BOX_IOU = 0.95
+"""Two boxes of one class with a larger intersection over union are the same object."""
+_MAX_COMPARISONS = 400_000_000
+
+
+def find_doubled_boxes(images: "Sequence[SetImage]") -> list[tuple[int, int]]:
+    """The boxes that lie on another one of their class, as (index of the image, index of the box)."""
+    counts = [len(image.boxes) for image in images]
+    if not sum(counts):
+        return []
+    corners = np.array([box.bbox for image in images for box in image.boxes])
+    corners[:, 2:] += corners[:, :2]
+    classes: dict[str, int] = {}
+    labels = np.array([classes.setdefault(box.class_name, len(classes)) for image in images for box in image.boxes])
+    owners = np.repeat(np.arange(len(images)), counts)
+    positions = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
+    order = np.lexsort((corners[:, 0], labels, owners))
+    corners, groups = corners[order], np.stack([owners, labels], axis=1)[order]
+    doubled = np.zeros(len(corners), bool)
+    areas = (corners[:, 2:] - corners[:, :2]).prod(axis=1)
+    # Boxes of one class on one image follow each other by their left edge. Doubles are close to each other there.
+    first = np.arange(len(corners))
+    for step in range(1, max(counts)):
+        first = first[first + step < len(corners)]
+        second = first + step
+        near = (groups[first] == groups[second]).all(axis=1)
+        near &= corners[second, 0] - corners[first, 0] <= (1 - SAME_BOX_IOU) * (corners[first, 2] - corners[first, 0])
+        first, second = first[near], second[near]
+        if not len(first):
+            break
+        low, high = (
+            np.maximum(corners[first, :2], corners[second, :2]),
+            np.minimum(corners[first, 2:], corners[second, 2:]),
+        )
+        shared = np.clip(high - low, 0, None).prod(axis=1)
+        doubled[second] |= shared > SAME_BOX_IOU * (areas[first] + areas[second] - shared)
+    found = order[doubled]
+    return list(zip(owners[found].tolist(), positions[found].tolist(), strict=True))
+
+
+def find_alike(images: "list[SetImage]", others: "list[SetImage]") -> "list[tuple[SetImage, SetImage]]":
+    """Pairs of an image and the most similar of `others`, where the two look the same."""
+    images = [image for image in images if image.source.checked.look]
+    others = [image for image in others if image.source.checked.look]
+    if not images or not others or len(images) * len(others) > _MAX_COMPARISONS:
+        return []
+    other_looks = _looks(others)
+    pairs: list[tuple[SetImage, SetImage]] = []
+    for image, look in zip(images, _looks(images), strict=True):
+        distances = np.bitwise_count(other_looks ^ look).sum(axis=1)
+        nearest = int(distances.argmin())
+        if distances[nearest] <= ALIKE_BITS:
+            pairs.append((image, others[nearest]))
+    return pairs
+
+
+def _looks(images: "list[SetImage]") -> NDArray[np.uint64]:
+    """(n, 4)"""
+    return np.frombuffer(b"".join(image.source.checked.look for image in images), np.uint64).reshape(-1, 4)
