@@ -22,8 +22,7 @@ SMALLEST_SIDE_PX = 0.1
 MAX_VALUE_BYTES = 16 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Box:
+class Box(msgspec.Struct, frozen=True, gc=False):
     """One object. `bbox` is xywh in pixels of the oriented image, wholly inside it and not empty."""
 
     class_name: str

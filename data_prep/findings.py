@@ -1,6 +1,6 @@
 """Warnings that a person should read before training on a data set, computed from what will be written."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -10,6 +10,7 @@ from data_prep.changes import Reason
 from data_prep.checks.box_forms import LEAST_CASES
 from data_prep.checks.recordings import ALIKE_BITS
 from data_prep.dataset import Dataset, SetImage
+from data_prep.packed_boxes import packed_numbers
 from prepared_set.decoding import NEARLY_BLACK
 from prepared_set.manifest import SPLITS, Counts
 from run_config.families.registry import FAMILIES
@@ -75,9 +76,11 @@ def _about_labels(dataset: Dataset, counts: dict[str, Counts]) -> Iterable[str]:
             f"{plural(twins, 'box is', 'boxes are')} drawn twice (same class, IoU above {SAME_BOX_IOU}; for one on "
             f"{example}): annotations may have been uploaded twice, or two people worked on them; delete one of each."
         )
+    files = Counter(image.source.checked.sha256 for image in dataset.images)
     by_file: dict[str, set[tuple[object, ...]]] = defaultdict(set)
     for image in dataset.images:
-        by_file[image.source.checked.sha256].add(tuple((box.class_name, box.bbox) for box in image.boxes))
+        if files[image.source.checked.sha256] > 1:
+            by_file[image.source.checked.sha256].add(tuple((box.class_name, box.bbox) for box in image.boxes))
     other = sum(len(boxes) > 1 for boxes in by_file.values())
     if other:
         yield f"{plural(other, 'image')} {are(other)} there several times with different boxes: keep one of each."
@@ -96,10 +99,11 @@ def find_doubled_boxes(images: Sequence[SetImage]) -> list[tuple[int, int]]:
     counts = [len(image.boxes) for image in images]
     if not sum(counts):
         return []
-    corners = np.array([box.bbox for image in images for box in image.boxes])
+    corners = packed_numbers(image.boxes for image in images)[:, :4].copy()
     corners[:, 2:] += corners[:, :2]
     classes: dict[str, int] = {}
-    labels = np.array([classes.setdefault(box.class_name, len(classes)) for image in images for box in image.boxes])
+    names = (name for image in images for name in image.boxes.class_names)
+    labels = np.fromiter((classes.setdefault(name, len(classes)) for name in names), np.int64)
     owners = np.repeat(np.arange(len(images)), counts)
     positions = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
     order = np.lexsort((corners[:, 0], labels, owners))
