@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 from typing import overload
 
 import msgspec
@@ -12,7 +13,6 @@ from data_prep.correct_boxes import Box
 from data_prep.formats.record import NO_ATTRIBUTES, NO_OUTLINE
 
 _NUMBERS = 5
-_PLAIN = (NO_OUTLINE, NO_ATTRIBUTES)
 
 
 class PackedBoxes(Sequence[Box]):
@@ -21,28 +21,26 @@ class PackedBoxes(Sequence[Box]):
     Reading only `class_names` or `packed_numbers` is faster.
     """
 
-    __slots__ = ("_values", "class_names", "numbers")
+    __slots__ = ("_attributes", "_outlines", "class_names", "numbers")
 
     def __init__(self, boxes: Iterable[Box] = ()) -> None:
         given = sorted(boxes, key=_key)
         self.class_names = tuple(box.class_name for box in given)
         self.numbers = array("d", [number for box in given for number in (*box.bbox, box.area)])
         """x, y, width, height and area of each box."""
-        values = tuple((box.segmentation, box.attributes) for box in given)
-        self._values: tuple[tuple[msgspec.Raw, msgspec.Raw], ...] | None = None
-        if any(
-            segmentation is not NO_OUTLINE or attributes is not NO_ATTRIBUTES for segmentation, attributes in values
-        ):
-            self._values = values
+        self._outlines = _unless_all([box.segmentation for box in given], NO_OUTLINE)
+        self._attributes = _unless_all([box.attributes for box in given], NO_ATTRIBUTES)
 
     def __len__(self) -> int:
         return len(self.class_names)
 
     def __iter__(self) -> Iterator[Box]:
-        numbers, values = iter(self.numbers), self._values
-        for index, name in enumerate(self.class_names):
+        numbers, count = iter(self.numbers), len(self)
+        outlines = self._outlines or repeat(NO_OUTLINE, count)
+        attributes = self._attributes or repeat(NO_ATTRIBUTES, count)
+        for name, outline, own in zip(self.class_names, outlines, attributes, strict=True):
             bbox = (next(numbers), next(numbers), next(numbers), next(numbers))
-            yield Box(name, bbox, next(numbers), *(values[index] if values else _PLAIN))
+            yield Box(name, bbox, next(numbers), outline, own)
 
     @overload
     def __getitem__(self, index: int) -> Box: ...
@@ -50,6 +48,11 @@ class PackedBoxes(Sequence[Box]):
     def __getitem__(self, index: slice) -> "tuple[Box, ...]": ...
     def __getitem__(self, index: int | slice) -> "Box | tuple[Box, ...]":
         return tuple(self)[index]
+
+
+def _unless_all(values: list[msgspec.Raw], plain: msgspec.Raw) -> tuple[msgspec.Raw, ...] | None:
+    """The values, or None if each of them is `plain` itself."""
+    return None if all(one is plain for one in values) else tuple(values)
 
 
 def _key(box: Box) -> tuple[str, tuple[float, ...], float, bytes, bytes]:

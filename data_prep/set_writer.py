@@ -19,6 +19,7 @@ from data_prep.dataset import Dataset, SetImage
 from data_prep.errors import SourceError
 from data_prep.findings import find_warnings
 from data_prep.image_check import map_in_threads
+from data_prep.sources.files import no_room
 from object_store import AlreadyExists, ObjectStore, Progress
 from prepared_set.errors import SetError
 from prepared_set.manifest import (
@@ -189,10 +190,13 @@ def _fill_shards(dataset: Dataset, shard_bytes: int) -> Iterator[tuple[str, list
 def _write_shard(folder: ObjectStore, key: str, split: str, images: list[SetImage], scratch: Path) -> Shard:
     with tempfile.TemporaryDirectory(dir=scratch) as temporary:
         path = Path(temporary, "shard.tar")
-        with path.open("wb") as tar:
-            writer = _HashingWriter(tar)
-            members = tuple(_write_members(writer, images))
-            writer.write(bytes(2 * _BLOCK))
+        try:
+            with path.open("wb") as tar:
+                writer = _HashingWriter(tar)
+                members = tuple(_write_members(writer, images))
+                writer.write(bytes(2 * _BLOCK))
+        except OSError as error:
+            raise no_room(key, scratch, error) from error
         folder.put_file(path, key)
     return Shard(key, split, writer.position, writer.sha256.hexdigest(), members)
 
