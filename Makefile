@@ -47,7 +47,7 @@ lint: setup ## ruff, types, import rules
 	@$(BIN)/lint-imports
 
 bench: setup ## measure every claim of docs/benchmarks.md (three hours; REAL_DATA=folder for the real exports; a cluster as for test-cluster)
-	@for name in train_step evaluation object_store annotation_speed bridge_load hostile_input prepare rewrite_paths first_run process_endings; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
+	@for name in train_step evaluation object_store annotation_speed bridge_load hostile_input coverage_fuzz prepare prepare_faults rewrite_paths first_run process_endings; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 	@if [ -n "$$REAL_DATA" ]; then for name in real_export annotator_effort; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done; else echo "REAL_DATA is not set: real_export and annotator_effort are left out"; fi
 	@for name in cluster_pull cluster_latency; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 

@@ -68,7 +68,7 @@ def corrected_box(annotation: Annotation, canvas: Canvas, changes: ChangeLog) ->
         changes.add(Reason.BOX_REVERSED, file, place, _written(annotation))
     box = _to_canvas(annotation, box, canvas, changes)
     clipped = clip_box(box, canvas.width, canvas.height)
-    if not min(clipped[2:]) >= SMALLEST_SIDE_PX:
+    if not all(side >= SMALLEST_SIDE_PX for side in clipped[2:]):  # NaN, after an overflow, is not
         changes.add(Reason.BOX_OUTSIDE, file, place, f"{_written(annotation)} in {canvas.width}x{canvas.height}")
         return None
     if _reaches_over(box, canvas):
