@@ -55,7 +55,7 @@ def on_s3(kind: str, cases: range, upstream: str) -> None:
             if ended != code:
                 raise SystemExit(f"{kind}: case {number} at request {at}: exit code {ended} instead of {code}")
             failing_from(10**6, failure, server, upstream)
-            case.check_after(store)
+            case.check_after(open_store(store.url))  # which retries
     print(f"{kind}: {len(cases)} cases, exit code {code} in each, no half set", flush=True)
 
 

@@ -30,6 +30,7 @@ class Family(ABC):
     losses from what the network returns, targets and the number of boxes to divide by. most_detections: the most
     detections that an image can get. public_classes: the class of each row of the heads in public checkpoints.
     objectness_head: prefix of the parameters of a class head whose first row means "any object"; empty: there is none.
+    training_parts: prefixes of the parameters that only training uses, which weights may lack.
     """
 
     network: nn.Module
@@ -37,6 +38,7 @@ class Family(ABC):
     most_detections: int
     public_classes: tuple[str | None, ...] = COCO_CLASSES
     objectness_head: str = ""
+    training_parts: tuple[str, ...] = ()
 
     def losses(
         self,

@@ -140,8 +140,8 @@ def _public_classes(family: Family, weights: Mapping[str, Tensor], fresh: int) -
 
 
 def _may_be_missing(name: str, family: Family) -> bool:
-    """Heads, which are often removed before publishing, and counters that only a batch norm has."""
-    return name in family.class_heads or name.endswith("num_batches_tracked")
+    """Heads, which are often removed before publishing, counters that only a batch norm has, and training parts."""
+    return name in family.class_heads or name.endswith("num_batches_tracked") or name.startswith(family.training_parts)
 
 
 def _belongs_to_us(name: str, state: Mapping[str, Tensor]) -> bool:

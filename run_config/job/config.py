@@ -77,6 +77,11 @@ class Augmentation(Section):
     brightness: Fraction = Field(0.0, description="Largest change of brightness (affine).")
     contrast: Fraction = Field(0.0, description="Largest change of contrast (affine).")
     saturation: Fraction = Field(0.0, description="Largest change of saturation (affine).")
+    mosaic: Fraction = Field(
+        0.0,
+        description="Probability that a training image is put together from four images (affine).",
+        json_schema_extra=added_later(0.0) | MAY_BE_AUTO,
+    )
     min_visible: Fraction = Field(
         0.3, description="Drop a box when a smaller fraction of it stays in the image (affine)."
     )

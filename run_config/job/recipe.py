@@ -23,7 +23,13 @@ MANY_BOXES = 20
 LARGE_SIDE = 0.4
 """Objects of this side, as a fraction of the image, are seen as well in a smaller image."""
 DENSE = 5
-"""Boxes per image from which the places of boxes show whether pictures have an upper side."""
+"""Boxes per image. With fewer, photographs have an upper side, and the small model needs more signals per box."""
+MOSAIC = 0.5
+"""Fraction of the training images that are put together from four, if boxes are few."""
+MOSAIC_SIDE = 0.2
+"""Objects of this side, as a fraction of the image, are still seen in a mosaic."""
+DENSE_TARGETS = 6
+"""Tokens per box for the second head of the small model, if boxes are few."""
 RARE = 0.1
 MOST_EVALUATIONS = 40
 LEAST_STEPS = 1000
@@ -119,6 +125,28 @@ def vertical_flip(config: JobConfig, facts: Facts) -> Choice:
     return Choice(0.5, f"{facts.boxes_per_image:.1f} boxes per image, as many above as below")
 
 
+def mosaic(config: JobConfig, facts: Facts) -> Choice:
+    """Random weights see few boxes four images at a time, unless that makes the objects too small."""
+    del config
+    if facts.median_side < MOSAIC_SIDE:
+        return Choice(0.0, f"objects have {facts.median_side:.0%} of the image's side, and a mosaic halves them")
+    return _if_sparse(facts, MOSAIC, 0.0)
+
+
+def dense_targets(config: JobConfig, facts: Facts) -> Choice:
+    """Random weights learn from few boxes with several tokens per box."""
+    del config
+    return _if_sparse(facts, DENSE_TARGETS, 0)
+
+
+def _if_sparse(facts: Facts, sparse: float, otherwise: float) -> Choice:
+    """`sparse` for random weights and few boxes per image."""
+    if facts.pretrained:
+        return Choice(otherwise, "fine-tuning of a trained model")
+    reason = f"{facts.boxes_per_image:.1f} boxes per image, random weights"
+    return Choice(sparse if facts.boxes_per_image < DENSE else otherwise, reason)
+
+
 def freeze_backbone(config: JobConfig, facts: Facts) -> Choice:
     """A pre-trained backbone is not trained with very few images."""
     del config
@@ -135,9 +163,10 @@ def rate(config: JobConfig, facts: Facts) -> Choice | None:
     boxes = images_per_step(config, facts) * facts.boxes_per_image
     if facts.pretrained:
         return Choice(3e-4, "fine-tuning of a trained model")
-    return Choice(
-        float(f"{highest * min(1.0, max(0.1, boxes / MANY_BOXES)):.2g}"), f"{boxes:.0f} boxes per step, random weights"
-    )
+    pictures = 1 + 3 * config.data.augmentation.mosaic
+    share = max(0.1, boxes / MANY_BOXES) * math.sqrt(pictures)  # a mosaic's boxes are small and partly cut off
+    reason = f"{boxes:.0f} boxes per step" + (", more in mosaics" if pictures > 1 else "") + ", random weights"
+    return Choice(float(f"{highest * min(1.0, share):.2g}"), reason)
 
 
 def backbone_rate(config: JobConfig, facts: Facts) -> Choice:
@@ -231,6 +260,8 @@ RULES: dict[str, Rule] = {
     "data.eval_size": lambda config, _: Choice(max(config.data.min_sizes), "as in training"),
     "data.balance": balance,
     "data.augmentation.vertical_flip": vertical_flip,
+    "data.augmentation.mosaic": mosaic,
+    "model.dense_targets": dense_targets,
     "model.layer_decay": layer_decay,
     "optimizer.lr": rate,
     "optimizer.lr_backbone": backbone_rate,

@@ -28,7 +28,7 @@ def test_a_store_that_fails_half_way(
         failing_from(number, failure, answering_server, s3_server)
         assert case.exit_code(store) == code
         failing_from(10**6, failure, answering_server, s3_server)
-        case.check_after(store)
+        case.check_after(open_store(store.url))  # which retries
 
 
 def test_a_disk_that_is_full_half_way(tmp_path: Path):

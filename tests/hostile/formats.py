@@ -254,7 +254,7 @@ def tfrecord(given: Sequence[Photo]) -> Files:
 
 
 def _narrow(value: Any) -> float:
-    is_number = isinstance(value, int | float) and abs(value) < 3e38
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 3e38
     return float(value) if is_number else float("nan")
 
 

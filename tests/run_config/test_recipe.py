@@ -123,7 +123,8 @@ def test_an_auto_length_is_the_only_one():
 
 def test_the_rate_of_the_small_model_follows_from_the_boxes_of_a_step():
     assert value("optimizer.lr", CELLS) == value("optimizer.lr_backbone", CELLS) == 1e-3
-    assert value("optimizer.lr", ANIMALS) < 3e-4
+    assert value("optimizer.lr", ANIMALS, "tiny", "data.augmentation.mosaic=0") < 3e-4
+    assert 3e-4 < value("optimizer.lr", ANIMALS) < 5e-4
     assert value("optimizer.lr_backbone", ANIMALS, "tiny", "optimizer.lr=0.5") == 0.5
 
 
@@ -138,6 +139,14 @@ def test_vertical_flips_need_pictures_without_an_upper_side():
     assert value(key, CELLS) == 0.5
     assert value(key, ANIMALS) == 0
     assert value(key, replace(CELLS, centre_shift=9)) == 0
+
+
+def test_few_boxes_per_image_are_seen_four_images_at_a_time_and_by_more_tokens():
+    for key, sparse in (("data.augmentation.mosaic", 0.5), ("model.dense_targets", 6)):
+        assert value(key, ANIMALS) == sparse
+        assert value(key, CELLS) == 0
+        assert value(key, replace(ANIMALS, pretrained=True)) == 0
+    assert value("data.augmentation.mosaic", replace(ANIMALS, median_side=0.1)) == 0
 
 
 def test_large_objects_are_trained_in_small_images():

@@ -241,6 +241,19 @@ def test_rows_go_with_the_names_of_their_classes(tmp_path, family: str):
         assert torch.equal(after[name], given[name]), name
 
 
+@pytest.mark.parametrize(("trained", "wanted"), [(0, 3), (3, 0)])
+def test_a_head_that_only_training_uses_may_be_missing_or_left_over(tmp_path, trained: int, wanted: int):
+    """Weights of `tiny` from before the second head, or trained with it."""
+    classes = ("a", "b")
+    first = fresh("tiny", classes, seed=1, **{"model.dense_targets": trained})
+    save_file(copied(first), tmp_path / "weights.safetensors")
+    second = fresh("tiny", classes, seed=2, **{"model.dense_targets": wanted})
+    report = load_weights(second, read_source(str(tmp_path / "weights.safetensors")), classes)
+    assert all(name.startswith("dense_head.") for name in (*report.fresh, *report.ignored))
+    assert bool(report.fresh) == bool(wanted)
+    assert bool(report.ignored) == bool(trained)
+
+
 def test_a_class_that_changed_its_place_alone_is_moved(tmp_path):
     first = fresh("tiny", ("a", "b"), seed=1)
     folder = model_folder(tmp_path / "model", first, ("a", "b"), small_config("tiny"))
