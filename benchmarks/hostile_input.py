@@ -12,6 +12,7 @@ import argparse
 import faulthandler
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from benchmarks.hostile_readers import READERS
 BATCH = 250
 """Number of inputs per process: enough that leaks add up, and that the start costs less than the inputs."""
 LIMIT_S = 30
-"""Time limit for one input, generous for a busy machine. Most take milliseconds."""
+"""Processor time for one input, or a tenth of its longest time in all. Most take milliseconds."""
 HEADROOM_MIB = 1024
 """Address space that a process may add after its start."""
 TOLD = ("started", "accepted", "refused", "peak")
@@ -32,14 +33,17 @@ TOLD = ("started", "accepted", "refused", "peak")
 def read_batch(kind: str, seeds: range) -> None:
     """Read these inputs in this process, and print the result of each. Unexpected exceptions are not caught."""
     faulthandler.enable()
+    faulthandler.register(signal.SIGPROF, chain=True)  # prints the traceback; then the process ends
     with READERS[kind]() as read, tempfile.TemporaryDirectory() as scratch:
         limit_memory()
         for seed in seeds:
             print("started", seed, flush=True)
             folder = Path(scratch, str(seed))
             folder.mkdir()
-            faulthandler.dump_traceback_later(LIMIT_S, exit=True)
+            faulthandler.dump_traceback_later(10 * LIMIT_S, exit=True)
+            signal.setitimer(signal.ITIMER_PROF, LIMIT_S)
             taken = read(seed, folder)
+            signal.setitimer(signal.ITIMER_PROF, 0)
             faulthandler.cancel_dump_traceback_later()
             print("accepted" if taken else "refused", seed, flush=True)
     print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, flush=True)

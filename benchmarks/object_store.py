@@ -1,14 +1,16 @@
-"""Our store against boto3 on the same S3 server in the same run: many small objects, a few large objects.
+"""Our store against boto3 and s5cmd on the same S3 server in the same run: many small objects, a few large objects.
 
-    .venv/bin/python -m benchmarks.object_store [--small 500] [--small-kb 100] [--large 1] [--large-mb 256]
+    .venv/bin/python -m benchmarks.object_store [--small 5000] [--small-kb 100] [--large 1] [--large-mb 1000]
 
-boto3 is used as in a simple program: 16 threads, otherwise the defaults of s3transfer. Both sides transfer the same
-bytes. Ours also verifies checksums and syncs each file, boto3 does not. AWS_ENDPOINT_URL names the server. Without it,
-moto's server is started, which is slow itself and hides much of the difference. Rounds alternate, and so does the side
-that begins. The median of the rounds' ratios counts. Prints one line per case.
+boto3 is used as in a simple program: 16 threads, otherwise the defaults of s3transfer; for small objects also one after
+the other. s5cmd runs with its defaults, if it is on the PATH or named by `--s5cmd`. All transfer the same bytes. Ours
+also verifies checksums and syncs each file, the others do not. AWS_ENDPOINT_URL names the server. Without it, moto's
+server is started, which is slow itself and hides much of the difference. Rounds take turns in who begins. The median of
+the rounds' ratios counts. Prints one line per case, and the peak memory of this process, boto3 included.
 """
 
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -65,17 +67,17 @@ class ByHand:
         self.client = boto3.client("s3", region_name=region, config=Config(max_pool_connections=THREADS))
         self.bucket = bucket
 
-    def put_folder(self, folder: Path) -> None:
+    def put_folder(self, folder: Path, threads: int = THREADS) -> None:
         """Upload all files, 16 in parallel."""
         config = TransferConfig(use_threads=False)
 
         def put(path: Path) -> None:
             self.client.upload_file(str(path), self.bucket, f"boto3/{path.name}", Config=config)
 
-        with ThreadPoolExecutor(THREADS) as pool:
+        with ThreadPoolExecutor(threads) as pool:
             list(pool.map(put, folder.iterdir()))
 
-    def get_folder(self, folder: Path) -> None:
+    def get_folder(self, folder: Path, threads: int = THREADS) -> None:
         """List and download all files, 16 in parallel."""
         folder.mkdir()
         config = TransferConfig(use_threads=False)
@@ -84,7 +86,7 @@ class ByHand:
         def get(key: str) -> None:
             self.client.download_file(self.bucket, key, str(folder / Path(key).name), Config=config)
 
-        with ThreadPoolExecutor(THREADS) as pool:
+        with ThreadPoolExecutor(threads) as pool:
             list(pool.map(get, (entry["Key"] for page in pages for entry in page.get("Contents", []))))
 
     def put_large(self, folder: Path) -> None:
@@ -101,11 +103,37 @@ class ByHand:
             self.client.download_file(self.bucket, f"boto3-large/{name}", str(folder / name), Config=config)
 
 
+class S5cmd:
+    """The program s5cmd, with its defaults."""
+
+    def __init__(self, program: str, bucket: str) -> None:
+        self._program = program
+        self._url = f"s3://{bucket}/s5cmd"
+
+    def put(self, folder: Path) -> None:
+        """Upload all files."""
+        self._run("cp", f"{folder}/", f"{self._url}/{folder.name}/")
+
+    def get(self, name: str, folder: Path) -> None:
+        """Download all objects that were uploaded from a folder of this name."""
+        self._run("cp", f"{self._url}/{name}/*", f"{folder}/")
+
+    def remove(self) -> None:
+        """Delete everything."""
+        self._run("rm", f"{self._url}/*")
+
+    def _run(self, *arguments: str) -> None:
+        command = [self._program, "--endpoint-url", os.environ["AWS_ENDPOINT_URL"], *arguments]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
 def make_files(folder: Path, count: int, size: int) -> Path:
     """Write files of random bytes."""
     folder.mkdir()
     for number in range(count):
-        (folder / f"{number:05}").write_bytes(os.urandom(size))
+        with (folder / f"{number:05}").open("wb") as file:
+            for start in range(0, size, 1_000_000):
+                file.write(os.urandom(min(1_000_000, size - start)))
     return folder
 
 
@@ -118,11 +146,12 @@ def seconds(work: Callable[[Path], object], scratch: Path) -> float:
 
 
 def main(
-    small: Annotated[int, typer.Option(help="number of small objects")] = 500,
+    small: Annotated[int, typer.Option(help="number of small objects")] = 5000,
     small_kb: Annotated[int, typer.Option(help="size of a small object in kB")] = 100,
     large: Annotated[int, typer.Option(help="number of large objects")] = 1,
-    large_mb: Annotated[int, typer.Option(help="size of a large object in MB")] = 256,
+    large_mb: Annotated[int, typer.Option(help="size of a large object in MB")] = 1000,
     rounds: Annotated[int, typer.Option(help="the median of so many counts")] = 7,
+    s5cmd: Annotated[str, typer.Option(help="the program s5cmd")] = "s5cmd",
 ) -> None:
     """Run the four cases."""
     with s3_server() as server, tempfile.TemporaryDirectory() as temporary:
@@ -146,23 +175,48 @@ def main(
 
         small_text = f"{small} x {small_kb} kB"
         large_text = f"{large} x {large_mb} MB"
-        cases: list[tuple[str, Callable[[Path], object], Callable[[Path], object]]] = [
-            (f"put_folder {small_text}", lambda _: ours.put_folder(many, ""), lambda _: by_hand.put_folder(many)),
-            (f"get_many   {small_text}", lambda to: ours.get_many(ours.list(), to), by_hand.get_folder),
-            (f"put_file   {large_text}", put_large, lambda _: by_hand.put_large(few)),
-            (f"get_file   {large_text}", get_large, lambda to: by_hand.get_large(names, to)),
-        ]
-        for name, our_way, their_way in cases:
-            ours_s, boto_s = [], []
+        other = S5cmd(s5cmd, bucket) if shutil.which(s5cmd) else None
+        if other is None:
+            print(f"there is no program {s5cmd}: left out")
+        cases: dict[str, dict[str, Callable[[Path], object]]] = {
+            f"put_folder {small_text}": {
+                "ours": lambda _: ours.put_folder(many, ""),
+                "boto3 with 16 threads": lambda _: by_hand.put_folder(many),
+                "boto3, one at a time": lambda _: by_hand.put_folder(many, 1),
+                "s5cmd": lambda _: other and other.put(many),
+            },
+            f"get_many   {small_text}": {
+                "ours": lambda to: ours.get_many(ours.list(), to),
+                "boto3 with 16 threads": by_hand.get_folder,
+                "boto3, one at a time": lambda to: by_hand.get_folder(to, 1),
+                "s5cmd": lambda to: other and other.get("small", to),
+            },
+            f"put_file   {large_text}": {
+                "ours": put_large,
+                "boto3 with 16 threads": lambda _: by_hand.put_large(few),
+                "s5cmd": lambda _: other and other.put(few),
+            },
+            f"get_file   {large_text}": {
+                "ours": get_large,
+                "boto3 with 16 threads": lambda to: by_hand.get_large(names, to),
+                "s5cmd": lambda to: other and other.get("large", to),
+            },
+        }
+        for name, ways in cases.items():
+            used = [way for way in ways if other is not None or way != "s5cmd"]
+            taken: dict[str, list[float]] = {way: [] for way in used}
             for number in range(rounds):
-                sides = [(our_way, ours_s), (their_way, boto_s)]
-                for way, taken in sides if number % 2 else reversed(sides):
-                    taken.append(seconds(way, folder / "out"))
-            ratio = statistics.median(boto / us for us, boto in zip(ours_s, boto_s, strict=True))
-            us, boto = statistics.median(ours_s), statistics.median(boto_s)
-            print(
-                f"{name}: {us:.2f} s, boto3 with 16 threads {boto:.2f} s: {ratio:.2f} x as fast ({server})", flush=True
-            )
+                first = number % len(used)
+                for way in used[first:] + used[:first]:
+                    taken[way].append(seconds(ways[way], folder / "out"))
+            print(f"{name}: {statistics.median(taken['ours']):.2f} s", end="")
+            for way in used[1:]:
+                ratio = statistics.median(them / us for us, them in zip(taken["ours"], taken[way], strict=True))
+                print(f"; {way} {statistics.median(taken[way]):.2f} s, {ratio:.2f} x as fast", end="")
+            print(f" ({server})", flush=True)
+        print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+        if other is not None:
+            other.remove()
         for prefix in ["ours", "ours-large", "boto3", "boto3-large"]:
             store.delete_prefix(prefix)
         by_hand.client.delete_bucket(Bucket=bucket)

@@ -3,8 +3,12 @@
     python -m benchmarks.prepare                        1,000 to 100,000 images of about 10 kB: 3 GB of disk
     python -m benchmarks.prepare --counts 1000,5000     for a quick look
 
-CPU time is compared, because it hardly depends on what else runs on the machine. Both run in processes of their own.
+CPU time is compared, because it hardly depends on what else runs on the machine. All run in processes of their own.
 Also printed: the share of the CPU time for reading the archive once more to write the images.
+
+With 5,000 images Datumaro converts the same export too, unpacked before. It copies images without looking at them, so a
+second time it also computes its statistics of images, which decode each image and find repeated ones, as prepare does.
+Datumaro is installed into a temporary environment; `--datumaro PYTHON` names the Python of an existing one.
 """
 
 import io
@@ -14,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import venv
 import zipfile
 from hashlib import sha256
 from pathlib import Path
@@ -25,6 +30,19 @@ from PIL import Image
 
 SIDES = (320, 240)
 BOXES = 5
+DATUMARO_AT = 5_000
+DATUMARO = """
+import resource, sys
+from datumaro import Dataset
+from datumaro.components.operations import compute_image_statistics
+source, target, kind = sys.argv[1:]
+dataset = Dataset.import_from(source, "coco")
+if kind == "statistics":
+    compute_image_statistics(dataset)
+dataset.export(target, "coco", save_media=True)
+used = resource.getrusage(resource.RUSAGE_SELF)
+print(used.ru_utime + used.ru_stime, used.ru_maxrss)
+"""
 
 
 class Cost(NamedTuple):
@@ -51,7 +69,16 @@ def write_export(path: Path, count: int) -> None:
             ],
             "categories": [{"id": number, "name": f"class {number}"} for number in (1, 2, 3)],
             "annotations": [
-                {"id": number * BOXES + index + 1, "image_id": number + 1, "category_id": 1 + index % 3, "bbox": box}
+                {
+                    "id": number * BOXES + index + 1,
+                    "image_id": number + 1,
+                    "category_id": 1 + index % 3,
+                    "segmentation": [],
+                    "area": box[2] * box[3],
+                    "bbox": box,
+                    "iscrowd": 0,
+                    "attributes": {"occluded": False, "rotation": 0.0},
+                }
                 for number, own in enumerate(boxes)
                 for index, box in enumerate(own)
             ],
@@ -78,9 +105,37 @@ def prepare_all(path: Path, store: Path) -> None:
 
 def measured(kind: str, path: Path, store: Path) -> Cost:
     """Run one of both in a new process."""
-    command = [sys.executable, "-m", "benchmarks.prepare", "--kind", kind, "--export", str(path), "--store", str(store)]
-    processor_s, peak_kib = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return cost_of(
+        [sys.executable, "-m", "benchmarks.prepare", "--kind", kind, "--export", str(path), "--store", str(store)]
+    )
+
+
+def cost_of(command: list[str]) -> Cost:
+    """Run a command that ends with its CPU seconds and its peak memory in KiB."""
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    processor_s, peak_kib = output.splitlines()[-1].split()
     return Cost(float(processor_s), int(peak_kib) // 1024)
+
+
+def compare_with_datumaro(path: Path, ours: Cost, python: str, folder: Path) -> None:
+    """Print what Datumaro needs for the same export, or why it was left out."""
+    if not python:
+        venv.create(folder / "datumaro", with_pip=True)
+        python = str(folder / "datumaro/bin/python")
+        install = [python, "-m", "pip", "install", "--quiet", "--only-binary", ":all:", "datumaro"]
+        if subprocess.run(install, check=False).returncode:
+            print("Datumaro could not be installed: left out")
+            return
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(folder / "unpacked")
+    for kind in ("conversion", "statistics"):
+        theirs = cost_of([python, "-c", DATUMARO, str(folder / "unpacked"), str(folder / kind), kind])
+        what = "conversion alone" if kind == "conversion" else "conversion with statistics of images"
+        print(
+            f"Datumaro's {what}: {theirs.processor_s:.1f} s, {theirs.processor_s / ours.processor_s:.2f} times ours; "
+            f"{theirs.peak_mib:,} MiB",
+            flush=True,
+        )
 
 
 def reading_s(path: Path) -> float:
@@ -92,7 +147,9 @@ def reading_s(path: Path) -> float:
     return time.process_time() - start
 
 
-def main(counts: str = "1000,5000,20000,100000", kind: str = "", export: str = "", store: str = "") -> None:
+def main(
+    counts: str = "1000,5000,20000,100000", datumaro: str = "", kind: str = "", export: str = "", store: str = ""
+) -> None:
     """Print one line for each number of images; or do the work of one process."""
     if kind:
         decode_all(Path(export)) if kind == "decode" else prepare_all(Path(export), Path(store))
@@ -113,6 +170,8 @@ def main(counts: str = "1000,5000,20000,100000", kind: str = "", export: str = "
                 f"{reading_s(path) / ours.processor_s:.1%}; {ours.peak_mib:,} MiB (plain loop {plain.peak_mib:,})",
                 flush=True,
             )
+            if count == DATUMARO_AT:
+                compare_with_datumaro(path, ours, datumaro, Path(folder))
 
 
 if __name__ == "__main__":

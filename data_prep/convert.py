@@ -24,7 +24,7 @@ from data_prep.errors import DataPrepError, SourceError
 from data_prep.export_reader import Export, ExportImage, Watcher
 from data_prep.formats.record import NO_OUTLINE
 from data_prep.prepare import PrepareRequest, locate, read_exports
-from data_prep.set_writer import coco_annotation
+from data_prep.set_writer import coco_annotation, coco_file
 from prepared_set.manifest import Change
 
 
@@ -108,7 +108,7 @@ def _as_file_name(subset: str) -> str:
 
 
 def _digest(image: ExportImage) -> str:
-    boxes = sorted((one.class_name, one.bbox, bytes(one.segmentation), bytes(one.attributes)) for one in image.boxes)
+    boxes = [(one.class_name, one.bbox, one.segmentation, one.attributes) for one in image.boxes]
     return sha256(msgspec.json.encode([image.checked.sha256, boxes])).hexdigest()
 
 
@@ -145,18 +145,17 @@ def _annotations(images: Sequence[_Named], classes: Sequence[str]) -> bytes:
     """The COCO file of one subset. Sizes are those after the EXIF orientation, as CVAT lists them."""
     category = {name: number for number, name in enumerate(classes, start=1)}
     boxes = ((image_id, box) for image_id, one in enumerate(images, start=1) for box in one.image.boxes)
-    content = {
-        "categories": [{"id": number, "name": name, "supercategory": ""} for name, number in category.items()],
-        "images": [
+    return coco_file(
+        ({"id": number, "name": name, "supercategory": ""} for name, number in category.items()),
+        (
             {"id": number, "file_name": one.name, "width": one.image.checked.width, "height": one.image.checked.height}
             for number, one in enumerate(images, start=1)
-        ],
-        "annotations": [
+        ),
+        (
             coco_annotation(number, image_id, category[box.class_name], box) | {"attributes": _attributes(box)}
             for number, (image_id, box) in enumerate(boxes, start=1)
-        ],
-    }
-    return msgspec.json.encode(content)
+        ),
+    )
 
 
 def _attributes(box: Box) -> msgspec.Raw:

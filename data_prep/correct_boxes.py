@@ -5,6 +5,7 @@ boxes drawn before the EXIF orientation was applied, numbers as text, empty boxe
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import msgspec
 
@@ -20,10 +21,10 @@ EDGE_TOLERANCE_PX = 0.02
 SMALLEST_SIDE_PX = 0.1
 # Limit for one annotation's mask or attributes. Parsed, they take about twenty times as much memory.
 MAX_VALUE_BYTES = 16 << 20
+_MOST_SHARED_BYTES = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Box:
+class Box(msgspec.Struct, frozen=True, gc=False):
     """One object. `bbox` is xywh in pixels of the oriented image, wholly inside it and not empty."""
 
     class_name: str
@@ -71,7 +72,7 @@ def corrected_box(annotation: Annotation, canvas: Canvas, changes: ChangeLog) ->
         changes.add(Reason.BOX_REVERSED, file, place, _written(annotation))
     box = _to_canvas(annotation, box, canvas, changes)
     clipped = clip_box(box, canvas.width, canvas.height)
-    if not min(clipped[2:]) >= SMALLEST_SIDE_PX:
+    if not all(side >= SMALLEST_SIDE_PX for side in clipped[2:]):  # NaN, after an overflow, is not
         changes.add(Reason.BOX_OUTSIDE, file, place, f"{_written(annotation)} in {canvas.width}x{canvas.height}")
         return None
     if _reaches_over(box, canvas):
@@ -105,12 +106,21 @@ def _canonical(value: msgspec.Raw, place: object, file: str) -> msgspec.Raw:
             f"{MAX_VALUE_BYTES >> 20} MiB: correct it in CVAT and export again"
         )
     try:
-        return msgspec.Raw(msgspec.json.encode(msgspec.json.decode(value), order="sorted"))
+        text = bytes(value)
+        return _sorted_once(text) if len(text) <= _MOST_SHARED_BYTES else _sorted(text)
     except (ValueError, RecursionError) as error:
         raise AnnotationError(
             f"annotation {place!r} of image {file!r} has attributes or a segmentation that cannot be read "
             f"({error}): correct it in CVAT and export again"
         ) from error
+
+
+def _sorted(text: bytes) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(msgspec.json.decode(text), order="sorted"))
+
+
+# Most annotations of an export have the same few attributes, which then take memory once.
+_sorted_once = lru_cache(maxsize=4096)(_sorted)
 
 
 def _to_canvas(annotation: Annotation, box: Xywh, canvas: Canvas, changes: ChangeLog) -> Xywh:

@@ -16,26 +16,32 @@ import msgspec
 from data_prep.changes import ChangeLog, Reason
 from data_prep.checks.refusals import refuse_labelled_twice, refuse_no_boxes
 from data_prep.checks.subset_names import split_of_subset
-from data_prep.correct_boxes import Box
 from data_prep.errors import SourceError
 from data_prep.export_reader import Export, ExportImage
 from data_prep.likeness import find_alike, find_doubled_boxes
+from data_prep.packed_boxes import PackedBoxes
 from data_prep.splitting import Item, hold_back
 from prepared_set.manifest import SPLITS, ClassName, Counts, Options, SplitMethod
 from run_config.data_limits import DataLimits
 from run_config.wording import plural, shortened
 
+_NO_TIES: frozenset[tuple[object, ...]] = frozenset()
+
 
 @dataclass(frozen=True, slots=True)
 class SetImage:
-    """An image of the set: its file, its unique name and its boxes in their final order."""
+    """An image of the set: its file with its boxes, its split and its unique name."""
 
     split: str
     file_name: str
     source: ExportImage
-    boxes: tuple[Box, ...]
     digest: str
     """Digest of everything that the set stores about the image."""
+
+    @property
+    def boxes(self) -> PackedBoxes:
+        """The boxes in their final order."""
+        return self.source.boxes
 
     @property
     def width(self) -> int:
@@ -98,7 +104,7 @@ class Dataset:
         found: dict[str, Counts] = {}
         for name in SPLITS:
             images = self.split(name)
-            per_class = Counter(box.class_name for image in images for box in image.boxes)
+            per_class = Counter(name for image in images for name in image.boxes.class_names)
             found[name] = Counts(
                 images=len(images),
                 boxes=per_class.total(),
@@ -116,7 +122,6 @@ class _Placed:
     source: ExportImage
     export: str
     """Identifies the export of the image: a digest of all images in that export."""
-    boxes: tuple[Box, ...]
     digest: str
 
 
@@ -133,13 +138,13 @@ def build_dataset(
     Raises SourceError when nothing can be trained on.
     """
     placed = _drop_repeated(_place(pool, val, test, options), changes)
-    if not any(image.boxes for image in placed):
+    if not any(image.source.boxes for image in placed):
         refuse_no_boxes(changes)
     limits = limits or DataLimits()
     for split in {image.split for image in placed}:
         refuse_labelled_twice(
             (
-                (one.source.checked.sha256, one.source.file_name, one.source.annotation_file, one.boxes)
+                (one.source.checked.sha256, one.source.file_name, one.source.annotation_file, one.source.boxes)
                 for one in placed
                 if one.split == split
             ),
@@ -192,8 +197,7 @@ def _place(pool: Sequence[Export], val: Sequence[Export], test: Sequence[Export]
             split = role
             if role is None and options.use_subsets:
                 split = split_of_subset(image.subset)
-            boxes = tuple(sorted(image.boxes, key=_box_key))
-            own.append(_Placed(split, image, "", boxes, _digest(split, image, boxes)))
+            own.append(_Placed(split, image, "", _digest(split, image)))
         identity = sha256("".join(sorted(image.digest for image in own)).encode()).hexdigest()
         placed += [replace(image, export=identity) for image in own]
     # A subset called train does not say which images are for validation: without val images it is split like the
@@ -204,11 +208,7 @@ def _place(pool: Sequence[Export], val: Sequence[Export], test: Sequence[Export]
     return placed
 
 
-def _box_key(box: Box) -> tuple[str, tuple[float, ...], float, bytes, bytes]:
-    return (box.class_name, box.bbox, box.area, bytes(box.segmentation), bytes(box.attributes))
-
-
-def _digest(split: str | None, image: ExportImage, boxes: tuple[Box, ...]) -> str:
+def _digest(split: str | None, image: ExportImage) -> str:
     """Digest over the image's bytes, name, size and boxes, and the split it was given."""
     content = [
         split or "",
@@ -216,7 +216,7 @@ def _digest(split: str | None, image: ExportImage, boxes: tuple[Box, ...]) -> st
         image.checked.sha256,
         image.checked.width,
         image.checked.height,
-        [[b.class_name, b.bbox, b.area, b.segmentation, b.attributes] for b in boxes],
+        [[b.class_name, b.bbox, b.area, b.segmentation, b.attributes] for b in image.boxes],
     ]
     return sha256(msgspec.json.encode(content)).hexdigest()
 
@@ -238,37 +238,37 @@ def _split(placed: list[_Placed], given_val: bool, options: Options) -> tuple[li
         chosen: frozenset[int] = frozenset()
         method = SplitMethod("given", "The validation images were given.")
     else:
-        held = hold_back([_item(image) for image in open_ones], options.val_fraction, options.seed)
+        files = Counter(image.source.checked.sha256 for image in open_ones)
+        labels: dict[frozenset[str], frozenset[str]] = {}  # one object for all images with the same classes
+        items = [_item(image, labels, is_alone=files[image.source.checked.sha256] == 1) for image in open_ones]
+        held = hold_back(items, options.val_fraction, options.seed)
         chosen, method = held.indices, SplitMethod(held.method, held.sentence)
     images = [
-        SetImage("val" if index in chosen else "train", "", image.source, image.boxes, image.digest)
+        SetImage("val" if index in chosen else "train", "", image.source, image.digest)
         for index, image in enumerate(open_ones)
     ]
-    images += [
-        SetImage(image.split, "", image.source, image.boxes, image.digest)
-        for image in placed
-        if image.split is not None
-    ]
+    images += [SetImage(image.split, "", image.source, image.digest) for image in placed if image.split is not None]
     return images, method
 
 
-def _item(image: _Placed) -> Item:
+def _item(image: _Placed, shared: dict[frozenset[str], frozenset[str]], *, is_alone: bool) -> Item:
     source, frame = image.source, image.source.frame
     path = PurePosixPath(source.file_name)
     folder = f"{source.subset}/{path.parent}" if path.parent.name else ""
     home = (image.export, source.subset)
-    ties: set[tuple[object, ...]] = {("file", source.checked.sha256)}
+    ties: set[tuple[object, ...]] = set() if is_alone else {("file", source.checked.sha256)}
     # Each task numbers its tracks from 0: a number only means something among images of one series.
     ties |= {("track", *home, frame.series, track) for track in source.tracks}
     if source.recording is not None:
         ties.add(("video", *home, source.recording))
     if frame.original is not None:
         ties.add(("original", *home, frame.original))
+    labels = frozenset(source.boxes.class_names)
     return Item(
         f"{image.export}/{source.subset}/{frame.order}",
         image.digest,
-        frozenset(box.class_name for box in image.boxes),
-        frozenset(ties),
+        shared.setdefault(labels, labels),
+        frozenset(ties) if ties else _NO_TIES,
         folder,
     )
 

@@ -28,6 +28,7 @@ from data_prep.formats.record import Annotation, Annotations, ListedImage, from_
 from data_prep.formats.registry import FoundExport
 from data_prep.image_check import MAX_IMAGE_BYTES, CheckedImage, check_image, map_in_threads
 from data_prep.image_finder import ImageFinder
+from data_prep.packed_boxes import NO_BOXES, PackedBoxes
 from data_prep.second_export.find import SecondExport
 from data_prep.second_export.join import AUTOMATIC
 from data_prep.second_export.read import with_second_export
@@ -40,6 +41,7 @@ from run_config.cvat_formats import AUTO, COCO
 from run_config.data_limits import DataLimits
 from run_config.wording import plural
 
+_NO_TRACKS: frozenset[str] = frozenset()
 _FIRST_TURNED = 5
 """EXIF orientations from this one exchange width and height."""
 _LOST = {
@@ -85,7 +87,7 @@ class ExportImage:
     listed_in: str
     """Path of the annotation file."""
     checked: CheckedImage
-    boxes: tuple[Box, ...]
+    boxes: PackedBoxes
     tracks: frozenset[str]
     """Ids of the video tracks with a box on this image. Only comparable within one export."""
     frame: Frame
@@ -456,7 +458,7 @@ class _Builder:
             listed.subset,
             listed.listed_in,
             checked,
-            tuple(boxes),
-            frozenset(tracks),
+            PackedBoxes(boxes) if boxes else NO_BOXES,
+            frozenset(tracks) if tracks else _NO_TRACKS,
             Frame("", listed.recording, None, ""),
         )

@@ -1,7 +1,7 @@
 """Warnings that a person should read before training on a data set, computed from what will be written."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from data_prep.changes import Reason
@@ -71,10 +71,12 @@ def _about_labels(dataset: Dataset, counts: dict[str, Counts]) -> Iterable[str]:
             f"{plural(twins, 'box is', 'boxes are')} drawn twice (same class, IoU above {SAME_BOX_IOU}; for one on "
             f"{example}): annotations may have been uploaded twice, or two people worked on them; delete one of each."
         )
+    files = Counter(image.source.checked.sha256 for image in dataset.images)
     by_file: dict[str, dict[tuple[object, ...], str]] = defaultdict(dict)
     for image in dataset.images:
-        boxes_of = tuple((box.class_name, box.bbox) for box in image.boxes)
-        by_file[image.source.checked.sha256].setdefault(boxes_of, image.file_name)
+        if files[image.source.checked.sha256] > 1:
+            boxes_of = tuple((box.class_name, box.bbox) for box in image.boxes)
+            by_file[image.source.checked.sha256].setdefault(boxes_of, image.file_name)
     other = [list(names.values()) for names in by_file.values() if len(names) > 1]
     if other:
         yield (

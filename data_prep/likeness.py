@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.checks.recordings import ALIKE_BITS
+from data_prep.packed_boxes import packed_numbers
 
 if TYPE_CHECKING:
     from data_prep.dataset import SetImage
@@ -21,10 +22,11 @@ def find_doubled_boxes(images: "Sequence[SetImage]") -> list[tuple[int, int]]:
     counts = [len(image.boxes) for image in images]
     if not sum(counts):
         return []
-    corners = np.array([box.bbox for image in images for box in image.boxes])
+    corners = packed_numbers(image.boxes for image in images)[:, :4].copy()
     corners[:, 2:] += corners[:, :2]
     classes: dict[str, int] = {}
-    labels = np.array([classes.setdefault(box.class_name, len(classes)) for image in images for box in image.boxes])
+    names = (name for image in images for name in image.boxes.class_names)
+    labels = np.fromiter((classes.setdefault(name, len(classes)) for name in names), np.int64)
     owners = np.repeat(np.arange(len(images)), counts)
     positions = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
     order = np.lexsort((corners[:, 0], labels, owners))

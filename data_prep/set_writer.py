@@ -4,9 +4,10 @@ All files depend only on the set's content, so two writers of the same set write
 is killed leaves no manifest, and without a manifest the set does not exist.
 """
 
+import io
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
@@ -19,6 +20,7 @@ from data_prep.errors import SourceError
 from data_prep.findings import find_warnings
 from data_prep.image_check import map_in_threads
 from data_prep.shared_work import Share, SharedWork
+from data_prep.sources.files import no_room
 from object_store import AlreadyExists, ObjectStore, Progress
 from prepared_set.errors import SetError
 from prepared_set.manifest import (
@@ -161,19 +163,40 @@ def _put_manifest(store: ObjectStore, folder: ObjectStore, manifest: Manifest) -
 def _annotations(dataset: Dataset, split: str) -> bytes:
     """COCO JSON of one split. Image and annotation ids run through all splits, in order."""
     label = {one.name: index for index, one in enumerate(dataset.classes)}
-    images: list[dict[str, object]] = []
-    annotations: list[dict[str, object]] = []
-    annotation_id = 0
-    for image_id, image in enumerate(dataset.images, start=1):
-        if image.split != split:
-            annotation_id += len(image.boxes)
-            continue
-        images.append({"id": image_id, "file_name": image.file_name, "width": image.width, "height": image.height})
-        for box in image.boxes:
-            annotation_id += 1
-            annotations.append(coco_annotation(annotation_id, image_id, label[box.class_name], box))
-    categories = [{"id": index, "name": name, "supercategory": ""} for name, index in label.items()]
-    return msgspec.json.encode({"categories": categories, "images": images, "annotations": annotations})
+    own = [(number, image) for number, image in enumerate(dataset.images, start=1) if image.split == split]
+    first = 1 + sum(len(image.boxes) for image in dataset.images[: own[0][0] - 1]) if own else 1
+    boxes = ((image_id, box) for image_id, image in own for box in image.boxes)
+    return coco_file(
+        ({"id": index, "name": name, "supercategory": ""} for name, index in label.items()),
+        (
+            {"id": image_id, "file_name": image.file_name, "width": image.width, "height": image.height}
+            for image_id, image in own
+        ),
+        (
+            coco_annotation(number, image_id, label[box.class_name], box)
+            for number, (image_id, box) in enumerate(boxes, start=first)
+        ),
+    )
+
+
+def coco_file(
+    categories: Iterable[Mapping[str, object]],
+    images: Iterable[Mapping[str, object]],
+    annotations: Iterable[Mapping[str, object]],
+) -> bytes:
+    """The JSON of a COCO file. Each entry is encoded when it comes, since all of them take much memory."""
+    file, encoder = io.BytesIO(), msgspec.json.Encoder()
+    start = b"{"
+    for key, entries in (("categories", categories), ("images", images), ("annotations", annotations)):
+        file.write(start + encoder.encode(key) + b":[")
+        comma = b""
+        for entry in entries:
+            file.write(comma)
+            file.write(encoder.encode(entry))
+            comma = b","
+        start = b"],"
+    file.write(b"]}")
+    return file.getvalue()
 
 
 def coco_annotation(annotation_id: int, image_id: int, category_id: int, box: Box) -> dict[str, object]:
@@ -208,10 +231,13 @@ def _fill_shards(dataset: Dataset, shard_bytes: int) -> Iterator[tuple[str, list
 def _write_shard(folder: ObjectStore, key: str, split: str, images: list[SetImage], scratch: Path) -> Shard:
     with tempfile.TemporaryDirectory(dir=scratch) as temporary:
         path = Path(temporary, "shard.tar")
-        with path.open("wb") as tar:
-            writer = _HashingWriter(tar)
-            members = tuple(_write_members(writer, images))
-            writer.write(bytes(2 * _BLOCK))
+        try:
+            with path.open("wb") as tar:
+                writer = _HashingWriter(tar)
+                members = tuple(_write_members(writer, images))
+                writer.write(bytes(2 * _BLOCK))
+        except OSError as error:
+            raise no_room(key, scratch, error) from error
         folder.put_file(path, key)
     return Shard(key, split, writer.position, writer.sha256.hexdigest(), members)
 

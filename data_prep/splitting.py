@@ -42,7 +42,7 @@ class HeldBack:
     sentence: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Group:
     digest: str
     members: tuple[int, ...]
@@ -99,11 +99,15 @@ def _group(items: Sequence[Item], ties: Sequence[frozenset[Hashable]]) -> list[_
     members: dict[int, list[int]] = defaultdict(list)
     for index in range(len(items)):
         members[find(index)].append(index)
+    # Most groups have one member and few kinds of labels: they share their counters.
+    of_one = {labels: Counter(labels or {NO_BOXES}) for labels in {item.labels for item in items}}
     return [
         _Group(
             min(items[index].digest for index in own),
             tuple(own),
-            Counter(label for index in own for label in items[index].labels or {NO_BOXES}),
+            of_one[items[own[0]].labels]
+            if len(own) == 1
+            else Counter(label for index in own for label in items[index].labels or {NO_BOXES}),
         )
         for own in members.values()
     ]

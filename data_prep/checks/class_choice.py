@@ -7,11 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
+import msgspec
+
 from data_prep.changes import ChangeLog, Reason
 from data_prep.correct_boxes import Box
 from data_prep.errors import DataPrepError
 from data_prep.export_reader import Export, ExportImage
 from data_prep.formats.record import clean_class_name
+from data_prep.packed_boxes import PackedBoxes
 from run_config.wording import shortened
 
 
@@ -84,7 +87,8 @@ def _chosen(export: Export, choice: ClassChoice, changes: ChangeLog) -> Export:
         if new is not None:
             ids[new] |= own
     images = tuple(
-        replace(image, boxes=tuple(_boxes(image, choice, changes))) if image.boxes else image for image in export.images
+        replace(image, boxes=PackedBoxes(_boxes(image, choice, changes))) if image.boxes else image
+        for image in export.images
     )
     return replace(export, images=images, categories={name: frozenset(own) for name, own in ids.items()})
 
@@ -97,4 +101,4 @@ def _boxes(image: ExportImage, choice: ClassChoice, changes: ChangeLog) -> Itera
             continue
         if name != box.class_name:
             changes.add(Reason.CLASS_RENAMED, image.file_name, detail=f"{box.class_name!r} is now {name!r}")
-        yield replace(box, class_name=name)
+        yield msgspec.structs.replace(box, class_name=name)

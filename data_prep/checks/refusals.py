@@ -146,7 +146,8 @@ def refuse_labelled_twice(images: Iterable[tuple[str, str, str, Sequence[Box]]],
     by_file: dict[str, list[tuple[str, str, Sequence[Box]]]] = defaultdict(list)
     for digest, name, listed_in, boxes in images:
         by_file[digest].append((name, listed_in, boxes))
-    other = [own for own in by_file.values() if len({frozenset(_as_counts(boxes).items()) for *_, boxes in own}) > 1]
+    several = [own for own in by_file.values() if len(own) > 1]
+    other = [own for own in several if len({frozenset(_as_counts(boxes).items()) for *_, boxes in own}) > 1]
     if len(other) < LEAST_CASES or len(other) <= limits.contradictions * len(by_file):
         return
     (name, one, _), (_, two, _), *_ = other[0]

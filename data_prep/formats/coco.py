@@ -12,7 +12,14 @@ import msgspec
 from data_prep.box_geometry import Xywh
 from data_prep.changes import ChangeLog
 from data_prep.checks.subset_names import split_of_subset
-from data_prep.formats.coco_file import RawAnnotation, most_bytes, parse_coco, read_number
+from data_prep.formats.coco_file import (
+    RawAnnotation,
+    most_bytes,
+    parse_coco,
+    read_annotations,
+    read_number,
+    read_whole_number,
+)
 from data_prep.formats.json_marks import may_be_coco
 from data_prep.formats.record import NO_ATTRIBUTES, NO_OUTLINE, Annotation, Annotations, ListedImage, UnlistedReferences
 from data_prep.formats.roots import common_roots, folder_of, outermost, root_of
@@ -158,13 +165,16 @@ class _KnownAttributes(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class _AnnotationView:
-    """The annotations of one image. Each is converted when it is iterated, so that large files need little memory."""
+    """The annotations of one image. Each is read when it is iterated, so that large files need little memory."""
 
-    raw: Sequence[RawAnnotation]
+    raw: Sequence[msgspec.Raw]
     categories: dict[int, str]
 
     def __iter__(self) -> Iterator[Annotation]:
-        return (to_record(one, self.categories[one.category_id]) for one in self.raw)
+        for one in read_annotations(self.raw):
+            category_id, _ = read_whole_number(one.category_id)
+            if category_id is not None:
+                yield to_record(one, self.categories[category_id])
 
 
 def to_record(raw: RawAnnotation, class_name: str) -> Annotation:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.dataset import Dataset
+from data_prep.packed_boxes import packed_numbers
 from run_config.job.preset_files import presets_on_offer
 from run_config.job.presets import load_job_config
 
@@ -75,12 +76,12 @@ def number_boxes(dataset: Dataset) -> BoxNumbers:
     counts = [len(image.boxes) for image in dataset.images]
     owners = np.repeat(np.arange(len(counts)), counts)
     starts = np.cumsum(counts) - counts
-    boxes = np.array([box.bbox for image in dataset.images for box in image.boxes], np.float64).reshape(-1, 4)
+    boxes = packed_numbers(image.boxes for image in dataset.images)[:, :4]
     sizes = np.array([(image.width, image.height) for image in dataset.images], np.float64).reshape(-1, 2)
     return BoxNumbers(
         owners,
         np.arange(len(owners)) - np.repeat(starts, counts),
-        np.array([labels[box.class_name] for image in dataset.images for box in image.boxes], np.int64),
+        np.fromiter((labels[name] for image in dataset.images for name in image.boxes.class_names), np.int64),
         boxes,
         sizes[owners],
     )

@@ -63,10 +63,10 @@ def choose_samples(images: Sequence[SetImage], count: int) -> list[SetImage]:
     chosen: list[SetImage] = []
     seen: set[str] = set()
     while left and len(chosen) < count:
-        best = max(left, key=lambda image: len({box.class_name for box in image.boxes} - seen))
+        best = max(left, key=lambda image: len(set(image.boxes.class_names) - seen))
         chosen.append(best)
         left.remove(best)
-        seen |= {box.class_name for box in best.boxes}
+        seen.update(best.boxes.class_names)
     if len(chosen) > 1 and all(image.boxes for image in chosen):
         empty = next((image for image in left if not image.boxes), None)
         chosen[-1] = empty or chosen[-1]
@@ -75,7 +75,7 @@ def choose_samples(images: Sequence[SetImage], count: int) -> list[SetImage]:
 
 def _draw(image: SetImage, labels: dict[str, int]) -> ReportSample:
     boxes = tuple(DrawnBox(*box.bbox, labels[box.class_name], box.class_name) for box in image.boxes)
-    names = sorted({box.class_name for box in image.boxes})
+    names = sorted(set(image.boxes.class_names))
     return ReportSample(
         image.split,
         image.file_name,
@@ -85,7 +85,7 @@ def _draw(image: SetImage, labels: dict[str, int]) -> ReportSample:
         # Large boxes first, so that small ones are drawn above them.
         tuple(sorted(boxes, key=lambda box: -box.width * box.height)[:MOST_BOXES]),
         len(boxes),
-        tuple((labels[name], name, sum(box.class_name == name for box in boxes)) for name in names),
+        tuple((labels[name], name, image.boxes.class_names.count(name)) for name in names),
     )
 
 

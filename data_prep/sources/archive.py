@@ -127,7 +127,7 @@ class ZipExport:
                 )
             if name in entries:
                 raise named_twice(self.shown_name, name)
-            entries[name] = entry
+            entries[entry.filename if name == entry.filename else name] = entry  # one string serves both
         total = sum(entry.file_size for entry in entries.values())
         if total > RATIO_MATTERS_FROM_BYTES and total > MAX_RATIO * archive_bytes:
             raise SourceError(

@@ -140,5 +140,5 @@ def named_twice(archive: str, name: str) -> SourceError:
 
 
 def no_room(what: str, folder: Path | str, error: OSError) -> SourceError:
-    """The error for a temporary folder that cannot hold what is unpacked."""
-    return SourceError(f"{what} cannot be unpacked to {folder} ({error.strerror}): make room there, or set TMPDIR")
+    """The error for a temporary folder that cannot hold what is written there."""
+    return SourceError(f"{what} cannot be written to {folder} ({error.strerror}): make room there, or set TMPDIR")

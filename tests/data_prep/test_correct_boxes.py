@@ -10,6 +10,7 @@ from data_prep.correct_boxes import SMALLEST_SIDE_PX, Canvas, corrected_box
 from data_prep.errors import AnnotationError
 from data_prep.formats.coco import to_record
 from data_prep.formats.coco_file import RawAnnotation
+from data_prep.formats.record import Annotation
 from tests.data_prep.formats.test_coco_file import JSON
 
 NUMBER = st.floats() | st.integers() | st.sampled_from(["1", "x", None, True, 1e308, -1e308])
@@ -46,6 +47,13 @@ def test_a_box_lies_inside_its_image_or_a_reason_is_counted(
         assert 0 < box.area < float("inf")
         assert isinstance(msgspec.json.decode(box.segmentation), list | dict)
         assert isinstance(msgspec.json.decode(box.attributes), dict)
+
+
+@pytest.mark.parametrize("box", [(4.0, float("inf"), 5.0, -float("inf")), (-float("inf"), 4.0, float("inf"), 5.0)])
+def test_a_box_whose_numbers_overflowed_is_dropped(box: tuple[float, float, float, float]):
+    changes = ChangeLog()
+    assert corrected_box(Annotation("cat", box, 1), Canvas("x.png", 64, 48), changes) is None
+    assert changes.count(Reason.BOX_OUTSIDE) == 1
 
 
 def test_white_space_and_key_order_of_attributes_do_not_matter():

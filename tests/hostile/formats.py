@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.data_prep.export_builder import picture
+from tests.data_prep.formats.test_tfrecord import MAP as LABEL_MAP
+from tests.data_prep.formats.test_tfrecord import record
 
 CLASSES = ("car", "road sign")
 WIDTH, HEIGHT = 64, 48
@@ -225,6 +227,37 @@ def supervisely(given: Sequence[Photo]) -> Files:
     return files | _images(given, "project/train/img/")
 
 
+def _fractions(thing: Thing) -> list[Any]:
+    x, y, width, height = thing.box
+    return _numbers(thing, (x / WIDTH, y / HEIGHT, (x + width) / WIDTH, (y + height) / HEIGHT))
+
+
+def open_images(given: Sequence[Photo]) -> Files:
+    lines = ["ImageID,LabelName,Confidence,XMin,YMin,XMax,YMax"]
+    for name, photo in zip(names(len(given)), given, strict=True):
+        start = name.removesuffix(".png")
+        lines += [f"{start},/m/{thing.label},1,{','.join(map(str, _fractions(thing)))}" for thing in photo.things]
+    described = "".join(f"/m/{label},{name}\n" for label, name in enumerate(CLASSES))
+    return {
+        "annotations/class-descriptions-boxable.csv": described.encode(),
+        "annotations/train-annotations-bbox.csv": "\n".join(lines).encode(),
+    } | _images(given, "images/train/")
+
+
+def tfrecord(given: Sequence[Photo]) -> Files:
+    """Its numbers have 32 bits; any other value becomes NaN."""
+    records = b""
+    for name, data, photo in zip(names(len(given)), _images(given, "").values(), given, strict=True):
+        boxes = [(thing.label + 1, *map(_narrow, _fractions(thing))) for thing in photo.things]
+        records += record(name, *boxes, image=None, image_encoded=[data])
+    return {"default.tfrecord": records, "label_map.pbtxt": LABEL_MAP}
+
+
+def _narrow(value: Any) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 3e38
+    return float(value) if is_number else float("nan")
+
+
 WRITERS: Mapping[str, Callable[[Sequence[Photo]], Files]] = {
     "COCO": coco,
     "CVAT for images": cvat_images,
@@ -237,11 +270,17 @@ WRITERS: Mapping[str, Callable[[Sequence[Photo]], Files]] = {
     "KITTI": kitti,
     "MOT": mot,
     "Supervisely": supervisely,
+    "Open Images": open_images,
+    "TFRecord": tfrecord,
 }
-"""Name of a format → the files of an export in it. Open Images and TFRecord are not among them."""
+"""Name of a format → the files of an export in it."""
 JSON, XML = ("COCO", "Datumaro"), ("CVAT for images", "CVAT for video", "Pascal VOC")
 
 
 def annotation_files(files: Files) -> list[str]:
     """The paths of the files that hold boxes."""
-    return [name for name in files if name.endswith((".json", ".xml", ".txt")) and name != "labelmap.txt"]
+    return [
+        name
+        for name in files
+        if name.endswith((".json", ".xml", ".txt", ".csv", ".tfrecord", ".pbtxt")) and name != "labelmap.txt"
+    ]

@@ -57,6 +57,11 @@ _DROPPED = (Reason.BOX_NOT_A_NUMBER, Reason.BOX_EMPTY, Reason.BOX_OUTSIDE)
 _CORRECTED = (Reason.BOX_CLIPPED, Reason.BOX_REVERSED, Reason.TEXT_NUMBER, Reason.BOX_OTHER_FORM)
 _WITHOUT_FILE = (Reason.IMAGE_MISSING, Reason.IMAGE_DAMAGED, Reason.IMAGE_SIZE)
 
+ANY_SIZE = ("KITTI", "MOT", "Open Images", "TFRecord")
+"""Formats, beside YOLO, whose boxes are fractions of a picture of any size, or that list no size."""
+DIGITS = 4
+"""Boxes are compared to so many: TFRecord has numbers of 32 bits."""
+
 Box = tuple[str, tuple[float, ...]]
 
 
@@ -120,7 +125,7 @@ class Case:
     def _compare(self, dataset: Dataset) -> None:
         count = dataset.changes.count
         found = {
-            image.file_name: [(box.class_name, tuple(round(one, 6) for one in box.bbox)) for box in image.boxes]
+            image.file_name: [(box.class_name, tuple(round(one, DIGITS) for one in box.bbox)) for box in image.boxes]
             for image in dataset.images
         }
         for image in dataset.images:
@@ -136,7 +141,7 @@ class Case:
         if self.name == "MOT":
             own_names = [f"{number:06}.png" for number in range(1, len(own_names) + 1)]
         listed = dict(zip(own_names, self.photos, strict=True))
-        if self.name in ("CVAT for video", "MOT"):  # lists frames only by the boxes on them
+        if self.name in ("CVAT for video", "MOT", "Open Images"):  # lists frames only by the boxes on them
             listed = {name: photo for name, photo in listed.items() if name in found or name not in self.removed}
         assert found.keys() <= listed.keys(), found.keys() - listed.keys()
         gone = [photo for name, photo in listed.items() if name not in found]
@@ -145,9 +150,9 @@ class Case:
         dropped = corrected = 0
         for name, boxes in found.items():
             if sizes[name] != (WIDTH, HEIGHT):
-                # Fractions fit a picture of any size, and KITTI and MOT list none. Other boxes are turned with it.
+                # Other boxes are turned with the picture.
                 turned = count(Reason.BOX_TURNED, *_DROPPED)
-                assert "YOLO" in self.name or self.name in ("KITTI", "MOT") or turned >= len(listed[name].things), (
+                assert "YOLO" in self.name or self.name in ANY_SIZE or turned >= len(listed[name].things), (
                     name,
                     boxes,
                 )
@@ -187,7 +192,7 @@ def _is_touched(thing: Thing) -> bool:
 
 
 def _expected(thing: Thing) -> Box:
-    return CLASSES[thing.label], tuple(round(float(one), 6) for one in thing.box)
+    return CLASSES[thing.label], tuple(round(float(one), DIGITS) for one in thing.box)
 
 
 def mutated_case(rng: random.Random) -> Case:

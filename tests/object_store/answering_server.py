@@ -44,7 +44,10 @@ def s3_object(data: bytes, etag: str, request: Request | None = None, **how: int
 
 
 class AnsweringServer:
-    """`answer` is called for every request; `requests` keeps them."""
+    """`answer` is called for every request; `requests` keeps them with the first bytes of their bodies."""
+
+    kept_bytes: int | None = 1000
+    """None: all."""
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
@@ -82,14 +85,14 @@ class AnsweringServer:
             def _reply(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                # Of large uploads only the start is kept.
-                request = Request(self.command, self.path, headers, body[:1000])
+                request = Request(self.command, self.path, headers, body[: outer.kept_bytes])
                 outer.requests.append(request)
                 reply = outer.answer(request)
                 self.send_response(reply.status)
                 for name, value in reply.headers.items():
                     self.send_header(name, value)
-                self.send_header("Content-Length", str(len(reply.body)))
+                if "content-length" not in map(str.lower, reply.headers):
+                    self.send_header("Content-Length", str(len(reply.body)))
                 self.end_headers()
                 if self.command != "HEAD":
                     # A client that wants only the headers of a large object closes the connection.

@@ -109,7 +109,7 @@ def _read_table(
         place = f"line {number}"
         if not row:
             continue
-        if len(row) < len(header):
+        if len(row) != len(header):
             raise AnnotationError(
                 f"{files.shown_name}: {path}: {place} has {len(row)} of {len(header)} values: export again"
             )
