@@ -46,9 +46,9 @@ lint: setup ## ruff, types, import rules
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: setup ## measure every claim of docs/benchmarks.md (three hours; REAL_DATA=folder for the real exports; a cluster as for test-cluster)
+bench: setup ## measure every claim of docs/benchmarks.md (four hours; REAL_DATA=folder for the real exports; a cluster as for test-cluster)
 	@for name in train_step evaluation object_store annotation_speed bridge_load hostile_input prepare rewrite_paths first_run process_endings; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
-	@if [ -n "$$REAL_DATA" ]; then for name in real_export annotator_effort; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done; else echo "REAL_DATA is not set: real_export and annotator_effort are left out"; fi
+	@if [ -n "$$REAL_DATA" ]; then for name in real_export sparse_photographs from_scratch annotator_effort; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done; else echo "REAL_DATA is not set: real_export, sparse_photographs, from_scratch and annotator_effort are left out"; fi
 	@for name in cluster_pull cluster_latency; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 lock: ## renew requirements/*.txt from pyproject.toml (no addresses are written)

@@ -178,7 +178,7 @@ def _place_in_the_form(offered: OfferedTemplate) -> tuple[bool, bool, str]:
 
 
 def _without_bulk(workflow: Mapping[str, Any]) -> Tree:
-    """The run without Argo's copy of the template. Only the names of its steps are kept.
+    """The run without Argo's copy of the template. Only its steps' names are kept, and which have several pods.
 
     The copy takes nine tenths of a run, and runs are cached in memory.
     """
@@ -188,7 +188,7 @@ def _without_bulk(workflow: Mapping[str, Any]) -> Tree:
     stored = status.get("storedWorkflowTemplateSpec") or {}
     entry = stored.get("entrypoint")
     tasks = [
-        {"name": task["name"]}
+        {key: task[key] for key in ("name", "withSequence") if key in task}
         for one in stored.get("templates") or ()
         if one.get("name") == entry
         for task in (one.get("dag") or {}).get("tasks") or ()

@@ -19,6 +19,7 @@ from cvat_steps.export import ExportStep, planned, url_of
 from cvat_steps.export_progress import ExportProgress
 from cvat_steps.export_unpack import unpack
 from object_store import open_store
+from run_config import prepare_pods
 from run_config.argo_text import leave_value
 from run_config.exit_codes import TERMINATED
 from run_config.installation import permitted
@@ -55,7 +56,10 @@ class Order:
 
 
 def export(order: Order, environment: Mapping[str, str] = os.environ, pace: Pace = PACE) -> list[str]:
-    """Export the subject to the store. Returns the URLs for the next step, and writes them to $OUT/outputs/dataset."""
+    """Export the subject to the store. Returns the URLs for the next step, and writes them to $OUT/outputs/dataset.
+
+    The number of pods that prepare an export of this size is written to $OUT/outputs/pods.
+    """
     settings = load_settings(environment)
     subject = Subject.parse(order.subject)
     key = signing_key(environment.get("CVAT_BRIDGE_SIGNING_KEY"))
@@ -72,6 +76,9 @@ def export(order: Order, environment: Mapping[str, str] = os.environ, pace: Pace
     urls = [url_of(store, into)] if into else [url_of(store, one.key) for one in exports]
     if out := environment.get("OUT"):
         leave_value(Path(out), "dataset", "\n".join(urls))
+        size_bytes = sum(store.head(one.key).size_bytes for one in exports) if not into else 0
+        choice = order.parameters.get(prepare_pods.PARAMETER) or prepare_pods.AUTO
+        leave_value(Path(out), "pods", str(prepare_pods.pods_for(choice, size_bytes)))
     return urls
 
 

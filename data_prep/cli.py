@@ -112,6 +112,18 @@ ClassMap = Annotated[
         help="New names of classes; classes with the same new name are merged; repeatable.",
     ),
 ]
+Pods = Annotated[
+    int,
+    typer.Option("--pods", min=1, help="Pods of a workflow that share the work. Above 1, their work is used."),
+]
+OneShare = Annotated[
+    str,
+    typer.Option(
+        "--share",
+        metavar="STAGE:POD",
+        help="Do only the share of one pod: images:0 to images:N-1 first, then shards:0 to shards:N-1.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -138,6 +150,8 @@ def prepare_command(
     chosen_format: Annotated[ChosenFormat, From("annotation-format")] = AUTO,
     classes: Annotated[Classes, From("classes")] = None,
     class_map: Annotated[ClassMap, From("class-map")] = None,
+    pods: Pods = 1,
+    share: OneShare = "",
     parameters_json: ParametersJson = "{}",
     as_json: AsJson = False,
 ) -> None:
@@ -146,10 +160,11 @@ def prepare_command(
     The same data and options give the same id; an existing set is neither read nor written again. In a
     workflow ($OUT is set) the id is also written to $OUT/outputs/prepared-set.
     """
-    from data_prep.prepare import prepare
+    from data_prep.prepare import prepare, prepare_share
     from data_prep.progress import Display
     from data_prep.report import summary
     from data_prep.report.page import draw_report
+    from data_prep.shared_work import read_share
     from object_store import open_store
     from prepared_set.manifest import REPORT_KEY, set_prefix
     from run_config.installation import permitted
@@ -168,8 +183,13 @@ def prepare_command(
     pool, held_out, tested = ([allowed[name]] for name in ("cvat-annotation-path", "--val", "cvat-test-path"))
     rules, choice = _reading(limit, refuse, boxes, chosen_format, automatic_boxes, classes, class_map)
     request = _request(pool, held_out, tested, val_fraction, seed, ignore_subsets, rules, choice, root.url)
+    if share:
+        with Display() as display:
+            prepare_share(request, root, read_share(share, pods), display)
+        print(f"{share} of {pods} is done")
+        return
     with Display() as display:
-        done = prepare(request, root, draw_report, display)
+        done = prepare(request, root, draw_report, display, pods=pods)
     manifest = done.manifest
     report = f"{root.url}/{set_prefix(manifest.id)}/{REPORT_KEY}"
     _hand_on("prepared-set", manifest.id)
@@ -296,7 +316,8 @@ def check_command(
     """Check a run's parameters, sources, models and store access in seconds.
 
     In a cluster, also check that the installation permits the node pool, its GPUs and the locations read and written.
-    If the model is `auto`, choose it and say why; in a workflow ($OUT is set) it is written to $OUT/outputs/model.
+    If the model is `auto`, choose it and say why. In a workflow ($OUT is set) the model is written to
+    $OUT/outputs/model, and the number of pods that prepare the data to $OUT/outputs/pods.
     """
     from run_check.check import check
     from run_config.installation import load_installation
@@ -306,6 +327,8 @@ def check_command(
     passed = check(texts, run, workflow_uid, template=template, installation=load_installation())
     if passed.model:
         _hand_on("model", passed.model)
+    if passed.pods:
+        _hand_on("pods", str(passed.pods))
     print(*passed.findings, sep="\n")
 
 

@@ -1,7 +1,7 @@
 """Read one source completely: its annotation files, a check of each image, and the corrected boxes."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from data_prep.image_finder import ImageFinder
 from data_prep.second_export.find import SecondExport
 from data_prep.second_export.join import AUTOMATIC
 from data_prep.second_export.read import with_second_export
+from data_prep.shared_work import Checks, Share, SharedWork
 from data_prep.sources.files import ExportFiles
 from prepared_set.decoding import CMYK, DEPTH, FRAMES, TRANSPARENCY
 from prepared_set.errors import ImageError
@@ -117,6 +118,33 @@ class _ListedFile:
     path: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """An export whose annotations were read, and whose images were found but not opened."""
+
+    annotations: Annotations
+    files: ExportFiles
+    found: list[_ListedFile]
+    changes: ChangeLog
+    """Of the images."""
+    warnings: list[str]
+
+    def check(self, part: slice, done: Callable[[int], None]) -> Checks:
+        """Check image files. `done` is called after each with 1."""
+        results: Checks = []
+        sizes = self.files.sizes
+        for result in map_in_threads(self._check, self.found[part], size_bytes=lambda one: sizes[one.path]):
+            results.append(result)
+            done(1)
+        return results
+
+    def _check(self, one: _ListedFile) -> CheckedImage | ImageError:
+        try:
+            return check_image(self.files.read(one.path, MAX_IMAGE_BYTES), one.path)
+        except ImageError as error:
+            return error
+
+
 def read_export(
     found_export: FoundExport,
     changes: ChangeLog,
@@ -124,55 +152,72 @@ def read_export(
     rules: ReadingRules | None = None,
     second: SecondExport | None = None,
     scratch: Path | None = None,
+    work: SharedWork | None = None,
 ) -> Export:
     """Read and check an export; `watcher` is notified after each image. `second` is fetched to `scratch`.
 
-    Raises SourceError or AnnotationError for faults that cannot be corrected.
+    `work`: the checks of images that pods have done. Raises SourceError or AnnotationError for faults that cannot be
+    corrected.
     """
     rules, watcher = rules or ReadingRules(), watcher or Watcher()
-    annotations = found_export.format.read(found_export.files, changes)
-    files = annotations.files or found_export.files
-    sizes, where = files.sizes, files.shown_name
-    warnings: list[str] = []
-    if second is not None and found_export.format.name == COCO:
-        annotations, warnings = with_second_export(annotations, second, where, scratch, changes)
-    listed = len(annotations.images)
-    if not listed:
-        raise SourceError(f"{where} lists no images; export a task that has images")
-    for one in annotations.unlisted:
-        if one.lost > rules.limits.unlisted_references * one.total:
-            raise AnnotationError(one.sentence)
-    finder = ImageFinder(sizes, annotations.image_folder)
-    own_changes = ChangeLog()
-    found = _find_images(annotations, finder, where, own_changes)
-    if not found:
-        refuse_no_images(where, finder, own_changes)
-    for path in finder.unlisted:
-        own_changes.add(Reason.IMAGE_UNLISTED, path)
-
-    def check(one: _ListedFile) -> CheckedImage | ImageError:
-        try:
-            return check_image(files.read(one.path, MAX_IMAGE_BYTES), one.path)
-        except ImageError as error:
-            return error
-
-    watcher.stage(f"checking {where}", len(found), "images")
-    checked: list[CheckedImage | ImageError] = []
-    for result in map_in_threads(check, found, size_bytes=lambda one: sizes[one.path]):
-        checked.append(result)
-        watcher.advance(1)
-    builder = _Builder(files, annotations, rules, own_changes)
+    listing = _list_images(found_export, changes, rules, second, scratch)
+    annotations, own_changes, where = listing.annotations, listing.changes, listing.files.shown_name
+    watcher.stage(f"checking {where}", len(listing.found), "images")
+    check = partial(listing.check, done=watcher.advance)
+    if work is None:
+        checked = check(slice(None))
+    else:
+        checked = work.checks([one.path for one in listing.found], check, watcher.advance)
+    builder = _Builder(listing.files, annotations, rules, own_changes)
     builder.warnings += [f"{where}: {note}" for note in annotations.notes]
-    images = builder.build(found, checked)
-    refuse_mostly_broken(where, listed, own_changes, rules.limits)
+    images = builder.build(listing.found, checked)
+    refuse_mostly_broken(where, len(annotations.images), own_changes, rules.limits)
     builder.check_boxes()
     refuse_two_owners(where, [(image.path, image.listed_in, image.boxes) for image in images])
     shift = explain_shift(annotations.classes, builder.used_class_ids(), annotations.unlisted_classes)
     if shift:
         raise AnnotationError(f"{where}: {shift}")
     changes.merge(own_changes)
-    warnings += [*builder.about_automatic_boxes(), *builder.warnings]
+    warnings = [*listing.warnings, *builder.about_automatic_boxes(), *builder.warnings]
     return Export(tuple(images), annotations.classes, tuple(warnings), annotations.exporter)
+
+
+def check_share(
+    found_export: FoundExport, watcher: Watcher, rules: ReadingRules, work: SharedWork, share: Share
+) -> None:
+    """Check one pod's share of an export's images, and leave the results in the store."""
+    listing = _list_images(found_export, ChangeLog(), rules)
+    title = f"checking share {share.pod + 1} of {share.pods} of {listing.files.shown_name}, about"
+    watcher.stage(title, len(listing.found) // share.pods, "images")
+    work.check_share([one.path for one in listing.found], share, partial(listing.check, done=watcher.advance))
+
+
+def _list_images(
+    found_export: FoundExport,
+    changes: ChangeLog,
+    rules: ReadingRules,
+    second: SecondExport | None = None,
+    scratch: Path | None = None,
+) -> _Listing:
+    annotations = found_export.format.read(found_export.files, changes)
+    files = annotations.files or found_export.files
+    where = files.shown_name
+    warnings: list[str] = []
+    if second is not None and found_export.format.name == COCO:
+        annotations, warnings = with_second_export(annotations, second, where, scratch, changes)
+    if not annotations.images:
+        raise SourceError(f"{where} lists no images; export a task that has images")
+    for one in annotations.unlisted:
+        if one.lost > rules.limits.unlisted_references * one.total:
+            raise AnnotationError(one.sentence)
+    finder = ImageFinder(files.sizes, annotations.image_folder)
+    own_changes = ChangeLog()
+    found = _find_images(annotations, finder, where, own_changes)
+    if not found:
+        refuse_no_images(where, finder, own_changes)
+    for path in finder.unlisted:
+        own_changes.add(Reason.IMAGE_UNLISTED, path)
+    return _Listing(annotations, files, found, own_changes, warnings)
 
 
 def _find_images(annotations: Annotations, finder: ImageFinder, where: str, changes: ChangeLog) -> list[_ListedFile]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
@@ -15,15 +16,18 @@ from data_prep.changes import ChangeLog, Reason
 from data_prep.checks.class_choice import ClassChoice, choose_classes
 from data_prep.checks.refusals import refuse_named
 from data_prep.dataset import Dataset, build_dataset
-from data_prep.export_reader import Export, ReadingRules, Watcher, read_export
-from data_prep.formats.registry import find_exports, images_outside
-from data_prep.set_writer import add_warnings, describe, set_id, write_set
+from data_prep.export_reader import Export, ReadingRules, Watcher, check_share, read_export
+from data_prep.formats.registry import FoundExport, find_exports, images_outside
+from data_prep.set_writer import add_warnings, describe, set_id, write_set, write_shards_of
+from data_prep.shared_work import Share, SharedWork, Stage
+from data_prep.sources.files import ExportFiles
 from data_prep.sources.find import Source, find_source
 from object_store import AccessDenied, NoSuchKey, ObjectStore
 from prepared_set.errors import SetError
 from prepared_set.manifest import FORMAT_VERSION, Manifest, Options
 from prepared_set.reader import PreparedSet
 from run_config.cvat_formats import AUTO
+from run_config.installation import MAX_IMAGE_PIXELS, load_installation
 
 # Increase this when the same sources would give a different set: pointers written by older code are then
 # ignored.
@@ -78,6 +82,14 @@ class LocatedRequest:
         content = msgspec.json.encode([FORMAT_VERSION, RULES_VERSION, self.options, rules, files])
         return f"datasets/by-source/{sha256(content).hexdigest()[:32]}"
 
+    @property
+    def work_key(self) -> str:
+        """The name of the folder in which pods share the work on these sources."""
+        installation = load_installation()
+        most_pixels = MAX_IMAGE_PIXELS if installation is None else installation.max_image_pixels
+        content = msgspec.json.encode([self.pointer_key, version("detr-workflows"), most_pixels])
+        return sha256(content).hexdigest()[:32]
+
 
 def locate(request: PrepareRequest) -> LocatedRequest:
     """Find every source. Raises SourceError when one does not exist."""
@@ -105,8 +117,13 @@ class ReadExports:
 
 
 @contextmanager
-def read_exports(found: LocatedRequest, watcher: Watcher) -> Iterator[tuple[ReadExports, ChangeLog, Path]]:
-    """Read and check the sources. Yields also a scratch folder; the sources stay open meanwhile."""
+def read_exports(
+    found: LocatedRequest, watcher: Watcher, work: SharedWork | None = None
+) -> Iterator[tuple[ReadExports, ChangeLog, Path]]:
+    """Read and check the sources. Yields also a scratch folder; the sources stay open meanwhile.
+
+    `work`: what pods have done. The sources are then read where they are.
+    """
     changes = ChangeLog()
     with tempfile.TemporaryDirectory(prefix="data-prep-") as scratch, ExitStack() as opened:
 
@@ -114,7 +131,7 @@ def read_exports(found: LocatedRequest, watcher: Watcher) -> Iterator[tuple[Read
             return [
                 export
                 for source in sources
-                for export in _read_one(source, Path(scratch), opened, changes, watcher, found.rules)
+                for export in _read_one(source, Path(scratch), opened, changes, watcher, found.rules, work)
             ]
 
         groups = [read_all(sources) for sources in (found.pool, found.val, found.test)]
@@ -125,26 +142,41 @@ def read_exports(found: LocatedRequest, watcher: Watcher) -> Iterator[tuple[Read
 
 
 @contextmanager
-def read_dataset(found: LocatedRequest, watcher: Watcher) -> Iterator[tuple[Dataset, Path]]:
+def read_dataset(
+    found: LocatedRequest, watcher: Watcher, work: SharedWork | None = None
+) -> Iterator[tuple[Dataset, Path]]:
     """Read, check and split the sources. Yields also a scratch folder; the sources stay open meanwhile."""
-    with read_exports(found, watcher) as (read, changes, scratch):
+    with read_exports(found, watcher, work) as (read, changes, scratch):
         dataset = build_dataset(read.pool, read.val, read.test, found.options, changes, found.rules.limits)
         refuse_named(changes, found.rules.limits)
         yield dataset, scratch
 
 
 def _read_one(
-    source: Source, scratch: Path, opened: ExitStack, changes: ChangeLog, watcher: Watcher, rules: ReadingRules
+    source: Source,
+    scratch: Path,
+    opened: ExitStack,
+    changes: ChangeLog,
+    watcher: Watcher,
+    rules: ReadingRules,
+    work: SharedWork | None,
 ) -> list[Export]:
-    if source.local is None:
-        watcher.stage(f"fetching {source.name}", source.size_bytes, "bytes")
-    files = opened.enter_context(source.open(scratch, watcher.advance))
-    exports = find_exports(files, rules.format)
+    files, exports = _open(source, scratch, opened, watcher, rules, in_place=work is not None)
     for path in (*source.outside, *images_outside(files, exports)):
         changes.add(Reason.IMAGE_UNLISTED, path)
     # CVAT's export is the only one in its zip.
     second = source.second if len(exports) == 1 else None
-    return [read_export(found, changes, watcher, rules, second, scratch) for found in exports]
+    return [read_export(found, changes, watcher, rules, second, scratch, work) for found in exports]
+
+
+def _open(
+    source: Source, scratch: Path, opened: ExitStack, watcher: Watcher, rules: ReadingRules, *, in_place: bool
+) -> tuple[ExportFiles, list[FoundExport]]:
+    """The files of a source, open as long as `opened`, and the exports in it."""
+    if source.local is None and not in_place:
+        watcher.stage(f"fetching {source.name}", source.size_bytes, "bytes")
+    files = opened.enter_context(source.open(scratch, watcher.advance, in_place=in_place))
+    return files, find_exports(files, rules.format)
 
 
 @dataclass(frozen=True)
@@ -161,17 +193,25 @@ def prepare(
     store: ObjectStore,
     draw_report: DrawReport,
     watcher: Watcher | None = None,
+    *,
+    pods: int = 1,
 ) -> Prepared:
-    """Make the prepared set of a request in the store, or return the existing one."""
+    """Make the prepared set of a request in the store, or return the existing one.
+
+    `pods`: above 1, use what pods have left with `prepare_share`, and do the rest.
+    """
     watcher = watcher or Watcher()
     found = locate(request)
+    work = SharedWork(store, found.work_key) if pods > 1 else None
     known = _look_up(store, found)
     if known is not None:
+        if work is not None:
+            work.discard()
         with suppress(AccessDenied):  # with read-only access an existing set can still be used
             add_warnings(store, known)
         return Prepared(known, was_there=True)
     _try_store(store)
-    with read_dataset(found, watcher) as (dataset, scratch):
+    with read_dataset(found, watcher, work) as (dataset, scratch):
         own_id = set_id(dataset, found.options)
         existing = _open_if_there(store, own_id)
         if existing is None:
@@ -184,11 +224,34 @@ def prepare(
                 lambda manifest: draw_report(dataset, manifest),
                 scratch,
                 watcher.advance,
+                work,
             )
     if existing is not None:
         add_warnings(store, existing)
     store.put_bytes(found.pointer_key, own_id.encode())
+    if work is not None:
+        work.discard()
     return Prepared(existing or manifest, was_there=existing is not None)
+
+
+def prepare_share(request: PrepareRequest, store: ObjectStore, share: Share, watcher: Watcher | None = None) -> None:
+    """Do one pod's share of a stage of `prepare`, and leave it in the store."""
+    watcher = watcher or Watcher()
+    found = locate(request)
+    if _look_up(store, found) is not None:
+        return
+    _try_store(store)
+    work = SharedWork(store, found.work_key)
+    if share.stage is Stage.SHARDS:
+        with read_dataset(found, watcher, work) as (dataset, scratch):
+            if _open_if_there(store, set_id(dataset, found.options)) is None:
+                write_shards_of(store, dataset, found.options, scratch, watcher.advance, work, share)
+        return
+    with tempfile.TemporaryDirectory(prefix="data-prep-") as scratch_name, ExitStack() as opened:
+        for source in found.sources:
+            _, exports = _open(source, Path(scratch_name), opened, watcher, found.rules, in_place=True)
+            for export in exports:
+                check_share(export, watcher, found.rules, work, share)
 
 
 def _try_store(store: ObjectStore) -> None:

@@ -18,6 +18,7 @@ from data_prep.dataset import Dataset, SetImage
 from data_prep.errors import SourceError
 from data_prep.findings import find_warnings
 from data_prep.image_check import map_in_threads
+from data_prep.shared_work import Share, SharedWork
 from object_store import AlreadyExists, ObjectStore, Progress
 from prepared_set.errors import SetError
 from prepared_set.manifest import (
@@ -71,10 +72,12 @@ def write_set(
     draw_report: Callable[[Manifest], bytes],
     scratch: Path,
     progress: Progress | None = None,
+    work: SharedWork | None = None,
 ) -> Manifest:
     """Write all files of the set; `store` is the root that holds `datasets/`. Returns the manifest.
 
-    `scratch` holds one shard at a time. `progress` is called with the bytes of images just stored.
+    `scratch` holds one shard at a time. `progress` is called with the bytes of images just stored. `work`: the shards
+    that pods have written.
     """
     description = describe(dataset, options)
     folder = store.child(set_prefix(description.id))
@@ -84,16 +87,54 @@ def write_set(
         key = f"annotations/{split}.json"
         folder.put_bytes(key, data)
         annotations[split] = FileRecord(key, len(data), sha256(data).hexdigest())
-    shards: list[Shard] = []
-    for number, (split, images) in enumerate(_fill_shards(dataset, options.shard_bytes)):
-        shards.append(_write_shard(folder, f"images/shard-{number:05}.tar", split, images, scratch))
-        if progress is not None:
-            progress(sum(image.source.checked.size_bytes for image in images))
+    shards = list(_write_shards(folder, dataset, description.id, options, scratch, progress, work))
     manifest = msgspec.structs.replace(description, annotations=annotations, shards=tuple(shards))
     folder.put_bytes(REPORT_KEY, draw_report(manifest))
     folder.put_bytes(set_warnings.KEY, set_warnings.encode(manifest.warnings))
     _put_manifest(store, folder, manifest)
     return manifest
+
+
+def write_shards_of(
+    store: ObjectStore,
+    dataset: Dataset,
+    options: Options,
+    scratch: Path,
+    progress: Progress,
+    work: SharedWork,
+    share: Share,
+) -> None:
+    """Write one pod's share of the set's shards."""
+    own_id = set_id(dataset, options)
+    folder = store.child(set_prefix(own_id))
+    for _ in _write_shards(folder, dataset, own_id, options, scratch, progress, work, share):
+        pass
+
+
+def _write_shards(
+    folder: ObjectStore,
+    dataset: Dataset,
+    own_id: str,
+    options: Options,
+    scratch: Path,
+    progress: Progress | None,
+    work: SharedWork | None,
+    share: Share | None = None,
+) -> Iterator[Shard]:
+    """Write the shards that are not in `work`, all or those of a share."""
+    for number, (split, images) in enumerate(_fill_shards(dataset, options.shard_bytes)):
+        if share is not None and not share.has(number):
+            continue
+        key, size_bytes = f"images/shard-{number:05}.tar", sum(image.source.checked.size_bytes for image in images)
+        members = tuple(Member(image.file_name, 0, image.source.checked.size_bytes) for image in images)
+        shard = None if work is None else work.shard(folder, Shard(key, split, 0, "", members), own_id)
+        if shard is None:
+            shard = _write_shard(folder, key, split, images, scratch)
+            if work is not None:
+                work.keep_shard(shard, own_id)
+        if progress is not None:
+            progress(size_bytes)
+        yield shard
 
 
 def add_warnings(store: ObjectStore, manifest: Manifest) -> None:

@@ -30,6 +30,8 @@ class Family(ABC):
     losses from what the network returns, targets and the number of boxes to divide by. most_detections: the most
     detections that an image can get. public_classes: the class of each row of the heads in public checkpoints.
     objectness_head: prefix of the parameters of a class head whose first row means "any object"; empty: there is none.
+    not_sums: what in the losses is no sum over images divided by the number of boxes, for the log; empty: nothing.
+    training_parts: prefixes of the parameters that only training uses, which weights may lack.
     """
 
     network: nn.Module
@@ -37,6 +39,8 @@ class Family(ABC):
     most_detections: int
     public_classes: tuple[str | None, ...] = COCO_CLASSES
     objectness_head: str = ""
+    not_sums: str = ""
+    training_parts: tuple[str, ...] = ()
 
     def losses(
         self,
@@ -53,8 +57,9 @@ class Family(ABC):
         A family overrides this if its forward pass needs the targets or random numbers.
 
         network: `self.network` or its wrapper. images: (B, 3, H, W), normalised. padding_mask: (B, H, W), True
-        on padding, or None without padding. num_boxes: divisor of sums over boxes, at least 1. generator: on
-        the images' device, for everything random except dropout; it gives the same numbers after a resume.
+        on padding, or None without padding. num_boxes: divisor of sums over boxes, above 0: the mean number of
+        boxes of the batches of a step. generator: on the images' device, for everything random except dropout;
+        it gives the same numbers after a resume.
         """
         del generator
         return self.criterion(network(images, padding_mask), targets, num_boxes)

@@ -52,15 +52,25 @@ def use_bf16(settings: Training, device: torch.device, *, insist: bool = True) -
     """
     if settings.precision == "fp32":
         return False
-    if device.type == "cuda":
-        has = torch.cuda.get_device_capability(device) >= (8, 0)
-    else:  # no public API yet
-        has = torch.cpu._is_amx_tile_supported()
-        if settings.precision == "bf16":
-            has = has or torch.cpu._is_avx512_bf16_supported()
+    if settings.precision == "auto" and device.type == "cpu":
+        return torch.cpu._is_amx_tile_supported()
+    has = has_bf16(device)
     if settings.precision == "bf16" and insist and not has:
         raise JobError(f"training.precision: {hardware_name(device)} has no bf16; set it to auto or fp32")
-    return bool(has)
+    return has
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device computes in bf16, on a processor perhaps more slowly than in fp32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    # no public API yet
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+
+
+def precision(settings: Training, device: torch.device) -> str:
+    """`bf16` or `fp32`. Raises JobError as `use_bf16`."""
+    return "bf16" if use_bf16(settings, device) else "fp32"
 
 
 def precision_reason(settings: Training, device: torch.device, *, bf16: bool) -> str:

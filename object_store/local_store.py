@@ -105,6 +105,8 @@ class LocalStore(ObjectStore):
         with file_errors(folder):
             for parent, _, names in os.walk(folder, topdown=False):
                 below = Path(parent)
+                if not below.is_dir():
+                    continue  # it was removed with its last folder, or by another process
                 remove_leftovers(below, older_than_s=LEFTOVER_AGE_S)
                 links = [entry.name for entry in os.scandir(parent) if entry.is_symlink() and entry.is_dir()]
                 for name in {*names, *links}:

@@ -19,7 +19,7 @@ from published_weights.start import start_from
 from run_check import places as check_places
 from run_check.errors import CheckError
 from run_check.installation import machine, naming_the_secret, require_keys, trains_on_gpu
-from run_config import cvat_formats
+from run_config import cvat_formats, prepare_pods
 from run_config.errors import ConfigError
 from run_config.installation import Installation
 from run_config.job.places import PLACES, places
@@ -43,6 +43,8 @@ class Passed:
     """One sentence each."""
     model: str
     """The preset or configuration file that the run trains, never `auto`. Empty: the template trains nothing."""
+    pods: int = 0
+    """The number of pods that prepare the data. 0: the template prepares nothing, or does not know its size yet."""
 
 
 def check(
@@ -92,8 +94,10 @@ def check(
             with mistakes.needed(OUTPUT):
                 before = begun(store.child(folder), store)
             findings += _choose(values, start, before, store, installation, mistakes)
-    chosen_format = str(values.get("annotation-format", cvat_formats.AUTO))
-    source = functools.partial(check_places.source, chosen_format=chosen_format)
+    sizes: list[int] = []
+    source = functools.partial(
+        check_places.source, chosen_format=str(values.get("annotation-format", cvat_formats.AUTO)), sizes=sizes
+    )
     # Weights of the backbone are not read if all weights come from a checkpoint.
     read = {name: look for name, look in _LOOKS.items() if name not in PLACES or not values.get(CHECKPOINT)}
     read = dict.fromkeys(SOURCES, source) | read
@@ -106,7 +110,18 @@ def check(
             found = check_places.prepared_set(store, str(values["prepared-set"]), str(values["split"]))
             findings.append(f"prepared-set: {found}")
     mistakes.raise_any()
-    return Passed(findings, str(values.get("model") or ""))
+    pods = _pods(values, sum(sizes), installation)
+    if pods > 1:
+        findings.append(f"pods that prepare the data: {pods}")
+    return Passed(findings, str(values.get("model") or ""), pods)
+
+
+def _pods(values: Mapping[str, Value], size_bytes: int, installation: Installation | None) -> int:
+    """The number of pods that prepare sources of this size. See `Passed`."""
+    if not values.keys() >= {SOURCES[0], prepare_pods.PARAMETER}:
+        return 0
+    # Outside of a cluster there is one process.
+    return 1 if installation is None else prepare_pods.pods_for(str(values[prepare_pods.PARAMETER]), size_bytes)
 
 
 def _named_start(

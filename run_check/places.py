@@ -61,8 +61,11 @@ def require_same_workflow(store: ObjectStore, folder: str, workflow_uid: str) ->
         )
 
 
-def source(line: str, store: str, chosen_format: str = AUTO) -> str:
-    """Check that an export exists, is readable and has the right format."""
+def source(line: str, store: str, chosen_format: str = AUTO, sizes: list[int] | None = None) -> str:
+    """Check that an export exists, is readable and has the right format.
+
+    `sizes`: gets its size in bytes, if pods can share it.
+    """
     (place,) = source_places([line], store)
     found = find_source(place, chosen_format)
     if found.local is not None:
@@ -71,6 +74,8 @@ def source(line: str, store: str, chosen_format: str = AUTO) -> str:
                 export.own_files()
     elif found.is_archive:
         _begins_as_archive(place)
+    if sizes is not None and found.can_be_shared:
+        sizes.append(found.size_bytes)
     return f"{line}, {found.size_bytes / 1e6:,.1f} MB"
 
 

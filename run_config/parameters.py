@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from run_config import cvat_formats
+from run_config import cvat_formats, prepare_pods
 from run_config.automatic_boxes import AutomaticBoxes
 from run_config.cvat_formats import COCO, SHORT_NAMES
 from run_config.errors import ConfigError
@@ -360,6 +360,18 @@ _ALL: tuple[Parameter, ...] = (
         maximum=16,
     ),
     Parameter(
+        name=prepare_pods.PARAMETER,
+        title="Pods that prepare the data",
+        help=f"Pods that share the checks of the images and the writing of the set. `{prepare_pods.AUTO}`: one, and "
+        f"from {prepare_pods.SHARED_FROM_BYTES // 10**9} GB on one per {prepare_pods.BYTES_PER_POD // 10**9} GB, at "
+        f"most {prepare_pods.MOST_PODS}. The prepared set is the same. `run-local` always uses one process.",
+        group="Machine",
+        type=Type.CHOICE,
+        default=prepare_pods.AUTO,
+        visibility=Visibility.EXPERT,
+        choices=prepare_pods.CHOICES,
+    ),
+    Parameter(
         name="overrides",
         title="Configuration overrides",
         help="`key=value` pairs of the job's configuration, separated by spaces or line breaks, such as "
@@ -459,7 +471,7 @@ TEMPLATES: Mapping[str, tuple[Parameter, ...]] = {
     "detr-train": PARAMETERS,
     "detr-prepare": _only(
         "cvat-annotation-path", "cvat-test-path", "annotation-format", "classes", "class-map", "val-fraction",
-        "automatic-boxes", "seed", "cvat-output-path", "store",
+        "automatic-boxes", "seed", "prepare-pods", "cvat-output-path", "store",
     ),
     "detr-evaluate": _only(
         "trained-model", "prepared-set", "split", "sys-node-pool", "gpu-count", "device",

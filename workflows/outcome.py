@@ -42,6 +42,9 @@ MEMORY = {
     "evaluate": "give the role train more memory (resources in the chart's values)",
 }
 
+SHARES = ("prepare-images", "prepare-shards")
+"""The steps whose pods share the work of `prepare`, and have its role."""
+
 
 class NodeKind(IntEnum):
     """The kind of a node. The search for the cause of a failure prefers smaller values."""
@@ -72,7 +75,9 @@ def culprit(nodes: Sequence[FailedNode]) -> tuple[FailedNode, list[FailedNode]] 
 
     An attempt that was followed by a successful one is left out, because its step did not fail.
     """
-    ended = [node for node in nodes if node.attempt < 0]
+    # The node of all pods of a task fails when one of them does.
+    groups = {name for name, item, _ in (node.step.partition("(") for node in nodes) if item}
+    ended = [node for node in nodes if node.attempt < 0 and node.step not in groups]
     if not ended:
         return None
     first = min(ended, key=lambda node: (node.kind, node.finished))
@@ -146,7 +151,9 @@ def in_words(step: str, message: str, exit_code: int | None = None) -> str:
     if reason == "OOMKilled":
         if container in OF_ARGO:
             return f"out of memory in Argo's own container {container}: {EXECUTOR_MEMORY}"
-        raised = MEMORY.get(step, f"give the role {step} more memory (resources in the chart's values)")
+        name = step.partition("(")[0]
+        role = "prepare" if name in SHARES else name
+        raised = MEMORY.get(name, f"give the role {role} more memory (resources in the chart's values)")
         return f"out of memory: {raised}"
     if text:
         # A message of the step's own container needs no prefix. For Argo's containers, the name is needed.

@@ -219,10 +219,14 @@ def _by_step(status: RunStatus) -> dict[str, StepStatus]:
 
 
 def _planned(workflow: Mapping[str, Any]) -> list[str]:
-    """Names of the steps in the order of the graph, from the template that Argo stores with the workflow."""
+    """Names of the steps in the order of the graph, from the template that Argo stores with the workflow.
+
+    Steps of several pods are not among them: they appear when they begin.
+    """
     stored = (workflow.get("status") or {}).get("storedWorkflowTemplateSpec") or {}
     spec = stored if stored.get("templates") else workflow.get("spec") or {}
     for one in spec.get("templates") or ():
         if one.get("name") == spec.get("entrypoint"):
-            return [str(task["name"]) for task in (one.get("dag") or {}).get("tasks") or ()]
+            tasks = (one.get("dag") or {}).get("tasks") or ()
+            return [str(task["name"]) for task in tasks if "withSequence" not in task]
     return []

@@ -45,8 +45,8 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 class _Bounded(io.BufferedReader):
     """A zip file that refuses larger reads: Python would load the whole directory into memory."""
 
-    def __init__(self, path: Path, most_bytes: int, shown_name: str) -> None:
-        super().__init__(io.FileIO(path))
+    def __init__(self, raw: io.RawIOBase, most_bytes: int, shown_name: str) -> None:
+        super().__init__(raw)
         self.most_bytes: int | None = most_bytes
         self.shown_name = shown_name
 
@@ -63,12 +63,14 @@ class _Bounded(io.BufferedReader):
 class ZipExport:
     """The files of one zip, by their path inside it. Reading is thread-safe."""
 
-    def __init__(self, path: Path, shown_name: str) -> None:
+    def __init__(self, place: Path | io.RawIOBase, shown_name: str) -> None:
         self.shown_name = shown_name
         self._lock = threading.Lock()
         with self._explained():
-            file = _Bounded(path, free_bytes() // DIRECTORY_COSTS, shown_name)
+            raw = io.FileIO(place) if isinstance(place, Path) else place
+            file = _Bounded(raw, free_bytes() // DIRECTORY_COSTS, shown_name)
             try:
+                size_bytes = file.seek(0, io.SEEK_END)
                 self._zip = zipfile.ZipFile(file)
             except BaseException:
                 file.close()
@@ -76,7 +78,7 @@ class ZipExport:
             file.most_bytes = None
             self._file = file
         try:
-            self._entries = self._check_entries(path.stat().st_size)
+            self._entries = self._check_entries(size_bytes)
             self.sizes = {name: entry.file_size for name, entry in self._entries.items()}
             """Path inside the archive → declared size in bytes."""
         except BaseException:

@@ -18,8 +18,9 @@ from data_prep.second_export.find import SecondExport, find_second_export
 from data_prep.sources.archive import ZipExport
 from data_prep.sources.files import ARCHIVE_SUFFIXES, VIDEO_SUFFIXES, ExportFiles, export_frames, printable, too_large
 from data_prep.sources.folder import FolderExport, etag, walk
+from data_prep.sources.remote_file import RemoteFile
 from data_prep.sources.tar_archive import TarExport, is_tar
-from object_store import NoSuchKey, ObjectInfo, Progress, open_store
+from object_store import NoSuchKey, ObjectInfo, ObjectStore, Progress, open_store
 from run_config.cvat_formats import AUTO
 
 
@@ -52,8 +53,17 @@ class Source:
         return sum(file.size_bytes for file in self.files)
 
     @contextmanager
-    def open(self, scratch: Path, progress: Progress | None = None) -> Iterator[ExportFiles]:
-        """The source's files. A source in a bucket is first downloaded to a folder in `scratch`."""
+    def open(self, scratch: Path, progress: Progress | None = None, *, in_place: bool = False) -> Iterator[ExportFiles]:
+        """The source's files. A source in a bucket is first downloaded to a folder in `scratch`.
+
+        `in_place`: only the files that are read are downloaded, except of a tar.
+        """
+        if in_place and (remote := self._remote()):
+            try:
+                yield remote
+            finally:
+                remote.close()
+            return
         local = self.local or self._fetch(scratch, progress)
         files: ExportFiles
         if local.is_dir():
@@ -66,6 +76,21 @@ class Source:
             yield files
         finally:
             files.close()
+
+    @property
+    def can_be_shared(self) -> bool:
+        """Whether parts of it can be read without the rest."""
+        return not self.is_archive or self.name.lower().endswith(".zip")
+
+    def _remote(self) -> ExportFiles | None:
+        """The files, read where they are. None: on this machine, or a tar."""
+        if self.local is not None or not self.can_be_shared:
+            return None
+        if self.is_archive:
+            parent, _, key = self.name.rpartition("/")
+            return ZipExport(RemoteFile(open_store(parent), key, self.size_bytes), self.name)
+        sizes = {file.key.removeprefix(f"{self.name}/"): file.size_bytes for file in self.files}
+        return _BucketFolder(self.name, sizes, open_store(self.name))
 
     def _fetch(self, scratch: Path, progress: Progress | None) -> Path:
         folder = Path(tempfile.mkdtemp(dir=scratch))
@@ -137,11 +162,12 @@ def _find_remote(url: str, chosen_format: str) -> Source:
         except NoSuchKey as error:
             raise SourceError(f"there is no object {url}: check the key, and that the export has finished") from error
         return Source(url, (_remote_file(parent, info),), None, is_archive=True, second=find_second_export(url))
-    infos = {info.key: info for info in open_store(url).list()}
+    store = open_store(url)
+    infos = {info.key: info for info in store.list()}
     if not infos:
         raise SourceError(f"there is nothing below {url}: check bucket and prefix")
     # A prefix may hold more than the export (even a whole bucket): only the export is downloaded.
-    listed = _BucketFolder(url, {key: info.size_bytes for key, info in infos.items()})
+    listed = _BucketFolder(url, {key: info.size_bytes for key, info in infos.items()}, store)
     found = find_exports(listed, chosen_format)
     own_files = [f"{export.root}{path}" for export in found for path in export.own_files()]
     return Source(
@@ -155,17 +181,18 @@ def _find_remote(url: str, chosen_format: str) -> Source:
 
 @dataclass(frozen=True, eq=False)
 class _BucketFolder:
-    """The files below a prefix, to recognise their format before they are downloaded."""
+    """The files below a prefix, each read when it is needed."""
 
     shown_name: str
     """URL of the prefix."""
     sizes: dict[str, int]
+    store: ObjectStore
 
     def read(self, name: str, limit: int) -> bytes:
         """Read one object."""
         if self.sizes[name] > limit:
             raise too_large(f"{name!r} in {self.shown_name}", self.sizes[name], limit)
-        return open_store(self.shown_name).get_bytes(name)
+        return self.store.get_bytes(name)
 
     def close(self) -> None:
         """Nothing to close."""

@@ -4,6 +4,7 @@ All random numbers come from a generator for (seed, epoch, sample), so the resul
 process computes it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from run_config.job.config import Augmentation, Data
 
 CROP_SIZES = (400, 500, 600)  # short sides before a crop, as in published DETR
 CROP_RANGE = (384, 600)
+MEETING = (0.3, 0.7)  # where the four images of a mosaic meet, as a fraction of the width and the height
 FILL = (124.0, 116.0, 104.0)  # ImageNet's mean colour: nearly 0 after normalisation
 
 
@@ -123,18 +125,62 @@ def _area(boxes: Tensor) -> Tensor:
 
 def _affine(sample: Sample, data: Data, rng: np.random.Generator) -> Sample:
     """Flips, zoom, aspect and shift in one resampling, then colour."""
+    sample = _flipped(sample, data.augmentation, rng)
+    height, width = sample.image.shape[-2:]
+    return _view(sample, (width, height), _random_size(sample, data, rng), data.augmentation, rng)
+
+
+def mosaic(samples: Sequence[Sample], data: Data, rng: np.random.Generator) -> Sample:
+    """Four images on a canvas with the size of the first, whose quarters meet at a random point."""
     settings = data.augmentation
+    width, height = _random_size(samples[0], data, rng)
+    x, y = (round(side * float(rng.uniform(*MEETING))) for side in (width, height))
+    canvas = torch.empty(3, height, width, dtype=torch.uint8)
+    boxes: list[Tensor] = []
+    labels: list[Tensor] = []
+    corners = ((0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height))
+    for sample, (left, top, right, bottom) in zip(samples, corners, strict=True):
+        size = (right - left, bottom - top)
+        if not all(size):  # of an image that is one pixel wide
+            continue
+        part = _flipped(sample, settings, rng)
+        height, width = part.image.shape[-2:]
+        share = min(width / size[0], height / size[1])
+        part = _view(part, (size[0] * share, size[1] * share), size, settings, rng)
+        canvas[:, top:bottom, left:right] = part.image
+        boxes.append(part.boxes + torch.tensor((left, top, left, top), dtype=torch.float32))
+        labels.append(part.labels)
+    return Sample(canvas, torch.cat(boxes), torch.cat(labels))
+
+
+def _random_size(sample: Sample, data: Data, rng: np.random.Generator) -> tuple[int, int]:
+    """(width, height) of the training image."""
+    height, width = sample.image.shape[-2:]
+    return resized_size(width, height, int(rng.choice(data.min_sizes)), data.max_size, square=data.square)
+
+
+def _flipped(sample: Sample, settings: Augmentation, rng: np.random.Generator) -> Sample:
     if rng.random() < settings.flip:
         sample = mirror(sample, horizontal=True)
     if rng.random() < settings.vertical_flip:
         sample = mirror(sample, horizontal=False)
+    return sample
+
+
+def _view(
+    sample: Sample,
+    window: tuple[float, float],
+    size: tuple[int, int],
+    settings: Augmentation,
+    rng: np.random.Generator,
+) -> Sample:
+    """A randomly zoomed, stretched and shifted window (width, height) of the image, resampled to `size`, and colour."""
     height, width = sample.image.shape[-2:]
-    size = int(rng.choice(data.min_sizes))
-    out_width, out_height = resized_size(width, height, size, data.max_size, square=data.square)
+    out_width, out_height = size
     zoom = float(np.exp(rng.uniform(*np.log(settings.scale))))
     stretch = float(np.exp(rng.uniform(-1, 1) * np.log1p(settings.aspect) / 2))
-    window_width = max(1, round(width / (zoom * stretch)))
-    window_height = max(1, round(height / (zoom / stretch)))
+    window_width = max(1, round(window[0] / (zoom * stretch)))
+    window_height = max(1, round(window[1] / (zoom / stretch)))
     left = round(float(rng.random()) * (width - window_width))
     top = round(float(rng.random()) * (height - window_height))
     image = _window(sample.image, left, top, window_width, window_height)

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from detr_job.data import pixels, shared_memory
-from detr_job.data.augmentation import Sample, augment, resize, resized, resized_size
+from detr_job.data.augmentation import Sample, augment, mosaic, resize, resized, resized_size
 from detr_job.data.batch_stream import start_worker
 from detr_job.models.boxes import xyxy_to_cxcywh
 from detr_job.models.outputs import Targets
@@ -188,9 +188,15 @@ class TrainingSamples(Dataset[tuple[int, Sample]]):
         return len(self.split)
 
     def __getitem__(self, key: Key) -> tuple[int, Sample]:
-        index = key[1]
-        sample = read_sample(self.split, index) if self.cache is None else self.cache[index]
-        return index, augment(sample, self.data, np.random.default_rng((self.seed, SAMPLE_STREAM, *key)))
+        index, settings = key[1], self.data.augmentation
+        rng = np.random.default_rng((self.seed, SAMPLE_STREAM, *key))
+        if settings.mosaic and settings.recipe == "affine" and rng.random() < settings.mosaic:
+            others = rng.integers(len(self), size=3).tolist()
+            return index, mosaic([self._read(each) for each in (index, *others)], self.data, rng)
+        return index, augment(self._read(index), self.data, rng)
+
+    def _read(self, index: int) -> Sample:
+        return read_sample(self.split, index) if self.cache is None else self.cache[index]
 
 
 class EpochBatches(Sampler[list[Key]]):
@@ -303,11 +309,14 @@ def processors() -> int:
     return os.cpu_count() or 1
 
 
-def training_loader(samples: TrainingSamples, batches: EpochBatches, device: torch.device) -> DataLoader[Batch]:
-    """The endless stream of training batches."""
+def training_loader(
+    samples: TrainingSamples, batches: EpochBatches, device: torch.device, in_use: int = 1
+) -> DataLoader[Batch]:
+    """The endless stream of training batches. in_use: how many of them the reader holds at once."""
     images = -(-batches.batch_size // batches.parts)
     wanted = shared_memory.Workers(worker_count(samples.data, device), TRAINING_PREFETCH)
-    workers = shared_memory.fitting(wanted, images, *largest_canvas(samples.split, samples.data))
+    in_use = 1 if device.type == "cuda" else in_use  # for a GPU they are copied to pinned memory
+    workers = shared_memory.fitting(wanted, images, *largest_canvas(samples.split, samples.data), in_use=in_use)
     return _loader(samples, batches, workers, device)
 
 

@@ -27,23 +27,25 @@ class Workers:
     prefetch: int
 
 
-def fitting(wanted: Workers, images: int, height: int, width: int, place: Path | None = None) -> Workers:
+def fitting(
+    wanted: Workers, images: int, height: int, width: int, place: Path | None = None, *, in_use: int = 1
+) -> Workers:
     """The wanted workers, or as many as fit into shared memory, with a warning.
 
     images, height, width: size of the largest batch, which takes 3 bytes per pixel and 1 for the padding
-    mask.
+    mask. in_use: batches that the network works on.
     """
     if not wanted.count or (place is None and sys.platform != "linux"):
         return wanted
     place = place or PLACE
     batch = 4 * images * height * width + SMALL_TENSORS_BYTES
     free = free_bytes(place)
-    most = int(free * USABLE) // batch - 1  # one more batch is in use by the network
+    most = int(free * USABLE) // batch - in_use
     for prefetch in range(wanted.prefetch, LEAST_PREFETCH - 1, -1):
         if wanted.count * prefetch <= most:
             return Workers(wanted.count, prefetch)
     count = max(most // LEAST_PREFETCH, 0)
-    _say_once(wanted.count, count, int((wanted.count * LEAST_PREFETCH + 1) * batch / USABLE), place)
+    _say_once(wanted.count, count, int((wanted.count * LEAST_PREFETCH + in_use) * batch / USABLE), place)
     return Workers(count, LEAST_PREFETCH)
 
 

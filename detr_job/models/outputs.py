@@ -32,5 +32,10 @@ class Targets:
         """The same targets on another device; the copy does not wait for the device."""
         return Targets(self.labels.to(device, non_blocking=True), self.boxes.to(device, non_blocking=True), self.counts)
 
+    def repeated(self, times: int) -> "Targets":
+        """Every box several times in a row."""
+        counts = tuple(times * count for count in self.counts)
+        return Targets(self.labels.repeat_interleave(times), self.boxes.repeat_interleave(times, dim=0), counts)
+
     def __len__(self) -> int:
         return sum(self.counts)

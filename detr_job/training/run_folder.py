@@ -19,6 +19,7 @@ FORMAT = 1
 RUN, METRICS = "run.json", "metrics.jsonl"
 AUTO = "auto"  # the reasons of the values that were computed at the first start, by key
 MICRO_BATCH = "micro_batch_size"  # only present after a batch did not fit into memory
+PRECISION = "precision"  # of the first start
 # Keys that may change between two starts of a run, because they do not change what is trained.
 _MAY_DIFFER = frozenset({"data.workers", "evaluation.batch_size", "checkpoints.keep", "training.log_interval"})
 
@@ -73,10 +74,7 @@ def open_run(store: ObjectStore, description: dict[str, Any]) -> dict[str, Any]:
         _same_run(store.url, before, description)
         started = before.get("started", description["started"])
         description = {**description, "started": started, "restarts": before.get("restarts", 0) + 1}
-        if AUTO in before:
-            description[AUTO] = before[AUTO]
-        if MICRO_BATCH in before:
-            description[MICRO_BATCH] = before[MICRO_BATCH]
+        description |= {key: before[key] for key in (AUTO, MICRO_BATCH, PRECISION) if key in before}
     # If two processes start at the same moment with one name, the store accepts only one.
     write_run(store, description, if_absent=before is None)
     return description
@@ -101,6 +99,9 @@ def _read(store: ObjectStore) -> dict[str, Any] | None:
         )
     if not isinstance(before.get("config", {}), dict) or not isinstance(before.get("restarts", 0), int):
         raise JobError(f"{store.url}/{RUN} is damaged: config or restarts has a wrong type; choose another run name")
+    images = before.get(MICRO_BATCH, 1)
+    if not isinstance(images, int) or images < 1:
+        raise JobError(f"{store.url}/{RUN} is damaged: {MICRO_BATCH} is no number of images; choose another run name")
     return before
 
 
@@ -160,8 +161,9 @@ def resumed_settings(
     computed = auto & before.get(AUTO, {}).keys()
     if computed:
         settings = _settings(store.url, before)
-        lengths = {"schedule.epochs", "schedule.minutes"} if "schedule.steps" in computed else set()
-        config = with_values(config, {key: value_of(settings, key) for key in computed | lengths})
+        follow = {"schedule.epochs", "schedule.minutes"} if "schedule.steps" in computed else set()
+        follow |= {"data.accumulate"} if "data.batch_size" in computed else set()
+        config = with_values(config, {key: value_of(settings, key) for key in computed | follow})
         auto -= computed
     if before.get("code_version") == code_version() or before.get("model") != preset:
         return config, {}, auto  # differences are refused when the run is opened

@@ -1,15 +1,17 @@
 """The facts about a prepared set from which `auto` values follow."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 from prepared_set.reader import LocalSet
+from run_config.job.config import JobConfig
 from run_config.job.recipe import Facts
 
 
-def facts_of(local: LocalSet, *, pretrained: bool) -> Facts:
-    """Facts about a set whose training split has images and boxes. `pretrained`: training starts from a checkpoint."""
+def facts_of(local: LocalSet, *, pretrained: bool, fits: Callable[[JobConfig, int], bool] | None = None) -> Facts:
+    """Facts about a set whose training split has images and boxes. `pretrained`, `fits`: see Facts."""
     images = local.split("train").images
     boxes = np.concatenate([image.boxes / np.array((image.width, image.height) * 2, np.float64) for image in images])
     left, top, right, bottom = boxes.T
@@ -24,4 +26,5 @@ def facts_of(local: LocalSet, *, pretrained: bool) -> Facts:
         median_side=float(np.median(np.sqrt((right - left) * (bottom - top)))),
         centre_shift=float(abs(middle.mean() - 0.5) / max(error, 1e-9)),
         pretrained=pretrained,
+        fits=fits,
     )

@@ -306,32 +306,40 @@ class Trainer:
         images: list[str] = []
         sums: Tensor | None = None
         names: tuple[str, ...] = ()
-        accumulate = self.config.data.accumulate
-        for _ in range(accumulate * self.micro.parts):
-            asked = time.monotonic()
+        asked = time.monotonic()
+        waiting: deque[Batch] = deque()
+        for _ in range(self._batches_per_step()):
             with self.stop.in_step():
-                batch = next(batches)
-            interval.waited_s += time.monotonic() - asked
+                waiting.append(next(batches))
+        interval.waited_s += time.monotonic() - asked
+        boxes = max(sum(len(batch.targets) for batch in waiting), 1)
+        while waiting:
+            batch = waiting.popleft()
             interval.shape = tuple(batch.images.shape)
             interval.pixels += batch.images.shape[0] * batch.images.shape[2] * batch.images.shape[3]
             images += [self.train_split.images[index].file_name for index in batch.indices]
-            share = accumulate * self.micro.batch_size / len(batch.indices)
+            with self.stop.in_step():
+                moved = batch.to(self.device)
+            share = self.config.data.accumulate * self.micro.batch_size / len(batch.indices)
             with released(self.device):
-                names, values = self._backward(batch, share)
+                # Sums over boxes are divided by the boxes of the whole step, like the authors' over several GPUs.
+                names, values = self._backward(moved, share, boxes / share)
             sums = values if sums is None else sums + values
         assert sums is not None
         return tuple(images), names, sums
 
-    def _backward(self, batch: Batch, share: float) -> tuple[tuple[str, ...], Tensor]:
+    def _batches_per_step(self) -> int:
+        return self.config.data.accumulate * self.micro.parts
+
+    def _backward(self, moved: Batch, share: float, num_boxes: float) -> tuple[tuple[str, ...], Tensor]:
         """Add the gradient of a batch divided by `share`. Returns names and values of its losses, also divided."""
-        moved = batch.to(self.device)
         with autocast(self.device, bf16=self.bf16):
             losses = self.family.losses(
                 self.network,
                 normalised(moved),
                 moved.padding_mask,
                 moved.targets,
-                num_boxes=max(len(moved.targets), 1),
+                num_boxes=num_boxes,
                 generator=self.generator,
             )
         (losses.total / share).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -345,7 +353,7 @@ class Trainer:
         order = EpochBatches(self.train_split, data.batch_size, seed, start, self.micro.parts, balance=data.balance)
         if self.train_samples is None:
             self.train_samples = TrainingSamples(self.train_split, data, seed)
-        return batches_of(training_loader(self.train_samples, order, self.device))
+        return batches_of(training_loader(self.train_samples, order, self.device, self._batches_per_step()))
 
     # When ------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from detr_job.errors import Interrupted, JobError, NotFinite, OutOfMemory, Store
 from detr_job.family import Family, build_family
 from detr_job.prediction.split_predictions import SplitPredictions, beyond_reach
 from detr_job.stop_request import RESUME, StopNow, StopRequest
-from detr_job.training import micro_batches
+from detr_job.training import memory_probe, micro_batches
 from detr_job.training.micro_batches import MicroBatches
 from detr_job.training.progress import ProgressReport, SayHandler
 from detr_job.training.run_folder import MICRO_BATCH, describe_run, open_run, resumed_settings, write_run
@@ -53,6 +53,7 @@ from run_config.writable import require_writable
 
 FINETUNE = "cvat-finetune-checkpoint"
 PREDICTED_SPLITS = ("val", "test")
+BATCH_SIZE = "data.batch_size"
 LEFT_BEHIND = ("model", "checkpoint", "predictions")  # folders in --out
 
 
@@ -207,20 +208,30 @@ def _prepare(
     _check_data(local)
     check_lock = held.enter_context(locked(run, report.say))
     config, auto = _resumed(run, request, config, report)
-    config, reasons = resolved(config, auto, facts_of(local, pretrained=bool(request.finetune)))
+    facts = facts_of(local, pretrained=bool(request.finetune), fits=memory_probe.probe(local, device))
+    whole = config.data.batch_size
+    config, reasons = resolved(config, auto, facts)
     for key, reason in reasons.items():
         report.say(f"{key}={shown(value_of(config, key))} ({reason})")
     _check_smallest_batch(config, local)
     torch.manual_seed(config.training.seed)
     family = build_family(config, len(local.class_names))
+    exactness = micro_batches.exactness(family, config)
+    if config.data.batch_size < whole:
+        report.say(f"with data.batch_size={config.data.batch_size} instead of {whole}, {exactness}")
     description = _open_run(request, config, reasons, local, family, device, run)
+    config = _precision_of_the_run(config, description["precision"], device, report)
     checkpoint.try_place(run)
+    chosen = request.chosen(BATCH_SIZE) and BATCH_SIZE not in request.auto
     micro = MicroBatches(
         min(config.data.batch_size, len(local.split("train"))),
-        chosen=request.chosen("data.batch_size"),
-        halved=MICRO_BATCH in description,
+        fixed=chosen or _may_be_one_pixel(config, local),
         record=functools.partial(_record, uploads, run, description),
+        images=description.get(MICRO_BATCH),
+        exactness=exactness,
     )
+    if micro.parts > 1:
+        report.say(f"an earlier start of this run ran out of memory: {micro.describe()}")
     chosen = request.chosen("evaluation.batch_size")
     trainer = Trainer(config, family, local, run, device, uploads, stop, micro, evaluation_batch_chosen=chosen)
     job = _Job(request, config, local, trainer)
@@ -305,15 +316,17 @@ def _check_data(local: LocalSet) -> None:
 def _check_smallest_batch(config: JobConfig, local: LocalSet) -> None:
     """Refuse batches of one image whose coarsest map is one pixel, before they stop training in the middle."""
     train_split, stride = local.split("train"), config.model.normalised_stride
-    if min(config.data.batch_size, len(train_split)) > 1:
-        return
-    side = smallest_side(train_split, config.data)
-    if side <= stride:
+    if min(config.data.batch_size, len(train_split)) == 1 and _may_be_one_pixel(config, local):
         raise JobError(
-            f"data.min_sizes, data.max_size: images may have {side} pixels, which are one pixel at this model's stride "
-            f"of {stride}, and one image per batch cannot be normalised: use images of more than {stride + 1} pixels, "
-            "or set data.batch_size to 2 or more"
+            f"data.min_sizes, data.max_size: images may have {smallest_side(train_split, config.data)} pixels, which "
+            f"are one pixel at this model's stride of {stride}, and one image per batch cannot be normalised: use "
+            f"images of more than {stride + 1} pixels, or set data.batch_size to 2 or more"
         )
+
+
+def _may_be_one_pixel(config: JobConfig, local: LocalSet) -> bool:
+    """Whether the coarsest map with batch norms may have one pixel."""
+    return smallest_side(local.split("train"), config.data) <= config.model.normalised_stride
 
 
 def _open_run(
@@ -339,10 +352,24 @@ def _open_run(
             set_id=local.id,
             classes=local.class_names,
             hardware=hardware.hardware_name(device),
-            precision="bf16" if hardware.use_bf16(config.training, device) else "fp32",
+            precision=hardware.precision(config.training, device),
             model_parameters=sum(parameter.numel() for parameter in family.network.parameters()),
         ),
     )
+
+
+def _precision_of_the_run(config: JobConfig, began: str, device: torch.device, report: ProgressReport) -> JobConfig:
+    """The configuration with the precision that the run began with, if `auto` would choose another one here."""
+    now = hardware.precision(config.training, device)
+    if began == now or began not in ("bf16", "fp32"):
+        return config
+    if began == "bf16" and not hardware.has_bf16(device):
+        report.say(
+            f"warning: this run began in bf16, which {hardware.hardware_name(device)} lacks; it goes on in {now}"
+        )
+        return config
+    report.say(f"this run began in {began} and keeps it; training.precision=auto would be {now} on this machine")
+    return with_values(config, {"training.precision": began})
 
 
 def _announce(job: _Job, report: ProgressReport) -> None:
@@ -408,7 +435,8 @@ def _initialise(job: _Job, store: ObjectStore, report: ProgressReport) -> None:
     family = job.trainer.family
     if job.request.finetune:
         source = read_source(resolve(job.request.finetune, store.url))
-        for line in load_weights(family, source, job.local.class_names).sentences(source.url):
+        loaded = load_weights(family, source, job.local.class_names)
+        for line in (*loaded.sentences(source.url), *source.other_settings(job.config)):
             report.say(line)
         if source.classes is None and (about := family.about_weights(source.url.rpartition("/")[2])):
             report.say(about)

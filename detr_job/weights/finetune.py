@@ -5,7 +5,7 @@ report says what was loaded, initialised and ignored. This is not for resuming a
 """
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,6 +18,10 @@ from detr_job.weights.tensor_files import read_tensors, tensors_in
 from object_store import open_store
 from published_weights.start import missing
 from published_weights.stored import card_of, read
+from run_config.job.config import JobConfig
+from run_config.job.keys import value_in
+from run_config.job.preset_files import preset_names
+from run_config.job.presets import load_job_config
 from run_config.wording import shortened
 
 TRANSFORMERS_HEAD = "class_labels_classifier.weight"
@@ -26,11 +30,24 @@ WHOLE_FILES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 
 @dataclass(frozen=True, slots=True)
 class WeightsSource:
-    """Weights, and the class of each row of their heads; None: a file does not say."""
+    """Weights, the class of each row of their heads, and the queries and image size of their model.
+
+    None: a file does not say.
+    """
 
     url: str
     weights: Mapping[str, Tensor]
     classes: tuple[str | None, ...] | None
+    queries: int | None = None
+    image_size: int | None = None
+
+    def other_settings(self, config: JobConfig) -> Iterator[str]:
+        """A line for the log for each of the two that this run has changed."""
+        queries, size = config.model.most_objects, config.data.eval_size
+        if self.queries not in (None, queries):
+            yield f"  model.queries={queries} instead of {self.queries}: no weight depends on it"
+        if self.image_size not in (None, size):
+            yield f"  data.eval_size={size} instead of {self.image_size}: the weights know objects of another size"
 
 
 @dataclass(slots=True)
@@ -66,13 +83,22 @@ def read_source(url: str) -> WeightsSource:
         return WeightsSource(url, _only_tensors(url), None)
     folder = open_store(url)
     if (card := card_of(folder)) is not None:
-        return WeightsSource(folder.url, tensors_in(read(folder, card)), card.classes)
+        known = load_job_config(card.preset) if card.preset in preset_names() else None
+        return WeightsSource(
+            folder.url,
+            tensors_in(read(folder, card)),
+            card.classes,
+            None if known is None else known.model.most_objects,
+            None if known is None else known.data.eval_size,
+        )
     try:
         found = find_model(url)
     except NoModel as error:
         why = missing(url) or f"{error}, or a .pth or .safetensors file of a public DETR checkpoint"
         raise JobError(f"cvat-finetune-checkpoint: {why}") from error
-    return WeightsSource(found.url, found.weights, found.info.classes)
+    info, queries = found.info, value_in(found.info.job, "model.queries")
+    queries = queries if isinstance(queries, int) else None
+    return WeightsSource(found.url, found.weights, info.classes, queries, info.preprocessing.eval_size)
 
 
 def _only_tensors(url: str) -> dict[str, Tensor]:
@@ -140,8 +166,8 @@ def _public_classes(family: Family, weights: Mapping[str, Tensor], fresh: int) -
 
 
 def _may_be_missing(name: str, family: Family) -> bool:
-    """Heads, which are often removed before publishing, and counters that only a batch norm has."""
-    return name in family.class_heads or name.endswith("num_batches_tracked")
+    """Heads, which are often removed before publishing, counters that only a batch norm has, and training parts."""
+    return name in family.class_heads or name.endswith("num_batches_tracked") or name.startswith(family.training_parts)
 
 
 def _belongs_to_us(name: str, state: Mapping[str, Tensor]) -> bool:

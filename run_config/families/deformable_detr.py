@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from run_config.families.model import ResNetModel
+from run_config.families.model import ModelConfig, ResNetModel
 from run_config.section import Fraction, Heads, Layers, PositiveLayers, Width
 
 NORM_GROUPS = 32
@@ -47,6 +47,12 @@ class DeformableDetrModel(ResNetModel):
         if self.two_stage and not self.refine:
             raise ValueError("two_stage needs refine: true")
         return self
+
+    def fits(self, trained: ModelConfig) -> bool:
+        """See ModelConfig. With two stages, no weight depends on the number of queries."""
+        if self.two_stage and isinstance(trained, DeformableDetrModel):
+            trained = trained.model_copy(update={"queries": self.queries})
+        return super().fits(trained)
 
     @property
     def most_objects(self) -> int:

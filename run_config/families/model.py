@@ -16,6 +16,8 @@ class Recipe:
     """Decay of the moving average of the weights in a long run."""
     backbone_share: float = 0.1
     """Rate of the backbone, as a fraction of the rate of the rest."""
+    frozen_norms: bool = False
+    """Whether batch norms and the first layers of trained weights stay as they are, by the key `freeze_norms`."""
     warm_up: bool = True
     """Whether fine-tuning begins with low rates."""
     sizes: tuple[int, int] | None = None
@@ -73,6 +75,11 @@ class ModelConfig(Section):
         return ""
 
     @property
+    def trained_backbone(self) -> bool:
+        """Whether the backbone starts from trained weights of its own."""
+        return False
+
+    @property
     def untrained(self) -> str:
         """The part of the model that has random weights when training does not start from a checkpoint."""
         return "random weights"
@@ -111,6 +118,11 @@ class ResNetModel(ModelConfig):
     def needs_weights(self) -> bool:
         """Not if somebody chose the weights of the backbone."""
         return not self.backbone_weights
+
+    @property
+    def trained_backbone(self) -> bool:
+        """Whether it has weights."""
+        return bool(self.backbone_weights)
 
     @property
     def imagenet_backbone(self) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from run_config.families.model import ModelConfig, Recipe
-from run_config.section import Fraction, Heads, Layers, PositiveLayers, Width
+from run_config.section import MAY_BE_AUTO, Fraction, Heads, Layers, PositiveLayers, Width, added_later
 
 
 class TinyModel(ModelConfig):
@@ -13,6 +13,7 @@ class TinyModel(ModelConfig):
 
     title = "Tiny"
     normalised_stride = 32
+    beside_weights = frozenset({"dropout", "dense_targets"})
     recipe = Recipe(backbone_share=1.0, sizes=(192, 240), highest_rate=1e-3)
 
     family: Literal["tiny"] = Field("tiny", description="Model family.")
@@ -37,6 +38,11 @@ class TinyModel(ModelConfig):
     prior_box: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.07,
         description="Side of the prior box on the finest level, as a fraction of the image; doubles with each level.",
+    )
+    dense_targets: Layers = Field(
+        0,
+        description="Tokens per box that a second head on all tokens learns from while training; 0: no such head.",
+        json_schema_extra=added_later(0) | MAY_BE_AUTO,
     )
     dropout: Fraction = Field(0.0, description="Fraction of the activations set to 0 in training.")
 

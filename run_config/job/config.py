@@ -77,6 +77,11 @@ class Augmentation(Section):
     brightness: Fraction = Field(0.0, description="Largest change of brightness (affine).")
     contrast: Fraction = Field(0.0, description="Largest change of contrast (affine).")
     saturation: Fraction = Field(0.0, description="Largest change of saturation (affine).")
+    mosaic: Fraction = Field(
+        0.0,
+        description="Probability that a training image is put together from four images (affine).",
+        json_schema_extra=added_later(0.0) | MAY_BE_AUTO,
+    )
     min_visible: Fraction = Field(
         0.3, description="Drop a box when a smaller fraction of it stays in the image (affine)."
     )
@@ -92,7 +97,11 @@ class Augmentation(Section):
 class Data(Section):
     """Images, batches and the processes that decode images."""
 
-    batch_size: Images = Field(2, description="Images per batch.")
+    batch_size: Images = Field(
+        2,
+        description="Images per batch. auto: fewer if a GPU has too little memory, with more batches per step.",
+        json_schema_extra=MAY_BE_AUTO,
+    )
     accumulate: Images = Field(1, description="Batches whose gradients make one optimiser step.")
     workers: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = Field(
         "auto",

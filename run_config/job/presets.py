@@ -196,7 +196,9 @@ def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
         old = merged.get(key)
         if isinstance(old, dict) and value is None:
             continue
-        if not isinstance(value, Mapping) or not isinstance(old, dict):
+        if isinstance(value, _Auto) and value.without is None:
+            merged[key] = old if isinstance(old, _Auto) else _Auto(old)
+        elif not isinstance(value, Mapping) or not isinstance(old, dict):
             merged[key] = value
         elif key == "model" and value.get("family", old.get("family")) != old.get("family"):
             merged[key] = dict(value)  # another family has other keys

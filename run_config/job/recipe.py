@@ -23,7 +23,13 @@ MANY_BOXES = 20
 LARGE_SIDE = 0.4
 """Objects of this side, as a fraction of the image, are seen as well in a smaller image."""
 DENSE = 5
-"""Boxes per image from which the places of boxes show whether pictures have an upper side."""
+"""Boxes per image. With fewer, photographs have an upper side, and the small model needs more signals per box."""
+MOSAIC = 0.5
+"""Fraction of the training images that are put together from four, if boxes are few."""
+MOSAIC_SIDE = 0.2
+"""Objects of this side, as a fraction of the image, are still seen in a mosaic."""
+DENSE_TARGETS = 6
+"""Tokens per box for the second head of the small model, if boxes are few."""
 RARE = 0.1
 MOST_EVALUATIONS = 40
 LEAST_STEPS = 1000
@@ -51,6 +57,8 @@ class Facts:
     """Distance of the boxes' mean height in the image from its middle, in standard errors."""
     pretrained: bool
     """Whether training starts from a checkpoint."""
+    fits: Callable[[JobConfig, int], bool] | None = None
+    """Whether so many images at once fit into the GPU's memory. None: training on a CPU."""
 
     @property
     def boxes_per_image(self) -> float:
@@ -64,6 +72,13 @@ class Choice:
 
     value: object
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SmallerBatch(Choice):
+    """Images per batch, and how many batches make a step of as many images as before."""
+
+    accumulate: int
 
 
 Rule = Callable[[JobConfig, Facts], Choice | None]
@@ -81,6 +96,8 @@ def resolved(config: JobConfig, auto: frozenset[str], facts: Facts) -> tuple[Job
         changed = {key: choice.value}
         if key == "schedule.steps":  # one length replaces the others
             changed |= {"schedule.epochs": None, "schedule.minutes": None}
+        if isinstance(choice, SmallerBatch):
+            changed["data.accumulate"] = choice.accumulate
         try:
             config = with_values(config, changed)
         except ValidationError as error:
@@ -119,10 +136,31 @@ def vertical_flip(config: JobConfig, facts: Facts) -> Choice:
     return Choice(0.5, f"{facts.boxes_per_image:.1f} boxes per image, as many above as below")
 
 
+def mosaic(config: JobConfig, facts: Facts) -> Choice:
+    """Random weights see few boxes four images at a time, unless that makes the objects too small."""
+    del config
+    if facts.median_side < MOSAIC_SIDE:
+        return Choice(0.0, f"objects have {facts.median_side:.0%} of the image's side, and a mosaic halves them")
+    return _if_sparse(facts, MOSAIC, 0.0)
+
+
+def dense_targets(config: JobConfig, facts: Facts) -> Choice:
+    """Random weights learn from few boxes with several tokens per box."""
+    del config
+    return _if_sparse(facts, DENSE_TARGETS, 0)
+
+
+def _if_sparse(facts: Facts, sparse: float, otherwise: float) -> Choice:
+    """`sparse` for random weights and few boxes per image."""
+    if facts.pretrained:
+        return Choice(otherwise, "fine-tuning of a trained model")
+    reason = f"{facts.boxes_per_image:.1f} boxes per image, random weights"
+    return Choice(sparse if facts.boxes_per_image < DENSE else otherwise, reason)
+
+
 def freeze_backbone(config: JobConfig, facts: Facts) -> Choice:
     """A pre-trained backbone is not trained with very few images."""
-    del config
-    if not facts.pretrained:
+    if not (facts.pretrained or config.model.trained_backbone):
         return Choice(False, "the backbone has random weights")
     return Choice(facts.images < FEW_IMAGES, f"{facts.images} images and a pre-trained backbone")
 
@@ -135,9 +173,10 @@ def rate(config: JobConfig, facts: Facts) -> Choice | None:
     boxes = images_per_step(config, facts) * facts.boxes_per_image
     if facts.pretrained:
         return Choice(3e-4, "fine-tuning of a trained model")
-    return Choice(
-        float(f"{highest * min(1.0, max(0.1, boxes / MANY_BOXES)):.2g}"), f"{boxes:.0f} boxes per step, random weights"
-    )
+    pictures = 1 + 3 * config.data.augmentation.mosaic
+    share = max(0.1, boxes / MANY_BOXES) * math.sqrt(pictures)  # a mosaic's boxes are small and partly cut off
+    reason = f"{boxes:.0f} boxes per step" + (", more in mosaics" if pictures > 1 else "") + ", random weights"
+    return Choice(float(f"{highest * min(1.0, share):.2g}"), reason)
 
 
 def backbone_rate(config: JobConfig, facts: Facts) -> Choice:
@@ -151,6 +190,13 @@ def layer_decay(config: JobConfig, facts: Facts) -> Choice:
     """Early layers of a pre-trained backbone change less; random ones must all learn."""
     del config
     return Choice(0.8, "a pre-trained backbone") if facts.pretrained else Choice(1.0, "a backbone of random weights")
+
+
+def freeze_norms(config: JobConfig, facts: Facts) -> Choice | None:
+    """Random norms and layers must learn; those of published weights stay, as their authors train."""
+    if not config.model.recipe.frozen_norms:
+        return None
+    return Choice(facts.pretrained, "as published" if facts.pretrained else "from random weights everything must learn")
 
 
 def length(config: JobConfig, facts: Facts) -> Choice:
@@ -213,6 +259,30 @@ def checkpoint_interval(config: JobConfig, facts: Facts) -> Choice:
     return Choice(config.evaluation.interval, "with each evaluation")
 
 
+def batch_size(config: JobConfig, facts: Facts) -> Choice:
+    """The largest divisor of a batch that fits into memory; more of them make a step.
+
+    Raises ConfigError: when one image does not fit.
+    """
+    if facts.fits is None:
+        return Choice(config.data.batch_size, "on a CPU, memory is not tried")
+    whole = min(config.data.batch_size, facts.images)
+    if facts.fits(config, whole):
+        return Choice(config.data.batch_size, "the largest images fit into memory")
+    step = whole * config.data.accumulate
+    for images in range(whole // 2, 0, -1):
+        if whole % images == 0 and facts.fits(config, images):
+            batches = step // images
+            reason = (
+                f"{whole} of the largest images do not fit into memory; data.accumulate={batches} keeps {step} a step"
+            )
+            return SmallerBatch(images, reason, batches)
+    raise ConfigError(
+        "data.batch_size=auto: not even one image of the largest size fits into the GPU's memory: lower the image size "
+        "(data.min_sizes, data.max_size) or model.queries, or choose a smaller model"
+    )
+
+
 def images_per_step(config: JobConfig, facts: Facts) -> int:
     """Images whose gradients make one optimiser step."""
     return min(config.data.batch_size, facts.images) * config.data.accumulate
@@ -231,6 +301,9 @@ RULES: dict[str, Rule] = {
     "data.eval_size": lambda config, _: Choice(max(config.data.min_sizes), "as in training"),
     "data.balance": balance,
     "data.augmentation.vertical_flip": vertical_flip,
+    "model.freeze_norms": freeze_norms,
+    "data.augmentation.mosaic": mosaic,
+    "model.dense_targets": dense_targets,
     "model.layer_decay": layer_decay,
     "optimizer.lr": rate,
     "optimizer.lr_backbone": backbone_rate,
@@ -241,5 +314,6 @@ RULES: dict[str, Rule] = {
     "evaluation.interval": evaluation_interval,
     "evaluation.patience": patience,
     "checkpoints.interval": checkpoint_interval,
+    "data.batch_size": batch_size,
 }
 """The rule of each key that may be `auto`, in the order in which they are applied."""

@@ -5,6 +5,7 @@
 
 import types
 import typing
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic.fields import FieldInfo
@@ -31,17 +32,23 @@ def _presets() -> str:
     """The values of each preset that differ from the defaults."""
     rows = []
     for name in preset_names():
-        config, auto = load_job_config(name), auto_keys(name)
-        changed = [
-            f"`{key.name}={shown(given)}`"
-            for key in keys()
-            if key.family in ("", config.model.family)
-            and (given := AUTO if key.name in auto else value_of(config, key.name)) != key.default
-            and key.name != "model.family"
-            and not (key.name in ("schedule.epochs", "schedule.minutes") and "schedule.steps" in auto)
-        ]
-        rows.append(f"| `{name}` | {config.model.family} | {' '.join(changed) or 'nothing: these are the defaults'} |")
+        changed = " ".join(_changes(name)) or "nothing: these are the defaults"
+        rows.append(f"| `{name}` | {load_job_config(name).model.family} | {changed} |")
     return "\n".join(("## What the presets set", "", "| preset | family | set |", "|---|---|---|", *rows))
+
+
+def _changes(name: str) -> Iterator[str]:
+    """Settings such as `data.batch_size=4`. Of `auto` keys, only this one shows its value too, which it may lower."""
+    config, auto = load_job_config(name), auto_keys(name)
+    for key in keys():
+        hidden = key.name in ("schedule.epochs", "schedule.minutes") and "schedule.steps" in auto
+        if key.family not in ("", config.model.family) or key.name == "model.family" or hidden:
+            continue
+        value = value_of(config, key.name)
+        if value != key.default and (key.name not in auto or key.name == "data.batch_size"):
+            yield f"`{key.name}={shown(value)}`"
+        if key.name in auto:
+            yield f"`{key.name}={AUTO}`"
 
 
 def _section(key: Key) -> str:

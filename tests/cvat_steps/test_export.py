@@ -42,6 +42,7 @@ def test_a_tasks_export_is_in_the_store_and_the_next_step_is_told(either: Step, 
     assert url == f"{either.store_url}/{either.key(task)}"
     assert {"annotations/instances_default.json", f"images/default/{task.frames[0].name}"} <= either.files(task)
     assert Path(either.environment["OUT"], "outputs", "dataset").read_text() == url
+    assert Path(either.environment["OUT"], "outputs", "pods").read_text() == "1"
     info, mark = either.store.head(either.key(task)), either.mark(task)
     assert (mark["size_bytes"], mark["etag"], mark["format"]) == (info.size_bytes, info.etag, "COCO 1.0")
     assert mark["rq_id"].startswith(f"action=export&target=task&target_id={task.id}&")

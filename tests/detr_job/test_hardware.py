@@ -1,12 +1,16 @@
 """Devices and precision: what was asked for and is not there is said, never replaced in silence."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from detr_job import hardware
 from detr_job.errors import JobError
 from detr_job.hardware import autocast, choose_device, hardware_name, memory_gib, precision_reason, use_bf16
+from detr_job.training import training_job
 from run_config.job.config import Training
+from run_config.job.presets import load_job_config
 
 CPU = torch.device("cpu")
 
@@ -106,3 +110,44 @@ def test_a_cpu_is_told_to_be_deterministic():
     finally:
         torch.use_deterministic_algorithms(before[0])
         torch.utils.deterministic.fill_uninitialized_memory = before[1]
+
+
+@pytest.mark.parametrize(
+    ("amx", "avx512", "began", "goes_on", "said"),
+    [
+        (True, True, "bf16", "bf16", ""),
+        (
+            True,
+            True,
+            "fp32",
+            "fp32",
+            "this run began in fp32 and keeps it; training.precision=auto would be bf16 on this machine",
+        ),
+        (
+            False,
+            True,
+            "bf16",
+            "bf16",
+            "this run began in bf16 and keeps it; training.precision=auto would be fp32 on this machine",
+        ),
+        (
+            False,
+            False,
+            "bf16",
+            "fp32",
+            "warning: this run began in bf16, which the processor lacks; it goes on in fp32",
+        ),
+        (False, False, "fp32", "fp32", ""),
+    ],
+)
+def test_a_resumed_run_keeps_its_precision_or_says_so(
+    amx: bool, avx512: bool, began: str, goes_on: str, said: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(hardware, "hardware_name", lambda _: "the processor")
+    heard: list[str] = []
+    report = SimpleNamespace(say=heard.append)
+    config = training_job._precision_of_the_run(load_job_config("tiny"), began, CPU, report)  # type: ignore[arg-type]
+    assert hardware.precision(config.training, CPU) == goes_on
+    assert heard == [said] * bool(said)

@@ -382,6 +382,9 @@ def test_delete_prefix_counts_and_leaves_the_neighbours(store: ObjectStore):
     assert store.delete_prefix("runs/1") == 0
     store.put_bytes("runs/1", b"a name that was a folder before")
     assert keys(store) == ["runs/1", "runs/10/a", "x"]
+    for name in ("runs/2/a/1", "runs/2/b/1"):  # a folder with nothing but folders
+        store.put_bytes(name, b"1")
+    assert store.delete_prefix("runs/2") == 2
 
 
 @pytest.mark.parametrize("prefix", ["", "/"])

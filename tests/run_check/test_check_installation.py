@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from object_store import ObjectStore
+from object_store import ObjectStore, open_store
 from run_check.check import check
 from run_check.errors import CheckError
+from run_config import prepare_pods
 from run_config.errors import ConfigError
 from run_config.installation import VARIABLE, Installation, NodePool
 from tests.data_prep.export_builder import simple_export, write_zip
@@ -59,6 +60,22 @@ def said_by(texts: dict[str, str], installation: Installation, template: str = "
         check(texts, "run-1", "uid", template=template, installation=installation)
     assert caught.value.exit_code == 2
     return str(caught.value).splitlines()
+
+
+def test_the_number_of_pods_follows_from_the_data_or_is_chosen(
+    texts: dict[str, str], ours: Installation, monkeypatch: pytest.MonkeyPatch
+):
+    def pods(**more: str) -> int:
+        return check(texts | more, "run-1", "uid", installation=ours).pods
+
+    assert (pods(), pods(**{"prepare-pods": "4"})) == (1, 4)
+    monkeypatch.setattr(prepare_pods, "SHARED_FROM_BYTES", 1)
+    monkeypatch.setattr(prepare_pods, "BYTES_PER_POD", 2000)
+    size_bytes = open_store(ours.store).head(texts["cvat-annotation-path"]).size_bytes
+    assert pods() == -(-size_bytes // 2000) > 1
+    assert pods(**{"prepare-pods": "1"}) == 1
+    # A laptop has one process.
+    assert check(texts | {"prepare-pods": "4"}, "run-1", "uid").pods == 1
 
 
 def test_good_parameters_pass(texts: dict[str, str], ours: Installation):

@@ -1,14 +1,16 @@
 """The rules of `auto` values: pure functions of facts about the data, the model and its start."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from run_config.errors import ConfigError
-from run_config.job.keys import keys, value_of
+from run_config.job.config import JobConfig
+from run_config.job.keys import keys, value_of, with_values
 from run_config.job.presets import auto_keys, load_job_config
-from run_config.job.recipe import RULES, Facts, resolved
+from run_config.job.recipe import RULES, Facts, images_per_step, resolved
 
 CELLS = Facts(
     images=300,
@@ -123,7 +125,8 @@ def test_an_auto_length_is_the_only_one():
 
 def test_the_rate_of_the_small_model_follows_from_the_boxes_of_a_step():
     assert value("optimizer.lr", CELLS) == value("optimizer.lr_backbone", CELLS) == 1e-3
-    assert value("optimizer.lr", ANIMALS) < 3e-4
+    assert value("optimizer.lr", ANIMALS, "tiny", "data.augmentation.mosaic=0") < 3e-4
+    assert 3e-4 < value("optimizer.lr", ANIMALS) < 5e-4
     assert value("optimizer.lr_backbone", ANIMALS, "tiny", "optimizer.lr=0.5") == 0.5
 
 
@@ -138,6 +141,14 @@ def test_vertical_flips_need_pictures_without_an_upper_side():
     assert value(key, CELLS) == 0.5
     assert value(key, ANIMALS) == 0
     assert value(key, replace(CELLS, centre_shift=9)) == 0
+
+
+def test_few_boxes_per_image_are_seen_four_images_at_a_time_and_by_more_tokens():
+    for key, sparse in (("data.augmentation.mosaic", 0.5), ("model.dense_targets", 6)):
+        assert value(key, ANIMALS) == sparse
+        assert value(key, CELLS) == 0
+        assert value(key, replace(ANIMALS, pretrained=True)) == 0
+    assert value("data.augmentation.mosaic", replace(ANIMALS, median_side=0.1)) == 0
 
 
 def test_large_objects_are_trained_in_small_images():
@@ -159,6 +170,17 @@ def test_a_pretrained_backbone_is_frozen_with_few_images():
     assert value(key, replace(TUNED, images=49), "rf-detr-nano")
     assert not value(key, replace(TUNED, images=50), "rf-detr-nano")
     assert not value(key, replace(CELLS, images=49), "rf-detr-nano")
+    assert not value(key, replace(CELLS, images=49), "detr-r18")
+    assert value(key, replace(CELLS, images=49), "detr-r18", "model.backbone_weights=resnet18.pth")
+
+
+def test_nothing_of_faster_rcnn_is_frozen_from_random_weights():
+    key = "model.freeze_norms"
+    assert value(key, TUNED, "faster-rcnn-mobilenet") is True
+    assert value(key, CELLS, "faster-rcnn-mobilenet") is False
+    for facts in (TUNED, CELLS):  # its sizes say which norms are frozen
+        assert value(key, facts, "d-fine-nano") is False
+        assert value(key, facts, "d-fine-nano", "model.freeze_norms=true") is True
 
 
 def test_only_a_pretrained_backbone_has_falling_rates():
@@ -184,6 +206,50 @@ def test_few_images_are_not_evaluated_after_every_epoch():
     assert value("checkpoints.interval", replace(TUNED, images=40), "rf-detr-nano") == 25
     assert value("evaluation.interval", replace(TUNED, images=5000), "rf-detr-nano") == 1250
     assert value("evaluation.interval", CELLS) == 250
+
+
+def memory_for(most: int) -> Callable[[JobConfig, int], bool]:
+    return lambda _, images: images <= most
+
+
+@pytest.mark.parametrize(
+    ("batch", "accumulate", "images", "room", "found"),
+    [
+        (8, 1, 300, 9, (8, 1)),
+        (8, 1, 300, 7, (4, 2)),
+        (8, 3, 300, 1, (1, 24)),
+        (6, 1, 300, 4, (3, 2)),
+        (5, 2, 300, 4, (1, 10)),
+        (8, 1, 6, 6, (8, 1)),
+        (8, 2, 6, 3, (3, 4)),
+    ],
+)
+def test_a_batch_becomes_smaller_until_it_fits_and_a_step_keeps_its_images(batch, accumulate, images, room, found):
+    overrides = ["data.batch_size=auto", f"data.accumulate={accumulate}"]
+    start = with_values(load_job_config("rf-detr-nano", overrides), {"data.batch_size": batch})
+    facts = replace(TUNED, images=images, fits=memory_for(room))
+    config, reasons = resolved(start, frozenset({"data.batch_size", "evaluation.interval"}), facts)
+    assert (config.data.batch_size, config.data.accumulate) == found
+    assert images_per_step(config, facts) == images_per_step(start, facts)
+    assert ("keeps" in reasons["data.batch_size"]) is (found[0] != batch)
+
+
+def test_memory_is_tried_with_the_values_of_the_run_and_not_on_a_cpu():
+    seen: list[JobConfig] = []
+    facts = replace(ANIMALS, fits=lambda config, _: not seen.append(config))
+    config, _ = resolved(load_job_config("tiny"), auto_keys("tiny"), facts)
+    assert seen == [config]
+    assert config.data.min_sizes == (192,)
+    _, reasons = resolved(load_job_config("tiny"), auto_keys("tiny"), ANIMALS)
+    assert reasons["data.batch_size"] == "on a CPU, memory is not tried"
+    with pytest.raises(ConfigError, match="not even one image of the largest size fits into the GPU's memory: lower"):
+        resolved(config, frozenset({"data.batch_size"}), replace(ANIMALS, fits=memory_for(0)))
+
+
+@pytest.mark.parametrize("preset", ["deformable-detr-r50", "rf-detr-nano"])
+def test_auto_by_hand_keeps_the_value_of_the_preset_where_nothing_is_known(preset: str):
+    for key in ("data.batch_size", "data.min_sizes", "optimizer.lr"):
+        assert value_of(load_job_config(preset, [f"{key}=auto"]), key) == value_of(load_job_config(preset), key)
 
 
 def test_training_stops_early_only_by_an_ap_that_says_something():

@@ -27,6 +27,7 @@ SOURCES = {
     "workflow.uid": ARGO,
     "workflow.status": ARGO,
     "retries": ARGO,
+    "item": ARGO,  # a number of `withSequence`
     "workflow.parameters.json": SUBMITTER,
     **{f"workflow.parameters.{name}": SUBMITTER for name in BY_NAME},
     "=asInt(workflow.parameters['gpu-count'])": SUBMITTER,
@@ -43,6 +44,10 @@ SOURCES = {
     "inputs.parameters.dataset": STEP,
     "inputs.parameters.prepared-set": STEP,
     "inputs.parameters.model": STEP,
+    "inputs.parameters.pods": STEP,
+    "inputs.parameters.share": ARGO,  # a name of a stage and a number of `withSequence`
+    "tasks.check.outputs.parameters.pods": STEP,
+    "tasks.export.outputs.parameters.pods": STEP,
     "tasks.check.outputs.parameters.model": STEP,
     "tasks.export.outputs.parameters.dataset": STEP,
     "tasks.prepare.outputs.parameters.prepared-set": STEP,
@@ -52,7 +57,15 @@ SOURCES = {
     "tasks.annotate.outputs.parameters.message": SENTENCE,
 }
 
-OUTPUTS = {"model": STEP, "dataset": STEP, "prepared-set": STEP, "ap": STEP, "ap50": STEP, "message": SENTENCE}
+OUTPUTS = {
+    "model": STEP,
+    "pods": STEP,
+    "dataset": STEP,
+    "prepared-set": STEP,
+    "ap": STEP,
+    "ap50": STEP,
+    "message": SENTENCE,
+}
 """What a step leaves in $OUT/outputs; `run_config.argo_text` writes both kinds."""
 
 TAG = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)

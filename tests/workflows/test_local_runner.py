@@ -217,6 +217,18 @@ def leaving(code: str, *, optional: bool) -> dict[str, Any]:
     return tree
 
 
+@pytest.mark.parametrize("pods", ["1", "4"])
+def test_only_one_pod_is_run(local: Local, pods: str):
+    count = "{{tasks.first.outputs.parameters.pods}}"
+    share = {**task("share", "first"), "when": f"{count} > 1", "withSequence": {"count": count}}
+    write = f"import os; open(os.environ['OUT'] + '/outputs/pods', 'w').write('{pods}')"
+    containers = {"first": container(write, outputs=("pods",)), "last": container("pass")}
+    done = local.run(template([task("first"), share, task("last", "share")], containers))
+    assert done.returncode == (0 if pods == "1" else 1)
+    assert "share" not in done.stdout
+    assert ("step first asks for 4 pods; the local runner has one" in done.stderr) == (pods == "4")
+
+
 def test_an_artifact_lies_in_the_run_under_its_key(local: Local):
     done = local.run(leaving("(out / 'model').mkdir(); (out / 'model' / 'a').write_text('x')", optional=False))
     assert done.returncode == 0, done.stderr

@@ -126,6 +126,17 @@ def test_memory_of_a_step_without_batches_is_the_roles():
     )
 
 
+def test_the_pod_that_failed_is_named_and_not_all_pods_of_its_step():
+    text = failures(
+        node("prepare-images", "child 'run-1-7' failed"),
+        node("prepare-images(2:2)", "No more retries left"),
+        node("prepare-images(2:2)(0)", "main: OOMKilled (exit code 137)"),
+    )
+    assert sentence("run-1", "Failed", text) == (
+        "prepare-images(2:2): out of memory: give the role prepare more memory (resources in the chart's values)"
+    )
+
+
 NONE = ['"null"', "null", "[]", '"[]"', "", "{{workflow.failures}}", "{", '"{', "3", "bnVsbA=="]
 
 

@@ -55,6 +55,39 @@ def test_steps_come_in_the_order_of_the_graph_not_of_the_file():
     assert plan.parameters == {"store": None, "cvat-output-path": "runs", "epochs": "3"}
 
 
+def shared() -> dict[str, Any]:
+    """A step before which several pods may do shares of its work."""
+    tree = two_steps()
+    pods = "{{tasks.first.outputs.parameters.word}}"
+    share = {**task("share", "first"), "when": f"{pods} > 1", "withSequence": {"count": pods}}
+    tasks(tree).append(share)
+    tasks(tree)[1]["depends"] = "share"
+    return tree
+
+
+def test_the_shares_of_several_pods_are_left_out():
+    plan = read_plan(text(shared()), "small.yaml")
+    assert [step.name for step in plan.steps] == ["first", "second"]
+    assert plan.single == {"tasks.first.outputs.parameters.word"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"when": ""},
+        {"when": "1 > 2"},
+        {"withSequence": {"count": "3"}, "when": "3 > 1"},
+        {"withSequence": None},
+        {"withSequence": {"count": "{{workflow.name}}"}, "when": "{{workflow.name}} > 1"},
+    ],
+)
+def test_other_conditions_and_sequences_are_refused(change: dict[str, Any]):
+    tree = shared()
+    tasks(tree)[-1].update(change)
+    with pytest.raises(TemplateError, match="task share: the local runner supports `when` and `withSequence` only"):
+        read_plan(text(tree), "small.yaml")
+
+
 @pytest.mark.parametrize(
     ("place", "change"),
     [

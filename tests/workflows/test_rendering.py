@@ -16,6 +16,7 @@ import yaml
 
 from cvat_bridge.cli import app as bridge_program
 from data_prep.cli import app as preparation_program
+from data_prep.shared_work import Stage
 from detr_job.cli import app as job_program
 from evaluation.__main__ import app as evaluation_program
 from run_config import step_parameters
@@ -147,6 +148,30 @@ def test_a_step_that_reports_progress_knows_how_often_it_was_tried(manifest: dic
         assert not reports or "retryStrategy" in template
 
 
+@pytest.mark.parametrize(
+    ("name", "sized"), [("detr-prepare", "check"), ("detr-train", "check"), ("cvat-train", "export")]
+)
+def test_several_pods_check_the_images_then_write_the_shards_before_prepare(name: str, sized: str):
+    templates = {one["name"]: one for one in yaml.safe_load(rendering.rendered()[f"{name}.yaml"])["spec"]["templates"]}
+    tasks = {one["name"]: one for one in templates["main"]["dag"]["tasks"]}
+    pods = f"{{{{tasks.{sized}.outputs.parameters.pods}}}}"
+    before = sized
+    for stage in Stage:
+        task = tasks[f"prepare-{stage}"]
+        given = {one["name"]: one["value"] for one in task["arguments"]["parameters"]}
+        assert (task["depends"], task["template"]) == (before, "prepare-share")
+        assert (task["when"], task["withSequence"]) == (f"{pods} > 1", {"count": pods})
+        assert (given["pods"], given["share"]) == (pods, f"{stage}:{{{{item}}}}")
+        before = task["name"]
+    assert tasks["prepare"]["depends"] == before
+    share, prepare = templates["prepare-share"], templates["prepare"]
+    for key in ("volumes", "retryStrategy", "metadata"):
+        assert share[key] == prepare[key]
+    shared, whole = share["container"], prepare["container"]
+    assert {**shared, "args": []} == {**whole, "args": []}
+    assert [one for one in shared["args"] if "--share" not in one] == whole["args"]
+
+
 def test_argo_gets_nothing_but_strings(manifest: dict[str, Any]):
     for one in manifest["spec"]["arguments"]["parameters"]:
         assert all(isinstance(one[key], str) for key in one if key != "enum")
@@ -215,8 +240,8 @@ def unread(manifest: dict[str, Any]) -> set[str]:
 
 def test_every_parameter_is_used(manifest: dict[str, Any]):
     taken = {parameter.name for parameter in TEMPLATES[name_of(manifest)]}
-    # The pool is the chart's to place by; here it reaches `check` among all parameters.
-    assert unread(manifest) == taken & {"sys-node-pool"}
+    # The chart places by the pool, and `check` or `export` reads the number of pods among all parameters.
+    assert unread(manifest) == taken & {"sys-node-pool", "prepare-pods"}
     tags = {tag.removeprefix("workflow.parameters.") for tag in TAG.findall(json.dumps(containers(manifest)))}
     assert {tag for tag in tags if tag in BY_NAME} <= taken
 

@@ -35,6 +35,9 @@ _STATES = {
 _OF_A_CONTAINER = re.compile(r"^(?:main: )?[A-Za-z]+ \(exit code (\d+)\)(?:: )?", re.DOTALL)
 _POD_WAS_LOST = re.compile(r"pod deleted|evict|node (was )?shut ?down|node shutdown|preempt|terminated in response to")
 
+_SHARE = re.compile(r"\(\d+:\d+\)$")
+"""The end of a name of one of several pods of a task. For a single pod Argo notes one such task as skipped."""
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, frozen=True)
@@ -158,7 +161,9 @@ class RunStatus:
         for node in sorted(self.nodes.values(), key=lambda one: (one.started_at or "9", one.id)):
             if node.type == "Pod":
                 shown.append(_step(node, _label(node, retries.get(node.id), self.nodes)))
-            elif node.type == "Skipped" or (node.type == "Retry" and node.phase not in FINISHED and node.message):
+            elif (node.type == "Skipped" and not _SHARE.search(node.display_name)) or (
+                node.type == "Retry" and node.phase not in FINISHED and node.message
+            ):
                 shown.append(_step(node, _plain(node.display_name)))
         return shown
 

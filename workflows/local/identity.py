@@ -14,7 +14,7 @@ from run_config.parameters import BY_NAME, Role, Type, lines
 from run_config.weights.automatic import AUTO
 from workflows.errors import RunningElsewhereError, WorkflowError
 
-ADDED_LATER = frozenset({"annotation-format", "automatic-boxes", "class-map", "classes"})
+ADDED_LATER = frozenset({"annotation-format", "automatic-boxes", "class-map", "classes", "prepare-pods"})
 
 
 def run_name(template: str, values: Mapping[str, str]) -> str:

@@ -164,14 +164,22 @@ class Container(ContainerInCluster):
     volume_mounts: tuple[VolumeMount, ...] = ()
 
 
+class Sequence(Part):
+    """A task for each number from 0 to below `count`."""
+
+    count: str
+
+
 class TemplateTask(Part):
-    """One node of the graph."""
+    """One node of the graph. `with_sequence`: a share of the work for each pod, which is left out for one pod."""
 
     name: str
     template: str
     depends: str = ""
     dependencies: tuple[str, ...] = ()
     arguments: Arguments = Arguments()
+    when: str = ""
+    with_sequence: Sequence | None = None
 
 
 class Dag(Part):

@@ -68,6 +68,8 @@ class Plan:
     parameters: Mapping[str, str | None]
     steps: tuple[PlannedStep, ...]
     results: Mapping[str, str]
+    single: frozenset[str] = frozenset()
+    """Outputs of tasks that must be 1: numbers of pods. The tasks of several pods are not among the steps."""
 
 
 def read_plan(text: str, where: str) -> Plan:
@@ -87,10 +89,15 @@ def read_plan(text: str, where: str) -> Plan:
     workflow |= {"workflow.name", "workflow.uid", PARAMETERS_JSON}
     steps: dict[str, PlannedStep] = {}
     outputs: dict[str, set[str]] = {}
+    single: set[str] = set()
     above = _ancestors(main.dag.tasks, where)
     # Each task after its dependencies, otherwise in the order of the template.
     for task in sorted(main.dag.tasks, key=lambda task: len(above[task.name])):
         reachable = workflow.union(*(outputs[name] for name in above[task.name]))
+        if task.when or task.with_sequence is not None:
+            single.add(_number_of_pods(task, reachable, where))
+            outputs[task.name] = set()
+            continue
         steps[task.name] = _step(task, templates.get(task.template), workflow, reachable, where)
         outputs[task.name] = {
             f"tasks.{task.name}.outputs.parameters.{output.name}" for output in steps[task.name].outputs
@@ -102,7 +109,21 @@ def read_plan(text: str, where: str) -> Plan:
         {parameter.name: _default(parameter.value, parameter.default) for parameter in spec.arguments.parameters},
         tuple(steps.values()),
         results,
+        frozenset(single),
     )
+
+
+def _number_of_pods(task: TemplateTask, reachable: set[str], where: str) -> str:
+    """The output that is the number of pods of a task, which this machine leaves out because it uses one."""
+    where = f"{where}: task {task.name}"
+    count = "" if task.with_sequence is None else task.with_sequence.count
+    if task.when != f"{count} > 1" or not re.fullmatch(r"\{\{tasks\.[\w.-]+\}\}", count):
+        raise TemplateError(
+            f"{where}: the local runner supports `when` and `withSequence` only together, as a count of an earlier "
+            "task's output and `when: COUNT > 1`"
+        )
+    _check_tags([count], reachable, where)
+    return count[2:-2]
 
 
 def _step(

@@ -167,7 +167,12 @@ class _Run:
         command = [str(self.programs[program]), *(fill(text, tags) for text in arguments)]
         _raise_for(step.name, self._process(command, env))
         for output in step.outputs:
-            self.tags[f"tasks.{step.name}.outputs.parameters.{output.name}"] = _read_output(step, output, out)
+            tag, text = f"tasks.{step.name}.outputs.parameters.{output.name}", _read_output(step, output, out)
+            if tag in self.plan.single and text != "1":
+                raise StepError(
+                    f"step {step.name} asks for {text} pods; the local runner has one: a bug of the step", 1
+                )
+            self.tags[tag] = text
         for artifact in step.artifacts:
             if not artifact.optional and not (out / artifact.path).exists():
                 raise _left_nothing(step, artifact.path)

@@ -6,13 +6,13 @@ It also contains `export-for-others`, a template that third-party workflows refe
 from hera.workflows import DAG, Task, WorkflowTemplate
 
 from workflows.templates.detr_train import result
+from workflows.templates.preparing import FROM_EXPORT, preparing
 from workflows.templates.steps import (
     RUN_PREFIX,
     check,
     export,
     export_for_others,
     given,
-    prepare_dataset,
     report,
     train,
 )
@@ -43,12 +43,10 @@ with (
 ):
     checked = Task(name="check", template=check("cvat-train"))
     exported = Task(name="export", template=export)
-    dataset = {"dataset": exported.get_parameter("dataset")}
-    prepared = Task(name="prepare", template=prepare_dataset, arguments=dataset)
+    prepared = preparing(exported, FROM_EXPORT, {"dataset": exported.get_parameter("dataset")})
     prepared_set = {"prepared-set": prepared.get_parameter("prepared-set")}
     trained = Task(name="train", template=train, arguments=prepared_set | {"model": checked.get_parameter("model")})
     reported = Task(name="report", template=report, arguments=prepared_set)
     checked >> exported
-    exported >> prepared
     prepared >> trained
     trained >> reported

@@ -4,7 +4,8 @@ from hera.workflows import DAG, Task, WorkflowTemplate
 
 from run_config.cvat_formats import COCO
 from workflows.templates.detr_train import result
-from workflows.templates.steps import check, given, prepare
+from workflows.templates.preparing import FROM_PARAMETER, preparing
+from workflows.templates.steps import check, given
 from workflows.templates.template import settings
 
 TITLE = "Prepare a data set"
@@ -23,5 +24,4 @@ with (
     DAG(name="main", outputs=[result("prepare", "prepared-set")]),
 ):
     checked = Task(name="check", template=check("detr-prepare"))
-    prepared = Task(name="prepare", template=prepare)
-    checked >> prepared
+    preparing(checked, FROM_PARAMETER)

@@ -4,7 +4,8 @@ from hera.workflows import DAG, Parameter, Task, WorkflowTemplate
 from hera.workflows import models as m
 
 from run_config.cvat_formats import COCO
-from workflows.templates.steps import RUN_PREFIX, check, given, prepare, report, train
+from workflows.templates.preparing import FROM_PARAMETER, preparing
+from workflows.templates.steps import RUN_PREFIX, check, given, report, train
 from workflows.templates.template import settings
 
 TITLE = "Train a detection transformer"
@@ -36,10 +37,9 @@ with (
     ),
 ):
     checked = Task(name="check", template=check("detr-train"))
-    prepared = Task(name="prepare", template=prepare)
+    prepared = preparing(checked, FROM_PARAMETER)
     prepared_set = {"prepared-set": prepared.get_parameter("prepared-set")}
     trained = Task(name="train", template=train, arguments=prepared_set | {"model": checked.get_parameter("model")})
     reported = Task(name="report", template=report, arguments=prepared_set)
-    checked >> prepared
     prepared >> trained
     trained >> reported

@@ -153,6 +153,7 @@ def check(template: str) -> Container:
     It uses no artifact repository, because a missing Secret of the repository would keep its pod waiting. Deadlines end
     all other waits.
     """
+    taken = {one.name for one in parameters.TEMPLATES[template]}
     return Container(
         name="check",
         command=["data-prep"],
@@ -164,8 +165,12 @@ def check(template: str) -> Container:
             PARAMETERS,
         ],
         **step("check", images.CPU_STEPS, ("100m", "512Mi", "1Gi"), archived=False),
-        # The preset in place of `auto`.
-        outputs=[output("model")] if "model" in {one.name for one in parameters.TEMPLATES[template]} else [],
+        # `model`: the preset in place of `auto`. `pods`: how many prepare the data.
+        outputs=[
+            output(name)
+            for name, needed in {"model": "model", "pods": "cvat-annotation-path"}.items()
+            if needed in taken
+        ],
         # active_deadline_seconds limits a running pod, timeout a pod that waits for a node.
         active_deadline_seconds="300",
         timeout="5m",
@@ -190,7 +195,7 @@ def _export(name: str, more: list[str], *, archived: bool = True, **rest: Any) -
     )
 
 
-export = _export("export", [PARAMETERS], outputs=[output("dataset")])
+export = _export("export", [PARAMETERS], outputs=[output("dataset"), output("pods")])
 
 # For third-party workflows that reference it. They have neither our parameters, our security context nor our executor's
 # token, and may have no place for logs. The export is unpacked below the key `into`.
@@ -208,23 +213,6 @@ export_for_others = _export(
     archived=False,
 )
 
-
-def prepare_from(sources: list[str], inputs: list[Parameter]) -> Container:
-    """The step `prepare`. `sources`: arguments that name the exports. Empty: the workflow's parameter names them."""
-    return Container(
-        name="prepare",
-        command=["data-prep"],
-        inputs=inputs,
-        args=["prepare", PARAMETERS, *sources],
-        **step("prepare", images.CPU_STEPS, ("1", "4Gi", "20Gi"), retries=5),
-        outputs=[output("prepared-set")],
-    )
-
-
-prepare = prepare_from([], [])
-
-# Prepares the export of another step.
-prepare_dataset = prepare_from(["--", "{{inputs.parameters.dataset}}"], [Parameter(name="dataset")])
 
 train = Container(
     name="train",

@@ -56,7 +56,7 @@ class DFineCriterion:
         denoising: Denoising | None,
         constants: tuple[Tensor, Tensor],
     ) -> Losses:
-        """num_boxes: divisor of the class terms, at least 1. constants: `up` and `reach` of the distributions."""
+        """num_boxes: divisor of the class terms. constants: `up` and `reach` of the distributions."""
         with torch.autocast(found.edges.device.type, enabled=False):
             count = 0 if denoising is None else denoising.count
             outputs = _stacked(found.encoder, *(_queries(each, count, None) for each in (found.first, found.layers)))

@@ -24,6 +24,7 @@ class DFineFamily(Family):
     """Detections are the best pairs of query and class. Public COCO checkpoints have a row for each of 80 classes."""
 
     network: DFine
+    not_sums = "the losses depend on noise and pairs of a part"
     public_classes = tuple(name for name in COCO_CLASSES if name is not None)
 
     def __init__(self, config: JobConfig, num_classes: int) -> None:

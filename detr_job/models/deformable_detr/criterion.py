@@ -20,7 +20,7 @@ class DeformableDetrCriterion:
     loss: Loss
 
     def __call__(self, found: Predictions, targets: Targets, num_boxes: float) -> Losses:
-        """Losses with (L, B, Q, num_classes) logits. All terms are divided by `num_boxes`, at least 1."""
+        """Losses with (L, B, Q, num_classes) logits. All terms are divided by `num_boxes`."""
         with torch.autocast(found.layers.boxes.device.type, enabled=False):
             losses = weighted_sum(self._terms(found.layers, targets, num_boxes))
             if found.encoder is None:

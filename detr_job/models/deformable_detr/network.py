@@ -14,6 +14,7 @@ from detr_job.models.boxes import inverse_sigmoid
 from detr_job.models.deformable_detr.transformer import Transformer
 from detr_job.models.feature_levels import prior_boxes
 from detr_job.models.heads import class_head, zero_mlp
+from detr_job.models.layers import Conv2d
 from detr_job.models.outputs import Outputs
 from detr_job.models.padding import resized_mask, valid_ratio
 from detr_job.models.position_encoding import SinePositionEncoding, sine_embedding
@@ -78,7 +79,7 @@ class DeformableDetr(nn.Module):
         widths = (last // 4, last // 2, last) if config.levels > 1 else (last,)
         projections = [nn.Conv2d(width, dim, 1) for width in widths]
         projections += [
-            nn.Conv2d(dim if number else last, dim, 3, stride=2, padding=1)
+            Conv2d(dim if number else last, dim, 3, stride=2, padding=1)
             for number in range(config.levels - len(widths))
         ]
         for projection in projections:

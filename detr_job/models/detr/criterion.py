@@ -25,7 +25,7 @@ class DetrCriterion:
     def __call__(self, outputs: Outputs, targets: Targets, num_boxes: float) -> Losses:
         """Losses of outputs with (L, B, Q, num_classes + 1) logits; the last class is "no object".
 
-        num_boxes: divisor of the box terms, at least 1.
+        num_boxes: divisor of the box terms.
         """
         if not self.aux:
             outputs = Outputs(outputs.logits[-1:], outputs.boxes[-1:])

@@ -18,6 +18,7 @@ class DetrFamily(Family):
     """One detection per query. The backbone can start from ImageNet weights."""
 
     network: Detr
+    not_sums = "the class loss is a mean over the queries of a part"
 
     def __init__(self, config: JobConfig, num_classes: int) -> None:
         model = config.model

@@ -35,6 +35,7 @@ class FasterRcnnFamily(Family):
     """Detections are what non-maximum suppression leaves. Public COCO checkpoints have rows for category ids from 1."""
 
     network: FasterRcnn
+    not_sums = "anchors and proposals are drawn for each part"
     public_classes = COCO_CLASSES[1:]  # the first row is torchvision's background
 
     def __init__(self, config: JobConfig, num_classes: int) -> None:
@@ -93,7 +94,7 @@ class FasterRcnnFamily(Family):
 
     def rate(self, name: str, settings: Optimizer) -> float:
         """See Family. The feature pyramid is no part of the backbone here."""
-        if FROZEN[self.model.backbone].match(name):
+        if self.model.freeze_norms and FROZEN[self.model.backbone].match(name):
             return 0.0
         return settings.lr_backbone if name.startswith("backbone.body.") else settings.lr
 

@@ -1,7 +1,7 @@
 """Faster R-CNN from torchvision's parts, on images that are already resized and normalised.
 
 Rows of the class heads are in the order of the classes, the background last; torchvision has the background first, and
-boxes for it (`own_names` in family.py). Batch norms are frozen, as in torchvision's published models.
+boxes for it (`own_names` in family.py). By default, batch norms are frozen, as in torchvision's published models.
 """
 
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FrozenBatchNorm2d, clip_boxes_to_image
 
 from detr_job.models.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from detr_job.models.layers import Conv2d
 from detr_job.models.outputs import Outputs, Targets
 from run_config.families.faster_rcnn import FasterRcnnModel
 
@@ -90,10 +91,13 @@ class FasterRcnn(nn.Module):
         super().__init__()
         parts = BUILDERS[config.backbone](weights=None, weights_backbone=None, num_classes=num_classes + 1)
         self.backbone, self.rpn, self.roi_heads = parts.backbone, parts.rpn, parts.roi_heads
-        for module in self.backbone.modules():
+        for module in self.backbone.modules() if config.freeze_norms else ():
             for name, child in module.named_children():
                 if isinstance(child, nn.BatchNorm2d):
                     setattr(module, name, FrozenBatchNorm2d(child.num_features, EPSILON))
+        for module in self.backbone.modules():
+            if type(module) is nn.Conv2d:
+                module.__class__ = Conv2d  # the same, around faults of oneDNN
         features = self.roi_heads.box_head.fc6.in_features
         self.roi_heads.box_head = TwoMLPHead(features, config.hidden_dim)
         self.roi_heads.box_predictor = Predictor(config.hidden_dim, num_classes)

@@ -25,7 +25,7 @@ class RfDetrCriterion:
     def __call__(self, outputs: Outputs, targets: Targets, num_boxes: float) -> Losses:
         """Losses of outputs with (layers * groups, B, Q, num_classes) logits; each group is matched on its own.
 
-        num_boxes: divisor of all terms, at least 1.
+        num_boxes: divisor of all terms.
         """
         with torch.autocast(outputs.boxes.device.type, enabled=False):
             outputs = Outputs(outputs.logits.float(), outputs.boxes.float())

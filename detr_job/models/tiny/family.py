@@ -14,11 +14,13 @@ from run_config.job.config import JobConfig
 class TinyFamily(Family):
     """Detections are the best pairs of query and class."""
 
+    training_parts = ("dense_head.",)
+
     def __init__(self, config: JobConfig, num_classes: int) -> None:
         model = config.model
         assert isinstance(model, TinyModel)
         self.network = Tiny(model, num_classes)
-        self.criterion = VarifocalCriterion(config.loss)
+        self.criterion = VarifocalCriterion(config.loss, model.dense_targets)
         self.most_detections = most_pairs(model.queries, num_classes)
 
     def detections(self, outputs: Outputs, sizes: Tensor) -> list[Detections]:

@@ -7,6 +7,7 @@ varifocal loss (criterion) from arXiv 2008.13367.
 """
 
 import math
+from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -23,6 +24,7 @@ from run_config.families.tiny import TinyModel
 
 LEVELS = 3
 CLASS_PRIOR = 0.01
+PADDING_LOGIT = -20.0
 
 
 class ConvNorm(nn.Sequential):
@@ -192,6 +194,29 @@ class DecoderLayer(nn.Module):
         return changed
 
 
+class DenseHead(nn.Module):
+    """A second head on all tokens, for training only: several tokens per box learn to find it."""
+
+    def __init__(self, dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.class_embed = class_head(dim, num_classes)
+        self.bbox_embed = BoxHead(dim)
+
+    def forward(self, memory: Tensor, priors: Tensor, mask: Tensor | None) -> Outputs:
+        """memory: (B, T, D); priors: (B, T, 4), boxes in logits; mask: (B, T). Returns one layer."""
+        logits = self.class_embed(memory)
+        if mask is not None:
+            logits = logits.masked_fill(mask[..., None], PADDING_LOGIT)
+        return Outputs(logits[None], (priors + self.bbox_embed(memory)).sigmoid()[None])
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingOutputs(Outputs):
+    """dense: the outputs of the second head."""
+
+    dense: Outputs
+
+
 class Tiny(nn.Module):
     """The whole model. The selected encoder tokens are supervised like a decoder layer."""
 
@@ -206,6 +231,7 @@ class Tiny(nn.Module):
         self.enc_bbox_embed = BoxHead(dim)
         self.query_pos = nn.Sequential(nn.Linear(4, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim))
         self.decoder = nn.ModuleList(DecoderLayer(config, num_classes) for _ in range(config.decoder_layers))
+        self.dense_head = DenseHead(dim, num_classes) if config.dense_targets else None
 
     def train(self, mode: bool = True) -> Self:
         """As usual, but a frozen backbone stays in evaluation mode, so that its statistics do not change."""
@@ -228,7 +254,8 @@ class Tiny(nn.Module):
         if padding_mask is not None:
             mask = torch.cat([m.flatten(1) for x in maps if (m := resized_mask(padding_mask, x)) is not None], dim=1)
             valid = valid_ratio(padding_mask)
-        tokens, scores, reference = self._select(memory, shapes, mask, valid)
+        priors = self._priors(shapes, valid, memory.device).expand(memory.shape[0], -1, -1)
+        tokens, scores, reference = self._select(memory, priors, mask)
         logits, boxes = [scores], [reference.sigmoid()]
         tgt, reference = tokens.detach(), reference.detach()
         for layer in self.decoder:
@@ -240,11 +267,20 @@ class Tiny(nn.Module):
             logits.append(layer.class_embed(tgt))
             boxes.append(moved.sigmoid())
             reference = moved.detach()
-        return Outputs(torch.stack(logits), torch.stack(boxes))
+        outputs = Outputs(torch.stack(logits), torch.stack(boxes))
+        if self.training and self.dense_head is not None:
+            return TrainingOutputs(outputs.logits, outputs.boxes, self.dense_head(memory, priors, mask))
+        return outputs
 
-    def _select(
-        self, memory: Tensor, shapes: list[tuple[int, int]], mask: Tensor | None, valid: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _priors(self, shapes: list[tuple[int, int]], valid: Tensor | None, device: torch.device) -> Tensor:
+        """(1 or B, T, 4): the prior box of each token, in logits."""
+        prior = prior_boxes(shapes, self.prior_box, device)
+        if valid is not None:
+            prior = prior.expand(len(valid), -1, -1)
+            prior = torch.cat((prior[..., :2] / valid[..., :2], prior[..., 2:]), dim=-1)
+        return torch.logit(prior.clamp(0.001, 0.999))
+
+    def _select(self, memory: Tensor, priors: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """The tokens with the highest class score: content (B, Q, D), logits (B, Q, C), boxes in logits."""
         tokens = self.enc_output(memory)
         scores = self.enc_class_embed(tokens)
@@ -252,10 +288,6 @@ class Tiny(nn.Module):
         if mask is not None:
             best = best.masked_fill(mask, -torch.inf)
         chosen = best.topk(min(self.queries, best.shape[1]), dim=1).indices[..., None]
-        prior = prior_boxes(shapes, self.prior_box, memory.device).expand(memory.shape[0], -1, -1)
-        if valid is not None:
-            prior = torch.cat((prior[..., :2] / valid[..., :2], prior[..., 2:]), dim=-1)
-        prior = torch.logit(prior.clamp(0.001, 0.999))
         tokens = tokens.gather(1, chosen.expand(-1, -1, tokens.shape[-1]))
         scores = scores.gather(1, chosen.expand(-1, -1, scores.shape[-1]))
-        return tokens, scores, prior.gather(1, chosen.expand(-1, -1, 4)) + self.enc_bbox_embed(tokens)
+        return tokens, scores, priors.gather(1, chosen.expand(-1, -1, 4)) + self.enc_bbox_embed(tokens)

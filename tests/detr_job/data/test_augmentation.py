@@ -1,5 +1,7 @@
 """Boxes go where their pixels go, sizes are DETR's, and chance belongs to (seed, epoch, sample)."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional
 
 from detr_job.data import augmentation
-from detr_job.data.augmentation import FILL, Sample, augment, crop, mirror, resize, resized_size
+from detr_job.data.augmentation import FILL, Sample, augment, crop, mirror, mosaic, resize, resized_size
 from run_config.job.config import Augmentation, Data
 from tests.detr_job.pictures import BACKGROUND, COLOURS, rectangles
 
@@ -152,6 +154,40 @@ def test_boxes_follow_the_affine_recipe(sample: Sample, seed: int):
         resized_size(120, 90, size, data.max_size) for size in data.min_sizes
     }
     assert_boxes_lie_on_their_colours(changed, slack_px=3.0)
+
+
+def one_box(label: int, box: tuple[int, int, int, int], width: int = 120, height: int = 90) -> Sample:
+    """A picture with one rectangle, of the label's colour."""
+    plain = rectangles([box], width, height)
+    image = torch.where(plain.image == BACKGROUND, plain.image, COLOURS[label].to(torch.uint8)[:, None, None])
+    return replace(plain, image=image, labels=torch.tensor([label]))
+
+
+@often
+@given(seeds())
+def test_boxes_follow_a_mosaic(seed: int):
+    rng = np.random.default_rng(seed)
+    samples = [one_box(label, (20, 10, 70, 60), *rng.integers(90, 160, 2).tolist()) for label in range(4)]
+    data = with_recipe("affine", vertical_flip=0.5)
+    height, width = samples[0].image.shape[1:]
+    changed = mosaic(samples, data, rng)
+    sizes = {resized_size(width, height, size, data.max_size) for size in data.min_sizes}
+    assert (changed.image.shape[2], changed.image.shape[1]) in sizes
+    assert_boxes_lie_on_their_colours(changed, slack_px=3.0)
+
+
+def test_a_mosaic_shows_all_four_pictures():
+    samples = [one_box(label, (0, 0, 120, 90)) for label in range(4)]
+    changed = mosaic(samples, with_recipe("affine", scale=(1.0, 1.0), aspect=0.0), np.random.default_rng(2))
+    assert changed.labels.tolist() == [0, 1, 2, 3]
+    height, width = changed.image.shape[1:]
+    covered = ((changed.boxes[:, 2:] - changed.boxes[:, :2]).prod(1)).sum()
+    assert covered == pytest.approx(height * width, rel=1e-3), "the four parts meet, without gaps or overlap"
+
+
+def test_a_mosaic_of_strips_is_a_strip():
+    strips = [rectangles([], width=1, height=300)] * 4
+    assert mosaic(strips, with_recipe("affine"), np.random.default_rng(0)).image.shape == (3, 150, 1)
 
 
 @pytest.mark.parametrize("recipe", ["published", "affine", "none"])

@@ -215,13 +215,15 @@ def test_the_number_of_threads_does_not_change_a_single_byte(split):
     assert all(map(torch.equal, *found))
 
 
-def test_a_sample_depends_on_seed_epoch_and_index_alone(split):
-    samples, again = TrainingSamples(split, SMALL, seed=5), TrainingSamples(split, SMALL, seed=5)
+@pytest.mark.parametrize("mosaic", [0.0, 1.0])
+def test_a_sample_depends_on_seed_epoch_and_index_alone(split, mosaic: float):
+    data = SMALL.model_copy(update={"augmentation": Augmentation(recipe="affine", mosaic=mosaic)})
+    samples, again = TrainingSamples(split, data, seed=5), TrainingSamples(split, data, seed=5)
     late = again[9, 2][1]
     early = samples[9, 2][1]
     assert torch.equal(early.image, late.image)
     assert not torch.equal(samples[8, 2][1].image, early.image)
-    other = TrainingSamples(split, SMALL, seed=6)[9, 2][1]
+    other = TrainingSamples(split, data, seed=6)[9, 2][1]
     assert other.image.shape != early.image.shape or not torch.equal(other.image, early.image)
 
 

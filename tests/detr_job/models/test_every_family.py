@@ -64,6 +64,17 @@ def test_padded_batches_have_finite_gradients(name: str, bf16: bool):
     step(family_of(name), images(2).masked_fill(mask[:, None], 0), targets(2, 1), mask=mask, bf16=bf16)
 
 
+@pytest.mark.parametrize("shape", [(96, 16), (33, 1)])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_maps_that_are_one_pixel_wide_have_finite_gradients_in_bf16(name: str, shape: tuple[int, int]):
+    step(family_of(name), images(2)[:, :, :1, :1].expand(-1, -1, *shape), targets(2, 1), bf16=True)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_number_of_detections_follows_the_queries(name: str):
+    assert build_family(small_config(name, **{"model.queries": 450}), 1).most_detections == 450
+
+
 @pytest.mark.parametrize("name", sorted(FAMILIES.keys() - {"faster_rcnn"}))  # its terms are means over its proposals
 def test_box_terms_are_divided_by_the_given_number_of_boxes(name: str):
     """D-FINE divides the terms of its own queries by the pairs that all layers agree on."""

@@ -162,6 +162,17 @@ def test_the_first_layers_are_frozen_as_torchvision_freezes_them():
         assert len(trained) > 40
 
 
+def test_from_random_weights_all_layers_and_norms_learn_and_their_model_can_be_frozen_later():
+    config = load_job_config("faster-rcnn-mobilenet", ["model.freeze_norms=false"])
+    live = build_family(config, 2)
+    assert all(each.requires_grad for each in live.network.parameters())
+    assert any(isinstance(module, nn.BatchNorm2d) for module in live.network.modules())
+    frozen = family_of("mobilenet_v3", 2)
+    report = load_weights(frozen, WeightsSource("run", live.network.state_dict(), ("a", "b")), ("a", "b"))
+    assert not report.fresh
+    assert all(name.endswith("num_batches_tracked") for name in report.ignored)
+
+
 def test_the_number_of_boxes_and_the_thresholds_are_the_configurations():
     network = family_of("mobilenet_v3", 2).network
     assert isinstance(network, FasterRcnn)

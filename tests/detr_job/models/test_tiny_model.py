@@ -12,7 +12,7 @@ from detr_job.models.deformable_attention import DeformableAttention
 from detr_job.models.feature_levels import prior_boxes
 from detr_job.models.outputs import Outputs, Targets
 from detr_job.models.padding import resized_mask, valid_ratio
-from detr_job.models.tiny.network import CLASS_PRIOR, Tiny
+from detr_job.models.tiny.network import CLASS_PRIOR, PADDING_LOGIT, DenseHead, Tiny, TrainingOutputs
 from run_config.families.tiny import TinyModel
 from run_config.job.config import JobConfig, Optimizer
 
@@ -267,6 +267,24 @@ def test_selection_never_takes_padding_while_there_are_tokens():
     assert closest(boxes, centres).max() < 1e-5
 
 
+# The second head -------------------------------------------------------------------------------------
+
+
+def test_the_second_head_changes_nothing_but_training(network):
+    """Detections are the same, and padding is never a good token."""
+    with_head = copy.deepcopy(network)
+    with_head.dense_head = DenseHead(SMALL.hidden_dim, CLASSES)
+    images, mask = torch.randn(2, 3, 64, 96), torch.zeros(2, 64, 96, dtype=torch.bool)
+    mask[:, :, 64:] = True
+    with torch.no_grad():
+        assert torch.equal(with_head.eval()(images, mask).boxes, network(images, mask).boxes)
+        trained = with_head.train()(images, mask)
+    assert isinstance(trained, TrainingOutputs)
+    assert trained.dense.logits.shape == (1, 2, 126, CLASSES)
+    assert (trained.dense.logits[0, :, :96].reshape(2, 8, 12, CLASSES)[:, :, 8:] == PADDING_LOGIT).all()
+    assert not isinstance(network.train()(images, mask), TrainingOutputs)
+
+
 # Learning -----------------------------------------------------------------------------------------
 
 
@@ -284,7 +302,10 @@ def some_targets() -> Targets:
 
 
 def test_gradients_reach_every_parameter(network):
-    family = build_family(JobConfig(model=SMALL), CLASSES)
+    family = build_family(JobConfig(model=SMALL.model_copy(update={"dense_targets": 2})), CLASSES)
+    network.dense_head = DenseHead(SMALL.hidden_dim, CLASSES)
+    with torch.no_grad():
+        network.dense_head.bbox_embed[-1].weight.fill_(0.01)
     network.train()
     outputs = network(torch.randn(2, 3, 64, 96))
     family.criterion(outputs, some_targets(), 3).total.backward()

@@ -10,6 +10,7 @@ from torch import Tensor
 from detr_job.models.boxes import cxcywh_to_xyxy, iou_and_giou
 from detr_job.models.outputs import Outputs, Targets
 from detr_job.models.tiny.criterion import VarifocalCriterion
+from detr_job.models.tiny.network import TrainingOutputs
 from run_config.job.config import Loss
 from tests.detr_job.models.test_matcher import random_boxes
 
@@ -77,6 +78,20 @@ def test_the_loss_is_the_formula(counts: tuple[int, ...]):
         suffix = "" if layer == len(wanted) - 1 else f"_{layer}"
         for name, value in zip(("loss_ce", "loss_bbox", "loss_giou"), values, strict=True):
             assert float(losses.terms[name + suffix]) == pytest.approx(value, rel=1e-5, abs=1e-7), name + suffix
+
+
+def test_the_second_head_learns_each_box_with_several_tokens():
+    """Its loss is that of targets repeated so often, added to the loss without it."""
+    outputs, targets = case((2, 1), queries=9)
+    dense, _ = case((2, 1), queries=9, layers=1, seed=1)
+    criterion = VarifocalCriterion(LOSS, dense_targets=3)
+    losses = criterion(TrainingOutputs(outputs.logits, outputs.boxes, dense), targets, 3)
+    plain, repeated = VarifocalCriterion(LOSS)(outputs, targets, 3), targets.repeated(3)
+    assert repeated.counts == (6, 3)
+    assert repeated.labels.tolist() == [label for label in targets.labels.tolist() for _ in range(3)]
+    extra = VarifocalCriterion(LOSS)(dense, repeated, 9)
+    assert float(losses.total) == pytest.approx(float(plain.total + extra.total))
+    assert losses.terms == plain.terms | {f"{name}_dense": value for name, value in extra.terms.items()}
 
 
 def focal_cost(logit: float) -> float:

@@ -5,12 +5,16 @@ from dataclasses import replace
 
 import pytest
 
+from data_prep.checks.class_choice import ClassChoice
+from data_prep.prepare import PrepareRequest, prepare
 from detr_job.family import build_family
 from object_store import open_store
+from prepared_set.manifest import Options
 from published_weights.stored import new_card, remove, write
 from run_config.job.presets import load_job_config
 from run_config.weights.catalogue import published
-from tests.detr_job.training_runs import D_FINE, DETR, Run
+from tests.detr_job.pictures import mixed_set
+from tests.detr_job.training_runs import D_FINE, DETR, TINY, Run
 
 IMAGES = {name: value for name, value in D_FINE.items() if not name.startswith("model.")} | {"schedule.steps": 1}
 """Small images, but the model as published: `auto` takes no weights for another one."""
@@ -94,3 +98,20 @@ def test_detr_starts_from_the_backbone_in_the_store_and_keeps_it(run: Run):
 def test_damaged_weights_are_refused(d_fine: Run):
     open_store(d_fine.store_url).put_bytes("weights/d-fine-nano/model.safetensors", b"x")
     assert "model.safetensors is missing or damaged" in d_fine.refused()
+
+
+def test_a_new_label_starts_new_and_the_others_keep_what_the_old_model_knows(run: Run):
+    """Class-incremental: the same pictures, first without one of their labels."""
+    folder = run.folder / "pictures"
+    folder.mkdir()
+    both, store = mixed_set(folder), open_store(folder / "store")
+    parts = [(str(folder / f"{name}.zip"),) for name in ("train", "test")]
+    request = PrepareRequest(parts[0], (), parts[1], Options(val_fraction=0.0), choice=ClassChoice(kept=("square",)))
+    one = prepare(request, store, lambda _, __: b"").manifest.id
+    old = replace(run, store_url=store.url, set_id=one, name="old", options=TINY | {"schedule.steps": 1})
+    old.ends()
+    says = replace(old, set_id=both, name="new", more=starting("run:old")).ends().says()
+    assert "heads initialised for the classes of this set: " in says
+    assert "; rows kept of square\n" in says
+    model = old.folder / "new-out" / "model" / "config.json"
+    assert json.loads(model.read_bytes())["classes"] == ["disc", "square"]

@@ -51,6 +51,11 @@ WORKLOADS = {
         FASTER_RCNN | {"training.ema_decay": 0.9},
         2,
     ),
+    "tiny with mosaics and a second head": (
+        "tiny",
+        TINY | {"data.augmentation.mosaic": 0.5, "model.dense_targets": 3},
+        2,
+    ),
     "rf-detr with padding and a moving average": ("rf-detr-nano", RF_DETR | {"data.square": "false"}, 2),
 }
 

@@ -63,7 +63,8 @@ def test_restarts_are_counted_and_the_start_stays(store: ObjectStore):
     first = open_run(store, description() | {"started": "2020-01-01T00:00:00+00:00"})
     assert first["restarts"] == 0
     for count in (1, 2):
-        again = open_run(store, description(hardware=f"machine {count}"))
+        again = open_run(store, description(hardware=f"machine {count}", precision="bf16"))
+        assert again["precision"] == "fp32"
         assert again["restarts"] == count
         assert again["started"] == "2020-01-01T00:00:00+00:00"
         assert json.loads(store.get_bytes("run.json")) == again
@@ -97,6 +98,19 @@ def test_a_refused_longer_schedule_names_the_way_to_train_further(store: ObjectS
     )
     with pytest.raises(JobError, match=re.escape(sentence)):
         open_run(store, description(overrides=["schedule.epochs=900"]))
+
+
+@pytest.mark.parametrize(
+    "preset",
+    ["tiny", "detr-r18", "d-fine-nano", "rf-detr-nano", "deformable-detr-r50-two-stage", "faster-rcnn-mobilenet"],
+)
+def test_another_number_of_queries_is_refused_for_a_run_that_has_begun(store: ObjectStore, preset: str):
+    before, now = (
+        load_job_config(preset, [f"model.queries={queries}"]).model_dump(mode="json") for queries in (120, 121)
+    )
+    open_run(store, description(config=before, preset=preset))
+    with pytest.raises(JobError, match=r"was started with other settings \(model.queries 120 -> 121\): choose another"):
+        open_run(store, description(config=now, preset=preset))
 
 
 @pytest.mark.parametrize("key", ["data.workers=3", "evaluation.batch_size=1", "checkpoints.keep=9"])
@@ -202,7 +216,10 @@ def test_another_model_under_the_name_of_an_older_run_is_refused(store: ObjectSt
         open_run(store, description(config=config.model_dump(mode="json"), preset="detr-r50"))
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'"text"', b'{"format": 99}', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"null", b'"text"', b'{"format": 99}', b"\xff\xfe", b'{"format": 1, "micro_batch_size": 0}'],
+)
 def test_a_run_json_of_another_kind_is_refused(store: ObjectStore, content: bytes):
     store.put_bytes("run.json", content)
     with pytest.raises(JobError, match="choose another run name"):

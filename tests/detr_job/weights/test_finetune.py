@@ -147,6 +147,17 @@ def test_the_prefixes_that_training_tools_add_are_understood(tmp_path, wrapper: 
     assert not report.ignored
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_prefixes_of_files_of_any_family_are_understood(tmp_path, family: str):
+    weights = {f"model._orig_mod.{name}": value for name, value in copied(fresh(family, ("a", "b", "c"))).items()}
+    torch.save({"state_dict": weights}, tmp_path / "last.ckpt")
+    second = fresh(family, ("a", "b"))
+    report = load_weights(second, read_source(f"{tmp_path}/last.ckpt"), ("a", "b"))
+    assert len(report.same) + len(report.rows) == len(weights)
+    assert list(report.rows) == list(second.class_heads)
+    assert report.fresh == report.ignored == []
+
+
 def test_names_that_would_collide_without_their_prefixes_stay(tmp_path):
     torch.save({"model.w": torch.ones(1), "w": torch.zeros(1)}, tmp_path / "both.pth")
     assert read_source(f"{tmp_path}/both.pth").weights.keys() == {"model.w", "w"}
@@ -239,6 +250,55 @@ def test_rows_go_with_the_names_of_their_classes(tmp_path, family: str):
     assert report.kept_classes == ("c", "a")
     for name in set(after) - set(heads):
         assert torch.equal(after[name], given[name]), name
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [("tiny", {}), ("d_fine", {}), ("deformable_detr", {}), ("faster_rcnn", {}), ("rf_detr", {"model.queries": 12})],
+)
+def test_queries_and_image_size_may_differ_from_the_checkpoint_and_the_log_says_so(
+    tmp_path, family: str, options: dict[str, object]
+):
+    classes = ("a", "b")
+    config = small_config(family, **{"model.queries": 33, "data.eval_size": 96, "data.max_size": 128, **options})
+    folder = model_folder(tmp_path / "model", fresh(family, classes, seed=1), classes, small_config(family))
+    torch.manual_seed(2)
+    second = build_family(config, 2)
+    source = read_source(str(folder))
+    report = load_weights(second, source, classes)
+    assert report.fresh == report.ignored == []
+    said = list(source.other_settings(config))
+    if not options:
+        assert said.pop(0) == f"  model.queries=33 instead of {source.queries}: no weight depends on it"
+    assert said == ["  data.eval_size=96 instead of 64: the weights know objects of another size"]
+    with torch.no_grad():
+        found = second.detections(second.network.eval()(torch.randn(1, 3, 96, 96), None), torch.tensor([[96, 96]]))
+    assert len(found) == 1
+    assert not list(source.other_settings(small_config(family)))
+
+
+@pytest.mark.parametrize(
+    ("family", "options"), [("detr", {}), ("rf_detr", {}), ("deformable_detr", {"model.two_stage": "false"})]
+)
+def test_other_learned_queries_than_the_checkpoints_are_refused(tmp_path, family: str, options: dict[str, object]):
+    first = fresh(family, ("a", "b"), seed=1, **options)
+    model_folder(tmp_path / "model", first, ("a", "b"), small_config(family, **options))
+    said = complaint(tmp_path / "model", family, **options, **{"model.queries": 33})
+    assert "has a different architecture: " in said
+    assert said.endswith("Choose the model it was trained as, and the same number of queries and layers")
+
+
+@pytest.mark.parametrize(("trained", "wanted"), [(0, 3), (3, 0)])
+def test_a_head_that_only_training_uses_may_be_missing_or_left_over(tmp_path, trained: int, wanted: int):
+    """Weights of `tiny` from before the second head, or trained with it."""
+    classes = ("a", "b")
+    first = fresh("tiny", classes, seed=1, **{"model.dense_targets": trained})
+    save_file(copied(first), tmp_path / "weights.safetensors")
+    second = fresh("tiny", classes, seed=2, **{"model.dense_targets": wanted})
+    report = load_weights(second, read_source(str(tmp_path / "weights.safetensors")), classes)
+    assert all(name.startswith("dense_head.") for name in (*report.fresh, *report.ignored))
+    assert bool(report.fresh) == bool(wanted)
+    assert bool(report.ignored) == bool(trained)
 
 
 def test_a_class_that_changed_its_place_alone_is_moved(tmp_path):
