@@ -4,11 +4,13 @@ import json
 
 import httpx
 
-from tests.cluster.cluster import Installation, last_step, node, outputs, phase, resumed_at
+from tests.cluster.cluster import SMALL, Installation, last_step, node, outputs, phase, resumed_at
 
-LENGTH = 240
+LENGTH = 600
 INTERVAL = 20
-OVERRIDES = f"schedule.steps={LENGTH} checkpoints.interval={INTERVAL} evaluation.interval=120 training.log_interval=5"
+OVERRIDES = (
+    f"schedule.steps={LENGTH} checkpoints.interval={INTERVAL} evaluation.interval=300 training.log_interval=5 {SMALL}"
+)
 OPERATOR = {
     "apiVersion": "v1",
     "kind": "List",

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 
 from cvat_client.errors import (
@@ -38,11 +37,6 @@ from tests.model_server.model_stores import OUTPUT, write_run
 
 KEY = "0123456789abcdef0123456789abcdef"
 BOX = [10.0, 10.0, 40.0, 40.0]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
@@ -530,7 +524,7 @@ def start(step: Step, *more: str) -> subprocess.Popen[str]:
     options = {"store": request.store, "subject": request.subject, "grant": request.grant, "model": request.model}
     options |= {"threshold": "0.008", "device": "cpu", "out": str(request.out)}
     arguments = [f"--{name}={value}" for name, value in options.items()]
-    environment = {**os.environ, **step.surroundings(), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, **step.surroundings()}
     command = [sys.executable, "-c", "from cvat_bridge.cli import main; main()", "annotate", *arguments, *more]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

@@ -1,4 +1,4 @@
-"""Fixtures of the training job's tests: a prepared set in a store, and a server of processes."""
+"""Fixtures of the training job's tests: a prepared set in a store, and runs on it."""
 
 import os
 import shutil
@@ -6,24 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from object_store import open_store
 from tests.detr_job.job_server import Gate, JobServer
 from tests.detr_job.training_runs import Run, make_set
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """Tests run in parallel: a second thread in each would make all of them many times slower."""
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="session")
-def job_server() -> Iterator[JobServer]:
-    server = JobServer()
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="session")

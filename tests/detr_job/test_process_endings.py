@@ -32,7 +32,7 @@ def test_an_exception_that_nobody_handles_ends_the_job_and_its_workers(run: Run)
         [sys.executable, "-c", FAULTY_JOB, *run.with_options(SMALL).arguments()],
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(run.folder)},
+        env=os.environ | {"TMPDIR": str(run.folder)},
         start_new_session=True,
     )
     try:

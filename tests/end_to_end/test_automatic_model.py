@@ -15,7 +15,7 @@ __all__ = ["laptop"]
 GIVEN = {
     "cvat-annotation-path": "my export.zip",
     "device": "cpu",
-    "overrides": "data.min_sizes=[320] data.max_size=320 data.eval_size=320 data.batch_size=2 data.workers=0 "
+    "overrides": "data.min_sizes=[128] data.max_size=128 data.eval_size=128 data.batch_size=2 data.workers=0 "
     "schedule.steps=2 training.log_interval=1",
 }
 

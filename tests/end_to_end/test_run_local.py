@@ -1,7 +1,6 @@
 """The whole loop as a person on a laptop runs it: the real template, real processes, a small export."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -55,15 +54,11 @@ class Laptop:
         return self.run_command(self.command_of(template, given))
 
     def run_command(self, command: list[str]) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command, check=False, capture_output=True, text=True, timeout=PATIENCE_S, cwd=self.folder, env=one_thread()
-        )
+        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=PATIENCE_S, cwd=self.folder)
 
     def start(self, overrides: str) -> subprocess.Popen[str]:
         pipe = subprocess.PIPE
-        process = subprocess.Popen(
-            self.command(overrides), stdout=pipe, stderr=pipe, text=True, cwd=self.folder, env=one_thread()
-        )
+        process = subprocess.Popen(self.command(overrides), stdout=pipe, stderr=pipe, text=True, cwd=self.folder)
         self._started.append(process)
         return process
 
@@ -75,10 +70,6 @@ class Laptop:
             if process.poll() is None:
                 process.terminate()
             process.communicate()
-
-
-def one_thread() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture
@@ -102,10 +93,40 @@ def until(happened: Callable[[], bool], process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
-def test_an_export_becomes_a_model_with_its_numbers_and_pictures(laptop: Laptop):
+def results_of(run: Path) -> dict[str, str]:
+    return json.loads((run / "finished.json").read_text())["results"]
+
+
+def test_a_set_is_prepared_once_and_becomes_a_model_that_is_measured_on_it(laptop: Laptop):
+    prepared = laptop.run_of("detr-prepare", {"cvat-annotation-path": "my export.zip", "cvat-test-path": "test.zip"})
+    assert prepared.returncode == 0, prepared.stderr
+    (run,) = laptop.runs("detr-prepare")
+    set_id = results_of(run)["prepared-set"]
+    assert f"PREPARED-SET {set_id}" in prepared.stdout.splitlines()
+
     done = laptop.run("schedule.steps=4")
     assert done.returncode == 0, done.stderr
+    assert f"prepared set {set_id} (was there already)" in done.stdout
     (run,) = laptop.runs()
+    leaves_a_model_with_its_numbers_and_pictures(laptop, run, done.stdout.splitlines())
+
+    given = {"prepared-set": set_id, "device": "cpu"}
+    for model in (f"workflow-data/output/{run.name}/model", f"store/workflow-data/output/{run.name}/model"):
+        measured = laptop.run_of("detr-evaluate", given | {"trained-model": model})
+        assert measured.returncode == 0, measured.stderr
+    first, second = laptop.runs("detr-evaluate")
+    assert results_of(first) == results_of(second)
+    assert results_of(first)["ap"] == results_of(run)["ap"]
+    assert [path.name for path in (first / "predictions").iterdir()] == ["test.json"]
+    assert "<html" in (first / "report" / "index.html").read_text()
+
+    val = laptop.run_of("detr-evaluate", given | {"trained-model": str(run / "model"), "split": "val"})
+    assert val.returncode == 0, val.stderr
+    (third,) = {each.name for each in laptop.runs("detr-evaluate")} - {first.name, second.name}
+    assert [path.name for path in (first.parent / third / "predictions").iterdir()] == ["val.json"]
+
+
+def leaves_a_model_with_its_numbers_and_pictures(laptop: Laptop, run: Path, lines: list[str]) -> None:
     for name in ("run.json", "metrics.jsonl", "metrics.json", "report/index.html", "finished.json"):
         assert (run / name).stat().st_size > 0, name
     for name in ("model/model.safetensors", "model/config.json", "model/README.md"):
@@ -119,48 +140,15 @@ def test_an_export_becomes_a_model_with_its_numbers_and_pictures(laptop: Laptop)
     assert (laptop.store / "datasets" / lineage["prepared_set"] / "manifest.json").exists()
 
     metrics = json.loads((run / "metrics.json").read_text())
-    results = json.loads((run / "finished.json").read_text())["results"]
+    results = results_of(run)
     assert set(results) == {"ap", "ap50", "prepared-set"}
     assert results["prepared-set"] == lineage["prepared_set"]
     assert float(results["ap50"]) == pytest.approx(metrics["splits"]["test"]["coco"]["ap50"], abs=1e-6)
-    lines = done.stdout.splitlines()
     assert f"AP {float(results['ap']):.3f}" in lines
     assert f"AP50 {float(results['ap50']):.3f}" in lines
     assert f"report and pictures: {run}/report/index.html" in lines
     assert f"model: {run}/model" in lines
     assert "<html" in (run / "report" / "index.html").read_text()
-
-
-def results_of(run: Path) -> dict[str, str]:
-    return json.loads((run / "finished.json").read_text())["results"]
-
-
-def test_a_set_is_prepared_once_and_a_trained_model_is_measured_on_it(laptop: Laptop):
-    prepared = laptop.run_of("detr-prepare", {"cvat-annotation-path": "my export.zip", "cvat-test-path": "test.zip"})
-    assert prepared.returncode == 0, prepared.stderr
-    (run,) = laptop.runs("detr-prepare")
-    set_id = results_of(run)["prepared-set"]
-    assert f"PREPARED-SET {set_id}" in prepared.stdout.splitlines()
-
-    trained = laptop.run("schedule.steps=4")
-    assert trained.returncode == 0, trained.stderr
-    assert f"prepared set {set_id} (was there already)" in trained.stdout
-    (train_run,) = laptop.runs()
-
-    given = {"prepared-set": set_id, "device": "cpu"}
-    for model in (f"workflow-data/output/{train_run.name}/model", f"store/workflow-data/output/{train_run.name}/model"):
-        done = laptop.run_of("detr-evaluate", given | {"trained-model": model})
-        assert done.returncode == 0, done.stderr
-    first, second = laptop.runs("detr-evaluate")
-    assert results_of(first) == results_of(second)
-    assert results_of(first)["ap"] == results_of(train_run)["ap"]
-    assert [path.name for path in (first / "predictions").iterdir()] == ["test.json"]
-    assert "<html" in (first / "report" / "index.html").read_text()
-
-    val = laptop.run_of("detr-evaluate", given | {"trained-model": str(train_run / "model"), "split": "val"})
-    assert val.returncode == 0, val.stderr
-    measured = {run.name for run in laptop.runs("detr-evaluate")} - {first.name, second.name}
-    assert [path.name for path in (first.parent / measured.pop() / "predictions").iterdir()] == ["val.json"]
 
 
 def test_a_model_or_set_that_is_not_there_is_one_sentence(laptop: Laptop):

@@ -5,12 +5,11 @@ import os
 import re
 import subprocess
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 from packaging.utils import canonicalize_name
 
 from tests.images.conftest import docker
@@ -47,6 +46,7 @@ def detr_job(registry: str) -> str:
     return present(registry, "detr-job")
 
 
+@cache
 def present(registry: str, name: str) -> str:
     """The image's full name, fetched when this docker has not got it."""
     tag = os.environ.get("IMAGES_TAG") or PROJECT["project"]["version"]
@@ -87,8 +87,13 @@ print(json.dumps({d.name: d.version for d in m.distributions()}))
     return {canonicalize_name(key): value for key, value in asked(image, program).items()}
 
 
+@cache
+def inventory_text(image: str) -> str:
+    return run(image, "cat", SBOM)
+
+
 def inventory(image: str) -> dict[str, Any]:
-    return dict(json.loads(run(image, "cat", SBOM)))
+    return dict(json.loads(inventory_text(image)))
 
 
 def packages(sbom: dict[str, Any], kind: str) -> dict[str, str]:
@@ -254,7 +259,11 @@ def test_its_labels_tell_what_it_is(image: str) -> None:
 
 
 def test_its_inventory_is_valid_and_the_same_for_the_same_content(image: str) -> None:
-    text = run(image, "cat", SBOM)
+    # Here, because they take seconds to import, which every run of the tests would pay for.
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
+    text = inventory_text(image)
     sbom = json.loads(text)
     assert JsonStrictValidator(SchemaVersion.from_version(sbom["specVersion"])).validate_str(text) is None
     assert "serialNumber" not in sbom

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import cvat_sdk.auto_annotation as cvataa
 import pytest
-import torch
 from cvat_sdk.core.client import AccessTokenCredentials, Client, Config
 from PIL import Image
 
@@ -32,11 +31,6 @@ class Context:
 
 
 FILE = Path(model_server.function.__file__)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def test_the_function_says_its_classes_and_finds_what_the_model_finds(tmp_path: Path):
