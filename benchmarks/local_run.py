@@ -36,6 +36,12 @@ def local_run(store: Path, *, parameters: Mapping[str, str], sample: Path | None
     return Result(numbers["AP"], numbers["AP50"], time.monotonic() - start)
 
 
+def trained_model(store: Path) -> str:
+    """URL of the model of the only run in a store."""
+    (model,) = store.glob("workflow-data/output/*/model")
+    return model.as_uri()
+
+
 def machine() -> str:
     """The processor and its number of cores."""
     names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) or ["unknown processor"]
