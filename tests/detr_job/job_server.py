@@ -186,6 +186,7 @@ def _serve() -> None:
             with contextlib.suppress(PermissionError, ProcessLookupError):
                 os.setpgid(answer, answer)  # here too: whoever comes second finds it done
             running.add(answer)
+            ended.pop(answer, None)  # numbers of processes return
         else:
             answer = ended.get(request["poll"])
             if answer is None:

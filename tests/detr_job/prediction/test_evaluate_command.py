@@ -133,7 +133,7 @@ def test_a_set_or_a_model_that_is_not_there_is_named(evaluate, tmp_path):
 def test_a_model_trained_in_bf16_can_be_measured_anywhere(evaluate, tmp_path):
     model = random_model(tmp_path / "model", ("disc", "square"), **{"training.precision": "bf16"})
     code, said = evaluate(model, "--split", "test")
-    assert code == 0, said
+    assert code == 0, repr(said)
 
 
 def test_a_finished_run_is_measured_as_it_measured_itself(run, tmp_path):
