@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.transformers_models import d_fine, deformable_detr, rf_detr
 from detr_job.family import build_family
 from detr_job.weights.layouts import shapes, text
 from published_weights.arrays import Array
@@ -16,9 +17,6 @@ from run_config.families.deformable_detr import DeformableDetrModel
 from run_config.families.rf_detr import RfDetrModel
 from run_config.job.presets import load_job_config
 from run_config.weights.catalogue import CATALOGUE
-from tests.detr_job.models.test_d_fine_model import transformers_model
-from tests.detr_job.models.test_deformable_detr_golden import hugging_face as deformable_detr
-from tests.detr_job.models.test_rf_detr_golden import hugging_face
 
 PRESETS = sorted({one.preset for one in CATALOGUE})
 SMALL = {"transformer.norm.weight": (3,), "class_embed.weight": ("classes", 3), "labels.weight": ("classes+1", 2)}
@@ -37,12 +35,12 @@ def test_the_files_of_hugging_face_fit(preset: str, form: str):
     config = load_job_config(preset).model
     with torch.device("meta"):
         if isinstance(config, RfDetrModel):
-            rows, twin = 91, hugging_face(config)
+            rows, twin = 91, rf_detr(config, 91)
         elif isinstance(config, DeformableDetrModel):
-            rows, twin = 91, deformable_detr(config)
+            rows, twin = 91, deformable_detr(config, 91)
         else:
             assert isinstance(config, DFineModel)
-            rows, twin = 80, transformers_model(config, 80)
+            rows, twin = 80, d_fine(config, 80)
     tensors = {
         name if form == "with model." else name.removeprefix("model."): np.broadcast_to(np.float32(0), tensor.shape)
         for name, tensor in twin.state_dict().items()
