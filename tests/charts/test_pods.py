@@ -98,7 +98,8 @@ def test_extras_of_all_pods_come_before_those_of_a_role():
     release = rendered({"pods": extras("all"), "roles": {"prepare": extras("mine")}})
     for name, step in release.steps():
         container = step["container"]
-        expected = ["all", "mine"] if name.endswith("/prepare") else ["all"]
+        role = step["metadata"]["labels"]["app.kubernetes.io/component"]
+        expected = ["all", "mine"] if role == "prepare" else ["all"]
         assert [one["value"] for one in container["env"] if one["name"] == "HTTPS_PROXY"] == expected, name
         assert [one["configMapRef"]["name"] for one in container["envFrom"]] == expected
         assert [one["name"] for one in step["volumes"]][-len(expected) :] == expected
