@@ -7,7 +7,6 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -365,35 +364,9 @@ def from_environment() -> Cluster | str:
     )
 
 
-class Removals:
-    """Removes namespaces while the next tests run, and their buckets at the end."""
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor()
-        self._begun: list[tuple[Cluster, str, Future[str]]] = []
-
-    def begin(self, cluster: Cluster, name: str) -> None:
-        """Begin with a namespace whose bucket has the same name."""
-        words = ("delete", "namespace", name, "--timeout=300s", "--ignore-not-found")
-        self._begun.append((cluster, name, self._pool.submit(cluster.kubectl, *words, timeout_s=330)))
-
-    def finish(self) -> None:
-        """Wait until everything is gone."""
-        for cluster, name, gone in self._begun:
-            # Its pods first: one that still writes would put something into the bucket that was just emptied.
-            gone.result()
-            _empty(cluster, name)
-        self._pool.shutdown()
-
-
 @contextmanager
-def own_namespace(
-    cluster: Cluster, prefix: str, files: Path, removals: Removals | None = None
-) -> Iterator[Installation]:
-    """A restricted namespace, a bucket and a secret with nothing installed; all of it goes at the end.
-
-    `removals`: what removes it later; without it, it is gone after the block.
-    """
+def own_namespace(cluster: Cluster, prefix: str, files: Path) -> Iterator[Installation]:
+    """A restricted namespace, a bucket and a secret with nothing installed; all of it goes at the end."""
     name = f"{prefix}-{uuid.uuid4().hex[:6]}"
     places = Places.of(cluster)
     installation = Installation(cluster, places, name, name, sample_values(cluster, places, name), _files=files)
@@ -406,10 +379,9 @@ def own_namespace(
         installation.kubectl("create", "secret", "generic", SECRET, *keys)
         yield installation
     finally:
-        removal = removals or Removals()
-        removal.begin(cluster, name)
-        if removals is None:
-            removal.finish()
+        # Its pods first: one that still writes would put something into the bucket that was just emptied.
+        cluster.kubectl("delete", "namespace", name, "--timeout=300s", "--ignore-not-found", timeout_s=330)
+        _empty(cluster, name)
 
 
 def _empty(cluster: Cluster, bucket: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.sample.make import make_sample
-from tests.cluster.cluster import Cluster, Installation, Removals, from_environment, own_namespace
+from tests.cluster.cluster import Cluster, Installation, from_environment, own_namespace
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -33,21 +33,13 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def removals() -> Iterator[Removals]:
-    """What removes the namespaces of files of tests that have ended."""
-    found = Removals()
-    yield found
-    found.finish()
-
-
 @pytest.fixture(scope="module")
 def bare(
-    cluster: Cluster, removals: Removals, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    cluster: Cluster, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
     """A namespace, a bucket and a secret, with nothing installed."""
     prefix = f"detr-{request.module.__name__.rpartition('.test_')[2].replace('_', '-')}"
-    with own_namespace(cluster, prefix, tmp_path_factory.mktemp("values"), removals) as installation:
+    with own_namespace(cluster, prefix, tmp_path_factory.mktemp("values")) as installation:
         yield installation
 
 

@@ -4,13 +4,11 @@ import json
 
 import httpx
 
-from tests.cluster.cluster import SMALL, Installation, last_step, node, outputs, phase, resumed_at
+from tests.cluster.cluster import Installation, last_step, node, outputs, phase, resumed_at
 
-LENGTH = 600
+LENGTH = 240
 INTERVAL = 20
-OVERRIDES = (
-    f"schedule.steps={LENGTH} checkpoints.interval={INTERVAL} evaluation.interval=300 training.log_interval=5 {SMALL}"
-)
+OVERRIDES = f"schedule.steps={LENGTH} checkpoints.interval={INTERVAL} evaluation.interval=120 training.log_interval=5"
 OPERATOR = {
     "apiVersion": "v1",
     "kind": "List",
