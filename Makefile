@@ -50,7 +50,7 @@ bench: setup ## measure every claim of docs/benchmarks.md (four hours; REAL_DATA
 	@for name in evaluation object_store annotation_speed bridge_load hostile_input coverage_fuzz prepare prepare_faults rewrite_paths first_run process_endings; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 	@for options in "--family detr" "--family detr --size 256x320" "--family deformable-detr" "--family rf-detr" "--family d-fine" "--family rf-detr --predict" "--family d-fine --predict"; do echo "== train_step $$options"; OMP_WAIT_POLICY=passive $(BIN)/python -m benchmarks.train_step $$options || exit 1; done
 	@echo "== gpu.sh"; benchmarks/gpu.sh || [ $$? = 2 ]
-	@if [ -n "$$REAL_DATA" ]; then for name in real_export sparse_photographs from_scratch annotator_effort; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done; else echo "REAL_DATA is not set: real_export, sparse_photographs, from_scratch and annotator_effort are left out"; fi
+	@if [ -n "$$REAL_DATA" ]; then for name in real_export sparse_photographs from_scratch transfer annotator_effort; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done; else echo "REAL_DATA is not set: real_export, sparse_photographs, from_scratch, transfer and annotator_effort are left out"; fi
 	@for name in cluster_pull cluster_latency; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 lock: ## renew requirements/*.txt from pyproject.toml (no addresses are written)

@@ -186,6 +186,7 @@ class Dag(Part):
     """The graph."""
 
     tasks: tuple[TemplateTask, ...] = Field(min_length=1)
+    target: str = ""  # all tasks, directly or as what others depend on
 
 
 class PatchedContainer(Part):

@@ -6,7 +6,7 @@ It also contains `export-for-others`, a template that third-party workflows refe
 from hera.workflows import DAG, Task, WorkflowTemplate
 
 from workflows.templates.detr_train import result
-from workflows.templates.preparing import FROM_EXPORT, preparing
+from workflows.templates.preparing import FROM_EXPORT, preparing, targets
 from workflows.templates.steps import (
     RUN_PREFIX,
     check,
@@ -38,6 +38,7 @@ with (
     ) as cvat_train,
     DAG(
         name="main",
+        target=targets("report"),
         outputs=[result("prepare", "prepared-set"), result("report", "ap"), result("report", "ap50")],
     ),
 ):

@@ -4,7 +4,7 @@ from hera.workflows import DAG, Task, WorkflowTemplate
 
 from run_config.cvat_formats import COCO
 from workflows.templates.detr_train import result
-from workflows.templates.preparing import FROM_PARAMETER, preparing
+from workflows.templates.preparing import FROM_PARAMETER, preparing, targets
 from workflows.templates.steps import check, given
 from workflows.templates.template import settings
 
@@ -21,7 +21,7 @@ with (
             given("cvat-annotation-path"),
         )
     ) as detr_prepare,
-    DAG(name="main", outputs=[result("prepare", "prepared-set")]),
+    DAG(name="main", target=targets("prepare"), outputs=[result("prepare", "prepared-set")]),
 ):
     checked = Task(name="check", template=check("detr-prepare"))
     preparing(checked, FROM_PARAMETER)

@@ -4,7 +4,7 @@ from hera.workflows import DAG, Parameter, Task, WorkflowTemplate
 from hera.workflows import models as m
 
 from run_config.cvat_formats import COCO
-from workflows.templates.preparing import FROM_PARAMETER, preparing
+from workflows.templates.preparing import FROM_PARAMETER, preparing, targets
 from workflows.templates.steps import RUN_PREFIX, check, given, report, train
 from workflows.templates.template import settings
 
@@ -33,6 +33,7 @@ with (
     ) as detr_train,
     DAG(
         name="main",
+        target=targets("report"),
         outputs=[result("prepare", "prepared-set"), result("report", "ap"), result("report", "ap50")],
     ),
 ):

@@ -33,6 +33,17 @@ def _steps(sources: Sequence[str], inputs: Sequence[str]) -> tuple[Container, Co
     )
 
 
+STAGES = ("images", "shards")
+
+
+def targets(last: str) -> str:
+    """The targets of a graph that ends with the task `last`.
+
+    After a retry, Argo brings a group of pods to its end only if it is a target: the run would go on for ever.
+    """
+    return " ".join([*(f"prepare-{stage}" for stage in STAGES), last])
+
+
 FROM_PARAMETER = _steps([], [])
 FROM_EXPORT = _steps(["--", "{{inputs.parameters.dataset}}"], ["dataset"])
 """Prepares the export of another step."""
@@ -43,7 +54,7 @@ def preparing(after: Task, steps: tuple[Container, Container], arguments: Mappin
     share, prepare = steps
     pods = f"{{{{tasks.{after.name}.outputs.parameters.pods}}}}"
     given = {**(arguments or {}), "pods": pods}
-    for stage in ("images", "shards"):
+    for stage in STAGES:
         task = Task(
             name=f"prepare-{stage}",
             template=share,
