@@ -11,8 +11,6 @@ Goal: 5 minutes of training a round from random weights, at most 45 edits per 10
 """
 
 import json
-import os
-import sys
 import tempfile
 import zipfile
 from collections.abc import Collection, Iterable, Sequence
@@ -26,7 +24,7 @@ import typer
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from benchmarks.local_run import local_run, machine
+from benchmarks.local_run import local_run, machine, real_data
 from evaluation.operating_point import OperatingPoint
 from evaluation.predictions import PredictionsFile
 from evaluation.repeated import without_repeated
@@ -164,10 +162,8 @@ def main(
     overrides: Annotated[str, typer.Option(help="Further configuration, key=value …")] = "",
 ) -> None:
     """Label the blood cells in three rounds."""
-    folder = os.environ.get("REAL_DATA")
-    if not folder:
-        sys.exit(f"REAL_DATA is not set: it names the folder with {SAMPLE}")
-    source = Path(folder, SAMPLE)
+    folder = real_data(SAMPLE)
+    source = folder / SAMPLE
     with zipfile.ZipFile(source) as archive:
         names = [image["file_name"] for image in json.loads(archive.read(ANNOTATIONS))["images"]]
     length = f"{steps:,} steps" if steps else f"{minutes:g} min"

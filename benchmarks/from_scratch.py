@@ -9,10 +9,8 @@ that, steps of both alternate in one process. Prints the metrics at the best AP 
 """
 
 import json
-import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,7 +23,7 @@ import typer
 from torch import Tensor, nn
 
 from benchmarks import transformers_models
-from benchmarks.local_run import BIN, machine
+from benchmarks.local_run import BIN, machine, real_data
 from detr_job.data.batches import Batch, EpochBatches, TrainingSamples, normalised, training_loader
 from detr_job.family import Family, build_family
 from detr_job.models.losses import Losses
@@ -116,8 +114,7 @@ class Baseline(Family):
 
 def main(steps: int = 2250, only: str = "", rate: float = 4e-4, val_fraction: float = 0.2) -> None:
     """Train both on each data set, or on one."""
-    if not (folder := os.environ.get("REAL_DATA")):
-        sys.exit(f"REAL_DATA is not set: it names the folder with {' and '.join(DATA.values())}")
+    folder = real_data(*DATA.values())
     print(machine())
     for name, file in DATA.items():
         if only in ("", name):

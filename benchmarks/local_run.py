@@ -36,6 +36,14 @@ def local_run(store: Path, *, parameters: Mapping[str, str], sample: Path | None
     return Result(numbers["AP"], numbers["AP50"], time.monotonic() - start)
 
 
+def real_data(*names: str) -> Path:
+    """The folder of the real exports. Ends the program with a sentence that names the files if it is not known."""
+    folder = os.environ.get("REAL_DATA")
+    if not folder:
+        sys.exit(f"REAL_DATA is not set: it names the folder with {' and '.join(names)}")
+    return Path(folder)
+
+
 def trained_model(store: Path) -> str:
     """URL of the model of the only run in a store."""
     (model,) = store.glob("workflow-data/output/*/model")

@@ -5,26 +5,20 @@
 Claim: 10 minutes of training on two cores, AP50 >= 0.88 and AP >= 0.58.
 """
 
-import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from benchmarks.local_run import local_run, machine
+from benchmarks.local_run import local_run, machine, real_data
 
 
 def main(
     overrides: Annotated[list[str] | None, typer.Argument()] = None, minutes: str = "10", seed: str = "42"
 ) -> None:
     """Train on bccd_trainval, evaluate on bccd_test."""
-    folder = os.environ.get("REAL_DATA")
-    if not folder:
-        sys.exit(
-            "REAL_DATA is not set: it names the folder with bccd_trainval_cvat_coco.zip and bccd_test_cvat_coco.zip"
-        )
+    folder = real_data("bccd_trainval_cvat_coco.zip", "bccd_test_cvat_coco.zip")
     print(machine())
     with tempfile.TemporaryDirectory() as temporary:
         result = local_run(

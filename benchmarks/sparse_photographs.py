@@ -8,16 +8,14 @@ With 40 validation images, differences under 0.06 AP50 are noise.
 """
 
 import json
-import os
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from benchmarks.local_run import BIN, machine
+from benchmarks.local_run import BIN, machine, real_data
 
 VARIANTS = {
     "auto": "",
@@ -40,8 +38,7 @@ def main(
     """Train each variant, or one. `pixels`: the short side of the images instead of the automatic one."""
     common = [f"schedule.steps={steps}", f"evaluation.interval={-(-steps // 9)}", *(overrides or [])]
     common += [f"data.min_sizes=[{pixels}]"] if pixels else []
-    if not (folder := os.environ.get("REAL_DATA")):
-        sys.exit("REAL_DATA is not set: it names the folder with raccoon_cvat_coco.zip")
+    folder = real_data("raccoon_cvat_coco.zip")
     print(machine())
     with tempfile.TemporaryDirectory() as temporary:
         store = f"file://{temporary}/store"

@@ -9,8 +9,6 @@ changes no result.
 """
 
 import json
-import os
-import sys
 import tempfile
 import zipfile
 from pathlib import Path
@@ -20,7 +18,7 @@ import numpy as np
 import typer
 
 from benchmarks.annotator_effort import ANNOTATIONS, SAMPLE, write_part
-from benchmarks.local_run import Result, local_run, machine, trained_model
+from benchmarks.local_run import Result, local_run, machine, real_data, trained_model
 from data_prep.sample.make import make_sample
 
 TEST = "bccd_test_cvat_coco.zip"
@@ -37,10 +35,8 @@ def main(
     seed: Annotated[int, typer.Option(help="Seed of the choice of photographs and of training.")] = 42,
 ) -> None:
     """Compare the two starts."""
-    folder = os.environ.get("REAL_DATA")
-    if not folder:
-        sys.exit(f"REAL_DATA is not set: it names the folder with {SAMPLE} and {TEST}")
-    source = Path(folder, SAMPLE)
+    folder = real_data(SAMPLE, TEST)
+    source = folder / SAMPLE
     with zipfile.ZipFile(source) as archive:
         names = sorted(image["file_name"] for image in json.loads(archive.read(ANNOTATIONS))["images"])
     shuffled = np.random.default_rng(seed).permutation(names).tolist()
@@ -60,7 +56,7 @@ def main(
             row = [str(count or len(names))]
             for number, weights in enumerate(("none", start)):
                 store = Path(temporary, f"{count}-{number}")
-                result = _train(store, model, part, Path(folder, TEST), weights, steps, seed)
+                result = _train(store, model, part, folder / TEST, weights, steps, seed)
                 row += [f"{result.ap50:.3f}", f"{result.ap:.3f}"]
             print(f"| {' | '.join(row)} |", flush=True)
 
