@@ -143,11 +143,11 @@ def build_dataset(
     limits = limits or DataLimits()
     for split in {image.split for image in placed}:
         refuse_labelled_twice(
-            (
-                (one.source.checked.sha256, one.source.file_name, one.source.annotation_file, one.source.boxes)
+            [
+                (one.source.checked.sha256, (one.source.file_name, one.source.annotation_file), one.source.boxes)
                 for one in placed
                 if one.split == split
-            ),
+            ],
             limits,
         )
     given_val = bool(val) or any(image.split == "val" for image in placed)

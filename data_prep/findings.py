@@ -1,13 +1,13 @@
 """Warnings that a person should read before training on a data set, computed from what will be written."""
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 
 from data_prep.changes import Reason
 from data_prep.checks.box_forms import LEAST_CASES
 from data_prep.dataset import Dataset
-from data_prep.likeness import SAME_BOX_IOU
+from data_prep.likeness import SAME_BOX_IOU, differently_labelled
 from prepared_set.decoding import NEARLY_BLACK
 from prepared_set.manifest import SPLITS, Counts
 from run_config.families.registry import FAMILIES
@@ -71,13 +71,9 @@ def _about_labels(dataset: Dataset, counts: dict[str, Counts]) -> Iterable[str]:
             f"{plural(twins, 'box is', 'boxes are')} drawn twice (same class, IoU above {SAME_BOX_IOU}; for one on "
             f"{example}): annotations may have been uploaded twice, or two people worked on them; delete one of each."
         )
-    files = Counter(image.source.checked.sha256 for image in dataset.images)
-    by_file: dict[str, dict[tuple[object, ...], str]] = defaultdict(dict)
-    for image in dataset.images:
-        if files[image.source.checked.sha256] > 1:
-            boxes_of = tuple((box.class_name, box.bbox) for box in image.boxes)
-            by_file[image.source.checked.sha256].setdefault(boxes_of, image.file_name)
-    other = [list(names.values()) for names in by_file.values() if len(names) > 1]
+    other = differently_labelled(
+        (image.source.checked.sha256, image.file_name, image.boxes) for image in dataset.images
+    )
     if other:
         yield (
             f"{plural(len(other), 'image')} {are(len(other))} there several times with different boxes (for one "

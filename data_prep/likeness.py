@@ -1,13 +1,14 @@
 """Boxes that lie on each other, and images that look alike. Pure: arrays and hashes go in, indices come out."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.checks.recordings import ALIKE_BITS
-from data_prep.packed_boxes import packed_numbers
+from data_prep.packed_boxes import PackedBoxes, packed_numbers
 
 if TYPE_CHECKING:
     from data_prep.dataset import SetImage
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 SAME_BOX_IOU = 0.95
 """Two boxes of one class with a larger intersection over union are the same object."""
 _MAX_COMPARISONS = 400_000_000
+_Image = TypeVar("_Image")
 
 
 def find_doubled_boxes(images: "Sequence[SetImage]") -> list[tuple[int, int]]:
@@ -51,6 +53,25 @@ def find_doubled_boxes(images: "Sequence[SetImage]") -> list[tuple[int, int]]:
         doubled[second] |= shared > SAME_BOX_IOU * (areas[first] + areas[second] - shared)
     found = order[doubled]
     return list(zip(owners[found].tolist(), positions[found].tolist(), strict=True))
+
+
+def differently_labelled(images: Iterable[tuple[str, _Image, PackedBoxes]]) -> list[list[_Image]]:
+    """For each file that is there several times with different boxes: the first image with each set of boxes.
+
+    images: digest of the file, image, boxes.
+    """
+    copies: defaultdict[str, list[tuple[_Image, PackedBoxes]]] = defaultdict(list)
+    for digest, image, boxes in images:
+        copies[digest].append((image, boxes))
+    found: list[list[_Image]] = []
+    for own in copies.values():
+        if len(own) > 1:
+            labelled: dict[tuple[object, ...], _Image] = {}
+            for image, boxes in own:
+                labelled.setdefault(tuple((box.class_name, box.bbox) for box in boxes), image)
+            if len(labelled) > 1:
+                found.append(list(labelled.values()))
+    return found
 
 
 def find_alike(images: "list[SetImage]", others: "list[SetImage]") -> "list[tuple[SetImage, SetImage]]":

@@ -1,6 +1,6 @@
 """Refuse a source whose parts do not belong together, with what was found in it and a way on."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
@@ -9,6 +9,8 @@ from data_prep.checks.box_forms import LEAST_CASES, SubsetBoxes
 from data_prep.correct_boxes import Box
 from data_prep.errors import AnnotationError, SourceError
 from data_prep.image_finder import ImageFinder
+from data_prep.likeness import differently_labelled
+from data_prep.packed_boxes import PackedBoxes
 from data_prep.remedies import change_limit
 from data_prep.sources.files import export_frames
 from prepared_set.manifest import Example
@@ -138,21 +140,18 @@ def refuse_two_owners(where: str, images: Iterable[tuple[str, str, Sequence[Box]
         )
 
 
-def refuse_labelled_twice(images: Iterable[tuple[str, str, str, Sequence[Box]]], limits: DataLimits) -> None:
+def refuse_labelled_twice(images: Sequence[tuple[str, tuple[str, str], PackedBoxes]], limits: DataLimits) -> None:
     """Raise AnnotationError when too many images are there several times with different boxes.
 
-    `images`: digest of the file, name, annotation file, boxes.
+    `images`: digest of the file, name and annotation file, boxes.
     """
-    by_file: dict[str, list[tuple[str, str, Sequence[Box]]]] = defaultdict(list)
-    for digest, name, listed_in, boxes in images:
-        by_file[digest].append((name, listed_in, boxes))
-    several = [own for own in by_file.values() if len(own) > 1]
-    other = [own for own in several if len({frozenset(_as_counts(boxes).items()) for *_, boxes in own}) > 1]
-    if len(other) < LEAST_CASES or len(other) <= limits.contradictions * len(by_file):
+    other = differently_labelled(images)
+    files = len({digest for digest, *_ in images})
+    if len(other) < LEAST_CASES or len(other) <= limits.contradictions * files:
         return
-    (name, one, _), (_, two, _), *_ = other[0]
+    (name, one), (_, two), *_ = other[0]
     raise AnnotationError(
-        f"{len(other):,} of {len(by_file):,} images are there several times with different boxes (for one {name!r} in "
+        f"{len(other):,} of {files:,} images are there several times with different boxes (for one {name!r} in "
         f"{one} and {two}): give only the newest export of each task, or merge the annotations of each image; to use "
         f"them as they are, {change_limit('contradictions', '1')}"
     )
