@@ -1,6 +1,6 @@
 """The results of `make run` on the generated sample: AP50 on the test part for several seeds, and the time.
 
-    python -m benchmarks.first_run [--seeds 42,1,2] [--minutes M]
+    python -m benchmarks.first_run [--seeds 42,1,2] [--minutes M] [--overrides "key=value …"]
 
 Claim: at most 6 minutes on two cores, AP50 >= 0.6 for every seed. Prints one row per seed.
 """
@@ -13,7 +13,7 @@ import typer
 from benchmarks.local_run import local_run, machine
 
 
-def main(seeds: str = "42,1,2", minutes: str = "") -> None:
+def main(seeds: str = "42,1,2", minutes: str = "", overrides: str = "") -> None:
     """Run the sample once for each seed."""
     print(machine())
     with tempfile.TemporaryDirectory() as folder:
@@ -22,12 +22,15 @@ def main(seeds: str = "42,1,2", minutes: str = "") -> None:
             result = local_run(
                 Path(folder) / f"store-{seed}",
                 sample=sample,
-                parameters={"model": "tiny", "device": "auto", "seed": seed, "minutes": minutes},
+                parameters={
+                    "model": "tiny",
+                    "device": "auto",
+                    "seed": seed,
+                    "minutes": minutes,
+                    "overrides": overrides,
+                },
             )
-            print(
-                f"| seed {seed} | AP50 {result.ap50:.3f} | AP {result.ap:.3f} | {result.seconds / 60:.1f} min in all |",
-                flush=True,
-            )
+            print(f"| seed {seed} | {result.row()}", flush=True)
 
 
 if __name__ == "__main__":

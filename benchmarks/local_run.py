@@ -1,7 +1,9 @@
 """Run a whole job as on a laptop, for the two benchmarks of its results."""
 
+import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 import time
@@ -14,11 +16,21 @@ BIN = Path(sys.executable).parent
 
 @dataclass(frozen=True)
 class Result:
-    """The results in the last lines of a run."""
+    """The results of a run."""
 
     ap: float
     ap50: float
     seconds: float
+    steps: int
+    images_per_s: float
+    """Median of the log lines of training."""
+
+    def row(self) -> str:
+        """Cells of a table."""
+        return (
+            f"AP50 {self.ap50:.3f} | AP {self.ap:.3f} | {self.steps:,} steps | {self.images_per_s:.1f} images/s | "
+            f"{self.seconds / 60:.1f} min in all |"
+        )
 
 
 def local_run(store: Path, *, parameters: Mapping[str, str], sample: Path | None = None) -> Result:
@@ -33,7 +45,10 @@ def local_run(store: Path, *, parameters: Mapping[str, str], sample: Path | None
     command = [BIN / "detr-workflows", "run-local", "--store", store, "--scratch", store / "scratch", *arguments]
     done = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE)
     numbers = {name: float(value) for name, value in re.findall(r"^(AP|AP50) ([\d.]+)$", done.stdout, re.MULTILINE)}
-    return Result(numbers["AP"], numbers["AP50"], time.monotonic() - start)
+    (metrics,) = store.glob("workflow-data/output/*/metrics.jsonl")
+    lines = [line for line in map(json.loads, metrics.read_text().splitlines()) if line["split"] == "train"]
+    speed = statistics.median(line["images_per_s"] for line in lines)
+    return Result(numbers["AP"], numbers["AP50"], time.monotonic() - start, lines[-1]["step"], speed)
 
 
 def real_data(*names: str) -> Path:

@@ -33,10 +33,7 @@ def main(
                 "overrides": " ".join(overrides or []),
             },
         )
-    print(
-        f"| seed {seed} | {minutes} min of training | AP50 {result.ap50:.3f} | AP {result.ap:.3f} | "
-        f"{result.seconds / 60:.1f} min in all |"
-    )
+    print(f"| seed {seed} | {minutes} min of training | {result.row()}")
 
 
 if __name__ == "__main__":

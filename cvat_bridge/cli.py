@@ -85,7 +85,7 @@ def annotate(
     ] = "keep",
     repeated: Annotated[
         str,
-        typer.Option(help="Boxes with nearly the place of a better box of another class: remove or keep."),
+        typer.Option(help="Boxes with nearly the place of a better box: remove or keep."),
         From("repeated-boxes"),
     ] = "remove",
     device: Annotated[

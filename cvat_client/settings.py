@@ -113,7 +113,7 @@ class Models(Part):
     threshold: float | None = Field(default=None, ge=0, le=1)
     """Lowest score of a box if neither the call nor the run sets one. None: each model's own threshold."""
     keep_repeated: bool = False
-    """Keep a box that has nearly the place of a better box of another class."""
+    """Keep a box that has nearly the place of a better box."""
     most: int = Field(default=20, ge=1)
     """At most this many models are listed, newest first."""
     loaded: int = Field(default=3, ge=1)

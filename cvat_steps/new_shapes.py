@@ -23,7 +23,7 @@ class Existing(StrEnum):
 
 
 class Repeated(StrEnum):
-    """What to do with a box that has nearly the place of a better box of another class."""
+    """What to do with a box that has nearly the place of a better box."""
 
     REMOVE = "remove"
     KEEP = "keep"

@@ -184,7 +184,7 @@ def predict(
     ] = "",
     keep_repeated: Annotated[
         bool,
-        typer.Option(help="Keep a box that has nearly the place of a better box of another class (IoU above 0.9)."),
+        typer.Option(help="Keep a box that has nearly the place of a better box (IoU above 0.9)."),
     ] = False,
     device: Device = "auto",
     as_json: Annotated[

@@ -48,7 +48,8 @@ def use_bf16(settings: Training, device: torch.device, *, insist: bool = True) -
     """Whether convolutions and matrix products run in bf16.
 
     Raises JobError when the settings require bf16 and the device has none. With `insist=False`, as for
-    prediction, fp32 is used instead.
+    prediction, fp32 is used instead. `auto` on a CPU is bf16 with AMX alone; training measures other processors
+    (`detr_job.training.precision`).
     """
     if settings.precision == "fp32":
         return False
@@ -66,21 +67,6 @@ def has_bf16(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     # no public API yet
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-
-
-def precision(settings: Training, device: torch.device) -> str:
-    """`bf16` or `fp32`. Raises JobError as `use_bf16`."""
-    return "bf16" if use_bf16(settings, device) else "fp32"
-
-
-def precision_reason(settings: Training, device: torch.device, *, bf16: bool) -> str:
-    """`bf16 (the processor computes it in AMX)`."""
-    name = "bf16" if bf16 else "fp32"
-    if settings.precision != "auto":
-        return f"{name} (training.precision)"
-    if device.type == "cuda":
-        return f"{name} (the GPU {'computes it fast' if bf16 else 'has no bf16'})"
-    return f"{name} (the processor {'computes it in AMX' if bf16 else 'has no AMX, without which bf16 is slower'})"
 
 
 def autocast(device: torch.device, *, bf16: bool) -> AbstractContextManager[object]:

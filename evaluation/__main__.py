@@ -67,7 +67,7 @@ def report(
         typer.echo(wide.sentence(split.ground_truths))
     if repeats := split.repeated_boxes:
         typer.echo(
-            f"AP {repeats.ap:.3f}  AP50 {repeats.ap50:.3f}  (without boxes that repeat a better one of another class: "
+            f"AP {repeats.ap:.3f}  AP50 {repeats.ap50:.3f}  (without boxes that repeat a better one: "
             f"{repeats.repeated:,} of {plural(repeats.shown, 'box', 'boxes')})"
         )
     if "OUT" not in os.environ:  # a workflow step's $OUT is moved into the run's folder, so the path would lead nowhere

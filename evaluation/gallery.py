@@ -157,7 +157,7 @@ def _prediction_rectangles(image: ImageOutcome, classes: Sequence[str]) -> tuple
     boxes = image.boxes
     label_all = len(boxes.labels) <= LABEL_ALL_UP_TO
     rectangles = []
-    repeats = repeated(boxes.boxes, boxes.labels, boxes.scores)
+    repeats = repeated(boxes.boxes, boxes.scores)
     for index, outcome in enumerate(image.outcomes):
         name, score = classes[boxes.labels[index]], f"{boxes.scores[index]:.2f}"
         says = str(outcome)
@@ -166,7 +166,7 @@ def _prediction_rectangles(image: ImageOutcome, classes: Sequence[str]) -> tuple
         elif outcome is Outcome.FALSE and image.taken[index] == UNMATCHED:
             says = "false (no object here, or the object already has a match)"
         if repeats[index]:
-            says += "; nearly the place of a better box of another class, left out in CVAT"
+            says += "; nearly the place of a better box, left out in CVAT"
         labelled = not repeats[index] and (label_all or outcome in {Outcome.FALSE, Outcome.MISCLASSIFIED})
         label = f"{cut(name, LABEL_LETTERS)} {score}" if labelled else ""
         rectangles.append(_rectangle(boxes.boxes[index].tolist(), outcome, label, f"{name} {score}: {says}"))

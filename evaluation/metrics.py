@@ -16,7 +16,7 @@ from evaluation.coco import AtMaxDets, ClassAtMaxDets, CocoResult, evaluate_boxe
 from evaluation.confusion import ImageOutcome, Outcome, confusion_matrix, judge
 from evaluation.ground_truth import GroundTruth
 from evaluation.matching import FloatArray, ImageBoxes, boxes_by_image
-from evaluation.operating_point import IOU, best_thresholds
+from evaluation.operating_point import IOU, chosen_thresholds
 from evaluation.predictions import Prediction
 from evaluation.repeated import SAME_IOU, repeated, without_repeated
 from evaluation.sweep import DetectionCounts, Sweep
@@ -81,7 +81,7 @@ class SizeMetrics(msgspec.Struct, frozen=True):
 
 
 class RepeatedBoxes(msgspec.Struct, frozen=True):
-    """Boxes with nearly the place of a better box of another class, which are left out in CVAT and in pictures."""
+    """Boxes with nearly the place of a better box, which are left out in CVAT and in pictures."""
 
     iou: float
     """Boxes with an IoU above this are on the same object."""
@@ -118,7 +118,7 @@ class SplitMetrics(msgspec.Struct, frozen=True):
     The counts, shares and curves of such a split also use `max_dets`; `coco` and `ar_100` keep COCO's 100.
     """
     repeated_boxes: RepeatedBoxes | UnsetType = UNSET
-    """If the model repeats any box with another class."""
+    """If the model repeats any box."""
 
 
 class ReportedThresholds(msgspec.Struct, frozen=True):
@@ -180,7 +180,7 @@ class _Matched:
 def measure(splits: Mapping[str, SplitInput], *, run: str, set_id: str, model: str) -> Measured:
     """All metrics of a run. `splits` has `val`, `test` or both, with the same classes.
 
-    The operating threshold is the best one on `val`, if any prediction is right there, so that the test split
+    The operating threshold is chosen on `val`, if any prediction is right there, so that the test split
     does not influence it.
     """
     headline = "test" if "test" in splits else "val"
@@ -211,13 +211,13 @@ def _match(content: SplitInput) -> _Matched:
 
 
 def _reported_thresholds(names: Sequence[str], matched: Mapping[str, _Matched]) -> ReportedThresholds:
-    """The best thresholds on `val`; if no prediction is right there, the best one on `test`."""
+    """The thresholds chosen on `val`; if no prediction is right there, one chosen on `test`."""
     for split in ("val", "test"):
         if split not in matched:
             continue
-        best = best_thresholds(dict(zip(names, matched[split].classes, strict=True)))
-        if best is not None:
-            return ReportedThresholds(best[0], split, classes=best[1] if split == "val" else {})
+        chosen = chosen_thresholds(dict(zip(names, matched[split].classes, strict=True)))
+        if chosen is not None:
+            return ReportedThresholds(chosen[0], split, classes=chosen[1] if split == "val" else {})
     return ReportedThresholds(FALLBACK_THRESHOLD, "default")
 
 
@@ -273,7 +273,7 @@ def _repeated_boxes(content: SplitInput, outcomes: Sequence[ImageOutcome]) -> Re
     return RepeatedBoxes(
         iou=SAME_IOU,
         shown=sum(len(boxes.scores) for boxes in shown),
-        repeated=sum(int(repeated(boxes.boxes, boxes.labels, boxes.scores).sum()) for boxes in shown),
+        repeated=sum(int(repeated(boxes.boxes, boxes.scores).sum()) for boxes in shown),
         ap=numbers.ap,
         ap50=numbers.ap50,
     )

@@ -1,8 +1,8 @@
-"""The score threshold to use a model with: the best F1 on its validation split.
+"""The score threshold to use a model with: the highest whose F1 on its validation split is hardly below the best.
 
 A class gets its own threshold if the split has at least `FEWEST_BOXES` boxes of it. With fewer boxes the best
-threshold is mostly chance, so the class uses that of all classes together. Of equally good thresholds, the
-highest is used. The test split is not used.
+threshold is mostly chance, so the class uses that of all classes together. "Hardly" is one standard error: a few wrong
+boxes fewer are worth more to an annotator than a difference that is chance. The test split is not used.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ class OperatingPoint(msgspec.Struct, frozen=True, kw_only=True):
     """The thresholds in a model's config.json."""
 
     threshold: Share
-    """The best threshold of all classes together, for classes without their own."""
+    """The threshold of all classes together, for classes without their own."""
     classes: dict[str, Share]
     """Class name → its own threshold."""
     split: str
@@ -47,12 +47,12 @@ class OperatingPoint(msgspec.Struct, frozen=True, kw_only=True):
         return threshold_text(self.threshold, self.classes)
 
 
-def best_thresholds(classes: Mapping[str, Sweep]) -> tuple[float, dict[str, float]] | None:
-    """Best threshold of all classes together, and of each class with enough boxes. None: no prediction is right."""
-    threshold = Sweep.together(list(classes.values())).best_threshold()
+def chosen_thresholds(classes: Mapping[str, Sweep]) -> tuple[float, dict[str, float]] | None:
+    """The threshold of all classes together, and of each class with enough boxes. None: no prediction is right."""
+    threshold = Sweep.together(list(classes.values())).cautious_threshold()
     if threshold == UNDEFINED:
         return None
-    own = {name: sweep.best_threshold() for name, sweep in classes.items() if sweep.objects >= FEWEST_BOXES}
+    own = {name: sweep.cautious_threshold() for name, sweep in classes.items() if sweep.objects >= FEWEST_BOXES}
     return threshold, {name: value for name, value in own.items() if value != UNDEFINED}
 
 
@@ -60,8 +60,8 @@ def choose_operating_point(truth: GroundTruth, predictions: Sequence[Prediction]
     """The operating point of the model that made these predictions. None when no prediction is right."""
     images = list(boxes_by_image(truth, predictions))
     sweeps = {name: Sweep.of_class(images, label, IOU) for label, name in enumerate(truth.class_names())}
-    best = best_thresholds(sweeps)
-    if best is None:
+    chosen = chosen_thresholds(sweeps)
+    if chosen is None:
         return None
     boxes = {name: sweep.objects for name, sweep in sweeps.items()}
-    return OperatingPoint(threshold=best[0], classes=best[1], split=split, boxes=boxes)
+    return OperatingPoint(threshold=chosen[0], classes=chosen[1], split=split, boxes=boxes)

@@ -1,11 +1,11 @@
-"""Boxes that a model gives a second time, with another class: most come from one query that fits two classes."""
+"""Boxes that a model gives a second time: one query fits two classes, or two queries find the same object."""
 
 from collections import defaultdict
 from collections.abc import Iterable
 
 import numpy as np
 
-from evaluation.matching import BoolArray, FloatArray, IntArray, overlaps
+from evaluation.matching import BoolArray, FloatArray, overlaps
 from evaluation.predictions import Prediction
 
 SAME_IOU = 0.9
@@ -14,18 +14,18 @@ _ROWS = 512
 """Boxes compared with all others at a time, to bound the memory."""
 
 
-def repeated(boxes: FloatArray, labels: IntArray, scores: FloatArray) -> BoolArray:
-    """(N,) whether a box repeats a better one of another class. A box that is itself left out hides no other.
+def repeated(boxes: FloatArray, scores: FloatArray) -> BoolArray:
+    """(N,) whether a box repeats a better one. A box that is itself left out hides no other.
 
     boxes: (N, 4), x, y, width, height. Of equal scores, the first box is the better one.
     """
     hidden = np.zeros(len(scores), bool)
     order = np.argsort(-scores, kind="stable")
-    boxes, labels, none = boxes[order], labels[order], np.zeros(len(scores), bool)
+    boxes, none = boxes[order], np.zeros(len(scores), bool)
     for start in range(0, len(order), _ROWS):
         rows = slice(start, start + _ROWS)
-        close = (overlaps(boxes[rows], boxes, none) > SAME_IOU) & (labels[rows, None] != labels)
-        for row in np.flatnonzero(close.any(axis=1)):
+        close = overlaps(boxes[rows], boxes, none) > SAME_IOU
+        for row in np.flatnonzero(close.sum(axis=1) > 1):  # one of them is the box itself
             if not hidden[start + row]:
                 hidden[start + row + 1 :] |= close[row, start + row + 1 :]
     result = np.empty_like(hidden)
@@ -34,7 +34,7 @@ def repeated(boxes: FloatArray, labels: IntArray, scores: FloatArray) -> BoolArr
 
 
 def without_repeated(predictions: Iterable[Prediction]) -> list[Prediction]:
-    """The predictions of all images without those that repeat a better one of another class."""
+    """The predictions of all images without those that repeat a better one."""
     by_image: defaultdict[int, list[Prediction]] = defaultdict(list)
     for each in predictions:
         by_image[each.image_id].append(each)
@@ -42,7 +42,6 @@ def without_repeated(predictions: Iterable[Prediction]) -> list[Prediction]:
     for some in by_image.values():
         hidden = repeated(
             np.array([each.bbox for each in some], np.float64),
-            np.array([each.category_id for each in some], np.int64),
             np.array([each.score for each in some], np.float64),
         )
         kept += [each for each, hides in zip(some, hidden, strict=True) if not hides]

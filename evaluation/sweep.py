@@ -1,4 +1,4 @@
-"""Precision and recall over the score threshold, at one IoU, and the threshold with the best F1.
+"""Precision and recall over the score threshold, at one IoU, and thresholds chosen by the F1.
 
 A threshold keeps the predictions with at least that score. Predictions are matched in order of falling score,
 so one matching serves all thresholds: a higher threshold only removes the last predictions.
@@ -88,12 +88,27 @@ class Sweep:
 
     def best_threshold(self) -> float:
         """The highest score among those with the best F1. `UNDEFINED` when no prediction is right."""
+        scores, f1 = self._f1_by_score()
+        return float(scores[np.argmax(f1)]) if self.right.any() else UNDEFINED
+
+    def cautious_threshold(self) -> float:
+        """The highest score whose F1 is at most one standard error below the best. `UNDEFINED` like `best_threshold`.
+
+        The error is that of a share of the objects (Takahashi et al. 2022, doi.org/10.1007/s10489-021-02635-5, give it
+        for the micro-averaged F1). With few objects the F1 hardly differs between many thresholds, and which of them
+        is best is chance. The highest of them shows the fewest wrong boxes.
+        """
+        scores, f1 = self._f1_by_score()
         if not self.right.any():
             return UNDEFINED
-        ends = np.flatnonzero(np.append(np.diff(self.scores) != 0, True))
-        right = np.cumsum(self.right)[ends]
-        f1 = 2 * right / (ends + 1 + self.objects)
-        return float(self.scores[ends[np.argmax(f1)]])
+        best = f1.max()
+        error = np.sqrt(best * (1 - best) / self.objects)
+        return float(scores[np.flatnonzero(f1 >= best - error)[0]])
+
+    def _f1_by_score(self) -> tuple[FloatArray, FloatArray]:
+        """The different scores, in falling order, and the F1 with each as the threshold."""
+        ends = np.flatnonzero(np.append(np.diff(self.scores) != 0, True)) if len(self.scores) else np.zeros(0, int)
+        return self.scores[ends], 2 * np.cumsum(self.right)[ends] / (ends + 1 + self.objects)
 
     def precision_at_recalls(self) -> FloatArray:
         """(101,) COCO's interpolated precision over `RECALLS`; its mean is the AP at this IoU.

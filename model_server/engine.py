@@ -61,7 +61,7 @@ class Engine:
         keep_repeated: bool = False,
         load: Callable[[str, Device], Predictor] = Predictor,
     ) -> None:
-        """keep_repeated: return boxes that repeat a better one with another class."""
+        """keep_repeated: return boxes that repeat a better one."""
         self.device = device
         self.keep_repeated = keep_repeated
         self.broken = ""

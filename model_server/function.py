@@ -4,7 +4,7 @@
         -p model=str:s3://bucket/workflow-data/output/RUN/model -p device=str:auto --allow-unmatched-labels
 
 Labels are matched by name. The lowest score of a box is `--conf-threshold`, else `-p threshold=float:0.4`, else the
-model's own threshold. A box that repeats a better one with another class is left out; `-p keep_repeated=bool:true`
+model's own threshold. A box that repeats a better one is left out; `-p keep_repeated=bool:true`
 keeps it.
 """
 
@@ -55,7 +55,7 @@ def create(
     """Create the function for one model. JobError: the model cannot be used.
 
     model: URL or path of the model's folder or its run's folder. threshold: lowest score. None: the model's own.
-    keep_repeated: keep boxes that repeat a better one with another class.
+    keep_repeated: keep boxes that repeat a better one.
     """
     chosen = hardware.choose_device(device)
     hardware.prepare(chosen)

@@ -284,7 +284,7 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="repeated-boxes",
         title="Repeated boxes",
-        help="Boxes that have nearly the place of a better box of another class (IoU above 0.9).\n"
+        help="Boxes that have nearly the place of a better box (IoU above 0.9).\n"
         "- `remove`: only the box with the better score is added\n"
         "- `keep`: all are added, for objects that may have two classes",
         group="Annotation",

@@ -105,10 +105,36 @@ def _sample(planes: Sequence[Tensor], places: Tensor, weights: Tensor, points: S
     """
     batch, queries, heads, total = weights.shape
     grid = (2 * places - 1).transpose(1, 2).flatten(0, 1)  # (B*M, Q, P, 2)
+    bilinear = bilinear_by_gather if torch.compiler.is_exporting() else _grid_sample
     samples = [
-        F.grid_sample(plane, each, mode="bilinear", padding_mode="zeros", align_corners=False)
-        for plane, each in zip(planes, torch.split(grid, list(points), dim=2), strict=True)
+        bilinear(plane, each) for plane, each in zip(planes, torch.split(grid, list(points), dim=2), strict=True)
     ]
     by_head = weights.transpose(1, 2).reshape(batch * heads, 1, queries, total)
     read = (torch.cat(samples, dim=-1) * by_head).sum(-1)  # (B*M, D/M, Q)
     return read.view(batch, -1, queries).transpose(1, 2)
+
+
+def _grid_sample(plane: Tensor, grid: Tensor) -> Tensor:
+    return F.grid_sample(plane, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def bilinear_by_gather(plane: Tensor, grid: Tensor) -> Tensor:
+    """Bilinear samples, zero outside the plane, by `gather` instead of `grid_sample`.
+
+    An exported network uses it, because TensorRT 10.14 and 11.1 compile `GridSample` to wrong numbers
+    (github.com/NVIDIA/TensorRT/issues/4813). It is slower, so training and prediction here do not use it.
+
+    plane: (N, C, H, W). grid: (N, Q, P, 2), x and y in -1…1 from edge to edge. Returns (N, C, Q, P).
+    """
+    channels, height, width = plane.shape[1:]
+    x, y = (((grid[..., axis] + 1) * size - 1) / 2 for axis, size in ((0, width), (1, height)))
+    left, top = x.floor(), y.floor()
+    values = plane.flatten(2)
+    total = torch.zeros_like(x)[:, None]
+    for column, share_x in ((left, left + 1 - x), (left + 1, x - left)):
+        for row, share_y in ((top, top + 1 - y), (top + 1, y - top)):
+            inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+            index = row.clamp(0, height - 1).long() * width + column.clamp(0, width - 1).long()
+            corner = values.gather(2, index.flatten(1)[:, None].expand(-1, channels, -1))
+            total = total + corner.view(-1, channels, *index.shape[1:]) * (share_x * share_y * inside)[:, None]
+    return total

@@ -51,7 +51,7 @@ def predict_files(
     """One record per image: path, size and detections. With `out`, also write them and drawn pictures there.
 
     threshold: None means the model's own. `say` is called with notes about the result. Files without a record are added
-    to `left_out` with the reason. keep_repeated: keep boxes that repeat a better one with another class.
+    to `left_out` with the reason. keep_repeated: keep boxes that repeat a better one.
     Raises JobError when no file can be used.
     """
     left_out = {} if left_out is None else left_out
@@ -107,9 +107,7 @@ def predict_files(
         _write(out / PREDICTIONS, json.dumps(records, indent=1, ensure_ascii=False).encode())
         if repeated_boxes:
             boxes = plural(repeated_boxes, "box", "boxes")
-            say(
-                f"left out: {boxes} with nearly the place of a better box of another class (--keep-repeated keeps them)"
-            )
+            say(f"left out: {boxes} with nearly the place of a better box (--keep-repeated keeps them)")
         say(predictor.threshold_sentence(threshold))
     return records
 

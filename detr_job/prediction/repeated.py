@@ -1,4 +1,4 @@
-"""Leave out detections that repeat a better one with another class."""
+"""Leave out detections that repeat a better one."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,9 @@ from evaluation.repeated import repeated
 
 
 def without_repeated(found: Sequence[Found]) -> list[Found]:
-    """The detections without those that have nearly the same box (IoU above 0.9) as a better one of another class."""
-    names = {name: label for label, name in enumerate(dict.fromkeys(each.label for each in found))}
+    """The detections without those that have nearly the same box (IoU above 0.9) as a better one."""
     hidden = repeated(
         np.array([each.bbox for each in found], np.float64).reshape(-1, 4),
-        np.array([names[each.label] for each in found], np.int64),
         np.array([each.score for each in found], np.float64),
     )
     return [each for each, hides in zip(found, hidden, strict=True) if not hides]

@@ -80,6 +80,11 @@ def open_run(store: ObjectStore, description: dict[str, Any]) -> dict[str, Any]:
     return description
 
 
+def first_precision(store: ObjectStore) -> str | None:
+    """The precision at the first start of a run, or None at the first start itself."""
+    return (_read(store) or {}).get(PRECISION)
+
+
 def write_run(store: ObjectStore, description: dict[str, Any], *, if_absent: bool = False) -> None:
     """Write run.json."""
     content = json.dumps(description, indent=2, ensure_ascii=False).encode()

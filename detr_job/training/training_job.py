@@ -20,8 +20,16 @@ from detr_job.prediction.split_predictions import SplitPredictions, beyond_reach
 from detr_job.stop_request import RESUME, StopNow, StopRequest
 from detr_job.training import memory_probe, micro_batches
 from detr_job.training.micro_batches import MicroBatches
+from detr_job.training.precision import with_precision
 from detr_job.training.progress import ProgressReport, SayHandler
-from detr_job.training.run_folder import MICRO_BATCH, describe_run, open_run, resumed_settings, write_run
+from detr_job.training.run_folder import (
+    MICRO_BATCH,
+    describe_run,
+    first_precision,
+    open_run,
+    resumed_settings,
+    write_run,
+)
 from detr_job.training.run_lock import locked
 from detr_job.training.set_facts import facts_of
 from detr_job.training.trainer import Trainer, has_boxes
@@ -219,8 +227,10 @@ def _prepare(
     exactness = micro_batches.exactness(family, config)
     if config.data.batch_size < whole:
         report.say(f"with data.batch_size={config.data.batch_size} instead of {whole}, {exactness}")
-    description = _open_run(request, config, reasons, local, family, device, run)
-    config = _precision_of_the_run(config, description["precision"], device, report)
+    exact, reason = with_precision(config, first_precision(run), local, device)
+    report.say(f"training.precision={exact.training.precision} ({reason})")
+    description = _open_run(request, config, reasons, local, family, device, run, exact.training.precision)
+    config = exact
     checkpoint.try_place(run)
     chosen = request.chosen(BATCH_SIZE) and BATCH_SIZE not in request.auto
     micro = MicroBatches(
@@ -337,6 +347,7 @@ def _open_run(
     family: Family,
     device: torch.device,
     run: ObjectStore,
+    precision: str,
 ) -> dict[str, Any]:
     """Write run.json early, so that missing permissions and a used name are found before anything is computed."""
     return open_run(
@@ -352,24 +363,10 @@ def _open_run(
             set_id=local.id,
             classes=local.class_names,
             hardware=hardware.hardware_name(device),
-            precision=hardware.precision(config.training, device),
+            precision=precision,
             model_parameters=sum(parameter.numel() for parameter in family.network.parameters()),
         ),
     )
-
-
-def _precision_of_the_run(config: JobConfig, began: str, device: torch.device, report: ProgressReport) -> JobConfig:
-    """The configuration with the precision that the run began with, if `auto` would choose another one here."""
-    now = hardware.precision(config.training, device)
-    if began == now or began not in ("bf16", "fp32"):
-        return config
-    if began == "bf16" and not hardware.has_bf16(device):
-        report.say(
-            f"warning: this run began in bf16, which {hardware.hardware_name(device)} lacks; it goes on in {now}"
-        )
-        return config
-    report.say(f"this run began in {began} and keeps it; training.precision=auto would be {now} on this machine")
-    return with_values(config, {"training.precision": began})
 
 
 def _announce(job: _Job, report: ProgressReport) -> None:
@@ -379,8 +376,7 @@ def _announce(job: _Job, report: ProgressReport) -> None:
     report.say(
         f"{job.request.preset}: {count / 1e6:.1f} M parameters, {len(local.class_names)} classes, "
         f"{len(local.split('train'))} training and {len(local.split('val'))} validation images, on "
-        f"{hardware.hardware_name(trainer.device)}, "
-        f"{hardware.precision_reason(job.config.training, trainer.device, bf16=trainer.bf16)}"
+        f"{hardware.hardware_name(trainer.device)}, {job.config.training.precision}"
     )
     report.say(checkpoint.room(trainer.run, trainer.network, job.config))
     if about := job.config.model.about_image_size(job.config.data.eval_size):
@@ -520,7 +516,7 @@ def _model_config(job: _Job, seen: SplitPredictions | None) -> ModelFolderConfig
 def _farewell(job: _Job, info: ModelFolderConfig) -> str:
     progress = job.trainer.progress
     best = f"best val AP {progress.best_ap:.3f} at step {progress.best_step}" if progress.best_step else "last weights"
-    point = "" if info.operating_point is None else f", best threshold {info.operating_point.describe()}"
+    point = "" if info.operating_point is None else f", threshold {info.operating_point.describe()}"
     # A step's $OUT is moved into the run's folder, so a path in it would soon lead nowhere.
     where = "" if "OUT" in os.environ else f"; model and predictions are in {job.request.out}"
     return f"done: {progress.step} steps in {duration(progress.elapsed_s)}, {best}{point}{where}"

@@ -262,7 +262,8 @@ def _numbers(metrics: Mapping[str, float]) -> str:
 def _threshold(point: OperatingPoint | None) -> str:
     if point is None:
         return f"{FALLBACK_THRESHOLD} (default; not chosen on validation images)"
-    return f"{point.describe()}, the best F1 at IoU {point.iou} on {point.split}. It is used where no other is given."
+    chosen = f"chosen by the F1 at IoU {point.iou} on {point.split}"
+    return f"{point.describe()}, {chosen}. It is used where no other is given."
 
 
 def _cell(text: str) -> str:

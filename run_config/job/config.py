@@ -195,8 +195,8 @@ class Training(Section):
     )
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto",
-        description="auto: bf16 on a GPU that supports it and on a CPU with AMX, otherwise fp32. "
-        "Losses and matching are always fp32.",
+        description="auto: bf16 on a GPU that supports it, and on a CPU that has AMX or is measured to be faster in "
+        "it; otherwise fp32. Losses and matching are always fp32.",
     )
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0,

@@ -1,16 +1,12 @@
 """Devices and precision: what was asked for and is not there is said, never replaced in silence."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
 from detr_job import hardware
 from detr_job.errors import JobError
-from detr_job.hardware import autocast, choose_device, hardware_name, memory_gib, precision_reason, use_bf16
-from detr_job.training import training_job
+from detr_job.hardware import autocast, choose_device, hardware_name, memory_gib, use_bf16
 from run_config.job.config import Training
-from run_config.job.presets import load_job_config
 
 CPU = torch.device("cpu")
 
@@ -70,8 +66,7 @@ def test_bf16_is_used_where_it_is_and_insisted_on_where_it_is_trained(monkeypatc
     for has in (False, True):
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda has=has: has)
-        assert use_bf16(Training(precision="auto"), CPU) is has  # without AMX, bf16 is slower than fp32
-        assert ("no AMX" in precision_reason(Training(), CPU, bf16=has)) is not has
+        assert use_bf16(Training(precision="auto"), CPU) is has
         assert use_bf16(Training(precision="fp32"), CPU) is False
         assert use_bf16(Training(precision="bf16"), CPU) is True
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda has=has: has)
@@ -110,44 +105,3 @@ def test_a_cpu_is_told_to_be_deterministic():
     finally:
         torch.use_deterministic_algorithms(before[0])
         torch.utils.deterministic.fill_uninitialized_memory = before[1]
-
-
-@pytest.mark.parametrize(
-    ("amx", "avx512", "began", "goes_on", "said"),
-    [
-        (True, True, "bf16", "bf16", ""),
-        (
-            True,
-            True,
-            "fp32",
-            "fp32",
-            "this run began in fp32 and keeps it; training.precision=auto would be bf16 on this machine",
-        ),
-        (
-            False,
-            True,
-            "bf16",
-            "bf16",
-            "this run began in bf16 and keeps it; training.precision=auto would be fp32 on this machine",
-        ),
-        (
-            False,
-            False,
-            "bf16",
-            "fp32",
-            "warning: this run began in bf16, which the processor lacks; it goes on in fp32",
-        ),
-        (False, False, "fp32", "fp32", ""),
-    ],
-)
-def test_a_resumed_run_keeps_its_precision_or_says_so(
-    amx: bool, avx512: bool, began: str, goes_on: str, said: str, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
-    monkeypatch.setattr(hardware, "hardware_name", lambda _: "the processor")
-    heard: list[str] = []
-    report = SimpleNamespace(say=heard.append)
-    config = training_job._precision_of_the_run(load_job_config("tiny"), began, CPU, report)  # type: ignore[arg-type]
-    assert hardware.precision(config.training, CPU) == goes_on
-    assert heard == [said] * bool(said)

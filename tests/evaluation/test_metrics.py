@@ -196,7 +196,7 @@ def test_the_operating_threshold_is_chosen_on_val_and_used_on_test() -> None:
     metrics = measured(*test, val=split(*val)).metrics
     alone = measured(*val).metrics
     assert metrics.operating_point.chosen_on == "val"
-    assert metrics.operating_point.threshold == alone.splits["test"].best_f1.threshold
+    assert metrics.operating_point.threshold == alone.operating_point.threshold
     assert metrics.splits["test"].at_threshold.threshold == metrics.operating_point.threshold
     assert metrics.headline == "test"
 

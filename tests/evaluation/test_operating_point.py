@@ -1,4 +1,6 @@
-"""The thresholds that a model is used with: the best F1, per class where there are boxes enough."""
+"""The thresholds that a model is used with: chosen by F1, per class where there are boxes enough."""
+
+import math
 
 import msgspec
 import pytest
@@ -67,14 +69,17 @@ def test_without_anything_right_there_is_none(found: list[tuple[float, bool]]) -
     assert choose_operating_point(truth, predictions, "val") is None
 
 
-def test_of_equally_good_thresholds_the_highest_is_taken() -> None:
-    # At 0.9: 20 right, 20 missed. At 0.4: 20 right, 20 wrong more and as many missed less: F1 2/3 both times.
-    truth, predictions = scored({"a": [(0.9, True)] * 20 + [(0.4, True)] * 10 + [(0.4, False)] * 20}, {"a": 10})
+@pytest.mark.parametrize(("times", "threshold"), [(1, 0.9), (40, 0.4)])
+def test_with_few_boxes_a_higher_threshold_is_taken_if_its_f1_is_hardly_lower(times: int, threshold: float) -> None:
+    # At 0.4: 60 right, 20 wrong, 20 missed. At 0.9: 48 right, 6 wrong, 32 missed.
+    found = [(0.9, True)] * 48 + [(0.9, False)] * 6 + [(0.4, True)] * 12 + [(0.4, False)] * 14
+    truth, predictions = scored({"a": found * times}, {"a": 20 * times})
+    low, high = (2 * right / (right + wrong + 80) for right, wrong in ((60, 20), (48, 6)))
+    assert low == 0.75 > high > low - math.sqrt(low * (1 - low) / 80)
+    assert high < low - math.sqrt(low * (1 - low) / 3200)
     point = choose_operating_point(truth, predictions, "val")
     assert point is not None
-    counts = {0.9: 2 * 20 / (2 * 20 + 20), 0.4: 2 * 30 / (2 * 30 + 20 + 10)}
-    assert counts[0.9] == counts[0.4]
-    assert point.threshold == 0.9
+    assert point.threshold == threshold
 
 
 @settings(max_examples=20)

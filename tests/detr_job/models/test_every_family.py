@@ -97,3 +97,18 @@ def test_accumulated_batches_add_their_gradients(name: str):
     one, other, both = gradients
     for key, gradient in both.items():
         torch.testing.assert_close(gradient, one[key] + other[key], atol=1e-5, rtol=1e-4, msg=key)
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES.keys() - {"faster_rcnn"}))  # its number of boxes depends on values
+def test_the_network_can_be_exported_without_grid_sample(name: str):
+    """TensorRT computes wrong numbers for `GridSample`; gathering does the same."""
+    network = family_of(name).network.eval()
+    with torch.no_grad():
+        exported = torch.export.export(network, (images(1), None), strict=False)
+        expected, found = (
+            torch.utils._pytree.tree_leaves(net(images(1), None)) for net in (network, exported.module())
+        )
+    assert "grid_sample" not in str(exported.graph)
+    assert len(expected) == len(found) > 1
+    for one, other in zip(expected, found, strict=True):
+        assert torch.allclose(one, other, atol=1e-4)

@@ -35,7 +35,7 @@ def test_the_thresholds_are_the_best_of_the_weights_in_model_on_val(run: Run, tm
     assert (point["threshold"], point["classes"]) == (expected.threshold, expected.classes)
     assert point["split"] == "val"
     assert point["boxes"] == expected.boxes
-    assert f", best threshold {expected.describe()}; model and predictions are in" in job.says()
+    assert f", threshold {expected.describe()}; model and predictions are in" in job.says()
     assert f"- Threshold: {expected.threshold:.3g}" in (run.out / "model" / "README.md").read_text()
     # The model in the folder, used without a threshold, keeps the boxes that were counted.
     predictor = Predictor(str(run.out / "model"), torch.device("cpu"))
@@ -50,6 +50,6 @@ def test_without_a_validation_split_there_are_none(run: Run, tmp_path: Path):
     run = run.with_options({"schedule.steps": 2}, set_id=set_id)
     job = run.ends()
     assert config_of(run)["operating_point"] is None
-    assert "best threshold" not in job.says()
+    assert ", threshold " not in job.says()
     assert "0.5 (default; not chosen on validation images)" in (run.out / "model" / "README.md").read_text()
     assert (run.out / "predictions" / "test.json").exists(), "test was predicted, and had no say"

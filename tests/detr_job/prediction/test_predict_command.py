@@ -168,7 +168,7 @@ def test_a_second_class_on_the_same_box_is_left_out_unless_it_is_wanted(predict,
     assert code == 0
     assert json.loads((tmp_path / "out" / "predictions.json").read_text(encoding="utf-8"))[0]["detections"] == found
     left_out = len(everything) - len(found)
-    assert f"left out: {left_out} boxes with nearly the place of a better box of another class" in said
+    assert f"left out: {left_out} boxes with nearly the place of a better box" in said
     code, said = predict(image, "--out", tmp_path / "all", "--threshold", 0, "--keep-repeated")
     assert f"a.png: {len(everything)} objects" in said
     assert "left out: " not in said

@@ -188,7 +188,7 @@ def test_the_operating_point_is_stored_and_read_back(tmp_path):
         "boxes": {"disc": 3, "square": 30},
     }
     assert load_model(str(tmp_path), CPU).info.operating_point == POINT
-    assert "- Threshold: 0.33 (square 0.4), the best F1 at IoU 0.5 on val." in (tmp_path / CARD).read_text()
+    assert "- Threshold: 0.33 (square 0.4), chosen by the F1 at IoU 0.5 on val." in (tmp_path / CARD).read_text()
 
 
 def test_a_model_of_an_older_release_is_read_and_has_no_operating_point(tmp_path):
