@@ -11,7 +11,6 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from data_prep.box_geometry import Xywh
 from data_prep.changes import ChangeLog, Reason
 from data_prep.checks.subset_names import split_of_subset
 from data_prep.errors import AnnotationError, SourceError
@@ -24,8 +23,8 @@ from data_prep.formats.coco_file import (
     read_whole_number,
 )
 from data_prep.formats.json_marks import may_be_labelme
-from data_prep.formats.outlines import outline_box
-from data_prep.formats.record import NO_OUTLINE, Annotation, Annotations, ListedImage, clean_class_name
+from data_prep.formats.outlines import outlined
+from data_prep.formats.record import Annotation, Annotations, ListedImage, clean_class_name
 from data_prep.formats.roots import common_roots, first_of_each, folder_of, root_of
 from data_prep.formats.xml_elements import Element, Found, read_xml
 from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
@@ -186,18 +185,11 @@ def _shape(shape: _Shape, label: str, place: str) -> Annotation | None:
     if shape.shape_type not in ("rectangle", "polygon", "circle", "mask"):
         return None
     numbers = [read_number(one)[0] for point in _points(shape.points) for one in point]
-    finite = [one for one in numbers if one is not None]
-    box: Xywh | None = None
-    outline = NO_OUTLINE
-    if len(finite) == len(numbers) >= 4:
-        if shape.shape_type == "circle":
-            x, y, edge_x, edge_y = finite[:4]
-            radius = math.hypot(edge_x - x, edge_y - y)
-            box = (x - radius, y - radius, 2 * radius, 2 * radius)
-        else:
-            polygon = msgspec.Raw(msgspec.json.encode([finite]))
-            box = outline_box(polygon)
-            outline = polygon if shape.shape_type == "polygon" and len(finite) >= 6 else NO_OUTLINE
+    box, outline = outlined(numbers, polygon=shape.shape_type == "polygon")
+    if box is not None and shape.shape_type == "circle":
+        x, y, edge_x, edge_y = (one or 0.0 for one in numbers[:4])
+        radius = math.hypot(edge_x - x, edge_y - y)
+        box = (x - radius, y - radius, 2 * radius, 2 * radius)
     more = {"group_id": shape.group_id, "description": shape.description}
     attributes = {name: value for name, value in more.items() if isinstance(value, int | str) and value != ""}
     return Annotation(
@@ -274,14 +266,7 @@ class _XmlReader:
             return
         written = self._points or [self._corners.get(one, "") for one in ("xmin", "ymin", "xmax", "ymax")]
         numbers = [read_number(one)[0] for one in written]
-        finite = [one for one in numbers if one is not None]
-        box: Xywh | None = None
-        outline = NO_OUTLINE
-        if len(finite) == len(numbers) >= 4 and len(finite) % 2 == 0:
-            polygon = msgspec.Raw(msgspec.json.encode([finite]))
-            box = outline_box(polygon)
-            if self._points and given.get("type") != "bounding_box" and len(finite) >= 6:
-                outline = polygon
+        box, outline = outlined(numbers, polygon=bool(self._points) and given.get("type") != "bounding_box")
         attributes: dict[str, object] = {"occluded": given.get("occluded") == "yes"}
         turn = _ROTATION.search(given.get("attributes", "")) if given.get("type") == "bounding_box" else None
         rotation = (read_number(turn[1])[0] if turn else None) or 0.0

@@ -1,9 +1,24 @@
 """The box around an outline in COCO's form."""
 
+from collections.abc import Sequence
+
 import msgspec
 import numpy as np
 
 from data_prep.box_geometry import Xywh
+from data_prep.formats.record import NO_OUTLINE
+
+
+def outlined(numbers: Sequence[float | None], *, polygon: bool) -> tuple[Xywh | None, msgspec.Raw]:
+    """The box around corners x, y, x, y …, and their outline if they are a `polygon` of three or more.
+
+    No box and no outline if a number is missing, or if there are fewer than two corners.
+    """
+    finite = [one for one in numbers if one is not None]
+    if len(finite) != len(numbers) or len(finite) < 4 or len(finite) % 2:
+        return None, NO_OUTLINE
+    outline = msgspec.Raw(msgspec.json.encode([finite]))
+    return outline_box(outline), outline if polygon and len(finite) >= 6 else NO_OUTLINE
 
 
 def outline_box(outline: msgspec.Raw) -> Xywh | None:

@@ -19,7 +19,7 @@ from data_prep.formats.coco_file import (
     read_number,
 )
 from data_prep.formats.cvat_shapes import LabelCheck
-from data_prep.formats.outlines import outline_box
+from data_prep.formats.outlines import outlined
 from data_prep.formats.record import NO_OUTLINE, Annotation, Annotations, ListedImage, clean_class_name
 from data_prep.formats.roots import any_below, outermost, parent_of
 from data_prep.sources.files import ExportFiles, images_below, matching
@@ -135,23 +135,17 @@ def _image(
 
 
 def _shape(one: _Object, name: str, place: object) -> Annotation:
-    box: Xywh | None = None
-    outline = NO_OUTLINE
     if one.geometry_type == "bitmap":
-        box, written = _bitmap_box(one.bitmap), "bitmap"
+        box, outline, written = _bitmap_box(one.bitmap), NO_OUTLINE, "bitmap"
     else:
         exterior = one.points.get("exterior") if isinstance(one.points, dict) else None
         pairs = (
             [point if isinstance(point, list) else [None] for point in exterior] if isinstance(exterior, list) else []
         )
         numbers = [read_number(value)[0] for point in pairs for value in point]
-        finite = [value for value in numbers if value is not None]
         written = str(exterior)[:200]
-        if len(finite) == len(numbers) >= 4 and len(finite) % 2 == 0:
-            polygon = msgspec.Raw(msgspec.json.encode([finite]))
-            box = outline_box(polygon)
-            # The holes of a polygon are no part of COCO's polygons; the box is the same.
-            outline = polygon if one.geometry_type == "polygon" and len(finite) >= 6 else NO_OUTLINE
+        # The holes of a polygon are no part of COCO's polygons; the box is the same.
+        box, outline = outlined(numbers, polygon=one.geometry_type == "polygon")
     tags = [tag.get("name") for tag in one.tags if isinstance(tag, dict)] if isinstance(one.tags, list) else []
     attributes = {"tags": [tag for tag in tags if isinstance(tag, str)]} if tags else {}
     return Annotation(

@@ -23,13 +23,14 @@ MANY_BOXES = 20
 LARGE_SIDE = 0.4
 """Objects of this side, as a fraction of the image, are seen as well in a smaller image."""
 DENSE = 5
-"""Boxes per image. With fewer, photographs have an upper side, and the small model needs more signals per box."""
+"""Boxes per image. With fewer, photographs have an upper side, and mosaics show the small model more of them."""
 MOSAIC = 0.5
 """Fraction of the training images that are put together from four, if boxes are few."""
 MOSAIC_SIDE = 0.2
 """Objects of this side, as a fraction of the image, are still seen in a mosaic."""
 DENSE_TARGETS = 6
-"""Tokens per box for the second head of the small model, if boxes are few."""
+"""Tokens per box for the second head of the small model."""
+FINE_TUNING = "fine-tuning of a trained model"
 RARE = 0.1
 MOST_EVALUATIONS = 40
 LEAST_STEPS = 1000
@@ -141,21 +142,16 @@ def mosaic(config: JobConfig, facts: Facts) -> Choice:
     del config
     if facts.median_side < MOSAIC_SIDE:
         return Choice(0.0, f"objects have {facts.median_side:.0%} of the image's side, and a mosaic halves them")
-    return _if_sparse(facts, MOSAIC, 0.0)
+    if facts.pretrained:
+        return Choice(0.0, FINE_TUNING)
+    reason = f"{facts.boxes_per_image:.1f} boxes per image, random weights"
+    return Choice(MOSAIC if facts.boxes_per_image < DENSE else 0.0, reason)
 
 
 def dense_targets(config: JobConfig, facts: Facts) -> Choice:
-    """Random weights learn from few boxes with several tokens per box."""
+    """Random weights learn faster from several tokens per box."""
     del config
-    return _if_sparse(facts, DENSE_TARGETS, 0)
-
-
-def _if_sparse(facts: Facts, sparse: float, otherwise: float) -> Choice:
-    """`sparse` for random weights and few boxes per image."""
-    if facts.pretrained:
-        return Choice(otherwise, "fine-tuning of a trained model")
-    reason = f"{facts.boxes_per_image:.1f} boxes per image, random weights"
-    return Choice(sparse if facts.boxes_per_image < DENSE else otherwise, reason)
+    return Choice(0, FINE_TUNING) if facts.pretrained else Choice(DENSE_TARGETS, "random weights learn faster with it")
 
 
 def freeze_backbone(config: JobConfig, facts: Facts) -> Choice:
@@ -172,7 +168,7 @@ def rate(config: JobConfig, facts: Facts) -> Choice | None:
         return None
     boxes = images_per_step(config, facts) * facts.boxes_per_image
     if facts.pretrained:
-        return Choice(3e-4, "fine-tuning of a trained model")
+        return Choice(3e-4, FINE_TUNING)
     pictures = 1 + 3 * config.data.augmentation.mosaic
     share = max(0.1, boxes / MANY_BOXES) * math.sqrt(pictures)  # a mosaic's boxes are small and partly cut off
     reason = f"{boxes:.0f} boxes per step" + (", more in mosaics" if pictures > 1 else "") + ", random weights"
