@@ -57,13 +57,18 @@ def _from_url(
             download(url, local, say)
         else:
             _copy(url, local)
-        return keep(store, entry, local, source=url, published_md5=file.md5)
+        return keep(store, entry, local, source=url, published=file)
     finally:
         local.unlink(missing_ok=True)
 
 
-def keep(store: ObjectStore, entry: PublishedWeights, path: Path, *, source: str, published_md5: str = "") -> Card:
-    """Check a file and store its tensors. Raises WeightsError, before it stores anything, for another file."""
+def keep(
+    store: ObjectStore, entry: PublishedWeights, path: Path, *, source: str, published: PublishedFile | None = None
+) -> Card:
+    """Check a file and store its tensors. Raises WeightsError, before it stores anything, for another file.
+
+    published: the file that it should be, with the authors' checksums.
+    """
     from published_weights.arrays import read_arrays
     from published_weights.layout import fitted
 
@@ -74,13 +79,15 @@ def keep(store: ObjectStore, entry: PublishedWeights, path: Path, *, source: str
             md5 = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     except OSError as error:
         raise WeightsError(f"{path}: {error.strerror}") from error
-    if published_md5 and md5 != published_md5:
-        raise WeightsError(
-            f"{source}: its MD5 is {md5}, the authors publish {published_md5}: it is damaged or another file; "
-            "nothing was stored"
-        )
+    wanted = (("MD5", md5, published.md5), ("SHA-256", sha256, published.sha256)) if published else ()
+    for kind, own, authors in wanted:
+        if not own.startswith(authors):
+            raise WeightsError(
+                f"{source}: its {kind} is {own}, the authors publish {authors}: it is damaged or another file; "
+                "nothing was stored"
+            )
     tensors = fitted(read_arrays(path, source), entry.preset, len(entry.classes), source)
-    return write(store, tensors, new_card(entry, source, sha256=sha256, md5=md5, published_md5=published_md5))
+    return write(store, tensors, new_card(entry, source, sha256=sha256, md5=md5, published=published))
 
 
 def import_file(store: ObjectStore, entry: PublishedWeights, place: str) -> Card:
@@ -90,11 +97,11 @@ def import_file(store: ObjectStore, entry: PublishedWeights, place: str) -> Card
     """
     if "://" not in place:
         path = Path(place).expanduser()
-        return keep(store, entry, path, source=str(path.absolute()), published_md5=_known(path, entry))
+        return keep(store, entry, path, source=str(path.absolute()), published=_known(path, entry))
     with tempfile.TemporaryDirectory() as local:
         path = Path(local) / place.rpartition("/")[2]
         _copy(place, path)
-        return keep(store, entry, path, source=place, published_md5=_known(path, entry))
+        return keep(store, entry, path, source=place, published=_known(path, entry))
 
 
 def _copy(url: str, path: Path) -> None:
@@ -106,6 +113,6 @@ def _copy(url: str, path: Path) -> None:
         raise WeightsError(f"{url}: there is no such file") from error
 
 
-def _known(path: Path, entry: PublishedWeights) -> str:
-    """The published checksum of a file in the authors' form; a .safetensors file has none."""
-    return next((file.md5 for file in entry.files if Path(file.path).suffix == path.suffix), "")
+def _known(path: Path, entry: PublishedWeights) -> PublishedFile | None:
+    """The published file of the same form."""
+    return next((file for file in entry.files if Path(file.path).suffix == path.suffix), None)

@@ -41,6 +41,7 @@ def list_weights(store: Store = "") -> None:
             f"{one.parameters_m:5.1f} M",
             one.weights_licence,
             one.trained_on,
+            f"COCO AP {one.coco_ap}" if one.coco_ap else "",
             "in the store" if name in there else "",
         )
         for name, one in on_offer(_licences()).items()
@@ -111,10 +112,12 @@ def show(name: Name, store: Store = "") -> None:
     from run_config.weights.automatic import pull_command
 
     entry = published(name, _licences())
-    typer.echo(f"{name}: {entry.preset}, {entry.parameters_m} M parameters, trained on {entry.trained_on}")
+    ap = f", AP {entry.coco_ap} on COCO" if entry.coco_ap else ""
+    typer.echo(f"{name}: {entry.preset}, {entry.parameters_m} M parameters, trained on {entry.trained_on}{ap}")
     typer.echo(f"licence: {entry.code_licence} (code), {entry.weights_licence} (weights)")
     for file in entry.files:
-        typer.echo(f"published: {file.host}/{file.path}" + (f", MD5 {file.md5}" if file.md5 else ""))
+        checksum = f", MD5 {file.md5}" if file.md5 else f", SHA-256 {file.sha256}…" if file.sha256 else ""
+        typer.echo(f"published: {file.host}/{file.path}{checksum}")
     known = [one for one in entry.classes if one is not None]
     typer.echo(f"classes: {', '.join(known) or f'{len(entry.classes)} rows without known names'}")
     if not store and _installation() is None:
@@ -124,7 +127,8 @@ def show(name: Name, store: Store = "") -> None:
     if card is None:
         typer.echo(f"not in {opened.url}: run `{pull_command(name, opened.url)}`")
     else:
-        checked = "has the published MD5" if card.published_md5 else "no checksum is published for it"
+        published_one = card.published_md5 or card.published_sha256
+        checked = "has the published checksum" if published_one else "no checksum is published for it"
         typer.echo(f"in {opened.url}, from {card.source} ({checked}); SHA-256 {card.source_sha256}")
 
 

@@ -14,7 +14,7 @@ import msgspec
 from object_store import NoSuchKey, ObjectStore
 from published_weights.errors import WeightsError
 from run_config.locations import PUBLISHED_WEIGHTS
-from run_config.weights.catalogue import PublishedWeights
+from run_config.weights.catalogue import PublishedFile, PublishedWeights
 
 if TYPE_CHECKING:
     from published_weights.arrays import Array  # NumPy, which a client on a laptop may not have
@@ -41,6 +41,10 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     source_md5: str
     published_md5: str = ""
     """The authors' checksum, which the file has. Empty: none is published for this file."""
+    published_sha256: str = ""
+    """The same of another kind; perhaps the first digits alone."""
+    coco_ap: float | None = None
+    """The authors' AP on COCO's validation images in per cent. None: unknown."""
     sha256: str
     """Of model.safetensors."""
 
@@ -108,8 +112,10 @@ def remove(store: ObjectStore, name: str) -> None:
         raise WeightsError(f"there are no weights named {name} in {store.url}/{FOLDER}")
 
 
-def new_card(entry: PublishedWeights, source: str, *, sha256: str, md5: str, published_md5: str) -> Card:
-    """The card of an entry of the catalogue, before its weights are written."""
+def new_card(
+    entry: PublishedWeights, source: str, *, sha256: str, md5: str, published: PublishedFile | None = None
+) -> Card:
+    """The card of an entry of the catalogue, before its weights are written. published: the file with checksums."""
     return Card(
         name=entry.name,
         preset=entry.preset,
@@ -120,6 +126,8 @@ def new_card(entry: PublishedWeights, source: str, *, sha256: str, md5: str, pub
         source=source,
         source_sha256=sha256,
         source_md5=md5,
-        published_md5=published_md5,
+        published_md5=published.md5 if published else "",
+        published_sha256=published.sha256 if published else "",
+        coco_ap=entry.coco_ap,
         sha256="",
     )

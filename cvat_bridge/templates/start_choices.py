@@ -54,7 +54,9 @@ def _published(card: Card) -> ChoiceSchema:
     licences = " and ".join(dict.fromkeys(cut(one, _MOST_TEXT) for one in (card.weights_licence, card.code_licence)))
     known = tuple(name for name in card.classes if name is not None)
     classes = _classes(known) or f"Classes: {len(card.classes)}, whose names are not known."
-    detail = f"For the model {cut(card.preset, _MOST_TEXT)}. Trained on {cut(card.trained_on, _MOST_TEXT)}. {classes}"
+    ap = f", AP {card.coco_ap / 100:.3f} there" if card.coco_ap else ""
+    trained_on = f"Trained on {cut(card.trained_on, _MOST_TEXT)}{ap}"
+    detail = f"For the model {cut(card.preset, _MOST_TEXT)}. {trained_on}. {classes}"
     return choice(f"{WEIGHTS}{card.name}", f"{card.name}, {licences}", f"{detail} Licence: {licences}.", PUBLISHED)
 
 

@@ -19,8 +19,8 @@ STARTS = [
     choice(
         "weights:rf-detr-small",
         "rf-detr-small, Apache-2.0",
-        "For the model rf-detr-small. Trained on Objects365, then COCO. Classes: person, bicycle, car, motorcycle, "
-        "airplane, bus and 74 more. Licence: Apache-2.0.",
+        "For the model rf-detr-small. Trained on Objects365, then COCO, AP 0.530 there. Classes: person, bicycle, car, "
+        "motorcycle, airplane, bus and 74 more. Licence: Apache-2.0.",
         "Published weights",
     ),
     choice("weights:d-fine-nano", "d-fine-nano, Apache-2.0", "For the model d-fine-nano.", "Published weights"),

@@ -25,7 +25,7 @@ SMALL, NANO = "rf-detr-small", "d-fine-nano"
 
 
 def card(name: str, **changes: Any) -> Card:
-    made = new_card(published(name), "https://example.org/x.pth", sha256="", md5="", published_md5="")
+    made = new_card(published(name), "https://example.org/x.pth", sha256="", md5="")
     return msgspec.structs.replace(made, **changes)
 
 
@@ -51,8 +51,8 @@ def test_the_form_offers_automatic_published_weights_earlier_runs_and_random_wei
     unnamed, named = start["choices"][1:3]
     assert named["title"] == "rf-detr-small, Apache-2.0"
     assert named["detail"] == (
-        "For the model rf-detr-small. Trained on Objects365, then COCO. Classes: person, bicycle, car, motorcycle, "
-        "airplane, bus and 74 more. Licence: Apache-2.0."
+        "For the model rf-detr-small. Trained on Objects365, then COCO, AP 0.530 there. Classes: person, bicycle, car, "
+        "motorcycle, airplane, bus and 74 more. Licence: Apache-2.0."
     )
     assert "366, whose names are not known" in unnamed["detail"]
 

@@ -93,6 +93,22 @@ def test_a_wrong_checksum_stores_nothing(
     assert list(store.list()) == []
 
 
+def test_the_first_digits_of_a_sha_256_are_a_checksum(
+    store: ObjectStore, entry: PublishedWeights, publisher: Publisher, tmp_path: Path
+):
+    digits = hashlib.sha256(FILE).hexdigest()[:8]
+    for sha256, right in ((digits, True), ("0" * 8, False)):
+        one = replace(entry, files=(PublishedFile(publisher.url, PATH, sha256=sha256),))
+        if right:
+            assert same(pulled(store, one, tmp_path))
+            card = card_of(store.child(f"weights/{entry.name}"))
+            assert card is not None
+            assert (card.published_sha256, card.coco_ap) == (digits, 48.4)
+        else:
+            with pytest.raises(WeightsError, match=r"its SHA-256 is .* the authors publish 00000000"):
+                pulled(store, one, tmp_path)
+
+
 def test_a_truncated_file_without_a_checksum_stores_nothing(
     store: ObjectStore, entry: PublishedWeights, tmp_path: Path
 ):

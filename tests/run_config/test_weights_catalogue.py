@@ -19,6 +19,7 @@ def test_every_entry_names_a_preset_and_files_behind_tls(one):
         assert re.fullmatch(r"https://[a-z.]+(/[\w.-]+)*", file.host)
         assert file.path.endswith((".pth", ".safetensors", ".bin"))
         assert re.fullmatch(r"[0-9a-f]{32}|", file.md5)
+        assert re.fullmatch(r"[0-9a-f]{8}|", file.sha256)
 
 
 def test_names_are_unique_and_each_fine_tuning_preset_has_weights_of_its_name():

@@ -26,7 +26,7 @@ def d_fine(run: Run) -> Run:
     entry = published("d-fine-nano")
     family = build_family(load_job_config("d-fine-nano"), len(entry.classes))
     arrays = {name: tensor.numpy() for name, tensor in family.network.state_dict().items()}
-    write(open_store(run.store_url), arrays, new_card(entry, "x.pth", sha256="", md5="", published_md5=""))
+    write(open_store(run.store_url), arrays, new_card(entry, "x.pth", sha256="", md5=""))
     return replace(run, model="d-fine-nano", options=IMAGES, more=starting("weights:d-fine-nano"))
 
 
@@ -87,7 +87,7 @@ def test_detr_starts_from_the_backbone_in_the_store_and_keeps_it(run: Run):
     body = build_family(load_job_config("detr-r18"), 1).network.body
     entry = replace(published("d-fine-nano"), name="resnet18")
     arrays = {name: tensor.numpy() for name, tensor in body.state_dict().items()}
-    write(store, arrays, new_card(entry, "resnet18.pth", sha256="", md5="", published_md5=""))
+    write(store, arrays, new_card(entry, "resnet18.pth", sha256="", md5=""))
     detr = replace(run, model="detr-r18", options=DETR | {"schedule.steps": 1}, more=starting("auto"))
     assert f"backbone from {store.url}/weights/resnet18/model.safetensors" in detr.ends().says()
     remove(store, "resnet18")
