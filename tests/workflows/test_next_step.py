@@ -17,7 +17,7 @@ def test_the_result_is_said_in_words(ap50: str, words: str):
 
 def test_the_small_model_is_offered_more_time_a_published_model_and_larger_images():
     lines = next_step(TINY, {"ap50": "0.5"}).splitlines()
-    assert "MINUTES=12" in lines[1]
+    assert "MINUTES=15" in lines[1]
     assert "detr-workflows weights pull d-fine-nano --store file:///runs/store" in lines[2]
     assert lines[2].endswith("make run … CONFIG=d-fine-nano")
     assert "data.min_sizes=[320]" in lines[3]
