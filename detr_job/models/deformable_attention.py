@@ -1,5 +1,6 @@
 """Deformable attention (arXiv 2010.04159): each query reads a few points of each feature level."""
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -104,13 +105,12 @@ def _sample(planes: Sequence[Tensor], places: Tensor, weights: Tensor, points: S
     (B, Q, M, P). points: the number of points of each level. Returns (B, Q, D).
     """
     batch, queries, heads, total = weights.shape
-    grid = (2 * places - 1).transpose(1, 2).flatten(0, 1)  # (B*M, Q, P, 2)
+    # Queries come last in memory: products and sums over points then run along them, in half the time.
+    grid = (2 * places - 1).permute(0, 2, 3, 1, 4).reshape(batch * heads, total, queries, 2)
+    by_head = weights.permute(0, 2, 3, 1).reshape(batch * heads, 1, total, queries)
     bilinear = bilinear_by_gather if torch.compiler.is_exporting() else _grid_sample
-    samples = [
-        bilinear(plane, each) for plane, each in zip(planes, torch.split(grid, list(points), dim=2), strict=True)
-    ]
-    by_head = weights.transpose(1, 2).reshape(batch * heads, 1, queries, total)
-    read = (torch.cat(samples, dim=-1) * by_head).sum(-1)  # (B*M, D/M, Q)
+    levels = zip(planes, torch.split(grid, list(points), dim=1), torch.split(by_head, list(points), dim=2), strict=True)
+    read = functools.reduce(torch.add, ((bilinear(plane, each) * share).sum(2) for plane, each, share in levels))
     return read.view(batch, -1, queries).transpose(1, 2)
 
 
@@ -124,7 +124,7 @@ def bilinear_by_gather(plane: Tensor, grid: Tensor) -> Tensor:
     An exported network uses it, because TensorRT 10.14 and 11.1 compile `GridSample` to wrong numbers
     (github.com/NVIDIA/TensorRT/issues/4813). It is slower, so training and prediction here do not use it.
 
-    plane: (N, C, H, W). grid: (N, Q, P, 2), x and y in -1…1 from edge to edge. Returns (N, C, Q, P).
+    plane: (N, C, H, W). grid: (N, P, Q, 2), x and y in -1…1 from edge to edge. Returns (N, C, P, Q).
     """
     channels, height, width = plane.shape[1:]
     x, y = (((grid[..., axis] + 1) * size - 1) / 2 for axis, size in ((0, width), (1, height)))
