@@ -168,8 +168,8 @@ def main(
         names = [image["file_name"] for image in json.loads(archive.read(ANNOTATIONS))["images"]]
     length = f"{steps:,} steps" if steps else f"{minutes:g} min"
     print(f"{machine()}; {model} from {start or 'random weights'}, {length} a round, seed {seed}")
-    print("| round | images | objects | drawn | deleted | moved | class corrected | edits per 100 objects |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| round | images | objects | drawn | deleted | moved | class corrected | edits per 100 objects | AP50, AP |")
+    print("|---|---|---|---|---|---|---|---|---|")
     everything, done = Edits(), list[str]()
     for number, own in enumerate(in_rounds(names, seed), start=1):
         with tempfile.TemporaryDirectory() as temporary:
@@ -177,7 +177,7 @@ def main(
             objects = write_part(source, own, following)
             if done:
                 write_part(source, done, train)
-                local_run(
+                result = local_run(
                     Path(temporary, "store"),
                     parameters={
                         "cvat-annotation-path": str(train),
@@ -191,17 +191,18 @@ def main(
                     },
                 )
                 edits = effort_of_run(Path(temporary, "store"))
+                quality = f"{result.ap50:.3f}, {result.ap:.3f}"
             else:
-                edits = Edits(objects, drawn=objects)
-        print(_row(str(number), len(own), edits), flush=True)
+                edits, quality = Edits(objects, drawn=objects), ""
+        print(_row(str(number), len(own), edits, quality), flush=True)
         everything, done = everything + edits, done + own
-    print(_row("all", len(done), everything))
+    print(_row("all", len(done), everything, ""))
 
 
-def _row(name: str, images: int, edits: Edits) -> str:
+def _row(name: str, images: int, edits: Edits, quality: str) -> str:
     return (
         f"| {name} | {images} | {edits.objects:,} | {edits.drawn:,} | {edits.deleted:,} | {edits.moved:,} | "
-        f"{edits.class_corrected:,} | {edits.per_100:.0f} |"
+        f"{edits.class_corrected:,} | {edits.per_100:.0f} | {quality} |"
     )
 
 
