@@ -234,7 +234,9 @@ def test_a_card_says_the_threshold_and_warns_before_a_poor_model_is_used(page: P
     poor["model"]["warning"] = "AP 0.051 is below 0.1: its boxes will be poor"
     bridge.runs = [poor, good]
     page.goto(RUNS)
-    first, second = page.get_by_role("article").all()
+    articles = page.get_by_role("article")
+    expect(articles).to_have_count(2)
+    first, second = articles.nth(0), articles.nth(1)
     expect(first.get_by_text("0.33 (WBC 0.41)", exact=True)).to_be_visible()
     warning = first.get_by_text("AP 0.051 is below 0.1: its boxes will be poor.")
     expect(warning).to_be_visible()
@@ -248,7 +250,9 @@ def test_a_card_has_at_most_five_warnings_about_the_data_as_text(page: Page, bri
     texts = [hostile, *(f"{number} of 60 images have no boxes." for number in range(2, 9))]
     bridge.runs = [sample.run(NAME, "running", warnings={"first": texts, "total": 8}), sample.run("other", "running")]
     page.goto(RUNS)
-    first, second = page.get_by_role("article").all()
+    articles = page.get_by_role("article")
+    expect(articles).to_have_count(2)
+    first, second = articles.nth(0), articles.nth(1)
     expect(first.get_by_text("Look at the data: 8 warnings")).to_be_visible()
     expect(first.get_by_text(hostile)).to_be_visible()
     expect(first.locator(".note ol li")).to_have_text(texts[:5])

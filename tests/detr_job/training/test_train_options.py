@@ -71,7 +71,7 @@ def test_an_option_that_is_given_wins(asked: list[TrainRequest]):
 def test_without_parameters_the_options_and_their_defaults_hold(asked: list[TrainRequest], tmp_path: Path):
     train(f"--store={tmp_path}", "--output-prefix=o", "--model=tiny", "--batch-size=3", "--learning-rate=0.01")
     (request,) = asked
-    assert settings(job_config(request)) == (None, 4, 3, 0.01, 42)
+    assert settings(job_config(request)) == (None, 5, 3, 0.01, 42)
     assert (request.device, request.finetune, request.recorded) == ("cuda", "auto", {})
 
 
