@@ -19,8 +19,10 @@ _ROUNDS, _LONGEST_S = 4, 20.0
 
 def with_precision(
     config: JobConfig, began: str | None, local: LocalSet, device: torch.device
-) -> tuple[JobConfig, str]:
-    """The configuration with `bf16` or `fp32` as precision, and the reason.
+) -> tuple[JobConfig, str, str]:
+    """The configuration to train with, its precision (`bf16` or `fp32`), and the reason.
+
+    `auto` stays in the configuration if it means that precision: the model may be used on other hardware later.
 
     began: the precision at the first start of this run, which it keeps if the device has it.
 
@@ -40,7 +42,10 @@ def with_precision(
     else:  # a processor without AMX: a Xeon was slower in bf16, an EPYC faster
         speed = bf16_speed(config, local, device)
         bf16, reason = speed >= BF16_PAYS, f"a step in bf16 is {speed:.2f} times as fast as in fp32 on this processor"
-    return with_values(config, {"training.precision": "bf16" if bf16 else "fp32"}), reason
+    precision = "bf16" if bf16 else "fp32"
+    if hardware.use_bf16(config.training, device) is not bf16:
+        config = with_values(config, {"training.precision": precision})
+    return config, precision, reason
 
 
 def bf16_speed(config: JobConfig, local: LocalSet, device: torch.device) -> float:

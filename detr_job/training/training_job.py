@@ -227,9 +227,9 @@ def _prepare(
     exactness = micro_batches.exactness(family, config)
     if config.data.batch_size < whole:
         report.say(f"with data.batch_size={config.data.batch_size} instead of {whole}, {exactness}")
-    exact, reason = with_precision(config, first_precision(run), local, device)
-    report.say(f"training.precision={exact.training.precision} ({reason})")
-    description = _open_run(request, config, reasons, local, family, device, run, exact.training.precision)
+    exact, precision, reason = with_precision(config, first_precision(run), local, device)
+    report.say(f"training.precision={precision} ({reason})")
+    description = _open_run(request, config, reasons, local, family, device, run, precision)
     config = exact
     checkpoint.try_place(run)
     chosen = request.chosen(BATCH_SIZE) and BATCH_SIZE not in request.auto
@@ -376,7 +376,7 @@ def _announce(job: _Job, report: ProgressReport) -> None:
     report.say(
         f"{job.request.preset}: {count / 1e6:.1f} M parameters, {len(local.class_names)} classes, "
         f"{len(local.split('train'))} training and {len(local.split('val'))} validation images, on "
-        f"{hardware.hardware_name(trainer.device)}, {job.config.training.precision}"
+        f"{hardware.hardware_name(trainer.device)}, {'bf16' if trainer.bf16 else 'fp32'}"
     )
     report.say(checkpoint.room(trainer.run, trainer.network, job.config))
     if about := job.config.model.about_image_size(job.config.data.eval_size):

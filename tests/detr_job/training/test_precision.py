@@ -37,8 +37,9 @@ def settle(monkeypatch: pytest.MonkeyPatch, amx: bool, avx512: bool, began: str 
     monkeypatch.setattr(hardware, "hardware_name", lambda _: "the processor")
     monkeypatch.setattr(precision, "bf16_speed", measured)
     config = load_job_config("tiny", [f"training.precision={asked}"])
-    config, reason = with_precision(config, began, None, CPU)  # type: ignore[arg-type]  # the set is only measured on
-    return config.training.precision, reason
+    config, chosen, reason = with_precision(config, began, None, CPU)  # type: ignore[arg-type]  # the set is only measured on
+    assert hardware.use_bf16(config.training, CPU) is (chosen == "bf16")
+    return chosen, reason
 
 
 NO = math.nan
