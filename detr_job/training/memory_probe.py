@@ -4,9 +4,10 @@ import functools
 from collections.abc import Callable
 
 import torch
+from torch import nn
 
 from detr_job.data.batches import Batch, largest_canvas, normalised
-from detr_job.family import build_family
+from detr_job.family import Family, build_family
 from detr_job.hardware import autocast, use_bf16
 from detr_job.models.outputs import Targets
 from detr_job.out_of_memory import DoesNotFit, released
@@ -42,18 +43,23 @@ def _try(local: LocalSet, device: torch.device, config: JobConfig, images: int) 
     optimizer = build_optimizer(network, config.optimizer, family.rate)
     batch = largest_batch(local, config, images).to(device)
     for _ in range(2):  # the optimiser needs memory from its first step on
-        with autocast(device, bf16=use_bf16(config.training, device)):
-            losses = family.losses(
-                network,
-                normalised(batch),
-                batch.padding_mask,
-                batch.targets,
-                num_boxes=len(batch.targets),
-                generator=torch.Generator(device),
-            )
-        losses.total.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        try_step(family, network, batch, device, bf16=use_bf16(config.training, device))
         optimizer.step()
     del average
+
+
+def try_step(family: Family, network: nn.Module, batch: Batch, device: torch.device, *, bf16: bool) -> None:
+    """Losses of a batch and their gradients."""
+    with autocast(device, bf16=bf16):
+        losses = family.losses(
+            network,
+            normalised(batch),
+            batch.padding_mask,
+            batch.targets,
+            num_boxes=len(batch.targets),
+            generator=torch.Generator(device),
+        )
+    losses.total.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
 
 def largest_batch(local: LocalSet, config: JobConfig, images: int) -> Batch:

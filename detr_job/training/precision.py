@@ -5,9 +5,8 @@ import time
 import torch
 
 from detr_job import hardware
-from detr_job.data.batches import normalised
 from detr_job.family import build_family
-from detr_job.training.memory_probe import largest_batch
+from detr_job.training.memory_probe import largest_batch, try_step
 from prepared_set.reader import LocalSet
 from run_config.job.config import JobConfig
 from run_config.job.keys import with_values
@@ -66,16 +65,7 @@ def bf16_speed(config: JobConfig, local: LocalSet, device: torch.device) -> floa
             for number in range(_ROUNDS):
                 for bf16, times in seconds.items():
                     start = time.process_time()
-                    with hardware.autocast(device, bf16=bf16):
-                        losses = family.losses(
-                            network,
-                            normalised(batch),
-                            batch.padding_mask,
-                            batch.targets,
-                            num_boxes=len(batch.targets),
-                            generator=torch.Generator(device),
-                        )
-                    losses.total.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+                    try_step(family, network, batch, device, bf16=bf16)
                     times.append(time.process_time() - start)
                 if number and time.monotonic() - began > _LONGEST_S:
                     break
