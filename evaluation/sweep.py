@@ -88,8 +88,10 @@ class Sweep:
 
     def best_threshold(self) -> float:
         """The highest score among those with the best F1. `UNDEFINED` when no prediction is right."""
+        if not self.right.any():
+            return UNDEFINED
         scores, f1 = self._f1_by_score()
-        return float(scores[np.argmax(f1)]) if self.right.any() else UNDEFINED
+        return float(scores[np.argmax(f1)])
 
     def cautious_threshold(self) -> float:
         """The highest score whose F1 is at most one standard error below the best. `UNDEFINED` like `best_threshold`.
@@ -98,16 +100,16 @@ class Sweep:
         for the micro-averaged F1). With few objects the F1 hardly differs between many thresholds, and which of them
         is best is chance. The highest of them shows the fewest wrong boxes.
         """
-        scores, f1 = self._f1_by_score()
         if not self.right.any():
             return UNDEFINED
+        scores, f1 = self._f1_by_score()
         best = f1.max()
         error = np.sqrt(best * (1 - best) / self.objects)
         return float(scores[np.flatnonzero(f1 >= best - error)[0]])
 
     def _f1_by_score(self) -> tuple[FloatArray, FloatArray]:
-        """The different scores, in falling order, and the F1 with each as the threshold."""
-        ends = np.flatnonzero(np.append(np.diff(self.scores) != 0, True)) if len(self.scores) else np.zeros(0, int)
+        """The different scores, in falling order, and the F1 with each as the threshold. Needs a prediction."""
+        ends = np.flatnonzero(np.append(np.diff(self.scores) != 0, True))
         return self.scores[ends], 2 * np.cumsum(self.right)[ends] / (ends + 1 + self.objects)
 
     def precision_at_recalls(self) -> FloatArray:

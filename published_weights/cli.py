@@ -127,8 +127,8 @@ def show(name: Name, store: Store = "") -> None:
     if card is None:
         typer.echo(f"not in {opened.url}: run `{pull_command(name, opened.url)}`")
     else:
-        published_one = card.published_md5 or card.published_sha256
-        checked = "has the published checksum" if published_one else "no checksum is published for it"
+        checksum = card.published_md5 or card.published_sha256
+        checked = "has the published checksum" if checksum else "no checksum is published for it"
         typer.echo(f"in {opened.url}, from {card.source} ({checked}); SHA-256 {card.source_sha256}")
 
 

@@ -40,9 +40,9 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     source_sha256: str
     source_md5: str
     published_md5: str = ""
-    """The authors' checksum, which the file has. Empty: none is published for this file."""
+    """The authors' MD5, which the file has. Empty: none is published for this file."""
     published_sha256: str = ""
-    """The same of another kind; perhaps the first digits alone."""
+    """The first digits of the authors' SHA-256, which the file has. Empty: none is published for this file."""
     coco_ap: float | None = None
     """The authors' AP on COCO's validation images in per cent. None: unknown."""
     sha256: str

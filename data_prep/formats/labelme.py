@@ -187,7 +187,7 @@ def _shape(shape: _Shape, label: str, place: str) -> Annotation | None:
     numbers = [read_number(one)[0] for point in _points(shape.points) for one in point]
     box, outline = outlined(numbers, polygon=shape.shape_type == "polygon")
     if box is not None and shape.shape_type == "circle":
-        x, y, edge_x, edge_y = (one or 0.0 for one in numbers[:4])
+        x, y, edge_x, edge_y = [one for one in numbers if one is not None][:4]
         radius = math.hypot(edge_x - x, edge_y - y)
         box = (x - radius, y - radius, 2 * radius, 2 * radius)
     more = {"group_id": shape.group_id, "description": shape.description}

@@ -227,10 +227,10 @@ def _prepare(
     exactness = micro_batches.exactness(family, config)
     if config.data.batch_size < whole:
         report.say(f"with data.batch_size={config.data.batch_size} instead of {whole}, {exactness}")
-    exact, precision, reason = with_precision(config, first_precision(run), local, device)
+    settled, precision, reason = with_precision(config, first_precision(run), local, device)
     report.say(f"training.precision={precision} ({reason})")
     description = _open_run(request, config, reasons, local, family, device, run, precision)
-    config = exact
+    config = settled
     checkpoint.try_place(run)
     chosen = request.chosen(BATCH_SIZE) and BATCH_SIZE not in request.auto
     micro = MicroBatches(

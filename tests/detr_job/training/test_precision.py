@@ -62,7 +62,7 @@ NO = math.nan
 def test_a_run_trains_in_what_was_asked_for_or_began_or_is_faster(
     amx: bool,
     avx512: bool,
-    began: str,
+    began: str | None,
     asked: str,
     speed: float,
     chosen: str,
