@@ -4,8 +4,9 @@
 
 Both go through the same loop, with the images, sizes, batches, schedule and moving average that `auto` gives `tiny`,
 on the photographs of raccoons and of blood cells. D-FINE has its authors' losses and denoising queries, the rate
-`--rate`, and no mosaics. It takes as many steps as cost the processor time of `--steps` steps of `tiny`: to measure
-that, steps of both alternate in one process. Prints the metrics at the best AP of the validation images.
+`--rate`, and none of what `auto` adds for `tiny` (`PLAIN`). Each trains in bf16 or fp32, whichever is faster for it.
+D-FINE takes as many steps as cost the processor time of `--steps` steps of `tiny`: to measure that, steps of both
+alternate in one process. Prints the metrics at the best AP of the validation images.
 """
 
 import json
@@ -24,12 +25,14 @@ from torch import Tensor, nn
 
 from benchmarks import transformers_models
 from benchmarks.local_run import BIN, machine, real_data
-from detr_job.data.batches import Batch, EpochBatches, TrainingSamples, normalised, training_loader
+from detr_job.data.batches import Batch, EpochBatches, TrainingSamples, training_loader
 from detr_job.family import Family, build_family
+from detr_job.hardware import has_bf16
 from detr_job.models.losses import Losses
 from detr_job.models.outputs import Outputs, Targets
 from detr_job.models.padding import valid_ratio
 from detr_job.models.postprocess import Detections, most_pairs, sigmoid_detections
+from detr_job.training.memory_probe import try_step
 from detr_job.training.optimizer import build_optimizer
 from detr_job.training.set_facts import facts_of
 from detr_job.training.training_job import TrainRequest, train
@@ -42,6 +45,8 @@ from run_config.job.presets import auto_keys, load_job_config
 from run_config.job.recipe import resolved
 
 DATA = {"raccoon": "raccoon_cvat_coco.zip", "bccd": "bccd_trainval_cvat_coco.zip"}
+PLAIN = ("data.augmentation.mosaic=0", "model.dense_targets=0", "schedule.small_images=0")
+"""What `auto` adds for `tiny`, left out."""
 STRIDE = 32  # transformers' D-FINE needs sides that are multiples of it
 
 
@@ -129,49 +134,63 @@ def _compare(folder: Path, name: str, source: str, steps: int, rate: float, val_
     prepared = said.removeprefix("prepared set ").split(maxsplit=1)[0]
     local = PreparedSet.open(open_store(store), prepared).pull(folder / "set")
     own = [f"schedule.steps={steps}", f"evaluation.interval={-(-steps // 9)}"]
-    tiny_s, other_s = _step_seconds(local, own)
-    fewer = max(9, round(steps * tiny_s / other_s))
-    theirs = [f"schedule.steps={fewer}", f"evaluation.interval={-(-fewer // 9)}", f"optimizer.lr={rate}"]
-    theirs += ["data.augmentation.mosaic=0", "model.dense_targets=0"]
-    for model, overrides, build in (("tiny", own, build_family), ("D-FINE", theirs, Baseline)):
-        ap50, ap, step = _trained(store, prepared, model, overrides, build, folder)
-        number, cost = (steps, tiny_s) if model == "tiny" else (fewer, other_s)
+    costs = _costs(local, own, steps)
+    seconds = {one: min(costs[one].values()) for one in costs}
+    precision = {one: min(costs[one], key=costs[one].__getitem__) for one in costs}
+    fewer = max(9, round(steps * seconds["tiny"] / seconds["D-FINE"]))
+    theirs = [f"schedule.steps={fewer}", f"evaluation.interval={-(-fewer // 9)}", f"optimizer.lr={rate}", *PLAIN]
+    for model, number, overrides, build in (("tiny", steps, own, build_family), ("D-FINE", fewer, theirs, Baseline)):
+        start = time.monotonic()
+        settings = [*overrides, f"training.precision={precision[model]}"]
+        ap50, ap, step = _trained(store, prepared, model, settings, build, folder)
         print(
-            f"| {name} | {model} | {number} steps of {cost:.2f} s of processor time | AP50 {ap50:.3f} | AP {ap:.3f} | "
-            f"step {step} |",
+            f"| {name} | {model}, {precision[model]} | {number} steps of {seconds[model]:.2f} s of processor time, "
+            f"{(time.monotonic() - start) / 60:.1f} min in all | AP50 {ap50:.3f} | AP {ap:.3f} | step {step} |",
             flush=True,
         )
 
 
-def _step_seconds(local: LocalSet, overrides: list[str], rounds: int = 15) -> tuple[float, float]:
-    """Median processor seconds of a training step of `tiny` and of the baseline, in turns on the same batches."""
+def _costs(local: LocalSet, overrides: list[str], steps: int, rounds: int = 10) -> dict[str, dict[str, float]]:
+    """Mean processor seconds of a training step of `tiny` and of the baseline, in fp32 and perhaps bf16.
+
+    All take turns on the same batches; medians. The first steps of `tiny` see smaller images.
+    """
     config, auto = load_job_config("tiny", overrides), auto_keys("tiny", overrides)
     config, _ = resolved(config, auto, facts_of(local, pretrained=False))
-    split, classes = local.split("train"), len(local.class_names)
+    split, classes, device = local.split("train"), len(local.class_names), torch.device("cpu")
     order = EpochBatches(split, config.data.batch_size, seed=1)
-    batches = iter(training_loader(TrainingSamples(split, config.data, 1), order, torch.device("cpu")))
-    sides = [_step(build(config, classes), config) for build in (build_family, Baseline)]
-    spent: tuple[list[float], list[float]] = ([], [])
+    batches = iter(training_loader(TrainingSamples(split, config.data, 1), order, device))
+    sides = {"tiny": build_family, "D-FINE": Baseline}
+    precisions = {"fp32": False} | ({"bf16": True} if has_bf16(device) else {})
+    ways = {
+        (model, precision): _step(build(config, classes), config, bf16=bf16)
+        for model, build in sides.items()
+        for precision, bf16 in precisions.items()
+    }
+    spent: dict[tuple[str, str], tuple[list[float], list[float]]] = {way: ([], []) for way in ways}
     for _ in range(rounds):
         batch = next(batches)
-        for side, seconds in zip(sides, spent, strict=True):
-            start = time.process_time()
-            side(batch)
-            seconds.append(time.process_time() - start)
-    tiny_s, other_s = map(statistics.median, spent)
-    return tiny_s, other_s
+        for way, step in ways.items():
+            for size, one in enumerate((batch, batch.smaller()) if way[0] == "tiny" else (batch,)):
+                start = time.process_time()
+                step(one)
+                spent[way][size].append(time.process_time() - start)
+    small = min(config.schedule.small_images, steps // 2) / steps
+    costs: dict[str, dict[str, float]] = {model: {} for model in sides}
+    for (model, precision), (full_s, small_s) in spent.items():
+        mean = statistics.median(full_s)
+        if small_s:
+            mean += small * (statistics.median(small_s) - mean)
+        costs[model][precision] = mean
+    return costs
 
 
-def _step(family: Family, config: JobConfig) -> Callable[[Batch], None]:
-    network = family.network.to(memory_format=torch.channels_last).train()
-    optimizer, generator = build_optimizer(network, config.optimizer, family.rate), torch.Generator()
+def _step(family: Family, config: JobConfig, *, bf16: bool) -> Callable[[Batch], None]:
+    network, device = family.network.to(memory_format=torch.channels_last).train(), torch.device("cpu")
+    optimizer = build_optimizer(network, config.optimizer, family.rate)
 
     def step(batch: Batch) -> None:
-        number = max(len(batch.targets), 1)
-        losses = family.losses(
-            network, normalised(batch), batch.padding_mask, batch.targets, num_boxes=number, generator=generator
-        )
-        losses.total.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        try_step(family, network, batch, device, bf16=bf16)
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -62,6 +63,15 @@ class Batch:
         mask = None if self.padding_mask is None else self.padding_mask.to(device, non_blocking=True)
         images = self.images.to(device, non_blocking=True)
         return replace(self, images=images, padding_mask=mask, targets=self.targets.to(device))
+
+    def smaller(self) -> "Batch":
+        """The same batch with images of two thirds of the sides, rounded to multiples of 32 and at least 64 pixels."""
+        sides = [min(side, max(64, round(side * 2 / 3 / 32) * 32)) for side in self.images.shape[-2:]]
+        images = F.interpolate(self.images.float(), sides, mode="bilinear", antialias=True).round_().to(torch.uint8)
+        mask = self.padding_mask
+        if mask is not None:
+            mask = F.interpolate(mask[:, None].to(torch.uint8), sides, mode="nearest")[:, 0].bool()
+        return replace(self, images=images, padding_mask=mask)
 
 
 def normalised(batch: Batch) -> Tensor:

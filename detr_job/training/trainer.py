@@ -315,15 +315,17 @@ class Trainer:
         boxes = max(sum(len(batch.targets) for batch in waiting), 1)
         while waiting:
             batch = waiting.popleft()
-            interval.shape = tuple(batch.images.shape)
-            interval.pixels += batch.images.shape[0] * batch.images.shape[2] * batch.images.shape[3]
             images += [self.train_split.images[index].file_name for index in batch.indices]
             with self.stop.in_step():
                 moved = batch.to(self.device)
             share = self.config.data.accumulate * self.micro.batch_size / len(batch.indices)
             with released(self.device):
+                if self._images_are_small():
+                    moved = moved.smaller()
                 # Sums over boxes are divided by the boxes of the whole step, like the authors' over several GPUs.
                 names, values = self._backward(moved, share, boxes / share)
+            interval.shape = tuple(moved.images.shape)
+            interval.pixels += moved.images.shape[0] * moved.images.shape[2] * moved.images.shape[3]
             sums = values if sums is None else sums + values
         assert sums is not None
         return tuple(images), names, sums
@@ -363,6 +365,9 @@ class Trainer:
             return self.progress.step / self.total_steps
         assert self.config.schedule.minutes is not None
         return min(self.progress.elapsed_s / (60 * self.config.schedule.minutes), 1.0)
+
+    def _images_are_small(self) -> bool:
+        return self.progress.step < self.config.schedule.small_images and self.fraction_done() < 0.5
 
     def _elapsed_s(self) -> float:
         return time.monotonic() - self._began_s
@@ -463,7 +468,8 @@ class Trainer:
             before,
             elapsed_s=self._elapsed_s(),
             evaluated_step=before.step,
-            evaluations_since_best=0 if better else before.evaluations_since_best + 1,
+            # The AP rises again with the size of the images.
+            evaluations_since_best=0 if better or self._images_are_small() else before.evaluations_since_best + 1,
             best_step=before.step if better else before.best_step,
             best_ap=ap if better else before.best_ap,
         )

@@ -30,6 +30,8 @@ MOSAIC_SIDE = 0.2
 """Objects of this side, as a fraction of the image, are still seen in a mosaic."""
 DENSE_TARGETS = 6
 """Tokens per box for the second head of the small model."""
+SMALL_IMAGES = 800
+"""Steps in which the small model learns from smaller images."""
 FINE_TUNING = "fine-tuning of a trained model"
 RARE = 0.1
 MOST_EVALUATIONS = 40
@@ -214,6 +216,14 @@ def warm_up(config: JobConfig, facts: Facts) -> Choice:
     return Choice(round(min(0.1, max(0.03, 100 / steps)), 4), "100 steps, or 3 to 10 % of the run")
 
 
+def small_images(config: JobConfig, facts: Facts) -> Choice:
+    """Random weights see more images in the same time if these are small at first."""
+    del config
+    if facts.pretrained:
+        return Choice(0, FINE_TUNING)
+    return Choice(SMALL_IMAGES, "random weights see more images in the same time if these are small at first")
+
+
 def average(config: JobConfig, facts: Facts) -> Choice:
     """Decay of the moving average of the weights."""
     longest = config.model.recipe.average
@@ -306,6 +316,7 @@ RULES: dict[str, Rule] = {
     "optimizer.freeze_backbone": freeze_backbone,
     "schedule.steps": length,
     "schedule.warmup": warm_up,
+    "schedule.small_images": small_images,
     "training.ema_decay": average,
     "evaluation.interval": evaluation_interval,
     "evaluation.patience": patience,

@@ -187,16 +187,22 @@ class Installation:
 
     def training_pod(self, name: str, timeout_s: float = 180) -> str:
         """Name of the training pod that runs now."""
+        return self.running_pod(name, "train", timeout_s=timeout_s)
+
+    def running_pod(self, name: str, component: str, node_name: str = "", timeout_s: float = 180) -> str:
+        """Name of the pod of a component, and of one of Argo's nodes, that runs now."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
-            for pod in self.pods(name, "train"):
+            for pod in self.pods(name, component):
+                if node_name not in ("", pod["metadata"]["annotations"]["workflows.argoproj.io/node-name"]):
+                    continue
                 states = pod["status"].get("containerStatuses", [])
                 if "deletionTimestamp" not in pod["metadata"] and any(
                     state["name"] == "main" and "running" in state["state"] for state in states
                 ):
                     return pod["metadata"]["name"]
             time.sleep(0.5)
-        raise AssertionError(f"{name}: no training pod runs\n{summary(self.workflow(name))}")
+        raise AssertionError(f"{name}: no pod runs for {node_name or component}\n{summary(self.workflow(name))}")
 
     def wait_for_step(self, pod: str, step: int, timeout_s: float = 180) -> str:
         """The log of a training pod as soon as it has done that step."""

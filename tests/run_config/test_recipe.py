@@ -130,11 +130,11 @@ def test_the_rate_of_the_small_model_follows_from_the_boxes_of_a_step():
     assert value("optimizer.lr_backbone", ANIMALS, "tiny", "optimizer.lr=0.5") == 0.5
 
 
-def test_dense_pictures_are_trained_as_the_preset_says_and_with_the_second_head():
+def test_dense_pictures_are_trained_as_the_preset_says_but_for_what_helps_random_weights():
     """The values with which the figures of docs/benchmarks.md were measured."""
     config = load_job_config("tiny")
     trained = resolved(config, auto_keys("tiny"), CELLS)[0]
-    assert trained == with_values(config, {"model.dense_targets": 6})
+    assert trained == with_values(config, {"model.dense_targets": 6, "schedule.small_images": 800})
 
 
 def test_vertical_flips_need_pictures_without_an_upper_side():
@@ -155,6 +155,12 @@ def test_random_weights_learn_each_box_with_more_tokens():
     for facts in (ANIMALS, CELLS):
         assert value("model.dense_targets", facts) == 6
         assert value("model.dense_targets", replace(facts, pretrained=True)) == 0
+
+
+def test_random_weights_see_small_images_first():
+    for facts in (ANIMALS, CELLS):
+        assert value("schedule.small_images", facts) == 800
+        assert value("schedule.small_images", replace(facts, pretrained=True)) == 0
 
 
 def test_large_objects_are_trained_in_small_images():

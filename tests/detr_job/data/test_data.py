@@ -180,6 +180,25 @@ def test_pixels_are_normalised_as_published_and_padding_is_zero():
     assert batch.images.dtype == torch.uint8, "the batch itself stays as it was"
 
 
+def test_a_smaller_batch_has_the_same_boxes_on_two_thirds_of_the_pixels():
+    samples = [rectangles([(24, 48, 120, 96)], 144, 96), rectangles([], 96, 144)]
+    batch = collate([(4, samples[0]), (9, samples[1])])
+    small = batch.smaller()
+    assert small.images.shape == (2, 3, 96, 96)
+    assert small.images.dtype == torch.uint8
+    assert (small.targets, small.indices) == (batch.targets, batch.indices)
+    assert not small.padding_mask[0, :64].any()
+    assert small.padding_mask[0, 64:].all()
+    inside, background = small.images[0, :, 34:62, 18:78], small.images[0, :, :30, :96]
+    assert torch.equal(inside, samples[0].image[:, 50:52, 30:32].amax((1, 2))[:, None, None].expand_as(inside))
+    assert torch.equal(background, samples[0].image[:, :2, :2].amax((1, 2))[:, None, None].expand_as(background))
+
+
+@pytest.mark.parametrize(("side", "wanted"), [(40, 40), (64, 64), (96, 64), (240, 160), (320, 224), (640, 416)])
+def test_smaller_images_have_whole_strides_and_at_least_64_pixels(side: int, wanted: int):
+    assert collate([(0, rectangles([], side, side))]).smaller().images.shape == (1, 3, wanted, wanted)
+
+
 # Chance -------------------------------------------------------------------------------------------
 
 

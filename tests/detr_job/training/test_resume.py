@@ -56,6 +56,11 @@ WORKLOADS = {
         TINY | {"data.augmentation.mosaic": 0.5, "model.dense_targets": 3},
         2,
     ),
+    "tiny whose images grow": (
+        "tiny",
+        TINY | {"schedule.small_images": 12, "data.min_sizes": "[96]", "data.max_size": 128},
+        2,
+    ),
     "rf-detr with padding and a moving average": ("rf-detr-nano", RF_DETR | {"data.square": "false"}, 2),
 }
 

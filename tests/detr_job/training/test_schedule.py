@@ -63,6 +63,15 @@ def test_patience_ends_a_run_early_and_a_restart_leaves_it_at_that(run: Run):
     assert "training is complete (step 6)" in run.ends().says()
 
 
+def test_patience_begins_when_the_images_have_their_full_size(run: Run):
+    small = {"schedule.steps": 8, "schedule.small_images": 4, "data.min_sizes": "[96]", "data.max_size": 128}
+    run = run.with_options(
+        small | {"evaluation.interval": 1, "evaluation.patience": 2, "evaluation.min_delta": 1.0, "data.eval_size": 96}
+    )
+    assert "stopping early: 2 evaluations" in run.ends().says()
+    assert [line["step"] for line in run.metrics() if line["split"] == "val"] == [1, 2, 3, 4, 5]
+
+
 def test_minutes_end_a_run_and_what_was_spent_counts_after_a_restart(run: Run, gate: Gate):
     budget_s = 4.0
     options = {key: value for key, value in run.options.items() if key != "schedule.steps"}
