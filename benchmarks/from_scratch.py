@@ -134,7 +134,7 @@ def _compare(folder: Path, name: str, source: str, steps: int, rate: float, val_
     prepared = said.removeprefix("prepared set ").split(maxsplit=1)[0]
     local = PreparedSet.open(open_store(store), prepared).pull(folder / "set")
     own = [f"schedule.steps={steps}", f"evaluation.interval={-(-steps // 9)}"]
-    costs = _costs(local, own, steps)
+    costs = _costs(local, own)
     seconds = {one: min(costs[one].values()) for one in costs}
     precision = {one: min(costs[one], key=costs[one].__getitem__) for one in costs}
     fewer = max(9, round(steps * seconds["tiny"] / seconds["D-FINE"]))
@@ -150,7 +150,7 @@ def _compare(folder: Path, name: str, source: str, steps: int, rate: float, val_
         )
 
 
-def _costs(local: LocalSet, overrides: list[str], steps: int, rounds: int = 10) -> dict[str, dict[str, float]]:
+def _costs(local: LocalSet, overrides: list[str], rounds: int = 10) -> dict[str, dict[str, float]]:
     """Mean processor seconds of a training step of `tiny` and of the baseline, in fp32 and perhaps bf16.
 
     All take turns on the same batches; medians. The first steps of `tiny` see smaller images.
@@ -175,7 +175,7 @@ def _costs(local: LocalSet, overrides: list[str], steps: int, rounds: int = 10) 
                 start = time.process_time()
                 step(one)
                 spent[way][size].append(time.process_time() - start)
-    small = min(config.schedule.small_images, steps // 2) / steps
+    small = config.schedule.small_images
     costs: dict[str, dict[str, float]] = {model: {} for model in sides}
     for (model, precision), (full_s, small_s) in spent.items():
         mean = statistics.median(full_s)

@@ -367,7 +367,7 @@ class Trainer:
         return min(self.progress.elapsed_s / (60 * self.config.schedule.minutes), 1.0)
 
     def _images_are_small(self) -> bool:
-        return self.progress.step < self.config.schedule.small_images and self.fraction_done() < 0.5
+        return self.fraction_done() < self.config.schedule.small_images
 
     def _elapsed_s(self) -> float:
         return time.monotonic() - self._began_s

@@ -172,11 +172,11 @@ class Schedule(Section):
         json_schema_extra=MAY_BE_AUTO,
     )
     final_lr: Fraction = Field(0.01, description="Final rate of `cosine`, as a fraction of the peak rate.")
-    small_images: Steps = Field(
-        0,
-        description="Steps from the start, at most half of the run, in which training images have two thirds of their "
-        "sides (progressive resizing).",
-        json_schema_extra=added_later(0) | MAY_BE_AUTO,
+    small_images: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0,
+        description="Fraction of the run, from its start, in which training images have two thirds of their sides "
+        "(progressive resizing).",
+        json_schema_extra=added_later(0.0) | MAY_BE_AUTO,
     )
 
     @model_validator(mode="before")

@@ -30,8 +30,10 @@ MOSAIC_SIDE = 0.2
 """Objects of this side, as a fraction of the image, are still seen in a mosaic."""
 DENSE_TARGETS = 6
 """Tokens per box for the second head of the small model."""
-SMALL_IMAGES = 800
-"""Steps in which the small model learns from smaller images."""
+SMALL_IMAGES = 0.5
+"""Fraction of a short run in which the small model learns from smaller images."""
+SHORT_MINUTES, SHORT_STEPS = 6.0, 1500
+"""Runs up to this length gain by smaller images."""
 FINE_TUNING = "fine-tuning of a trained model"
 RARE = 0.1
 MOST_EVALUATIONS = 40
@@ -217,11 +219,13 @@ def warm_up(config: JobConfig, facts: Facts) -> Choice:
 
 
 def small_images(config: JobConfig, facts: Facts) -> Choice:
-    """Random weights see more images in the same time if these are small at first."""
-    del config
+    """In a short run, random weights see more images if these are small at first. A longer one gains nothing."""
     if facts.pretrained:
-        return Choice(0, FINE_TUNING)
-    return Choice(SMALL_IMAGES, "random weights see more images in the same time if these are small at first")
+        return Choice(0.0, FINE_TUNING)
+    minutes, steps = config.schedule.minutes or 0.0, total_steps(config, facts) or 0
+    if minutes > SHORT_MINUTES or steps > SHORT_STEPS:
+        return Choice(0.0, "a run of this length sees enough images")
+    return Choice(SMALL_IMAGES, "a short run from random weights sees more images if these are small at first")
 
 
 def average(config: JobConfig, facts: Facts) -> Choice:

@@ -134,7 +134,7 @@ def test_dense_pictures_are_trained_as_the_preset_says_but_for_what_helps_random
     """The values with which the figures of docs/benchmarks.md were measured."""
     config = load_job_config("tiny")
     trained = resolved(config, auto_keys("tiny"), CELLS)[0]
-    assert trained == with_values(config, {"model.dense_targets": 6, "schedule.small_images": 800})
+    assert trained == with_values(config, {"model.dense_targets": 6, "schedule.small_images": 0.5})
 
 
 def test_vertical_flips_need_pictures_without_an_upper_side():
@@ -157,10 +157,21 @@ def test_random_weights_learn_each_box_with_more_tokens():
         assert value("model.dense_targets", replace(facts, pretrained=True)) == 0
 
 
-def test_random_weights_see_small_images_first():
-    for facts in (ANIMALS, CELLS):
-        assert value("schedule.small_images", facts) == 800
-        assert value("schedule.small_images", replace(facts, pretrained=True)) == 0
+@pytest.mark.parametrize(
+    ("length", "share"),
+    [
+        ("minutes=5", 0.5),
+        ("minutes=10", 0),
+        ("steps=1000", 0.5),
+        ("steps=3000", 0),
+        ("epochs=3", 0.5),
+        ("epochs=99", 0),
+    ],
+)
+def test_short_runs_from_random_weights_see_small_images_first(length: str, share: float):
+    key = "schedule.small_images"
+    assert value(key, CELLS, "tiny", f"schedule.{length}") == share
+    assert value(key, replace(CELLS, pretrained=True), "tiny", f"schedule.{length}") == 0
 
 
 def test_large_objects_are_trained_in_small_images():

@@ -58,7 +58,7 @@ WORKLOADS = {
     ),
     "tiny whose images grow": (
         "tiny",
-        TINY | {"schedule.small_images": 12, "data.min_sizes": "[96]", "data.max_size": 128},
+        TINY | {"schedule.small_images": 0.5, "data.min_sizes": "[96]", "data.max_size": 128},
         2,
     ),
     "rf-detr with padding and a moving average": ("rf-detr-nano", RF_DETR | {"data.square": "false"}, 2),

@@ -55,7 +55,14 @@ def test_epochs_count_what_the_images_fill(run: Run):
 
 def test_patience_ends_a_run_early_and_a_restart_leaves_it_at_that(run: Run):
     # The first evaluation is the best: no later one can be better by 1.
-    run = run.with_options({"evaluation.interval": 2, "evaluation.patience": 2, "evaluation.min_delta": 1.0})
+    run = run.with_options(
+        {
+            "evaluation.interval": 2,
+            "evaluation.patience": 2,
+            "evaluation.min_delta": 1.0,
+            "schedule.small_images": 0,
+        }
+    )
     says = run.ends().says()
     assert "stopping early: 2 evaluations without a better AP than" in says
     assert [line["step"] for line in run.metrics() if line["split"] == "val"] == [2, 4, 6]
@@ -64,7 +71,7 @@ def test_patience_ends_a_run_early_and_a_restart_leaves_it_at_that(run: Run):
 
 
 def test_patience_begins_when_the_images_have_their_full_size(run: Run):
-    small = {"schedule.steps": 8, "schedule.small_images": 4, "data.min_sizes": "[96]", "data.max_size": 128}
+    small = {"schedule.steps": 8, "schedule.small_images": 0.5, "data.min_sizes": "[96]", "data.max_size": 128}
     run = run.with_options(
         small | {"evaluation.interval": 1, "evaluation.patience": 2, "evaluation.min_delta": 1.0, "data.eval_size": 96}
     )
