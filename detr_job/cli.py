@@ -17,6 +17,7 @@ from detr_job import leaving
 from detr_job.errors import PartlyDone
 from run_config import command_line
 from run_config.step_parameters import From, ParametersJson, texts_from_json, values_from_json
+from run_config.wording import plural
 
 app = typer.Typer(
     name="detr-job",
@@ -205,7 +206,7 @@ def predict(
         found = predict_files(model, images, out, least, device, said.append, left_out, keep_repeated=keep_repeated)
         for entry in found:
             print(f"{entry['image']}: {len(entry['detections'])} objects")
-        print(f"{os.fspath(out)}/: predictions.json and {len(found)} drawn pictures")
+        print(f"{os.fspath(out)}/: predictions.json and {plural(len(found), 'drawn picture')}")
         print(*said, sep="\n")
     for path, reason in left_out.items():
         _warn(f"left out: {path} {reason}")

@@ -214,8 +214,10 @@ class _Mistakes:
 
     def raise_any(self) -> None:
         """Raise the collected errors. Wrong input comes before temporary faults, because a retry cannot fix it."""
+        if len(self._sentences) > 1:  # the command line prints them in one line
+            raise CheckError("\n".join(one if one.endswith((".", "?")) else f"{one}." for one in self._sentences))
         if self._sentences:
-            raise CheckError("\n".join(self._sentences))
+            raise CheckError(self._sentences[0])
         if self._unavailable is not None:
             raise self._unavailable
 

@@ -11,6 +11,8 @@ import contextlib
 import math
 import os
 import select
+import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -97,6 +99,16 @@ def run(app: typer.Typer) -> NoReturn:
             raise
         fail(str(error), code)
     sys.exit(0)
+
+
+def called_as() -> str:
+    """What the user types to call this program: its name if that is found, else the path that was typed."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py":
+        return _program()
+    found = shutil.which(called.name)
+    is_found = found is not None and os.path.realpath(found) == os.path.realpath(called)
+    return called.name if is_found else shlex.quote(str(called))
 
 
 def _program() -> str:

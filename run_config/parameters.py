@@ -27,6 +27,9 @@ from run_config.weights.automatic import AUTO, FOR_CPU, FOR_GPU, FROM_SCRATCH, N
 from run_config.weights.catalogue import ALL_LICENCES, names_in, published
 from run_config.wording import shortened
 
+LENGTH_KEYS = ("schedule.epochs=", "schedule.steps=", "schedule.minutes=")
+"""How an override of the length of training begins."""
+
 POOL_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 """The names that the chart allows for a node pool: the name is also a key of a ConfigMap."""
 
@@ -305,7 +308,7 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="minutes",
         title="Minutes",
-        help="Training time in minutes, instead of epochs. Empty: the preset's value, 4 for `tiny` and no limit for "
+        help="Training time in minutes, instead of epochs. Empty: the preset's value, 5 for `tiny` and no limit for "
         "the others.",
         group="Schedule",
         type=Type.NUMBER,
@@ -515,9 +518,23 @@ def parse_valid(texts: Mapping[str, str], parameters: Sequence[Parameter]) -> tu
             values[parameter.name] = parse_value(parameter, texts.get(parameter.name, parameter.default or ""))
         except ConfigError as error:
             mistakes.append(str(error))
-    if values.get("epochs") is not None and values.get("minutes") is not None:
-        mistakes.append("epochs and minutes: set one of them and leave the other empty.")
+    mistakes += _two_lengths(values)
     return values, mistakes
+
+
+def _two_lengths(values: Mapping[str, Value]) -> list[str]:
+    """A sentence if the length of training is set twice, by parameters or in `overrides`."""
+    lengths = [name for name in ("epochs", "minutes") if values.get(name) is not None]
+    if len(lengths) > 1:
+        return ["epochs and minutes: set one of them and leave the other empty."]
+    try:
+        pairs = split_overrides(str(values.get("overrides") or ""))
+    except ConfigError:  # said where the overrides are read
+        return []
+    other = next((pair for pair in pairs if pair.startswith(LENGTH_KEYS)), "")
+    if lengths and other:
+        return [f"{lengths[0]} and overrides: {_short(other)} sets the length of training too; set one of them."]
+    return []
 
 
 def parse_value(parameter: Parameter, text: str) -> Value:

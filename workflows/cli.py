@@ -10,12 +10,12 @@ import typer
 
 from published_weights.cli import app as weights
 from run_config.argo_text import leave_sentence
-from run_config.command_line import run, top_options
+from run_config.command_line import called_as, run, top_options
 from run_config.exit_codes import WRONG_INPUT
 from run_config.locations import local_path, store_url
 from run_config.parameter_forms import form_json, markdown
 from run_config.parameters import BY_NAME, PARAMETERS, Role, Type, pairs
-from run_config.weights.automatic import AUTO, NONE, RUN, WEIGHTS, is_bare
+from run_config.weights.automatic import AUTO, NONE, PROGRAM, RUN, WEIGHTS, is_bare
 from run_config.writable import require_writable
 from workflows import generated_files
 from workflows.cluster import cli as cluster
@@ -145,6 +145,7 @@ def run_local(
         given["store"] = store
     if "store" in given:
         given["store"] = store_url(given["store"])
+    os.environ[PROGRAM] = called_as()
     plan = read_plan(_template_text(template), template)
     _refuse_two_meanings({**plan.parameters, **given})
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

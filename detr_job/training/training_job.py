@@ -56,7 +56,7 @@ from run_config.job.recipe import resolved
 from run_config.locations import resolve
 from run_config.parameters import Type, overrides_of
 from run_config.weights.automatic import AUTO, NONE
-from run_config.wording import duration
+from run_config.wording import duration, plural
 from run_config.writable import require_writable
 
 FINETUNE = "cvat-finetune-checkpoint"
@@ -374,7 +374,7 @@ def _announce(job: _Job, report: ProgressReport) -> None:
     local, trainer = job.local, job.trainer
     count = sum(parameter.numel() for parameter in trainer.network.parameters())
     report.say(
-        f"{job.request.preset}: {count / 1e6:.1f} M parameters, {len(local.class_names)} classes, "
+        f"{job.request.preset}: {count / 1e6:.1f} M parameters, {plural(len(local.class_names), 'class', 'classes')}, "
         f"{len(local.split('train'))} training and {len(local.split('val'))} validation images, on "
         f"{hardware.hardware_name(trainer.device)}, {'bf16' if trainer.bf16 else 'fp32'}"
     )

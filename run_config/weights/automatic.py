@@ -14,6 +14,9 @@ AUTO, NONE = "auto", "none"
 WEIGHTS, RUN = "weights:", "run:"
 """What begins the value of `cvat-finetune-checkpoint` when it names published weights, or an earlier run."""
 
+PROGRAM = "DETR_WORKFLOWS_PROGRAM"
+"""Variable of the environment: what a person types to run `detr-workflows`; without it, its name."""
+
 FOR_GPU = ("rf-detr-small", "d-fine-nano")
 FOR_CPU = ("d-fine-nano",)
 """The presets that `auto` chooses from, the best first. Each needs the published weights of its name."""
@@ -70,7 +73,7 @@ def pull_command(name: str, store: str) -> str:
     """The command that brings published weights into the store at this URL; an installation has a template for it."""
     if os.environ.get(SETTINGS):
         return f"detr-workflows submit detr-weights -p weights={name}"
-    return f"detr-workflows weights pull {name} --store {store}"
+    return f"{os.environ.get(PROGRAM, 'detr-workflows')} weights pull {name} --store {store}"
 
 
 def is_bare(text: str) -> bool:

@@ -30,16 +30,14 @@ def trained(laptop: Laptop) -> tuple[str, dict[str, str]]:
 
 def test_weights_that_are_brought_are_used_by_the_next_run_and_not_by_one_that_began(laptop: Laptop):
     said, run = trained(laptop)
-    assert (
-        "model: tiny (auto: no GPU, and the store has no weights of d-fine-nano; `detr-workflows weights pull" in said
-    )
+    assert f"model: tiny (auto: no GPU, and the store has no weights of d-fine-nano; `{COMMAND} weights pull" in said
     assert (run["model"], run["finetune"]) == ("tiny", "")
 
     done = laptop.run_of("detr-train", GIVEN | {"model": "rf-detr-small"})
     assert done.returncode == 2
     store = laptop.store.as_uri()
-    brings = f"detr-workflows weights pull rf-detr-small --store {store}"
-    assert f"run `{brings}`, or set none to start from random weights" in done.stderr
+    brings = f"{COMMAND} weights pull rf-detr-small --store {store}"
+    assert f"run `{brings}`, or none to start from random weights, which learn from more than" in done.stderr
 
     with publishing() as publisher:
         publisher.files["dfine_n_coco.pth"] = pth({"model": d_fine_nano(80)})

@@ -52,10 +52,10 @@ def test_every_place_that_is_wrong_is_said_at_once(texts: dict[str, str], store:
     no_file = "cvat-annotation-path: there is no file or folder"
     no_checkpoint = f"cvat-finetune-checkpoint: there is no checkpoint at {store.url}/runs/earlier/model"
     assert said_by(texts) == [
-        f"{no_file} annotation-dump/cells, neither here nor below the store {store.url}: check the path",
-        f"{no_file} /nowhere/export.zip: check the path",
-        "cvat-test-path: there is no file or folder file:///nowhere/test.zip: check the path",
-        f"{no_checkpoint}: give the model/ folder of an earlier run, or a file of weights",
+        f"{no_file} annotation-dump/cells, neither here nor below the store {store.url}: check the path.",
+        f"{no_file} /nowhere/export.zip: check the path.",
+        "cvat-test-path: there is no file or folder file:///nowhere/test.zip: check the path.",
+        f"{no_checkpoint}: give the model/ folder of an earlier run, or a file of weights.",
     ]
 
 
@@ -146,7 +146,7 @@ def test_sources_in_a_bucket_are_found_below_the_store_and_by_url(
     s3.put_object(Bucket=bucket, Key="dumps/page.zip", Body=b"<html>")
     texts["cvat-annotation-path"] = "dumps/page.zip\ndumps/other.zip\ndumps/nothing"
     page, other, nothing = said_by(texts)
-    assert page == f"cvat-annotation-path: s3://{bucket}/dumps/page.zip is not a zip: export the task again"
+    assert page == f"cvat-annotation-path: s3://{bucket}/dumps/page.zip is not a zip: export the task again."
     assert f"there is no object s3://{bucket}/dumps/other.zip" in other
     assert f"there is nothing below s3://{bucket}/dumps/nothing" in nothing
 

@@ -269,6 +269,18 @@ def test_two_lengths_of_training_contradict_each_other():
         parse(GIVEN | {"epochs": "3", "minutes": "10"})
 
 
+@pytest.mark.parametrize("override", ["schedule.epochs=50", "schedule.steps=9", "optimizer.lr=0.5 schedule.minutes=2"])
+def test_a_length_in_the_overrides_contradicts_one_in_the_parameters(override: str):
+    parse(GIVEN | {"overrides": override})
+    for name in ("epochs", "minutes"):
+        with pytest.raises(ConfigError, match=f"{name} and overrides: 'schedule.* sets the length of training too"):
+            parse(GIVEN | {name: "3", "overrides": override})
+
+
+def test_the_help_names_the_minutes_of_the_small_model():
+    assert f"{load_job_config('tiny').schedule.minutes:g} for `tiny`" in BY_NAME["minutes"].help
+
+
 def test_several_datasets_come_one_a_line():
     values = parse(GIVEN | {"cvat-annotation-path": " s3://a/one.zip\r\n\r\n  dumps/two \n"})
     assert lines(values["cvat-annotation-path"]) == ("s3://a/one.zip", "dumps/two")

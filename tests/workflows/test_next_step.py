@@ -22,6 +22,7 @@ def test_the_small_model_is_offered_more_time_a_published_model_and_larger_image
     assert lines[2].endswith("make run … CONFIG=d-fine-nano")
     assert "data.min_sizes=[320]" in lines[3]
     assert "MINUTES=30" in next_step(TINY | {"minutes": "10"}, {"ap50": "0.5"})
+    assert "MINUTES=5" in next_step(TINY | {"minutes": "0.5"}, {"ap50": "0.0"})
     assert "[640]" in next_step(TINY | {"overrides": "data.min_sizes=[480]"}, {"ap50": "0.5"})
 
 

@@ -6,7 +6,7 @@ from run_config.job.config import JobConfig
 from run_config.job.preset_files import preset_names
 from run_config.job.presets import auto_keys, load_job_config
 from run_config.parameters import overrides_of
-from run_config.weights.automatic import AUTO, NONE
+from run_config.weights.automatic import AUTO, NONE, pull_command
 from run_config.weights.catalogue import CATALOGUE
 
 REACHED = ((0.9, "finds nearly every object"), (0.7, "finds most objects"), (0.4, "finds about half of the objects"))
@@ -35,13 +35,13 @@ def _steps(values: Mapping[str, str]) -> Iterator[str]:
     model = values["model"]
     config, auto = _config(values)
     if config is not None and config.schedule.minutes is not None and "schedule.steps" not in auto:
-        yield f"- more time: make run … MINUTES={MORE_TIME * config.schedule.minutes:g}"
+        usual = load_job_config(model).schedule.minutes or 0
+        yield f"- more time: make run … MINUTES={max(MORE_TIME * config.schedule.minutes, usual):g}"
     published, start = {entry.name for entry in CATALOGUE}, values.get("cvat-finetune-checkpoint") or AUTO
     if start == NONE or (start == AUTO and model not in published):  # otherwise it started from weights
         name = model if model in published else PUBLISHED
         yield (
-            f"- a published model: detr-workflows weights pull {name} --store {values.get('store', 'STORE')}, then "
-            f"make run … CONFIG={name}"
+            f"- a published model: {pull_command(name, values.get('store', 'STORE'))}, then make run … CONFIG={name}"
         )
     if config is not None and (sizes := config.model.recipe.sizes):
         size = max(config.data.min_sizes) if "data.min_sizes" not in auto else sizes[1]
