@@ -76,7 +76,7 @@ def _about_labels(dataset: Dataset, counts: dict[str, Counts]) -> Iterable[str]:
     )
     if other:
         yield (
-            f"{plural(len(other), 'image')} {are(len(other))} there several times with different boxes (for one "
+            f"{plural(len(other), 'image')} {are(len(other))} there several times with different boxes (for example "
             f"{' and '.join(other[0][:2])}): keep one of each."
         )
     crowds = dataset.changes.count(Reason.CROWD)
@@ -97,14 +97,14 @@ def _about_leaks(dataset: Dataset) -> Iterable[str]:
         if leak.same:
             count, first = len(leak.same), leak.same[0][0].file_name
             yield (
-                f"{plural(count, 'image')} of {leak.split} {are(count)} also in {leak.other}, byte for byte (for one "
+                f"{plural(count, 'image')} of {leak.split} {are(count)} also in {leak.other}, byte for byte (for example "
                 f"{first}): results on {leak.split} will look too good."
             )
         if leak.alike:
             count, (image, twin) = len(leak.alike), leak.alike[0]
             yield (
                 f"{plural(count, 'image')} of {leak.split} {'looks' if count == 1 else 'look'} almost like one in "
-                f"{leak.other} (for one {image.file_name} and {twin.file_name}): results on {leak.split} may look too "
+                f"{leak.other} (for example {image.file_name} and {twin.file_name}): results on {leak.split} may look too "
                 "good."
             )
 

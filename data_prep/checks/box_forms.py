@@ -98,7 +98,7 @@ class SubsetBoxes:
         if _beyond(wrong, count, limits.misread_boxes) and BETTER * (count - right) <= wrong:
             raise AnnotationError(
                 f"{of}: {wrong:,} of {count:,} boxes do not fit their images as {DESCRIPTIONS[self.form]}, but "
-                f"{right:,} fit as {DESCRIPTIONS[best]} (for one {example(int(misfits.argmax()))}): "
+                f"{right:,} fit as {DESCRIPTIONS[best]} (for example {example(int(misfits.argmax()))}): "
                 f"{self._way_on(best, 'misread-boxes')}"
             )
         self._check_areas(of, boxes, sizes, areas, limits, example)
@@ -113,8 +113,8 @@ class SubsetBoxes:
             number = int(cases.sum())
             if _beyond(number, count, limit):
                 raise AnnotationError(
-                    f"{of}: {number:,} of {count:,} boxes {words} (for one {example(int(cases.argmax()))}): the boxes "
-                    "belong to images of another size, or are written in a form that is not supported; export them "
+                    f"{of}: {number:,} of {count:,} boxes {words} (for example {example(int(cases.argmax()))}): the "
+                    "boxes belong to images of another size, or are written in a form that is not supported; export them "
                     f"again; to use them as they are, {change_limit(name, '1')}"
                 )
         if int(tiny.sum()) >= LEAST_CASES:
@@ -143,7 +143,7 @@ class SubsetBoxes:
         if 10 * declared < count and 10 * corners > 9 * count:
             raise AnnotationError(
                 f"{of}: the areas of {corners:,} of {count:,} boxes are those of {DESCRIPTIONS[BoxForm.CORNERS]}, and "
-                f"of {declared:,} those of {DESCRIPTIONS[BoxForm.XYWH]} (for one {example(int(given.argmax()))}): "
+                f"of {declared:,} those of {DESCRIPTIONS[BoxForm.XYWH]} (for example {example(int(given.argmax()))}): "
                 f"{self._way_on(BoxForm.CORNERS, 'misread-boxes')}"
             )
 
@@ -163,7 +163,7 @@ class SubsetBoxes:
         file_name, place, written = self.places[first]
         box = ", ".join(f"{value:g}" for value in around[first])
         summary = f"{wrong:,} of {count:,} boxes are not those of their outlines"
-        case = f"for one annotation {place!r} of {file_name!r}: bbox {written}, its outline lies in [{box}]"
+        case = f"for example annotation {place!r} of {file_name!r}: bbox {written}, its outline lies in [{box}]"
         if _beyond(wrong, count, limits.contradictions):
             best = max(agree, key=lambda form: int(agree[form].sum()))
             if BETTER * (count - int(agree[best].sum())) <= wrong:
@@ -197,7 +197,7 @@ class SubsetBoxes:
                 f"{change_limit('misread-boxes', '1')}"
             )
             raise AnnotationError(
-                f"{of}: all {count:,} boxes end within {side} x {side}, whatever the size of their images (for one "
+                f"{of}: all {count:,} boxes end within {side} x {side}, whatever the size of their images (for example "
                 f"{example(0)}), as {DESCRIPTIONS[form] if form else 'boxes of copies of that size'} do: {way}"
             )
         at_copy = side and far.min() <= _SHORT

@@ -42,8 +42,8 @@ def refuse_no_images(where: str, finder: ImageFinder, changes: ChangeLog) -> NoR
         )
     if finder.unreadable:
         raise SourceError(
-            f"{where}: the images are in a format that is not read (for one {finder.unreadable[0]!r}): convert them to "
-            "JPEG or PNG with the same names, then export or pack again"
+            f"{where}: the images are in a format that is not read (for example {finder.unreadable[0]!r}): convert them "
+            "to JPEG or PNG with the same names, then export or pack again"
         )
     if finder.videos:
         raise SourceError(
@@ -61,7 +61,7 @@ def refuse_mostly_broken(where: str, listed: int, changes: ChangeLog, limits: Da
     if broken <= limits.unusable_images * listed:
         return
     parts = [
-        f"{changes.count(reason)} {words} (for one {_example(changes.examples(reason)[0])})"
+        f"{changes.count(reason)} {words} (for example {_example(changes.examples(reason)[0])})"
         for reason, words in _BROKEN
         if changes.count(reason)
     ]
@@ -133,7 +133,7 @@ def refuse_two_owners(where: str, images: Iterable[tuple[str, str, Sequence[Box]
     if contradicted:
         path, one, other = contradicted[0]
         raise AnnotationError(
-            f"{where}: {plural(len(contradicted), 'image')} with different boxes in two annotation files (for one "
+            f"{where}: {plural(len(contradicted), 'image')} with different boxes in two annotation files (for example "
             f"{path!r} in {one!r} and {other!r}). If images of two subsets have the same name, CVAT before 2.16.1 kept "
             "only one of them: update CVAT or export each task by itself. If the files label the same images, merge "
             "them into one"
@@ -151,7 +151,7 @@ def refuse_labelled_twice(images: Sequence[tuple[str, tuple[str, str], PackedBox
         return
     (name, one), (_, two), *_ = other[0]
     raise AnnotationError(
-        f"{len(other):,} of {files:,} images are there several times with different boxes (for one {name!r} in "
+        f"{len(other):,} of {files:,} images are there several times with different boxes (for example {name!r} in "
         f"{one} and {two}): give only the newest export of each task, or merge the annotations of each image; to use "
         f"them as they are, {change_limit('contradictions', '1')}"
     )

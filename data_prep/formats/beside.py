@@ -59,5 +59,5 @@ class NamedImages:
         path, named, own = self._others[0]
         return (
             f"{len(self._others):,} of {self._total:,} annotation files name another image than the one that is called "
-            f"like them (for one {path!r} names {named!r}, and there is also {own!r})"
+            f"like them (for example {path!r} names {named!r}, and there is also {own!r})"
         )

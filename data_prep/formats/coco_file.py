@@ -366,7 +366,7 @@ def _explain_unlisted(
     if named is not None and changes.count(Reason.UNKNOWN_IMAGE):
         raise AnnotationError(
             f"{where}: image {named.file_name!r} has the id {named.id!r}: ids must be whole numbers, or the same texts "
-            f"in image_id of the annotations, and {changes.count(Reason.UNKNOWN_IMAGE)} have none of them (for one "
+            f"in image_id of the annotations, and {changes.count(Reason.UNKNOWN_IMAGE)} have none of them (for example "
             f"{changes.examples(Reason.UNKNOWN_IMAGE)[0].file})"
         )
     if not lost:

@@ -120,7 +120,7 @@ class LabelCheck:
         return UnlistedReferences(
             lost,
             self.total,
-            f"{self.where}: {lost} of {self.total} shapes have a label that is not listed (for one {label!r}): "
+            f"{self.where}: {lost} of {self.total} shapes have a label that is not listed (for example {label!r}): "
             "two exports may have been mixed, export the task again",
         )
 

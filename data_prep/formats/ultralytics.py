@@ -161,7 +161,7 @@ class YoloReader:
             images.append(self._listed(name, "default", tuple(self._read_labels(label))))
         count = self._unlisted.total()
         sentence = (
-            f"{self._where}: {count} of {self._total} boxes have a class that names does not list (for one "
+            f"{self._where}: {count} of {self._total} boxes have a class that names does not list (for example "
             f"{next(iter(self._unlisted), 0)}): correct {self._path.rpartition('/')[2]}, or export again"
         )
         classes: dict[str, frozenset[int]] = {}

@@ -505,7 +505,9 @@ def test_training_images_in_the_test_set_are_warned_about(load: Load):
     train.add("a.png", [("cat", 1, 2, 10, 12)], data=shared)
     test.add("b.png", [("cat", 1, 2, 10, 12)], data=shared)
     local = load(train, val=(simple_export(4, prefix="v"),), test=(test,))
-    assert any("1 image of test is also in train, byte for byte (for one b.png)" in w for w in local.manifest.warnings)
+    assert any(
+        "1 image of test is also in train, byte for byte (for example b.png)" in w for w in local.manifest.warnings
+    )
 
 
 def test_almost_equal_images_across_splits_are_warned_about(load: Load):
@@ -513,7 +515,7 @@ def test_almost_equal_images_across_splits_are_warned_about(load: Load):
     train.add("a.png", [("cat", 1, 2, 10, 12)], data=picture("a.png", (64, 48), content="scene"))
     test.add("b.jpg", [("cat", 1, 2, 10, 12)], data=picture("b.jpg", (64, 48), content="scene"))
     local = load(train, val=(simple_export(4, prefix="v"),), test=(test,))
-    assert any("almost like one in train (for one b.jpg and a.png)" in w for w in local.manifest.warnings)
+    assert any("almost like one in train (for example b.jpg and a.png)" in w for w in local.manifest.warnings)
 
 
 def test_flat_pictures_are_not_called_alike(load: Load):

@@ -126,7 +126,7 @@ def test_boxes_that_are_not_those_of_their_outlines_are_refused(run_prepare: Pre
         if number < 40:
             one["bbox"] = [30 - x / 2, 20 - y / 2, 9, 9]
     with pytest.raises(
-        AnnotationError, match=r"40 of 120 boxes are not those of their outlines \(for one annotation 1"
+        AnnotationError, match=r"40 of 120 boxes are not those of their outlines \(for example annotation 1"
     ):
         run_prepare(export)
     relaxed = ReadingRules(DataLimits(contradictions=1.0))

@@ -246,7 +246,7 @@ def test_two_names_of_one_file_are_refused_with_a_way_on(run_prepare: Prepare):
 def test_pictures_that_are_not_decoded_are_named(run_prepare: Prepare):
     export = simple_export()
     export.pictures = {name.replace("png", "HEIC"): b"ftypheic" for name in export.pictures}
-    with pytest.raises(SourceError, match=r"format that is not read \(for one .*000.HEIC'\): convert them"):
+    with pytest.raises(SourceError, match=r"format that is not read \(for example .*000.HEIC'\): convert them"):
         run_prepare(export)
 
 

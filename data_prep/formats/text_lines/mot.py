@@ -104,7 +104,7 @@ class _Reader:
                 classes[name] = classes.get(name, frozenset()) | {number}
         lost = self._unlisted.total()
         sentence = (
-            f"{self._where}: {lost} of {self._total} boxes have a class that gt/labels.txt does not list (for one "
+            f"{self._where}: {lost} of {self._total} boxes have a class that gt/labels.txt does not list (for example "
             f"{next(iter(self._unlisted), 0)}): export the task again"
         )
         return Annotations(

@@ -85,7 +85,7 @@ def test_of_a_pose_the_box_is_read(tmp_path: Path):
 def test_a_class_that_is_not_listed_is_counted_and_many_are_refused(tmp_path: Path, load: Load):
     ok = load(write_zip(tmp_path / "x.zip", **dataset(train=BOX * 30 + b"7 0.5 0.5 0.1 0.1\n")))
     assert {change.reason: change.count for change in ok.manifest.changes}["unknown-category"] == 1
-    with pytest.raises(DataPrepError, match=r"16 of 47 boxes have a class that names does not list \(for one 2\)"):
+    with pytest.raises(DataPrepError, match=r"16 of 47 boxes have a class that names does not list \(for example 2\)"):
         load(write_zip(tmp_path / "y.zip", **dataset(train=b"1 0.5 0.5 0.1 0.1\n" * 30 + b"2 0.5 0.5 0.1 0.1\n" * 16)))
 
 

@@ -46,7 +46,7 @@ def test_the_benchmarks_count_pixels_from_1_and_name_no_classes(tmp_path: Path, 
     [
         (b"x,1,4,6,20,30,1,1\n", "line 1 is not a line of MOT"),
         (b"1,1,4,6,20\n", "line 1 is not a line of MOT"),
-        (b"1,1,4,6,20,30,1,9\n" * 3, r"3 of 3 boxes have a class that gt/labels.txt does not list \(for one 9\)"),
+        (b"1,1,4,6,20,30,1,9\n" * 3, r"3 of 3 boxes have a class that gt/labels.txt does not list \(for example 9\)"),
         (b"\xff", "gt.txt is not UTF-8 text"),
         (b"1" * 200_000 + b",1,4,6,20,30,1,1\n", "line 1 is not a line of MOT"),
         (LINES + b'"2,1,4,6,20,30,1,1,1\n', "line 5 is not a line of MOT"),
