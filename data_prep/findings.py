@@ -97,15 +97,15 @@ def _about_leaks(dataset: Dataset) -> Iterable[str]:
         if leak.same:
             count, first = len(leak.same), leak.same[0][0].file_name
             yield (
-                f"{plural(count, 'image')} of {leak.split} {are(count)} also in {leak.other}, byte for byte (for example "
-                f"{first}): results on {leak.split} will look too good."
+                f"{plural(count, 'image')} of {leak.split} {are(count)} also in {leak.other}, byte for byte (for "
+                f"example {first}): results on {leak.split} will look too good."
             )
         if leak.alike:
             count, (image, twin) = len(leak.alike), leak.alike[0]
             yield (
                 f"{plural(count, 'image')} of {leak.split} {'looks' if count == 1 else 'look'} almost like one in "
-                f"{leak.other} (for example {image.file_name} and {twin.file_name}): results on {leak.split} may look too "
-                "good."
+                f"{leak.other} (for example {image.file_name} and {twin.file_name}): results on {leak.split} may look "
+                "too good."
             )
 
 

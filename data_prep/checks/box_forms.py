@@ -114,8 +114,8 @@ class SubsetBoxes:
             if _beyond(number, count, limit):
                 raise AnnotationError(
                     f"{of}: {number:,} of {count:,} boxes {words} (for example {example(int(cases.argmax()))}): the "
-                    "boxes belong to images of another size, or are written in a form that is not supported; export them "
-                    f"again; to use them as they are, {change_limit(name, '1')}"
+                    "boxes belong to images of another size, or are written in a form that is not supported; export "
+                    f"them again; to use them as they are, {change_limit(name, '1')}"
                 )
         if int(tiny.sum()) >= LEAST_CASES:
             yield f"{int(tiny.sum()):,} of {count:,} boxes have a side below 1 pixel: no model can learn them."

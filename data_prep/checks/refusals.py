@@ -42,8 +42,8 @@ def refuse_no_images(where: str, finder: ImageFinder, changes: ChangeLog) -> NoR
         )
     if finder.unreadable:
         raise SourceError(
-            f"{where}: the images are in a format that is not read (for example {finder.unreadable[0]!r}): convert them "
-            "to JPEG or PNG with the same names, then export or pack again"
+            f"{where}: the images are in a format that is not read (for example {finder.unreadable[0]!r}): convert "
+            "them to JPEG or PNG with the same names, then export or pack again"
         )
     if finder.videos:
         raise SourceError(
