@@ -1,5 +1,6 @@
 """Four pods prepare a set together. One of them is lost, and the set is that of one process."""
 
+import time
 from pathlib import Path
 
 from data_prep.prepare import PrepareRequest, prepare
@@ -11,6 +12,7 @@ from tests.data_prep.export_builder import Export, picture, write_zip
 PODS = 4
 IMAGES = 450
 SIZE = (2000, 1500)
+RECENT_S = 10  # Argo's RECENTLY_STARTED_POD_DURATION
 LOST = "prepare-images(2:2)(0)"
 
 # All processes of the container but process 1, which is Argo's, and this one; as soon as there are any.
@@ -39,12 +41,13 @@ def large_export(path: Path) -> Path:
 def lose_pod(installation: Installation, run: str, name: str) -> None:
     """Delete the pod of a node in the middle of its work.
 
-    The work is halted first, since it may take less than a second. Argo makes a pod that is lost before Argo saw it run
-    anew without counting an attempt, so this waits for what Argo saw.
+    The work is halted first, since it may take less than a second. Argo makes a pod that is lost in its first
+    `RECENT_S` seconds anew without counting an attempt, so this waits for them to pass.
     """
     pod = installation.running_pod(run, "prepare", f"{run}.{name}")
     installation.kubectl("exec", pod, "-c", "main", "--", "python", "-c", HALT)
     installation.wait(run, lambda workflow: phase_of(workflow, name) == "Running", 120, f"running {name}")
+    time.sleep(RECENT_S + 2)
     installation.kubectl("delete", "pod", pod, "--wait=false", "--grace-period=1")
 
 
