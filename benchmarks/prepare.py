@@ -13,7 +13,6 @@ Datumaro is installed into a temporary environment; `--datumaro PYTHON` names th
 
 import io
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -28,11 +27,14 @@ import numpy as np
 import typer
 from PIL import Image
 
+from benchmarks.memory import peak_kib
+
 SIDES = (320, 240)
 BOXES = 5
 DATUMARO_AT = 5_000
 DATUMARO = """
-import resource, sys
+import re, sys, time
+from pathlib import Path
 from datumaro import Dataset
 from datumaro.components.operations import compute_image_statistics
 source, target, kind = sys.argv[1:]
@@ -40,8 +42,7 @@ dataset = Dataset.import_from(source, "coco")
 if kind == "statistics":
     compute_image_statistics(dataset)
 dataset.export(target, "coco", save_media=True)
-used = resource.getrusage(resource.RUSAGE_SELF)
-print(used.ru_utime + used.ru_stime, used.ru_maxrss)
+print(time.process_time(), re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 """
 
 
@@ -153,8 +154,7 @@ def main(
     """Print one line for each number of images; or do the work of one process."""
     if kind:
         decode_all(Path(export)) if kind == "decode" else prepare_all(Path(export), Path(store))
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        print(used.ru_utime + used.ru_stime, used.ru_maxrss)
+        print(time.process_time(), peak_kib())
         return
     first = None
     for count in map(int, counts.split(",")):

@@ -7,7 +7,6 @@ CPU time and peak memory of one process each, alternating. The profile at the en
 """
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,8 @@ from statistics import median
 import msgspec
 import numpy as np
 import typer
+
+from benchmarks.memory import peak_kib
 
 IMAGES, ANNOTATIONS, ROUNDS = 118_000, 860_000, 3
 FOLDER = "/mnt/data/images"
@@ -74,7 +75,7 @@ def work(kind: str, source: Path, target: Path) -> None:
         rewrite_paths(source, FOLDER, target)
     else:
         rewrite_plainly(source, target)
-    print(time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    print(time.process_time() - start, peak_kib())
 
 
 def measured(kind: str, source: Path, target: Path) -> tuple[float, float]:
