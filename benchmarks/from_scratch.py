@@ -135,54 +135,51 @@ def _compare(folder: Path, name: str, source: str, steps: int, rate: float, val_
     local = PreparedSet.open(open_store(store), prepared).pull(folder / "set")
     own = [f"schedule.steps={steps}", f"evaluation.interval={-(-steps // 9)}"]
     costs = _costs(local, own)
-    seconds = {one: min(costs[one].values()) for one in costs}
-    precision = {one: min(costs[one], key=costs[one].__getitem__) for one in costs}
-    fewer = max(9, round(steps * seconds["tiny"] / seconds["D-FINE"]))
+    fewer = max(9, round(steps * costs["tiny"][0] / costs["D-FINE"][0]))
     theirs = [f"schedule.steps={fewer}", f"evaluation.interval={-(-fewer // 9)}", f"optimizer.lr={rate}", *PLAIN]
     for model, number, overrides, build in (("tiny", steps, own, build_family), ("D-FINE", fewer, theirs, Baseline)):
         start = time.monotonic()
-        settings = [*overrides, f"training.precision={precision[model]}"]
+        seconds, precision = costs[model]
+        settings = [*overrides, f"training.precision={precision}"]
         ap50, ap, step = _trained(store, prepared, model, settings, build, folder)
         print(
-            f"| {name} | {model}, {precision[model]} | {number} steps of {seconds[model]:.2f} s of processor time, "
+            f"| {name} | {model}, {precision} | {number} steps of {seconds:.2f} s of processor time, "
             f"{(time.monotonic() - start) / 60:.1f} min in all | AP50 {ap50:.3f} | AP {ap:.3f} | step {step} |",
             flush=True,
         )
 
 
-def _costs(local: LocalSet, overrides: list[str], rounds: int = 10) -> dict[str, dict[str, float]]:
-    """Mean processor seconds of a training step of `tiny` and of the baseline, in fp32 and perhaps bf16.
+def _costs(local: LocalSet, overrides: list[str], rounds: int = 10) -> dict[str, tuple[float, str]]:
+    """Processor seconds of a training step of each model in the precision that is faster for it, and that precision.
 
-    All take turns on the same batches; medians. The first steps of `tiny` see smaller images.
+    Medians; all take turns on the same batches. The cost of `tiny` is the mean over its smaller and its full images.
     """
     config, auto = load_job_config("tiny", overrides), auto_keys("tiny", overrides)
     config, _ = resolved(config, auto, facts_of(local, pretrained=False))
     split, classes, device = local.split("train"), len(local.class_names), torch.device("cpu")
     order = EpochBatches(split, config.data.batch_size, seed=1)
     batches = iter(training_loader(TrainingSamples(split, config.data, 1), order, device))
-    sides = {"tiny": build_family, "D-FINE": Baseline}
+    models = {"tiny": (build_family, config.schedule.small_images), "D-FINE": (Baseline, 0.0)}
     precisions = {"fp32": False} | ({"bf16": True} if has_bf16(device) else {})
-    ways = {
+    steps = {
         (model, precision): _step(build(config, classes), config, bf16=bf16)
-        for model, build in sides.items()
+        for model, (build, _) in models.items()
         for precision, bf16 in precisions.items()
     }
-    spent: dict[tuple[str, str], tuple[list[float], list[float]]] = {way: ([], []) for way in ways}
+    spent: dict[tuple[str, str], tuple[list[float], list[float]]] = {way: ([], []) for way in steps}
     for _ in range(rounds):
-        batch = next(batches)
-        for way, step in ways.items():
-            for size, one in enumerate((batch, batch.smaller()) if way[0] == "tiny" else (batch,)):
+        full = next(batches)
+        for way, step in steps.items():
+            for batch, seconds in zip((full, full.smaller()), spent[way], strict=True):
                 start = time.process_time()
-                step(one)
-                spent[way][size].append(time.process_time() - start)
-    small = config.schedule.small_images
-    costs: dict[str, dict[str, float]] = {model: {} for model in sides}
+                step(batch)
+                seconds.append(time.process_time() - start)
+    costs: dict[str, list[tuple[float, str]]] = {model: [] for model in models}
     for (model, precision), (full_s, small_s) in spent.items():
-        mean = statistics.median(full_s)
-        if small_s:
-            mean += small * (statistics.median(small_s) - mean)
-        costs[model][precision] = mean
-    return costs
+        share = models[model][1]
+        mean_s = (1 - share) * statistics.median(full_s) + share * statistics.median(small_s)
+        costs[model].append((mean_s, precision))
+    return {model: min(own) for model, own in costs.items()}
 
 
 def _step(family: Family, config: JobConfig, *, bf16: bool) -> Callable[[Batch], None]:

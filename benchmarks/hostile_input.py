@@ -19,6 +19,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.hostile_readers import READERS
+from benchmarks.memory import peak_kib
 
 BATCH = 250
 """Number of inputs per process: enough that leaks add up, and that the start costs less than the inputs."""
@@ -46,7 +47,7 @@ def read_batch(kind: str, seeds: range) -> None:
             signal.setitimer(signal.ITIMER_PROF, 0)
             faulthandler.cancel_dump_traceback_later()
             print("accepted" if taken else "refused", seed, flush=True)
-    print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, flush=True)
+    print("peak", peak_kib() // 1024, flush=True)
 
 
 def limit_memory() -> None:

@@ -10,7 +10,6 @@ the rounds' ratios counts. Prints one line per case, and the peak memory of this
 """
 
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -29,6 +28,7 @@ import typer
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 
+from benchmarks.memory import peak_kib
 from object_store import open_store
 
 THREADS = 16
@@ -214,7 +214,7 @@ def main(
                 ratio = statistics.median(them / us for us, them in zip(taken["ours"], taken[way], strict=True))
                 print(f"; {way} {statistics.median(taken[way]):.2f} s, {ratio:.2f} x as fast", end="")
             print(f" ({server})", flush=True)
-        print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+        print(f"peak memory {peak_kib() / 1024:.0f} MiB")
         if other is not None:
             other.remove()
         for prefix in ["ours", "ours-large", "boto3", "boto3-large"]:

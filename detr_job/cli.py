@@ -205,7 +205,7 @@ def predict(
         said: list[str] = []
         found = predict_files(model, images, out, least, device, said.append, left_out, keep_repeated=keep_repeated)
         for entry in found:
-            print(f"{entry['image']}: {len(entry['detections'])} objects")
+            print(f"{entry['image']}: {plural(len(entry['detections']), 'object')}")
         print(f"{os.fspath(out)}/: predictions.json and {plural(len(found), 'drawn picture')}")
         print(*said, sep="\n")
     for path, reason in left_out.items():

@@ -124,8 +124,8 @@ def no_weights(model: ModelConfig, preset: str, store: str) -> str:
     others = f" (or {' or '.join(wanted[1:])})" if wanted[1:] else ""
     return (
         f"the store has no weights of {wanted[0]}{others}, and {model.title} needs some: run "
-        f"`{pull_command(wanted[0], store)}`, or {NONE} to start from random weights"
-        + (f", which learn from more than {model.from_scratch_images:,} images" if model.from_scratch_images else "")
+        f"`{pull_command(wanted[0], store)}`, or choose {NONE} to start from random weights, which need more than "
+        f"{model.from_scratch_images:,} images"
     )
 
 

@@ -3,14 +3,12 @@
 What `auto` means is in `automatic_start`.
 """
 
-import difflib
-
 from object_store import ObjectStore
 from published_weights.stored import CARD, FOLDER, NAME
 from run_config.errors import ConfigError
 from run_config.locations import leads_elsewhere
 from run_config.weights.automatic import RUN, WEIGHTS, is_bare, pull_command
-from run_config.weights.catalogue import CATALOGUE
+from run_config.weights.catalogue import ALL_LICENCES, published
 
 
 def start_from(text: str, store: ObjectStore, output: str, run: str) -> str:
@@ -58,10 +56,10 @@ def missing(url: str) -> str:
     if not separator or not NAME.fullmatch(name):
         return ""
     lacks = f"the store has no weights named {name}"
-    if all(one.name != name for one in CATALOGUE):
-        near = difflib.get_close_matches(name, (one.name for one in CATALOGUE), 1)
-        hint = f"did you mean {near[0]}?" if near else "`detr-workflows weights list` lists the published ones"
-        return f"{lacks}, and none are published under this name; {hint}"
+    try:
+        published(name, ALL_LICENCES)
+    except ConfigError as unknown:
+        return f"{lacks}, and {unknown}"
     return f"{lacks}; run `{pull_command(name, store)}`"
 
 

@@ -102,10 +102,8 @@ def run(app: typer.Typer) -> NoReturn:
 
 
 def called_as() -> str:
-    """What the user types to call this program: its name if that is found, else the path that was typed."""
+    """What the user types to call this program: its name if it is on the PATH, else the path that was typed."""
     called = Path(sys.argv[0])
-    if called.name == "__main__.py":
-        return _program()
     found = shutil.which(called.name)
     is_found = found is not None and os.path.realpath(found) == os.path.realpath(called)
     return called.name if is_found else shlex.quote(str(called))

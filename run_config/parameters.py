@@ -527,12 +527,13 @@ def _two_lengths(values: Mapping[str, Value]) -> list[str]:
     lengths = [name for name in ("epochs", "minutes") if values.get(name) is not None]
     if len(lengths) > 1:
         return ["epochs and minutes: set one of them and leave the other empty."]
+    if not lengths:
+        return []
     try:
         pairs = split_overrides(str(values.get("overrides") or ""))
     except ConfigError:  # said where the overrides are read
         return []
-    other = next((pair for pair in pairs if pair.startswith(LENGTH_KEYS)), "")
-    if lengths and other:
+    if other := next((pair for pair in pairs if pair.startswith(LENGTH_KEYS)), ""):
         return [f"{lengths[0]} and overrides: {_short(other)} sets the length of training too; set one of them."]
     return []
 

@@ -65,7 +65,7 @@ class Batch:
         return replace(self, images=images, padding_mask=mask, targets=self.targets.to(device))
 
     def smaller(self) -> "Batch":
-        """The same batch with images of two thirds of the sides, rounded to multiples of 32 and at least 64 pixels."""
+        """The same batch, its images scaled to two thirds of their sides: multiples of 32 pixels, at least 64."""
         sides = [min(side, max(64, round(side * 2 / 3 / 32) * 32)) for side in self.images.shape[-2:]]
         images = F.interpolate(self.images.float(), sides, mode="bilinear", antialias=True).round_().to(torch.uint8)
         mask = self.padding_mask

@@ -468,7 +468,7 @@ class Trainer:
             before,
             elapsed_s=self._elapsed_s(),
             evaluated_step=before.step,
-            # The AP rises again with the size of the images.
+            # Smaller images lower the AP. It rises once they have their full size.
             evaluations_since_best=0 if better or self._images_are_small() else before.evaluations_since_best + 1,
             best_step=before.step if better else before.best_step,
             best_ap=ap if better else before.best_ap,

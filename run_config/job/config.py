@@ -174,8 +174,8 @@ class Schedule(Section):
     final_lr: Fraction = Field(0.01, description="Final rate of `cosine`, as a fraction of the peak rate.")
     small_images: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0,
-        description="Fraction of the run, from its start, in which training images have two thirds of their sides "
-        "(progressive resizing).",
+        description="Fraction of the run, from its start, in which training images are scaled to two thirds of their "
+        "width and height (progressive resizing).",
         json_schema_extra=added_later(0.0) | MAY_BE_AUTO,
     )
 

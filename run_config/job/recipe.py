@@ -33,7 +33,7 @@ DENSE_TARGETS = 6
 SMALL_IMAGES = 0.5
 """Fraction of a short run in which the small model learns from smaller images."""
 SHORT_MINUTES, SHORT_STEPS = 6.0, 1500
-"""Runs up to this length gain by smaller images."""
+"""Runs up to this length gain from smaller images."""
 FINE_TUNING = "fine-tuning of a trained model"
 RARE = 0.1
 MOST_EVALUATIONS = 40

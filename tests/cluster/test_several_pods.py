@@ -15,7 +15,7 @@ SIZE = (2000, 1500)
 RECENT_S = 10  # Argo's RECENTLY_STARTED_POD_DURATION
 LOST = "prepare-images(2:2)(0)"
 
-# All processes of the container but process 1, which is Argo's, and this one; as soon as there are any.
+# Stops the processes of the container as soon as there are any, except Argo's (process 1) and this one.
 HALT = """
 import os, pathlib, signal, time
 def work():
@@ -41,8 +41,8 @@ def large_export(path: Path) -> Path:
 def lose_pod(installation: Installation, run: str, name: str) -> None:
     """Delete the pod of a node in the middle of its work.
 
-    The work is halted first, since it may take less than a second. Argo makes a pod that is lost in its first
-    `RECENT_S` seconds anew without counting an attempt, so this waits for them to pass.
+    The work is halted first, since it may take less than a second. Argo creates a pod that is lost in its first
+    `RECENT_S` seconds again and counts no further attempt, so this waits until they are over.
     """
     pod = installation.running_pod(run, "prepare", f"{run}.{name}")
     installation.kubectl("exec", pod, "-c", "main", "--", "python", "-c", HALT)

@@ -37,7 +37,7 @@ def test_weights_that_are_brought_are_used_by_the_next_run_and_not_by_one_that_b
     assert done.returncode == 2
     store = laptop.store.as_uri()
     brings = f"{COMMAND} weights pull rf-detr-small --store {store}"
-    assert f"run `{brings}`, or none to start from random weights, which learn from more than" in done.stderr
+    assert f"run `{brings}`, or choose none to start from random weights, which need more than" in done.stderr
 
     with publishing() as publisher:
         publisher.files["dfine_n_coco.pth"] = pth({"model": d_fine_nano(80)})

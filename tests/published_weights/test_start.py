@@ -61,7 +61,9 @@ def test_a_bare_word_is_a_run_weights_or_a_location_but_never_two(store: ObjectS
 
 def test_the_command_that_brings_missing_weights():
     assert "detr-workflows weights pull d-fine-nano --store s3://b/p" in missing("s3://b/p/weights/d-fine-nano")
-    wrong = missing("s3://b/p/weights/d-fine-nan")
-    assert wrong.endswith("none are published under this name; did you mean d-fine-nano?")
-    assert "weights list" in missing("s3://b/p/weights/mine")
+    assert missing("s3://b/p/weights/d-fine-nan") == (
+        "the store has no weights named d-fine-nan, and there are no published weights named 'd-fine-nan' in the "
+        "catalogue; did you mean d-fine-nano?"
+    )
+    assert "in the catalogue; there are rf-detr-nano, " in missing("s3://b/p/weights/mine")
     assert missing("s3://b/p/runs/first") == missing("s3://b/weights/a/b") == ""

@@ -99,8 +99,8 @@ def test_a_model_that_needs_weights_never_starts_at_random_by_itself(
     texts |= {"model": model, "cvat-finetune-checkpoint": start}
     assert refused(texts) == (
         f"cvat-finetune-checkpoint: the store has no weights of {model}, and {'RF-DETR' if 'rf' in model else 'D-FINE'}"
-        f" needs some: run `detr-workflows weights pull {model} --store {store.url}`, or none to start from random "
-        f"weights, which learn from more than {'10,000' if 'rf' in model else '1,000'} images"
+        f" needs some: run `detr-workflows weights pull {model} --store {store.url}`, or choose none to start from "
+        f"random weights, which need more than {'10,000' if 'rf' in model else '1,000'} images"
     )
     assert passed(texts | {"cvat-finetune-checkpoint": "none"}).model == model
     put(store, model)
