@@ -6,9 +6,13 @@ boto3 is used as in a simple program: 16 threads, otherwise the defaults of s3tr
 the other. s5cmd runs with its defaults, if it is on the PATH or named by `--s5cmd`. All transfer the same bytes. Ours
 also verifies checksums and syncs each file, the others do not. AWS_ENDPOINT_URL names the server. Without it, moto's
 server is started, which is slow itself and hides much of the difference. Rounds take turns in who begins. The median of
-the rounds' ratios counts. Prints one line per case, and the peak memory of this process, boto3 included.
+the rounds' ratios counts. Prints one line per case, and the peak memory of a process that does the four with ours.
+
+ext4 creates files slowly for minutes after many were removed. So downloads come first, and are removed after the last
+round: `rounds` x 4 x `small` x `small-kb` on the disk. Begin 5 minutes after anything else that removes many files.
 """
 
+import multiprocessing
 import os
 import shutil
 import statistics
@@ -18,7 +22,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -32,6 +36,7 @@ from benchmarks.memory import peak_kib
 from object_store import open_store
 
 THREADS = 16
+ONE_AT_A_TIME = "boto3, one at a time"
 SERVER = """
 import logging, sys
 from moto.server import ThreadedMotoServer
@@ -79,7 +84,7 @@ class ByHand:
 
     def get_folder(self, folder: Path, threads: int = THREADS) -> None:
         """List and download all files, 16 in parallel."""
-        folder.mkdir()
+        folder.mkdir(parents=True)
         config = TransferConfig(use_threads=False)
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix="boto3/")
 
@@ -97,7 +102,7 @@ class ByHand:
 
     def get_large(self, names: list[str], folder: Path) -> None:
         """Download the files one after the other, 16 ranges in parallel."""
-        folder.mkdir()
+        folder.mkdir(parents=True)
         for name in names:
             config = TransferConfig(max_concurrency=THREADS)
             self.client.download_file(self.bucket, f"boto3-large/{name}", str(folder / name), Config=config)
@@ -139,10 +144,21 @@ def make_files(folder: Path, count: int, size: int) -> Path:
 
 def seconds(work: Callable[[Path], object], scratch: Path) -> float:
     """Time one call. It gets a path that does not exist and may create a folder there."""
-    shutil.rmtree(scratch, ignore_errors=True)
     start = time.perf_counter()
     work(scratch)
     return time.perf_counter() - start
+
+
+def own_peak_kib(url: str, folder: Path) -> int:
+    """Transfer all files both ways with our store. Return the peak memory of the process."""
+    store = open_store(url)
+    store.put_folder(folder / "small", "ours")
+    store.get_many(store.list("ours"), folder / "own")
+    for path in (folder / "large").iterdir():
+        store.put_file(path, f"ours-large/{path.name}")
+        store.get_file(f"ours-large/{path.name}", folder / "own" / path.name)
+    shutil.rmtree(folder / "own")
+    return peak_kib()
 
 
 def main(
@@ -178,23 +194,12 @@ def main(
         other = S5cmd(s5cmd, bucket) if shutil.which(s5cmd) else None
         if other is None:
             print(f"there is no program {s5cmd}: left out")
-        cases: dict[str, dict[str, Callable[[Path], object]]] = {
-            f"put_folder {small_text}": {
-                "ours": lambda _: ours.put_folder(many, ""),
-                "boto3 with 16 threads": lambda _: by_hand.put_folder(many),
-                "boto3, one at a time": lambda _: by_hand.put_folder(many, 1),
-                "s5cmd": lambda _: other and other.put(many),
-            },
+        gets: dict[str, dict[str, Callable[[Path], object]]] = {
             f"get_many   {small_text}": {
                 "ours": lambda to: ours.get_many(ours.list(), to),
                 "boto3 with 16 threads": by_hand.get_folder,
-                "boto3, one at a time": lambda to: by_hand.get_folder(to, 1),
+                ONE_AT_A_TIME: lambda to: by_hand.get_folder(to, 1),
                 "s5cmd": lambda to: other and other.get("small", to),
-            },
-            f"put_file   {large_text}": {
-                "ours": put_large,
-                "boto3 with 16 threads": lambda _: by_hand.put_large(few),
-                "s5cmd": lambda _: other and other.put(few),
             },
             f"get_file   {large_text}": {
                 "ours": get_large,
@@ -202,19 +207,41 @@ def main(
                 "s5cmd": lambda to: other and other.get("large", to),
             },
         }
-        for name, ways in cases.items():
+        puts: dict[str, dict[str, Callable[[Path], object]]] = {
+            f"put_folder {small_text}": {
+                "ours": lambda _: ours.put_folder(many, ""),
+                "boto3 with 16 threads": lambda _: by_hand.put_folder(many),
+                ONE_AT_A_TIME: lambda _: by_hand.put_folder(many, 1),
+                "s5cmd": lambda _: other and other.put(many),
+            },
+            f"put_file   {large_text}": {
+                "ours": put_large,
+                "boto3 with 16 threads": lambda _: by_hand.put_large(few),
+                "s5cmd": lambda _: other and other.put(few),
+            },
+        }
+        for ways in puts.values():
+            for way in set(ways) - {ONE_AT_A_TIME}:
+                ways[way](folder)  # the downloads find these
+        for name, ways in (gets | puts).items():
             used = [way for way in ways if other is not None or way != "s5cmd"]
             taken: dict[str, list[float]] = {way: [] for way in used}
             for number in range(rounds):
                 first = number % len(used)
                 for way in used[first:] + used[:first]:
-                    taken[way].append(seconds(ways[way], folder / "out"))
+                    out = folder / "out" / f"{number}-{way}"
+                    taken[way].append(seconds(ways[way], out))
+                    if name.startswith("get_file"):
+                        shutil.rmtree(out)
+            shutil.rmtree(folder / "out", ignore_errors=True)
             print(f"{name}: {statistics.median(taken['ours']):.2f} s", end="")
             for way in used[1:]:
                 ratio = statistics.median(them / us for us, them in zip(taken["ours"], taken[way], strict=True))
                 print(f"; {way} {statistics.median(taken[way]):.2f} s, {ratio:.2f} x as fast", end="")
             print(f" ({server})", flush=True)
-        print(f"peak memory {peak_kib() / 1024:.0f} MiB")
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other_process:
+            peak = other_process.submit(own_peak_kib, f"s3://{bucket}", folder).result()
+        print(f"peak memory of ours {peak / 1024:.0f} MiB")
         if other is not None:
             other.remove()
         for prefix in ["ours", "ours-large", "boto3", "boto3-large"]:

@@ -18,7 +18,7 @@ from object_store.file_errors import file_errors
 from object_store.file_tree import walk_files
 from object_store.keys import check_key, check_prefix, join, path_below
 from object_store.parallel import Task, run_all
-from object_store.partial_file import PartialFile
+from object_store.partial_file import PartialFiles
 
 Progress = Callable[[int], None]
 """Called with the number of bytes just transferred, from worker threads but never concurrently."""
@@ -157,25 +157,17 @@ class ObjectStore(ABC):
     def _download_all(self, places: Iterable[tuple[str | ObjectInfo, Path]], progress: Progress | None) -> None:
         """Run the downloads. No hidden file remains after an error or Ctrl-C."""
         report = one_at_a_time(progress)
-        unfinished: set[PartialFile] = set()
-
-        def task(wanted: str | ObjectInfo, path: Path) -> Task:
-            return functools.partial(self._download, wanted, path, report, unfinished)
-
-        try:
-            run_all((task(wanted, path) for wanted, path in places), self.workers)
-        finally:
-            for file in unfinished:
-                file.discard()
+        with PartialFiles() as files:
+            run_all(
+                (functools.partial(self._download, wanted, path, report, files) for wanted, path in places),
+                self.workers,
+            )
 
     @abstractmethod
     def _download(
-        self, wanted: str | ObjectInfo, path: Path, progress: Progress, unfinished: set[PartialFile]
+        self, wanted: str | ObjectInfo, path: Path, progress: Progress, files: PartialFiles
     ) -> Iterable[Task]:
-        """Copy one object to a file, or return the tasks that do so. The key is already checked.
-
-        A file that several tasks write is in `unfinished` until it is complete.
-        """
+        """Copy one object to a file of `files`, or return the tasks that do so. The key is already checked."""
 
     @abstractmethod
     def _upload(self, path: Path, key: str, progress: Progress) -> None:

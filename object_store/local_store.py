@@ -18,7 +18,7 @@ from object_store.file_tree import walk_files
 from object_store.interface import ObjectInfo, ObjectStore, Progress
 from object_store.keys import PARTIAL_NAME, check_key, check_prefix, join
 from object_store.parallel import Task
-from object_store.partial_file import LEFTOVER_AGE_S, PartialFile, remove_leftovers
+from object_store.partial_file import LEFTOVER_AGE_S, PartialFile, PartialFiles, remove_leftovers
 
 CHUNK_BYTES = 1 << 20
 
@@ -120,18 +120,16 @@ class LocalStore(ObjectStore):
         return count
 
     def _download(
-        self,
-        wanted: str | ObjectInfo,
-        path: Path,
-        progress: Progress,
-        unfinished: set[PartialFile],  # noqa: ARG002 a local copy is one task, which cleans up itself
+        self, wanted: str | ObjectInfo, path: Path, progress: Progress, files: PartialFiles
     ) -> Iterable[Task]:
         key = wanted.key if isinstance(wanted, ObjectInfo) else wanted
         with self._open(key) as source:
             expected = wanted.etag if isinstance(wanted, ObjectInfo) else None
             if expected is not None and expected != _etag(os.fstat(source.fileno())):
                 raise ObjectChanged(f"{self.url}/{key} was replaced since it was listed: start again")
-            _copy(source, f"{self.url}/{key}", path, progress)
+            partial = files.create(path)
+            _copy(source, f"{self.url}/{key}", partial, progress)
+        files.finish(partial)
         return ()
 
     def _upload(self, path: Path, key: str, progress: Progress) -> None:
@@ -140,8 +138,9 @@ class LocalStore(ObjectStore):
             source = path.open("rb")
         except FileNotFoundError:
             raise StoreError(f"{path} does not exist: nothing to copy to {self.url}/{key}") from None
-        with source, file_errors(target):
-            _copy(source, str(path), target, progress)
+        with source, file_errors(target), PartialFile(target) as partial:
+            _copy(source, str(path), partial, progress)
+            partial.finish()
 
     def _inside(self, key: str, *, follow_last: bool = True) -> Path:
         """Return the path of a key. Raises InvalidKey: when a link leads outside the store."""
@@ -178,19 +177,17 @@ class LocalStore(ObjectStore):
             folder = folder.parent
 
 
-def _copy(source: BinaryIO, name: str, target: Path, progress: Progress) -> None:
-    """Copy an open file to `target`. Raises ObjectChanged: when the source changes during the copy."""
+def _copy(source: BinaryIO, name: str, target: PartialFile, progress: Progress) -> None:
+    """Copy an open file. Raises ObjectChanged: when it changes during the copy."""
     before = os.fstat(source.fileno())
-    with PartialFile(target) as partial:
-        offset = 0
-        # A file that grows as fast as it is read must not be read forever.
-        while offset <= before.st_size and (chunk := source.read(CHUNK_BYTES)):
-            partial.write(chunk, offset)
-            offset += len(chunk)
-            progress(len(chunk))
-        if _etag(before) != _etag(os.fstat(source.fileno())) or offset != before.st_size:
-            raise ObjectChanged(f"{name} changed while it was read: nothing was written to {target}")
-        partial.finish()
+    offset = 0
+    # A file that grows as fast as it is read must not be read forever.
+    while offset <= before.st_size and (chunk := source.read(CHUNK_BYTES)):
+        target.write(chunk, offset)
+        offset += len(chunk)
+        progress(len(chunk))
+    if _etag(before) != _etag(os.fstat(source.fileno())) or offset != before.st_size:
+        raise ObjectChanged(f"{name} changed while it was read: nothing was written to {target.path}")
 
 
 def _etag(status: os.stat_result) -> str:

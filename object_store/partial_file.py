@@ -44,17 +44,25 @@ class PartialFile:
 
     def read_chunks(self, size_bytes: int = 1 << 20) -> Iterable[bytes]:
         """Yield what was written, from the start."""
-        offset = 0
-        while chunk := os.pread(self._fd, size_bytes, offset):
-            yield chunk
-            offset += len(chunk)
+        end = self.size_bytes()
+        for offset in range(0, end, size_bytes):
+            yield os.pread(self._fd, min(size_bytes, end - offset), offset)
 
     def size_bytes(self) -> int:
         """The current size."""
         return os.fstat(self._fd).st_size
 
     def finish(self, *, overwrite: bool = True) -> os.stat_result:
-        """Sync the file and give it its name. Raises FileExistsError: when the name exists and `overwrite` is off."""
+        """Sync the file, give it its name, and sync that.
+
+        Raises FileExistsError: when the name exists and `overwrite` is off.
+        """
+        status = self.finish_file(overwrite=overwrite)
+        sync_folder(self.path.parent)
+        return status
+
+    def finish_file(self, *, overwrite: bool = True) -> os.stat_result:
+        """Do as `finish`, but leave it to the caller to sync the folder."""
         os.fsync(self._fd)
         if overwrite:
             self._hidden.replace(self.path)
@@ -63,7 +71,6 @@ class PartialFile:
             self._hidden.unlink()
         status = os.fstat(self._fd)
         self._close()
-        sync_folder(self.path.parent)
         return status
 
     def discard(self) -> None:
@@ -78,6 +85,42 @@ class PartialFile:
         self._fd = -1
 
 
+class PartialFiles:
+    """The hidden files of one download of many objects, which several threads write.
+
+    At its end, the hidden files without a name are removed, and each folder is synced once: a sync for each of many
+    small files takes as long as their download.
+    """
+
+    def __init__(self) -> None:
+        self._unfinished: set[PartialFile] = set()
+        self._folders: set[Path] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for file in self._unfinished:
+            file.discard()
+        if kind is None:
+            for folder in self._folders:
+                sync_folder(folder)
+
+    def create(self, path: Path) -> PartialFile:
+        """Create the hidden file for `path`."""
+        file = PartialFile(path)
+        self._unfinished.add(file)
+        return file
+
+    def finish(self, file: PartialFile) -> None:
+        """Sync the file and give it its name."""
+        file.finish_file()
+        self._unfinished.discard(file)
+        self._folders.add(file.path.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Sync the entries of a folder, so that they survive a power failure."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -88,17 +131,18 @@ def sync_folder(folder: Path) -> None:
 
 
 def _create_beside(path: Path) -> tuple[Path, int]:
-    """Create the folder and a new hidden file in it."""
-    for attempts_left in reversed(range(10)):
+    """Create a new hidden file, and first its folder if that is missing."""
+    for attempt in range(10):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if attempt > 0:
+                path.parent.mkdir(parents=True, exist_ok=True)
             _remove_leftovers_once(path.parent)
             hidden = path.parent / f".partial-{secrets.token_hex(8)}"
             return hidden, os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         except (FileNotFoundError, FileExistsError):
             # Another process may remove the folder between our steps, while it is empty. Then mkdir reports that it
             # exists, and the later steps that it does not. A file in the place of the folder remains an error.
-            if not attempts_left:
+            if attempt == 9:
                 raise
     raise AssertionError("the loop returns or raises")
 

@@ -3,6 +3,7 @@
 The class of the error alone decides whether a request is retried (`object_store.errors`).
 """
 
+import itertools
 import logging
 import time
 from collections.abc import Callable
@@ -59,6 +60,18 @@ def retried(request: Callable[[], T], retry_for_s: float, kind: type[PassingErro
         error = state.outcome.exception() if state.outcome else None
         logger.info("attempt %d failed, retrying: %s", state.attempt_number, error)
 
+    try:
+        return attempt()  # most requests need no loop, which takes longer than a small object's bytes
+    except kind as error:
+        first_error = error
+
+    outcomes = itertools.chain([first_error], itertools.repeat(None))
+
+    def again() -> T:
+        if (error := next(outcomes)) is not None:
+            raise error
+        return attempt()
+
     loop = Retrying(
         retry=retry_if_exception_type(kind),
         stop=stop,
@@ -66,4 +79,4 @@ def retried(request: Callable[[], T], retry_for_s: float, kind: type[PassingErro
         before_sleep=say,
         reraise=True,
     )
-    return loop(attempt)
+    return loop(again)

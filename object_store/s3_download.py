@@ -18,14 +18,15 @@ from object_store.checksums import md5_in, md5_of
 from object_store.errors import ObjectChanged, WrongBytes
 from object_store.interface import ObjectInfo, Progress
 from object_store.parallel import Task
-from object_store.partial_file import PartialFile
+from object_store.partial_file import PartialFile, PartialFiles
 from object_store.s3_connection import S3Connection
 from object_store.s3_errors import answer_in
 
 if TYPE_CHECKING:
     from obstore import GetOptions, GetResult
 
-RANGE_BYTES = 8 << 20
+RANGE_BYTES = 16 << 20
+CHUNK_BYTES = 256 << 10
 
 
 def read_range(connection: S3Connection, full_key: str, url: str, start: int, end: int | None) -> bytes:
@@ -66,12 +67,8 @@ class Download:
         """Return the bytes of the object, verified if the ETag is their MD5. Large objects are read in ranges."""
         return self._connection.request(self._url, self._read_once, WrongBytes)
 
-    def to_file(self, path: Path, progress: Progress, unfinished: set[PartialFile]) -> Iterable[Task]:
-        """Copy the object to a file, or return the tasks that copy its ranges.
-
-        While ranges are written, their hidden file is in `unfinished`, so that the caller can discard it after an
-        error.
-        """
+    def to_file(self, path: Path, progress: Progress, files: PartialFiles) -> Iterable[Task]:
+        """Copy the object to a file, or return the tasks that copy its ranges."""
         if self._is_there(path):
             progress(path.stat().st_size)
             return ()
@@ -81,22 +78,31 @@ class Download:
             ask = self._first_range if size is None else self._request
             first = self._connection.request(self._url, ask)
             size = first.meta["size"]
-            if size <= RANGE_BYTES:
-                self._small_to_file(first, path, progress)
-                return ()
             self._etag = _bare(first.meta["e_tag"])
-        parts = _Parts(self, path, size, progress, unfinished)
+        parts = _Parts(self, path, size, progress, files)
+        if size <= RANGE_BYTES:
+            return parts.fetch(0, first)
         return [partial(parts.fetch, start, first if start == 0 else None) for start in range(0, size, RANGE_BYTES)]
 
-    def range(self, start: int, end: int, answer: "GetResult | None") -> memoryview:
-        """Return bytes `start` to `end` (exclusive). `answer`: the unread response to a request for them, if any."""
+    def copy_range(self, file: PartialFile, start: int, size: int, answer: "GetResult | None" = None) -> int:
+        """Copy the range that begins at `start` of an object of `size` bytes. Return its number of bytes.
 
-        def ask() -> memoryview:
+        Chunks go to the file as they arrive: to hold whole ranges would need more memory, and more time to allocate it.
+        `answer`: the unread response to a request for the range, if any.
+        """
+        end = min(start + RANGE_BYTES, size)
+
+        def ask() -> int:
             nonlocal answer
-            result, answer = answer or self._request((start, end)), None
-            data = memoryview(result.bytes())
-            self._check_size(len(data), end - start)
-            return data
+            result, answer = answer or self._request((start, end) if size > RANGE_BYTES else None), None
+            offset = start
+            for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
+                data = memoryview(chunk)
+                if offset + len(data) <= end:  # bytes that are too many must not overwrite the next range
+                    file.write(data, offset)
+                offset += len(data)
+            self._check_size(offset - start, end - start)
+            return end - start
 
         return self._connection.request(self._url, ask)
 
@@ -109,9 +115,9 @@ class Download:
             reads += 1
             if reads > 1:
                 for start in range(0, size, RANGE_BYTES):
-                    partial_file.write(self.range(start, min(start + RANGE_BYTES, size), None), start)
+                    self.copy_range(partial_file, start, size)
             self._check_size(partial_file.size_bytes(), size)
-            # Most large objects were uploaded in parts and have no MD5. Then reading the file back would be useless.
+            # Large objects that were uploaded in parts have no MD5. Then reading the file back would be useless.
             if self._expected_md5(self._etag) is not None:
                 self._check_md5(partial_file.read_chunks(), self._etag)
 
@@ -124,27 +130,22 @@ class Download:
         pieces: list[bytes | memoryview] = []
         for start in range(0, max(size, 1), RANGE_BYTES):
             answer = first if start == 0 else None
-            pieces.append(self.range(start, min(start + RANGE_BYTES, size), answer))
+            pieces.append(self._range(start, min(start + RANGE_BYTES, size), answer))
         data = b"".join(pieces)
         self._check_md5([data], etag)
         return data
 
-    def _small_to_file(self, first: "GetResult", path: Path, progress: Progress) -> None:
-        answer: GetResult | None = first
+    def _range(self, start: int, end: int, answer: "GetResult | None") -> memoryview:
+        """Return bytes `start` to `end` (exclusive). `answer`: the unread response to a request for them, if any."""
 
         def ask() -> memoryview:
             nonlocal answer
-            result, answer = answer or self._request(), None
+            result, answer = answer or self._request((start, end)), None
             data = memoryview(result.bytes())
-            self._check_size(len(data), result.meta["size"])
-            self._check_md5([data], _bare(result.meta["e_tag"]))
+            self._check_size(len(data), end - start)
             return data
 
-        data = self._connection.request(self._url, ask)
-        with PartialFile(path) as partial_file:
-            partial_file.write(data, 0)
-            partial_file.finish()
-        progress(len(data))
+        return self._connection.request(self._url, ask)
 
     def _first_range(self) -> "GetResult":
         """Request the first range of an object of unknown size. For most objects this is everything."""
@@ -209,37 +210,30 @@ class Download:
 
 
 class _Parts:
-    """A large file that is written range by range, in any order."""
+    """A file that is written range by range, in any order."""
 
-    def __init__(
-        self, download: Download, path: Path, size: int, progress: Progress, unfinished: set[PartialFile]
-    ) -> None:
+    def __init__(self, download: Download, path: Path, size: int, progress: Progress, files: PartialFiles) -> None:
         self._download = download
-        self._unfinished = unfinished
+        self._files = files
         self._path = path
         self._size = size
         self._progress = progress
-        self._left = -(-size // RANGE_BYTES)
+        self._left = max(1, -(-size // RANGE_BYTES))
         self._file: PartialFile | None = None
         self._lock = threading.Lock()
 
     def fetch(self, start: int, answer: "GetResult | None") -> Iterable[Task]:
         """Download the range that begins at `start`. The last range to finish completes the file."""
-        end = min(start + RANGE_BYTES, self._size)
-        data = self._download.range(start, end, answer)
         with self._lock:
             if self._file is None:
-                self._file = PartialFile(self._path)
-                self._unfinished.add(self._file)
-        self._file.write(data, start)
-        self._progress(end - start)
+                self._file = self._files.create(self._path)
+        self._progress(self._download.copy_range(self._file, start, self._size, answer))
         with self._lock:
             self._left -= 1
             if self._left:
                 return ()
         self._download.verify_file(self._file, self._size)
-        self._file.finish()
-        self._unfinished.discard(self._file)
+        self._files.finish(self._file)
         return ()
 
 

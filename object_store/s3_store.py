@@ -1,8 +1,8 @@
 """`s3://`: a bucket, or a prefix of a bucket, as a store.
 
-Memory: downloads need at most 16 ranges of 8 MiB (128 MiB). Uploads need at most 16 small files of up to 8 MiB, or the
-parts of one large file: 4 parts of 16 MiB being sent and one being read (80 MiB). `get_bytes` and `put_bytes` hold the
-whole object.
+Memory: downloads go to the disk in chunks of 256 KiB, 16 at a time. Uploads need at most 16 small files of up to 8 MiB,
+or the parts of one large file: 4 parts of 16 MiB being sent and one being read (80 MiB). `get_bytes` and `put_bytes`
+hold the whole object.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +18,7 @@ from object_store.errors import AlreadyExists, Corrupted, StoreError
 from object_store.interface import ObjectInfo, ObjectStore, Progress
 from object_store.keys import check_key, check_prefix, is_leftover, join
 from object_store.parallel import Task
-from object_store.partial_file import PartialFile
+from object_store.partial_file import PartialFiles
 from object_store.s3_connection import S3Connection
 from object_store.s3_download import Download, read_range
 from object_store.s3_errors import answer_in, cut_short
@@ -156,11 +156,11 @@ class S3Store(ObjectStore):
             token = following
 
     def _download(
-        self, wanted: str | ObjectInfo, path: Path, progress: Progress, unfinished: set[PartialFile]
+        self, wanted: str | ObjectInfo, path: Path, progress: Progress, files: PartialFiles
     ) -> Iterable[Task]:
         info = wanted if isinstance(wanted, ObjectInfo) else None
         full, url = self._locate(info.key if info else str(wanted))
-        return Download(self._connection, full, url, info).to_file(path, progress, unfinished)
+        return Download(self._connection, full, url, info).to_file(path, progress, files)
 
     def _upload(self, path: Path, key: str, progress: Progress) -> None:
         full, url = self._locate(key)
