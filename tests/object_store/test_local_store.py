@@ -185,6 +185,25 @@ def test_a_file_is_synced_before_it_gets_its_name(store: ObjectStore, monkeypatc
     assert events == ["sync file", "rename", "sync folder"]
 
 
+def test_a_download_syncs_each_file_and_each_folder_once(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    names = [f"{folder}/{number}" for folder in "ab" for number in range(5)]
+    for name in names:
+        store.put_bytes(name, b"1")
+    fsync, synced = os.fsync, []
+
+    def noted_fsync(fd: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{fd}").readlink())
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    out = tmp_path / "out"
+    store.get_many(names, out)
+    assert sorted(path for path in synced if path.is_dir()) == [out / "a", out / "b"]
+    assert len(synced) == len(names) + 2
+
+
 def test_a_full_disk_is_said_and_leaves_nothing(
     store: ObjectStore, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
