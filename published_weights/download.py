@@ -49,7 +49,7 @@ def download(url: str, target: Path, say: Callable[[str], None]) -> None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise DownloadFailed(f"{url}: another process is downloading it to {part}; wait for it") from error
-        failed = 0
+        failed, said = 0, ""
         while True:
             before = _size(file)
             try:
@@ -62,7 +62,10 @@ def download(url: str, target: Path, say: Callable[[str], None]) -> None:
                         f"{url}: {_reason(error)}, {TRIES} times in a row; {_size(file):,} bytes are kept. Run the "
                         "same command again to continue, or set HTTPS_PROXY, HF_ENDPOINT or --from"
                     ) from error
-                say(f"{url}: {_reason(error)}; continuing after {_size(file):,} bytes")
+                message = f"{url}: {_reason(error)}; continuing after {_size(file):,} bytes"
+                if message != said:
+                    say(message)
+                    said = message
                 time.sleep(FIRST_PAUSE_S * 2 ** (failed - 1))
             except (httpx.InvalidURL, UnicodeError, ValueError) as error:
                 raise WeightsError(f"{url}: not an address that can be downloaded: {error}") from error

@@ -27,8 +27,8 @@ from run_config.weights.automatic import AUTO, FOR_CPU, FOR_GPU, FROM_SCRATCH, N
 from run_config.weights.catalogue import ALL_LICENCES, names_in, published
 from run_config.wording import shortened
 
-LENGTH_KEYS = ("schedule.epochs=", "schedule.steps=", "schedule.minutes=")
-"""How an override of the length of training begins."""
+LENGTHS = frozenset({"epochs", "steps", "minutes"})
+"""The keys of `schedule` that set the length of training."""
 
 POOL_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 """The names that the chart allows for a node pool: the name is also a key of a ConfigMap."""
@@ -533,9 +533,26 @@ def _two_lengths(values: Mapping[str, Value]) -> list[str]:
         pairs = split_overrides(str(values.get("overrides") or ""))
     except ConfigError:  # said where the overrides are read
         return []
-    if other := next((pair for pair in pairs if pair.startswith(LENGTH_KEYS)), ""):
+    if other := next((pair for pair in pairs if _sets_length(pair)), ""):
         return [f"{lengths[0]} and overrides: {_short(other)} sets the length of training too; set one of them."]
     return []
+
+
+def _sets_length(pair: str) -> bool:
+    """Whether a `key=value` of `overrides` sets the length of training, alone or with the whole section."""
+    key, _, text = pair.partition("=")
+    section, _, name = key.partition(".")
+    if section != "schedule":
+        return False
+    if name:
+        return name in LENGTHS
+    from run_config.yaml_text import read_yaml  # forms read this module without yaml
+
+    try:
+        content = read_yaml(text, pair)
+    except ConfigError:  # said where the overrides are read
+        return False
+    return isinstance(content, dict) and not LENGTHS.isdisjoint(content)
 
 
 def parse_value(parameter: Parameter, text: str) -> Value:

@@ -145,6 +145,24 @@ def test_a_dense_split_names_both_limits(tmp_path: Path) -> None:
     )
 
 
+def test_a_label_at_the_right_edge_stays_within_its_picture(tmp_path: Path) -> None:
+    coco: Coco = {
+        "images": [{"id": 1, "width": 640, "height": 480}],
+        "categories": [{"id": 0, "name": "raccoon"}],
+        "annotations": [
+            {"id": n, "image_id": 1, "category_id": 0, "bbox": [x, 90, 30, 30], "area": 900, "iscrowd": 0}
+            for n, x in enumerate((20, 600), start=1)
+        ],
+    }
+    _, page = reported(tmp_path, {"test": (coco, [])})
+    labels = [attributes for tag, attributes in page.tags if tag == "text" and "font-size" in attributes]
+    assert [(float(label["x"] or 0) < 320, label.get("text-anchor")) for label in labels] == [
+        (True, None),
+        (False, "end"),
+    ]
+    assert all(0 < float(label["x"] or 0) < 640 for label in labels)
+
+
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
     coco, predictions = random_coco(4, images=6, classes=3)
     coco["categories"][0]["name"] = HOSTILE

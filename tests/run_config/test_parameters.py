@@ -269,7 +269,15 @@ def test_two_lengths_of_training_contradict_each_other():
         parse(GIVEN | {"epochs": "3", "minutes": "10"})
 
 
-@pytest.mark.parametrize("override", ["schedule.epochs=50", "schedule.steps=9", "optimizer.lr=0.5 schedule.minutes=2"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        "schedule.epochs=50",
+        "schedule.steps=9",
+        "optimizer.lr=0.5 schedule.minutes=2",
+        "'schedule={warmup_steps: 9, minutes: 2}'",
+    ],
+)
 def test_a_length_in_the_overrides_contradicts_one_in_the_parameters(override: str):
     parse(GIVEN | {"overrides": override})
     for name in ("epochs", "minutes"):

@@ -26,6 +26,13 @@ def test_the_small_model_is_offered_more_time_a_published_model_and_larger_image
     assert "[640]" in next_step(TINY | {"overrides": "data.min_sizes=[480]"}, {"ap50": "0.5"})
 
 
+@pytest.mark.parametrize("length", ["steps", "epochs"])
+def test_a_length_in_steps_or_epochs_is_offered_three_times(length: str):
+    text = next_step(TINY | {"overrides": f"schedule.{length}=40"}, {"ap50": "0.5"})
+    assert f'ARGS="schedule.{length}=120"' in text
+    assert "more time" not in next_step({"model": "rf-detr-small"}, {"ap50": "0.5"})
+
+
 def test_a_model_that_started_from_weights_is_not_offered_them_again():
     text = next_step({"model": "rf-detr-small", "cvat-finetune-checkpoint": "weights:x"}, {"ap50": "0.5"})
     assert "published" not in text

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from run_config.job.config import JobConfig
+from run_config.job.config import JobConfig, Schedule
 from run_config.job.preset_files import preset_names
 from run_config.job.presets import auto_keys, load_job_config
 from run_config.parameters import overrides_of
@@ -34,9 +34,8 @@ def next_step(values: Mapping[str, str], results: Mapping[str, str]) -> str:
 def _steps(values: Mapping[str, str]) -> Iterator[str]:
     model = values["model"]
     config, auto = _config(values)
-    if config is not None and config.schedule.minutes is not None and "schedule.steps" not in auto:
-        usual = load_job_config(model).schedule.minutes or 0
-        yield f"- more time: make run … MINUTES={max(MORE_TIME * config.schedule.minutes, usual):g}"
+    if config is not None and "schedule.steps" not in auto:
+        yield from _more_time(config.schedule, load_job_config(model).schedule)
     published, start = {entry.name for entry in CATALOGUE}, values.get("cvat-finetune-checkpoint") or AUTO
     if start == NONE or (start == AUTO and model not in published):  # otherwise it started from weights
         name = model if model in published else PUBLISHED
@@ -47,6 +46,16 @@ def _steps(values: Mapping[str, str]) -> Iterator[str]:
         size = max(config.data.min_sizes) if "data.min_sizes" not in auto else sizes[1]
         yield f'- larger images, if small objects are missed: make run … ARGS="data.min_sizes=[{round(size * LARGER)}]"'
     yield "- more labelled images, above all of what the report shows as missed"
+
+
+def _more_time(now: Schedule, usual: Schedule) -> Iterator[str]:
+    """Three times the length, and at least that of the preset. Nothing for a preset's own epochs: they are enough."""
+    if now.minutes is not None:
+        yield f"- more time: make run … MINUTES={max(MORE_TIME * now.minutes, usual.minutes or 0):g}"
+        return
+    for name, length, least in (("steps", now.steps, usual.steps), ("epochs", now.epochs, usual.epochs)):
+        if length is not None and length != least:
+            yield f'- more time: make run … ARGS="schedule.{name}={max(MORE_TIME * length, least or 0)}"'
 
 
 def _config(values: Mapping[str, str]) -> tuple[JobConfig | None, frozenset[str]]:
