@@ -23,6 +23,7 @@ class BoxForm(StrEnum):
     PERCENT = "percent"
     THOUSANDTHS = "thousandths"
     ROWS_FIRST = "rows-first"
+    ROWS_FIRST_CORNERS = "rows-first-corners"
 
     @property
     def in_shares(self) -> bool:
@@ -40,8 +41,16 @@ DESCRIPTIONS = {
     BoxForm.PERCENT: "x, y, width, height in percent of the image",
     BoxForm.THOUSANDTHS: "x, y, width, height in thousandths of the image (0 to 1000)",
     BoxForm.ROWS_FIRST: "y, x, height, width (or boxes of the image turned by 90°)",
+    BoxForm.ROWS_FIRST_CORNERS: "two corners (y1, x1, y2, x2) in pixels",
 }
 
+_UNITS: dict[BoxForm, float] = {
+    BoxForm.SHARES: 1,
+    BoxForm.SHARED_CENTRES: 1,
+    BoxForm.SHARED_CORNERS: 1,
+    BoxForm.PERCENT: 100,
+    BoxForm.THOUSANDTHS: 1000,
+}
 # Columns of boxes (n, 4) and image sizes (n, 2), width first → boxes as x, y, width, height in pixels.
 _READ: dict[BoxForm, Callable[[Floats, Floats], Floats]] = {
     BoxForm.XYWH: lambda boxes, _: boxes,
@@ -52,6 +61,7 @@ _READ: dict[BoxForm, Callable[[Floats, Floats], Floats]] = {
     BoxForm.SHARED_CORNERS: lambda boxes, sizes: _READ[BoxForm.CORNERS](_READ[BoxForm.SHARES](boxes, sizes), sizes),
     BoxForm.PERCENT: lambda boxes, sizes: _READ[BoxForm.SHARES](boxes, sizes) / 100,
     BoxForm.THOUSANDTHS: lambda boxes, sizes: _READ[BoxForm.SHARES](boxes, sizes) / 1000,
+    BoxForm.ROWS_FIRST_CORNERS: lambda boxes, sizes: _READ[BoxForm.CORNERS](boxes[:, [1, 0, 3, 2]], sizes),
 }
 
 
@@ -75,6 +85,19 @@ def as_written(boxes: Floats, sizes: Floats, form: BoxForm) -> Floats:
     elif form is BoxForm.SHARED_CENTRES:
         boxes = np.hstack([first + sides / 2, sides])
     return boxes / np.hstack([sizes, sizes]) if form.in_shares else boxes
+
+
+def outline_scale(declared: BoxForm, form: BoxForm, size: tuple[int, int]) -> tuple[float, float]:
+    """The factors, across and down, for outlines that were read as `declared` and are written like boxes in `form`."""
+    own = _UNITS.get(form)
+    if declared.in_shares:
+        return (1.0, 1.0) if form.in_shares else (1 / size[0], 1 / size[1])
+    return (1.0, 1.0) if own is None else (size[0] / own, size[1] / own)
+
+
+def outline_unit(form: BoxForm) -> float | None:
+    """The largest number of outlines in this form: 1, 100 or 1000. None: pixels."""
+    return _UNITS.get(form)
 
 
 def reread_box(box: Xywh, size: tuple[int, int], declared: BoxForm, form: BoxForm) -> Xywh:

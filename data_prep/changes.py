@@ -55,7 +55,7 @@ class Reason(Enum):
     SHAPES_GROUPED = (
         "shapes-grouped",
         "mended",
-        "Shapes that are grouped in CVAT are one object in COCO, with one box around all of them.",
+        "Grouped shapes of one class are one object, with one box around all of them.",
     )
     TEXT_NUMBER = ("text-number", "mended", "Numbers were written as text and were read as numbers.")
     ANNOTATION_ID_REPEATED = (

@@ -18,7 +18,7 @@ from data_prep.checks.refusals import refuse_labelled_twice, refuse_no_boxes
 from data_prep.checks.subset_names import split_of_subset
 from data_prep.errors import SourceError
 from data_prep.export_reader import Export, ExportImage
-from data_prep.likeness import find_alike, find_doubled_boxes
+from data_prep.likeness import Place, find_alike, find_doubled_boxes
 from data_prep.packed_boxes import PackedBoxes
 from data_prep.splitting import Item, hold_back
 from prepared_set.manifest import SPLITS, ClassName, Counts, Options, SplitMethod
@@ -83,8 +83,8 @@ class Dataset:
         return [image for image in self.images if image.split == name]
 
     @cached_property
-    def doubled_boxes(self) -> list[tuple[int, int]]:
-        """The boxes that lie on another one of their class, as (index of the image, index of the box)."""
+    def doubled_boxes(self) -> tuple[list[Place], list[Place]]:
+        """The boxes that lie on another box of their class, and those that lie on one of another class."""
         return find_doubled_boxes(self.images)
 
     @cached_property

@@ -4,15 +4,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import msgspec
 import numpy as np
 
-from data_prep.box_form import BoxForm, as_written, reread_box
+from data_prep.box_form import BoxForm, as_written, outline_scale, outline_unit, reread_box
 from data_prep.box_geometry import enclosing_box, reversed_box
 from data_prep.changes import ChangeLog, Reason
-from data_prep.checks.box_forms import SubsetBoxes
+from data_prep.checks.box_forms import SubsetBoxes, box_to_check
 from data_prep.checks.class_ids import explain_shift
 from data_prep.checks.recordings import Frame, find_frames
 from data_prep.checks.refusals import (
@@ -21,10 +21,11 @@ from data_prep.checks.refusals import (
     refuse_no_images,
     refuse_two_owners,
 )
-from data_prep.checks.turned_images import TurnedImage, decide_turns
+from data_prep.checks.turned_images import DRAWN_AS_SEEN, TurnedImage, decide_turns
 from data_prep.correct_boxes import Box, Canvas, corrected_box
 from data_prep.errors import AnnotationError, SourceError
-from data_prep.formats.record import Annotation, Annotations, ListedImage, from_shares
+from data_prep.formats.outlines import outline_box
+from data_prep.formats.record import NO_OUTLINE, Annotation, Annotations, ListedImage, from_shares, scaled_outline
 from data_prep.formats.registry import FoundExport
 from data_prep.image_check import MAX_IMAGE_BYTES, CheckedImage, check_image, map_in_threads
 from data_prep.image_finder import ImageFinder
@@ -42,8 +43,6 @@ from run_config.data_limits import DataLimits
 from run_config.wording import plural
 
 _NO_TRACKS: frozenset[str] = frozenset()
-_FIRST_TURNED = 5
-"""EXIF orientations from this one exchange width and height."""
 _LOST = {
     FRAMES: Reason.IMAGE_FRAMES,
     TRANSPARENCY: Reason.IMAGE_TRANSPARENCY,
@@ -181,7 +180,8 @@ def read_export(
     builder = _Builder(listing.files, annotations, rules, own_changes)
     builder.warnings += [f"{where}: {note}" for note in annotations.notes]
     images = builder.build(listing.found, checked)
-    refuse_mostly_broken(where, len(annotations.images), own_changes, rules.limits)
+    found = [one.listed for one in listing.found]
+    refuse_mostly_broken(where, annotations.images, found, own_changes, rules.limits)
     builder.check_boxes()
     refuse_two_owners(where, [(image.path, image.listed_in, image.boxes) for image in images])
     shift = explain_shift(annotations.classes, builder.used_class_ids(), annotations.unlisted_classes)
@@ -228,6 +228,7 @@ def _list_images(
     found = _find_images(annotations, finder, where, own_changes)
     if not found:
         refuse_no_images(where, finder, own_changes)
+    warnings += _about_other_folders(found, where)
     for path in finder.unlisted:
         own_changes.add(Reason.IMAGE_UNLISTED, path)
     return _Listing(annotations, files, found, own_changes, warnings)
@@ -257,6 +258,22 @@ def _find_images(annotations: Annotations, finder: ImageFinder, where: str, chan
     return found
 
 
+def _about_other_folders(found: Sequence[_ListedFile], where: str) -> Iterator[str]:
+    """A warning if images were taken from a folder of another name than the listed one, beside which others may be."""
+    moved: dict[tuple[str, str], list[_ListedFile]] = {}
+    for one in found:
+        listed, lies_in = PurePosixPath(one.name).parent, PurePosixPath(one.path).parent
+        if listed.name and listed.name not in lies_in.parts and f"{lies_in}/" not in one.listed.folders:
+            moved.setdefault((str(listed), str(lies_in)), []).append(one)
+    for (listed_in, lies), own in moved.items():
+        if lies != ".":
+            yield (
+                f"{where}: {plural(len(own), 'image')} listed in {listed_in!r} {'was' if len(own) == 1 else 'were'} "
+                f"taken from {lies!r} (for example {own[0].name!r}): if that folder holds other images of the same "
+                "names, every box is wrong; look at the pictures of the report."
+            )
+
+
 class _Builder:
     """Turns listed images and their checked files into images of the export, and looks at all boxes together."""
 
@@ -280,15 +297,7 @@ class _Builder:
             self._turned_images(found, checked), self._files.shown_name, self._annotations.exporter
         )
         self.warnings += warnings
-        turned = sum(
-            not isinstance(result, ImageError) and result.orientation >= _FIRST_TURNED and bool(one.listed.annotations)
-            for one, result in zip(found, checked, strict=True)
-        )
-        if self._annotations.in_shares and turned:
-            self.warnings.append(
-                f"{self._files.shown_name}: EXIF turns {plural(turned, 'image')} with boxes, and fractions fit "
-                "either way: the boxes were taken as drawn on the picture as people see it."
-            )
+        self.warnings += self._about_undecided_turns(found, checked)
         images = [
             image
             for index, (one, result) in enumerate(zip(found, checked, strict=True))
@@ -305,6 +314,27 @@ class _Builder:
                 known = frame if given is None else replace(frame, recording=given)
                 images[index] = replace(images[index], frame=known)
         return images
+
+    def _about_undecided_turns(
+        self, found: Sequence[_ListedFile], checked: Sequence[CheckedImage | ImageError]
+    ) -> Iterator[str]:
+        """A warning if EXIF turns images, and nothing tells on which picture their boxes were drawn."""
+        shares = self._annotations.in_shares
+        if not shares and self._annotations.exporter in DRAWN_AS_SEEN:
+            return
+        turned = sum(
+            not isinstance(result, ImageError)
+            and result.orientation != 1
+            and (shares or result.stored_size == (result.width, result.height))
+            and bool(one.listed.annotations)
+            for one, result in zip(found, checked, strict=True)
+        )
+        if turned:
+            why = "fractions fit either way" if shares else "their width and height stay the same"
+            yield (
+                f"{self._files.shown_name}: EXIF turns {plural(turned, 'image')} with boxes, and {why}: the boxes were "
+                "taken as drawn on the picture as people see it."
+            )
 
     def check_boxes(self) -> None:
         """Look at the boxes of each subset together. Raises AnnotationError when they are beyond a limit."""
@@ -344,12 +374,13 @@ class _Builder:
         """One box of a subset, for a message: the annotations are read once more."""
         for image in self._images_of[key]:
             for annotation in image.annotations:
-                if annotation.box is None:
+                box = box_to_check(annotation)
+                if box is None:
                     continue
                 if index == 0:
                     size = f" in {image.width}x{image.height}" if image.width else ""
                     # Boxes in fractions are not in pixels yet, so the size of the image is 1.
-                    numbers = as_written(np.array([annotation.box]), np.ones((1, 2)), self._annotations.box_form)
+                    numbers = as_written(np.array([box]), np.ones((1, 2)), self._annotations.box_form)
                     written = annotation.box_as_written or [float(f"{one:.6g}") for one in numbers[0]]
                     return f"annotation {annotation.place!r} of {image.file_name!r}: bbox {written}{size}"
                 index -= 1
@@ -383,10 +414,17 @@ class _Builder:
     def _in_form(self, annotation: Annotation, width: int | None, height: int | None) -> Annotation:
         """The annotation, in pixels, with its box in the form that `--boxes` names."""
         form, declared = self._rules.box_form, self._annotations.box_form
-        if form in (None, declared) or annotation.box is None or not width or not height:
+        if form is None or form is declared or not width or not height:
             return annotation
-        box = reread_box(annotation.box, (width, height), declared, form)
-        return msgspec.structs.replace(annotation, box=box, box_was_converted=True)
+        box, outline = annotation.box, annotation.outline
+        if box is not None:
+            box = reread_box(box, (width, height), declared, form)
+        scale, unit = outline_scale(declared, form, (width, height)), outline_unit(form)
+        if scale != (1.0, 1.0) and outline is not NO_OUTLINE and (unit is None or _within(outline, unit)):
+            outline = scaled_outline(outline, *scale)
+        if box is None and outline is annotation.outline:
+            return annotation
+        return msgspec.structs.replace(annotation, box=box, outline=outline, box_was_converted=True)
 
     def _count_losses(self, checked: CheckedImage, file_name: str) -> None:
         """What the prepared image lacks of the file."""
@@ -462,3 +500,13 @@ class _Builder:
             frozenset(tracks) if tracks else _NO_TRACKS,
             Frame("", listed.recording, None, ""),
         )
+
+
+def _within(outline: msgspec.Raw, unit: float) -> bool:
+    """Whether polygons lie between 0 and `unit`, so that they are in the same form as their boxes."""
+    around = outline_box(outline)
+    return (
+        around is not None
+        and min(around[:2]) >= -0.01 * unit
+        and max(map(sum, zip(around[:2], around[2:], strict=True))) <= 1.01 * unit
+    )

@@ -64,12 +64,19 @@ def _about_labels(dataset: Dataset, counts: dict[str, Counts]) -> Iterable[str]:
             f"{empty:,} of {images:,} images have no boxes. They teach that nothing is there: if they are not labelled "
             "yet, finish them, or export only the finished jobs."
         )
-    doubled = dataset.doubled_boxes
+    doubled, of_two_classes = dataset.doubled_boxes
     if doubled:
         twins, example = len(doubled), dataset.images[doubled[0][0]].file_name
         yield (
-            f"{plural(twins, 'box is', 'boxes are')} drawn twice (same class, IoU above {SAME_BOX_IOU}; for one on "
-            f"{example}): annotations may have been uploaded twice, or two people worked on them; delete one of each."
+            f"{plural(twins, 'box is', 'boxes are')} drawn twice (same class, IoU above {SAME_BOX_IOU} or all sides "
+            f"within a pixel; for one on {example}): annotations may have been uploaded twice, or two people worked on "
+            "them; delete one of each."
+        )
+    if of_two_classes:
+        twins, example = len(of_two_classes), dataset.images[of_two_classes[0][0]].file_name
+        yield (
+            f"{plural(twins, 'box lies', 'boxes lie')} on a box of another class (for one on {example}): an object has "
+            "one class; delete the wrong box of each pair."
         )
     other = differently_labelled(
         (image.source.checked.sha256, image.file_name, image.boxes) for image in dataset.images

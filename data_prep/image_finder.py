@@ -6,6 +6,7 @@ A file is only used if no other file fits as well.
 """
 
 import difflib
+import functools
 import itertools
 import re
 import unicodedata
@@ -20,7 +21,9 @@ from data_prep.changes import Reason
 from data_prep.errors import SourceError
 from data_prep.formats.record import ListedImage
 from data_prep.sources.files import (
+    ARCHIVE_SUFFIXES,
     IMAGE_SUFFIXES,
+    PACKED_OTHERWISE,
     UNREADABLE_SUFFIXES,
     images_below,
     safe_path,
@@ -60,6 +63,8 @@ class ImageFinder:
         self._images = images_below("", sizes)
         self._used: set[str] = set()
         self._folders: frozenset[str] = frozenset()
+        self._folders_are_real = False
+        """Whether images were found in folders that their listed names have: then other folders hold other images."""
         self._misreadings = list(itertools.product(_WRITTEN_AS, _READ_AS, _FORMS))
         self._unreadable_names = 0
 
@@ -68,6 +73,7 @@ class ImageFinder:
         self._folders = frozenset(folder for image in images for folder in image.folders)
         exact = [self._exact(image) for image in images]
         self._used = {one.path for one in exact if one.path is not None}
+        self._folders_are_real = any(one.path is not None and "/" in one.name for one in exact)
         found = [
             one if one.path is not None else self._similar(image, where)
             for image, one in zip(images, exact, strict=True)
@@ -84,6 +90,11 @@ class ImageFinder:
     def unreadable(self) -> list[str]:
         """Pictures in formats that are not decoded."""
         return [path for path in self._paths if path.lower().endswith(UNREADABLE_SUFFIXES)]
+
+    @property
+    def archives(self) -> list[str]:
+        """The archives inside the source."""
+        return [path for path in self._paths if path.lower().endswith((*ARCHIVE_SUFFIXES, *PACKED_OTHERWISE))]
 
     @property
     def videos(self) -> list[str]:
@@ -120,19 +131,18 @@ class ImageFinder:
         path = next((found[0] for found in matches if len(found) == 1), None)
         if path is not None and name:
             return FoundImage(name, path, Reason.NAME_CASE)
-        ways: tuple[tuple[Reason, Callable[[], str | None]], ...] = (
+        ways: list[tuple[Reason, Callable[[], str | None]]] = [
             (Reason.NAME_SPELLING, lambda: self._only(self._by(name_key), map(name_key, places))),
             (Reason.NAME_SPELLING, lambda: self._misread(places)),
-            (Reason.NAME_FOLDER, lambda: self._in_other_folder(tail, image.folders, self._by(_base), name_key)),
             (
                 Reason.NAME_EXTENSION,
                 lambda: self._only(self._by(key_without_extension), map(key_without_extension, places)),
             ),
-            (
-                Reason.NAME_EXTENSION,
-                lambda: self._in_other_folder(tail, image.folders, self._by(_base_stem), key_without_extension),
-            ),
-        )
+        ]
+        if not (self._folders_are_real and "/" in name):
+            elsewhere = functools.partial(self._in_other_folder, tail, image.folders)
+            ways.insert(2, (Reason.NAME_FOLDER, lambda: elsewhere(self._by(_base), name_key)))
+            ways.append((Reason.NAME_EXTENSION, lambda: elsewhere(self._by(_base_stem), key_without_extension)))
         for reason, look in ways:
             path = look()
             if path is not None:

@@ -19,11 +19,17 @@ _MAX_COMPARISONS = 400_000_000
 _Image = TypeVar("_Image")
 
 
-def find_doubled_boxes(images: "Sequence[SetImage]") -> list[tuple[int, int]]:
-    """The boxes that lie on another one of their class, as (index of the image, index of the box)."""
+SAME_BOX_PX = 1.0
+"""So are two whose sides are all this close: in small boxes a pixel changes much of the intersection."""
+Place = tuple[int, int]
+"""Index of an image, index of a box in it."""
+
+
+def find_doubled_boxes(images: "Sequence[SetImage]") -> tuple[list[Place], list[Place]]:
+    """The boxes that lie on another box of their class, and those that lie on one of another class."""
     counts = [len(image.boxes) for image in images]
     if not sum(counts):
-        return []
+        return [], []
     corners = packed_numbers(image.boxes for image in images)[:, :4].copy()
     corners[:, 2:] += corners[:, :2]
     classes: dict[str, int] = {}
@@ -31,17 +37,17 @@ def find_doubled_boxes(images: "Sequence[SetImage]") -> list[tuple[int, int]]:
     labels = np.fromiter((classes.setdefault(name, len(classes)) for name in names), np.int64)
     owners = np.repeat(np.arange(len(images)), counts)
     positions = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
-    order = np.lexsort((corners[:, 0], labels, owners))
-    corners, groups = corners[order], np.stack([owners, labels], axis=1)[order]
-    doubled = np.zeros(len(corners), bool)
+    order = np.lexsort((corners[:, 0], owners))
+    corners, owned, labels = corners[order], owners[order], labels[order]
+    doubled = np.zeros((2, len(corners)), bool)
     areas = (corners[:, 2:] - corners[:, :2]).prod(axis=1)
-    # Boxes of one class on one image follow each other by their left edge. Doubles are close to each other there.
+    # Boxes of one image follow each other by their left edge. Doubles are close to each other there.
     first = np.arange(len(corners))
     for step in range(1, max(counts)):
         first = first[first + step < len(corners)]
         second = first + step
-        near = (groups[first] == groups[second]).all(axis=1)
-        near &= corners[second, 0] - corners[first, 0] <= (1 - SAME_BOX_IOU) * (corners[first, 2] - corners[first, 0])
+        slack = np.maximum(SAME_BOX_PX, (1 - SAME_BOX_IOU) * (corners[first, 2] - corners[first, 0]))
+        near = (owned[first] == owned[second]) & (corners[second, 0] - corners[first, 0] <= slack)
         first, second = first[near], second[near]
         if not len(first):
             break
@@ -50,9 +56,17 @@ def find_doubled_boxes(images: "Sequence[SetImage]") -> list[tuple[int, int]]:
             np.minimum(corners[first, 2:], corners[second, 2:]),
         )
         shared = np.clip(high - low, 0, None).prod(axis=1)
-        doubled[second] |= shared > SAME_BOX_IOU * (areas[first] + areas[second] - shared)
-    found = order[doubled]
-    return list(zip(owners[found].tolist(), positions[found].tolist(), strict=True))
+        same = shared > SAME_BOX_IOU * (areas[first] + areas[second] - shared)
+        same |= (np.abs(corners[first] - corners[second]) <= SAME_BOX_PX).all(axis=1)
+        other_class = labels[first] != labels[second]
+        doubled[0, second] |= same & ~other_class
+        doubled[1, second] |= same & other_class
+
+    def places(which: NDArray[np.bool_]) -> list[Place]:
+        found = order[which]
+        return list(zip(owners[found].tolist(), positions[found].tolist(), strict=True))
+
+    return places(doubled[0]), places(doubled[1])
 
 
 def differently_labelled(images: Iterable[tuple[str, _Image, PackedBoxes]]) -> list[list[_Image]]:

@@ -30,7 +30,7 @@ MOST_OUTLINES = 2_000
 _CANVASES = (100, 320, 416, 512, 608, 640, 768, 800, 1000, 1024, 1280)
 """Sides of the squares to which programs scale images or numbers."""
 _ENDS_OF_CANVAS = 0.95
-_NARROW, _SHORT = 0.6, 0.85
+_NARROW, _SHORT = 0.65, 0.85
 """Shares of the images' sides that boxes are refused, and reported, not to reach beyond."""
 _ASKEW = 0.3
 """Boxes of smaller copies have at most this share of their right and lower margin on the left and above."""
@@ -60,11 +60,16 @@ class SubsetBoxes:
     def add(self, annotation: Annotation, file_name: str, width: int, height: int) -> None:
         """Note one annotation."""
         self.total += 1
-        box = annotation.box
+        box = box_to_check(annotation)
         if box is None:
             return
         has_outline = annotation.outline is not NO_OUTLINE
-        if has_outline and len(self.outlines) < MOST_OUTLINES and annotation.rotation == 0:
+        if (
+            has_outline
+            and annotation.box is not None
+            and len(self.outlines) < MOST_OUTLINES
+            and annotation.rotation == 0
+        ):
             around = outline_box(annotation.outline)
             if around is not None:
                 self.outlines.append((len(self.boxes) // 7, *around))
@@ -135,16 +140,26 @@ class SubsetBoxes:
         if count < 2 * LEAST_CASES or limits.misread_boxes >= 1:
             return
 
-        def matching(form: BoxForm) -> int:
+        def matching(form: BoxForm) -> NDArray[np.bool_]:
             read = reread(boxes[given], sizes[given], self.form, form)
-            return int((np.abs(read[:, 2] * read[:, 3] - areas[given]) <= 0.02 * areas[given] + 1).sum())
+            close: NDArray[np.bool_] = np.abs(read[:, 2] * read[:, 3] - areas[given]) <= 0.02 * areas[given] + 1
+            return close & (read[:, 2:] > 0).all(axis=1)
 
         declared, corners = matching(BoxForm.XYWH), matching(BoxForm.CORNERS)
-        if 10 * declared < count and 10 * corners > 9 * count:
+        if 10 * int(declared.sum()) < count and 10 * int(corners.sum()) > 9 * count:
             raise AnnotationError(
-                f"{of}: the areas of {corners:,} of {count:,} boxes are those of {DESCRIPTIONS[BoxForm.CORNERS]}, and "
-                f"of {declared:,} those of {DESCRIPTIONS[BoxForm.XYWH]} (for example {example(int(given.argmax()))}): "
+                f"{of}: the areas of {int(corners.sum()):,} of {count:,} boxes are those of "
+                f"{DESCRIPTIONS[BoxForm.CORNERS]}, and of {int(declared.sum()):,} those of "
+                f"{DESCRIPTIONS[BoxForm.XYWH]} (for example {example(int(given.argmax()))}): "
                 f"{self._way_on(BoxForm.CORNERS, 'misread-boxes')}"
+            )
+        mixed = corners & ~declared
+        if _beyond(int(mixed.sum()), count, limits.misread_boxes):
+            first = int(np.flatnonzero(given)[mixed.argmax()])
+            raise AnnotationError(
+                f"{of}: some boxes are written in another form than the others: the areas of {int(mixed.sum()):,} of "
+                f"{count:,} are those of {DESCRIPTIONS[BoxForm.CORNERS]} alone (for example {example(first)}). Write "
+                f"all boxes in one form; to use them as they are, {change_limit('misread-boxes', '1')}"
             )
 
     def _check_outlines(self, of: str, boxes: Floats, sizes: Floats, limits: DataLimits) -> Iterator[str]:
@@ -205,14 +220,23 @@ class SubsetBoxes:
             yield (
                 f"All {count:,} boxes lie in the upper left {100 * far[0]:.0f} % x {100 * far[1]:.0f} % of their "
                 f"images{f', within {side} x {side} pixels' if side else ''}: they may belong to smaller copies of the "
-                "images. Look at the pictures of the report."
+                f"images{f', or be {DESCRIPTIONS[form]} ({convert_boxes(form)})' if form else ''}. Look at the "
+                "pictures of the report."
             )
 
     def _way_on(self, form: BoxForm, limit: str) -> str:
+        other = f" ({BoxForm.ROWS_FIRST_CORNERS} if y comes before x)" if form is BoxForm.CORNERS else ""
         return (
-            f"export {DESCRIPTIONS[self.form]}, or {convert_boxes(form)}; to use them as they are, "
+            f"export {DESCRIPTIONS[self.form]}, or {convert_boxes(form)}{other}; to use them as they are, "
             f"{change_limit(limit, '1')}"
         )
+
+
+def box_to_check(annotation: Annotation) -> tuple[float, float, float, float] | None:
+    """The box that the annotation has, or the one around its outline if it has none."""
+    if annotation.box is not None or annotation.box_as_written or annotation.outline is NO_OUTLINE:
+        return annotation.box
+    return outline_box(annotation.outline)
 
 
 def _canvas(ends: Floats, sizes: Floats) -> int:

@@ -14,7 +14,7 @@ def explain_shift(classes: Mapping[str, AbstractSet[int]], used: AbstractSet[int
     """
     listed = frozenset(chain.from_iterable(classes.values()))
     if not unlisted or not listed:
-        return ""
+        return _explain_background(classes, used, listed)
     for shift in (1, -1):
         if all(one - shift in listed for one in chain(used, unlisted)):
             unused = sorted(repr(name) for name, ids in classes.items() if not ids & used)
@@ -25,3 +25,18 @@ def explain_shift(classes: Mapping[str, AbstractSet[int]], used: AbstractSet[int
                 "Every box would get the wrong class; count ids from the same number in both places and export again"
             )
     return ""
+
+
+def _explain_background(
+    classes: Mapping[str, AbstractSet[int]], used: AbstractSet[int], listed: AbstractSet[int]
+) -> str:
+    """A sentence if a class called background has boxes, and all classes would fit with ids that are higher by one."""
+    background = next((name for name in classes if name.casefold().strip("_ ") == "background"), "")
+    idle = sorted(repr(name) for name, ids in classes.items() if not ids & used)
+    if not background or not classes[background] & used or not idle or not {one + 1 for one in used} <= listed:
+        return ""
+    return (
+        f"the class {background!r} has boxes, and {shortened(idle, 3)} has none: the annotations' class ids seem to be "
+        "lower by 1 than the listed ones. Every box would get the wrong class; count ids from the same number in both "
+        "places, or rename the class if people did draw it"
+    )

@@ -2,12 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
 from typing import NoReturn
 
 from data_prep.changes import ChangeLog, Reason
 from data_prep.checks.box_forms import LEAST_CASES, SubsetBoxes
 from data_prep.correct_boxes import Box
 from data_prep.errors import AnnotationError, SourceError
+from data_prep.formats.record import ListedImage
 from data_prep.image_finder import ImageFinder
 from data_prep.likeness import differently_labelled
 from data_prep.packed_boxes import PackedBoxes
@@ -49,17 +51,35 @@ def refuse_no_images(where: str, finder: ImageFinder, changes: ChangeLog) -> NoR
         raise SourceError(
             f"{where} holds the video {finder.videos[0]!r} instead of images: {export_frames(finder.videos[0])}"
         )
+    if packed := finder.archives:
+        raise SourceError(
+            f"{where}: there is no image file in it, but the archive {packed[0]!r}: unpack that into the export, with "
+            "the names that the annotation file lists, and pack again"
+        )
     raise SourceError(
         f"{where} was exported without images: there is no image file in it. Export the task again with 'Save images' "
         "switched on (save_images=true in the API), or put the images beside the annotation file"
     )
 
 
-def refuse_mostly_broken(where: str, listed: int, changes: ChangeLog, limits: DataLimits) -> None:
-    """Raise SourceError when more images are broken than the limit allows: then the export itself is broken."""
+def refuse_mostly_broken(
+    where: str, listed: Sequence[ListedImage], found: Iterable[ListedImage], changes: ChangeLog, limits: DataLimits
+) -> None:
+    """Raise SourceError when more images are broken than the limit allows: then the export itself is broken.
+
+    `found`: those of the `listed` images that have a file.
+    """
     broken = changes.count(*(reason for reason, _ in _BROKEN))
-    if broken <= limits.unusable_images * listed:
+    if broken <= limits.unusable_images * len(listed):
         return
+    twice = _listed_twice(listed, found)
+    if 2 * len(twice) > broken:
+        (missing, other), *_ = twice
+        raise SourceError(
+            f"{where}: {missing.listed_in!r} and {other.listed_in!r} list the same images ({len(twice):,} names, for "
+            f"example {missing.file_name!r}), and there is one file of each: keep the annotation file that is right, "
+            "and remove the other"
+        )
     parts = [
         f"{changes.count(reason)} {words} (for example {_example(changes.examples(reason)[0])})"
         for reason, words in _BROKEN
@@ -73,9 +93,17 @@ def refuse_mostly_broken(where: str, listed: int, changes: ChangeLog, limits: Da
         else "export the task again with images"
     )
     raise SourceError(
-        f"{where}: {broken} of {listed} images cannot be used, {'; '.join(parts)}: {advice}. To allow "
+        f"{where}: {broken} of {len(listed)} images cannot be used, {'; '.join(parts)}: {advice}. To allow "
         f"more, {change_limit('unusable-images', 'SHARE')}"
     )
+
+
+def _listed_twice(listed: Sequence[ListedImage], found: Iterable[ListedImage]) -> list[tuple[ListedImage, ListedImage]]:
+    """The images without a file whose name another annotation file lists too, for an image with one."""
+    by_name = {PurePosixPath(image.file_name).name: image for image in found}
+    there = set(map(id, by_name.values()))
+    pairs = ((image, by_name.get(PurePosixPath(image.file_name).name)) for image in listed if id(image) not in there)
+    return [(image, other) for image, other in pairs if other is not None and other.listed_in != image.listed_in]
 
 
 def refuse_dropped_boxes(where: str, boxes: SubsetBoxes, changes: ChangeLog, limits: DataLimits) -> None:

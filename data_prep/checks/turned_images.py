@@ -15,7 +15,10 @@ from run_config.wording import plural
 
 AGREEING = 9
 """One reading is used for a whole file if this many times more boxes fit only it than only the other."""
-DRAWN_AS_SEEN = ("Label Studio",)
+DRAWN_AS_SEEN = ("CVAT", "Label Studio", "LabelMe")
+"""Programs in which people draw on the turned picture."""
+LISTS_STORED_SIZE = ("Label Studio",)
+"""Those that list the unturned size all the same."""
 _LEAST_AGAINST_THE_SIZE = 3
 
 
@@ -45,7 +48,7 @@ def decide_turns(images: Iterable[TurnedImage], where: str, exporter: str) -> tu
     for (listed_in, size_is_stored), own in groups.items():
         votes = [_votes(image) for image in own]
         stored, seen = (sum(one) for one in zip(*votes, strict=True))
-        by_size = size_is_stored and exporter not in DRAWN_AS_SEEN
+        by_size = size_is_stored and exporter not in LISTS_STORED_SIZE
         of = f"{where}: {plural(len(own), 'image')}{listed_in and f' of {listed_in}'} "
         of += f"{'is' if len(own) == 1 else 'are'} turned by EXIF"
         if not stored and not seen:

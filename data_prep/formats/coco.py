@@ -1,8 +1,9 @@
 """The COCO format as CVAT and others write it: annotations in `annotations/instances_<subset>.json`."""
 
+import itertools
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -11,8 +12,10 @@ import msgspec
 
 from data_prep.box_geometry import Xywh
 from data_prep.changes import ChangeLog
+from data_prep.checks.box_forms import LEAST_CASES
 from data_prep.checks.subset_names import split_of_subset
 from data_prep.formats.coco_file import (
+    CocoFile,
     RawAnnotation,
     most_bytes,
     parse_coco,
@@ -63,6 +66,7 @@ class Coco:
         unlisted: list[UnlistedReferences] = []
         unlisted_classes: Counter[int] = Counter()
         exporter = ""
+        read: dict[str, CocoFile] = {}
         for file in layout.files:
             where = f"{files.shown_name}: {file.path}"
             coco = parse_coco(files.read(file.path, min(MAX_FILE_BYTES, most_bytes())), where, changes)
@@ -76,7 +80,35 @@ class Coco:
             unlisted.append(coco.unlisted)
             unlisted_classes += coco.unlisted_categories
             exporter = exporter or coco.exporter
-        return Annotations(images, classes, unlisted_classes, unlisted, exporter)
+            read[file.path] = coco
+        return Annotations(images, classes, unlisted_classes, unlisted, exporter, notes=tuple(_notes(read)))
+
+
+def _notes(read: Mapping[str, CocoFile]) -> Iterator[str]:
+    """Warnings about annotation files: predictions instead of labels, and classes with other ids than in another."""
+    for path, coco in read.items():
+        if coco.scored >= LEAST_CASES:
+            yield (
+                f"{path}: {coco.scored:,} of {sum(map(len, coco.annotations.values())):,} annotations have a score, "
+                "which models write: they are trained on however low it is. Leave out what nobody has checked."
+            )
+    for (path, coco), (other_path, other) in itertools.combinations(read.items(), 2):
+        if set(coco.categories.values()) != set(other.categories.values()):
+            continue
+        for (one, mine), (two, theirs) in (((path, coco), (other_path, other)), ((other_path, other), (path, coco))):
+            shifts = {number - _id_of(theirs, name) for number, name in mine.categories.items()}
+            idle = mine.categories.keys() - mine.used_categories
+            if shifts in ({1}, {-1}) and idle and mine.used_categories <= theirs.categories.keys():
+                names = ", ".join(repr(mine.categories[number]) for number in sorted(idle)[:3])
+                yield (
+                    f"{one}: the same classes have the ids {min(mine.categories)} to {max(mine.categories)}, and in "
+                    f"{two} {min(theirs.categories)} to {max(theirs.categories)}; no box has the class {names}. If "
+                    f"its annotations mean the ids of {two}, all their classes are wrong: use the same ids in both."
+                )
+
+
+def _id_of(coco: CocoFile, name: str) -> int:
+    return min(number for number, own in coco.categories.items() if own == name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,12 +216,15 @@ def to_record(raw: RawAnnotation, class_name: str) -> Annotation:
     rotation, _ = read_number(known.rotation)
     area, _ = read_number(raw.area)
     outline = _outline(raw.segmentation)
+    written = raw.bbox
+    if box is not None and not any(box) and outline is not NO_OUTLINE:
+        box = written = None  # some programs fill in zeros
     has_attributes = bytes(raw.attributes).lstrip()[:1] == b"{"
     return Annotation(
         class_name,
         box,
         place=raw.id,
-        box_as_written=raw.bbox,
+        box_as_written=written,
         box_was_text=box_was_text,
         box_was_converted=box_was_converted,
         # The box of a mask or an ellipse already encloses its rotated pixels; only plain rectangles need the

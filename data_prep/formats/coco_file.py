@@ -38,6 +38,8 @@ class RawAnnotation(msgspec.Struct, gc=False):
     bbox: Any = None
     area: Any = None
     iscrowd: Any = 0
+    score: Any = None
+    ignore: Any = None
     segmentation: msgspec.Raw = NO_OUTLINE
     attributes: msgspec.Raw = NO_ATTRIBUTES
 
@@ -85,6 +87,10 @@ class CocoFile:
     named_categories: int = 0
     """Annotations whose category is a text that is no listed id."""
     unlisted: UnlistedReferences = field(default_factory=lambda: UnlistedReferences(0, 0, ""))
+    used_categories: set[int] = field(default_factory=set)
+    """Listed ids of categories that annotations use."""
+    scored: int = 0
+    """Annotations with a score, which models write."""
     exporter: str = ""
 
 
@@ -165,12 +171,17 @@ def parse_coco(data: bytes, where: str, changes: ChangeLog) -> CocoFile:
     except JsonError as error:
         raise AnnotationError(f"{where}: {error}: export the task again") from error
     except msgspec.ValidationError as error:
+        if data.lstrip()[:1] == b"[":
+            raise AnnotationError(
+                f"{where} is a list, as of results with scores, and no COCO annotation file with images, annotations "
+                f"and categories: export the task as {COCO!r}"
+            ) from error
         raise AnnotationError(
             f"{where} is not a COCO annotation file ({error}): export the task again as {COCO!r}"
         ) from error
     except (ValueError, OverflowError) as error:
         raise AnnotationError(
-            f"{where} is not readable as JSON ({error}): the file may be cut off, export the task again"
+            f"{where} is not readable as JSON ({error}): it was cut off or edited by hand; export the task again"
         ) from error
     changes.merge(own_changes)
     return coco
@@ -190,8 +201,14 @@ def require_room(data: bytes, objects: int, where: str) -> None:
 _FINGERPRINTS = ((b"label studio", "Label Studio"), (b"roboflow", "Roboflow"), (b"fiftyone", "FiftyOne"))
 
 
+_OF_CVAT = {"contributor": "", "date_created": "", "description": "", "url": "", "version": "", "year": ""}
+"""What CVAT, and Datumaro within it, write as `info`."""
+
+
 def _exporter(info: msgspec.Raw) -> str:
     text = bytes(info).lower()
+    if len(text) < 500 and msgspec.json.decode(text) == _OF_CVAT:
+        return "CVAT"
     return next((name for mark, name in _FINGERPRINTS if mark in text), "")
 
 
@@ -247,7 +264,7 @@ def _records(raw: Sequence[msgspec.Raw], key: str, kind: type[_Record]) -> Itera
         for name in kind.__struct_fields__:
             value = getattr(record, name)
             if isinstance(value, _CONTAINERS) and not (4 <= len(value) <= 12 and _is_flat(value)):
-                setattr(record, name, repr(value)[:200])
+                setattr(record, name, repr(value)[:200] if value else None)
         yield record
 
 
@@ -330,7 +347,8 @@ def _group_annotations(raw: Sequence[msgspec.Raw], coco: CocoFile, where: str, c
     """Add each annotation to its image; drop and count those of unknown images or categories."""
     known = {image.id: image.file_name for image in coco.images}
     seen: set[int] = set()
-    used: set[int] = set()
+    used = coco.used_categories
+    strange_images: set[int] = set()
     without_image = 0
     for text, one in zip(raw, read_annotations(raw), strict=True):
         image_id, image_was_text = _read_image_id(one.image_id)
@@ -338,13 +356,18 @@ def _group_annotations(raw: Sequence[msgspec.Raw], coco: CocoFile, where: str, c
         annotation_id, id_was_text = read_whole_number(one.id)
         if image_id is None or image_id not in known:
             without_image += one.image_id is None
+            if isinstance(image_id, int):
+                strange_images.add(image_id)
             changes.add(Reason.UNKNOWN_IMAGE, f"image id {one.image_id!r}", one.id)
             continue
         if category_id is None or category_id not in coco.categories:
             changes.add(Reason.UNKNOWN_CATEGORY, known[image_id], one.id, f"category id {one.category_id!r}")
             if category_id is not None:
                 coco.unlisted_categories[category_id] += 1
-            coco.named_categories += isinstance(one.category_id, str)
+            coco.named_categories += isinstance(one.category_id, str) and not one.category_id.startswith(("[", "{"))
+            continue
+        if read_number(one.ignore)[0] == 1 or one.ignore is True:
+            changes.add(Reason.MARKED_IGNORED, known[image_id], one.id, "ignore=1")
             continue
         if annotation_id is not None:
             if annotation_id in seen:
@@ -352,9 +375,29 @@ def _group_annotations(raw: Sequence[msgspec.Raw], coco: CocoFile, where: str, c
             seen.add(annotation_id)
         if image_was_text or category_was_text or (id_was_text and annotation_id is not None):
             changes.add(Reason.TEXT_NUMBER, known[image_id], one.id, "annotation ids")
+        coco.scored += read_number(one.score)[0] is not None
         used.add(category_id)
         coco.annotations[image_id].append(text)
+    _refuse_shifted_images(coco, strange_images, where)
     coco.unlisted = _explain_unlisted(coco, len(raw), used, without_image, where, changes)
+
+
+def _refuse_shifted_images(coco: CocoFile, strange: set[int], where: str) -> None:
+    """Raise AnnotationError if images are counted from another number in the annotations than in their list."""
+    listed = {image.id for image in coco.images if isinstance(image.id, int)}
+    used = {one for one in (*coco.annotations, *strange) if isinstance(one, int)}
+    if not strange or len(used) < 3 or 2 * len(listed - used) > len(listed):
+        return  # with many images without boxes, an annotation of a removed image looks the same
+    for shift in (1, -1):
+        if {one - shift for one in used} <= listed:
+            unused = min(listed - used) if shift > 0 else max(listed - used)
+            name = next(image.file_name for image in coco.images if image.id == unused)
+            raise AnnotationError(
+                f"{where}: image_id of the annotations seems to be {'higher' if shift > 0 else 'lower'} by 1 than the "
+                f"ids of the images: image {min(strange)} is not listed, and {name!r} (id {unused}) has no box. Every "
+                "box would be on the neighbour of its image; count from the same number in both places, or, if the "
+                "ids are right, remove the annotations of images that are not listed"
+            )
 
 
 def _explain_unlisted(
@@ -372,7 +415,7 @@ def _explain_unlisted(
     if not lost:
         return UnlistedReferences(0, count, "")
     example = (changes.examples(Reason.UNKNOWN_IMAGE) + changes.examples(Reason.UNKNOWN_CATEGORY))[0]
-    advice = "two exports may have been mixed, export the task again"
+    advice = "write ids that are listed into image_id and category_id, or export the task again"
     if 2 * without_image > lost:
         advice = (
             f"{without_image} annotations have no image_id, the field that names their image; write the image's id "

@@ -10,6 +10,7 @@ import msgspec
 
 from data_prep.box_geometry import Xywh
 from data_prep.changes import ChangeLog, Reason
+from data_prep.checks.frame_numbers import refuse_shifted_frames
 from data_prep.errors import AnnotationError, SourceError
 from data_prep.formats.coco_file import OBJECT_BYTES, most_bytes, read_whole_number
 from data_prep.formats.cvat_shapes import (
@@ -101,6 +102,7 @@ class _Reader:
         self._track: list[_Shape] = []
         self._on_frame: dict[int, list[Annotation]] = defaultdict(list)
         self._calculated = 0
+        self._keyframes: set[int] = set()
 
     def start(self, element: Element) -> None:
         path = element.path
@@ -130,6 +132,9 @@ class _Reader:
                 f"{self.where} holds {self._meta.tasks} tasks, whose frames have the same numbers: export each task by "
                 f"itself, or the project as {CVAT_IMAGES!r}"
             )
+        # CVAT's frames begin at 0, however few of them are keyframes.
+        place = f"the images in {self._root or 'the export'}"
+        refuse_shifted_frames(self._numbers, self._keyframes, self.where, place, least_share=0)
         subset = self._meta.subset
         width, height = (self._meta.number(f"original_size/{side}") for side in ("width", "height"))
         has_size = width is not None and height is not None and min(width, height) > 0
@@ -156,6 +161,7 @@ class _Reader:
                 f"{self.where}: {place}: frame {element.attributes.get('frame')!r} is not a frame's number: export the "
                 "task again"
             )
+        self._keyframes.add(number)
         file_name = f"frame_{number:06}"
         if not has_box(element, file_name, self._changes):
             return

@@ -24,7 +24,7 @@ from data_prep.formats.coco_file import (
 )
 from data_prep.formats.json_marks import may_be_labelme
 from data_prep.formats.outlines import outlined
-from data_prep.formats.record import Annotation, Annotations, ListedImage, clean_class_name
+from data_prep.formats.record import NO_OUTLINE, Annotation, Annotations, ListedImage, clean_class_name
 from data_prep.formats.roots import common_roots, first_of_each, folder_of, root_of
 from data_prep.formats.xml_elements import Element, Found, read_xml
 from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
@@ -32,6 +32,8 @@ from run_config.cvat_formats import LABELME
 
 MAX_FILE_BYTES = 256 << 20
 """A JSON file may contain its image."""
+_POLYGONS = ("polygon", "rotation", "oriented_rectangle")
+"""The last two are rotated rectangles, as X-AnyLabeling and LabelMe write them."""
 _ROTATION = re.compile(r"(?:^|,)\s*rotation=([^,]*)")
 _MARKS = frozenset({"annotation/object/polygon/pt", "annotation/object/segm/mask", "annotation/imagesize/nrows"})
 
@@ -76,7 +78,7 @@ class LabelMe:
             own_root = root_of(path, roots) or root
             made = (
                 _read_json(files, path, own_root, names, changes)
-                if path.endswith(".json")
+                if path.lower().endswith(".json")
                 else _read_xml(files, path, own_root, names, changes)
             )
             if made is None:
@@ -95,11 +97,11 @@ class LabelMe:
 
 
 def _paths(files: ExportFiles) -> list[str]:
-    return [path for path in sorted(without_macos_shadows(files.sizes)) if path.endswith((".json", ".xml"))]
+    return [path for path in sorted(without_macos_shadows(files.sizes)) if path.lower().endswith((".json", ".xml"))]
 
 
 def _is_labelme(files: ExportFiles, path: str) -> bool:
-    if path.endswith(".json"):
+    if path.lower().endswith(".json"):
         return may_be_labelme(files, path)
     if files.sizes[path] > MAX_FILE_BYTES:
         return False
@@ -164,6 +166,7 @@ def _read_json(
         return None
     file = decode_file(data, _File, where, "LabelMe")
     annotations: list[Annotation] = []
+    groups: dict[tuple[str, str], int] = {}
     for number, shape in enumerate(file.shapes, start=1):
         place = f"shape {number}"
         label = clean_class_name(shape.label) if isinstance(shape.label, str) else ""
@@ -173,19 +176,26 @@ def _read_json(
         made = _shape(shape, label, place)
         if made is None:
             changes.add(Reason.SHAPE_WITHOUT_BOX, path, place, str(shape.shape_type))
-        else:
+            continue
+        first = None if made.group is None else groups.get((label, made.group))
+        if first is None or made.box is None or annotations[first].box is None:
+            if made.group is not None and made.box is not None:
+                groups.setdefault((label, made.group), len(annotations))
             annotations.append(made)
+        else:
+            changes.add(Reason.SHAPES_GROUPED, path, place, f"group {made.group}")
+            annotations[first] = _joined(annotations[first], made)
     size = listed_size(file.imageWidth, file.imageHeight)
     has_data = bytes(file.imageData) not in (b"null", b'""')
     return _listed(path, root, _named(path, file.imagePath, names), annotations, size), has_data
 
 
 def _shape(shape: _Shape, label: str, place: str) -> Annotation | None:
-    """The record of a rectangle, polygon, circle or mask. None for shapes without an area."""
-    if shape.shape_type not in ("rectangle", "polygon", "circle", "mask"):
+    """The record of a rectangle, rotated or not, polygon, circle or mask. None for shapes without an area."""
+    if shape.shape_type not in ("rectangle", "circle", "mask", *_POLYGONS):
         return None
     numbers = [read_number(one)[0] for point in _points(shape.points) for one in point]
-    box, outline = outlined(numbers, polygon=shape.shape_type == "polygon")
+    box, outline = outlined(numbers, polygon=shape.shape_type in _POLYGONS)
     if box is not None and shape.shape_type == "circle":
         x, y, edge_x, edge_y = [one for one in numbers if one is not None][:4]
         radius = math.hypot(edge_x - x, edge_y - y)
@@ -198,8 +208,22 @@ def _shape(shape: _Shape, label: str, place: str) -> Annotation | None:
         place,
         box_as_written=str(shape.points)[:200] if box is None else None,
         outline=outline,
+        group=str(shape.group_id) if isinstance(shape.group_id, int | str) else None,
         attributes=msgspec.Raw(msgspec.json.encode(attributes)),
     )
+
+
+def _joined(one: Annotation, other: Annotation) -> Annotation:
+    """Two parts of one object: the box around both, and both outlines if both have one."""
+    left, right = one.box, other.box
+    if left is None or right is None:
+        return one
+    x, y = min(left[0], right[0]), min(left[1], right[1])
+    ends = [max(left[side] + left[side + 2], right[side] + right[side + 2]) for side in (0, 1)]
+    outline = NO_OUTLINE
+    if one.outline is not NO_OUTLINE and other.outline is not NO_OUTLINE:
+        outline = msgspec.Raw(bytes(one.outline)[:-1] + b"," + bytes(other.outline)[1:])
+    return msgspec.structs.replace(one, box=(x, y, ends[0] - x, ends[1] - y), outline=outline)
 
 
 def _points(value: object) -> Iterator[list[object]]:

@@ -64,7 +64,7 @@ class PascalVoc:
 
     def own_files(self, files: ExportFiles) -> list[str]:
         """All XML files, lists and images."""
-        texts = [path for path in without_macos_shadows(files.sizes) if path.endswith(".txt")]
+        texts = [path for path in without_macos_shadows(files.sizes) if path.lower().endswith(".txt")]
         return [*_xml_paths(files), *texts, *images_below("", files.sizes)]
 
     def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:
@@ -130,7 +130,7 @@ def _from_one(annotation: Annotation) -> Annotation:
 
 def _xml_paths(files: ExportFiles) -> list[str]:
     paths = sorted(without_macos_shadows(files.sizes))
-    return [path for path in paths if path.endswith(".xml") and path.rpartition("/")[2] != FILE_NAME]
+    return [path for path in paths if path.lower().endswith(".xml") and path.rpartition("/")[2] != FILE_NAME]
 
 
 def _is_voc(files: ExportFiles, path: str) -> bool:
@@ -171,8 +171,8 @@ def _subsets(files: ExportFiles, root: str) -> dict[str, str]:
     found: dict[str, str] = {}
     folder = f"{root}ImageSets/Main/"
     for path in sorted(without_macos_shadows(files.sizes)):
-        subset = path.removeprefix(folder).removesuffix(".txt")
-        if not path.startswith(folder) or not path.endswith(".txt") or split_of_subset(subset) is None:
+        subset = path.removeprefix(folder)[: -len(".txt")]
+        if not path.startswith(folder) or not path.lower().endswith(".txt") or split_of_subset(subset) is None:
             continue
         for line in _lines(files, path):
             name = line.split("  ")[0].strip('"')
@@ -243,7 +243,7 @@ class _Reader:
         """The image of this file."""
         root, inside = _split_path(self._path)
         own = folder_of(self._path)
-        stem = self._path.rpartition("/")[2].removesuffix(".xml")
+        stem = self._path.rpartition("/")[2][: -len(".xml")]
         # Roboflow has a folder for each split.
         folder = own.rstrip("/").rpartition("/")[2]
         subset = subsets.get(inside + stem) or (folder if split_of_subset(folder) else "default")

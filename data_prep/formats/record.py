@@ -16,6 +16,8 @@ from data_prep.box_geometry import Xywh
 from data_prep.changes import ChangeLog
 from data_prep.sources.files import ExportFiles
 
+_INVISIBLE = dict.fromkeys(map(ord, "\u200b\u2060\ufeff\u00ad"))
+"""Zero-width space, word joiner, byte order mark, soft hyphen. Joiners of letters have a meaning and stay."""
 NO_OUTLINE = msgspec.Raw(b"[]")
 NO_ATTRIBUTES = msgspec.Raw(b"{}")
 
@@ -150,12 +152,24 @@ def from_shares(annotation: Annotation, width: int, height: int) -> Annotation:
     if box is not None:
         box = (box[0] * width, box[1] * height, box[2] * width, box[3] * height)
     if outline is not NO_OUTLINE:
-        polygons = msgspec.json.decode(outline, type=list[list[float]])
-        pixels = [[one * (height if index % 2 else width) for index, one in enumerate(own)] for own in polygons]
-        outline = msgspec.Raw(msgspec.json.encode(pixels))
+        outline = scaled_outline(outline, width, height)
     return msgspec.structs.replace(annotation, box=box, outline=outline)
 
 
+def scaled_outline(outline: msgspec.Raw, across: float, down: float) -> msgspec.Raw:
+    """Polygons with their x multiplied by `across` and their y by `down`. Anything else stays as it is."""
+    try:
+        polygons = msgspec.json.decode(outline, type=list[list[float]])
+    except msgspec.DecodeError:
+        return outline
+    scaled = [[one * (down if index % 2 else across) for index, one in enumerate(own)] for own in polygons]
+    return msgspec.Raw(msgspec.json.encode(scaled))
+
+
 def clean_class_name(name: str) -> str:
-    """The name by which classes of several sources are merged: trimmed, in Unicode form NFC."""
-    return unicodedata.normalize("NFC", name).strip()
+    """The name by which classes of several sources are merged: in Unicode form NFC, as a person sees it.
+
+    Characters without width are left out, and unusual spaces become plain ones.
+    """
+    visible = unicodedata.normalize("NFC", name).translate(_INVISIBLE)
+    return "".join(" " if unicodedata.category(one) == "Zs" else one for one in visible).strip()

@@ -45,6 +45,10 @@ FORMATS: tuple[Format, ...] = tuple(
 
 # A file that is typical of a format, the format's name, and what is missing if the source was not recognised.
 _INCOMPLETE = (
+    (re.compile(r"(.*/)?task\.json"), "a backup of a CVAT task", ", which only CVAT reads: import it there"),
+    (re.compile(r"(.*/)?label_02/\d+\.txt"), "KITTI for tracking", ": only KITTI for detection is read"),
+    (re.compile(r"(.*/)?det/det\.txt"), "detections of MOT", ", but there is no gt/gt.txt with the ground truth"),
+    (re.compile(r".*\.jsonl"), "JSON Lines", ": write one JSON file with images, annotations and categories"),
     (re.compile(r"(.*/)?annotations\.xml"), "CVAT for images or video", ", but it has no image and no track"),
     (
         re.compile(r"(.*/)?obj\.(names|data)"),

@@ -5,7 +5,8 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import PurePosixPath
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -14,6 +15,7 @@ import msgspec
 
 from data_prep.box_form import BoxForm
 from data_prep.changes import ChangeLog, Reason
+from data_prep.checks.box_forms import LEAST_CASES
 from data_prep.errors import AnnotationError, SourceError
 from data_prep.formats.coco_file import read_number, read_whole_number
 from data_prep.formats.record import (
@@ -29,13 +31,14 @@ from data_prep.image_finder import name_key
 from data_prep.sources.files import ExportFiles, may_be_images_below, without_macos_shadows
 from run_config.cvat_formats import ULTRALYTICS
 from run_config.errors import ConfigError
+from run_config.wording import plural
 from run_config.yaml_text import read_yaml
 
 MAX_YAML_BYTES = 4 << 20
 DATA_YAML = re.compile(r"(.*/)?data\.ya?ml")
 _SPLITS = ("train", "val", "test")
 # The folders above names of images: that of Ultralytics, and that of CVAT's YOLO 1.1.
-_IMAGES = re.compile(r"(^|.*/)(images|obj_[^/]*_data)/")
+_IMAGES = re.compile(r"(?i)(^|.*/)(images|obj_[^/]*_data)/")
 
 _found_in: WeakKeyDictionary[ExportFiles, dict[str, dict[str, Any]]] = WeakKeyDictionary()
 
@@ -54,7 +57,9 @@ class Ultralytics:
         """The YAML file, and all images and text files beside and below it."""
         path = next(iter(_data_files(files)))
         root = folder_of(path)
-        texts = [one for one in without_macos_shadows(files.sizes) if one.startswith(root) and one.endswith(".txt")]
+        texts = [
+            one for one in without_macos_shadows(files.sizes) if one.startswith(root) and one.lower().endswith(".txt")
+        ]
         return [path, *texts, *may_be_images_below(root, files.sizes)]
 
     def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:
@@ -127,17 +132,19 @@ class YoloReader:
         numbers = [one for one in shape if isinstance(one, int)] if isinstance(shape, list) else []
         self._pose_numbers = numbers[0] * numbers[1] if len(numbers) == 2 else 0
         self._total = 0
+        self._rows: Counter[tuple[int, bool]] = Counter()
+        """Numbers after the class → rows with so many, apart by whether the others may be points in the first four."""
         self._unlisted: Counter[int] = Counter()
 
     def read(self) -> Annotations:
         """Read all label files."""
         subsets = self._subsets()
-        labels = {path for path in without_macos_shadows(self._files.sizes) if path.endswith(".txt")}
+        labels = {path for path in without_macos_shadows(self._files.sizes) if path.lower().endswith(".txt")}
         spelt: dict[str, list[str]] = defaultdict(list)
         for path in labels:
             spelt[name_key(path)].append(path)
         images: list[ListedImage] = []
-        used: set[str] = set()
+        used: dict[str, str] = {}
         for path, subset in subsets.items():
             label = _label_path(self._root, path)
             like = spelt[name_key(label)]
@@ -146,18 +153,27 @@ class YoloReader:
                 label = like[0]
             own: tuple[Annotation, ...] = ()
             if label in labels:
-                used.add(label)
                 own = tuple(self._read_labels(label))
+                if own and label in used:
+                    raise AnnotationError(
+                        f"{self._files.shown_name}: {used[label]!r} and {path!r} take their labels from the same file, "
+                        f"{label!r}: rename or remove one of the images"
+                    )
+                used[label] = path
             images.append(self._listed(path, subset, own))
-        lost = sorted(one for one in labels - used if re.search(r"(^|/)labels/", one) and one.startswith(self._root))
+        lost = sorted(
+            one for one in labels - used.keys() if re.search(r"(?i)(^|/)labels/", one) and one.startswith(self._root)
+        )
         if not used and lost and subsets:
             expected = _label_path(self._root, next(iter(subsets)))
             raise SourceError(
                 f"{self._where}: no image has labels: they are expected at {expected!r}, but there is {lost[0]!r}: "
-                "give the folders below labels/ the names of those below images/"
+                "give the files and folders below labels/ the names of those below images/"
             )
+        self._refuse_poses()
+        notes = list(self._about_other_labels(subsets.keys(), labels - used.keys() - set(lost), used))
         for label in lost:  # listed without its image
-            name = re.sub(r"(^|/)labels/", r"\1images/", label).removesuffix(".txt")
+            name = re.sub(r"(?i)(^|/)labels/", r"\1images/", label)[: -len(".txt")]
             images.append(self._listed(name, "default", tuple(self._read_labels(label))))
         count = self._unlisted.total()
         sentence = (
@@ -175,8 +191,22 @@ class YoloReader:
             self._unlisted,
             [UnlistedReferences(count, self._total, sentence)],
             exporter=self._exporter,
+            notes=notes,
             box_form=BoxForm.SHARED_CENTRES,
         )
+
+    def _about_other_labels(
+        self, images: AbstractSet[str], others: AbstractSet[str], used: Mapping[str, str]
+    ) -> Iterator[str]:
+        """A warning if images without labels have a text file of their name elsewhere."""
+        bare = {PurePosixPath(path).stem for path in images - set(used.values())}
+        found = sorted(path for path in others if path.startswith(self._root) and PurePosixPath(path).stem in bare)
+        if found:
+            yield (
+                f"{plural(len(found), 'text file')} (for example {found[0]!r}) {'has' if len(found) == 1 else 'have'} "
+                "the name of an image without labels, but another place than that of its labels: the image counts as "
+                "background. Put the files beside the other labels if they are its labels."
+            )
 
     def _listed(self, path: str, subset: str, annotations: tuple[Annotation, ...]) -> ListedImage:
         folder = next((match[0] for match in [_IMAGES.match(path)] if match), self._root)
@@ -184,6 +214,20 @@ class YoloReader:
         if path.startswith(f"{folder}{subset}/"):
             folder += f"{subset}/"
         return ListedImage(path.removeprefix(folder), (folder,), subset, self._path, annotations)
+
+    def _refuse_poses(self) -> None:
+        """Raise AnnotationError if rows that were read as polygons are poses: boxes with points inside."""
+        poses = sum(count for (_, may_be), count in self._rows.items() if may_be)
+        lengths = {numbers for numbers, _ in self._rows}
+        if poses >= LEAST_CASES and len(lengths) == 1 and 10 * poses > 9 * self._rows.total():
+            (numbers,) = lengths
+            points = numbers - 4
+            shape = f"[{points // 3}, 3] or [{points // 2}, 2]" if points % 3 == 0 else f"[{points // 2}, 2]"
+            raise AnnotationError(
+                f"{self._where}: all rows have {numbers} numbers after the class, and the last {points} are points in "
+                f"the box of the first four: these are poses. Add their number of points, kpt_shape: {shape}, to "
+                f"{self._path.rpartition('/')[2]}"
+            )
 
     def _subsets(self) -> dict[str, str]:
         """Path of each image → its split. Raises SourceError if an entry names nothing in the source."""
@@ -258,9 +302,27 @@ class YoloReader:
             )
         if len(finite) < len(numbers):
             return Annotation(class_name, None, place, box_as_written=texts[:8])
+        self._rows[len(numbers), _may_be_pose(finite)] += 1
         xs, ys = finite[::2], finite[1::2]
         box = (min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys))
         return Annotation(class_name, box, place, outline=msgspec.Raw(msgspec.json.encode([finite])))
+
+
+def _may_be_pose(numbers: list[float]) -> bool:
+    """Whether the numbers after the first four are points in the box that those describe, with or without visibility.
+
+    Corners of a polygon do not all lie in a box that its first two corners happen to describe.
+    """
+    x, y, width, height = numbers[:4]
+    points = numbers[4:]
+
+    def inside(step: int) -> bool:
+        if len(points) < step or len(points) % step:
+            return False
+        places = zip(points[::step], points[1::step], strict=True)
+        return all(abs(a - x) <= 0.51 * width and abs(b - y) <= 0.51 * height for a, b in places if a or b)
+
+    return len(points) >= 4 and (inside(2) or inside(3))
 
 
 def _names(data: dict[str, Any], where: str) -> dict[int, str]:
@@ -284,8 +346,7 @@ def _names(data: dict[str, Any], where: str) -> dict[int, str]:
 
 def _label_path(root: str, image: str) -> str:
     """Where Ultralytics looks for an image's labels: `labels/` instead of the last `images/`, with `.txt`."""
-    head, images, tail = f"/{image.removeprefix(root)}".rpartition("/images/")
-    moved = f"{head}/labels/{tail}" if images else tail
+    moved = re.sub(r"(?i)^(.*/)images/", r"\1labels/", f"/{image.removeprefix(root)}")
     return root + str(PurePosixPath(moved.lstrip("/")).with_suffix(".txt"))
 
 

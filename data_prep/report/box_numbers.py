@@ -134,7 +134,12 @@ def suspects(dataset: Dataset, numbers: BoxNumbers) -> list[Suspects]:
         Suspects(
             "doubled",
             "On another box of the same class. Delete one of each.",
-            dataset.doubled_boxes,
+            dataset.doubled_boxes[0],
+        ),
+        Suspects(
+            "of two classes",
+            "On another box of another class. Delete the wrong one.",
+            dataset.doubled_boxes[1],
         ),
         Suspects(
             "too small",

@@ -67,8 +67,14 @@ def printable(name: str) -> str:
 
 
 def without_macos_shadows(paths: Iterable[str]) -> Iterator[str]:
-    """All paths except the shadow files that macOS packs beside the real ones."""
-    return (path for path in paths if "__MACOSX/" not in path and not path.rpartition("/")[2].startswith("._"))
+    """All paths except the shadow files that macOS packs beside the real ones, and Jupyter's old copies of files."""
+    return (
+        path
+        for path in paths
+        if "__MACOSX/" not in path
+        and ".ipynb_checkpoints/" not in path
+        and not path.rpartition("/")[2].startswith("._")
+    )
 
 
 def matching(pattern: re.Pattern[str], paths: Iterable[str]) -> dict[str, re.Match[str]]:

@@ -16,7 +16,7 @@ from data_prep.formats.text_lines.lines import read_lines
 from data_prep.sources.files import ExportFiles, images_below, matching
 from run_config.cvat_formats import KITTI
 
-_LABELS = re.compile(r"(?P<folder>(?:.+/)?)label_2/(?P<name>.+)\.txt")
+_LABELS = re.compile(r"(?P<folder>(?:.+/)?)label_2/(?P<name>.+)\.(?i:txt)")
 _NUMBERS = 14
 """Numbers after the class: truncated, occluded, alpha, four corners, and seven of the box in space."""
 

@@ -11,6 +11,7 @@ import msgspec
 
 from data_prep.box_geometry import Xywh
 from data_prep.changes import ChangeLog, Reason
+from data_prep.checks.frame_numbers import refuse_shifted_frames
 from data_prep.errors import AnnotationError
 from data_prep.formats.coco_file import read_number, read_whole_number
 from data_prep.formats.record import Annotation, Annotations, ListedImage, UnlistedReferences, clean_class_name
@@ -82,6 +83,7 @@ class _Reader:
             self._add(row, f"line {number}", on_frame)
         folder = f"{self._root}img1/"
         frames = self._frames(folder)
+        refuse_shifted_frames(frames, on_frame, self._where, f"the images in {folder}")
         images = [
             ListedImage(
                 frames.get(number, f"{folder}{number:06}").removeprefix(folder),

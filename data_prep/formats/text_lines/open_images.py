@@ -35,7 +35,7 @@ class OpenImages:
 
     def own_files(self, files: ExportFiles) -> list[str]:
         """All tables and images."""
-        tables = [path for path in without_macos_shadows(files.sizes) if path.endswith(".csv")]
+        tables = [path for path in without_macos_shadows(files.sizes) if path.lower().endswith(".csv")]
         return [*tables, *images_below(self.roots(files)[0], files.sizes)]
 
     def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:

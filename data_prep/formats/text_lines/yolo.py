@@ -33,7 +33,9 @@ class Yolo:
         """The file of keys, the names, and all images and text files beside and below it."""
         (root,) = self.roots(files)
         ends = (".txt", ".data", ".names")
-        texts = [path for path in without_macos_shadows(files.sizes) if path.startswith(root) and path.endswith(ends)]
+        texts = [
+            path for path in without_macos_shadows(files.sizes) if path.startswith(root) and path.lower().endswith(ends)
+        ]
         return [*texts, *images_below(root, files.sizes)]
 
     def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:

@@ -32,7 +32,7 @@ def small() -> dict:
         (b"{", "is not readable as JSON"),
         (b"\x89PNG\r\n", "is not readable as JSON"),
         (b"\xff\xfe{}", "is not readable as JSON"),
-        (b"[]", "is not a COCO annotation file .*Expected `object`"),
+        (b"[]", "is a list, as of results with scores, and no COCO annotation file"),
         (b"{}", "is not a COCO annotation file .*missing required field `images`"),
         (b'{"images": 1, "annotations": [], "categories": []}', r"Expected `array`, got `int` - at `\$.images`"),
         (b'{"images": [7], "annotations": [], "categories": []}', r"got `int` - at `\$.images\[0\]`"),
