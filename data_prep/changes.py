@@ -173,7 +173,7 @@ class Reason(Enum):
     MARKED_IGNORED = (
         "marked-ignored",
         "dropped",
-        "Regions are marked to be ignored, for example DontCare in KITTI or 0 in MOT.",
+        "Regions are marked to be ignored, for example DontCare in KITTI, 0 in MOT or ignore in COCO.",
     )
     IMAGE_MISSING = (
         "image-missing",

@@ -230,7 +230,9 @@ def test_doubled_boxes_are_counted_and_said(load: Load):
         export.coco["annotations"].append(
             one | {"id": len(export.coco["annotations"]) + 1, "bbox": [x + 0.2, y, w, h + 0.2]}
         )
-    assert warned(load(export), "40 boxes are drawn twice (same class, IoU above 0.95 or all sides within a pixel; for one on ")
+    assert warned(
+        load(export), "40 boxes are drawn twice (same class, IoU above 0.95 or all sides within a pixel; for one on "
+    )
     assert not warned(load(full()), "drawn twice")
 
 
