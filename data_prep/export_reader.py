@@ -16,6 +16,7 @@ from data_prep.checks.box_forms import SubsetBoxes, box_to_check
 from data_prep.checks.class_ids import explain_shift
 from data_prep.checks.recordings import Frame, find_frames
 from data_prep.checks.refusals import (
+    TURNED_BY_EXIF,
     refuse_dropped_boxes,
     refuse_mostly_broken,
     refuse_no_images,
@@ -445,7 +446,7 @@ class _Builder:
         if declared not in (size, checked.stored_size):
             return f"listed as {declared[0]}x{declared[1]}, the file has {size[0]}x{size[1]}"
         if turn is None:
-            return f"turned by EXIF to {size[0]}x{size[1]}, and the boxes fit neither picture better"
+            return f"{TURNED_BY_EXIF} to {size[0]}x{size[1]}, and the boxes fit neither picture better"
         return ""
 
     def _build(self, one: _ListedFile, checked: CheckedImage | ImageError, turn: int | None) -> ExportImage | None:

@@ -97,7 +97,7 @@ def decoded_image(data: bytes) -> Iterator[tuple[Image.Image, int]]:
     else inside the block.
     """
     with ExitStack() as held:
-        with _explained(), Image.open(io.BytesIO(data), formats=_known_formats()) as opened:
+        with _explained(data), Image.open(io.BytesIO(data), formats=_known_formats()) as opened:
             cost_bytes = _cost_bytes(opened, data)
             try:
                 held.enter_context(image_budget().reserved(cost_bytes))
@@ -120,16 +120,34 @@ def _known_formats() -> list[str]:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def _explained(data: bytes) -> Iterator[None]:
     """Turn whatever a decoder raises into an ImageError."""
     try:
         yield
     except UnidentifiedImageError as error:
-        raise ImageError("the file is not an image that can be read: is it JPEG, PNG, TIFF, WebP or BMP?") from error
+        raise ImageError(f"the file is not an image that can be read: {_what_it_is(data)}") from error
     except MemoryError as error:
         raise ImageError("there was not enough memory to decode the image: make it smaller, or cut it") from error
     except DECODE_FAULTS as error:
         raise ImageError(f"the image file is damaged ({error})") from error
+
+
+_STARTS = (
+    (b"version https://git-lfs", "it is a pointer of Git LFS; fetch the pictures with `git lfs pull`"),
+    (b"<!doctype html", "it is a web page, as servers send instead of a picture; download it again"),
+    (b"<html", "it is a web page, as servers send instead of a picture; download it again"),
+    (b"rar!", "it is a RAR archive"),
+    (b"pk\x03\x04", "it is a zip archive"),
+    (b"%pdf", "it is a PDF; export its pages as JPEG or PNG"),
+)
+
+
+def _what_it_is(data: bytes) -> str:
+    """What the first bytes say of a file that no decoder knows."""
+    if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc"):
+        return "it is HEIC, as phones write it; convert it to JPEG"
+    start = data[:40].lstrip().lower()
+    return next((words for mark, words in _STARTS if start.startswith(mark)), "is it JPEG, PNG, TIFF, WebP or BMP?")
 
 
 def _cost_bytes(image: Image.Image, data: bytes) -> int:

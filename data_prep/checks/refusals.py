@@ -20,6 +20,8 @@ from run_config.automatic_boxes import AutomaticBoxes
 from run_config.data_limits import DataLimits
 from run_config.wording import plural
 
+TURNED_BY_EXIF = "turned by EXIF"
+"""How the detail of an image begins whose boxes may belong to the picture before or after its turn."""
 _BROKEN = (
     (Reason.IMAGE_MISSING, "missing"),
     (Reason.IMAGE_DAMAGED, "not decodable"),
@@ -86,9 +88,13 @@ def refuse_mostly_broken(
         if changes.count(reason)
     ]
     sizes = changes.count(Reason.IMAGE_SIZE)
+    turned = sizes == broken and all(TURNED_BY_EXIF in one.detail for one in changes.examples(Reason.IMAGE_SIZE))
     advice = (
-        "the boxes belong to images of the listed size, so put those images in, or correct width and height in the "
-        "annotation file if they are wrong or exchanged"
+        "nothing shows on which picture their boxes were drawn: leave EXIF out of the files if it was the unturned "
+        "one, or turn them (mogrify -auto-orient) and list their new sizes"
+        if turned
+        else "the boxes belong to images of the listed size, so put those images in, or correct width and height in "
+        "the annotation file if they are wrong or exchanged"
         if sizes == broken
         else "export the task again with images"
     )

@@ -14,6 +14,7 @@ from data_prep.formats.ultralytics import DATA_YAML, read_mapping
 from data_prep.remedies import choose_format
 from data_prep.sources.files import (
     ARCHIVE_SUFFIXES,
+    PACKED_OTHERWISE,
     ExportFiles,
     FolderOfExport,
     export_frames,
@@ -23,6 +24,7 @@ from data_prep.sources.files import (
     without_macos_shadows,
 )
 from run_config.cvat_formats import AUTO, PASCAL_VOC, SHORT_NAMES, SUPERVISELY, ULTRALYTICS, YOLO
+from run_config.wording import shortened
 
 FORMATS: tuple[Format, ...] = tuple(
     getattr(import_module(f"data_prep.formats.{module}"), class_name)()
@@ -59,6 +61,11 @@ _INCOMPLETE = (
     (re.compile(r"(.*/)?Annotations/.*\.xml"), PASCAL_VOC, ", but it has no annotation with a size or a bndbox"),
     (
         re.compile(r"(.*/)?labels/.*\.txt"),
+        ULTRALYTICS,
+        ", but there is no data.yaml; write one with names (the classes in order) and train (the folder of images)",
+    ),
+    (
+        re.compile(r"(.*/)?classes\.txt"),
         ULTRALYTICS,
         ", but there is no data.yaml; write one with names (the classes in order) and train (the folder of images)",
     ),
@@ -155,10 +162,15 @@ def _explain_unknown(paths: list[str], where: str) -> str:
         if found:
             again = f"export the task again, or as {FORMATS[0].name!r}"
             return f"{where} holds {found!r}: it looks like {name}{lacks}; {again}"
-    packed = next((path for path in paths if path.lower().endswith(ARCHIVE_SUFFIXES)), None)
+    packed = [path for path in paths if path.lower().endswith(ARCHIVE_SUFFIXES)]
+    if len(packed) > 1:
+        return f"{where} holds the archives {shortened(packed, 3)} instead of an export; give each of them as a source"
     if packed:
-        kind = "zip" if packed.lower().endswith(".zip") else "tar"
-        return f"{where} holds the {kind} {packed!r} instead of an unpacked export; give that {kind} as the source"
+        kind = "zip" if packed[0].lower().endswith(".zip") else "tar"
+        return f"{where} holds the {kind} {packed[0]!r} instead of an unpacked export; give that {kind} as the source"
+    other = next((path for path in paths if path.lower().endswith(PACKED_OTHERWISE)), None)
+    if other:
+        return f"{where} holds {other!r}, which is not unpacked here: unpack it, and pack the export again"
     videos = videos_among(paths)
     if videos:
         return f"{where} has a video ({videos[0]!r}) and no annotations: {export_frames(videos[0])}"

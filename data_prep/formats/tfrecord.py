@@ -36,7 +36,7 @@ MAX_FILE_BYTES = 64 << 30
 MAX_LABEL_MAP_BYTES = 4 << 20
 MAX_FEATURE_BYTES = 16 << 20
 """Limit for the names and values of all features of a record, apart from its image."""
-_PATH = re.compile(r"(?P<folder>(?:.+/)?)(?P<subset>[^/]+?)\.tfrecord(?:-\d+-of-\d+)?")
+_PATH = re.compile(r"(?P<folder>(?:.+/)?)(?P<subset>[^/]+?)\.(?:tf)?record(?:-\d+-of-\d+)?")
 _ITEM_BEGIN = re.compile(rb"item\s*\{")
 _ITEM = re.compile(rb"item\s*\{(?P<body>[^{}]*)\}")
 _FIELD = re.compile(

@@ -115,6 +115,36 @@ def test_an_archive_instead_of_images_is_named(tmp_path: Path, run_prepare: Prep
         run_prepare(zipped(tmp_path, {**files, "images.zip": b"PK"}))
 
 
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "pointer of Git LFS"),
+        (b"<!DOCTYPE html><title>403</title>", "a web page"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
+    ],
+)
+def test_files_that_are_no_pictures_are_named_by_their_content(start: bytes, words: str, run_prepare: Prepare):
+    export = full()
+    export.pictures = dict.fromkeys(export.pictures, start)
+    with pytest.raises(SourceError, match=f"6 not decodable .*{words}"):
+        run_prepare(export)
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (("train.zip", "val.zip"), "holds the archives train.zip, val.zip instead of an export; give each of them"),
+        (("instances_default.json.gz",), "'instances_default.json.gz', which is not unpacked here"),
+        (("task.json", "data/0.png"), "a backup of a CVAT task, which only CVAT reads"),
+        (("classes.txt", "0.png", "0.txt"), "looks like Ultralytics YOLO, but there is no data.yaml"),
+        (("labels.jsonl", "0.png"), "looks like JSON Lines"),
+    ],
+)
+def test_what_is_no_export_is_named(names: Sequence[str], sentence: str, tmp_path: Path, run_prepare: Prepare):
+    with pytest.raises(SourceError, match=sentence):
+        run_prepare(zipped(tmp_path, dict.fromkeys(names, b"PK")))
+
+
 # Boxes in several forms
 
 
