@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from data_prep.changes import Reason
 from data_prep.checks.box_forms import LEAST_CASES
+from data_prep.checks.recordings import LEAST_FRAMES, frames_between
 from data_prep.dataset import Dataset
 from data_prep.likeness import SAME_BOX_IOU, differently_labelled
 from prepared_set.decoding import NEARLY_BLACK
@@ -28,6 +29,7 @@ def find_warnings(dataset: Dataset) -> tuple[str, ...]:
         *_about_labels(dataset, counts),
         *dataset.notes,
         *_about_leaks(dataset),
+        *_about_frames(dataset),
         *_about_dark_images(dataset),
         *_about_size(counts),
         *_about_classes(dataset, counts),
@@ -113,6 +115,22 @@ def _about_leaks(dataset: Dataset) -> Iterable[str]:
                 f"{plural(count, 'image')} of {leak.split} {'looks' if count == 1 else 'look'} almost like one in "
                 f"{leak.other} (for example {image.file_name} and {twin.file_name}): results on {leak.split} may look "
                 "too good."
+            )
+
+
+def _about_frames(dataset: Dataset) -> Iterable[str]:
+    """Warn about splits that take turns in the frames of one video."""
+    if dataset.split_method.val == "block":
+        return  # said with the split
+    for split, other in (("val", "train"), ("test", "train"), ("test", "val")):
+        own = dataset.split(split)
+        between = frames_between(
+            (image.file_name for image in own), (image.file_name for image in dataset.split(other))
+        )
+        if len(between) >= LEAST_FRAMES and 2 * len(between) > len(own):
+            yield (
+                f"{len(between):,} of {len(own):,} images of {split} are frames next to frames of {other} (for example "
+                f"{between[0]}): results on {split} may look too good; split by video, or leave the split to prepare."
             )
 
 

@@ -6,7 +6,7 @@ than other pairs.
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -26,6 +26,7 @@ _LEAST_IN_SERIES = 3
 
 # How CVAT names the frames of a video.
 _VIDEO_FRAME = re.compile(r"frame_\d{6,}")
+_VIDEO_FRAME_AFTER = re.compile(r"(?P<before>(?:.*_)?)frame_(?P<number>\d{6,18})")
 # CVAT appends a number to the second image of the same name in a project.
 _RENAMED = re.compile(r"(?P<stem>.*\d)_(?P<copy>\d{1,3})")
 # Roboflow appends the old extension and a hash: scene_jpg.rf.0123abcd.jpg.
@@ -72,6 +73,28 @@ def find_frames(names: Sequence[str], looks: Sequence[bytes]) -> list[Frame]:
                 names[index] if plain else f"{key}/{number:020}",
             )
     return [frame for frame in frames if frame is not None]
+
+
+def frames_between(names: Iterable[str], others: Iterable[str]) -> list[str]:
+    """Those of `names` that are frames of a video directly before or after a frame of `others`, by their numbers.
+
+    Only names like CVAT's, such as `cam1_frame_000012`: photographs have numbers that follow each other too.
+    """
+    known = {place for name in others if (place := _video_frame(name)) is not None}
+    found: list[str] = []
+    for name in names:
+        place = _video_frame(name)
+        if place is not None and place not in known:
+            series, number = place
+            if (series, number - 1) in known or (series, number + 1) in known:
+                found.append(name)
+    return found
+
+
+def _video_frame(name: str) -> tuple[str, int] | None:
+    """The video and the number of a frame, if the name says them."""
+    match = _VIDEO_FRAME_AFTER.fullmatch(PurePosixPath(name).stem)
+    return (f"{PurePosixPath(name).parent}/{match['before']}", int(match["number"])) if match else None
 
 
 def _parse(name: str, names: AbstractSet[str]) -> tuple[str, int, str | None]:

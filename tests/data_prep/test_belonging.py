@@ -226,6 +226,23 @@ def test_poses_without_their_shape_are_no_polygons(visibility: bool, tmp_path: P
         run_prepare(yolo(tmp_path, pose))
 
 
+def test_splits_that_take_turns_in_a_video_are_said(tmp_path: Path, load: Load):
+    def part(subset: str, numbers: Sequence[int], pattern: str) -> Export:
+        export = Export(subset=subset)
+        for number in numbers:
+            name = pattern.format(number)
+            export.add(name, [("cat", *PLACES[number % 12]), ("dog", *PLACES[5])], SIZE)
+        return export
+
+    def source(pattern: str) -> Path:
+        val = [number for number in range(40) if number % 4 == 0]
+        train = [number for number in range(40) if number % 4]
+        return write_zip(tmp_path / "x.zip", part("train", train, pattern), part("val", val, pattern))
+
+    assert said(load, source("cam1_frame_{:06}.png"), "10 of 10 images of val are frames next to frames of train")
+    assert not said(load, source("photo_{:06}.png"), "are frames next to")
+
+
 # Label files that are not those of their image
 
 
