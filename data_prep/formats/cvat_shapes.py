@@ -16,6 +16,7 @@ from data_prep.formats.coco_file import corner_box, most_bytes, read_number, rea
 from data_prep.formats.record import NO_OUTLINE, Annotation, UnlistedReferences, clean_class_name
 from data_prep.formats.xml_elements import Element, Found, read_xml
 from data_prep.sources.files import ExportFiles, without_macos_shadows
+from run_config.wording import shortened
 
 MAX_FILE_BYTES = 4 << 30
 FILE_NAME = "annotations.xml"
@@ -102,6 +103,8 @@ class LabelCheck:
     total: int = 0
     unlisted: Counter[str] = field(default_factory=Counter)
     names: set[str] = field(default_factory=set)
+    listed: tuple[str, ...] = ()
+    """Labels of the file, once one was missing among them."""
 
     def accepts(self, label: str, listed: Iterable[str], file_name: str, place: str) -> bool:
         """Whether a shape's label is a class. Without a list of labels, every label that has a name is."""
@@ -110,6 +113,7 @@ class LabelCheck:
             self.names.add(label)
             return True
         self.unlisted[label] += 1
+        self.listed = self.listed or tuple(sorted(listed))
         self.changes.add(Reason.UNKNOWN_CATEGORY, file_name, place, f"label {label!r}")
         return False
 
@@ -120,8 +124,9 @@ class LabelCheck:
         return UnlistedReferences(
             lost,
             self.total,
-            f"{self.where}: {lost} of {self.total} shapes have a label that is not listed (for example {label!r}): "
-            "two exports may have been mixed, export the task again",
+            f"{self.where}: {lost} of {self.total} shapes have a label that is not listed (for example {label!r}; "
+            f"listed are {shortened([repr(one) for one in self.listed], 3) or 'none'}): spell labels as they are "
+            "listed, or export the task again",
         )
 
 

@@ -65,6 +65,8 @@ class ZipExport:
 
     def __init__(self, place: Path | io.RawIOBase, shown_name: str) -> None:
         self.shown_name = shown_name
+        self._first_bytes = b""
+        """Of a file that is no zip."""
         self._lock = threading.Lock()
         with self._explained():
             raw = io.FileIO(place) if isinstance(place, Path) else place
@@ -72,6 +74,11 @@ class ZipExport:
             try:
                 size_bytes = file.seek(0, io.SEEK_END)
                 self._zip = zipfile.ZipFile(file)
+            except zipfile.BadZipFile:
+                file.seek(0)
+                self._first_bytes = file.read(8)
+                file.close()
+                raise
             except BaseException:
                 file.close()
                 raise
@@ -143,7 +150,8 @@ class ZipExport:
         except FileNotFoundError as error:
             raise SourceError(f"there is no file {self.shown_name}: check the path") from error
         except _READ_FAULTS as error:
-            if Path(self.shown_name).suffix.lower() in PACKED_OTHERWISE:
+            other = self._first_bytes.startswith((b"Rar!", b"7z\xbc\xaf", b"\x1f\x8b", b"BZh"))
+            if other or Path(self.shown_name).suffix.lower() in PACKED_OTHERWISE:
                 raise SourceError(
                     f"{self.shown_name} is an archive of a kind that is not read: unpack it, and give the folder"
                 ) from error

@@ -145,6 +145,23 @@ def test_what_is_no_export_is_named(names: Sequence[str], sentence: str, tmp_pat
         run_prepare(zipped(tmp_path, dict.fromkeys(names, b"PK")))
 
 
+def test_another_archive_that_is_called_zip_is_named(tmp_path: Path, run_prepare: Prepare):
+    path = tmp_path / "export.zip"
+    path.write_bytes(b"Rar!\x1a\x07\x01\0" + bytes(500))
+    with pytest.raises(SourceError, match="is an archive of a kind that is not read: unpack it"):
+        run_prepare(path)
+
+
+def test_labels_that_differ_from_the_listed_ones_are_shown_beside_them(tmp_path: Path, run_prepare: Prepare):
+    box = '<box label="bolt" xtl="4" ytl="4" xbr="30" ybr="40"/>'
+    images = "".join(f'<image id="{n}" name="{n}.png" width="160" height="120">{box}</image>' for n in range(6))
+    labels = "<meta><task><labels><label><name>Bolt</name></label></labels></task></meta>"
+    files = {f"images/{n}.png": picture(f"{n}.png", SIZE) for n in range(6)}
+    source = zipped(tmp_path, {**files, "annotations.xml": f"<annotations>{labels}{images}</annotations>"})
+    with pytest.raises(AnnotationError, match="for example 'bolt'; listed are 'Bolt'"):
+        run_prepare(source)
+
+
 # Boxes in several forms
 
 

@@ -152,7 +152,9 @@ def test_many_unlisted_labels_are_refused(tmp_path: Path, run_prepare: Prepare):
     path = write_zip(
         tmp_path / "x.zip", **{"annotations.xml": xml(image("a.png", box("lorry") + box()))}, **photos("a.png")
     )
-    with pytest.raises(AnnotationError, match=r"1 of 2 shapes have a label that is not listed \(for example 'lorry'\)"):
+    with pytest.raises(
+        AnnotationError, match=r"1 of 2 shapes have a label that is not listed \(for example 'lorry'; listed are"
+    ):
         run_prepare(path)
 
 

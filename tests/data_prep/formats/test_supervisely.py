@@ -70,7 +70,7 @@ def test_rectangles_polygons_and_masks_become_boxes(tmp_path: Path, load: Load):
         ),
         (
             {"project/train/ann/a.png.json": annotation(*[thing(title="bike")] * 3)},
-            r"3 of 3 shapes have a label that is not listed \(for example 'bike'\)",
+            r"3 of 3 shapes have a label that is not listed \(for example 'bike'; listed are 'car', 'tree'",
         ),
         (
             {
