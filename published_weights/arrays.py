@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import deserialize
 
-from published_weights.contents import plain_names, state_dict_in
+from published_weights.contents import is_safetensors, plain_names, state_dict_in
 from published_weights.errors import WeightsError
 from published_weights.pickle_scan import Unreadable, refuse_code, refuse_other_files
 
@@ -62,7 +62,7 @@ def read_arrays(path: Path, name: str = "") -> dict[str, Array]:
         with path.open("rb") as file:
             start = file.read(512)
             refuse_other_files(start)
-            safe = path.suffix == ".safetensors"
+            safe = is_safetensors(start) or (path.suffix == ".safetensors" and not start.startswith(b"PK"))
             found = _in_safetensors(path.read_bytes()) if safe else _in_pickle(file, start, path.stat().st_size)
     except (OSError, Unreadable) as error:
         reason = error.strerror if isinstance(error, OSError) else error

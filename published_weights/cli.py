@@ -68,7 +68,7 @@ def pull(
     HF_ENDPOINT names a mirror of Hugging Face; HTTPS_PROXY and NO_PROXY work as usual.
     """
     from published_weights import bring
-    from published_weights.stored import CARD, FOLDER
+    from published_weights.stored import is_whole
     from run_config.installation import permitted
 
     permitted(texts_from_json(parameters_json) | ({"store": store} if store else {}))
@@ -79,7 +79,7 @@ def pull(
     require_writable(cache, "XDG_CACHE_HOME")
     failures: list[WeightsError] = []
     for entry in entries:
-        if opened.exists(f"{FOLDER}/{entry.name}/{CARD}"):
+        if is_whole(opened, entry.name):
             typer.echo(f"{entry.name}: already in {opened.url}")
             continue
         try:

@@ -79,6 +79,11 @@ def fitted(tensors: Mapping[str, Array], preset: str, classes: int, where: str) 
             + (f"; and {len(wrong) - 3} more differences" if len(wrong) > 3 else "")
             + ". Give the file that its authors publish, or name the weights that it holds"
         )
+    if whole := [name for name, array in own.items() if array.dtype.kind != "f"]:
+        raise WeightsError(
+            f"{where}: whole numbers where {preset} has fractions, in {shortened(whole)}: the weights are quantised; "
+            "give the file that their authors publish"
+        )
     if bad := [name for name, array in own.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]:
         raise WeightsError(f"{where}: damaged: values that are not finite in {shortened(bad)}")
     return own

@@ -102,6 +102,18 @@ def names(store: ObjectStore) -> Iterator[str]:
             yield name
 
 
+def is_whole(store: ObjectStore, name: str) -> bool:
+    """Whether the store has these weights, with the contents that their card says."""
+    folder = store.child(f"{FOLDER}/{name}")
+    try:
+        card = card_of(folder)
+        if card is not None:
+            read(folder, card)
+    except WeightsError:
+        return False
+    return card is not None
+
+
 def remove(store: ObjectStore, name: str) -> None:
     """Remove weights, complete or not. Raises WeightsError when there are none of this name."""
     if not NAME.fullmatch(name):

@@ -431,6 +431,7 @@ def _initialise(job: _Job, store: ObjectStore, report: ProgressReport) -> None:
     family = job.trainer.family
     if job.request.finetune:
         source = read_source(resolve(job.request.finetune, store.url))
+        source.refuse_other_model(job.config)
         loaded = load_weights(family, source, job.local.class_names)
         for line in (*loaded.sentences(source.url), *source.other_settings(job.config)):
             report.say(line)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from detr_job.errors import JobError
 from detr_job.family import Family
-from detr_job.weights.model_folder import NoModel, find_model
-from detr_job.weights.tensor_files import read_tensors, tensors_in
+from detr_job.weights.model_folder import CONFIG, WEIGHTS, NoModel, find_model
+from detr_job.weights.tensor_files import read_tensors, refuse_not_finite, tensors_in
 from object_store import open_store
 from published_weights.start import missing
 from published_weights.stored import card_of, read
@@ -25,6 +25,10 @@ from run_config.job.presets import load_job_config
 from run_config.wording import shortened
 
 TRANSFORMERS_HEAD = "class_labels_classifier.weight"
+_COMPARED_BY_SHAPE = frozenset({"queries", "position_cells"})
+"""Keys that may differ where the shapes of the weights allow it."""
+_TRAINED_FURTHER = frozenset({"dilation", "windows"})
+"""Keys that change what the weights see, and to which training adapts them."""
 WHOLE_FILES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 
 
@@ -40,9 +44,36 @@ class WeightsSource:
     classes: tuple[str | None, ...] | None
     queries: int | None = None
     image_size: int | None = None
+    preset: str = ""
+    """The preset or file of the model. Empty: a file does not say."""
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """The model's section of the configuration. Empty: a file does not say."""
+
+    def refuse_other_model(self, config: JobConfig) -> None:
+        """Raise JobError when the weights belong to another model, or mean something else in this one."""
+        family = self.settings.get("family", config.model.family)
+        if family != config.model.family:
+            raise JobError(
+                f"cvat-finetune-checkpoint: {self.url} is a model of {self.preset or family}, and another architecture "
+                f"than {config.model.title}: choose {self.preset or 'that model'}, or weights of this one"
+            )
+        apart = _COMPARED_BY_SHAPE | _TRAINED_FURTHER | config.model.beside_weights
+        now = config.model.model_dump(mode="json", exclude=set(apart))
+        other = {key: value for key, value in now.items() if key in self.settings and self.settings[key] != value}
+        if other:
+            trained = ", ".join(f"model.{key}={self.settings[key]}" for key in other)
+            here = ", ".join(f"model.{key}={value}" for key, value in other.items())
+            raise JobError(
+                f"cvat-finetune-checkpoint: {self.url} was trained with {trained}, and this run has {here}: its "
+                "weights would mean something else; use the checkpoint's values, or other weights"
+            )
 
     def other_settings(self, config: JobConfig) -> Iterator[str]:
-        """A line for the log for each of the two that this run has changed."""
+        """A line for the log for each setting that this run has changed and that the weights allow."""
+        for key in sorted(_TRAINED_FURTHER):
+            trained, now = self.settings.get(key), getattr(config.model, key, None)
+            if key in self.settings and trained != now:
+                yield f"  model.{key}={now} instead of {trained}: the weights have to adapt to it"
         queries, size = config.model.most_objects, config.data.eval_size
         if self.queries not in (None, queries):
             yield f"  model.queries={queries} instead of {self.queries}: no weight depends on it"
@@ -59,6 +90,8 @@ class LoadReport:
     fresh: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     kept_classes: tuple[str, ...] = ()
+    names_classes: bool = True
+    """Whether the checkpoint says which class each row is."""
 
     def sentences(self, source: str) -> list[str]:
         """One line each for loaded, newly initialised and ignored tensors."""
@@ -68,6 +101,8 @@ class LoadReport:
                 f"rows kept of {shortened(self.kept_classes)}"
                 if self.kept_classes
                 else "no class has the same name in the checkpoint"
+                if self.names_classes
+                else "the file does not say which classes its rows are"
             )
             lines.append(f"  heads initialised for the classes of this set: {shortened(list(self.rows))}; {kept}")
         if self.fresh:
@@ -79,7 +114,16 @@ class LoadReport:
 
 def read_source(url: str) -> WeightsSource:
     """Read the weights. Raises JobError, or the store's error, when there are no usable weights at this place."""
+    source = _read_source(url)
+    refuse_not_finite(source.weights, f"cvat-finetune-checkpoint: {source.url}")
+    return source
+
+
+def _read_source(url: str) -> WeightsSource:
     if url.endswith(WHOLE_FILES):
+        parent, slash, name = url.rpartition("/")
+        if name == WEIGHTS and open_store(parent or slash or ".").exists(CONFIG):
+            return _read_source(parent or slash or ".")  # its classes are beside it
         return WeightsSource(url, _only_tensors(url), None)
     folder = open_store(url)
     if (card := card_of(folder)) is not None:
@@ -90,6 +134,8 @@ def read_source(url: str) -> WeightsSource:
             card.classes,
             None if known is None else known.model.most_objects,
             None if known is None else known.data.eval_size,
+            card.preset,
+            {} if known is None else known.model.model_dump(mode="json"),
         )
     try:
         found = find_model(url)
@@ -98,7 +144,16 @@ def read_source(url: str) -> WeightsSource:
         raise JobError(f"cvat-finetune-checkpoint: {why}") from error
     info, queries = found.info, value_in(found.info.job, "model.queries")
     queries = queries if isinstance(queries, int) else None
-    return WeightsSource(found.url, found.weights, info.classes, queries, info.preprocessing.eval_size)
+    settings = info.job.get("model")
+    return WeightsSource(
+        found.url,
+        found.weights,
+        info.classes,
+        queries,
+        info.preprocessing.eval_size,
+        info.preset,
+        settings if isinstance(settings, dict) else {},
+    )
 
 
 def _only_tensors(url: str) -> dict[str, Tensor]:
@@ -123,7 +178,7 @@ def load_weights(family: Family, source: WeightsSource, classes: Sequence[str]) 
     if source.classes is None:
         weights = family.own_names(source.weights)
         source = replace(source, weights=weights, classes=_public_classes(family, weights, len(classes)))
-    report = LoadReport(ignored=sorted(set(source.weights) - set(state)))
+    report = LoadReport(ignored=sorted(set(source.weights) - set(state)), names_classes=source.classes is not None)
     same_classes = source.classes is not None and tuple(source.classes) == tuple(classes)
     filled: dict[str, Tensor] = {}
     wrong: list[str] = []
@@ -131,6 +186,8 @@ def load_weights(family: Family, source: WeightsSource, classes: Sequence[str]) 
         given = source.weights.get(name)
         if given is None:
             report.fresh.append(name)
+        elif fresh.is_floating_point() and not given.is_floating_point():
+            wrong.append(f"{name} has whole numbers in the checkpoint, which is quantised")
         elif name in family.class_heads and given.shape[1:] == fresh.shape[1:] and not same_classes:
             no_object = fresh.shape[0] - len(classes)
             if source.classes is not None and given.shape[0] != len(source.classes) + no_object:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import torch
@@ -22,7 +22,7 @@ from detr_job.errors import JobError
 from detr_job.family import Family, build_family
 from detr_job.training.run_folder import RUN
 from detr_job.weights import checkpoint
-from detr_job.weights.tensor_files import tensors_in
+from detr_job.weights.tensor_files import refuse_not_finite, tensors_in
 from evaluation.operating_point import OperatingPoint
 from object_store import NoSuchKey, ObjectStore, open_store
 from published_weights.pickle_scan import Unreadable
@@ -42,8 +42,8 @@ class Preprocessing(msgspec.Struct, frozen=True):
     square: both sides to `eval_size` instead.
     """
 
-    eval_size: int
-    max_size: int
+    eval_size: Annotated[int, msgspec.Meta(gt=0)]
+    max_size: Annotated[int, msgspec.Meta(gt=0)]
     mean: tuple[float, float, float] = MEAN
     std: tuple[float, float, float] = STD
     square: bool = False
@@ -171,11 +171,16 @@ def read_info(store: ObjectStore) -> ModelFolderConfig:
         written = msgspec.json.decode(content, type=_AnyFormat).format
         if written != FORMAT:
             raise JobError(f"{where} has format {written}, this version reads {FORMAT}: use the version that wrote it")
-        return msgspec.json.decode(content, type=ModelFolderConfig)
+        info = msgspec.json.decode(content, type=ModelFolderConfig)
     except RecursionError as error:
         raise JobError(f"{where} is not a model's configuration: it is nested too deeply") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise JobError(f"{where} is not a model's configuration: {error}") from error
+    if not info.classes or len(set(info.classes)) < len(info.classes):
+        raise JobError(f"{where} is not a model's configuration: classes is empty, or names one twice")
+    if (info.preprocessing.mean, info.preprocessing.std) != (MEAN, STD):
+        raise JobError(f"{where} has another mean or std than all models of this release, {MEAN} and {STD}: restore it")
+    return info
 
 
 def read_weights(store: ObjectStore) -> dict[str, Tensor]:
@@ -192,7 +197,16 @@ def load_model(url: str, device: torch.device) -> TrainedModel:
     info, weights = found.info, found.weights
     config = stored_config(info.job, f"{found.url}/{CONFIG}")
     _check_size(found.url, config, info, weights)
+    refuse_not_finite(weights, f"{found.url}/{WEIGHTS}")
     family = build_family(config, len(info.classes))
+    own = family.network.state_dict()
+    for name in family.class_heads:
+        rows = weights[name].shape[0] if name in weights and weights[name].ndim else 0
+        if rows and rows != own[name].shape[0]:
+            raise JobError(
+                f"{found.url}: {WEIGHTS} and {CONFIG} do not belong together: {name} has {rows} rows, and "
+                f"{len(info.classes)} classes need {own[name].shape[0]}"
+            )
     try:
         family.network.load_state_dict(weights)
     except RuntimeError as error:

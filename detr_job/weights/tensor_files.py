@@ -1,5 +1,6 @@
 """Read third-party weights: tensors only, and no code in the file is ever executed."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -8,8 +9,9 @@ from torch import Tensor
 
 from detr_job.errors import JobError
 from detr_job.weights.pickled_files import load_pickled
-from published_weights.contents import plain_names, state_dict_in
+from published_weights.contents import is_safetensors, plain_names, state_dict_in
 from published_weights.pickle_scan import Unreadable, refuse_other_files
+from run_config.wording import shortened
 
 
 def read_tensors(path: Path, name: str = "") -> dict[str, Tensor]:
@@ -23,9 +25,11 @@ def read_tensors(path: Path, name: str = "") -> dict[str, Tensor]:
     """
     name = name or str(path)
     try:
-        if path.suffix == ".safetensors":
-            return plain_names(tensors_in(path.read_bytes()))
         with path.open("rb") as file:
+            start = file.read(512)
+            if is_safetensors(start) or (path.suffix == ".safetensors" and not start.startswith(b"PK")):
+                return plain_names(tensors_in(path.read_bytes()))
+            file.seek(0)
             content = load_pickled(file)
     except (OSError, Unreadable) as error:
         reason = error.strerror if isinstance(error, OSError) else error
@@ -34,8 +38,13 @@ def read_tensors(path: Path, name: str = "") -> dict[str, Tensor]:
             "give a .safetensors file, or a .pth file that holds tensors only"
         ) from error
     content = state_dict_in(content)
+    if isinstance(content, dict) and not content:
+        raise JobError(f"{name}: holds no tensors; give a file of weights")
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise JobError(f"{name}: holds no state dict; give a file with named tensors")
+        entries = (
+            f" (its entries are {shortened([str(key)[:60] for key in content])})" if isinstance(content, dict) else ""
+        )
+        raise JobError(f"{name}: holds no state dict{entries}; give a file with named tensors")
     for key, tensor in content.items():
         if not isinstance(key, str):
             raise JobError(f"{name}: holds no state dict: the name {str(key)[:60]!r} of a tensor is not text")
@@ -55,6 +64,16 @@ def tensors_in(data: bytes) -> dict[str, Tensor]:
     except Exception as error:
         # safetensors raises its own error, PyTorch others for unknown types and shapes.
         raise Unreadable("it is damaged, or not a safetensors file") from error
+
+
+def refuse_not_finite(weights: Mapping[str, Tensor], where: str) -> None:
+    """Raise JobError when weights hold NaN or infinities: every prediction of such a model is lost."""
+    bad = [name for name, one in weights.items() if one.is_floating_point() and not torch.isfinite(one).all()]
+    if bad:
+        raise JobError(
+            f"{where}: values that are not finite in {shortened(bad)}: the file is damaged, or its training had "
+            "failed; give other weights"
+        )
 
 
 def _is_plain(tensor: Tensor) -> bool:

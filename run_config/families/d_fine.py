@@ -13,7 +13,7 @@ class DFineModel(ModelConfig):
 
     title = "D-FINE"
     recipe = Recipe(backbone_share=0.5)
-    beside_weights = frozenset({"dropout", "queries", "label_noise", "box_noise"})
+    beside_weights = frozenset({"dropout", "queries", "denoising_queries", "label_noise", "box_noise"})
     from_scratch_images = 1_000
     normalised_stride = 32
 

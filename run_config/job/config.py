@@ -58,6 +58,16 @@ class Loss(Section):
     cost_bbox: Weight = Field(5.0, description="Weight of the L1 distance in matching.")
     cost_giou: Weight = Field(2.0, description="Weight of -GIoU in matching.")
 
+    @model_validator(mode="after")
+    def _learns_something(self) -> "Loss":
+        for kind, weights in (
+            ("classification, bbox and giou", (self.classification, self.bbox, self.giou)),
+            ("cost_class, cost_bbox and cost_giou", (self.cost_class, self.cost_bbox, self.cost_giou)),
+        ):
+            if not any(weights):
+                raise ValueError(f"{kind} cannot all be 0: nothing would be learnt")
+        return self
+
 
 class Augmentation(Section):
     """Augmentation of the training images. Evaluation images are only resized."""

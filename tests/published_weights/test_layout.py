@@ -113,7 +113,9 @@ def test_separate_query_key_and_value_become_one_tensor(monkeypatch: pytest.Monk
             "backbone.0.encoder.encoder.x": (1,),
         },
     )
-    parts = {f"decoder.layers.0.self_attn.{part}_proj.weight": np.full((2, 2), i) for i, part in enumerate("qkv")}
+    parts = {
+        f"decoder.layers.0.self_attn.{part}_proj.weight": np.full((2, 2), float(i)) for i, part in enumerate("qkv")
+    }
     found = fitted(parts | {"backbone.backbone.x": np.ones(1)}, "rf-detr-nano", 4, "a.safetensors")
     wanted = torch.cat([torch.full((2, 2), number) for number in range(3)])
     np.testing.assert_array_equal(found["transformer.decoder.layers.0.self_attn.in_proj_weight"], wanted.numpy())

@@ -200,6 +200,11 @@ def test_d_fine_nano_in_full_is_pulled_shown_and_removed(publisher: Publisher, t
     assert stored.keys() == wanted.keys()
     assert all(torch.equal(stored[name], value) for name, value in wanted.items())
     assert "already in" in command("pull", "d-fine-nano", *where, **surroundings).stdout
+    damaged = tmp_path / "store/weights/d-fine-nano/model.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    again = command("pull", "d-fine-nano", "--from", f"{publisher.url}/m", *where, **surroundings)
+    assert "already in" not in again.stdout, again.stderr
+    assert load_file(damaged).keys() == wanted.keys()
     assert "no checksum is published" in command("show", "d-fine-nano", *where).stdout
     assert len([line for line in command("list", *where).stdout.splitlines() if "in the store" in line]) == 1
     assert command("remove", "d-fine-nano", *where).returncode == 0

@@ -396,3 +396,9 @@ def test_what_a_person_chose_is_told_from_a_presets_value(
     assert is_chosen("data.batch_size", name, overrides) is chosen
     upper = write(tmp_path, "upper.yaml", f"base: {name}\n")
     assert is_chosen("data.batch_size", upper, overrides) is chosen
+
+
+@pytest.mark.parametrize("kind", [("classification", "bbox", "giou"), ("cost_class", "cost_bbox", "cost_giou")])
+def test_a_loss_from_which_nothing_can_be_learnt_is_refused(kind: tuple[str, ...]):
+    with pytest.raises(ConfigError, match="cannot all be 0: nothing would be learnt"):
+        load_job_config("tiny", [f"loss.{name}=0" for name in kind])

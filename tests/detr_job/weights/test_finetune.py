@@ -116,7 +116,7 @@ def test_a_segmentation_checkpoint_gives_its_detection_part(tmp_path):
     assert torch.equal(after["class_embed.bias"][:2], before["class_embed.bias"][:2]), "its rows are not COCO's ids"
     assert torch.equal(after["class_embed.bias"][2], weights["class_embed.bias"][-1])
     said = "\n".join(report.sentences("panoptic.pth"))
-    assert "no class has the same name in the checkpoint" in said
+    assert "the file does not say which classes its rows are" in said
     assert (
         "ignored, because this model has no such tensors: bbox_attention.q_linear.weight, mask_head.lay1.weight" in said
     )
@@ -459,6 +459,92 @@ def test_nothing_is_half_loaded_when_something_is_wrong(tmp_path):
     with pytest.raises(JobError):
         load_weights(family, read_source(f"{tmp_path}/w.safetensors"), ("a", "b"))
     assert all(torch.equal(before[name], value) for name, value in family.network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("tiny", {"heads": 2, "points": 8}),
+        ("tiny", {"prior_box": 0.4}),
+        ("detr", {"heads": 4}),
+        ("d_fine", {"activation": "silu"}),
+        ("d_fine", {"reach": 8.0}),
+    ],
+)
+def test_settings_that_no_shape_shows_must_be_those_of_the_checkpoint(tmp_path, family: str, settings: dict):
+    config = small_config(family)
+    names = ("person", "screw")
+    folder = model_folder(tmp_path / "model", fresh(family, names), names, config)
+    read_source(str(folder)).refuse_other_model(config)
+    other = config.model_copy(update={"model": config.model.model_copy(update=settings)})
+    key, value = next(iter(settings.items()))
+    with pytest.raises(JobError, match=rf"trained with .*model\.{key}=.*this run has .*model\.{key}={value}"):
+        read_source(str(folder)).refuse_other_model(other)
+
+
+def test_windows_may_change_and_the_log_says_so(tmp_path):
+    config = small_config("rf_detr")
+    folder = model_folder(tmp_path / "model", fresh("rf_detr", ("person",)), ("person",), config)
+    other = config.model_copy(update={"model": config.model.model_copy(update={"windows": 1})})
+    source = read_source(str(folder))
+    source.refuse_other_model(other)
+    assert any("model.windows=1 instead of" in line for line in source.other_settings(other))
+
+
+def test_a_model_of_another_family_is_named(tmp_path):
+    folder = model_folder(tmp_path / "model", fresh("tiny", ("person",)), ("person",), small_config("tiny"))
+    with pytest.raises(JobError, match="is a model of test, and another architecture than D-FINE"):
+        read_source(str(folder)).refuse_other_model(small_config("d_fine"))
+
+
+def test_the_file_inside_a_model_folder_keeps_its_classes(tmp_path):
+    names = ("person", "screw")
+    folder = model_folder(tmp_path / "model", fresh("tiny", names), names, small_config("tiny"))
+    assert read_source(str(folder / "model.safetensors")).classes == names
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_before_training(tmp_path, value: float):
+    weights = copied(fresh("tiny", ("person",)))
+    name = next(name for name in weights if name.endswith("running_var"))
+    weights[name][0] = value
+    torch.save(weights, tmp_path / "bad.pth")
+    with pytest.raises(JobError, match=f"not finite in {name}"):
+        read_source(str(tmp_path / "bad.pth"))
+
+
+def test_quantised_weights_are_refused(tmp_path):
+    family = fresh("tiny", ("person",))
+    weights = {name: (100 * value).to(torch.int8) for name, value in copied(family).items()}
+    save_file(weights, tmp_path / "int8.safetensors")
+    with pytest.raises(JobError, match="has whole numbers in the checkpoint, which is quantised"):
+        load_weights(family, read_source(str(tmp_path / "int8.safetensors")), ("person",))
+
+
+@pytest.mark.parametrize("key", ["ema", "model_ema", "ema_state_dict", "weights"])
+def test_the_only_weights_of_a_checkpoint_or_their_average_are_found(tmp_path, key: str):
+    weights = copied(fresh("tiny", ("person",)))
+    zeros = {name: torch.zeros_like(value) for name, value in weights.items()}
+    more = {"model": zeros} if key == "model_ema" else {"epoch": 3}
+    torch.save({key: weights, **more}, tmp_path / "file.pth")
+    found = read_source(str(tmp_path / "file.pth")).weights
+    assert all(torch.equal(found[name], value) for name, value in weights.items())
+
+
+def test_a_checkpoint_without_weights_says_what_it_holds(tmp_path):
+    torch.save({"optimizer": {"lr": 1}, "epoch": 3}, tmp_path / "optimizer.pth")
+    with pytest.raises(JobError, match=r"holds no state dict \(its entries are optimizer, epoch\)"):
+        read_source(str(tmp_path / "optimizer.pth"))
+    torch.save({}, tmp_path / "empty.pth")
+    with pytest.raises(JobError, match="holds no tensors"):
+        read_source(str(tmp_path / "empty.pth"))
+
+
+@pytest.mark.parametrize(("written", "name"), [("safetensors", "file.pth"), ("pytorch", "file.safetensors")])
+def test_a_file_with_the_others_ending_is_read(tmp_path, written: str, name: str):
+    weights = copied(fresh("tiny", ("person",)))
+    (save_file if written == "safetensors" else torch.save)(weights, tmp_path / name)
+    assert read_source(str(tmp_path / name)).weights.keys() == weights.keys()
 
 
 def test_long_lists_are_cut_short_for_people():

@@ -146,6 +146,34 @@ def test_weights_of_other_classes_are_refused(tmp_path):
     assert f"{WEIGHTS} and {CONFIG} do not belong together: " in complaint(folder)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("classes", [], "classes is empty, or names one twice"),
+        ("classes", ["disc", "disc"], "classes is empty, or names one twice"),
+        ("classes", ["disc"], "rows, and 1 classes need"),
+        ("preprocessing", {"eval_size": 0, "max_size": 96}, "Expected `int` >= 1"),
+        ("preprocessing", {"eval_size": 64, "max_size": 96, "std": [0, 0, 0]}, "another mean or std than all models"),
+    ],
+)
+def test_a_configuration_that_was_edited_wrongly_is_refused(tmp_path, key: str, value: object, reason: str):
+    folder, _ = written(tmp_path / "model")
+    content = msgspec.json.decode((folder / CONFIG).read_bytes())
+    (folder / CONFIG).write_bytes(msgspec.json.encode(content | {key: value}))
+    with pytest.raises(JobError, match=reason):
+        load_model(str(folder), CPU)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    folder, network = written(tmp_path / "model")
+    weights = {name: value.clone() for name, value in network.state_dict().items()}
+    name = next(name for name in weights if name.endswith("running_var"))
+    weights[name][0] = float("nan")
+    write_model(folder, weights, info())
+    with pytest.raises(JobError, match=f"not finite in {name}"):
+        load_model(str(folder), CPU)
+
+
 def test_a_configuration_of_another_family_is_refused(tmp_path):
     folder, _ = written(tmp_path / "model")
     edited(folder, job=small_config("detr").model_dump(mode="json"))
