@@ -25,7 +25,7 @@ from run_config.job.presets import load_job_config
 from run_config.wording import shortened
 
 TRANSFORMERS_HEAD = "class_labels_classifier.weight"
-_COMPARED_BY_SHAPE = frozenset({"queries", "position_cells"})
+_COMPARED_BY_SHAPE = frozenset({"queries", "position_cells", "freeze_norms"})
 """Keys that may differ where the shapes of the weights allow it."""
 _TRAINED_FURTHER = frozenset({"dilation", "windows"})
 """Keys that change what the weights see, and to which training adapts them."""
