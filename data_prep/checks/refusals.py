@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from data_prep.changes import ChangeLog, Reason
 from data_prep.checks.box_forms import LEAST_CASES, SubsetBoxes
+from data_prep.checks.subset_names import split_of_subset
 from data_prep.correct_boxes import Box
 from data_prep.errors import AnnotationError, SourceError
 from data_prep.formats.record import ListedImage
@@ -105,11 +106,20 @@ def refuse_mostly_broken(
 
 
 def _listed_twice(listed: Sequence[ListedImage], found: Iterable[ListedImage]) -> list[tuple[ListedImage, ListedImage]]:
-    """The images without a file whose name another annotation file lists too, for an image with one."""
+    """The images without a file whose name another annotation file lists too, for an image with one.
+
+    Not those of two splits, whose images may have the same names in folders of their own.
+    """
     by_name = {PurePosixPath(image.file_name).name: image for image in found}
     there = set(map(id, by_name.values()))
     pairs = ((image, by_name.get(PurePosixPath(image.file_name).name)) for image in listed if id(image) not in there)
-    return [(image, other) for image, other in pairs if other is not None and other.listed_in != image.listed_in]
+    return [
+        (image, other)
+        for image, other in pairs
+        if other is not None
+        and other.listed_in != image.listed_in
+        and split_of_subset(image.subset) == split_of_subset(other.subset)
+    ]
 
 
 def refuse_dropped_boxes(where: str, boxes: SubsetBoxes, changes: ChangeLog, limits: DataLimits) -> None:

@@ -103,6 +103,18 @@ def test_two_annotation_files_of_the_same_images_are_named(tmp_path: Path, run_p
         run_prepare(zipped(tmp_path, files))
 
 
+def test_missing_images_of_another_split_are_missing(tmp_path: Path, run_prepare: Prepare):
+    train, val = full(), full()
+    train.subset, val.subset = "train", "val"
+    files = {
+        path: data for path, data in {**train.files(), **val.files()}.items() if not path.startswith("images/val/")
+    }
+    with pytest.raises(
+        SourceError, match=r"6 of 12 images cannot be used, 6 missing .*export the task again with images"
+    ):
+        run_prepare(zipped(tmp_path, files))
+
+
 def test_old_copies_of_jupyter_are_not_read(tmp_path: Path, load: Load):
     export = full()
     copy = {"annotations/.ipynb_checkpoints/instances_default-checkpoint.json": json.dumps(export.coco)}
