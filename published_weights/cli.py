@@ -32,9 +32,14 @@ Name = Annotated[str, typer.Argument(help="Name in the catalogue.")]
 @app.command("list")
 def list_weights(store: Store = "") -> None:
     """List the catalogue, and which of it the store has."""
-    from published_weights.stored import names
+    from published_weights.stored import FOLDER, WEIGHTS, names
 
-    there = set(names(_opened(store))) if store or _installation() else set()
+    there: dict[str, str] = {}
+    if store or _installation():
+        opened = _opened(store)
+        for name in names(opened):
+            has_file = opened.exists(f"{FOLDER}/{name}/{WEIGHTS}")
+            there[name] = "in the store" if has_file else "its file is missing in the store: pull it again"
     rows = [
         (
             name,
@@ -42,7 +47,7 @@ def list_weights(store: Store = "") -> None:
             one.weights_licence,
             one.trained_on,
             f"COCO AP {one.coco_ap}" if one.coco_ap else "",
-            "in the store" if name in there else "",
+            there.get(name, ""),
         )
         for name, one in on_offer(_licences()).items()
     ]

@@ -202,6 +202,9 @@ def test_d_fine_nano_in_full_is_pulled_shown_and_removed(publisher: Publisher, t
     assert "already in" in command("pull", "d-fine-nano", *where, **surroundings).stdout
     damaged = tmp_path / "store/weights/d-fine-nano/model.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:1000])
+    damaged.rename(tmp_path / "moved")
+    assert "its file is missing in the store: pull it again" in command("list", *where).stdout
+    (tmp_path / "moved").rename(damaged)
     again = command("pull", "d-fine-nano", "--from", f"{publisher.url}/m", *where, **surroundings)
     assert "already in" not in again.stdout, again.stderr
     assert load_file(damaged).keys() == wanted.keys()
