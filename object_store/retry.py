@@ -3,7 +3,6 @@
 The class of the error alone decides whether a request is retried (`object_store.errors`).
 """
 
-import itertools
 import logging
 import time
 from collections.abc import Callable
@@ -63,13 +62,11 @@ def retried(request: Callable[[], T], retry_for_s: float, kind: type[PassingErro
     try:
         return attempt()  # most requests need no loop, which takes longer than a small object's bytes
     except kind as error:
-        first_error = error
-
-    outcomes = itertools.chain([first_error], itertools.repeat(None))
+        failed = [error]
 
     def again() -> T:
-        if (error := next(outcomes)) is not None:
-            raise error
+        if failed:
+            raise failed.pop()  # the first attempt of the loop was made above
         return attempt()
 
     loop = Retrying(
