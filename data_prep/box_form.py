@@ -44,13 +44,14 @@ DESCRIPTIONS = {
     BoxForm.ROWS_FIRST_CORNERS: "two corners (y1, x1, y2, x2) in pixels",
 }
 
-_UNITS: dict[BoxForm, float] = {
+OUTLINE_UNITS: dict[BoxForm, float] = {
     BoxForm.SHARES: 1,
     BoxForm.SHARED_CENTRES: 1,
     BoxForm.SHARED_CORNERS: 1,
     BoxForm.PERCENT: 100,
     BoxForm.THOUSANDTHS: 1000,
 }
+"""The largest number of outlines in forms that are not pixels."""
 # Columns of boxes (n, 4) and image sizes (n, 2), width first → boxes as x, y, width, height in pixels.
 _READ: dict[BoxForm, Callable[[Floats, Floats], Floats]] = {
     BoxForm.XYWH: lambda boxes, _: boxes,
@@ -89,15 +90,10 @@ def as_written(boxes: Floats, sizes: Floats, form: BoxForm) -> Floats:
 
 def outline_scale(declared: BoxForm, form: BoxForm, size: tuple[int, int]) -> tuple[float, float]:
     """The factors, across and down, for outlines that were read as `declared` and are written like boxes in `form`."""
-    own = _UNITS.get(form)
+    own = OUTLINE_UNITS.get(form)
     if declared.in_shares:
         return (1.0, 1.0) if form.in_shares else (1 / size[0], 1 / size[1])
     return (1.0, 1.0) if own is None else (size[0] / own, size[1] / own)
-
-
-def outline_unit(form: BoxForm) -> float | None:
-    """The largest number of outlines in this form: 1, 100 or 1000. None: pixels."""
-    return _UNITS.get(form)
 
 
 def reread_box(box: Xywh, size: tuple[int, int], declared: BoxForm, form: BoxForm) -> Xywh:

@@ -49,7 +49,7 @@ def corrected_box(annotation: Annotation, canvas: Canvas, changes: ChangeLog) ->
     """The annotation's box, or None when it is dropped. Corrections and drops are counted in `changes`."""
     file, place = canvas.file_name, annotation.place
     box = annotation.box
-    if box is None and not annotation.box_as_written and annotation.outline is not NO_OUTLINE:
+    if annotation.has_only_outline:
         size = mask_size(annotation.outline)
         if size not in (None, (canvas.width, canvas.height) if canvas.turn < 5 else (canvas.height, canvas.width)):
             changes.add(Reason.BOX_NOT_A_NUMBER, file, place, f"mask of an image of {size[0]}x{size[1]}")

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 import numpy as np
 
-from data_prep.box_form import BoxForm, as_written, outline_scale, outline_unit, reread_box
+from data_prep.box_form import OUTLINE_UNITS, BoxForm, as_written, outline_scale, reread_box
 from data_prep.box_geometry import enclosing_box, reversed_box
 from data_prep.changes import ChangeLog, Reason
 from data_prep.checks.box_forms import SubsetBoxes, box_to_check
@@ -420,7 +420,7 @@ class _Builder:
         box, outline = annotation.box, annotation.outline
         if box is not None:
             box = reread_box(box, (width, height), declared, form)
-        scale, unit = outline_scale(declared, form, (width, height)), outline_unit(form)
+        scale, unit = outline_scale(declared, form, (width, height)), OUTLINE_UNITS.get(form)
         if scale != (1.0, 1.0) and outline is not NO_OUTLINE and (unit is None or _within(outline, unit)):
             outline = scaled_outline(outline, *scale)
         if box is None and outline is annotation.outline:

@@ -6,7 +6,6 @@ A file is only used if no other file fits as well.
 """
 
 import difflib
-import functools
 import itertools
 import re
 import unicodedata
@@ -28,7 +27,7 @@ from data_prep.sources.files import (
     images_below,
     safe_path,
     videos_among,
-    without_macos_shadows,
+    without_stray_copies,
 )
 
 # Encodings in which tools write names into a zip without saying so, and those in which the names are then read.
@@ -59,7 +58,7 @@ class ImageFinder:
 
     def __init__(self, sizes: Mapping[str, int]) -> None:
         self._sizes = sizes
-        self._paths = list(without_macos_shadows(sizes))
+        self._paths = list(without_stray_copies(sizes))
         self._images = images_below("", sizes)
         self._used: set[str] = set()
         self._folders: frozenset[str] = frozenset()
@@ -131,18 +130,22 @@ class ImageFinder:
         path = next((found[0] for found in matches if len(found) == 1), None)
         if path is not None and name:
             return FoundImage(name, path, Reason.NAME_CASE)
-        ways: list[tuple[Reason, Callable[[], str | None]]] = [
+
+        def elsewhere(base: Callable[[str], str], key: Callable[[str], str]) -> str | None:
+            if self._folders_are_real and "/" in name:
+                return None
+            return self._in_other_folder(tail, image.folders, self._by(base), key)
+
+        ways: tuple[tuple[Reason, Callable[[], str | None]], ...] = (
             (Reason.NAME_SPELLING, lambda: self._only(self._by(name_key), map(name_key, places))),
             (Reason.NAME_SPELLING, lambda: self._misread(places)),
+            (Reason.NAME_FOLDER, lambda: elsewhere(_base, name_key)),
             (
                 Reason.NAME_EXTENSION,
                 lambda: self._only(self._by(key_without_extension), map(key_without_extension, places)),
             ),
-        ]
-        if not (self._folders_are_real and "/" in name):
-            elsewhere = functools.partial(self._in_other_folder, tail, image.folders)
-            ways.insert(2, (Reason.NAME_FOLDER, lambda: elsewhere(self._by(_base), name_key)))
-            ways.append((Reason.NAME_EXTENSION, lambda: elsewhere(self._by(_base_stem), key_without_extension)))
+            (Reason.NAME_EXTENSION, lambda: elsewhere(_base_stem, key_without_extension)),
+        )
         for reason, look in ways:
             path = look()
             if path is not None:

@@ -15,12 +15,11 @@ if TYPE_CHECKING:
 
 SAME_BOX_IOU = 0.95
 """Two boxes of one class with a larger intersection over union are the same object."""
+SAME_BOX_PX = 1.0
+"""So are two whose sides are all this close: in small boxes a pixel changes much of the intersection."""
 _MAX_COMPARISONS = 400_000_000
 _Image = TypeVar("_Image")
 
-
-SAME_BOX_PX = 1.0
-"""So are two whose sides are all this close: in small boxes a pixel changes much of the intersection."""
 Place = tuple[int, int]
 """Index of an image, index of a box in it."""
 

@@ -62,7 +62,7 @@ def read_arrays(path: Path, name: str = "") -> dict[str, Array]:
         with path.open("rb") as file:
             start = file.read(512)
             refuse_other_files(start)
-            safe = is_safetensors(start) or (path.suffix == ".safetensors" and not start.startswith(b"PK"))
+            safe = is_safetensors(path, start)
             found = _in_safetensors(path.read_bytes()) if safe else _in_pickle(file, start, path.stat().st_size)
     except (OSError, Unreadable) as error:
         reason = error.strerror if isinstance(error, OSError) else error

@@ -1,6 +1,7 @@
 """Find the weights within the contents of a checkpoint."""
 
 import re
+from pathlib import Path
 from typing import TypeVar
 
 WRAPPERS = ("model", "state_dict")  # keys under which training checkpoints keep the weights
@@ -35,9 +36,13 @@ def _has_tensors(content: object) -> bool:
     return isinstance(content, dict) and bool(content) and all(hasattr(value, "shape") for value in content.values())
 
 
-def is_safetensors(start: bytes) -> bool:
-    """Whether a file that begins like this is a safetensors file, whatever its name: a length, then JSON."""
-    return start[8:9] == b"{" and 0 < int.from_bytes(start[:8], "little") < 100_000_000
+def is_safetensors(path: Path, start: bytes) -> bool:
+    """Whether a file that begins with `start` is a safetensors file: a length and JSON, or at least the name.
+
+    A zip is what `torch.save` writes, whatever its name.
+    """
+    by_content = start[8:9] == b"{" and 0 < int.from_bytes(start[:8], "little") < 100_000_000
+    return by_content or (path.suffix == ".safetensors" and not start.startswith(b"PK"))
 
 
 def plain_names(tensors: dict[str, Array]) -> dict[str, Array]:

@@ -84,6 +84,6 @@ def fitted(tensors: Mapping[str, Array], preset: str, classes: int, where: str) 
             f"{where}: whole numbers where {preset} has fractions, in {shortened(whole)}: the weights are quantised; "
             "give the file that their authors publish"
         )
-    if bad := [name for name, array in own.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]:
+    if bad := [name for name, array in own.items() if not np.isfinite(array).all()]:
         raise WeightsError(f"{where}: damaged: values that are not finite in {shortened(bad)}")
     return own

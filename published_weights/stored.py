@@ -107,11 +107,12 @@ def is_whole(store: ObjectStore, name: str) -> bool:
     folder = store.child(f"{FOLDER}/{name}")
     try:
         card = card_of(folder)
-        if card is not None:
-            read(folder, card)
+        if card is None:
+            return False
+        read(folder, card)
     except WeightsError:
         return False
-    return card is not None
+    return True
 
 
 def remove(store: ObjectStore, name: str) -> None:

@@ -146,12 +146,12 @@ class SubsetBoxes:
             return close & (read[:, 2:] > 0).all(axis=1)
 
         declared, corners = matching(BoxForm.XYWH), matching(BoxForm.CORNERS)
-        if 10 * int(declared.sum()) < count and 10 * int(corners.sum()) > 9 * count:
+        as_declared, as_corners = int(declared.sum()), int(corners.sum())
+        if 10 * as_declared < count and 10 * as_corners > 9 * count:
             raise AnnotationError(
-                f"{of}: the areas of {int(corners.sum()):,} of {count:,} boxes are those of "
-                f"{DESCRIPTIONS[BoxForm.CORNERS]}, and of {int(declared.sum()):,} those of "
-                f"{DESCRIPTIONS[BoxForm.XYWH]} (for example {example(int(given.argmax()))}): "
-                f"{self._way_on(BoxForm.CORNERS, 'misread-boxes')}"
+                f"{of}: the areas of {as_corners:,} of {count:,} boxes are those of {DESCRIPTIONS[BoxForm.CORNERS]}, "
+                f"and of {as_declared:,} those of {DESCRIPTIONS[BoxForm.XYWH]} (for example "
+                f"{example(int(given.argmax()))}): {self._way_on(BoxForm.CORNERS, 'misread-boxes')}"
             )
         mixed = corners & ~declared
         if _beyond(int(mixed.sum()), count, limits.misread_boxes):
@@ -234,9 +234,7 @@ class SubsetBoxes:
 
 def box_to_check(annotation: Annotation) -> tuple[float, float, float, float] | None:
     """The box that the annotation has, or the one around its outline if it has none."""
-    if annotation.box is not None or annotation.box_as_written or annotation.outline is NO_OUTLINE:
-        return annotation.box
-    return outline_box(annotation.outline)
+    return outline_box(annotation.outline) if annotation.has_only_outline else annotation.box
 
 
 def _canvas(ends: Floats, sizes: Floats) -> int:

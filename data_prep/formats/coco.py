@@ -26,7 +26,7 @@ from data_prep.formats.coco_file import (
 from data_prep.formats.json_marks import may_be_coco
 from data_prep.formats.record import NO_ATTRIBUTES, NO_OUTLINE, Annotation, Annotations, ListedImage, UnlistedReferences
 from data_prep.formats.roots import common_roots, folder_of, outermost, root_of
-from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
+from data_prep.sources.files import ExportFiles, images_below, without_stray_copies
 from run_config.cvat_formats import COCO
 
 MAX_FILE_BYTES = 4 << 30
@@ -53,7 +53,7 @@ class Coco:
         """The annotation files, all images below their common root, and all files in the images' own folders."""
         layout = _layout(files)
         own = tuple({folder for file in layout.files for folder in file.folders if folder != layout.root})
-        bare = [path for path in without_macos_shadows(files.sizes) if own and path.startswith(own)]
+        bare = [path for path in without_stray_copies(files.sizes) if own and path.startswith(own)]
         return list(
             dict.fromkeys([*(file.path for file in layout.files), *images_below(layout.root, files.sizes), *bare])
         )
@@ -92,19 +92,18 @@ def _notes(read: Mapping[str, CocoFile]) -> Iterator[str]:
                 f"{path}: {coco.scored:,} of {sum(map(len, coco.annotations.values())):,} annotations have a score, "
                 "which models write: they are trained on however low it is. Leave out what nobody has checked."
             )
-    for (path, coco), (other_path, other) in itertools.combinations(read.items(), 2):
-        if set(coco.categories.values()) != set(other.categories.values()):
+    for (path, mine), (other, theirs) in itertools.permutations(read.items(), 2):
+        if set(mine.categories.values()) != set(theirs.categories.values()):
             continue
-        for (one, mine), (two, theirs) in (((path, coco), (other_path, other)), ((other_path, other), (path, coco))):
-            shifts = {number - _id_of(theirs, name) for number, name in mine.categories.items()}
-            idle = mine.categories.keys() - mine.used_categories
-            if shifts in ({1}, {-1}) and idle and mine.used_categories <= theirs.categories.keys():
-                names = ", ".join(repr(mine.categories[number]) for number in sorted(idle)[:3])
-                yield (
-                    f"{one}: the same classes have the ids {min(mine.categories)} to {max(mine.categories)}, and in "
-                    f"{two} {min(theirs.categories)} to {max(theirs.categories)}; no box has the class {names}. If "
-                    f"its annotations mean the ids of {two}, all their classes are wrong: use the same ids in both."
-                )
+        shifts = {number - _id_of(theirs, name) for number, name in mine.categories.items()}
+        idle = mine.categories.keys() - mine.used_categories
+        if shifts in ({1}, {-1}) and idle and mine.used_categories <= theirs.categories.keys():
+            names = ", ".join(repr(mine.categories[number]) for number in sorted(idle)[:3])
+            yield (
+                f"{path}: the same classes have the ids {min(mine.categories)} to {max(mine.categories)}, and in "
+                f"{other} {min(theirs.categories)} to {max(theirs.categories)}; no box has the class {names}. If its "
+                f"annotations mean the ids of {other}, all their classes are wrong: use the same ids in both."
+            )
 
 
 def _id_of(coco: CocoFile, name: str) -> int:
@@ -143,7 +142,7 @@ def _layout(files: ExportFiles) -> _Layout:
 def _roots(files: ExportFiles) -> dict[str, dict[str, str]]:
     """Root folder of each export (`""` or ending in `/`) → its annotation files and their subsets."""
     found: dict[str, dict[str, str]] = defaultdict(dict)
-    for path in sorted(without_macos_shadows(files.sizes)):
+    for path in sorted(without_stray_copies(files.sizes)):
         match = _PATH.fullmatch(path)
         if match:
             # COCO has both for the same images; the sorted order puts instances first.
@@ -165,7 +164,7 @@ def _other_layouts(files: ExportFiles) -> list[_File]:
 
 def _find_by_content(files: ExportFiles) -> list[_File]:
     named = outermost(_roots(files))
-    paths = [path for path in sorted(without_macos_shadows(files.sizes)) if path.lower().endswith(".json")]
+    paths = [path for path in sorted(without_stray_copies(files.sizes)) if path.lower().endswith(".json")]
     paths = [path for path in paths if root_of(path, named) is None]
     if len(paths) > MOST_JSON_FILES:  # one file per image is another format
         paths = [path for path in paths if path.rpartition("/")[2] in _USUAL_NAMES]

@@ -15,7 +15,7 @@ from data_prep.changes import ChangeLog, Reason
 from data_prep.formats.coco_file import corner_box, most_bytes, read_number, read_whole_number
 from data_prep.formats.record import NO_OUTLINE, Annotation, UnlistedReferences, clean_class_name
 from data_prep.formats.xml_elements import Element, Found, read_xml
-from data_prep.sources.files import ExportFiles, without_macos_shadows
+from data_prep.sources.files import ExportFiles, without_stray_copies
 from run_config.wording import shortened
 
 MAX_FILE_BYTES = 4 << 30
@@ -34,7 +34,7 @@ def cvat_files(files: ExportFiles, kind: str) -> list[str]:
     Each file is looked into once for each source. Raises AnnotationError if that is not possible.
     """
     if files not in _kinds_of:
-        paths = [path for path in without_macos_shadows(files.sizes) if path.rpartition("/")[2] == FILE_NAME]
+        paths = [path for path in without_stray_copies(files.sizes) if path.rpartition("/")[2] == FILE_NAME]
         _kinds_of[files] = {path: _first_entry(files, path) for path in sorted(paths)}
     return [path for path, found in _kinds_of[files].items() if found == kind]
 

@@ -27,7 +27,7 @@ from data_prep.formats.outlines import outlined
 from data_prep.formats.record import NO_OUTLINE, Annotation, Annotations, ListedImage, clean_class_name
 from data_prep.formats.roots import common_roots, first_of_each, folder_of, root_of
 from data_prep.formats.xml_elements import Element, Found, read_xml
-from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
+from data_prep.sources.files import ExportFiles, images_below, without_stray_copies
 from run_config.cvat_formats import LABELME
 
 MAX_FILE_BYTES = 256 << 20
@@ -97,7 +97,7 @@ class LabelMe:
 
 
 def _paths(files: ExportFiles) -> list[str]:
-    return [path for path in sorted(without_macos_shadows(files.sizes)) if path.lower().endswith((".json", ".xml"))]
+    return [path for path in sorted(without_stray_copies(files.sizes)) if path.lower().endswith((".json", ".xml"))]
 
 
 def _is_labelme(files: ExportFiles, path: str) -> bool:

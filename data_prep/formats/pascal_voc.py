@@ -22,7 +22,7 @@ from data_prep.formats.record import Annotation, Annotations, ListedImage, clean
 from data_prep.formats.roots import common_roots, first_of_each, folder_of
 from data_prep.formats.text_lines.lines import read_lines
 from data_prep.formats.xml_elements import Element, Found, read_xml
-from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
+from data_prep.sources.files import ExportFiles, images_below, without_stray_copies
 from run_config.cvat_formats import PASCAL_VOC
 
 MAX_FILE_BYTES = 64 << 20
@@ -64,7 +64,7 @@ class PascalVoc:
 
     def own_files(self, files: ExportFiles) -> list[str]:
         """All XML files, lists and images."""
-        texts = [path for path in without_macos_shadows(files.sizes) if path.lower().endswith(".txt")]
+        texts = [path for path in without_stray_copies(files.sizes) if path.lower().endswith(".txt")]
         return [*_xml_paths(files), *texts, *images_below("", files.sizes)]
 
     def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:
@@ -129,7 +129,7 @@ def _from_one(annotation: Annotation) -> Annotation:
 
 
 def _xml_paths(files: ExportFiles) -> list[str]:
-    paths = sorted(without_macos_shadows(files.sizes))
+    paths = sorted(without_stray_copies(files.sizes))
     return [path for path in paths if path.lower().endswith(".xml") and path.rpartition("/")[2] != FILE_NAME]
 
 
@@ -170,7 +170,7 @@ def _subsets(files: ExportFiles, root: str) -> dict[str, str]:
     """Name of an image without extension → subset. Raises AnnotationError if two lists have the same image."""
     found: dict[str, str] = {}
     folder = f"{root}ImageSets/Main/"
-    for path in sorted(without_macos_shadows(files.sizes)):
+    for path in sorted(without_stray_copies(files.sizes)):
         subset = path.removeprefix(folder)[: -len(".txt")]
         if not path.startswith(folder) or not path.lower().endswith(".txt") or split_of_subset(subset) is None:
             continue

@@ -53,6 +53,11 @@ class Annotation(msgspec.Struct, frozen=True, gc=False):
     attributes: msgspec.Raw = NO_ATTRIBUTES
     """JSON object with everything else that the annotator or CVAT stored for it."""
 
+    @property
+    def has_only_outline(self) -> bool:
+        """Whether the file gives no box, not even a wrong one, but an outline that has one."""
+        return self.box is None and not self.box_as_written and self.outline is not NO_OUTLINE
+
 
 @dataclass(frozen=True, slots=True)
 class ListedImage:

@@ -21,7 +21,7 @@ from data_prep.sources.files import (
     images_below,
     may_be_images_below,
     videos_among,
-    without_macos_shadows,
+    without_stray_copies,
 )
 from run_config.cvat_formats import AUTO, PASCAL_VOC, SHORT_NAMES, SUPERVISELY, ULTRALYTICS, YOLO
 from run_config.wording import shortened
@@ -60,12 +60,7 @@ _INCOMPLETE = (
     (DATA_YAML, ULTRALYTICS, ", but it lacks the key names, or all of train, val and test"),
     (re.compile(r"(.*/)?Annotations/.*\.xml"), PASCAL_VOC, ", but it has no annotation with a size or a bndbox"),
     (
-        re.compile(r"(.*/)?labels/.*\.txt"),
-        ULTRALYTICS,
-        ", but there is no data.yaml; write one with names (the classes in order) and train (the folder of images)",
-    ),
-    (
-        re.compile(r"(.*/)?classes\.txt"),
+        re.compile(r"(.*/)?(labels/.*|classes)\.txt"),
         ULTRALYTICS,
         ", but there is no data.yaml; write one with names (the classes in order) and train (the folder of images)",
     ),
@@ -114,7 +109,7 @@ def find_exports(files: ExportFiles, chosen: str = AUTO) -> list[FoundExport]:
         for path in files.sizes:
             if DATA_YAML.fullmatch(path):
                 read_mapping(files, path)  # says why it cannot be read
-        raise SourceError(_explain_unknown(list(without_macos_shadows(files.sizes)), files.shown_name))
+        raise SourceError(_explain_unknown(list(without_stray_copies(files.sizes)), files.shown_name))
     format_of_all = found[0][1] if len({one.name for _, one in found}) == 1 else None
     if len(found) == 1 or (isinstance(format_of_all, FormatOfFolders) and format_of_all.is_one_export(files)):
         return [FoundExport(found[0][1], files)]

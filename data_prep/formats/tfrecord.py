@@ -28,7 +28,7 @@ from data_prep.sources.files import (
     no_room,
     safe_path,
     too_large,
-    without_macos_shadows,
+    without_stray_copies,
 )
 from run_config.cvat_formats import TFRECORD
 
@@ -66,7 +66,7 @@ class TfRecord:
     def own_files(self, files: ExportFiles) -> list[str]:
         """The records, the names of the classes, and images beside them."""
         root = self.roots(files)[0]
-        maps = [path for path in without_macos_shadows(files.sizes) if path.endswith(".pbtxt")]
+        maps = [path for path in without_stray_copies(files.sizes) if path.endswith(".pbtxt")]
         return [*matching(_PATH, files.sizes), *maps, *images_below(root, files.sizes)]
 
     def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:
@@ -128,7 +128,7 @@ def _label_map(files: ExportFiles, root: str, changes: ChangeLog) -> dict[int, s
     """Class id → name, from the `.pbtxt` beside the records. Raises AnnotationError for an id with two names."""
     names: dict[int, str] = {}
     known: set[str] = set()
-    for path in sorted(without_macos_shadows(files.sizes)):
+    for path in sorted(without_stray_copies(files.sizes)):
         if folder_of(path) != root or not path.endswith(".pbtxt"):
             continue
         data = files.read(path, MAX_LABEL_MAP_BYTES)

@@ -28,7 +28,7 @@ from data_prep.formats.record import (
 from data_prep.formats.roots import first_of_each, folder_of
 from data_prep.formats.text_lines.lines import decoded_text, read_lines
 from data_prep.image_finder import name_key
-from data_prep.sources.files import ExportFiles, may_be_images_below, without_macos_shadows
+from data_prep.sources.files import ExportFiles, may_be_images_below, without_stray_copies
 from run_config.cvat_formats import ULTRALYTICS
 from run_config.errors import ConfigError
 from run_config.wording import plural
@@ -58,7 +58,7 @@ class Ultralytics:
         path = next(iter(_data_files(files)))
         root = folder_of(path)
         texts = [
-            one for one in without_macos_shadows(files.sizes) if one.startswith(root) and one.lower().endswith(".txt")
+            one for one in without_stray_copies(files.sizes) if one.startswith(root) and one.lower().endswith(".txt")
         ]
         return [path, *texts, *may_be_images_below(root, files.sizes)]
 
@@ -74,7 +74,7 @@ def _data_files(files: ExportFiles) -> dict[str, dict[str, Any]]:
     Raises AnnotationError if the source has one, and also a `data.yaml` that cannot be read.
     """
     if files not in _found_in:
-        paths = [path for path in without_macos_shadows(files.sizes) if path.lower().endswith((".yaml", ".yml"))]
+        paths = [path for path in without_stray_copies(files.sizes) if path.lower().endswith((".yaml", ".yml"))]
         chosen = first_of_each(folder_of, paths, files, MAX_YAML_BYTES)
         found: dict[str, dict[str, Any]] = {}
         broken: AnnotationError | None = None
@@ -133,13 +133,13 @@ class YoloReader:
         self._pose_numbers = numbers[0] * numbers[1] if len(numbers) == 2 else 0
         self._total = 0
         self._rows: Counter[tuple[int, bool]] = Counter()
-        """Numbers after the class → rows with so many, apart by whether the others may be points in the first four."""
+        """Rows that were read as polygons, by their count of numbers after the class, and whether they may be poses."""
         self._unlisted: Counter[int] = Counter()
 
     def read(self) -> Annotations:
         """Read all label files."""
         subsets = self._subsets()
-        labels = {path for path in without_macos_shadows(self._files.sizes) if path.lower().endswith(".txt")}
+        labels = {path for path in without_stray_copies(self._files.sizes) if path.lower().endswith(".txt")}
         spelt: dict[str, list[str]] = defaultdict(list)
         for path in labels:
             spelt[name_key(path)].append(path)

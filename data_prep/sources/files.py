@@ -66,7 +66,7 @@ def printable(name: str) -> str:
         return name.encode("utf-8", "backslashreplace").decode()
 
 
-def without_macos_shadows(paths: Iterable[str]) -> Iterator[str]:
+def without_stray_copies(paths: Iterable[str]) -> Iterator[str]:
     """All paths except the shadow files that macOS packs beside the real ones, and Jupyter's old copies of files."""
     return (
         path
@@ -79,7 +79,7 @@ def without_macos_shadows(paths: Iterable[str]) -> Iterator[str]:
 
 def matching(pattern: re.Pattern[str], paths: Iterable[str]) -> dict[str, re.Match[str]]:
     """The paths that `pattern` matches as a whole, sorted, without the shadow files of macOS."""
-    matches = {path: pattern.fullmatch(path) for path in sorted(without_macos_shadows(paths))}
+    matches = {path: pattern.fullmatch(path) for path in sorted(without_stray_copies(paths))}
     return {path: match for path, match in matches.items() if match}
 
 
@@ -87,7 +87,7 @@ def images_below(prefix: str, paths: Iterable[str]) -> list[str]:
     """The image files whose paths begin with `prefix`."""
     return [
         path
-        for path in without_macos_shadows(paths)
+        for path in without_stray_copies(paths)
         if path.startswith(prefix) and path.lower().endswith(IMAGE_SUFFIXES)
     ]
 
@@ -96,14 +96,14 @@ def may_be_images_below(prefix: str, paths: Iterable[str]) -> list[str]:
     """The same, and files without an extension, which may be images."""
     return [
         path
-        for path in without_macos_shadows(paths)
+        for path in without_stray_copies(paths)
         if path.startswith(prefix) and (path.lower().endswith(IMAGE_SUFFIXES) or "." not in path.rpartition("/")[2])
     ]
 
 
 def videos_among(paths: Iterable[str]) -> list[str]:
     """The video files."""
-    return [path for path in without_macos_shadows(paths) if path.lower().endswith(VIDEO_SUFFIXES)]
+    return [path for path in without_stray_copies(paths) if path.lower().endswith(VIDEO_SUFFIXES)]
 
 
 def export_frames(video: str) -> str:

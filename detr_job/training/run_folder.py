@@ -144,8 +144,8 @@ def _settings(url: str, run: dict[str, Any]) -> JobConfig:
 def _same_settings(url: str, before: JobConfig, now: JobConfig, may_differ: frozenset[str] = _MAY_DIFFER) -> None:
     changed = {key: values for key, values in differences(before, now).items() if key not in may_differ}
     if changed:
-        first = sorted(changed.items(), key=lambda change: not change[0].startswith("model."))
-        what = ", ".join(f"{key} {old!r} -> {new!r}" for key, (old, new) in first[:4])
+        model_first = sorted(changed.items(), key=lambda change: not change[0].startswith("model."))
+        what = ", ".join(f"{key} {old!r} -> {new!r}" for key, (old, new) in model_first[:4])
         raise JobError(
             f"{url} was started with other settings ({what}): choose another run name. To train that run's model "
             f"further, with these settings, also set cvat-finetune-checkpoint to {url}"

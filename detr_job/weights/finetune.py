@@ -122,8 +122,9 @@ def read_source(url: str) -> WeightsSource:
 def _read_source(url: str) -> WeightsSource:
     if url.endswith(WHOLE_FILES):
         parent, slash, name = url.rpartition("/")
-        if name == WEIGHTS and open_store(parent or slash or ".").exists(CONFIG):
-            return _read_source(parent or slash or ".")  # its classes are beside it
+        beside = parent or slash or "."
+        if name == WEIGHTS and open_store(beside).exists(CONFIG):
+            return _read_source(beside)  # a model folder names the classes
         return WeightsSource(url, _only_tensors(url), None)
     folder = open_store(url)
     if (card := card_of(folder)) is not None:

@@ -27,7 +27,7 @@ def read_tensors(path: Path, name: str = "") -> dict[str, Tensor]:
     try:
         with path.open("rb") as file:
             start = file.read(512)
-            if is_safetensors(start) or (path.suffix == ".safetensors" and not start.startswith(b"PK")):
+            if is_safetensors(path, start):
                 return plain_names(tensors_in(path.read_bytes()))
             file.seek(0)
             content = load_pickled(file)

@@ -14,7 +14,7 @@ from data_prep.formats.cvat_shapes import LabelCheck
 from data_prep.formats.record import Annotation, Annotations, ListedImage, clean_class_name
 from data_prep.formats.roots import parent_of
 from data_prep.formats.text_lines.lines import read_rows
-from data_prep.sources.files import ExportFiles, images_below, matching, without_macos_shadows
+from data_prep.sources.files import ExportFiles, images_below, matching, without_stray_copies
 from run_config.cvat_formats import OPEN_IMAGES
 
 _BOXES = re.compile(r"(?P<folder>(?:.+/)?)(?:oidv\d-)?(?P<subset>[^/]+?)-annotations-bbox\.csv")
@@ -35,7 +35,7 @@ class OpenImages:
 
     def own_files(self, files: ExportFiles) -> list[str]:
         """All tables and images."""
-        tables = [path for path in without_macos_shadows(files.sizes) if path.lower().endswith(".csv")]
+        tables = [path for path in without_stray_copies(files.sizes) if path.lower().endswith(".csv")]
         return [*tables, *images_below(self.roots(files)[0], files.sizes)]
 
     def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:

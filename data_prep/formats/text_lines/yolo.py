@@ -10,7 +10,7 @@ from data_prep.formats.record import Annotations
 from data_prep.formats.roots import first_of_each, folder_of
 from data_prep.formats.text_lines.lines import read_names
 from data_prep.formats.ultralytics import YoloReader, tails
-from data_prep.sources.files import ExportFiles, images_below, without_macos_shadows
+from data_prep.sources.files import ExportFiles, images_below, without_stray_copies
 from run_config.cvat_formats import YOLO
 
 MAX_DATA_BYTES = 1 << 20
@@ -34,7 +34,7 @@ class Yolo:
         (root,) = self.roots(files)
         ends = (".txt", ".data", ".names")
         texts = [
-            path for path in without_macos_shadows(files.sizes) if path.startswith(root) and path.lower().endswith(ends)
+            path for path in without_stray_copies(files.sizes) if path.startswith(root) and path.lower().endswith(ends)
         ]
         return [*texts, *images_below(root, files.sizes)]
 
@@ -58,7 +58,7 @@ def _data_files(files: ExportFiles) -> dict[str, dict[str, str]]:
     """Path → keys of each file of keys. Each is read once for each source."""
     if files not in _found_in:
         sizes = files.sizes
-        paths = [path for path in without_macos_shadows(sizes) if path.endswith(".data")]
+        paths = [path for path in without_stray_copies(sizes) if path.endswith(".data")]
         small = [path for path in paths if sizes[path] <= MAX_DATA_BYTES]
         read = {
             path: {key.decode(): value.decode("utf-8", "replace").strip() for key, value in _KEY.findall(data)}
