@@ -13,7 +13,7 @@ from torch import Tensor
 
 from detr_job.errors import JobError
 from detr_job.family import Family
-from detr_job.weights.model_folder import CONFIG, WEIGHTS, NoModel, find_model
+from detr_job.weights.model_folder import CONFIG, WEIGHTS, NoModel, find_model, is_of_transformers
 from detr_job.weights.tensor_files import read_tensors, refuse_not_finite, tensors_in
 from object_store import open_store
 from published_weights.start import missing
@@ -123,10 +123,13 @@ def _read_source(url: str) -> WeightsSource:
     if url.endswith(WHOLE_FILES):
         parent, slash, name = url.rpartition("/")
         beside = parent or slash or "."
-        if name == WEIGHTS and open_store(beside).exists(CONFIG):
+        folder = open_store(beside)
+        if name == WEIGHTS and folder.exists(CONFIG) and not is_of_transformers(folder):
             return _read_source(beside)  # a model folder names the classes
         return WeightsSource(url, _only_tensors(url), None)
     folder = open_store(url)
+    if is_of_transformers(folder):
+        return _read_source(f"{url.rstrip('/')}/{WEIGHTS}")
     if (card := card_of(folder)) is not None:
         known = load_job_config(card.preset) if card.preset in preset_names() else None
         return WeightsSource(

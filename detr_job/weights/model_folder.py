@@ -72,6 +72,12 @@ class _AnyFormat(msgspec.Struct):
     format: int
 
 
+class _OfTransformers(msgspec.Struct):
+    """A field that Hugging Face Transformers writes into every config.json."""
+
+    model_type: str
+
+
 @dataclass(frozen=True, slots=True)
 class TrainedModel:
     """A model that is ready to predict."""
@@ -125,6 +131,11 @@ def find_model(url: str) -> FoundModel:
     when it is damaged, and NoModel when there is none.
     """
     store = open_store(url)
+    if is_of_transformers(store):
+        raise NoModel(
+            f"{url} is a model of Hugging Face Transformers: it can be a start of training "
+            "(cvat-finetune-checkpoint); give the model/ folder of a run"
+        )
     for candidate in (store, store.child("model"), store.child(BEST)):
         if candidate.exists(CONFIG):
             return FoundModel(candidate.url, read_info(candidate), read_weights(candidate))
@@ -161,6 +172,15 @@ def _of_checkpoint(run: ObjectStore, state: checkpoint.Checkpoint) -> FoundModel
             f"{run.url}/{RUN} is missing or does not describe a run: copy a checkpoint with its run's folder"
         ) from error
     return FoundModel(f"{run.url}/{checkpoint.folder(state.progress.step)}", info, state.weights())
+
+
+def is_of_transformers(store: ObjectStore) -> bool:
+    """Whether the config.json of a folder was written by Hugging Face Transformers."""
+    try:
+        msgspec.json.decode(store.get_bytes(CONFIG), type=_OfTransformers)
+    except (NoSuchKey, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
 
 
 def read_info(store: ObjectStore) -> ModelFolderConfig:

@@ -21,6 +21,7 @@ from detr_job.models.d_fine.hybrid_encoder import sine_position
 from detr_job.models.d_fine.network import DFine
 from detr_job.models.outputs import Outputs, Targets
 from detr_job.weights.finetune import load_weights, read_source
+from detr_job.weights.model_folder import NoModel, find_model
 from published_weights.names.d_fine import own_names
 from run_config.families.d_fine import DFineModel
 from run_config.weights.coco_classes import COCO_CLASSES
@@ -102,6 +103,9 @@ def test_a_file_of_transformers_loads_and_rows_of_known_classes_are_kept(tmp_pat
     family = coco_family(("cat", "widget"))
     twin = filled_twin(family.model, 80)
     twin.save_pretrained(tmp_path)
+    with pytest.raises(NoModel, match="Hugging Face Transformers"):
+        find_model(str(tmp_path))
+    assert read_source(str(tmp_path)).url == f"{tmp_path}/model.safetensors"
     report = load_weights(family, read_source(f"{tmp_path}/model.safetensors"), ("cat", "widget"))
     assert report.kept_classes == ("cat",)
     assert report.fresh == report.ignored == []
