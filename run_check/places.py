@@ -1,5 +1,7 @@
 """Check that the places that a run names exist and have the right type, without reading the data."""
 
+import difflib
+import itertools
 import tempfile
 import uuid
 from pathlib import Path
@@ -16,12 +18,15 @@ from run_check.errors import CheckError
 from run_config.cvat_formats import AUTO
 from run_config.json_text import load_json
 from run_config.locations import resolve
+from run_config.wording import shortened
 
 PATIENCE_S = 10.0
 """How long an unreachable store is retried. Retrying the whole step later is cheaper."""
 
 RUN = "run.json"
 MAX_RUN_BYTES = 16 << 20
+MAX_LISTED = 10_000
+"""Keys that are listed to name other runs."""
 ARCHIVE_BEGINS = {"zip": b"PK\x03\x04", "tgz": GZIP_BEGINS, "gz": GZIP_BEGINS}
 CONFIG = "config.json"
 MODEL_CONFIG = (CONFIG, f"model/{CONFIG}")
@@ -97,7 +102,19 @@ def checkpoint(text: str, store: str) -> str:
     raise CheckError(
         missing(url)
         or f"there is no checkpoint at {url}: give the model/ folder of an earlier run, or a file of weights"
+        f"{_models_beside(url) if url.startswith(f'{store}/') else ''}"
     )
+
+
+def _models_beside(url: str) -> str:
+    """The folders beside `url` that hold a model, nearest names first: the end of a sentence, or ""."""
+    folder, _, missed = url.rpartition("/")
+    keys = (found.key for found in itertools.islice(opened(folder).list(), MAX_LISTED))
+    runs = sorted({key.partition("/")[0] for key in keys if key.endswith((f"/model/{CONFIG}", f"/{BEST}/{CONFIG}"))})
+    if not runs:
+        return ""
+    near = difflib.get_close_matches(missed, runs, len(runs), 0)
+    return f"; runs with a model beside it: {shortened(near)}"
 
 
 def model_folder(text: str, store: str) -> str:

@@ -59,6 +59,18 @@ def test_every_place_that_is_wrong_is_said_at_once(texts: dict[str, str], store:
     ]
 
 
+def test_a_run_that_is_not_there_is_answered_with_those_that_are(texts: dict[str, str], store: ObjectStore):
+    for key in (
+        "cells-1/model/config.json",
+        "cells-2/best/config.json",
+        "cells-3/run.json",
+        "animals/model/config.json",
+    ):
+        store.put_bytes(f"workflow-data/output/{key}", b"{}")
+    (said,) = said_by(texts | {"cvat-finetune-checkpoint": "run:cell-2"})
+    assert said.endswith("; runs with a model beside it: cells-2, cells-1, animals")
+
+
 def test_a_wrong_value_is_said_although_the_store_is_unreachable(
     texts: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ):
