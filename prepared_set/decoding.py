@@ -21,6 +21,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from prepared_set import jpeg2000
 from prepared_set.errors import ImageError
 from prepared_set.memory_budget import OverBudget, image_budget
+from run_config.foreign_files import saved_by_mistake
 from run_config.installation import MAX_IMAGE_PIXELS, MAX_IMAGE_SIDE, VARIABLE, load_installation
 
 # Formats that Pillow decodes itself; others (EPS, for example) start external programs.
@@ -133,9 +134,6 @@ def _explained(data: bytes) -> Iterator[None]:
 
 
 _STARTS = (
-    (b"version https://git-lfs", "it is a pointer of Git LFS; fetch the pictures with `git lfs pull`"),
-    (b"<!doctype html", "it is a web page, as servers send instead of a picture; download it again"),
-    (b"<html", "it is a web page, as servers send instead of a picture; download it again"),
     (b"rar!", "it is a RAR archive"),
     (b"pk\x03\x04", "it is a zip archive"),
     (b"%pdf", "it is a PDF; export its pages as JPEG or PNG"),
@@ -147,7 +145,8 @@ def _what_it_is(data: bytes) -> str:
     if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc"):
         return "it is HEIC, as phones write it; convert it to JPEG"
     start = data[:40].lstrip().lower()
-    return next((words for mark, words in _STARTS if start.startswith(mark)), "is it JPEG, PNG, TIFF, WebP or BMP?")
+    known = next((words for mark, words in _STARTS if start.startswith(mark)), "")
+    return known or saved_by_mistake(data, binary=True) or "is it JPEG, PNG, TIFF, WebP or BMP?"
 
 
 def _cost_bytes(image: Image.Image, data: bytes) -> int:

@@ -11,6 +11,7 @@ import sys
 import zipfile
 from typing import BinaryIO
 
+from run_config.foreign_files import saved_by_mistake
 from run_config.wording import shortened
 
 LEGACY_PICKLES = 5  # magic number, protocol, machine, content, keys of the storages
@@ -39,12 +40,8 @@ class Unreadable(Exception):
 
 def refuse_other_files(start: bytes) -> None:
     """Raise `Unreadable` when a file that begins like this is often saved by mistake instead of weights."""
-    if not start:
-        raise Unreadable("it is empty")
-    if start.startswith(b"version https://git-lfs"):
-        raise Unreadable("it is a Git LFS pointer to the file: fetch the file itself with `git lfs pull`")
-    if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-        raise Unreadable("it is a web page: download the file itself, not the page about it")
+    if cause := saved_by_mistake(start, binary=True):
+        raise Unreadable(cause)
 
 
 def refuse_code(file: BinaryIO, start: bytes) -> None:

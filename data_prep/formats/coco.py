@@ -14,10 +14,10 @@ from data_prep.box_geometry import Xywh
 from data_prep.changes import ChangeLog
 from data_prep.checks.box_forms import LEAST_CASES
 from data_prep.checks.subset_names import split_of_subset
+from data_prep.formats.annotation_file import read_annotation_file
 from data_prep.formats.coco_file import (
     CocoFile,
     RawAnnotation,
-    most_bytes,
     parse_coco,
     read_annotations,
     read_number,
@@ -29,7 +29,6 @@ from data_prep.formats.roots import common_roots, folder_of, outermost, root_of
 from data_prep.sources.files import ExportFiles, images_below, without_stray_copies
 from run_config.cvat_formats import COCO
 
-MAX_FILE_BYTES = 4 << 30
 MOST_JSON_FILES = 20
 """With more JSON files only usual names are looked at: other formats have one file per image."""
 _USUAL_NAMES = frozenset(("_annotations.coco.json", "result.json", "labels.json", "annotations.json", "coco.json"))
@@ -69,7 +68,7 @@ class Coco:
         read: dict[str, CocoFile] = {}
         for file in layout.files:
             where = f"{files.shown_name}: {file.path}"
-            coco = parse_coco(files.read(file.path, min(MAX_FILE_BYTES, most_bytes())), where, changes)
+            coco = parse_coco(read_annotation_file(files, file.path), where, changes)
             for image in coco.images:
                 view = _AnnotationView(coco.annotations.get(image.id, ()), coco.categories)
                 images.append(

@@ -2,6 +2,7 @@
 
 from data_prep.changes import ChangeLog
 from data_prep.errors import AnnotationError
+from data_prep.formats.annotation_file import read_annotation_file
 from data_prep.formats.coco_file import listed_size
 from data_prep.formats.cvat_shapes import (
     FILE_NAME,
@@ -10,7 +11,6 @@ from data_prep.formats.cvat_shapes import (
     Meta,
     cvat_files,
     has_box,
-    read_file,
     read_shape,
 )
 from data_prep.formats.record import Annotation, Annotations, ListedImage, clean_class_name
@@ -39,7 +39,7 @@ class CvatImages:
         """Read the annotation file."""
         path = cvat_files(files, "image")[0]
         reader = _Reader(path, f"{files.shown_name}: {path}", changes)
-        read_xml(read_file(files, path), reader.where, reader.start, reader.end)
+        read_xml(read_annotation_file(files, path), reader.where, reader.start, reader.end)
         return reader.result()
 
 

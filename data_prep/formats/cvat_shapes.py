@@ -12,13 +12,13 @@ import numpy as np
 
 from data_prep.box_geometry import Xywh
 from data_prep.changes import ChangeLog, Reason
-from data_prep.formats.coco_file import corner_box, most_bytes, read_number, read_whole_number
+from data_prep.formats.annotation_file import read_annotation_file
+from data_prep.formats.coco_file import corner_box, read_number, read_whole_number
 from data_prep.formats.record import NO_OUTLINE, Annotation, UnlistedReferences, clean_class_name
 from data_prep.formats.xml_elements import Element, Found, read_xml
 from data_prep.sources.files import ExportFiles, without_stray_copies
 from run_config.wording import shortened
 
-MAX_FILE_BYTES = 4 << 30
 FILE_NAME = "annotations.xml"
 _WITHOUT_BOX = frozenset({"polyline", "points", "cuboid", "skeleton", "tag"})
 SHAPES = frozenset({"box", "polygon", "ellipse", "mask"}) | _WITHOUT_BOX
@@ -50,16 +50,11 @@ def _first_entry(files: ExportFiles, path: str) -> str:
         if element.parent is None and element.name != "annotations":
             raise Found
 
-    data = read_file(files, path)
+    data = read_annotation_file(files, path)
     with contextlib.suppress(Found):
         if data.strip():
             read_xml(data, f"{files.shown_name}: {path}", start, lambda _: None)
     return found
-
-
-def read_file(files: ExportFiles, path: str) -> bytes:
-    """The bytes of an annotation file, if they fit into memory."""
-    return files.read(path, min(MAX_FILE_BYTES, most_bytes()))
 
 
 @dataclass

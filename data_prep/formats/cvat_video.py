@@ -12,6 +12,7 @@ from data_prep.box_geometry import Xywh
 from data_prep.changes import ChangeLog, Reason
 from data_prep.checks.frame_numbers import refuse_shifted_frames
 from data_prep.errors import AnnotationError, SourceError
+from data_prep.formats.annotation_file import read_annotation_file
 from data_prep.formats.coco_file import OBJECT_BYTES, most_bytes, read_whole_number
 from data_prep.formats.cvat_shapes import (
     FILE_NAME,
@@ -20,7 +21,6 @@ from data_prep.formats.cvat_shapes import (
     Meta,
     cvat_files,
     has_box,
-    read_file,
     read_shape,
 )
 from data_prep.formats.record import NO_OUTLINE, Annotation, Annotations, ListedImage, clean_class_name
@@ -55,7 +55,7 @@ class CvatVideo:
         path = cvat_files(files, "track")[0]
         frames = _frame_files(files, path)
         reader = _Reader(path, f"{files.shown_name}: {path}", frames, changes)
-        read_xml(read_file(files, path), reader.where, reader.start, reader.end)
+        read_xml(read_annotation_file(files, path), reader.where, reader.start, reader.end)
         return reader.result()
 
 

@@ -10,12 +10,12 @@ import msgspec
 
 from data_prep.changes import ChangeLog, Reason
 from data_prep.errors import AnnotationError
+from data_prep.formats.annotation_file import MAX_BYTES, read_annotation_file
 from data_prep.formats.coco import to_record
 from data_prep.formats.coco_file import (
     RawAnnotation,
     decode_lenient,
     listed_size,
-    most_bytes,
     read_whole_number,
     require_room,
 )
@@ -35,7 +35,6 @@ from data_prep.sources.files import ExportFiles, images_below, matching
 from run_config.cvat_formats import DATUMARO
 from run_config.json_text import JsonError, check_json, utf8
 
-MAX_FILE_BYTES = 4 << 30
 _PATH = re.compile(r"(?P<root>(?:.+/)?)annotations/(?P<subset>[^/]+)\.json")
 
 _found_in: WeakKeyDictionary[ExportFiles, dict[str, tuple[str, str]]] = WeakKeyDictionary()
@@ -82,7 +81,7 @@ def _files(files: ExportFiles) -> dict[str, tuple[str, str]]:
     """Path of each annotation file → root of its export, and subset. Each is read once for each source."""
     if files not in _found_in:
         matches = matching(_PATH, files.sizes)
-        looked_into = first_of_each(folder_of, matches, files, MAX_FILE_BYTES)
+        looked_into = first_of_each(folder_of, matches, files, MAX_BYTES)
         folders = {folder_of(path) for path in looked_into if may_be_datumaro(files, path)}
         _found_in[files] = {
             path: (match["root"], match["subset"])
@@ -133,7 +132,7 @@ class _File(msgspec.Struct):
 def _parse(files: ExportFiles, path: str) -> _File:
     where = f"{files.shown_name}: {path}"
     try:
-        data = utf8(files.read(path, min(MAX_FILE_BYTES, most_bytes())))
+        data = utf8(read_annotation_file(files, path))
         require_room(data, data.count(b"{"), where)
         check_json(data)
         return decode_lenient(data, _File)

@@ -14,11 +14,11 @@ import msgspec
 from data_prep.changes import ChangeLog, Reason
 from data_prep.checks.subset_names import split_of_subset
 from data_prep.errors import AnnotationError, SourceError
+from data_prep.formats.annotation_file import read_annotation_file
 from data_prep.formats.beside import NamedImages
 from data_prep.formats.coco_file import (
     decode_file,
     listed_size,
-    most_bytes,
     read_number,
     read_whole_number,
 )
@@ -161,7 +161,7 @@ def _read_json(
 ) -> tuple[ListedImage, bool] | None:
     """The image of a file, and whether the file contains it. None for a JSON file of another kind."""
     where = f"{files.shown_name}: {path}"
-    data = files.read(path, min(MAX_FILE_BYTES, most_bytes()))
+    data = read_annotation_file(files, path, MAX_FILE_BYTES)
     if b'"shapes"' not in data or b'"imagePath"' not in data:
         return None
     file = decode_file(data, _File, where, "LabelMe")
@@ -236,7 +236,7 @@ def _read_xml(
     files: ExportFiles, path: str, root: str, names: NamedImages, changes: ChangeLog
 ) -> tuple[ListedImage, bool] | None:
     reader = _XmlReader(path, changes)
-    read_xml(files.read(path, MAX_FILE_BYTES), f"{files.shown_name}: {path}", reader.start, reader.end)
+    read_xml(read_annotation_file(files, path, MAX_FILE_BYTES), f"{files.shown_name}: {path}", reader.start, reader.end)
     if not reader.is_annotation:
         return None
     size = listed_size(*reader.size)

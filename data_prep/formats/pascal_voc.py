@@ -15,6 +15,7 @@ from data_prep.box_form import BoxForm
 from data_prep.changes import ChangeLog, Reason
 from data_prep.checks.subset_names import split_of_subset
 from data_prep.errors import AnnotationError
+from data_prep.formats.annotation_file import read_annotation_file
 from data_prep.formats.beside import NamedImages
 from data_prep.formats.coco_file import corner_box, listed_size, read_number
 from data_prep.formats.cvat_shapes import FILE_NAME, LabelCheck
@@ -79,7 +80,7 @@ class PascalVoc:
         of_voc: set[int] = set()
         for path in paths:
             reader = _Reader(files, path, listed, labels, names, changes)
-            read_xml(files.read(path, MAX_FILE_BYTES), reader.where, reader.start, reader.end)
+            read_xml(read_annotation_file(files, path, MAX_FILE_BYTES), reader.where, reader.start, reader.end)
             if reader.is_annotation:
                 if reader.is_of_voc:
                     of_voc.add(len(images))
@@ -140,12 +141,11 @@ def _is_voc(files: ExportFiles, path: str) -> bool:
         if element.path in _MARKS:
             raise Found
 
-    data = files.read(path, MAX_FILE_BYTES)
-    if not data.strip():
-        return False
     try:
         with contextlib.suppress(*(() if _ANNOTATIONS in path else (AnnotationError,))):
-            read_xml(data, f"{files.shown_name}: {path}", start, lambda _: None)
+            data = read_annotation_file(files, path, MAX_FILE_BYTES)
+            if data.strip():
+                read_xml(data, f"{files.shown_name}: {path}", start, lambda _: None)
     except Found:
         return True
     return False

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from data_prep.errors import SourceError
+from data_prep.formats.annotation_file import read_annotation_file
 from data_prep.formats.record import Format, FormatOfFolders
 from data_prep.formats.roots import MOST_EXPORTS, root_of
 from data_prep.formats.ultralytics import DATA_YAML, read_mapping
@@ -73,6 +74,9 @@ _INCOMPLETE = (
     (re.compile(r".*\.csv"), "a table", ": of tables only those of Open Images are read"),
 )
 
+MOST_LOOKED_INTO = 1 << 20
+"""Bytes of a file that may have been saved in place of annotations."""
+
 
 @dataclass(frozen=True, slots=True)
 class FoundExport:
@@ -109,7 +113,7 @@ def find_exports(files: ExportFiles, chosen: str = AUTO) -> list[FoundExport]:
         for path in files.sizes:
             if DATA_YAML.fullmatch(path):
                 read_mapping(files, path)  # says why it cannot be read
-        raise SourceError(_explain_unknown(list(without_stray_copies(files.sizes)), files.shown_name))
+        raise SourceError(_explain_unknown(files))
     format_of_all = found[0][1] if len({one.name for _, one in found}) == 1 else None
     if len(found) == 1 or (isinstance(format_of_all, FormatOfFolders) and format_of_all.is_one_export(files)):
         return [FoundExport(found[0][1], files)]
@@ -149,12 +153,15 @@ def images_outside(files: ExportFiles, exports: Sequence[FoundExport]) -> list[s
     return [path for path in images_below("", files.sizes) if root_of(path, roots) is None]
 
 
-def _explain_unknown(paths: list[str], where: str) -> str:
+def _explain_unknown(files: ExportFiles) -> str:
+    paths, where = list(without_stray_copies(files.sizes)), files.shown_name
     names = _either([repr(one.name) for one in FORMATS])
     missing = f"{where} has no {_either([one.looks_like for one in FORMATS])}"
     for pattern, name, lacks in _INCOMPLETE:
         found = next((path for path in paths if pattern.fullmatch(path)), None)
         if found:
+            if files.sizes[found] <= MOST_LOOKED_INTO:
+                read_annotation_file(files, found)  # it may be something else, which is said then
             again = f"export the task again, or as {FORMATS[0].name!r}"
             return f"{where} holds {found!r}: it looks like {name}{lacks}; {again}"
     packed = [path for path in paths if path.lower().endswith(ARCHIVE_SUFFIXES)]

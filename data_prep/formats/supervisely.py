@@ -12,10 +12,10 @@ import msgspec
 
 from data_prep.box_geometry import Xywh
 from data_prep.changes import ChangeLog, Reason
+from data_prep.formats.annotation_file import read_annotation_file
 from data_prep.formats.coco_file import (
     decode_file,
     listed_size,
-    most_bytes,
     read_number,
 )
 from data_prep.formats.cvat_shapes import LabelCheck
@@ -99,7 +99,7 @@ class _Annotation(msgspec.Struct):
 
 
 def _decoded(files: ExportFiles, path: str, kind: type[Any]) -> Any:  # noqa: ANN401 - an instance of `kind`
-    data = files.read(path, min(MAX_FILE_BYTES, most_bytes()))
+    data = read_annotation_file(files, path, MAX_FILE_BYTES)
     return decode_file(data, kind, f"{files.shown_name}: {path}", "Supervisely")
 
 

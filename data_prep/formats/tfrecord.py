@@ -17,7 +17,8 @@ from data_prep.box_form import BoxForm
 from data_prep.box_geometry import Xywh
 from data_prep.changes import ChangeLog, Reason
 from data_prep.errors import AnnotationError
-from data_prep.formats.coco_file import most_bytes, read_number, read_whole_number
+from data_prep.formats.annotation_file import read_annotation_file
+from data_prep.formats.coco_file import read_number, read_whole_number
 from data_prep.formats.cvat_shapes import LabelCheck
 from data_prep.formats.record import Annotation, Annotations, ListedImage, clean_class_name
 from data_prep.formats.roots import folder_of
@@ -77,7 +78,7 @@ class TfRecord:
         inside = FilesInRecords(files)
         images: list[ListedImage] = []
         for path, match in matching(_PATH, files.sizes).items():
-            data = files.read(path, min(MAX_FILE_BYTES, most_bytes()))
+            data = read_annotation_file(files, path, MAX_FILE_BYTES)
             for number, record in enumerate(_records(data, f"{files.shown_name}: {path}"), start=1):
                 where = f"{files.shown_name}: {path}: record {number}"
                 images.append(_image(record, where, (path, match["subset"], root), names, labels, inside))

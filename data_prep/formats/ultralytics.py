@@ -17,6 +17,7 @@ from data_prep.box_form import BoxForm
 from data_prep.changes import ChangeLog, Reason
 from data_prep.checks.box_forms import LEAST_CASES
 from data_prep.errors import AnnotationError, SourceError
+from data_prep.formats.annotation_file import read_annotation_file
 from data_prep.formats.coco_file import read_number, read_whole_number
 from data_prep.formats.record import (
     Annotation,
@@ -99,7 +100,7 @@ def read_mapping(files: ExportFiles, path: str) -> dict[str, Any]:
     if files.sizes[path] > MAX_YAML_BYTES:
         raise AnnotationError(f"{where} has more than {MAX_YAML_BYTES >> 20} MiB: correct it")
     try:
-        data = read_yaml(decoded_text(files.read(path, MAX_YAML_BYTES), where), where)
+        data = read_yaml(decoded_text(read_annotation_file(files, path, MAX_YAML_BYTES), where), where)
     except ConfigError as error:
         raise AnnotationError(str(error)) from error
     if data is None:

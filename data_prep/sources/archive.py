@@ -17,6 +17,7 @@ from pathlib import Path
 from data_prep.errors import SourceError
 from data_prep.sources.files import PACKED_OTHERWISE, named_twice, safe_path, too_large, without_name
 from prepared_set.memory_budget import free_bytes
+from run_config.foreign_files import NEEDED_BYTES, saved_by_mistake
 
 MAX_ENTRIES = 2_000_000
 # Images compress by a small factor, JSON by about fifty. Small archives may have any ratio.
@@ -65,7 +66,7 @@ class ZipExport:
 
     def __init__(self, place: Path | io.RawIOBase, shown_name: str) -> None:
         self.shown_name = shown_name
-        self._first_bytes = b""
+        self._first_bytes: bytes | None = None
         """Of a file that is no zip."""
         self._lock = threading.Lock()
         with self._explained():
@@ -76,7 +77,7 @@ class ZipExport:
                 self._zip = zipfile.ZipFile(file)
             except zipfile.BadZipFile:
                 file.seek(0)
-                self._first_bytes = file.read(8)
+                self._first_bytes = file.read(NEEDED_BYTES)
                 file.close()
                 raise
             except BaseException:
@@ -150,10 +151,17 @@ class ZipExport:
         except FileNotFoundError as error:
             raise SourceError(f"there is no file {self.shown_name}: check the path") from error
         except _READ_FAULTS as error:
-            other = self._first_bytes.startswith((b"Rar!", b"7z\xbc\xaf", b"\x1f\x8b", b"BZh"))
+            first = self._first_bytes
+            if first is not None and (cause := saved_by_mistake(first, binary=True)):
+                raise SourceError(f"{self.shown_name} is no zip: {cause}") from error
+            other = first is not None and first.startswith((b"Rar!", b"7z\xbc\xaf", b"\x1f\x8b", b"BZh"))
             if other or Path(self.shown_name).suffix.lower() in PACKED_OTHERWISE:
                 raise SourceError(
                     f"{self.shown_name} is an archive of a kind that is not read: unpack it, and give the folder"
+                ) from error
+            if first is not None and not first.startswith(b"PK"):
+                raise SourceError(
+                    f"{self.shown_name} is no zip, although it is named so: check what it is, or export the task again"
                 ) from error
             at = f" (entry {name!r})" if name else ""
             raise SourceError(

@@ -210,6 +210,23 @@ def test_references_that_cannot_be_followed_are_counted(
         run_prepare(source, rules=strict)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 123\n", "a pointer of Git LFS"),
+        (b"\r\n<!DOCTYPE HTML>\n<html><title>Sign in</title></html>", "a web page"),
+    ],
+)
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_file_saved_in_place_of_annotations_is_named_for_what_it_is(
+    name: str, content: bytes, said: str, tmp_path: Path, run_prepare: Prepare
+):
+    files = WRITERS[name](photos())
+    files |= dict.fromkeys(annotation_files(files), content)
+    with pytest.raises(DataPrepError, match=f"x.zip: .* holds no annotations: it is {said}"):
+        run_prepare(write_zip(tmp_path / "x.zip", **files))
+
+
 # Strictness
 
 

@@ -57,8 +57,8 @@ def test_mutated_files_are_read_or_refused_in_a_sentence(tmp_path: Path, monkeyp
     ("content", "reason"),
     [
         (b"", "it is empty"),
-        (PLAIN_FILES[1], "it is a Git LFS pointer to the file: fetch the file itself"),
-        (PLAIN_FILES[2], "it is a web page: download the file itself"),
+        (PLAIN_FILES[1], "it is a pointer of Git LFS and not the file itself: fetch that"),
+        (PLAIN_FILES[2], "it is a web page, as servers send when they refuse a download: download the file itself"),
         (b"PK\x03\x04" + bytes(50), "it is damaged or cut short"),
         (bytes(5000), "it is damaged, or not a PyTorch file"),
     ],

@@ -5,16 +5,15 @@ import csv
 from collections.abc import Iterator
 
 from data_prep.errors import AnnotationError
-from data_prep.formats.coco_file import most_bytes, require_room
+from data_prep.formats.annotation_file import read_annotation_file
+from data_prep.formats.coco_file import require_room
 from data_prep.sources.files import ExportFiles
-
-MAX_FILE_BYTES = 4 << 30
 
 
 def read_lines(files: ExportFiles, path: str) -> list[str]:
     """The lines without surrounding space. Raises AnnotationError if the file is not UTF-8 or too large for memory."""
     where = f"{files.shown_name}: {path}"
-    data = files.read(path, min(MAX_FILE_BYTES, most_bytes()))
+    data = read_annotation_file(files, path)
     require_room(data, data.count(b"\n") + data.count(b"\r"), where)
     text = decoded_text(data, where)
     if "\r" in text:

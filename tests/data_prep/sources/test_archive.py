@@ -75,14 +75,23 @@ def test_two_entries_of_the_same_name_are_refused(tmp_path: Path):
 def test_a_zip_that_is_cut_off_is_refused(share: float, tmp_path: Path):
     path = write_zip(tmp_path / "whole.zip", simple_export())
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(SourceError, match=r"the.zip is not a readable zip.*cut off"):
+    with pytest.raises(SourceError, match=r"the.zip is not a readable zip.*cut off" if share else "it is empty"):
         open_zip(path)
 
 
-def test_a_file_that_is_no_zip_is_refused(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        ("not a zip at all", "is no zip, although it is named so"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "is no zip: it is a pointer of Git LFS"),
+        ("<!DOCTYPE html><title>Sign in</title>", "is no zip: it is a web page"),
+        ('<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "is no zip: it is a web page"),
+    ],
+)
+def test_a_file_that_is_no_zip_is_refused_for_what_it_is(start: str, words: str, tmp_path: Path):
     path = tmp_path / "notes.zip"
-    path.write_text("not a zip at all")
-    with pytest.raises(SourceError, match="is not a readable zip"):
+    path.write_text(start)
+    with pytest.raises(SourceError, match=words):
         open_zip(path)
 
 

@@ -174,7 +174,7 @@ def test_a_checkpoint_of_hugging_face_is_named(tmp_path):
     ("content", "reason"),
     [
         (b"", "it is empty"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "it is a Git LFS pointer"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "it is a pointer of Git LFS"),
         (b"\n<!DOCTYPE html><html>", "it is a web page"),
     ],
 )
