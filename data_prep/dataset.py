@@ -18,6 +18,7 @@ from data_prep.checks.refusals import refuse_labelled_twice, refuse_no_boxes
 from data_prep.checks.subset_names import split_of_subset
 from data_prep.errors import SourceError
 from data_prep.export_reader import Export, ExportImage
+from data_prep.formats.split_lists import TRAIN_AND_VAL
 from data_prep.likeness import Place, find_alike, find_doubled_boxes
 from data_prep.packed_boxes import PackedBoxes
 from data_prep.splitting import Item, hold_back
@@ -169,7 +170,7 @@ def build_dataset(
 def _about_subsets(pool: Sequence[Export], given_val: bool) -> Iterable[str]:
     """Name the subsets that are no splits, where a person may have meant them to be."""
     images = Counter(image.subset for export in pool for image in export.images)
-    mixed = {name: count for name, count in images.items() if split_of_subset(name) is None}
+    mixed = {name: count for name, count in images.items() if split_of_subset(name) is None and name != TRAIN_AND_VAL}
     if len(images) > 1 and mixed:
         names = shortened([f"{name!r} ({plural(count, 'image')})" for name, count in sorted(mixed.items())])
         use = "training" if given_val else "training and validation"

@@ -71,8 +71,9 @@ class Coco:
             coco = parse_coco(read_annotation_file(files, file.path), where, changes)
             for image in coco.images:
                 view = _AnnotationView(coco.annotations.get(image.id, ()), coco.categories)
+                subset = file.subset if split_of_subset(file.subset) else image.split or file.subset
                 images.append(
-                    ListedImage(image.file_name, file.folders, file.subset, file.path, view, image.width, image.height)
+                    ListedImage(image.file_name, file.folders, subset, file.path, view, image.width, image.height)
                 )
             for category_id, name in coco.categories.items():
                 classes[name] = classes.get(name, frozenset()) | {category_id}

@@ -16,6 +16,7 @@ import msgspec
 from data_prep.box_geometry import Xywh
 from data_prep.changes import ChangeLog, Reason
 from data_prep.checks.class_ids import explain_shift
+from data_prep.checks.subset_names import split_of_subset
 from data_prep.errors import AnnotationError
 from data_prep.formats.record import NO_ATTRIBUTES, NO_OUTLINE, UnlistedReferences, clean_class_name
 from prepared_set.memory_budget import free_bytes
@@ -49,6 +50,7 @@ class _RawImage(msgspec.Struct):
     file_name: Any = None
     width: Any = None
     height: Any = None
+    split: Any = None
 
 
 class _RawCategory(msgspec.Struct):
@@ -72,6 +74,8 @@ class CocoImage:
     file_name: str
     width: int | None
     height: int | None
+    split: str | None = None
+    """Its split, if the file gives each image one."""
 
 
 @dataclass
@@ -306,7 +310,10 @@ def _images(raw: Iterable[_RawImage], where: str, changes: ChangeLog) -> list[Co
         if was_text or width_was_text or height_was_text:
             changes.add(Reason.TEXT_NUMBER, one.file_name, detail="image id or size")
         has_size = width is not None and height is not None and width > 0 and height > 0
-        images.append(CocoImage(image_id, one.file_name, width if has_size else None, height if has_size else None))
+        split = one.split if isinstance(one.split, str) and split_of_subset(one.split) else None
+        images.append(
+            CocoImage(image_id, one.file_name, width if has_size else None, height if has_size else None, split)
+        )
     return images
 
 

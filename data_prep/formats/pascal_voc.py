@@ -21,6 +21,7 @@ from data_prep.formats.coco_file import corner_box, listed_size, read_number
 from data_prep.formats.cvat_shapes import FILE_NAME, LabelCheck
 from data_prep.formats.record import Annotation, Annotations, ListedImage, clean_class_name
 from data_prep.formats.roots import common_roots, first_of_each, folder_of
+from data_prep.formats.split_lists import listed_splits
 from data_prep.formats.text_lines.lines import read_lines
 from data_prep.formats.xml_elements import Element, Found, read_xml
 from data_prep.sources.files import ExportFiles, images_below, without_stray_copies
@@ -75,7 +76,7 @@ class PascalVoc:
         root = roots[0] if len(roots) == 1 else ""
         listed = _label_map(files, root)
         labels, names = LabelCheck(files.shown_name, changes), NamedImages(files, changes)
-        subsets = _subsets(files, root)
+        subsets, about_lists = listed_splits(files, root, {_name(path) for path in paths})
         images: list[ListedImage] = []
         of_voc: set[int] = set()
         for path in paths:
@@ -91,7 +92,7 @@ class PascalVoc:
             images,
             classes,
             unlisted=[labels.summary(), names.summary()],
-            notes=[*names.notes, *notes],
+            notes=[*about_lists, *names.notes, *notes],
             box_form=BoxForm.CORNERS,
         )
 
@@ -159,28 +160,16 @@ def _split_path(path: str) -> tuple[str, str]:
     return f"{head[1:]}/" if head else "", folder_of(tail)
 
 
+def _name(path: str) -> str:
+    """The name of the image by the path of its file, without an extension."""
+    return _split_path(path)[1] + path.rpartition("/")[2][: -len(".xml")]
+
+
 def _label_map(files: ExportFiles, root: str) -> set[str]:
     """Names of classes in CVAT's `labelmap.txt`; empty without that file."""
     lines = _lines(files, f"{root}labelmap.txt")
     names = {clean_class_name(line.split(":")[0]) for line in lines if not line.startswith("#")}
     return names - {"", "background"}
-
-
-def _subsets(files: ExportFiles, root: str) -> dict[str, str]:
-    """Name of an image without extension → subset. Raises AnnotationError if two lists have the same image."""
-    found: dict[str, str] = {}
-    folder = f"{root}ImageSets/Main/"
-    for path in sorted(without_stray_copies(files.sizes)):
-        subset = path.removeprefix(folder)[: -len(".txt")]
-        if not path.startswith(folder) or not path.lower().endswith(".txt") or split_of_subset(subset) is None:
-            continue
-        for line in _lines(files, path):
-            name = line.split("  ")[0].strip('"')
-            if found.setdefault(name, subset) != subset:
-                raise AnnotationError(
-                    f"{files.shown_name}: {name!r} is listed in {found[name]}.txt and in {subset}.txt: correct them"
-                )
-    return found
 
 
 def _lines(files: ExportFiles, path: str) -> Iterator[str]:
@@ -243,16 +232,15 @@ class _Reader:
         """The image of this file."""
         root, inside = _split_path(self._path)
         own = folder_of(self._path)
-        stem = self._path.rpartition("/")[2][: -len(".xml")]
         # Roboflow has a folder for each split.
         folder = own.rstrip("/").rpartition("/")[2]
-        subset = subsets.get(inside + stem) or (folder if split_of_subset(folder) else "default")
+        subset = subsets.get(_name(self._path)) or (folder if split_of_subset(folder) else "default")
         places = (f"JPEGImages/{inside}", "JPEGImages/", f"images/{inside}", "images/", "")
         folders = tuple(dict.fromkeys([*(f"{root}{place}" for place in places), own]))
         named = self._values.get("filename")
         width, height = listed_size(self._values.get("width"), self._values.get("height"))
         return ListedImage(
-            self._names.choose(self._path, named, folders) if named else inside + stem,
+            self._names.choose(self._path, named, folders) if named else _name(self._path),
             folders,
             subset,
             self._path,

@@ -5,6 +5,7 @@ import binascii
 import re
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -12,6 +13,7 @@ import msgspec
 
 from data_prep.box_geometry import Xywh
 from data_prep.changes import ChangeLog, Reason
+from data_prep.checks.subset_names import split_of_subset
 from data_prep.formats.annotation_file import read_annotation_file
 from data_prep.formats.coco_file import (
     decode_file,
@@ -61,11 +63,12 @@ class Supervisely:
             if name and listed.get(name) not in _BOXED:
                 listed[name] = one.shape
         labels = LabelCheck(files.shown_name, changes)
-        images = [
+        read = [
             _image(files, path, match, listed, labels, changes)
             for path, match in matching(_ANNOTATION, files.sizes).items()
             if path.startswith(root)
         ]
+        images = _with_tagged_splits(read)
         boxed = {name for name, shape in listed.items() if shape in _BOXED}
         classes = {name: frozenset[int]() for name in sorted(boxed | labels.names)}
         return Annotations(images, classes, unlisted=[labels.summary()], exporter="Supervisely")
@@ -96,6 +99,7 @@ class _Object(msgspec.Struct, rename="camel"):
 class _Annotation(msgspec.Struct):
     objects: list[_Object]
     size: Any = None
+    tags: Any = None
 
 
 def _decoded(files: ExportFiles, path: str, kind: type[Any]) -> Any:  # noqa: ANN401 - an instance of `kind`
@@ -110,7 +114,8 @@ def _image(
     listed: dict[str, str],
     labels: LabelCheck,
     changes: ChangeLog,
-) -> ListedImage:
+) -> tuple[ListedImage, str | None]:
+    """The image, and the split that its tags name."""
     content = _decoded(files, path, _Annotation)
     annotations: list[Annotation] = []
     for number, one in enumerate(content.objects, start=1):
@@ -123,7 +128,7 @@ def _image(
             annotations.append(_shape(one, name, place))
     size = content.size if isinstance(content.size, dict) else {}
     width, height = listed_size(size.get("width"), size.get("height"))
-    return ListedImage(
+    image = ListedImage(
         match["image"],
         (f"{match['dataset']}img/",),
         PurePosixPath(match["dataset"]).name if parent_of(match["dataset"]) != match["dataset"] else "default",
@@ -132,6 +137,27 @@ def _image(
         width,
         height,
     )
+    splits = {split_of_subset(name) for name in _tag_names(content.tags)} - {None}
+    return image, splits.pop() if len(splits) == 1 else None
+
+
+def _with_tagged_splits(read: list[tuple[ListedImage, str | None]]) -> list[ListedImage]:
+    """The images with the splits of their tags, where no data set says the split.
+
+    A tag such as "test" alone may have another meaning: training and another split must be named.
+    """
+    tagged = {split for _, split in read}
+    if "train" not in tagged or not tagged & {"val", "test"}:
+        return [image for image, _ in read]
+    return [
+        replace(image, subset=split) if split and split_of_subset(image.subset) is None else image
+        for image, split in read
+    ]
+
+
+def _tag_names(tags: object) -> list[str]:
+    names = [tag.get("name") for tag in tags if isinstance(tag, dict)] if isinstance(tags, list) else []
+    return [name for name in names if isinstance(name, str)]
 
 
 def _shape(one: _Object, name: str, place: object) -> Annotation:
@@ -146,8 +172,8 @@ def _shape(one: _Object, name: str, place: object) -> Annotation:
         written = str(exterior)[:200]
         # The holes of a polygon are no part of COCO's polygons; the box is the same.
         box, outline = outlined(numbers, polygon=one.geometry_type == "polygon")
-    tags = [tag.get("name") for tag in one.tags if isinstance(tag, dict)] if isinstance(one.tags, list) else []
-    attributes = {"tags": [tag for tag in tags if isinstance(tag, str)]} if tags else {}
+    tags = _tag_names(one.tags)
+    attributes = {"tags": tags} if tags else {}
     return Annotation(
         name,
         box,

@@ -419,3 +419,10 @@ def test_a_turn_that_keeps_the_size_is_said_unless_the_program_shows_it(tmp_path
 def test_an_export_in_good_order_has_none_of_these_warnings(load: Load):
     local = load(full(12))
     assert not [one for one in local.manifest.warnings if "No test images" not in one and "validation" not in one]
+
+
+def test_the_split_of_each_image_in_coco_is_used(load: Load):
+    export = full()
+    for number, image in enumerate(export.coco["images"]):
+        image["split"] = "val" if number < 2 else "train"
+    assert [one.file_name for one in load(export).split("val").images] == ["0.png", "1.png"]

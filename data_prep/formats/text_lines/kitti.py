@@ -12,8 +12,10 @@ from data_prep.errors import AnnotationError
 from data_prep.formats.coco_file import corner_box, read_number, read_whole_number
 from data_prep.formats.record import Annotation, Annotations, ListedImage, clean_class_name
 from data_prep.formats.roots import parent_of
+from data_prep.formats.split_lists import listed_splits, split_lists
 from data_prep.formats.text_lines.lines import read_lines
 from data_prep.sources.files import ExportFiles, images_below, matching
+from prepared_set.manifest import SPLITS
 from run_config.cvat_formats import KITTI
 
 _LABELS = re.compile(r"(?P<folder>(?:.+/)?)label_2/(?P<name>.+)\.(?i:txt)")
@@ -33,7 +35,8 @@ class Kitti:
 
     def own_files(self, files: ExportFiles) -> list[str]:
         """All label files and images."""
-        return [*matching(_LABELS, files.sizes), *images_below("", files.sizes)]
+        lists = split_lists(files, self.roots(files)[0])
+        return [*matching(_LABELS, files.sizes), *lists, *images_below("", files.sizes)]
 
     def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:
         """Read all label files. An image beside `label_2/` without one has no boxes: CVAT writes none for it."""
@@ -47,13 +50,33 @@ class Kitti:
             images.append(ListedImage(match["name"], (f"{folder}image_2/",), subset, path, own))
         found = {name: frozenset[int]() for name in sorted(classes)}
         images = [*_with_suffixes(images, files), *_without_labels(images, files)]
-        return Annotations(images, found, exporter="KITTI", box_form=BoxForm.CORNERS, has_sizes=False)
+        images, notes = _with_listed_splits(images, files, self.roots(files)[0])
+        return Annotations(images, found, exporter="KITTI", notes=notes, box_form=BoxForm.CORNERS, has_sizes=False)
 
 
 def _root(folder: str) -> str:
     """CVAT has a folder for each subset, KITTI `training` and `testing`."""
     name = folder.rstrip("/").rpartition("/")[2]
     return parent_of(folder) if name == "default" or split_of_subset(name) else folder
+
+
+def _with_listed_splits(
+    images: list[ListedImage], files: ExportFiles, root: str
+) -> tuple[list[ListedImage], list[str]]:
+    """The images with the splits of the lists in `ImageSets/`, and warnings about those lists.
+
+    The benchmark counts the images of `training` and `testing` from 0: of `training` there is no list test.
+    """
+    named = {str(PurePosixPath(one.file_name).with_suffix("")): one for one in images if _may_be_listed(one.subset)}
+    of_training = any(split_of_subset(one.subset) == "train" for one in named.values())
+    subsets, notes = listed_splits(files, root, named, ("train", "val") if of_training else SPLITS)
+    listed = {id(named[name]): subset for name, subset in subsets.items()}
+    return [replace(one, subset=listed.get(id(one), one.subset)) for one in images], notes
+
+
+def _may_be_listed(subset: str) -> bool:
+    """Whether lists may give the images of a folder another split."""
+    return split_of_subset(subset) in (None, "train")
 
 
 def _with_suffixes(images: list[ListedImage], files: ExportFiles) -> list[ListedImage]:

@@ -48,6 +48,42 @@ def test_the_layout_of_cvat_becomes_a_prepared_set(tmp_path: Path, load: Load):
     assert not local.manifest.changes
 
 
+def without_lists(**more: bytes) -> dict[str, bytes]:
+    return {path: data for path, data in dataset().items() if not path.startswith("ImageSets/")} | more
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [
+        {"ImageSets/Main/train.txt": b"a.png\nsub/b.png\n", "ImageSets/Main/val.txt": b"c.png\n"},
+        {"ImageSets/Main/train.txt": b"a\nsub/b\n", "ImageSets/Main/val.txt": b"c.png\n"},
+        {"ImageSets/Main/train.txt": b"JPEGImages/a.png\nJPEGImages/sub/b.png\n", "ImageSets/Main/val.txt": b"c"},
+        {"train.txt": b"D:\\voc\\JPEGImages\\a.png\n/voc/JPEGImages/sub/b.png\n", "val.txt": b"c.png\n"},
+        {"train.txt": b"JPEGImages/a.png Annotations/a.xml\nsub/b 1\n", "val.txt": b"c\n"},
+        {"ImageSets/Segmentation/train.txt": b"a\nsub/b\n", "ImageSets/Segmentation/val.txt": b"c\n"},
+        {"ImageSets/Layout/train.txt": b"a 1\na 2\nsub/b 1\n", "ImageSets/Layout/val.txt": b"c 1\n"},
+    ],
+)
+def test_lists_of_splits_are_used_however_they_name_the_images(lists: dict[str, bytes], tmp_path: Path, load: Load):
+    local = load(write_zip(tmp_path / "x.zip", **without_lists(**lists)))
+    names = {split: [one.file_name for one in local.split(split).images] for split in ("train", "val")}
+    assert names == {"train": ["a.png", "sub/b.png"], "val": ["c.png"]}
+    assert not any("no split" in one or "names no image" in one for one in local.manifest.warnings)
+
+
+def test_a_list_that_names_no_image_is_reported(tmp_path: Path, load: Load):
+    more = {"ImageSets/Main/val.txt": b"IMG_1\nIMG_2\n", "ImageSets/Main/train.txt": b"a\nsub/b\nc\n"}
+    warnings = load(write_zip(tmp_path / "x.zip", **without_lists(**more))).manifest.warnings
+    assert any("ImageSets/Main/val.txt names no image of this source (for example 'IMG_1')" in one for one in warnings)
+
+
+def test_images_for_training_and_validation_are_not_called_images_without_a_split(tmp_path: Path, load: Load):
+    more = {"ImageSets/Main/trainval.txt": b"a\nsub/b\n", "ImageSets/Main/test.txt": b"c\n"}
+    local = load(write_zip(tmp_path / "x.zip", **without_lists(**more)))
+    assert [one.file_name for one in local.split("test").images] == ["c.png"]
+    assert not any("no split" in one for one in local.manifest.warnings)
+
+
 def test_rotation_and_attributes_are_kept_and_parts_counted(tmp_path: Path, load: Load):
     rotation = "<attributes><attribute><name>rotation</name><value>90.0</value></attribute></attributes>"
     part = "<part><name>wheel</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part>"

@@ -104,3 +104,20 @@ def test_a_file_that_does_not_fit_into_memory_is_refused(
     data = annotation(thing(), extra=[[]] * 50_000)
     with pytest.raises(DataPrepError, match=r"a.png.json needs about \d+ MiB of memory"):
         run_prepare(write_zip(tmp_path / "x.zip", **dataset(**{"project/train/ann/a.png.json": data})))
+
+
+@pytest.mark.parametrize(
+    ("tags", "splits"),
+    [
+        (("train", "train", "val"), {"train": 2, "val": 1, "test": 0}),
+        (("old", "test", "old"), {"train": 2, "val": 1, "test": 0}),
+        (("train", "test", "train"), {"train": 1, "val": 1, "test": 1}),
+    ],
+)
+def test_tags_of_images_say_their_splits(tags: tuple[str, ...], splits: dict[str, int], tmp_path: Path, load: Load):
+    files = {"meta.json": json.dumps(META).encode()}
+    for name, tag in zip("abc", tags, strict=True):
+        files[f"ds/ann/{name}.png.json"] = annotation(thing(), tags=[{"name": tag}])
+        files[f"ds/img/{name}.png"] = picture(name)
+    local = load(write_zip(tmp_path / "x.zip", **files), val_fraction=0.34)
+    assert {name: one.images for name, one in local.manifest.counts.items()} == splits

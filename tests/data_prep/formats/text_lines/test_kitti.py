@@ -81,3 +81,16 @@ def test_an_image_beside_the_labels_without_a_label_file_has_no_boxes(tmp_path: 
     names = [one.file_name for split in ("train", "val") for one in local.split(split).images]
     assert "d.png" not in names, "this subset has no labels"
     assert len([name for name in names if name in ("a.png", "a.jpg")]) == 1, "one label file belongs to one image"
+
+
+def test_lists_of_splits_divide_the_images_of_training(tmp_path: Path, load: Load):
+    """The images of `testing` have the same numbers."""
+    files = {
+        f"training/{path}": data
+        for name in "abcd"
+        for path, data in {f"label_2/{name}.txt": line(), f"image_2/{name}.png": picture(name)}.items()
+    }
+    files |= {"ImageSets/train.txt": b"a\nb\n", "ImageSets/val.txt": b"c\nd\n", "ImageSets/test.txt": b"a\nc\n"}
+    local = load(write_zip(tmp_path / "x.zip", **files))
+    names = {split: [one.file_name for one in local.split(split).images] for split in ("train", "val", "test")}
+    assert names == {"train": ["a.png", "b.png"], "val": ["c.png", "d.png"], "test": []}

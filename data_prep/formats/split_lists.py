@@ -1,0 +1,96 @@
+"""Text files that name the images of each split, as VOC and KITTI have them in `ImageSets/`."""
+
+from collections.abc import Collection, Iterator, Sequence
+
+from data_prep.checks.subset_names import split_of_subset
+from data_prep.errors import AnnotationError
+from data_prep.formats.roots import folder_of, parent_of
+from data_prep.formats.text_lines.lines import read_lines
+from data_prep.sources.files import IMAGE_SUFFIXES, ExportFiles, without_stray_copies
+from prepared_set.manifest import SPLITS
+
+TRAIN_AND_VAL = "trainval"
+"""The list of all images for training and validation. Other lists say more about the same images."""
+_FOLDERS = ("ImageSets/Main/", "ImageSets/Segmentation/", "ImageSets/Layout/", "ImageSets/", "")
+
+
+def listed_splits(
+    files: ExportFiles, root: str, names: Collection[str], splits: Sequence[str] = SPLITS
+) -> tuple[dict[str, str], list[str]]:
+    """Name of an image → the name of the list that has it, and warnings about lists without any image.
+
+    names: relative paths without an extension. Lists of other splits than `splits` are left out. The first folder
+    counts in which a list names an image. Raises AnnotationError if two lists of one folder name the same image.
+    """
+    known = frozenset(names)
+    notes: list[str] = []
+    for folder in _folders(root):
+        found: dict[str, str] = {}
+        for path in _lists_in(folder, files, splits):
+            subset, own = path.removeprefix(folder)[: -len(".txt")], 0
+            try:
+                lines = [line for line in read_lines(files, path) if line]
+            except AnnotationError as error:
+                if folder != root:
+                    raise
+                notes.append(f"{error}. It was not used for the split.")
+                continue
+            for name in filter(None, (_named(line, known) for line in lines)):
+                own += 1
+                if subset == TRAIN_AND_VAL:
+                    found.setdefault(name, subset)
+                elif found.setdefault(name, subset) not in (subset, TRAIN_AND_VAL):
+                    raise AnnotationError(
+                        f"{files.shown_name}: {name!r} is listed in {found[name]}.txt and in {subset}.txt: correct them"
+                    )
+                else:
+                    found[name] = subset
+            if lines and not own:
+                notes.append(
+                    f"{path} names no image of this source (for example {lines[0][:100]!r}), so it was not used for "
+                    "the split: correct its names, or remove it."
+                )
+        if found:
+            return found, notes
+    return {}, notes
+
+
+def split_lists(files: ExportFiles, root: str) -> list[str]:
+    """The paths of all lists that `listed_splits` may read."""
+    return [path for folder in _folders(root) for path in _lists_in(folder, files, SPLITS)]
+
+
+def _folders(root: str) -> Iterator[str]:
+    """Where lists may lie: below a root and the folders above it."""
+    while True:
+        yield from (f"{root}{folder}" for folder in _FOLDERS)
+        if not root:
+            return
+        root = parent_of(root)
+
+
+def _lists_in(folder: str, files: ExportFiles, splits: Sequence[str]) -> list[str]:
+    return [
+        path
+        for path in sorted(without_stray_copies(files.sizes))
+        if path.lower().endswith(".txt") and folder_of(path) == folder and _says(path, splits)
+    ]
+
+
+def _says(path: str, splits: Sequence[str]) -> bool:
+    name = path.rpartition("/")[2][: -len(".txt")]
+    return name == TRAIN_AND_VAL or split_of_subset(name) in splits
+
+
+def _named(line: str, known: Collection[str]) -> str | None:
+    """The image that a line names: by a path of any machine, with an extension, or with values behind it."""
+    for text in dict.fromkeys((line, line.split("  ", maxsplit=1)[0], line.split(maxsplit=1)[0])):
+        path = text.strip('"').replace("\\", "/")
+        end = next((end for end in IMAGE_SUFFIXES if path.lower().endswith(end)), "")
+        for whole in (path, path[: len(path) - len(end)]):
+            parts = whole.split("/")
+            for start in range(len(parts)):
+                name = "/".join(parts[start:])
+                if name in known:
+                    return name
+    return None
