@@ -16,6 +16,7 @@ import msgspec
 from data_prep.box_form import BoxForm
 from data_prep.changes import ChangeLog, Reason
 from data_prep.checks.box_forms import LEAST_CASES
+from data_prep.checks.subset_names import split_of_subset
 from data_prep.errors import AnnotationError, SourceError
 from data_prep.formats.annotation_file import read_annotation_file
 from data_prep.formats.coco_file import read_number, read_whole_number
@@ -136,6 +137,9 @@ class YoloReader:
         self._rows: Counter[tuple[int, bool]] = Counter()
         """Rows that were read as polygons, by their count of numbers after the class, and whether they may be poses."""
         self._unlisted: Counter[int] = Counter()
+        self._left_out: list[str] = []
+        """Images with labels that no entry names."""
+        self._moved_notes: list[str] = []
 
     def read(self) -> Annotations:
         """Read all label files."""
@@ -146,6 +150,8 @@ class YoloReader:
             spelt[name_key(path)].append(path)
         images: list[ListedImage] = []
         used: dict[str, str] = {}
+        notes = self._add_unnamed(subsets, spelt.keys())
+        left_out = {name_key(_label_path(self._root, path)) for path in self._left_out}
         for path, subset in subsets.items():
             label = _label_path(self._root, path)
             like = spelt[name_key(label)]
@@ -172,8 +178,10 @@ class YoloReader:
                 "give the files and folders below labels/ the names of those below images/"
             )
         self._refuse_poses()
-        notes = list(self._about_other_labels(subsets.keys(), labels - used.keys() - set(lost), used))
+        notes += self._about_other_labels(subsets.keys(), labels - used.keys() - set(lost), used)
         for label in lost:  # listed without its image
+            if name_key(label) in left_out:
+                continue
             name = re.sub(r"(?i)(^|/)labels/", r"\1images/", label)[: -len(".txt")]
             images.append(self._listed(name, "default", tuple(self._read_labels(label))))
         count = self._unlisted.total()
@@ -209,6 +217,40 @@ class YoloReader:
                 "background. Put the files beside the other labels if they are its labels."
             )
 
+    def _add_unnamed(self, subsets: dict[str, str], labels: AbstractSet[str]) -> list[str]:
+        """Add images with labels that no entry names, if their folder is that of a split without an entry.
+
+        The others are left out. labels: keys of the label files' paths. Returns warnings that name the folders.
+        """
+        folders: dict[str, list[str]] = defaultdict(list)
+        for path in may_be_images_below(self._root, self._files.sizes):
+            if path not in subsets:
+                folders[folder_of(path)].append(path)
+        notes = [*self._moved_notes]
+        for folder, own in sorted(folders.items()):
+            labelled = [path for path in own if name_key(_label_path(self._root, path)) in labels]
+            moved = [path for path in labelled if re.search(r"(?i)(^|/)labels/", _label_path(self._root, path))]
+            if not moved:
+                continue
+            split = _split_below(folder, self._root)
+            if split and not self._data.get(split):
+                subsets |= dict.fromkeys(own, split)
+                notes.append(self._about_folder(split, folder, len(own)))
+            else:
+                self._left_out += moved
+                notes.append(
+                    f"{self._path} does not name {folder!r}: its {plural(len(moved), 'image')} with labels "
+                    f"{'was' if len(moved) == 1 else 'were'} left out. Name the folder there to use "
+                    f"{'it' if len(moved) == 1 else 'them'}."
+                )
+        return notes
+
+    def _about_folder(self, split: str, folder: str, count: int) -> str:
+        return (
+            f"{self._path} has no entry {split}: the {plural(count, 'image')} in {folder!r} "
+            f"{'was' if count == 1 else 'were'} used for it."
+        )
+
     def _listed(self, path: str, subset: str, annotations: tuple[Annotation, ...]) -> ListedImage:
         folder = next((match[0] for match in [_IMAGES.match(path)] if match), self._root)
         # Below images/ there is a folder for each split, which is no part of the name; Roboflow has it above.
@@ -238,6 +280,7 @@ class YoloReader:
             entries = self._data.get(split) or []
             for entry in entries if isinstance(entries, list) else [entries]:
                 own = list(self._images_of(str(entry), images))
+                others = self._folders_of_others(split, str(entry), own)
                 if not own and images and split != "test":
                     folders = ", ".join(sorted({repr(folder_of(one)) for one in images})[:3])
                     raise SourceError(
@@ -245,11 +288,25 @@ class YoloReader:
                         f"{folders}: correct the entry"
                     )
                 for path in own:
-                    if found.setdefault(path, split) != split:
+                    meant = others.get(folder_of(path), split)
+                    if found.setdefault(path, meant) != meant:
                         raise AnnotationError(
-                            f"{self._where}: {path!r} is both in {found[path]} and in {split}: correct the entries"
+                            f"{self._where}: {path!r} is both in {found[path]} and in {meant}: correct the entries"
                         )
         return found
+
+    def _folders_of_others(self, split: str, entry: str, images: list[str]) -> dict[str, str]:
+        """The folders below an entry that are for another split, which has no entry, beside one for its own split."""
+        place = next(
+            (f"{self._root}{tail}/" for tail in tails(entry) if _all_below(f"{self._root}{tail}/", images)), ""
+        )
+        folders = Counter(map(folder_of, images))
+        splits = {folder: _split_below(folder, place or self._root) for folder in folders}
+        if split not in splits.values() or entry.endswith(".txt"):
+            return {}
+        others = {folder: other for folder, other in splits.items() if other and not self._data.get(other)}
+        self._moved_notes += [self._about_folder(other, folder, folders[folder]) for folder, other in others.items()]
+        return others
 
     def _images_of(self, entry: str, images: list[str]) -> Iterator[str]:
         """The images of a folder or of a list of images, whichever an entry names."""
@@ -343,6 +400,16 @@ def _names(data: dict[str, Any], where: str) -> dict[int, str]:
     if count is not None and count != len(names):
         raise AnnotationError(f"{where}: nc is {count!r}, but names lists {len(names)} classes: correct one of them")
     return names
+
+
+def _split_below(folder: str, place: str) -> str | None:
+    """The split that a part of the folder's path below a place is named for."""
+    parts = folder.removeprefix(place).split("/")
+    return next((split for split in map(split_of_subset, parts) if split), None)
+
+
+def _all_below(place: str, images: list[str]) -> bool:
+    return bool(images) and all(path.startswith(place) for path in images)
 
 
 def _label_path(root: str, image: str) -> str:

@@ -160,3 +160,51 @@ def test_a_prefix_in_a_bucket_gives_the_same_set_as_a_zip(bucket: str, tmp_path:
     for name, data in dataset().items():
         remote.put_bytes(name, data)
     assert load(remote.url).id == load(write_zip(tmp_path / "x.zip", **dataset())).id
+
+
+def parts(**folders: str) -> dict[str, bytes]:
+    """Images with labels; folder of the images with `_` for `/` → their names."""
+    return {
+        path: data
+        for folder, names in folders.items()
+        for name in names
+        for place in [folder.replace("_", "/")]
+        for path, data in {
+            f"{place}/{name}.png": picture(name),
+            f"{place.replace('images', 'labels')}/{name}.txt": BOX,
+        }.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("yaml", "folders", "splits", "said"),
+    [
+        ("train: train/images", {"train_images": "abc", "test_images": "de"}, {"test": "de"}, "no entry test: the 2"),
+        (
+            "train: train/images\nval: valid/images",
+            {"train_images": "abc", "valid_images": "d", "test_images": "e"},
+            {"train": "abc", "val": "d", "test": "e"},
+            "the 1 image in 'test/images/' was used for it",
+        ),
+        ("train: images", {"images_train": "abc", "images_val": "de"}, {"train": "abc", "val": "de"}, "'images/val/'"),
+        (
+            "train: images/a\nval: images/b",
+            {"images_a": "abc", "images_b": "d", "images_c": "ef"},
+            {"train": "abc", "val": "d"},
+            "does not name 'images/c/': its 2 images with labels were left out",
+        ),
+    ],
+)
+def test_folders_that_the_yaml_does_not_name_are_never_trained_on_in_silence(
+    yaml: str, folders: dict[str, str], splits: dict[str, str], said: str, tmp_path: Path, load: Load
+):
+    files = {"data.yaml": f"{yaml}\nnames: [car, road sign]\n".encode(), **parts(**folders)}
+    local = load(write_zip(tmp_path / "x.zip", **files))
+    for split, names in splits.items():
+        assert [Path(one.file_name).stem for one in local.split(split).images] == list(names)
+    assert any(said in one for one in local.manifest.warnings)
+
+
+def test_a_folder_beside_others_keeps_the_split_of_its_entry(tmp_path: Path, load: Load):
+    files = {"data.yaml": b"train: images\nnames: [car]\n", **parts(images_dev="abc", images_shop="def")}
+    assert load(write_zip(tmp_path / "x.zip", **files), val_fraction=0).manifest.counts["train"].images == 6
