@@ -185,7 +185,8 @@ def read_export(
     refuse_mostly_broken(where, annotations.images, found, own_changes, rules.limits)
     builder.check_boxes()
     refuse_two_owners(where, [(image.path, image.listed_in, image.boxes) for image in images])
-    shift = explain_shift(annotations.classes, builder.used_class_ids(), annotations.unlisted_classes)
+    used = builder.used_class_ids()
+    shift = explain_shift(annotations.classes, used, annotations.unlisted_classes, annotations.parent)
     if shift:
         raise AnnotationError(f"{where}: {shift}")
     changes.merge(own_changes)

@@ -7,14 +7,17 @@ from itertools import chain
 from run_config.wording import shortened
 
 
-def explain_shift(classes: Mapping[str, AbstractSet[int]], used: AbstractSet[int], unlisted: Mapping[int, int]) -> str:
+def explain_shift(
+    classes: Mapping[str, AbstractSet[int]], used: AbstractSet[int], unlisted: Mapping[int, int], parent: str = ""
+) -> str:
     """A sentence if all ids of the annotations would be listed when they were shifted by one; otherwise empty.
 
-    `classes`: name → listed ids; `used`: listed ids with annotations; `unlisted`: other ids → number of annotations.
+    `classes`: name → listed ids; `used`: listed ids with annotations; `unlisted`: other ids → number of annotations;
+    `parent`: the class that all others name as their parent.
     """
     listed = frozenset(chain.from_iterable(classes.values()))
     if not unlisted or not listed:
-        return _explain_background(classes, used, listed)
+        return _explain_background(classes, used, listed, parent)
     for shift in (1, -1):
         if all(one - shift in listed for one in chain(used, unlisted)):
             unused = sorted(repr(name) for name, ids in classes.items() if not ids & used)
@@ -28,15 +31,20 @@ def explain_shift(classes: Mapping[str, AbstractSet[int]], used: AbstractSet[int
 
 
 def _explain_background(
-    classes: Mapping[str, AbstractSet[int]], used: AbstractSet[int], listed: AbstractSet[int]
+    classes: Mapping[str, AbstractSet[int]], used: AbstractSet[int], listed: AbstractSet[int], parent: str
 ) -> str:
-    """A sentence if a class called background has boxes, and all classes would fit with ids that are higher by one."""
+    """A sentence if a class that is no object has boxes, and all classes would fit with ids that are higher by one.
+
+    That is a class called background, or the parent of all others.
+    """
     background = next((name for name in classes if name.casefold().strip("_ ") == "background"), "")
-    idle = sorted(repr(name) for name, ids in classes.items() if not ids & used)
-    if not background or not classes[background] & used or not idle or not {one + 1 for one in used} <= listed:
+    name = background or (parent if parent in classes else "")
+    idle = sorted(repr(one) for one, ids in classes.items() if not ids & used)
+    if not name or not classes[name] & used or not idle or not {one + 1 for one in used} <= listed:
         return ""
+    way = "rename the class" if background else "remove it as the supercategory of the others"
     return (
-        f"the class {background!r} has boxes, and {shortened(idle, 3)} has none: the annotations' class ids seem to be "
-        "lower by 1 than the listed ones. Every box would get the wrong class; count ids from the same number in both "
-        "places, or rename the class if people did draw it"
+        f"the class {name!r} {'' if background else 'is the supercategory of all others and '}has boxes, and "
+        f"{shortened(idle, 3)} has none: the annotations' class ids seem to be lower by 1 than the listed ones. Every "
+        f"box would get the wrong class; count ids from the same number in both places, or {way} if people did draw it"
     )

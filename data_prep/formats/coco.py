@@ -64,7 +64,7 @@ class Coco:
         classes: dict[str, frozenset[int]] = {}
         unlisted: list[UnlistedReferences] = []
         unlisted_classes: Counter[int] = Counter()
-        exporter = ""
+        exporter = parent = ""
         read: dict[str, CocoFile] = {}
         for file in layout.files:
             where = f"{files.shown_name}: {file.path}"
@@ -80,8 +80,11 @@ class Coco:
             unlisted.append(coco.unlisted)
             unlisted_classes += coco.unlisted_categories
             exporter = exporter or coco.exporter
+            parent = parent or coco.parent
             read[file.path] = coco
-        return Annotations(images, classes, unlisted_classes, unlisted, exporter, notes=tuple(_notes(read)))
+        return Annotations(
+            images, classes, unlisted_classes, unlisted, exporter, notes=tuple(_notes(read)), parent=parent
+        )
 
 
 def _notes(read: Mapping[str, CocoFile]) -> Iterator[str]:

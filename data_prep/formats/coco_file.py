@@ -96,6 +96,8 @@ class CocoFile:
     scored: int = 0
     """Annotations with a score, which models write."""
     exporter: str = ""
+    parent: str = ""
+    """The category that stands for Roboflow's project, and that all others name as their parent."""
 
 
 def read_whole_number(value: object) -> tuple[int | None, bool]:
@@ -163,11 +165,12 @@ def parse_coco(data: bytes, where: str, changes: ChangeLog) -> CocoFile:
         check_json(data)
         raw = decode_lenient(data, _RawCoco)
         images = _records(raw.images, "images", _RawImage)
-        categories = _records(raw.categories, "categories", _RawCategory)
+        categories = list(_records(raw.categories, "categories", _RawCategory))
         exporter = _exporter(raw.info)
         if exporter == "Roboflow":
-            categories = _without_parent(list(categories))
-        coco = CocoFile(_images(images, where, changes), _categories(categories, where, changes), exporter=exporter)
+            categories = _without_parent(categories)
+        names = _categories(categories, where, changes)
+        coco = CocoFile(_images(images, where, changes), names, exporter=exporter, parent=_parent(categories))
         own_changes = ChangeLog()
         _group_annotations(raw.annotations, coco, where, own_changes)
     except UnicodeDecodeError as error:
@@ -216,11 +219,23 @@ def _exporter(info: msgspec.Raw) -> str:
     return next((name for mark, name in _FINGERPRINTS if mark in text), "")
 
 
-def _without_parent(categories: list[_RawCategory]) -> Iterator[_RawCategory]:
+def _parent(categories: list[_RawCategory]) -> str:
+    """The first category if Roboflow lists its project as it: the parent of all others, without one. Otherwise empty.
+
+    Only Roboflow writes `none`: a skeleton of CVAT is the parent of its points, and has boxes.
+    """
+    first = categories[0] if categories else None
+    if first is None or not isinstance(first.name, str) or first.supercategory != "none":
+        return ""
+    is_parent = len(categories) > 1 and all(one.supercategory == first.name for one in categories[1:])
+    return clean_class_name(first.name) if is_parent else ""
+
+
+def _without_parent(categories: list[_RawCategory]) -> list[_RawCategory]:
     """Roboflow lists the project as the first category, which no box has and all others name as their parent."""
     parent = categories[0].name if categories else None
     is_parent = len(categories) > 1 and all(one.supercategory == parent for one in categories[1:])
-    return iter(categories[1:] if is_parent else categories)
+    return categories[1:] if is_parent else categories
 
 
 _Record = TypeVar("_Record", bound=msgspec.Struct)

@@ -110,6 +110,9 @@ class Annotations:
     box_form: BoxForm = BoxForm.XYWH
     """How the files write boxes. The records have x, y, width, height, as fractions of the image if the files have."""
 
+    parent: str = ""
+    """The class that all others name as their parent."""
+
     has_sizes: bool = True
     """Whether the format lists the images' sizes."""
 

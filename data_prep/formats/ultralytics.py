@@ -297,11 +297,10 @@ class YoloReader:
 
     def _folders_of_others(self, split: str, entry: str, images: list[str]) -> dict[str, str]:
         """The folders below an entry that are for another split, which has no entry, beside one for its own split."""
-        place = next(
-            (f"{self._root}{tail}/" for tail in tails(entry) if _all_below(f"{self._root}{tail}/", images)), ""
-        )
+        places = (f"{self._root}{tail}/" for tail in tails(entry))
+        place = next((one for one in places if all(path.startswith(one) for path in images)), self._root)
         folders = Counter(map(folder_of, images))
-        splits = {folder: _split_below(folder, place or self._root) for folder in folders}
+        splits = {folder: _split_below(folder, place) for folder in folders}
         if split not in splits.values() or entry.endswith(".txt"):
             return {}
         others = {folder: other for folder, other in splits.items() if other and not self._data.get(other)}
@@ -406,10 +405,6 @@ def _split_below(folder: str, place: str) -> str | None:
     """The split that a part of the folder's path below a place is named for."""
     parts = folder.removeprefix(place).split("/")
     return next((split for split in map(split_of_subset, parts) if split), None)
-
-
-def _all_below(place: str, images: list[str]) -> bool:
-    return bool(images) and all(path.startswith(place) for path in images)
 
 
 def _label_path(root: str, image: str) -> str:

@@ -318,6 +318,23 @@ def test_a_background_with_boxes_is_a_shift_of_the_classes(run_prepare: Prepare)
         run_prepare(export)
 
 
+@pytest.mark.parametrize(("above", "is_refused"), [("none", True), ("", False)])
+def test_a_project_of_roboflow_with_boxes_is_a_shift_of_the_classes(above: str, is_refused: bool, run_prepare: Prepare):
+    """A skeleton of CVAT is the parent of its points too, and it has boxes."""
+    export = full(classes=("parts", "bolt", "nut"))
+    for number, one in enumerate(export.coco["categories"]):
+        one["supercategory"] = "parts" if number else above
+    for one in export.coco["annotations"]:
+        one["category_id"] = 1 + one["id"] % 2
+    if is_refused:
+        with pytest.raises(
+            AnnotationError, match=r"'parts' is the supercategory of all .* 'nut' has none: .* lower by 1"
+        ):
+            run_prepare(export)
+    else:
+        assert run_prepare(export).manifest.counts["train"].boxes
+
+
 def test_other_ids_of_the_same_classes_in_two_files_are_said(tmp_path: Path, load: Load):
     train, val = full(classes=("bolt", "gear", "nut")), full(classes=("bolt", "gear", "nut"))
     train.subset, val.subset = "train", "val"
