@@ -169,8 +169,9 @@ def parse_coco(data: bytes, where: str, changes: ChangeLog) -> CocoFile:
         exporter = _exporter(raw.info)
         if exporter == "Roboflow":
             categories = _without_parent(categories)
+        listed = _images(images, where, changes)
         names = _categories(categories, where, changes)
-        coco = CocoFile(_images(images, where, changes), names, exporter=exporter, parent=_parent(categories))
+        coco = CocoFile(listed, names, exporter=exporter, parent=_parent(categories))
         own_changes = ChangeLog()
         _group_annotations(raw.annotations, coco, where, own_changes)
     except UnicodeDecodeError as error:

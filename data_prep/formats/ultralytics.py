@@ -19,6 +19,7 @@ from data_prep.checks.box_forms import LEAST_CASES
 from data_prep.checks.subset_names import split_of_subset
 from data_prep.errors import AnnotationError, SourceError
 from data_prep.formats.annotation_file import read_annotation_file
+from data_prep.formats.class_lists import class_lists, contradictions
 from data_prep.formats.coco_file import read_number, read_whole_number
 from data_prep.formats.record import (
     Annotation,
@@ -62,7 +63,7 @@ class Ultralytics:
         texts = [
             one for one in without_stray_copies(files.sizes) if one.startswith(root) and one.lower().endswith(".txt")
         ]
-        return [path, *texts, *may_be_images_below(root, files.sizes)]
+        return [path, *texts, *class_lists(files, root), *may_be_images_below(root, files.sizes)]
 
     def read(self, files: ExportFiles, changes: ChangeLog) -> Annotations:
         """Read all label files."""
@@ -121,13 +122,16 @@ class YoloReader:
         data: dict[str, Any],
         changes: ChangeLog,
         exporter: str = "Ultralytics",
+        names_path: str = "",
     ) -> None:
+        """`names_path`: the file of the classes' names, if it is not `path`."""
         self._files = files
         self._path = path
         self._root = folder_of(path)
         self._where = f"{files.shown_name}: {path}"
         self._data = data
         self._exporter = exporter
+        self._listed_in = names_path or path
         self._changes = changes
         self._names = _names(data, self._where)
         shape = data.get("kpt_shape")
@@ -150,7 +154,8 @@ class YoloReader:
             spelt[name_key(path)].append(path)
         images: list[ListedImage] = []
         used: dict[str, str] = {}
-        notes = self._add_unnamed(subsets, spelt.keys())
+        notes = [*contradictions(self._files, self._root, self._names, self._listed_in)]
+        notes += self._add_unnamed(subsets, spelt.keys())
         left_out = {name_key(_label_path(self._root, path)) for path in self._left_out}
         for path, subset in subsets.items():
             label = _label_path(self._root, path)
@@ -169,7 +174,9 @@ class YoloReader:
                 used[label] = path
             images.append(self._listed(path, subset, own))
         lost = sorted(
-            one for one in labels - used.keys() if re.search(r"(?i)(^|/)labels/", one) and one.startswith(self._root)
+            one
+            for one in labels - used.keys() - set(class_lists(self._files, self._root))
+            if re.search(r"(?i)(^|/)labels/", one) and one.startswith(self._root)
         )
         if not used and lost and subsets:
             expected = _label_path(self._root, next(iter(subsets)))

@@ -51,7 +51,7 @@ class Yolo:
         data |= {
             split: keys[key] for split, key in (("train", "train"), ("val", "valid"), ("test", "test")) if key in keys
         }
-        return YoloReader(files, path, data, changes, exporter="Darknet").read()
+        return YoloReader(files, path, data, changes, exporter="Darknet", names_path=names).read()
 
 
 def _data_files(files: ExportFiles) -> dict[str, dict[str, str]]:

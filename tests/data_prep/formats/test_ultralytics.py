@@ -208,3 +208,25 @@ def test_folders_that_the_yaml_does_not_name_are_never_trained_on_in_silence(
 def test_a_folder_beside_others_keeps_the_split_of_its_entry(tmp_path: Path, load: Load):
     files = {"data.yaml": b"train: images\nnames: [car]\n", **parts(images_dev="abc", images_shop="def")}
     assert load(write_zip(tmp_path / "x.zip", **files), val_fraction=0).manifest.counts["train"].images == 6
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "said"),
+    [
+        ("classes.txt", b"road sign\ncar\n", "'road sign' has the id 1 in data.yaml and 0 in classes.txt"),
+        ("labels/classes.txt", b"road sign\ncar\n", "1 in data.yaml and 0 in labels/classes.txt"),
+        (
+            "notes.json",
+            json.dumps({"categories": [{"id": 1, "name": "car"}, {"id": 0, "name": "road sign"}]}).encode(),
+            "'car' has the id 0 in data.yaml and 1 in notes.json",
+        ),
+        ("labels/classes.txt", b"car\nroad sign\ntree\n", ""),
+        ("notes.json", b'{"version": 1}', ""),
+        ("classes.txt", b"\xff", ""),
+    ],
+)
+def test_another_list_with_other_ids_of_the_classes_is_named(
+    path: str, content: bytes, said: str, tmp_path: Path, load: Load
+):
+    warnings = load(write_zip(tmp_path / "x.zip", **dataset(**{path: content}))).manifest.warnings
+    assert any("contradict" in one and said in one for one in warnings) == bool(said)
