@@ -1,7 +1,7 @@
 """Read one source completely: its annotation files, a check of each image, and the corrected boxes."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -13,7 +13,7 @@ from data_prep.box_form import OUTLINE_UNITS, BoxForm, as_written, outline_scale
 from data_prep.box_geometry import enclosing_box, reversed_box
 from data_prep.changes import ChangeLog, Reason
 from data_prep.checks.box_forms import SubsetBoxes, box_to_check
-from data_prep.checks.class_ids import explain_shift
+from data_prep.checks.class_ids import about_moved_splits, explain_shift
 from data_prep.checks.recordings import Frame, find_frames
 from data_prep.checks.refusals import (
     TURNED_BY_EXIF,
@@ -22,6 +22,7 @@ from data_prep.checks.refusals import (
     refuse_no_images,
     refuse_two_owners,
 )
+from data_prep.checks.subset_names import split_of_subset
 from data_prep.checks.turned_images import DRAWN_AS_SEEN, TurnedImage, decide_turns
 from data_prep.correct_boxes import Box, Canvas, corrected_box
 from data_prep.errors import AnnotationError, SourceError
@@ -189,9 +190,21 @@ def read_export(
     shift = explain_shift(annotations.classes, used, annotations.unlisted_classes, annotations.parent)
     if shift:
         raise AnnotationError(f"{where}: {shift}")
+    moved = about_moved_splits(annotations.classes, _boxes_of_splits(images))
+    builder.warnings += [f"{where}: {one}" for one in moved]
     changes.merge(own_changes)
     warnings = [*listing.warnings, *builder.about_automatic_boxes(), *builder.warnings]
     return Export(tuple(images), annotations.classes, tuple(warnings), annotations.exporter)
+
+
+def _boxes_of_splits(images: Iterable[ExportImage]) -> dict[str, Counter[str]]:
+    """Split → class name → number of boxes, for the subsets that are named for a split."""
+    found: dict[str, Counter[str]] = {}
+    for image in images:
+        split = split_of_subset(image.subset)
+        if split is not None:
+            found.setdefault(split, Counter()).update(image.boxes.class_names)
+    return found
 
 
 def check_share(

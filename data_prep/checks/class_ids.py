@@ -1,9 +1,10 @@
 """Class ids that are counted from 0 in one place and from 1 in another."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from itertools import chain
 
+from data_prep.checks.box_forms import LEAST_CASES
 from run_config.wording import shortened
 
 
@@ -28,6 +29,28 @@ def explain_shift(
                 "Every box would get the wrong class; count ids from the same number in both places and export again"
             )
     return ""
+
+
+def about_moved_splits(
+    classes: Mapping[str, AbstractSet[int]], boxes: Mapping[str, Mapping[str, int]]
+) -> Iterator[str]:
+    """A warning if val or test uses exactly the class ids of training after they are moved by one.
+
+    `classes`: name → listed ids; `boxes`: split → class name → number of boxes.
+    """
+    if any(len(ids) != 1 for ids in classes.values()):
+        return
+    used = {split: {one for name in own for one in classes[name]} for split, own in boxes.items()}
+    for split in ("val", "test"):
+        if any(sum(boxes.get(one, {}).values()) < LEAST_CASES for one in ("train", split)):
+            continue
+        for shift, word in ((-1, "lower"), (1, "higher")):
+            if used[split] == {one + shift for one in used["train"]}:
+                mine, theirs = (shortened([str(one) for one in sorted(used[one])]) for one in (split, "train"))
+                yield (
+                    f"The class ids of {split} ({mine}) are those of train ({theirs}), {word} by 1: if they were "
+                    f"counted from another number, every box of {split} has the wrong class."
+                )
 
 
 def _explain_background(

@@ -335,6 +335,19 @@ def test_a_project_of_roboflow_with_boxes_is_a_shift_of_the_classes(above: str, 
         assert run_prepare(export).manifest.counts["train"].boxes
 
 
+@pytest.mark.parametrize(("ids", "is_said"), [("01", True), ("12", False), ("02", False)])
+def test_a_split_whose_class_ids_are_those_of_training_moved_by_one_is_said(
+    ids: str, is_said: bool, tmp_path: Path, load: Load
+):
+    files: dict[str, bytes | str] = {"data.yaml": "names: [gear, bolt, nut]\ntrain: train/images\nval: valid/images\n"}
+    for split, own in (("train", "12"), ("valid", ids)):
+        for number in range(6):
+            files[f"{split}/images/{split}{number}.png"] = picture(f"{split}{number}.png", SIZE)
+            files[f"{split}/labels/{split}{number}.txt"] = "".join(f"{one} 0.5 0.5 0.{one}5 0.2\n" for one in own)
+    sentence = "The class ids of val (0, 1) are those of train (1, 2), lower by 1"
+    assert said(load, zipped(tmp_path, files), sentence) == is_said
+
+
 def test_other_ids_of_the_same_classes_in_two_files_are_said(tmp_path: Path, load: Load):
     train, val = full(classes=("bolt", "gear", "nut")), full(classes=("bolt", "gear", "nut"))
     train.subset, val.subset = "train", "val"
