@@ -30,6 +30,7 @@ from data_prep.sources.files import ExportFiles, images_below
 from run_config.cvat_formats import CVAT_IMAGES, CVAT_VIDEO
 
 _FRAME = re.compile(r"frame_(\d{6,18})")
+_STEP = re.compile(r"\bstep\s*=\s*(\d{1,9})")
 
 
 class CvatVideo:
@@ -100,6 +101,7 @@ class _Reader:
         self._meta = Meta()
         self._labels = LabelCheck(where, changes)
         self._track: list[_Shape] = []
+        self._tracks: list[list[_Shape]] = []
         self._on_frame: dict[int, list[Annotation]] = defaultdict(list)
         self._calculated = 0
         self._keyframes: set[int] = set()
@@ -117,7 +119,7 @@ class _Reader:
     def end(self, element: Element) -> None:
         path = element.path
         if path == "annotations/track":
-            self._add_track(sorted(self._track, key=lambda shape: shape.frame))
+            self._tracks.append(sorted(self._track, key=lambda shape: shape.frame))
         elif path.startswith("annotations/track/") and element.parent is not None:
             if element.name == "attribute":
                 element.parent.values[element.attributes.get("name", "")] = element.text
@@ -132,6 +134,9 @@ class _Reader:
                 f"{self.where} holds {self._meta.tasks} tasks, whose frames have the same numbers: export each task by "
                 f"itself, or the project as {CVAT_IMAGES!r}"
             )
+        notes = self._number_by_step()
+        for track in self._tracks:
+            self._add_track(track)
         # CVAT's frames begin at 0, however few of them are keyframes.
         place = f"the images in {self._root or 'the export'}"
         refuse_shifted_frames(self._numbers, self._keyframes, self.where, place, least_share=0)
@@ -151,7 +156,45 @@ class _Reader:
             for number in sorted({*self._numbers, *self._on_frame})
         ]
         classes = {name: frozenset[int]() for name in sorted(self._meta.labels | self._labels.names)}
-        return Annotations(images, classes, unlisted=[self._labels.summary()], exporter="CVAT")
+        return Annotations(images, classes, unlisted=[self._labels.summary()], exporter="CVAT", notes=notes)
+
+    def _number_by_step(self) -> list[str]:
+        """Give images the numbers of the tracks' frames where only one of them counts the frames that a step left out.
+
+        CVAT counts them in both. Returns a note. Raises AnnotationError if the images are numbered in neither way.
+        """
+        match = _STEP.search(self._meta.values.get("frame_filter", ""))
+        step, first = int(match[1]) if match else 1, self._meta.number("start_frame") or 0
+        if step < 2 or not self._numbers or self._keyframes <= {first}:
+            return []
+        is_missing = not self._keyframes <= self._files.keys()
+        count, size = len(self._numbers), self._meta.number("size")
+        # More images than the task has frames are all frames of the video.
+        may_be_in_order = count == size or (is_missing and count <= (size or count))
+        images_count_all = all(number % step == first % step for number in self._numbers)
+        tracks_count_all = all(number % step == first % step for number in self._keyframes)
+        fits_in_order = max(self._keyframes) <= (self._numbers[-1] - first) // step + 1
+        if images_count_all and not tracks_count_all and fits_in_order:
+            renumbered = {(number - first) // step: path for number, path in self._files.items()}
+            how = f"the images are numbered {first}, {first + step} and so on, and the tracks count one by one"
+        elif tracks_count_all and not images_count_all and may_be_in_order and self._is_numbered_from_0:
+            renumbered = {first + number * step: path for number, path in self._files.items()}
+            how = f"the tracks count {first}, {first + step} and so on, and the images are numbered one by one"
+        elif tracks_count_all and not images_count_all and may_be_in_order:
+            raise AnnotationError(
+                f"{self.where}: the tracks count {first}, {first + step} and so on (frame_filter step={step}), and the "
+                f"images are numbered otherwise (from {self._numbers[0]} to {self._numbers[-1]}): number them like the "
+                "tracks, as CVAT does, and pack the export again"
+            )
+        else:
+            return []
+        self._files = renumbered
+        self._numbers = sorted(renumbered)
+        return [f"{self._path} has frame_filter step={step}: {how}. The images were taken in their order."]
+
+    @property
+    def _is_numbered_from_0(self) -> bool:
+        return self._numbers == list(range(len(self._numbers)))
 
     def _add_shape(self, element: Element, track: Element) -> None:
         place = f"line {element.line}"

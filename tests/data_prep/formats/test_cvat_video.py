@@ -119,3 +119,36 @@ def test_broken_tracks_are_refused(tmp_path: Path, tracks: str, task: str, sente
 def test_a_missing_frame_is_counted(tmp_path: Path, load: Load):
     path = export(tmp_path, track(shape(0, 10), shape(30, 20)), frames=20)
     assert {change.reason: change.count for change in load(path, rules=KEEP).manifest.changes}["image-missing"] == 1
+
+
+@pytest.mark.parametrize(
+    ("tracks", "images", "boxes", "said"),
+    [
+        ((0, 3, 6, 9), (0, 1, 2, 3), (0, 3, 6, 9), "the images are numbered one by one"),
+        ((0, 9), (0, 1, 2, 3), (0, 3, 6, 9), "the images are numbered one by one"),
+        ((0, 3), (0, 1, 2, 3), (0, 3, 3, 3), "the images are numbered one by one"),
+        ((0, 1, 2, 3), (0, 3, 6, 9), (0, 1, 2, 3), "the tracks count one by one"),
+        ((0, 3, 6, 9), (0, 3, 6, 9), (0, 3, 6, 9), ""),
+        ((0, 1, 2, 3), (0, 1, 2, 3), (0, 1, 2, 3), ""),
+        ((0, 9), tuple(range(10)), tuple(range(10)), ""),
+        ((0, 6), tuple(range(6)), (*range(6), 6), ""),
+    ],
+)
+def test_frames_that_a_step_leaves_out_count_in_images_and_tracks_or_in_neither(
+    tracks: tuple[int, ...], images: tuple[int, ...], boxes: tuple[int, ...], said: str, tmp_path: Path
+):
+    task = f"{SIZE}<size>4</size><start_frame>0</start_frame><frame_filter>step=3</frame_filter>"
+    shapes = track(*(shape(number, number) for number in tracks))
+    files = {f"images/frame_{number:06}.png": picture(str(number)) for number in images}
+    found = read(write_zip(tmp_path / "x.zip", **{"annotations.xml": xml(shapes, meta(task=task))}, **files))
+    assert [bool(said) and said in one for one in found.notes] == [True] * bool(said)
+    assert lefts(found) == [[pytest.approx(one)] for one in boxes]
+    assert [f"images/{one.file_name}" for one in found.images][: len(files)] == list(files)
+
+
+def test_images_in_no_order_of_the_step_are_refused(tmp_path: Path):
+    task = f"{SIZE}<size>4</size><start_frame>0</start_frame><frame_filter>step=3</frame_filter>"
+    shapes = track(*(shape(number, number) for number in (0, 3, 6, 9)))
+    files = {f"images/frame_{number:06}.png": picture(str(number)) for number in (1, 2, 3, 4)}
+    with pytest.raises(DataPrepError, match=r"count 0, 3 and so on \(frame_filter step=3\), and the images"):
+        read(write_zip(tmp_path / "x.zip", **{"annotations.xml": xml(shapes, meta(task=task))}, **files))
