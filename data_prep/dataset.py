@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 import msgspec
 
 from data_prep.changes import ChangeLog, Reason
+from data_prep.checks.partial_labels import about_partial_labels
 from data_prep.checks.refusals import refuse_labelled_twice, refuse_no_boxes
 from data_prep.checks.subset_names import split_of_subset
 from data_prep.errors import SourceError
@@ -162,6 +163,7 @@ def build_dataset(
     ordered = sorted(images, key=lambda image: (SPLITS.index(image.split), image.file_name))
     exports = [*pool, *val, *test]
     notes = [note for export in exports for note in export.warnings]
+    notes += about_partial_labels(exports)
     if options.use_subsets:
         notes += _about_subsets(pool, given_val)
     return Dataset(_classes(exports), tuple(ordered), method, changes, tuple(notes), limits)

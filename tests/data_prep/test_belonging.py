@@ -456,3 +456,42 @@ def test_the_split_of_each_image_in_coco_is_used(load: Load):
     for number, image in enumerate(export.coco["images"]):
         image["split"] = "val" if number < 2 else "train"
     assert [one.file_name for one in load(export).split("val").images] == ["0.png", "1.png"]
+
+
+# Classes that were labelled on a part of the images
+
+
+def test_a_class_that_a_source_does_not_list_is_named(load: Load):
+    other = full(classes=("cat",))
+    other.pictures = {name: picture(f"other {name}", SIZE) for name in other.pictures}
+    (warning,) = [one for one in load(full(), other).manifest.warnings if "does not list" in one]
+    assert "'dog' in " in warning
+    assert "pool-1.zip (on 6 of 6 images of the sources that list it)" in warning
+
+
+def test_a_rare_class_may_be_missing_in_a_source(load: Load):
+    first, other = full(40), full(2, classes=("cat",))
+    first.coco["annotations"] = [one for one in first.coco["annotations"] if one["category_id"] == 1 or one["id"] < 9]
+    other.pictures = {name: picture(f"other {name}", SIZE) for name in other.pictures}
+    assert not any("does not list" in one for one in load(first, other).manifest.warnings)
+
+
+@pytest.mark.parametrize(
+    ("has_dog", "has_cat", "is_said"),
+    [
+        (lambda n: n < 20, lambda _: True, True),
+        (lambda n: n < 50, lambda _: True, False),  # too few images after it
+        (lambda n: n < 30, lambda n: n >= 30, False),  # images sorted by class
+        (lambda n: n % 10 == 0 and n < 40, lambda _: True, False),  # too rare
+    ],
+)
+def test_a_class_that_ends_in_the_middle_of_a_source_is_named(
+    has_dog: Callable[[int], bool], has_cat: Callable[[int], bool], is_said: bool, load: Load
+):
+    export = Export()
+    for number in range(60):
+        boxes = [("cat", 2, 2, 20, 20)] * has_cat(number) + [("dog", 30, 10, 20, 20)] * has_dog(number)
+        export.add(f"{number}.png", boxes)
+    warnings = load(export).manifest.warnings
+    assert any("no image after '19.png' has a box of 'dog'" in one for one in warnings) == is_said
+    assert any("no image after" in one for one in warnings) == is_said
