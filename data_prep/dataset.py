@@ -265,7 +265,7 @@ def _item(image: _Placed, shared: dict[frozenset[str], frozenset[str]], *, is_al
     if source.recording is not None:
         ties.add(("video", *home, source.recording))
     if frame.original is not None:
-        ties.add(("original", *home, frame.original))
+        ties.add(("original", frame.original))
     labels = frozenset(source.boxes.class_names)
     return Item(
         f"{image.export}/{source.subset}/{frame.order}",

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from data_prep.changes import Reason
 from data_prep.checks.box_forms import LEAST_CASES
+from data_prep.checks.originals import shared_originals
 from data_prep.checks.recordings import LEAST_FRAMES, frames_between
 from data_prep.dataset import Dataset
 from data_prep.likeness import SAME_BOX_IOU, differently_labelled
@@ -29,6 +30,7 @@ def find_warnings(dataset: Dataset) -> tuple[str, ...]:
         *_about_labels(dataset, counts),
         *dataset.notes,
         *_about_leaks(dataset),
+        *_about_originals(dataset),
         *_about_frames(dataset),
         *_about_dark_images(dataset),
         *_about_size(counts),
@@ -115,6 +117,23 @@ def _about_leaks(dataset: Dataset) -> Iterable[str]:
                 f"{plural(count, 'image')} of {leak.split} {'looks' if count == 1 else 'look'} almost like one in "
                 f"{leak.other} (for example {image.file_name} and {twin.file_name}): results on {leak.split} may look "
                 "too good."
+            )
+
+
+def _about_originals(dataset: Dataset) -> Iterable[str]:
+    """Warn about images of two splits that were made of one picture, unless they were found by what they look like."""
+    for leak in dataset.leaks:
+        if dataset.split_method.val == "block" and (leak.split, leak.other) == ("val", "train"):
+            continue  # said with the split
+        seen = {image.source.file_name for image, _ in (*leak.same, *leak.alike)}
+        names, others = ([image.source.file_name for image in dataset.split(one)] for one in (leak.split, leak.other))
+        shared = [pair for pair in shared_originals(names, others) if pair[0] not in seen]
+        if shared:
+            name, twin = shared[0]
+            yield (
+                f"{plural(len(shared), 'image')} of {leak.split} {'was' if len(shared) == 1 else 'were'} made of the "
+                f"same pictures as images of {leak.other}, by their names (for example {name} and {twin}: copies, or "
+                f"tiles): results on {leak.split} will look too good. Keep all images of a picture in one split."
             )
 
 

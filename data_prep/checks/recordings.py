@@ -14,6 +14,8 @@ from statistics import median
 
 import numpy as np
 
+from data_prep.checks.originals import find_originals, stem_of
+
 ALIKE_BITS = 28
 """Bits of 256: images whose difference hashes differ in at most this many look the same to a person.
 
@@ -29,8 +31,6 @@ _VIDEO_FRAME = re.compile(r"frame_\d{6,}")
 _VIDEO_FRAME_AFTER = re.compile(r"(?P<before>(?:.*_)?)frame_(?P<number>\d{6,18})")
 # CVAT appends a number to the second image of the same name in a project.
 _RENAMED = re.compile(r"(?P<stem>.*\d)_(?P<copy>\d{1,3})")
-# Roboflow appends the old extension and a hash: scene_jpg.rf.0123abcd.jpg.
-_ROBOFLOW = re.compile(r"(?P<stem>.+?)(_(jpe?g|png|bmp|webp|tiff?))?\.rf\.[0-9A-Za-z]+")
 # The last number counts: "2026-05-01_cam2_000123" is number 123.
 _COUNTER = re.compile(r"(?P<prefix>.*?)(?P<number>\d{1,18})(?P<suffix>\D*)")
 
@@ -44,7 +44,7 @@ class Frame:
     recording: str | None
     """The same for frames of one recording. None for a single image."""
     original: str | None
-    """The same for copies that Roboflow made of one image."""
+    """The same for images that were made of one picture."""
     order: str
     """Sorts frames of a recording by their number."""
 
@@ -54,7 +54,8 @@ def find_frames(names: Sequence[str], looks: Sequence[bytes]) -> list[Frame]:
     known = frozenset(names)
     series: dict[str, list[tuple[int, int]]] = defaultdict(list)
     parsed = [_parse(name, known) for name in names]
-    for index, (key, number, _) in enumerate(parsed):
+    originals = find_originals(names)
+    for index, (key, number) in enumerate(parsed):
         series[key].append((number, index))
     frames: list[Frame | None] = [None] * len(names)
     for key, members in series.items():
@@ -69,7 +70,7 @@ def find_frames(names: Sequence[str], looks: Sequence[bytes]) -> list[Frame]:
             frames[index] = Frame(
                 scope,
                 None if part is None else folder if plain else f"{key}|{part}",
-                parsed[index][2],
+                originals[index],
                 names[index] if plain else f"{key}/{number:020}",
             )
     return [frame for frame in frames if frame is not None]
@@ -97,23 +98,19 @@ def _video_frame(name: str) -> tuple[str, int] | None:
     return (f"{PurePosixPath(name).parent}/{match['before']}", int(match["number"])) if match else None
 
 
-def _parse(name: str, names: AbstractSet[str]) -> tuple[str, int, str | None]:
-    """The series, the number in it, and the image that it is a copy of, if any."""
+def _parse(name: str, names: AbstractSet[str]) -> tuple[str, int]:
+    """The series, and the number in it."""
     folder, _, base = name.rpartition("/")
-    stem, dot, suffix = base.rpartition(".")
-    stem, original, copy = stem or base, None, ""
-    roboflow = _ROBOFLOW.fullmatch(stem) if ".rf." in stem else None
-    if roboflow:
-        stem = roboflow["stem"]
-        original = f"{folder}/{stem}"
+    dot, suffix = base.rpartition(".")[1:]
+    stem, copy = stem_of(name).rpartition("/")[2], ""
     renamed = _RENAMED.fullmatch(stem)
     if renamed and (_VIDEO_FRAME.fullmatch(renamed["stem"]) or _beside(name, renamed["stem"] + dot + suffix) in names):
         stem, copy = renamed["stem"], renamed["copy"]
     counter = _COUNTER.fullmatch(stem)
     if not counter:
-        return f"{folder}/", 0, original
+        return f"{folder}/", 0
     series = f"{folder}/{counter['prefix']}#{counter['suffix']}"
-    return series + (f"~{copy}" if copy else ""), int(counter["number"]), original
+    return series + (f"~{copy}" if copy else ""), int(counter["number"])
 
 
 def _beside(name: str, base: str) -> str:

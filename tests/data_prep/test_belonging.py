@@ -1,5 +1,6 @@
 """Boxes, images, frames and classes that do not belong together: refused or said, whatever the format."""
 
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -495,3 +496,25 @@ def test_a_class_that_ends_in_the_middle_of_a_source_is_named(
     warnings = load(export).manifest.warnings
     assert any("no image after '19.png' has a box of 'dog'" in one for one in warnings) == is_said
     assert any("no image after" in one for one in warnings) == is_said
+
+
+# Images that were made of one picture
+
+
+def test_tiles_of_one_picture_stay_together(load: Load):
+    export = Export()
+    for site in range(8):
+        for x, y in itertools.product((0, 32, 64), (0, 32)):
+            export.add(f"site{site}_{x}_{y}.png", [("cat", 4, 4, 20, 20)])
+    local = load(export)
+    sites = [{one.file_name[:5] for one in local.split(split).images} for split in ("train", "val")]
+    assert sites[1]
+    assert not sites[0] & sites[1]
+
+
+def test_copies_of_one_picture_in_given_splits_are_named(load: Load):
+    train, val = Export(subset="train"), Export(subset="val")
+    for number in range(6):
+        train.add(f"{number}_jpg.rf.{number}a.jpg", [("cat", 4, 4, 20, 20)])
+        val.add(f"{number}_jpg.rf.{number}b.jpg", [("cat", 4, 4, 20, 20)])
+    assert said(lambda _: load(train, val), None, "6 images of val were made of the same pictures as images of train")

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from data_prep.checks.originals import find_originals, shared_originals
 from data_prep.splitting import Item, hold_back
 
 
@@ -146,3 +147,56 @@ def test_nothing_is_held_back_when_nothing_can_be(count: int, fraction: float):
 def test_many_images_and_classes_are_split_at_their_share():
     items = [item(n, {f"class {n % 80}", f"class {n % 7}"}) for n in range(30_000)]
     assert len(hold_back(items, 0.15, 0).indices) == pytest.approx(4_500, rel=0.05)
+
+
+TILES = [f"{x}_{y}" for y in (0, 512) for x in (0, 512, 1024, 1360)]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["a_jpg.rf.0a1b.jpg", "a_jpg.rf.2c3d.jpg"],
+        ["a.png", "a_hflip.png", "a_vflip.png", "a_rot90.png", "a_hflip_aug_2.png", "a-bright.jpg"],
+        ["cam/left_001096.png", "cam/right_001096.png"],
+        ["left/001096.png", "right/001096.png"],
+        [f"flight0_{tile}_{x + 640}_{y + 640}.png" for tile in TILES for x, y in [map(int, tile.split("_"))]],
+        [f"site__{tile}.png" for tile in TILES],
+        ["P0001__1__0___0.png", "P0001__1__0___824.png", "P0001__1__824___0.png", "P0001__1__824___824.png"],
+    ],
+)
+def test_names_show_which_images_were_made_of_one_picture(names: list[str]):
+    found = find_originals([*names, "other.png", "b_001.png"])
+    assert len({*found[: len(names)]}) == 1
+    assert found[0] is not None
+    assert found[len(names) :] == [None, None]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["part_000.png", "part_001.png", "part_002.png"],
+        ["a_hflip.png", "b_hflip.png", "rot90.png", "dark.png"],
+        ["left_001.png", "left_002.png", "right_003.png", "brightness.png"],
+        [f"shot_2024_{day}.png" for day in range(1, 20)],
+        [f"plot_{row}_{column}.png" for row in range(3) for column in range(3)],
+        [f"photo{number}_640_480.png" for number in range(9)],
+        [f"day_{date}_{time}.png" for date in (20240501, 20240502) for time in (101500, 101600)],
+    ],
+)
+def test_numbers_and_words_in_names_of_single_pictures_join_nothing(names: list[str]):
+    assert find_originals(names) == [None] * len(names)
+
+
+@pytest.mark.parametrize(
+    ("held", "trained", "count"),
+    [
+        (["a_jpg.rf.1.jpg", "b_jpg.rf.2.jpg"], ["a_jpg.rf.3.jpg"], 1),
+        (["val/a_hflip.png"], ["train/a.png"], 1),
+        ([f"s_{tile}.png" for tile in TILES[:2]], [f"s_{tile}.png" for tile in TILES[2:]], 2),
+        (["a.png", "b.png"], ["a.png", "a_hflip.png"], 0),  # the names begin anew in each split
+        (["left_001.png"], ["right_001.png"], 0),  # may be two signs
+        (["a.png"], ["b.png"], 0),
+    ],
+)
+def test_two_splits_share_a_picture_by_their_names(held: list[str], trained: list[str], count: int):
+    assert len(list(shared_originals(held, trained))) == count
