@@ -193,7 +193,7 @@ class Reason(Enum):
     IMAGE_REPEATED = (
         "image-repeated",
         "dropped",
-        "Images occurred again, byte for byte, with the same name and boxes in the same split.",
+        "Images occurred again, byte for byte, with the same name and boxes.",
     )
     IMAGE_UNLISTED = (
         "image-unlisted",

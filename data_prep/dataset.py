@@ -139,6 +139,8 @@ def build_dataset(
 
     Raises SourceError when nothing can be trained on.
     """
+    if options.use_subsets:
+        pool = [_without_second_listings(export, changes) for export in pool]
     placed = _drop_repeated(_place(pool, val, test, options), changes)
     if not any(image.source.boxes for image in placed):
         refuse_no_boxes(changes)
@@ -180,6 +182,18 @@ def _about_subsets(pool: Sequence[Export], given_val: bool) -> Iterable[str]:
             f"Subsets whose names are no split were used for {use}: {names}. Name them train, val or test to "
             "keep them apart."
         )
+
+
+def _without_second_listings(export: Export, changes: ChangeLog) -> Export:
+    """The export without images of a subset such as `all` that a subset for a split lists too, with the same boxes."""
+    in_split = {image.path for image in export.images if split_of_subset(image.subset)}
+    kept: list[ExportImage] = []
+    for image in export.images:
+        if image.path in in_split and split_of_subset(image.subset) is None:
+            changes.add(Reason.IMAGE_REPEATED, image.file_name, detail=f"also in the subset {image.subset!r}")
+        else:
+            kept.append(image)
+    return replace(export, images=tuple(kept))
 
 
 def _classes(exports: Iterable[Export]) -> tuple[ClassName, ...]:

@@ -518,3 +518,18 @@ def test_copies_of_one_picture_in_given_splits_are_named(load: Load):
         train.add(f"{number}_jpg.rf.{number}a.jpg", [("cat", 4, 4, 20, 20)])
         val.add(f"{number}_jpg.rf.{number}b.jpg", [("cat", 4, 4, 20, 20)])
     assert said(lambda _: load(train, val), None, "6 images of val were made of the same pictures as images of train")
+
+
+def test_a_file_of_all_images_beside_those_of_the_splits_adds_nothing(tmp_path: Path, load: Load):
+    files: dict[str, bytes | str] = {}
+    for subset, first, last in (("train", 0, 4), ("val", 4, 6), ("all", 0, 6)):
+        export = full(6)
+        export.coco["images"] = export.coco["images"][first:last]
+        ids = {one["id"] for one in export.coco["images"]}
+        export.coco["annotations"] = [one for one in export.coco["annotations"] if one["image_id"] in ids]
+        files[f"annotations/{subset}.json"] = json.dumps(export.coco)
+        files |= {f"images/{name}": data for name, data in export.pictures.items()}
+    manifest = load(zipped(tmp_path, files)).manifest
+    assert {name: one.images for name, one in manifest.counts.items()} == {"train": 4, "val": 2, "test": 0}
+    assert {one.reason: one.count for one in manifest.changes} == {"image-repeated": 6}
+    assert not any("no split" in one or "also in" in one for one in manifest.warnings)
