@@ -22,11 +22,11 @@ def listed_splits(
     names: relative paths without an extension. Lists of other splits than `splits` are left out. The first folder
     counts in which a list names an image. Raises AnnotationError if two lists of one folder name the same image.
     """
-    known = frozenset(names)
+    known, lists = frozenset(names), _lists(files, splits)
     notes: list[str] = []
     for folder in _folders(root):
         found: dict[str, str] = {}
-        for path in _lists_in(folder, files, splits):
+        for path in lists.get(folder, ()):
             subset, own = path.removeprefix(folder)[: -len(".txt")], 0
             try:
                 lines = [line for line in read_lines(files, path) if line]
@@ -57,7 +57,8 @@ def listed_splits(
 
 def split_lists(files: ExportFiles, root: str) -> list[str]:
     """The paths of all lists that `listed_splits` may read."""
-    return [path for folder in _folders(root) for path in _lists_in(folder, files, SPLITS)]
+    lists = _lists(files, SPLITS)
+    return [path for folder in _folders(root) for path in lists.get(folder, ())]
 
 
 def _folders(root: str) -> Iterator[str]:
@@ -69,17 +70,15 @@ def _folders(root: str) -> Iterator[str]:
         root = parent_of(root)
 
 
-def _lists_in(folder: str, files: ExportFiles, splits: Sequence[str]) -> list[str]:
-    return [
-        path
-        for path in sorted(without_stray_copies(files.sizes))
-        if path.lower().endswith(".txt") and folder_of(path) == folder and _says(path, splits)
-    ]
-
-
-def _says(path: str, splits: Sequence[str]) -> bool:
-    name = path.rpartition("/")[2][: -len(".txt")]
-    return name == TRAIN_AND_VAL or split_of_subset(name) in splits
+def _lists(files: ExportFiles, splits: Sequence[str]) -> dict[str, list[str]]:
+    """Folder → the lists in it, sorted."""
+    found: dict[str, list[str]] = {}
+    for path in without_stray_copies(files.sizes):
+        if path.lower().endswith(".txt"):
+            name = path.rpartition("/")[2][: -len(".txt")]
+            if name == TRAIN_AND_VAL or split_of_subset(name) in splits:
+                found.setdefault(folder_of(path), []).append(path)
+    return {folder: sorted(own) for folder, own in found.items()}
 
 
 def _named(line: str, known: Collection[str]) -> str | None:
