@@ -37,14 +37,13 @@ def listed_splits(
                 continue
             for name in filter(None, (_named(line, known) for line in lines)):
                 own += 1
-                if subset == TRAIN_AND_VAL:
-                    found.setdefault(name, subset)
-                elif found.setdefault(name, subset) not in (subset, TRAIN_AND_VAL):
-                    raise AnnotationError(
-                        f"{files.shown_name}: {name!r} is listed in {found[name]}.txt and in {subset}.txt: correct them"
-                    )
-                else:
+                known_as = found.get(name, TRAIN_AND_VAL)
+                if known_as == TRAIN_AND_VAL:
                     found[name] = subset
+                elif subset != TRAIN_AND_VAL and split_of_subset(known_as) != split_of_subset(subset):
+                    raise AnnotationError(
+                        f"{files.shown_name}: {name!r} is listed in {known_as}.txt and in {subset}.txt: correct them"
+                    )
             if lines and not own:
                 notes.append(
                     f"{path} names no image of this source (for example {lines[0][:100]!r}), so it was not used for "

@@ -60,6 +60,7 @@ def without_lists(**more: bytes) -> dict[str, bytes]:
         {"ImageSets/Main/train.txt": b"JPEGImages/a.png\nJPEGImages/sub/b.png\n", "ImageSets/Main/val.txt": b"c"},
         {"train.txt": b"D:\\voc\\JPEGImages\\a.png\n/voc/JPEGImages/sub/b.png\n", "val.txt": b"c.png\n"},
         {"train.txt": b"JPEGImages/a.png Annotations/a.xml\nsub/b 1\n", "val.txt": b"c\n"},
+        {"2007_train.txt": b"/voc/JPEGImages/a.png 4,6,24,36,0\nsub/b.png\n", "train.txt": b"a\n", "val.txt": b"c\n"},
         {"ImageSets/Segmentation/train.txt": b"a\nsub/b\n", "ImageSets/Segmentation/val.txt": b"c\n"},
         {"ImageSets/Layout/train.txt": b"a 1\na 2\nsub/b 1\n", "ImageSets/Layout/val.txt": b"c 1\n"},
     ],
