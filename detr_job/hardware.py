@@ -18,8 +18,8 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise JobError(
-            "device: cuda was requested, but PyTorch finds no GPU. Choose a node pool with GPUs, check that the "
-            "container requests one, or set device to auto or cpu"
+            "device: cuda was requested, but PyTorch finds no GPU. Set device to auto or cpu; on a cluster, choose a "
+            "node pool with GPUs, and check that the container requests one"
         )
     device = torch.device("cuda", 0)
     major, minor = torch.cuda.get_device_capability(device)

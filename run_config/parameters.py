@@ -267,7 +267,7 @@ _ALL: tuple[Parameter, ...] = (
         name="threshold",
         title="Threshold",
         help="Lowest confidence of a box, 0 to 1. Lower: more boxes, and more wrong ones. Empty: the model's own "
-        "threshold, which was best on its validation images.",
+        "threshold, chosen on its validation images.",
         group="Annotation",
         type=Type.NUMBER,
         minimum=0,

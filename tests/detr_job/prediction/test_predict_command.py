@@ -182,7 +182,7 @@ def test_the_threshold_in_use_is_said(predict, model, tmp_path):
         model, tmp_path / "model", {"threshold": 0.25, "classes": {"Zelle": 0.125}, "split": "val"}
     )
     own = (
-        "boxes with a score below 0.25 (Zelle 0.125) are left out: the model's own threshold, best on its val images "
+        "boxes with a score below 0.25 (Zelle 0.125) are left out: the model's own threshold, chosen on its val images "
         "(--threshold sets another)"
     )
     assert predict(image, "--out", tmp_path / "a")[1].splitlines()[-1] == own
