@@ -276,7 +276,7 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="existing-shapes",
         title="Existing shapes",
-        help="- `keep`: keep all shapes and add the model's boxes\n"
+        help="- `keep`: keep all shapes and add the model's boxes where the label has none yet\n"
         "- `replace-automatic`: delete shapes that a model made and nobody corrected\n"
         "- `replace-all`: delete all shapes, also those that people drew",
         group="Annotation",
