@@ -61,6 +61,8 @@ def predict_files(
     device = hardware.choose_device(device_name)
     hardware.prepare(device)
     predictor = Predictor(model_url, device)
+    if out is not None:
+        (out / PREDICTIONS).unlink(missing_ok=True)  # of an earlier call; the new one is written when all is done
     names = picture_names(files)
     records = []
     full: list[Path] = []
@@ -86,9 +88,11 @@ def predict_files(
         everything = found
         found = everything if keep_repeated else without_repeated(everything)
         repeated_boxes += len(everything) - len(found)
+        drawn = {} if out is None else {"picture": name}
         records.append(
             {
-                "image": os.fsencode(path).decode("utf-8", "replace"),
+                "image": os.fsencode(path).decode("utf-8", "backslashreplace"),
+                **drawn,
                 "width": image.width,
                 "height": image.height,
                 "detections": [
@@ -138,16 +142,19 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def image_files(paths: Sequence[Path], left_out: dict[Path, str] | None = None) -> list[Path]:
-    """The named files, and the images in the named folders, except pictures drawn by this command.
+    """The named files, and the images in the named folders, except pictures drawn by this command; each once.
 
     Other files in the folders are added to `left_out`, except hidden ones and what this command wrote.
     """
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            within = sorted(each for each in path.rglob("*") if each.is_file() and not each.name.endswith(DRAWN))
+            every = sorted(each for each in path.rglob("*") if not each.name.endswith(DRAWN))
+            within = [each for each in every if each.is_file()]
             inside = [each for each in within if each.suffix.lower() in SUFFIXES]
             if left_out is not None:
+                unlike = [each for each in every if not each.is_file() and not _is_own_folder(each)]
+                left_out |= {each: _why_no_file(each) for each in unlike}
                 other = [each for each in within if each.suffix.lower() not in SUFFIXES and not _is_no_photograph(each)]
                 left_out |= dict.fromkeys(other, f"is not an image: its name does not end in {_suffixes()}")
             if not inside:
@@ -157,7 +164,18 @@ def image_files(paths: Sequence[Path], left_out: dict[Path, str] | None = None) 
             files.append(path)
         else:
             raise JobError(f"{path} does not exist")
-    return files
+    return list(dict.fromkeys(files))
+
+
+def _is_own_folder(path: Path) -> bool:
+    """Whether this is a folder whose files are listed too."""
+    return path.is_dir() and not path.is_symlink()
+
+
+def _why_no_file(path: Path) -> str:
+    if path.is_dir():
+        return "is a link to a folder, which is not followed: name that folder as well"
+    return "is a link to nothing" if path.is_symlink() else "is no file"
 
 
 def _suffixes() -> str:

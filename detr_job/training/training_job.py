@@ -57,7 +57,7 @@ from run_config.locations import resolve
 from run_config.parameters import Type, overrides_of
 from run_config.weights.automatic import AUTO, NONE
 from run_config.wording import duration, plural
-from run_config.writable import require_writable
+from run_config.writable import require_writable, write_whole
 
 FINETUNE = "cvat-finetune-checkpoint"
 PREDICTED_SPLITS = ("val", "test")
@@ -453,9 +453,11 @@ def _write_results(job: _Job, report: ProgressReport) -> ModelFolderConfig:
     last = request.out / "checkpoint"
     last.mkdir(parents=True, exist_ok=True)
     for name, data in trainer.state().files().items():
-        (last / name).write_bytes(data)
+        write_whole(last / name, data)
     trainer.load_best()
     (request.out / "predictions").mkdir(exist_ok=True)  # must exist, even for a set with only training images
+    for split in PREDICTED_SPLITS:
+        _predictions(request.out, split).unlink(missing_ok=True)  # an earlier run's set may have had more splits
     # The model's thresholds are chosen from predictions of its final weights, so the model is written after them.
     seen = _predict(job, "val", report)
     weights = {name: tensor.cpu().contiguous() for name, tensor in trainer.network.state_dict().items()}
@@ -463,6 +465,10 @@ def _write_results(job: _Job, report: ProgressReport) -> ModelFolderConfig:
     model_folder.write_model(request.out / "model", weights, info)
     _predict(job, "test", report)
     return info
+
+
+def _predictions(out: Path, split: str) -> Path:
+    return out / "predictions" / f"{split}.json"
 
 
 def _predict(job: _Job, name: str, report: ProgressReport) -> SplitPredictions | None:
@@ -475,8 +481,7 @@ def _predict(job: _Job, name: str, report: ProgressReport) -> SplitPredictions |
     with trainer.stop.at_once():
         seen = trainer.predict(EvaluationSamples(split, config.data), trainer.network)
     description = f"{job.request.preset}, step {trainer.progress.best_step or trainer.progress.step}"
-    path = job.request.out / "predictions" / f"{name}.json"
-    write_predictions(path, seen.file(local.id, name, description, local.class_names))
+    write_predictions(_predictions(job.request.out, name), seen.file(local.id, name, description, local.class_names))
     return seen
 
 
