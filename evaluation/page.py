@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from evaluation.charts import COLOURS, GREY, Chart, Series, line_chart
 from evaluation.coco import AtMaxDets
@@ -17,7 +18,7 @@ from evaluation.gallery import Picture
 from evaluation.metrics import Metrics, SplitMetrics
 from evaluation.run_files import MetricsLog
 from run_config.model_quality import threshold_text
-from run_config.wording import cut
+from run_config.wording import cut, plural
 
 MAX_CONFUSION_CLASSES = 24
 UNDEFINED_SIGN = "\N{EN DASH}"
@@ -72,6 +73,8 @@ def render(content: PageInput) -> str:
         "of_hundred": of_hundred,
         "count": lambda value: f"{value:,}",
         "short": cut,
+        "plural": plural,
+        "breakable": breakable,
     }
     metrics = content.metrics
     split = metrics.splits[metrics.headline]
@@ -80,6 +83,7 @@ def render(content: PageInput) -> str:
         split=split,
         wide=split.at_max_dets or None,
         repeats=split.repeated_boxes or None,
+        repeats_change=repeats_change(split),
         wide_names=wide_names(metrics),
         point_words=threshold_text(metrics.operating_point.threshold, metrics.operating_point.classes),
         run_url=content.run_url,
@@ -100,6 +104,20 @@ def wide_names(metrics: Metrics) -> list[str]:
     """Names of the numbers at `max_dets` for the table of all splits; empty when no split has them."""
     names = [field.name for field in fields(AtMaxDets) if field.name not in {"max_dets", "beyond_100"}]
     return names if any(split.at_max_dets for split in metrics.splits.values()) else []
+
+
+def repeats_change(split: SplitMetrics) -> str:
+    """What leaving out repeated boxes does to AP and AP50, as the end of a sentence. Empty: nothing."""
+    if not split.repeated_boxes:
+        return ""
+    wide = split.at_max_dets or None
+    ap, ap50 = (wide.ap, wide.ap50) if wide else (split.coco["ap"], split.coco["ap50"])
+    return " and ".join(split.repeated_boxes.changes(ap, ap50))
+
+
+def breakable(name: str) -> Markup:
+    """A dotted name that may be broken into lines after each dot."""
+    return Markup(".<wbr>").join(name.split("."))
 
 
 def share(value: float) -> str:
