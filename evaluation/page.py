@@ -27,6 +27,20 @@ LOSS_NAMES = {
     "loss_ce": "class",
     "loss_bbox": "box (L1)",
     "loss_giou": "overlap (GIoU)",
+    "loss_fgl": "edges (FGL)",
+    "loss_ddf": "distillation (DDF)",
+}
+LOSS_SOURCES = {
+    "_dense": "dense targets",
+    "_enc": "encoder",
+    "_dn": "denoising",
+    "_rpn": "region proposals",
+}
+"""Part of a loss's name → which boxes it is about. Names without such a part are about the model's predictions."""
+TABLE_TITLES = {
+    "parameters": "Parameters of the run, as given",
+    "config": "Configuration: all values in use",
+    "auto": "Values chosen automatically, and why",
 }
 AP_NAMES = {
     "ap": "AP",
@@ -94,7 +108,7 @@ def render(content: PageInput) -> str:
         training_charts=training_charts(content.log),
         unreadable_lines=content.log.unreadable,
         glance=at_a_glance(content),
-        facts=[(fact_title(name), value) for name, value in flat(content.run) if "." not in name and name != "format"],
+        facts=list(run_facts(content.run)),
         details=run_details(content.run),
         class_colours=class_colours(split),
     )
@@ -177,13 +191,13 @@ def threshold_charts(metrics: Metrics, split: SplitMetrics) -> list[Chart]:
     by_class.sort(key=lambda entry: entry[2] != GREY)
     black, unit, thresholds = "#111827", (0.0, 1.0), metrics.thresholds
     precision_over_recall = [
-        *(_series(name, recalls, curve.precision_at_recall, colour) for name, curve, colour in by_class),
-        _series("all classes", recalls, split.curve.precision_at_recall, black, thick=True),
+        _series(name, recalls, curve.precision_at_recall, colour) for name, curve, colour in by_class
     ]
-    f1 = [
-        *(_series(name, thresholds, curve.f1, colour) for name, curve, colour in by_class),
-        _series("all classes", thresholds, split.curve.f1, black, thick=True),
-    ]
+    f1 = [_series(name, thresholds, curve.f1, colour) for name, curve, colour in by_class]
+    if len(split.classes) > 1:
+        mean = split.curve.precision_at_recall
+        precision_over_recall.append(_series("all classes", recalls, mean, black, thick=True))
+        f1.append(_series("all classes", thresholds, split.curve.f1, black, thick=True))
     both = [
         _series("precision", thresholds, split.curve.precision, COLOURS[0]),
         _series("recall", thresholds, split.curve.recall, COLOURS[1]),
@@ -211,7 +225,7 @@ def training_charts(log: MetricsLog) -> list[Chart]:
             "Loss while training",
             [
                 Series(
-                    LOSS_NAMES.get(name, name),
+                    loss_title(name),
                     log.series(name, ("train",)),
                     "#111827" if name == "loss" else colour,
                     thick=name == "loss",
@@ -244,6 +258,15 @@ def training_charts(log: MetricsLog) -> list[Chart]:
     return [chart for chart in charts if chart is not None]
 
 
+def loss_title(name: str) -> str:
+    """A loss of metrics.jsonl in words: `loss_bbox_dense` is "box (L1), dense targets"."""
+    for part, source in LOSS_SOURCES.items():
+        if part in name:
+            whole = name.replace(part, "")
+            return f"{LOSS_NAMES.get(whole, whole)}, {source}"
+    return LOSS_NAMES.get(name, name)
+
+
 def at_a_glance(content: PageInput) -> list[tuple[str, str]]:
     """The facts at the top of the page, if they are known."""
     run, log = content.run, content.log
@@ -264,8 +287,33 @@ def at_a_glance(content: PageInput) -> list[tuple[str, str]]:
 
 def run_details(run: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """One table per mapping in run.json, such as parameters and configuration."""
-    tables = [(fact_title(key), list(flat(value))) for key, value in run.items() if isinstance(value, Mapping)]
-    return [(title, lines) for title, lines in tables if lines]
+    tables = {key: dict(flat(value)) for key, value in run.items() if isinstance(value, Mapping)}
+    config = tables.get("config", {})
+    if config.get("training.precision") == "auto" and run.get("precision"):
+        config["training.precision"] = f"{run['precision']} (auto)"
+    for key, reason in tables.get("auto", {}).items():
+        if key in config:
+            tables["auto"][key] = f"{config[key]}: {reason}"
+    return [(TABLE_TITLES.get(key, fact_title(key)), list(lines.items())) for key, lines in tables.items() if lines]
+
+
+def run_facts(run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The single values of run.json."""
+    for name, value in flat(run):
+        if name == "image_digest":
+            if names_registry_or_digest(value):
+                yield "Image", value
+        elif "." not in name and name != "format":
+            yield fact_title(name), value
+
+
+def names_registry_or_digest(image: str) -> bool:
+    """Whether an image has been pulled under this name.
+
+    A run without containers has the name in the workflow template, which has neither a registry nor a digest.
+    """
+    host, slash, _ = image.partition("/")
+    return "sha256:" in image or bool(slash and ("." in host or ":" in host))
 
 
 def fact_title(name: str) -> str:
