@@ -8,6 +8,7 @@ import torch
 
 from detr_job.errors import JobError
 from run_config.job.config import Training
+from run_config.wording import plural
 
 
 def choose_device(name: str) -> torch.device:
@@ -91,7 +92,7 @@ def hardware_name(device: torch.device) -> str:
     """`NVIDIA H100 80GB HBM3`, or the processor and its number of threads in use."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{_processor()}, {torch.get_num_threads()} threads"
+    return f"{_processor()}, {plural(torch.get_num_threads(), 'thread')}"
 
 
 def _processor() -> str:

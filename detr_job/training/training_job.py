@@ -389,23 +389,24 @@ def _warnings(job: _Job) -> Iterator[str]:
     config, local = job.config, job.local
     train_split = local.split("train")
     batch_size, queries = config.data.batch_size, config.model.most_objects
+    training_images = plural(len(train_split), "training image is", "training images are")
     if len(train_split) < batch_size:
         yield (
-            f"{len(train_split)} training images are fewer than the batch size {batch_size}: "
-            f"batches have {len(train_split)} images"
+            f"{training_images} fewer than the batch size {batch_size}: "
+            f"batches have {plural(len(train_split), 'image')}"
         )
     elif len(train_split) < batch_size * config.data.accumulate:
         yield (
-            f"{len(train_split)} training images are fewer than data.batch_size x data.accumulate "
+            f"{training_images} fewer than data.batch_size x data.accumulate "
             f"({batch_size} x {config.data.accumulate}): a step uses some images twice and counts as an epoch"
         )
     crowded = [record for record in train_split.images if len(record.labels) > queries]
     if crowded:
         most = max(crowded, key=lambda record: len(record.labels))
         yield (
-            f"{len(crowded)} training images have more boxes than the model has queries ({queries}), up to "
-            f"{len(most.labels)} in {most.file_name}: the surplus boxes are not learned. Set "
-            f"model.queries={advised_queries(len(most.labels))} or more"
+            f"{plural(len(crowded), 'training image has', 'training images have')} more boxes than the model has "
+            f"queries ({queries}), up to {len(most.labels)} in {most.file_name}: the surplus boxes are not learned. "
+            f"Set model.queries={advised_queries(len(most.labels))} or more"
         )
         if len(most.labels) > MOST_BOXES:
             yield f"an image gets at most {MOST_BOXES} boxes, whatever model.queries is: cut larger images into parts"
@@ -477,7 +478,7 @@ def _predict(job: _Job, name: str, report: ProgressReport) -> SplitPredictions |
     split = local.split(name)
     if not len(split):
         return None
-    report.say(f"predicting {name}: {len(split)} images")
+    report.say(f"predicting {name}: {plural(len(split), 'image')}")
     with trainer.stop.at_once():
         seen = trainer.predict(EvaluationSamples(split, config.data), trainer.network)
     description = f"{job.request.preset}, step {trainer.progress.best_step or trainer.progress.step}"
@@ -525,4 +526,4 @@ def _farewell(job: _Job, info: ModelFolderConfig) -> str:
     point = "" if info.operating_point is None else f", threshold {info.operating_point.describe()}"
     # A step's $OUT is moved into the run's folder, so a path in it would soon lead nowhere.
     where = "" if "OUT" in os.environ else f"; model and predictions are in {job.request.out}"
-    return f"done: {progress.step} steps in {duration(progress.elapsed_s)}, {best}{point}{where}"
+    return f"done: {plural(progress.step, 'step')} in {duration(progress.elapsed_s)}, {best}{point}{where}"

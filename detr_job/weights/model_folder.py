@@ -29,6 +29,7 @@ from published_weights.pickle_scan import Unreadable
 from run_config.job.config import JobConfig
 from run_config.job.stored_config import stored_config
 from run_config.model_quality import FALLBACK_THRESHOLD
+from run_config.wording import plural
 from run_config.writable import write_whole
 
 FORMAT = 1
@@ -264,7 +265,7 @@ def model_card(info: ModelFolderConfig) -> str:
     if size.square:
         sides = f"stretched to {size.eval_size} x {size.eval_size} pixels"
     rows = "\n".join(f"| {index} | {_cell(name)} |" for index, name in enumerate(info.classes))
-    return f"""# {_cell(info.preset)}: a detector of {len(info.classes)} classes
+    return f"""# {_cell(info.preset)}: a detector of {plural(len(info.classes), "class", "classes")}
 
 Trained by detr-workflows on the prepared set `{info.prepared_set}`. On its validation split: {_numbers(info.metrics)}.
 
