@@ -63,7 +63,7 @@ _INCOMPLETE = (
     (
         re.compile(r"(.*/)?(labels/.*|classes)\.txt"),
         ULTRALYTICS,
-        ", but there is no data.yaml; write one with names (the classes in order) and train (the folder of images)",
+        ", but there is no data.yaml; write one with names (classes in order) and train (folder of images, or '.')",
     ),
     (re.compile(r"(.*/)?ann/[^/]+\.json"), SUPERVISELY, ", but there is no meta.json with the classes"),
     (
