@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from detr_job.prediction.drawing import draw_detections
 from detr_job.prediction.lettering import missing_characters
 from detr_job.prediction.predictor import NoMemory, Predictor
 from detr_job.prediction.repeated import without_repeated
-from prepared_set.decoding import NEARLY_BLACK, decode_image, nearly_black
+from prepared_set.decoding import FRAMES, NEARLY_BLACK, decode_image, lost_in_decoding, nearly_black
 from prepared_set.errors import ImageError
 from run_config.wording import plural, shortened
 from run_config.writable import require_writable
@@ -25,6 +26,24 @@ PREDICTIONS = "predictions.json"
 DRAWN = ".found.jpg"  # suffix of the drawn pictures' names
 STEM_BYTES = 200  # a file name has at most 255
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+
+
+@dataclass(slots=True)
+class _Noted:
+    """Images that a person should know about."""
+
+    full: list[str] = field(default_factory=list)
+    """With as many boxes as the model can give."""
+    dark: list[str] = field(default_factory=list)
+    """Nearly black."""
+    animated: list[str] = field(default_factory=list)
+    """Of several frames or pages."""
+
+    def look_at(self, path: Path, image: Image.Image) -> None:
+        if (brightest := nearly_black(image)) is not None:
+            self.dark.append(f"{path} (up to {brightest:,})")
+        if FRAMES in lost_in_decoding(image):
+            self.animated.append(str(path))
 
 
 @contextmanager
@@ -65,8 +84,7 @@ def predict_files(
         (out / PREDICTIONS).unlink(missing_ok=True)  # of an earlier call; the new one is written when all is done
     names = picture_names(files)
     records = []
-    full: list[Path] = []
-    dark: list[str] = []
+    noted = _Noted()
     first: JobError | None = None
     repeated_boxes = 0
     for path, name in zip(files, names, strict=True):
@@ -82,9 +100,8 @@ def predict_files(
             left_out[path] = str(error)
             continue
         if predictor.at_limit(found, threshold):
-            full.append(path)
-        if (brightest := nearly_black(image)) is not None:
-            dark.append(f"{path} (up to {brightest:,})")
+            noted.full.append(str(path))
+        noted.look_at(path, image)
         everything = found
         found = everything if keep_repeated else without_repeated(everything)
         repeated_boxes += len(everything) - len(found)
@@ -105,7 +122,7 @@ def predict_files(
             _write(out / name, _jpeg(draw_detections(image, found, predictor.classes)))
     if first is not None and not records:
         raise first
-    for warning in _warnings(predictor, full, dark, drawn=out is not None):
+    for warning in _warnings(predictor, noted, drawn=out is not None):
         say(f"warning: {warning}")
     if out is not None:
         _write(out / PREDICTIONS, json.dumps(records, indent=1, ensure_ascii=False).encode())
@@ -116,15 +133,17 @@ def predict_files(
     return records
 
 
-def _warnings(predictor: Predictor, full: Sequence[Path], dark: Sequence[str], *, drawn: bool) -> Iterator[str]:
-    """Sentences about the result. full: images with as many boxes as the model can give; dark: nearly black images."""
+def _warnings(predictor: Predictor, noted: _Noted, *, drawn: bool) -> Iterator[str]:
+    """Sentences about the result."""
     for name in predictor.classes if drawn else ():
         if missing := missing_characters(name):
             yield f"no font here has {', '.join(missing)} of the class {name!r}: drawn as empty boxes"
-    if dark:
-        yield f"{shortened(dark, 1)}: {NEARLY_BLACK}"
-    if full:
-        yield f"{shortened([str(path) for path in full], 1)}: {predictor.limit_sentence()}"
+    if noted.dark:
+        yield f"{shortened(noted.dark, 1)}: {NEARLY_BLACK}"
+    if noted.animated:
+        yield f"{shortened(noted.animated, 3)}: of several frames or pages, only the first was used"
+    if noted.full:
+        yield f"{shortened(noted.full, 1)}: {predictor.limit_sentence()}"
 
 
 def _jpeg(picture: Image.Image) -> bytes:

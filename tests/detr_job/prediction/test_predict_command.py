@@ -246,6 +246,14 @@ def test_entries_of_a_folder_that_are_no_files_are_named_and_files_are_predicted
         assert f"left out: {folder / name} is {reason}" in said
 
 
+def test_a_file_of_several_frames_is_named(predict, tmp_path):
+    frames = [Image.new("RGB", (64, 48), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "two.gif", save_all=True, append_images=frames[1:])
+    code, said = predict(tmp_path / "two.gif", "--out", tmp_path / "out")
+    assert code == 0, said
+    assert f"warning: {tmp_path / 'two.gif'}: of several frames or pages, only the first was used" in said
+
+
 def test_the_file_of_a_model_stands_for_its_folder(model, tmp_path):
     picture = photograph(tmp_path / "a.png")
     of_folder = predict_files(str(model), [picture], None, 0, "cpu")
