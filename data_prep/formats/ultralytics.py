@@ -149,6 +149,7 @@ class YoloReader:
         """Read all label files."""
         subsets = self._subsets()
         labels = {path for path in without_stray_copies(self._files.sizes) if path.lower().endswith(".txt")}
+        labels -= set(class_lists(self._files, self._root))
         spelt: dict[str, list[str]] = defaultdict(list)
         for path in labels:
             spelt[name_key(path)].append(path)
@@ -157,8 +158,11 @@ class YoloReader:
         notes = [*contradictions(self._files, self._root, self._names, self._listed_in)]
         notes += self._add_unnamed(subsets, spelt.keys())
         left_out = {name_key(_label_path(self._root, path)) for path in self._left_out}
+        places = {path: _label_path(self._root, path) for path in subsets}
+        if not any(spelt.get(name_key(place)) for place in places.values()):
+            places = {path: str(PurePosixPath(path).with_suffix(".txt")) for path in subsets}  # as Darknet has them
         for path, subset in subsets.items():
-            label = _label_path(self._root, path)
+            label = places[path]
             like = spelt[name_key(label)]
             if label not in labels and len(like) == 1:
                 self._changes.add(Reason.NAME_SPELLING, path, detail=like[0])
@@ -174,15 +178,14 @@ class YoloReader:
                 used[label] = path
             images.append(self._listed(path, subset, own))
         lost = sorted(
-            one
-            for one in labels - used.keys() - set(class_lists(self._files, self._root))
-            if re.search(r"(?i)(^|/)labels/", one) and one.startswith(self._root)
+            one for one in labels - used.keys() if re.search(r"(?i)(^|/)labels/", one) and one.startswith(self._root)
         )
-        if not used and lost and subsets:
+        elsewhere = lost or self._of_their_names(subsets.keys() & self._files.sizes.keys(), labels)
+        if not used and elsewhere and subsets:
             expected = _label_path(self._root, next(iter(subsets)))
             raise SourceError(
-                f"{self._where}: no image has labels: they are expected at {expected!r}, but there is {lost[0]!r}: "
-                "give the files and folders below labels/ the names of those below images/"
+                f"{self._where}: no image has labels: they are expected at {expected!r}, but there is "
+                f"{elsewhere[0]!r}: give the files and folders below labels/ the names of those below images/"
             )
         self._refuse_poses()
         notes += self._about_other_labels(subsets.keys(), labels - used.keys() - set(lost), used)
@@ -215,8 +218,7 @@ class YoloReader:
         self, images: AbstractSet[str], others: AbstractSet[str], used: Mapping[str, str]
     ) -> Iterator[str]:
         """A warning if images without labels have a text file of their name elsewhere."""
-        bare = {PurePosixPath(path).stem for path in images - set(used.values())}
-        found = sorted(path for path in others if path.startswith(self._root) and PurePosixPath(path).stem in bare)
+        found = self._of_their_names(images - set(used.values()), others)
         if found:
             yield (
                 f"{plural(len(found), 'text file')} (for example {found[0]!r}) {'has' if len(found) == 1 else 'have'} "
@@ -258,6 +260,11 @@ class YoloReader:
             f"{'was' if count == 1 else 'were'} used for it."
         )
 
+    def _of_their_names(self, images: AbstractSet[str], texts: AbstractSet[str]) -> list[str]:
+        """The text files of this data set with the names of images."""
+        stems = {PurePosixPath(path).stem for path in images}
+        return sorted(path for path in texts if path.startswith(self._root) and PurePosixPath(path).stem in stems)
+
     def _listed(self, path: str, subset: str, annotations: tuple[Annotation, ...]) -> ListedImage:
         folder = next((match[0] for match in [_IMAGES.match(path)] if match), self._root)
         # Below images/ there is a folder for each split, which is no part of the name; Roboflow has it above.
@@ -289,7 +296,7 @@ class YoloReader:
                 own = list(self._images_of(str(entry), images))
                 others = self._folders_of_others(split, str(entry), own)
                 if not own and images and split != "test":
-                    folders = ", ".join(sorted({repr(folder_of(one)) for one in images})[:3])
+                    folders = ", ".join(sorted({repr(folder_of(one) or "./") for one in images})[:3])
                     raise SourceError(
                         f"{self._where}: {split}: {str(entry)[:200]!r} names no images of this source; they lie in "
                         f"{folders}: correct the entry"
@@ -316,6 +323,9 @@ class YoloReader:
 
     def _images_of(self, entry: str, images: list[str]) -> Iterator[str]:
         """The images of a folder or of a list of images, whichever an entry names."""
+        if not any(tails(entry)):  # the folder of the data set itself
+            yield from images
+            return
         for tail in tails(entry):
             place = f"{self._root}{tail}"
             if tail.endswith(".txt") and place in self._files.sizes:
