@@ -1,0 +1,164 @@
+"""Boxes of which only a part is in another form than the rest, and the forms that `--boxes` names."""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep.box_form import BoxForm
+from data_prep.errors import AnnotationError
+from data_prep.export_reader import ReadingRules
+from prepared_set.reader import LocalSet
+from run_config.data_limits import DataLimits
+from tests.data_prep.conftest import Load, Prepare
+from tests.data_prep.export_builder import Export, picture
+from tests.data_prep.test_sibling_cases import Box, corners, shares, zipped
+
+SIZE = (160, 120)
+CLASSES = ("bolt", "nut")
+
+
+def placed(count: int = 24, prefix: str = "") -> dict[str, list[tuple[str, Box]]]:
+    """Name of each image → the classes and boxes of its four objects, all over the image."""
+    rng = random.Random(prefix)
+    made: dict[str, list[tuple[str, Box]]] = {}
+    for number in range(count):
+        boxes = []
+        for column in (0, 80):
+            for row in (0, 60):
+                width, height = rng.randint(16, 40), rng.randint(14, 36)
+                x, y = column + rng.randint(0, 80 - width), row + rng.randint(0, 60 - height)
+                boxes.append((rng.choice(CLASSES), (float(x), float(y), float(width), float(height))))
+        made[f"{prefix}{number:02}.png"] = boxes
+    return made
+
+
+Write = Callable[[str, str, Box], Sequence[float]]
+"""Image, class and box → the numbers in the file."""
+
+
+def as_it_is(_name: str, _class_name: str, box: Box) -> Sequence[float]:
+    return box
+
+
+def as_corners(_name: str, _class_name: str, box: Box) -> Sequence[float]:
+    return corners(box)
+
+
+def coco(made: dict[str, list[tuple[str, Box]]], write: Write = as_it_is, subset: str = "default") -> Export:
+    """Without areas, which may tell the form."""
+    export = Export(CLASSES, subset)
+    for name, objects in made.items():
+        image = export.add(name, size=SIZE)
+        for class_name, box in objects:
+            export.annotate(image, (class_name, *box), bbox=list(write(name, class_name, box)), area=0)
+    return export
+
+
+def yolo(folder: Path, made: dict[str, list[tuple[str, Box]]], write: Write) -> Path:
+    """`write` gives the numbers after the class."""
+    files: dict[str, bytes | str] = {"data.yaml": f"names: [{', '.join(CLASSES)}]\ntrain: images\n"}
+    for name, objects in made.items():
+        rows = [(CLASSES.index(one), *write(name, one, box)) for one, box in objects]
+        files[f"images/{name}"] = picture(name, SIZE)
+        files[f"labels/{Path(name).stem}.txt"] = "\n".join(" ".join(f"{one:g}" for one in row) for row in rows)
+    return zipped(folder, files)
+
+
+def centred(box: Box) -> Box:
+    x, y, width, height = box
+    return x + width / 2, y + height / 2, width, height
+
+
+def in_percent(box: Sequence[float]) -> Sequence[float]:
+    return [100 * one / SIZE[index % 2] for index, one in enumerate(box)]
+
+
+def outline(box: Box) -> Sequence[float]:
+    x, y, right, bottom = corners(box)
+    return x, y, right, y, right, bottom, x, bottom
+
+
+def assert_right(local: LocalSet, made: dict[str, list[tuple[str, Box]]]) -> None:
+    found = {one.file_name: one.boxes for split in ("train", "val", "test") for one in local.split(split).images}
+    for name, objects in made.items():
+        boxes = sorted(map(tuple, np.asarray(found[name]).tolist()))
+        assert np.allclose(boxes, sorted(corners(box) for _, box in objects), atol=0.01), name
+
+
+def rules(form: BoxForm) -> ReadingRules:
+    return ReadingRules(box_form=form)
+
+
+def notes(local: LocalSet, text: str) -> Iterator[str]:
+    return (one for one in local.manifest.warnings if text in one)
+
+
+# --boxes
+
+
+def test_a_form_is_only_used_for_the_subsets_that_are_in_it(run_prepare: Prepare, load: Load):
+    train, val = placed(), placed(12, "v")
+    exports = coco(train, subset="train"), coco(val, as_corners, "val")
+    with pytest.raises(AnnotationError, match=r"subset 'val': .* pass --boxes corners"):
+        run_prepare(*exports)
+    local = load(*exports, rules=rules(BoxForm.CORNERS))
+    assert_right(local, train | val)
+    (note,) = notes(local, "not converted from --boxes corners")
+    assert "subset 'train': 96 boxes were not converted" in note
+
+
+@pytest.mark.parametrize("form", [form for form in BoxForm if form is not BoxForm.XYWH])
+def test_right_boxes_stay_right_whatever_form_is_named(form: BoxForm, load: Load):
+    made = placed()
+    local = load(coco(made), rules=rules(form))
+    assert_right(local, made)
+    assert any(notes(local, f"96 boxes were not converted from --boxes {form}"))
+
+
+def test_a_form_does_not_change_a_right_source_in_another_form(tmp_path: Path, load: Load):
+    right, other = placed(), placed(12, "v")
+    source = yolo(tmp_path, right, lambda _name, _class, box: shares(centred(box)))
+    local = load(source, coco(other, lambda *one: shares(one[-1])), rules=rules(BoxForm.SHARES))
+    assert_right(local, right | other)
+
+
+def test_a_form_that_would_spoil_a_part_is_refused(run_prepare: Prepare, load: Load):
+    export = coco(placed(), lambda name, _, box: corners(box) if int(name[:2]) % 2 else box)
+    with pytest.raises(
+        AnnotationError, match=r"fit their images only as x, y, width.*not as two corners .*in one form"
+    ):
+        run_prepare(export, rules=rules(BoxForm.CORNERS))
+    assert load(export, rules=ReadingRules(DataLimits(misread_boxes=1), BoxForm.CORNERS)).manifest.changes
+
+
+def test_a_refusal_under_a_form_names_that_form(run_prepare: Prepare):
+    export = coco(placed(), as_corners)
+    with pytest.raises(AnnotationError, match=r"as centre, .*--boxes centres\), but 96 fit as two corners"):
+        run_prepare(export, rules=rules(BoxForm.CENTRES))
+
+
+# Percent
+
+
+@pytest.mark.parametrize("write", [lambda box: in_percent(centred(box)), lambda box: in_percent(outline(box))])
+def test_yolo_in_percent_is_refused_and_converted_on_demand(
+    write: Callable[[Box], Sequence[float]], tmp_path: Path, run_prepare: Prepare, load: Load
+):
+    made = placed()
+    source = yolo(tmp_path, made, lambda _name, _class, box: write(box))
+    with pytest.raises(AnnotationError, match=r"96 fit as centre, .* in percent .*--boxes percent-centres to convert"):
+        run_prepare(source)
+    with pytest.raises(AnnotationError, match="--boxes percent-centres"):
+        run_prepare(source, rules=rules(BoxForm.PERCENT))
+    assert_right(load(source, rules=rules(BoxForm.PERCENT_CENTRES)), made)
+
+
+def test_coco_with_centres_in_percent_is_refused(run_prepare: Prepare, load: Load):
+    made = placed()
+    export = coco(made, lambda *one: in_percent(centred(one[-1])))
+    with pytest.raises(AnnotationError, match="--boxes percent-centres to convert"):
+        run_prepare(export)
+    assert_right(load(export, rules=rules(BoxForm.PERCENT_CENTRES)), made)
