@@ -12,19 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.box_form import DESCRIPTIONS, BoxForm, Floats, reread
+from data_prep.checks.box_parts import BETTER, LEAST_CASES, find_part
 from data_prep.errors import AnnotationError
 from data_prep.formats.outlines import outline_box
 from data_prep.formats.record import NO_OUTLINE, Annotation
 from data_prep.remedies import change_limit, convert_boxes
 from run_config.data_limits import DataLimits
-from run_config.wording import plural
+from run_config.wording import plural, shortened
 
 TOLERANCE_PX = 1.0
 """A box may reach this far over the edge, and must have sides of at least this length."""
-LEAST_CASES = 10
-"""Fewer wrong boxes never refuse a source."""
-BETTER = 10
-"""Another form fits much better if it leaves this many times fewer boxes that do not fit."""
 MOST_OUTLINES = 2_000
 """Outlines compared with their boxes, per subset."""
 
@@ -59,6 +56,12 @@ class SubsetBoxes:
     """The form in which the format writes boxes."""
     given: BoxForm | None = None
     """The form that `--boxes` names, if the boxes were converted from it."""
+    image_of: "array[int]" = field(default_factory=lambda: array("i"))
+    """Per box the index of its image in `images`."""
+    class_of: "array[int]" = field(default_factory=lambda: array("i"))
+    """Per box the index of its class in `classes`."""
+    images: list[str] = field(default_factory=list)
+    classes: dict[str, int] = field(default_factory=dict)
     boxes: "array[float]" = field(default_factory=lambda: array("d"))
     """Per box x, y, width, height, the image's width and height, and the area (0: not given, or of an outline)."""
     outlines: list[tuple[float, ...]] = field(default_factory=list)
@@ -89,6 +92,10 @@ class SubsetBoxes:
                 self.places.append((file_name, annotation.place, annotation.box_as_written or box))
         area = 0.0 if has_outline or annotation.area is None else annotation.area
         self.boxes.extend((*box, width, height, area))
+        if not self.images or self.images[-1] != file_name:
+            self.images.append(file_name)
+        self.image_of.append(len(self.images) - 1)
+        self.class_of.append(self.classes.setdefault(annotation.class_name, len(self.classes)))
 
     def check(self, where: str, limits: DataLimits, example: Callable[[int], str]) -> list[str]:
         """Warnings about the boxes. `example(index)` describes one box.
@@ -109,6 +116,8 @@ class SubsetBoxes:
             fits = self._fits(boxes, sizes)
             self._refuse_misread(of, fits, self.form, limits, example)
             self._check_areas(of, boxes, sizes, areas, limits, example)
+            self._refuse_wrong_signs(of, boxes, sizes, limits, example)
+            yield from self._check_parts(of, fits, boxes, limits, example)
         yield from self._check_outlines(of, boxes, sizes, limits)
         yield from self._check_extent(of, boxes, sizes, limits, example)
         tiny = (np.abs(boxes[:, 2:]) < TOLERANCE_PX).any(axis=1)
@@ -236,6 +245,61 @@ class SubsetBoxes:
                 f"{count:,} are those of {DESCRIPTIONS[BoxForm.CORNERS]} alone (for example {example(first)}). Write "
                 f"all boxes in one form; to use them as they are, {change_limit('misread-boxes', '1')}"
             )
+
+    def _refuse_wrong_signs(
+        self, of: str, boxes: Floats, sizes: Floats, limits: DataLimits, example: Callable[[int], str]
+    ) -> None:
+        """Raise AnnotationError if boxes with negative sides only fit when these are positive."""
+        negative = (boxes[:, 2:] < 0).any(axis=1)
+        misfits = negative & ~_fitting(boxes, sizes, reversed_too=True)
+        positive = _fitting(np.hstack([boxes[:, :2], np.abs(boxes[:, 2:])]), sizes, reversed_too=False)
+        wrong = int(misfits.sum())
+        if _beyond(wrong, len(boxes), limits.misread_boxes) and BETTER * int((negative & ~positive).sum()) <= wrong:
+            raise AnnotationError(
+                f"{of}: {int(negative.sum()):,} of {len(boxes):,} boxes have a negative width or height, and {wrong:,} "
+                "of them do not fit their images as boxes that were drawn from the right or from below, but fit with "
+                f"positive sides (for example {example(int(misfits.argmax()))}): correct the signs; to use them as "
+                f"they are, {change_limit('misread-boxes', '1')}"
+            )
+
+    def _check_parts(
+        self,
+        of: str,
+        fits: Mapping[BoxForm, NDArray[np.bool_]],
+        boxes: Floats,
+        limits: DataLimits,
+        example: Callable[[int], str],
+    ) -> Iterator[str]:
+        """Warn about images or classes whose boxes are in another form; raises AnnotationError if they are reversed.
+
+        Boxes over the edge may fit another form by chance. Boxes that were drawn from the right or from below fit x, y,
+        width, height as rarely as the same boxes drawn from the left and from above.
+        """
+        if limits.misread_boxes >= 1:
+            return
+        for kind, kinds, names, group_of in (
+            ("class", "classes", list(self.classes), self.class_of),
+            ("image", "images", self.images, self.image_of),
+        ):
+            part = find_part(fits, self.form, np.frombuffer(group_of, np.int32))
+            if part is None:
+                continue
+            misfits = part.boxes & ~fits[self.form]
+            wrong, fitting = int(misfits.sum()), int((part.boxes & fits[part.form]).sum())
+            named = shortened([repr(names[one]) for one in part.groups], 3)
+            groups = f"{plural(len(part.groups), kind, kinds)} ({named})"
+            sentence = (
+                f"{of}: {wrong:,} of the {int(part.boxes.sum()):,} boxes of {groups} do not fit their images as "
+                f"{DESCRIPTIONS[self.form]}, but {fitting:,} fit as {DESCRIPTIONS[part.form]}, and other boxes do not "
+                f"(for example {example(int(misfits.argmax()))}): they seem to be written in that form. "
+            )
+            of_reversed = 2 * int((misfits & (boxes[:, 2:] < 0).any(axis=1)).sum()) > wrong
+            certain = of_reversed and part.form in (BoxForm.XYWH, BoxForm.SHARES)
+            if certain and _beyond(wrong, len(boxes), limits.misread_boxes):
+                way = change_limit("misread-boxes", "1")
+                raise AnnotationError(f"{sentence}Write all boxes in one form; to use them as they are, {way}")
+            yield f"{sentence}Look at the pictures of the report, and write all boxes in one form."
+            return
 
     def _check_outlines(self, of: str, boxes: Floats, sizes: Floats, limits: DataLimits) -> Iterator[str]:
         """Compare boxes with the box around their outline. Raises AnnotationError when too many differ."""

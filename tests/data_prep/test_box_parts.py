@@ -1,6 +1,8 @@
 """Boxes of which only a part is in another form than the rest, and the forms that `--boxes` names."""
 
+import json
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -162,3 +164,136 @@ def test_coco_with_centres_in_percent_is_refused(run_prepare: Prepare, load: Loa
     with pytest.raises(AnnotationError, match="--boxes percent-centres to convert"):
         run_prepare(export)
     assert_right(load(export, rules=rules(BoxForm.PERCENT_CENTRES)), made)
+
+
+# A part in another form
+
+
+def in_some_files(
+    write: Callable[[Box], Sequence[float]], others: Callable[[Box], Sequence[float]], step: int
+) -> Write:
+    return lambda name, _class, box: (others if int(Path(name).stem) % step else write)(box)
+
+
+def of_one_class(write: Callable[[Box], Sequence[float]], others: Callable[[Box], Sequence[float]]) -> Write:
+    return lambda _name, class_name, box: (write if class_name == "nut" else others)(box)
+
+
+def labelme(folder: Path, made: dict[str, list[tuple[str, Box]]], write: Write) -> Path:
+    """Rectangles of two points."""
+    files: dict[str, bytes | str] = {name: picture(name, SIZE) for name in made}
+    for name, objects in made.items():
+        numbers = [(one, write(name, one, box)) for one, box in objects]
+        shapes = [{"label": one, "points": [p[:2], p[2:]], "shape_type": "rectangle"} for one, p in numbers]
+        listed = {"imagePath": name, "imageWidth": SIZE[0], "imageHeight": SIZE[1], "shapes": shapes}
+        files[f"{Path(name).stem}.json"] = json.dumps(listed)
+    return zipped(folder, files)
+
+
+def voc(folder: Path, made: dict[str, list[tuple[str, Box]]], write: Write) -> Path:
+    files: dict[str, bytes | str] = {name: picture(name, SIZE) for name in made}
+    for name, objects in made.items():
+        rows = "".join(
+            "<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>".format(
+                one, *write(name, one, box)
+            )
+            for one, box in objects
+        )
+        size = f"<size><width>{SIZE[0]}</width><height>{SIZE[1]}</height></size>"
+        files[f"{Path(name).stem}.xml"] = f"<annotation><filename>{name}</filename>{size}{rows}</annotation>"
+    return zipped(folder, files)
+
+
+@pytest.mark.parametrize("source", [voc, labelme])
+@pytest.mark.parametrize(
+    ("write", "named"),
+    [
+        (in_some_files(lambda box: box, corners, 10), r"boxes of 6 images .'00.png', '10.png', '20.png' and 3 more"),
+        (in_some_files(lambda box: box, corners, 2), r"boxes of 30 images"),
+        (of_one_class(lambda box: box, corners), r"boxes of 1 class .'nut'"),
+    ],
+)
+def test_sides_in_place_of_corners_in_a_part_of_the_boxes_are_refused(
+    source: Callable[[Path, dict[str, list[tuple[str, Box]]], Write], Path],
+    write: Write,
+    named: str,
+    tmp_path: Path,
+    run_prepare: Prepare,
+):
+    path = source(tmp_path, placed(60), write)
+    with pytest.raises(AnnotationError, match=rf"{named}.* but [0-9]+ fit as x, y, width, height in pixels, and other"):
+        run_prepare(path)
+
+
+@pytest.mark.parametrize("source", [voc, labelme])
+@pytest.mark.parametrize("share", [0.05, 0.5, 1.0])
+def test_boxes_that_were_drawn_in_any_direction_are_right(
+    source: Callable[[Path, dict[str, list[tuple[str, Box]]], Write], Path], share: float, tmp_path: Path, load: Load
+):
+    rng = random.Random(1)
+
+    def drawn(_name: str, _class_name: str, box: Box) -> Sequence[float]:
+        x, y, right, bottom = corners(box)
+        x, right = (right, x) if rng.random() < share else (x, right)
+        y, bottom = (bottom, y) if rng.random() < share else (y, bottom)
+        return x, y, right, bottom
+
+    made = placed(60)
+    local = load(source(tmp_path, made, drawn))
+    assert_right(local, made)
+    assert not any(notes(local, "in that form"))
+    assert any(one.reason == "box-reversed" for one in local.manifest.changes)
+
+
+@pytest.mark.parametrize(
+    ("write", "named"),
+    [
+        (in_some_files(corners, lambda box: box, 4), "boxes of 15 images"),
+        (in_some_files(corners, lambda box: box, 10), "boxes of 6 images"),
+        (of_one_class(corners, lambda box: box), r"boxes of 1 class .'nut'"),
+    ],
+)
+def test_corners_in_a_part_of_the_boxes_are_warned_about(write: Write, named: str, load: Load):
+    local = load(coco(placed(60), write))
+    (note,) = notes(local, "fit as two corners")
+    assert re.search(named, note)
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (in_some_files(lambda box: shares(corners(box)), lambda box: shares(centred(box)), 10), "two corners"),
+        (of_one_class(shares, lambda box: shares(centred(box))), "x, y, width, height"),
+    ],
+)
+def test_yolo_in_another_form_in_a_part_is_warned_about(write: Write, words: str, tmp_path: Path, load: Load):
+    local = load(yolo(tmp_path, placed(60), write))
+    assert any(notes(local, f"fit as {words} as fractions"))
+
+
+@pytest.mark.parametrize("per_image", [1, 4])
+def test_boxes_that_the_edge_cuts_are_in_no_other_form(per_image: int, load: Load):
+    rng = random.Random(2)
+    cut = {
+        name: [
+            (one, (x - 15, y, width, height) if x < 5 else (x + 15, y, width, height) if x + width > 155 else box)
+            for one, box in rng.sample(objects, per_image)
+            for x, y, width, height in [box]
+        ]
+        for name, objects in placed(200).items()
+    }
+    local = load(coco(cut))
+    assert any(one.reason == "box-clipped" and one.count >= 10 for one in local.manifest.changes)
+    assert not any(notes(local, "in that form"))
+
+
+def test_negative_sides_beside_the_upper_left_corner_are_refused(run_prepare: Prepare, load: Load):
+    def signs(_name: str, class_name: str, box: Box) -> Sequence[float]:
+        x, y, width, height = box
+        return (x, y, -width, -height) if class_name == "nut" else box
+
+    with pytest.raises(AnnotationError, match=r"have a negative width or height, and .* correct the signs"):
+        run_prepare(coco(placed(), signs))
+    made = placed()
+    local = load(coco(made, lambda *one: (one[-1][0] + one[-1][2], one[-1][1], -one[-1][2], one[-1][3])))
+    assert_right(local, made)
