@@ -300,7 +300,7 @@ class _Builder:
             self._turned_images(found, checked), self._files.shown_name, self._annotations.exporter
         )
         self.warnings += warnings
-        self.warnings += self._about_undecided_turns(found, checked)
+        self.warnings += self._about_undecided_turns(found, checked, turns)
         images = [
             image
             for index, (one, result) in enumerate(zip(found, checked, strict=True))
@@ -319,7 +319,10 @@ class _Builder:
         return images
 
     def _about_undecided_turns(
-        self, found: Sequence[_ListedFile], checked: Sequence[CheckedImage | ImageError]
+        self,
+        found: Sequence[_ListedFile],
+        checked: Sequence[CheckedImage | ImageError],
+        turns: Mapping[int, int | None],
     ) -> Iterator[str]:
         """A warning if EXIF turns images, and nothing tells on which picture their boxes were drawn."""
         shares = self._annotations.in_shares
@@ -328,9 +331,10 @@ class _Builder:
         turned = sum(
             not isinstance(result, ImageError)
             and result.orientation != 1
+            and index not in turns
             and (shares or result.stored_size == (result.width, result.height))
             and bool(one.listed.annotations)
-            for one, result in zip(found, checked, strict=True)
+            for index, (one, result) in enumerate(zip(found, checked, strict=True))
         )
         if turned:
             why = "fractions fit either way" if shares else "their width and height stay the same"
@@ -420,9 +424,9 @@ class _Builder:
     def _turned_images(
         self, found: Sequence[_ListedFile], checked: Sequence[CheckedImage | ImageError]
     ) -> Iterator[TurnedImage]:
-        """The images whose width and height are exchanged by their EXIF orientation."""
+        """The images with a listed size that their EXIF orientation turns."""
         for index, (one, result) in enumerate(zip(found, checked, strict=True)):
-            if isinstance(result, ImageError) or result.stored_size == (result.width, result.height):
+            if isinstance(result, ImageError) or result.orientation == 1:
                 continue
             declared = (one.listed.width, one.listed.height)
             if declared not in (result.stored_size, (result.width, result.height)):
@@ -441,6 +445,7 @@ class _Builder:
                 (result.width, result.height),
                 is_stored,
                 tuple(boxes),
+                result.stored_size == (result.width, result.height),
             )
 
     def _in_form(self, annotation: Annotation, width: int | None, height: int | None) -> Annotation:
