@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.box_form import DESCRIPTIONS, BoxForm, Floats, reread
-from data_prep.checks.box_parts import BETTER, LEAST_CASES, find_part
+from data_prep.checks.box_parts import BETTER, LEAST_CASES, find_halved, find_part
 from data_prep.errors import AnnotationError
 from data_prep.formats.outlines import outline_box
 from data_prep.formats.record import NO_OUTLINE, Annotation
@@ -120,6 +120,14 @@ class SubsetBoxes:
             yield from self._check_parts(of, fits, boxes, limits, example)
         yield from self._check_outlines(of, boxes, sizes, limits)
         yield from self._check_extent(of, boxes, sizes, limits, example)
+        halved = find_halved(boxes, sizes, np.frombuffer(self.image_of, np.int32))
+        if len(halved):
+            yield (
+                f"{of}: all boxes of {plural(len(halved), 'image')} ("
+                f"{shortened([repr(self.images[one]) for one in halved], 3)}) lie in the upper left quarter, and are "
+                "smaller than others: they may have been drawn on copies of half the size. Look at the pictures of the "
+                "report."
+            )
         tiny = (np.abs(boxes[:, 2:]) < TOLERANCE_PX).any(axis=1)
         cut = ~_fitting(boxes, sizes, reversed_too=True) & ~tiny
         for cases, limit, name, words in (

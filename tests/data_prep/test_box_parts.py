@@ -297,3 +297,12 @@ def test_negative_sides_beside_the_upper_left_corner_are_refused(run_prepare: Pr
     made = placed()
     local = load(coco(made, lambda *one: (one[-1][0] + one[-1][2], one[-1][1], -one[-1][2], one[-1][3])))
     assert_right(local, made)
+
+
+def test_boxes_of_some_images_that_belong_to_smaller_copies_are_reported(load: Load):
+    def halved(name: str, _class_name: str, box: Box) -> Sequence[float]:
+        return box if int(Path(name).stem) % 3 else [one / 2 for one in box]
+
+    (note,) = notes(load(coco(placed(36), halved)), "copies of half the size")
+    assert "all boxes of 12 images ('00.png', '03.png', '06.png' and 9 more)" in note
+    assert not any(notes(load(coco(placed(36))), "copies of half the size"))
