@@ -25,6 +25,10 @@ setup: $(STAMP) ## install everything into .venv from the lock
 RUN_WORDS := DATASET TEST CONFIG FINETUNE MINUTES ARGS
 $(foreach word,$(RUN_WORDS),$(eval override $(word) := $$(if $$(filter command,$$(origin $(word))),$$(value $(word)))))
 export $(RUN_WORDS)
+ifneq ($(filter run,$(MAKECMDGOALS)),)
+MISSPELT := $(filter-out $(RUN_WORDS) PYTHON BIN,$(foreach word,$(.VARIABLES),$(if $(filter command,$(origin $(word))),$(word))))
+$(if $(MISSPELT),$(error make run has no word $(firstword $(MISSPELT)): its words are $(RUN_WORDS)))
+endif
 
 run: setup ## train on a sample, or on DATASET=export.zip [TEST=…] [CONFIG=preset or .yaml] [FINETUNE=weights:NAME] [MINUTES=…] [ARGS="key=value …"]
 	@if [ -z "$$DATASET" ]; then \

@@ -32,8 +32,8 @@ Sources = Annotated[
     list[str],
     typer.Argument(
         metavar="SOURCE...",
-        help=f"CVAT exports in the format {COCO!r} with images: a zip, tar or unpacked folder, local or in a "
-        "bucket (s3://bucket/key.zip, s3://bucket/prefix). Several are merged by class name.",
+        help=f"Exports with images, from CVAT best in the format {COCO!r}: a zip, tar or unpacked folder, local or in "
+        "a bucket (s3://bucket/key.zip, s3://bucket/prefix). Several are merged by class name.",
     ),
 ]
 Val = Annotated[

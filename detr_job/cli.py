@@ -154,7 +154,8 @@ def evaluate(
     for name, value in result.numbers().items():
         print(f"{name:<10} {_digits(value)}")
     for each in result.classes:
-        print(f"  {each.name}: AP {_digits(each.ap)}, AP50 {_digits(each.ap50)}, {each.ground_truths} boxes")
+        boxes = plural(each.ground_truths, "box", "boxes")
+        print(f"  {each.name}: AP {_digits(each.ap)}, AP50 {_digits(each.ap50)}, {boxes}")
     if result.at_max_dets is not None:
         wide = result.at_max_dets
         print(f"at maxDets {wide.max_dets}: AP {_digits(wide.ap)}, AP50 {_digits(wide.ap50)}, AR {_digits(wide.ar)}")

@@ -8,6 +8,7 @@ import torch
 
 from detr_job.errors import JobError
 from run_config.job.config import Training
+from run_config.wording import plural
 
 
 def choose_device(name: str) -> torch.device:
@@ -18,8 +19,8 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise JobError(
-            "device: cuda was requested, but PyTorch finds no GPU. Choose a node pool with GPUs, check that the "
-            "container requests one, or set device to auto or cpu"
+            "device: cuda was requested, but PyTorch finds no GPU. Set device to auto or cpu; on a cluster, choose a "
+            "node pool with GPUs, and check that the container requests one"
         )
     device = torch.device("cuda", 0)
     major, minor = torch.cuda.get_device_capability(device)
@@ -91,7 +92,7 @@ def hardware_name(device: torch.device) -> str:
     """`NVIDIA H100 80GB HBM3`, or the processor and its number of threads in use."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{_processor()}, {torch.get_num_threads()} threads"
+    return f"{_processor()}, {plural(torch.get_num_threads(), 'thread')}"
 
 
 def _processor() -> str:

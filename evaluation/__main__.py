@@ -65,17 +65,17 @@ def report(
     if wide is not None:
         typer.echo(f"AP {wide.ap:.3f}  AP50 {wide.ap50:.3f}  (maxDets {wide.max_dets})")
         typer.echo(wide.sentence(split.ground_truths))
-    if repeats := split.repeated_boxes:
-        typer.echo(
-            f"AP {repeats.ap:.3f}  AP50 {repeats.ap50:.3f}  (without boxes that repeat a better one: "
-            f"{repeats.repeated:,} of {plural(repeats.shown, 'box', 'boxes')})"
-        )
+    repeats = split.repeated_boxes or None
+    ap, ap50 = (wide.ap, wide.ap50) if wide else (split.coco["ap"], split.coco["ap50"])
+    if repeats is not None and repeats.changes(ap, ap50):
+        count = f": {repeats.repeated:,} of {plural(repeats.shown, 'box', 'boxes')}" if repeats.repeated else ""
+        typer.echo(f"AP {repeats.ap:.3f}  AP50 {repeats.ap50:.3f}  (without boxes that repeat a better one{count})")
     if "OUT" not in os.environ:  # a workflow step's $OUT is moved into the run's folder, so the path would lead nowhere
         typer.echo(f"report: {written.page_path}")
 
 
 def _headline(name: str, split: "SplitMetrics") -> str:
-    where = f"{name}, {split.images} images"
+    where = f"{name}, {plural(split.images, 'image')}"
     if not split.ground_truths:
         return f"AP not measurable: no boxes  ({where})"
     at = ", maxDets 100" if split.at_max_dets else ""

@@ -14,6 +14,7 @@ from PIL import Image
 
 from evaluation.confusion import ImageOutcome, Outcome
 from evaluation.matching import UNMATCHED
+from evaluation.picture_labels import Label, place_labels
 from evaluation.repeated import repeated
 from prepared_set.reader import Split
 from run_config.wording import cut
@@ -26,11 +27,18 @@ LABEL_LETTERS = 16
 """Longer names would cover too much of the picture."""
 LABEL_ALL_UP_TO = 10
 """On images with more boxes, only errors are labelled."""
+LABEL_SIZE = 0.03
+"""Font size as a share of the picture's width."""
+DRAWING_ORDER = (Outcome.IGNORED, Outcome.CORRECT, Outcome.FALSE, Outcome.MISSED, Outcome.MISCLASSIFIED)
+"""Of boxes on each other, the last is on top."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rectangle:
-    """One box in pixels of the original image. `label` may be empty; `title` is the full text."""
+    """One box in pixels of the original image. `label` may be empty; `title` is the full text.
+
+    `repeats`: the box repeats a better one.
+    """
 
     x: float
     y: float
@@ -39,6 +47,7 @@ class Rectangle:
     outcome: Outcome
     label: str
     title: str
+    repeats: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +61,9 @@ class Picture:
     jpeg_base64: str
     truth: tuple[Rectangle, ...]
     predictions: tuple[Rectangle, ...]
+    label_size: float
+    truth_labels: tuple[Label, ...]
+    prediction_labels: tuple[Label, ...]
     correct: int
     wrong: tuple[str, ...]
     """One sentence per kind of error; empty without errors."""
@@ -87,6 +99,7 @@ def pictures(split: Split, outcomes: Sequence[ImageOutcome], classes: Sequence[s
         record = split.images[place]
         with split.decoded(place) as image:
             jpeg = small_jpeg(image, limit)
+        truth, predictions = _truth_rectangles(outcome, classes), _prediction_rectangles(outcome, classes)
         drawn.append(
             Picture(
                 number,
@@ -94,8 +107,11 @@ def pictures(split: Split, outcomes: Sequence[ImageOutcome], classes: Sequence[s
                 record.width,
                 record.height,
                 base64.b64encode(jpeg).decode(),
-                _truth_rectangles(outcome, classes),
-                _prediction_rectangles(outcome, classes),
+                truth,
+                predictions,
+                LABEL_SIZE * record.width,
+                labels_of(truth, record.width, record.height),
+                labels_of(predictions, record.width, record.height),
                 outcome.count(Outcome.CORRECT),
                 what_went_wrong(outcome, classes),
             )
@@ -150,7 +166,7 @@ def _truth_rectangles(image: ImageOutcome, classes: Sequence[str]) -> tuple[Rect
         labelled = label_all or outcome in {Outcome.MISSED, Outcome.MISCLASSIFIED}
         shown = cut(name, LABEL_LETTERS) if labelled else ""
         rectangles.append(_rectangle(box.tolist(), outcome, shown, f"{name}: {says}"))
-    return _errors_on_top(rectangles)
+    return in_drawing_order(rectangles)
 
 
 def _prediction_rectangles(image: ImageOutcome, classes: Sequence[str]) -> tuple[Rectangle, ...]:
@@ -169,16 +185,23 @@ def _prediction_rectangles(image: ImageOutcome, classes: Sequence[str]) -> tuple
             says += "; nearly the place of a better box, left out in CVAT"
         labelled = not repeats[index] and (label_all or outcome in {Outcome.FALSE, Outcome.MISCLASSIFIED})
         label = f"{cut(name, LABEL_LETTERS)} {score}" if labelled else ""
-        rectangles.append(_rectangle(boxes.boxes[index].tolist(), outcome, label, f"{name} {score}: {says}"))
-    return _errors_on_top(rectangles)
+        title = f"{name} {score}: {says}"
+        rectangles.append(_rectangle(boxes.boxes[index].tolist(), outcome, label, title, repeats=bool(repeats[index])))
+    return in_drawing_order(rectangles)
 
 
-def _rectangle(box: list[float], outcome: Outcome, label: str, title: str) -> Rectangle:
+def _rectangle(box: list[float], outcome: Outcome, label: str, title: str, *, repeats: bool = False) -> Rectangle:
     x, y, width, height = (round(value, 1) for value in box)
-    return Rectangle(x, y, width, height, outcome, label, title)
+    return Rectangle(x, y, width, height, outcome, label, title, repeats)
 
 
-def _errors_on_top(rectangles: list[Rectangle]) -> tuple[Rectangle, ...]:
-    """Draw errors last, so that no correct box hides them."""
-    calm = {Outcome.CORRECT, Outcome.IGNORED}
-    return tuple(sorted(rectangles, key=lambda rectangle: rectangle.outcome not in calm))
+def in_drawing_order(rectangles: Sequence[Rectangle]) -> tuple[Rectangle, ...]:
+    """By outcome, so that no other box hides one with the wrong class; then the repeated boxes, which are thin dots."""
+    return tuple(sorted(rectangles, key=lambda each: (each.repeats, DRAWING_ORDER.index(each.outcome))))
+
+
+def labels_of(rectangles: Sequence[Rectangle], width: int, height: int) -> tuple[Label, ...]:
+    """The labels of a picture. Where they compete for a place, the outcome that is drawn last comes first."""
+    labelled = sorted(rectangles, key=lambda each: -DRAWING_ORDER.index(each.outcome))
+    wanted = [(each.label, (each.x, each.y, each.width, each.height)) for each in labelled if each.label]
+    return tuple(place_labels(wanted, width, height, LABEL_SIZE * width))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from evaluation.charts import COLOURS, GREY, Chart, Series, line_chart
 from evaluation.coco import AtMaxDets
@@ -17,7 +18,7 @@ from evaluation.gallery import Picture
 from evaluation.metrics import Metrics, SplitMetrics
 from evaluation.run_files import MetricsLog
 from run_config.model_quality import threshold_text
-from run_config.wording import cut
+from run_config.wording import cut, plural
 
 MAX_CONFUSION_CLASSES = 24
 UNDEFINED_SIGN = "\N{EN DASH}"
@@ -26,6 +27,20 @@ LOSS_NAMES = {
     "loss_ce": "class",
     "loss_bbox": "box (L1)",
     "loss_giou": "overlap (GIoU)",
+    "loss_fgl": "edges (FGL)",
+    "loss_ddf": "distillation (DDF)",
+}
+LOSS_SOURCES = {
+    "_dense": "dense targets",
+    "_enc": "encoder",
+    "_dn": "denoising",
+    "_rpn": "region proposals",
+}
+"""Part of a loss's name → which boxes it is about. Names without such a part are about the model's predictions."""
+TABLE_TITLES = {
+    "parameters": "Parameters of the run, as given",
+    "config": "Configuration: all values in use",
+    "auto": "Values chosen automatically, and why",
 }
 AP_NAMES = {
     "ap": "AP",
@@ -72,6 +87,8 @@ def render(content: PageInput) -> str:
         "of_hundred": of_hundred,
         "count": lambda value: f"{value:,}",
         "short": cut,
+        "plural": plural,
+        "breakable": breakable,
     }
     metrics = content.metrics
     split = metrics.splits[metrics.headline]
@@ -80,6 +97,7 @@ def render(content: PageInput) -> str:
         split=split,
         wide=split.at_max_dets or None,
         repeats=split.repeated_boxes or None,
+        repeats_change=repeats_change(split),
         wide_names=wide_names(metrics),
         point_words=threshold_text(metrics.operating_point.threshold, metrics.operating_point.classes),
         run_url=content.run_url,
@@ -90,7 +108,7 @@ def render(content: PageInput) -> str:
         training_charts=training_charts(content.log),
         unreadable_lines=content.log.unreadable,
         glance=at_a_glance(content),
-        facts=[(fact_title(name), value) for name, value in flat(content.run) if "." not in name and name != "format"],
+        facts=list(run_facts(content.run)),
         details=run_details(content.run),
         class_colours=class_colours(split),
     )
@@ -100,6 +118,20 @@ def wide_names(metrics: Metrics) -> list[str]:
     """Names of the numbers at `max_dets` for the table of all splits; empty when no split has them."""
     names = [field.name for field in fields(AtMaxDets) if field.name not in {"max_dets", "beyond_100"}]
     return names if any(split.at_max_dets for split in metrics.splits.values()) else []
+
+
+def repeats_change(split: SplitMetrics) -> str:
+    """What leaving out repeated boxes does to AP and AP50, as the end of a sentence. Empty: nothing."""
+    if not split.repeated_boxes:
+        return ""
+    wide = split.at_max_dets or None
+    ap, ap50 = (wide.ap, wide.ap50) if wide else (split.coco["ap"], split.coco["ap50"])
+    return " and ".join(split.repeated_boxes.changes(ap, ap50))
+
+
+def breakable(name: str) -> Markup:
+    """A dotted name that may be broken into lines after each dot."""
+    return Markup(".<wbr>").join(name.split("."))
 
 
 def share(value: float) -> str:
@@ -159,13 +191,13 @@ def threshold_charts(metrics: Metrics, split: SplitMetrics) -> list[Chart]:
     by_class.sort(key=lambda entry: entry[2] != GREY)
     black, unit, thresholds = "#111827", (0.0, 1.0), metrics.thresholds
     precision_over_recall = [
-        *(_series(name, recalls, curve.precision_at_recall, colour) for name, curve, colour in by_class),
-        _series("all classes", recalls, split.curve.precision_at_recall, black, thick=True),
+        _series(name, recalls, curve.precision_at_recall, colour) for name, curve, colour in by_class
     ]
-    f1 = [
-        *(_series(name, thresholds, curve.f1, colour) for name, curve, colour in by_class),
-        _series("all classes", thresholds, split.curve.f1, black, thick=True),
-    ]
+    f1 = [_series(name, thresholds, curve.f1, colour) for name, curve, colour in by_class]
+    if len(split.classes) > 1:
+        mean = split.curve.precision_at_recall
+        precision_over_recall.append(_series("all classes", recalls, mean, black, thick=True))
+        f1.append(_series("all classes", thresholds, split.curve.f1, black, thick=True))
     both = [
         _series("precision", thresholds, split.curve.precision, COLOURS[0]),
         _series("recall", thresholds, split.curve.recall, COLOURS[1]),
@@ -193,7 +225,7 @@ def training_charts(log: MetricsLog) -> list[Chart]:
             "Loss while training",
             [
                 Series(
-                    LOSS_NAMES.get(name, name),
+                    loss_title(name),
                     log.series(name, ("train",)),
                     "#111827" if name == "loss" else colour,
                     thick=name == "loss",
@@ -226,6 +258,15 @@ def training_charts(log: MetricsLog) -> list[Chart]:
     return [chart for chart in charts if chart is not None]
 
 
+def loss_title(name: str) -> str:
+    """A loss of metrics.jsonl in words: `loss_bbox_dense` is "box (L1), dense targets"."""
+    for part, source in LOSS_SOURCES.items():
+        if part in name:
+            whole = name.replace(part, "")
+            return f"{LOSS_NAMES.get(whole, whole)}, {source}"
+    return LOSS_NAMES.get(name, name)
+
+
 def at_a_glance(content: PageInput) -> list[tuple[str, str]]:
     """The facts at the top of the page, if they are known."""
     run, log = content.run, content.log
@@ -246,8 +287,33 @@ def at_a_glance(content: PageInput) -> list[tuple[str, str]]:
 
 def run_details(run: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """One table per mapping in run.json, such as parameters and configuration."""
-    tables = [(fact_title(key), list(flat(value))) for key, value in run.items() if isinstance(value, Mapping)]
-    return [(title, lines) for title, lines in tables if lines]
+    tables = {key: dict(flat(value)) for key, value in run.items() if isinstance(value, Mapping)}
+    config = tables.get("config", {})
+    if config.get("training.precision") == "auto" and run.get("precision"):
+        config["training.precision"] = f"{run['precision']} (auto)"
+    for key, reason in tables.get("auto", {}).items():
+        if key in config:
+            tables["auto"][key] = f"{config[key]}: {reason}"
+    return [(TABLE_TITLES.get(key, fact_title(key)), list(lines.items())) for key, lines in tables.items() if lines]
+
+
+def run_facts(run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The single values of run.json."""
+    for name, value in flat(run):
+        if name == "image_digest":
+            if names_registry_or_digest(value):
+                yield "Image", value
+        elif "." not in name and name != "format":
+            yield fact_title(name), value
+
+
+def names_registry_or_digest(image: str) -> bool:
+    """Whether an image has been pulled under this name.
+
+    A run without containers has the name in the workflow template, which has neither a registry nor a digest.
+    """
+    host, slash, _ = image.partition("/")
+    return "sha256:" in image or bool(slash and ("." in host or ":" in host))
 
 
 def fact_title(name: str) -> str:

@@ -79,7 +79,8 @@ def read_run(store: ObjectStore, run_prefix: str) -> RunFiles:
     if not predictions:
         raise RunError(
             f"{folder.url} has neither predictions/val.json nor predictions/test.json: is --run-prefix the "
-            "folder of the run, and has the training finished?"
+            "folder of the run, and has the training finished? `detr-job train` writes predictions/ to its --out: copy "
+            "that there"
         )
     log = _read(folder, "metrics.jsonl", MAX_LOG_BYTES) if folder.exists("metrics.jsonl") else b""
     run: Mapping[str, Any] = {}

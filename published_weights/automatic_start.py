@@ -3,7 +3,7 @@
 A run that has begun keeps both, whatever the store has by now.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,22 +130,40 @@ def no_weights(model: ModelConfig, preset: str, store: str) -> str:
 
 
 def _preset_at(url: str, start: str, opened: Callable[[str], ObjectStore]) -> str:
-    """The preset of the model at a URL: a run, a model folder, a file in one, or published weights."""
+    """The preset of the model at a URL."""
+    for preset, found in _descriptions(url, opened):
+        if preset in preset_names():
+            _require_settings_of(preset, found, start)
+            return preset
+        raise ConfigError(
+            f"model: {start} was trained with the configuration file {preset}.yaml: set model to that file"
+        )
+    raise ConfigError(missing(url) or f"model: auto cannot tell the model of {start}: choose the model that it is of")
+
+
+def require_family(model: ModelConfig, url: str, start: str, opened: Callable[[str], ObjectStore]) -> None:
+    """Raise ConfigError if the weights at a URL say that they are of another family than the model.
+
+    The job compares the rest when it has read the tensors.
+    """
+    preset = next((preset for preset, _ in _descriptions(url, opened)), "")
+    if preset in preset_names() and load_job_config(preset).model.family != model.family:
+        raise ConfigError(
+            f"{start} is a model of {preset}, and another architecture than {model.title}: choose the model {preset}, "
+            "or weights of this one"
+        )
+
+
+def _descriptions(url: str, opened: Callable[[str], ObjectStore]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What a run, a model folder, a file in one, or published weights say of themselves, and the name of the preset."""
     folder, _, name = url.rpartition("/")
     place = opened(folder)
     if not place.exists(name):
         place = opened(url)
     for key, entry in DESCRIPTIONS.items():
         found = _object(place, key)
-        preset = str(found.get(entry) or "")
-        if preset in preset_names():
-            _require_settings_of(preset, found, start)
-            return preset
-        if preset:
-            raise ConfigError(
-                f"model: {start} was trained with the configuration file {preset}.yaml: set model to that file"
-            )
-    raise ConfigError(missing(url) or f"model: auto cannot tell the model of {start}: choose the model that it is of")
+        if preset := str(found.get(entry) or ""):
+            yield preset, found
 
 
 def _require_settings_of(preset: str, found: Mapping[str, Any], start: str) -> None:

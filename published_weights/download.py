@@ -60,7 +60,8 @@ def download(url: str, target: Path, say: Callable[[str], None]) -> None:
                 if failed >= TRIES:
                     raise DownloadFailed(
                         f"{url}: {_reason(error)}, {TRIES} times in a row; {_size(file):,} bytes are kept. Run the "
-                        "same command again to continue, or set HTTPS_PROXY, HF_ENDPOINT or --from"
+                        "same command again to continue, set HTTPS_PROXY or HF_ENDPOINT, or name a mirror or a folder "
+                        "with --from; `weights import` stores a file that was fetched elsewhere"
                     ) from error
                 message = f"{url}: {_reason(error)}; continuing after {_size(file):,} bytes"
                 if message != said:
@@ -130,4 +131,6 @@ def _size(file: BinaryIO) -> int:
 def _reason(error: Exception) -> str:
     if isinstance(error, httpx.TimeoutException):
         return "no answer in time"
+    if isinstance(error, httpx.ConnectError) and str(error).startswith("[Errno -"):  # as the resolver numbers its own
+        return "the name of the server is not known here, as without internet"
     return " ".join(str(error).split())[:150] or type(error).__name__

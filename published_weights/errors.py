@@ -20,4 +20,7 @@ class DownloadFailed(WeightsError):
 def joined(errors: Sequence[WeightsError]) -> WeightsError:
     """One error with all messages. It is a DownloadFailed, which a retry may help, when one of them is."""
     kind = DownloadFailed if any(isinstance(error, DownloadFailed) for error in errors) else WeightsError
-    return kind("\n".join(str(error) for error in errors))
+    sentences = [str(error) for error in errors]
+    if len(sentences) > 1:  # the command line prints them in one line
+        sentences = [f"{one.removesuffix('.')}." for one in sentences]
+    return kind("\n".join(sentences))

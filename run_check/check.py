@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from data_prep.errors import DataPrepError
 from object_store import ObjectStore, StoreError, StoreUnavailable
 from prepared_set.errors import PreparedSetError
-from published_weights.automatic_start import Begun, automatic_start, begun, model_of
+from published_weights.automatic_start import Begun, automatic_start, begun, model_of, require_family
 from published_weights.start import start_from
 from run_check import places as check_places
 from run_check.errors import CheckError
@@ -153,27 +153,35 @@ def _choose(
 ) -> list[str]:
     """Replace `auto` in `values`, and add the places that this implies. Return the finding about the model."""
     findings: list[str] = []
+    url = ""
+    if values.get(CHECKPOINT):
+        look = check_places.checkpoint if before is None else resolve
+        with mistakes.collected(CHECKPOINT):
+            url = look(str(values[CHECKPOINT]), store.url)
+        if not url:
+            return []
     if values["model"] == AUTO:
         if not values.keys() >= {CHECKPOINT, *MACHINE}:
             return []  # a mistake about them was collected
         with mistakes.collected():
             gpu, laptop = trains_on_gpu(values, installation), installation is None
-            url = resolve(str(values[CHECKPOINT]), store.url) if values[CHECKPOINT] else ""
             chosen = model_of(start, url, before, store, check_places.opened, gpu=gpu, laptop=laptop)
             values["model"] = chosen.preset
             read: Mapping[str, Value] = _places_of_the_job(values)
             values |= read if installation is None else _allowed(read, installation, mistakes)
             findings.append(f"model: {chosen.preset} (auto: {chosen.reason})")
-    if start == AUTO and values["model"] != AUTO:
+    # A run that has begun does not read its first weights again: they may be gone.
+    if values["model"] != AUTO and (start == AUTO or (url and before is None)):
         with mistakes.collected():
             name = str(values["model"])
             config, preset = load_job_config(name, overrides_of(_texts(values))), base_preset(name)
             with mistakes.collected(CHECKPOINT):
-                found = automatic_start(config.model, preset, before, store)
-                # A run that has begun does not read its first weights again: they may be gone.
-                if before is None:
+                if url:
+                    require_family(config.model, url, start, check_places.opened)
+                else:
+                    found = automatic_start(config.model, preset, before, store)
                     places = {CHECKPOINT: found.checkpoint, "model.backbone_weights": found.backbone}
-                    values |= {key: place for key, place in places.items() if place}
+                    values |= {key: place for key, place in places.items() if place and before is None}
     return findings
 
 

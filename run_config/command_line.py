@@ -8,12 +8,14 @@ is a bug of ours and keeps its traceback.
 """
 
 import contextlib
+import itertools
 import math
 import os
 import select
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -65,6 +67,20 @@ def share(text: str, option: str) -> float | None:
     return value
 
 
+PLACES = ("--out", "-o", "--output", "--to", "--report", "--scratch")
+"""Options that name a file or folder."""
+
+
+def _refuse_empty_places(words: Sequence[str]) -> None:
+    """Raise ConfigError for an empty place, as of a variable that is not set: it would mean the current folder."""
+    for before, word in itertools.pairwise(("", *words)):
+        option, equals, value = word.partition("=")
+        empty = option if equals and not value else before if not word else ""
+        if empty in PLACES or (not word and not before.startswith("-")):
+            what = empty if empty in PLACES else "an argument"
+            raise ConfigError(f"{what} is empty: name a file or folder ('.' is the current one)")
+
+
 def run(app: typer.Typer) -> NoReturn:
     """Run a command line and exit with one of the project's exit codes.
 
@@ -72,6 +88,7 @@ def run(app: typer.Typer) -> NoReturn:
     """
     command = typer.main.get_command(app)
     try:
+        _refuse_empty_places(sys.argv[1:])
         with command.make_context(_program(), sys.argv[1:]) as context:
             command.invoke(context)
         sys.stdout.flush()

@@ -76,4 +76,6 @@ def data_limits(texts: Iterable[str]) -> DataLimits:
     try:
         return DataLimits.model_validate(given)
     except ValidationError as error:
-        raise ConfigError(f"--limit {error.errors()[0]['input']}: this is not allowed; use 0 to 1") from error
+        wrong = error.errors()[0]
+        name = str(wrong["loc"][0]).replace("_", "-")
+        raise ConfigError(f"--limit {name}={wrong['input']}: this is not allowed; use a number from 0 to 1") from error

@@ -267,7 +267,7 @@ _ALL: tuple[Parameter, ...] = (
         name="threshold",
         title="Threshold",
         help="Lowest confidence of a box, 0 to 1. Lower: more boxes, and more wrong ones. Empty: the model's own "
-        "threshold, which was best on its validation images.",
+        "threshold, chosen on its validation images.",
         group="Annotation",
         type=Type.NUMBER,
         minimum=0,
@@ -276,7 +276,7 @@ _ALL: tuple[Parameter, ...] = (
     Parameter(
         name="existing-shapes",
         title="Existing shapes",
-        help="- `keep`: keep all shapes and add the model's boxes\n"
+        help="- `keep`: keep all shapes and add the model's boxes where the label has none yet\n"
         "- `replace-automatic`: delete shapes that a model made and nobody corrected\n"
         "- `replace-all`: delete all shapes, also those that people drew",
         group="Annotation",

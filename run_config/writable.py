@@ -46,6 +46,17 @@ def require_writable(folder: Path, what: str) -> None:
                 place.rmdir()
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that never stands half-written under its name. Raises OSError."""
+    partial = path.with_name(f".partial-{secrets.token_hex(8)}")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
 def _write_and_remove(probe: Path) -> None:
     handle = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
     try:

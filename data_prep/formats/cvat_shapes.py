@@ -193,7 +193,7 @@ def _ellipse_box(given: dict[str, str], rotation: float) -> Xywh | None:
 
 def _polygon(points: str) -> tuple[Xywh | None, msgspec.Raw]:
     """The box around `x,y;x,y;…`, and the outline in COCO's form."""
-    numbers = [read_number(one)[0] for one in points.replace(";", ",").split(",")]
+    numbers = [read_number(one)[0] for one in points.strip().rstrip(";").replace(";", ",").split(",")]
     finite = [one for one in numbers if one is not None]
     if len(finite) < len(numbers) or len(finite) < 6 or len(finite) % 2:
         return None, NO_OUTLINE

@@ -25,7 +25,7 @@ from data_prep.sources.files import (
     without_stray_copies,
 )
 from run_config.cvat_formats import AUTO, PASCAL_VOC, SHORT_NAMES, SUPERVISELY, ULTRALYTICS, YOLO
-from run_config.wording import shortened
+from run_config.wording import plural, shortened
 
 FORMATS: tuple[Format, ...] = tuple(
     getattr(import_module(f"data_prep.formats.{module}"), class_name)()
@@ -63,7 +63,7 @@ _INCOMPLETE = (
     (
         re.compile(r"(.*/)?(labels/.*|classes)\.txt"),
         ULTRALYTICS,
-        ", but there is no data.yaml; write one with names (the classes in order) and train (the folder of images)",
+        ", but there is no data.yaml; write one with names (classes in order) and train (folder of images, or '.')",
     ),
     (re.compile(r"(.*/)?ann/[^/]+\.json"), SUPERVISELY, ", but there is no meta.json with the classes"),
     (
@@ -155,8 +155,6 @@ def images_outside(files: ExportFiles, exports: Sequence[FoundExport]) -> list[s
 
 def _explain_unknown(files: ExportFiles) -> str:
     paths, where = list(without_stray_copies(files.sizes)), files.shown_name
-    names = _either([repr(one.name) for one in FORMATS])
-    missing = f"{where} has no {_either([one.looks_like for one in FORMATS])}"
     for pattern, name, lacks in _INCOMPLETE:
         found = next((path for path in paths if pattern.fullmatch(path)), None)
         if found:
@@ -164,6 +162,10 @@ def _explain_unknown(files: ExportFiles) -> str:
                 read_annotation_file(files, found)  # it may be something else, which is said then
             again = f"export the task again, or as {FORMATS[0].name!r}"
             return f"{where} holds {found!r}: it looks like {name}{lacks}; {again}"
+    return _explain_without_annotations(paths, where)
+
+
+def _explain_without_annotations(paths: list[str], where: str) -> str:
     packed = [path for path in paths if path.lower().endswith(ARCHIVE_SUFFIXES)]
     if len(packed) > 1:
         return f"{where} holds the archives {shortened(packed, 3)} instead of an export; give each of them as a source"
@@ -176,7 +178,15 @@ def _explain_unknown(files: ExportFiles) -> str:
     videos = videos_among(paths)
     if videos:
         return f"{where} has a video ({videos[0]!r}) and no annotations: {export_frames(videos[0])}"
-    return f"{missing}: it must be a CVAT export in the format {names}, packed or unpacked"
+    if not paths:
+        return f"{where} is empty: export the task again"
+    names = _either([repr(one.name) for one in FORMATS])
+    images = len(images_below("", paths))
+    what = f"{plural(images, 'image')}, but no" if images else "no"
+    return (
+        f"{where} has {what} {_either([one.looks_like for one in FORMATS])}: it must be a CVAT export in the format "
+        f"{names}, packed or unpacked"
+    )
 
 
 def _either(names: list[str]) -> str:

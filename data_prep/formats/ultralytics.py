@@ -36,6 +36,7 @@ from run_config.wording import plural
 from run_config.yaml_text import read_yaml
 
 MAX_YAML_BYTES = 4 << 20
+_CLASS_LIST = "classes.txt"  # as labelImg writes it beside the labels
 DATA_YAML = re.compile(r"(.*/)?data\.ya?ml")
 _SPLITS = ("train", "val", "test")
 # The folders above names of images: that of Ultralytics, and that of CVAT's YOLO 1.1.
@@ -141,13 +142,17 @@ class YoloReader:
         """Read all label files."""
         subsets = self._subsets()
         labels = {path for path in without_stray_copies(self._files.sizes) if path.lower().endswith(".txt")}
+        labels -= {path for path in labels if path.rpartition("/")[2] == _CLASS_LIST}
         spelt: dict[str, list[str]] = defaultdict(list)
         for path in labels:
             spelt[name_key(path)].append(path)
         images: list[ListedImage] = []
         used: dict[str, str] = {}
+        places = {path: _label_path(self._root, path) for path in subsets}
+        if not any(spelt.get(name_key(place)) for place in places.values()):
+            places = {path: str(PurePosixPath(path).with_suffix(".txt")) for path in subsets}  # as Darknet has them
         for path, subset in subsets.items():
-            label = _label_path(self._root, path)
+            label = places[path]
             like = spelt[name_key(label)]
             if label not in labels and len(like) == 1:
                 self._changes.add(Reason.NAME_SPELLING, path, detail=like[0])
@@ -165,11 +170,12 @@ class YoloReader:
         lost = sorted(
             one for one in labels - used.keys() if re.search(r"(?i)(^|/)labels/", one) and one.startswith(self._root)
         )
-        if not used and lost and subsets:
+        elsewhere = lost or self._of_their_names(subsets.keys() & self._files.sizes.keys(), labels)
+        if not used and elsewhere and subsets:
             expected = _label_path(self._root, next(iter(subsets)))
             raise SourceError(
-                f"{self._where}: no image has labels: they are expected at {expected!r}, but there is {lost[0]!r}: "
-                "give the files and folders below labels/ the names of those below images/"
+                f"{self._where}: no image has labels: they are expected at {expected!r}, but there is "
+                f"{elsewhere[0]!r}: give the files and folders below labels/ the names of those below images/"
             )
         self._refuse_poses()
         notes = list(self._about_other_labels(subsets.keys(), labels - used.keys() - set(lost), used))
@@ -200,14 +206,18 @@ class YoloReader:
         self, images: AbstractSet[str], others: AbstractSet[str], used: Mapping[str, str]
     ) -> Iterator[str]:
         """A warning if images without labels have a text file of their name elsewhere."""
-        bare = {PurePosixPath(path).stem for path in images - set(used.values())}
-        found = sorted(path for path in others if path.startswith(self._root) and PurePosixPath(path).stem in bare)
+        found = self._of_their_names(images - set(used.values()), others)
         if found:
             yield (
                 f"{plural(len(found), 'text file')} (for example {found[0]!r}) {'has' if len(found) == 1 else 'have'} "
                 "the name of an image without labels, but another place than that of its labels: the image counts as "
                 "background. Put the files beside the other labels if they are its labels."
             )
+
+    def _of_their_names(self, images: AbstractSet[str], texts: AbstractSet[str]) -> list[str]:
+        """The text files of this data set with the names of images."""
+        stems = {PurePosixPath(path).stem for path in images}
+        return sorted(path for path in texts if path.startswith(self._root) and PurePosixPath(path).stem in stems)
 
     def _listed(self, path: str, subset: str, annotations: tuple[Annotation, ...]) -> ListedImage:
         folder = next((match[0] for match in [_IMAGES.match(path)] if match), self._root)
@@ -239,7 +249,7 @@ class YoloReader:
             for entry in entries if isinstance(entries, list) else [entries]:
                 own = list(self._images_of(str(entry), images))
                 if not own and images and split != "test":
-                    folders = ", ".join(sorted({repr(folder_of(one)) for one in images})[:3])
+                    folders = ", ".join(sorted({repr(folder_of(one) or "./") for one in images})[:3])
                     raise SourceError(
                         f"{self._where}: {split}: {str(entry)[:200]!r} names no images of this source; they lie in "
                         f"{folders}: correct the entry"
@@ -253,6 +263,9 @@ class YoloReader:
 
     def _images_of(self, entry: str, images: list[str]) -> Iterator[str]:
         """The images of a folder or of a list of images, whichever an entry names."""
+        if not any(tails(entry)):  # the folder of the data set itself
+            yield from images
+            return
         for tail in tails(entry):
             place = f"{self._root}{tail}"
             if tail.endswith(".txt") and place in self._files.sizes:

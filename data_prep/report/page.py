@@ -13,13 +13,13 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from data_prep.dataset import Dataset, SetImage
-from data_prep.findings import most_objects_by_family
 from data_prep.report.advice import HIDDEN_MATTERS, find_advice
 from data_prep.report.box_numbers import BoxNumbers, number_boxes, position_grid, sights, suspects
 from data_prep.report.pictures import PAIR_SIDE_PX, Budget, CutBox, cut_boxes, draw_pairs
+from data_prep.report.preset_groups import object_limits, without_stride
 from data_prep.report.samples import draw_samples
 from prepared_set.manifest import SPLITS, Manifest
-from run_config.wording import cut
+from run_config.wording import cut, plural
 
 SMALL_PX, LARGE_PX = 32, 96
 """COCO's limits on the area: small is below 32² square pixels, large is 96² and more."""
@@ -68,6 +68,7 @@ def draw_report(dataset: Dataset, manifest: Manifest) -> bytes:
     )
     # Names may have any length.
     environment.filters["name"] = lambda text: cut(text, _LONGEST_NAME)
+    environment.filters["plural"] = plural
     template = environment.get_template("report.html.j2")
     rows = class_rows(dataset, manifest)
     numbers = number_boxes(dataset)
@@ -96,7 +97,8 @@ def draw_report(dataset: Dataset, manifest: Manifest) -> bytes:
         box_sides=box_side_histogram(dataset.images),
         boxes_per_image=boxes_per_image_histogram(dataset.images),
         most_boxes=max((len(image.boxes) for image in dataset.images), default=0),
-        limits=", ".join(f"{family} {most}" for family, most in most_objects_by_family().items()),
+        limits=object_limits(),
+        without_stride=without_stride(),
         image_sizes=sizes.most_common(_MOST_SIZES),
         image_sizes_left_out=max(0, len(sizes) - _MOST_SIZES),
         image_sides=image_side_histogram(dataset.images),

@@ -18,6 +18,7 @@ from data_prep.second_export.find import SecondExport, find_second_export
 from data_prep.sources.archive import ZipExport
 from data_prep.sources.files import (
     ARCHIVE_SUFFIXES,
+    IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
     ExportFiles,
     export_frames,
@@ -148,6 +149,8 @@ def _find_local(name: str, path: Path) -> Source:
         raise SourceError(f"{shown} cannot be read ({error}): check the path") from error
     if path.suffix.lower() == ".json":
         raise SourceError(f"{shown} is only an annotation file; give the export's zip, or its folder with images")
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        raise SourceError(f"{shown} is only a picture; give the export's zip, or its folder with the annotations")
     if path.suffix.lower() in VIDEO_SUFFIXES:
         raise SourceError(f"{shown} is a video: {export_frames(path.name)}")
     if stat.S_ISREG(status.st_mode):

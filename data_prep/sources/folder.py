@@ -56,13 +56,14 @@ def walk(folder: Path, shown_name: str) -> Iterator[FolderFile]:
         raise _unreadable(os.path.relpath(error.filename, folder), shown_name, error)
 
     folder = Path(os.path.realpath(folder))
-    for root, _, names in os.walk(folder, onerror=refuse):
-        for file_name in sorted(names):
+    for root, folders, names in os.walk(folder, onerror=refuse):
+        for file_name in sorted((*names, *folders)):
             path = Path(root, file_name)
             name = printable(path.relative_to(folder).as_posix())
             if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(folder):
+                what = "folder" if path.is_dir() else "file"
                 raise SourceError(
-                    f"{name!r} in {shown_name} is a link that leads out of the folder: copy the file itself there"
+                    f"{name!r} in {shown_name} is a link that leads out of the folder: copy the {what} itself there"
                 )
             try:
                 status = path.stat()

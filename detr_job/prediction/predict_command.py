@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from detr_job.prediction.drawing import draw_detections
 from detr_job.prediction.lettering import missing_characters
 from detr_job.prediction.predictor import NoMemory, Predictor
 from detr_job.prediction.repeated import without_repeated
-from prepared_set.decoding import NEARLY_BLACK, decode_image, nearly_black
+from prepared_set.decoding import FRAMES, NEARLY_BLACK, decode_image, lost_in_decoding, nearly_black
 from prepared_set.errors import ImageError
 from run_config.wording import plural, shortened
 from run_config.writable import require_writable
@@ -25,6 +26,24 @@ PREDICTIONS = "predictions.json"
 DRAWN = ".found.jpg"  # suffix of the drawn pictures' names
 STEM_BYTES = 200  # a file name has at most 255
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+
+
+@dataclass(slots=True)
+class _Noted:
+    """Images that a person should know about."""
+
+    full: list[str] = field(default_factory=list)
+    """With as many boxes as the model can give."""
+    dark: list[str] = field(default_factory=list)
+    """Nearly black."""
+    animated: list[str] = field(default_factory=list)
+    """Of several frames or pages."""
+
+    def look_at(self, path: Path, image: Image.Image) -> None:
+        if (brightest := nearly_black(image)) is not None:
+            self.dark.append(f"{path} (up to {brightest:,})")
+        if FRAMES in lost_in_decoding(image):
+            self.animated.append(str(path))
 
 
 @contextmanager
@@ -61,10 +80,11 @@ def predict_files(
     device = hardware.choose_device(device_name)
     hardware.prepare(device)
     predictor = Predictor(model_url, device)
+    if out is not None:
+        (out / PREDICTIONS).unlink(missing_ok=True)  # of an earlier call; the new one is written when all is done
     names = picture_names(files)
     records = []
-    full: list[Path] = []
-    dark: list[str] = []
+    noted = _Noted()
     first: JobError | None = None
     repeated_boxes = 0
     for path, name in zip(files, names, strict=True):
@@ -80,15 +100,16 @@ def predict_files(
             left_out[path] = str(error)
             continue
         if predictor.at_limit(found, threshold):
-            full.append(path)
-        if (brightest := nearly_black(image)) is not None:
-            dark.append(f"{path} (up to {brightest:,})")
+            noted.full.append(str(path))
+        noted.look_at(path, image)
         everything = found
         found = everything if keep_repeated else without_repeated(everything)
         repeated_boxes += len(everything) - len(found)
+        drawn = {} if out is None else {"picture": name}
         records.append(
             {
-                "image": os.fsencode(path).decode("utf-8", "replace"),
+                "image": os.fsencode(path).decode("utf-8", "backslashreplace"),
+                **drawn,
                 "width": image.width,
                 "height": image.height,
                 "detections": [
@@ -101,7 +122,7 @@ def predict_files(
             _write(out / name, _jpeg(draw_detections(image, found, predictor.classes)))
     if first is not None and not records:
         raise first
-    for warning in _warnings(predictor, full, dark, drawn=out is not None):
+    for warning in _warnings(predictor, noted, drawn=out is not None):
         say(f"warning: {warning}")
     if out is not None:
         _write(out / PREDICTIONS, json.dumps(records, indent=1, ensure_ascii=False).encode())
@@ -112,15 +133,17 @@ def predict_files(
     return records
 
 
-def _warnings(predictor: Predictor, full: Sequence[Path], dark: Sequence[str], *, drawn: bool) -> Iterator[str]:
-    """Sentences about the result. full: images with as many boxes as the model can give; dark: nearly black images."""
+def _warnings(predictor: Predictor, noted: _Noted, *, drawn: bool) -> Iterator[str]:
+    """Sentences about the result."""
     for name in predictor.classes if drawn else ():
         if missing := missing_characters(name):
             yield f"no font here has {', '.join(missing)} of the class {name!r}: drawn as empty boxes"
-    if dark:
-        yield f"{shortened(dark, 1)}: {NEARLY_BLACK}"
-    if full:
-        yield f"{shortened([str(path) for path in full], 1)}: {predictor.limit_sentence()}"
+    if noted.dark:
+        yield f"{shortened(noted.dark, 1)}: {NEARLY_BLACK}"
+    if noted.animated:
+        yield f"{shortened(noted.animated, 3)}: of several frames or pages, only the first was used"
+    if noted.full:
+        yield f"{shortened(noted.full, 1)}: {predictor.limit_sentence()}"
 
 
 def _jpeg(picture: Image.Image) -> bytes:
@@ -138,16 +161,19 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def image_files(paths: Sequence[Path], left_out: dict[Path, str] | None = None) -> list[Path]:
-    """The named files, and the images in the named folders, except pictures drawn by this command.
+    """The named files, and the images in the named folders, except pictures drawn by this command; each once.
 
     Other files in the folders are added to `left_out`, except hidden ones and what this command wrote.
     """
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            within = sorted(each for each in path.rglob("*") if each.is_file() and not each.name.endswith(DRAWN))
+            every = sorted(each for each in path.rglob("*") if not each.name.endswith(DRAWN))
+            within = [each for each in every if each.is_file()]
             inside = [each for each in within if each.suffix.lower() in SUFFIXES]
             if left_out is not None:
+                unlike = [each for each in every if not each.is_file() and not _is_own_folder(each)]
+                left_out |= {each: _why_no_file(each) for each in unlike}
                 other = [each for each in within if each.suffix.lower() not in SUFFIXES and not _is_no_photograph(each)]
                 left_out |= dict.fromkeys(other, f"is not an image: its name does not end in {_suffixes()}")
             if not inside:
@@ -157,7 +183,18 @@ def image_files(paths: Sequence[Path], left_out: dict[Path, str] | None = None) 
             files.append(path)
         else:
             raise JobError(f"{path} does not exist")
-    return files
+    return list(dict.fromkeys(files))
+
+
+def _is_own_folder(path: Path) -> bool:
+    """Whether this is a folder whose files are listed too."""
+    return path.is_dir() and not path.is_symlink()
+
+
+def _why_no_file(path: Path) -> str:
+    if path.is_dir():
+        return "is a link to a folder, which is not followed: name that folder as well"
+    return "is a link to nothing" if path.is_symlink() else "is no file"
 
 
 def _suffixes() -> str:

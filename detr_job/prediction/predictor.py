@@ -95,8 +95,8 @@ class Predictor:
                 "(--threshold sets one)"
             )
         return (
-            f"boxes with a score below {point.describe()} are left out: the model's own threshold, best on its "
-            f"{point.split} images (--threshold sets another)"
+            f"boxes with a score below {point.describe()} are left out: the model's own threshold, chosen on "
+            f"its {point.split} images (--threshold sets another)"
         )
 
     def __call__(self, image: Image.Image, threshold: float | None = None) -> list[Found]:

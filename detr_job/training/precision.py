@@ -40,7 +40,10 @@ def with_precision(
         bf16, reason = True, "the hardware computes it fast"
     else:  # a processor without AMX: a Xeon was slower in bf16, an EPYC faster
         speed = bf16_speed(config, local, device)
-        bf16, reason = speed >= BF16_PAYS, f"a step in bf16 is {speed:.2f} times as fast as in fp32 on this processor"
+        bf16 = speed >= BF16_PAYS
+        reason = f"a step in bf16 is {speed:.2f} times as fast as in fp32 on this processor"
+        if not bf16:
+            reason += f", and {BF16_PAYS:g} times would pay"
     precision = "bf16" if bf16 else "fp32"
     if hardware.use_bf16(config.training, device) is not bf16:
         config = with_values(config, {"training.precision": precision})

@@ -17,6 +17,7 @@ from run_config.job.stored_config import differences, keys_without_a_value, stor
 
 FORMAT = 1
 RUN, METRICS = "run.json", "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
 AUTO = "auto"  # the reasons of the values that were computed at the first start, by key
 MICRO_BATCH = "micro_batch_size"  # only present after a batch did not fit into memory
 PRECISION = "precision"  # of the first start
@@ -66,10 +67,15 @@ def describe_run(
 def open_run(store: ObjectStore, description: dict[str, Any]) -> dict[str, Any]:
     """Start or resume a run: write run.json and return its contents.
 
-    Raises JobError when the folder belongs to another workflow or was started with other settings: training
-    there would mix two runs.
+    Raises JobError when the folder belongs to another workflow or was started with other settings, or when nothing
+    tells with which: training there would mix two runs.
     """
     before = _read(store)
+    if before is None and next(iter(store.list(CHECKPOINTS)), None) is not None:
+        raise JobError(
+            f"{store.url} has checkpoints but no {RUN}, which says what they were trained on: restore it, or choose "
+            "another run name"
+        )
     if before is not None:
         _same_run(store.url, before, description)
         started = before.get("started", description["started"])

@@ -57,7 +57,7 @@ from run_config.locations import resolve
 from run_config.parameters import Type, overrides_of
 from run_config.weights.automatic import AUTO, NONE
 from run_config.wording import duration, plural
-from run_config.writable import require_writable
+from run_config.writable import require_writable, write_whole
 
 FINETUNE = "cvat-finetune-checkpoint"
 PREDICTED_SPLITS = ("val", "test")
@@ -389,23 +389,24 @@ def _warnings(job: _Job) -> Iterator[str]:
     config, local = job.config, job.local
     train_split = local.split("train")
     batch_size, queries = config.data.batch_size, config.model.most_objects
+    training_images = plural(len(train_split), "training image is", "training images are")
     if len(train_split) < batch_size:
         yield (
-            f"{len(train_split)} training images are fewer than the batch size {batch_size}: "
-            f"batches have {len(train_split)} images"
+            f"{training_images} fewer than the batch size {batch_size}: "
+            f"batches have {plural(len(train_split), 'image')}"
         )
     elif len(train_split) < batch_size * config.data.accumulate:
         yield (
-            f"{len(train_split)} training images are fewer than data.batch_size x data.accumulate "
+            f"{training_images} fewer than data.batch_size x data.accumulate "
             f"({batch_size} x {config.data.accumulate}): a step uses some images twice and counts as an epoch"
         )
     crowded = [record for record in train_split.images if len(record.labels) > queries]
     if crowded:
         most = max(crowded, key=lambda record: len(record.labels))
         yield (
-            f"{len(crowded)} training images have more boxes than the model has queries ({queries}), up to "
-            f"{len(most.labels)} in {most.file_name}: the surplus boxes are not learned. Set "
-            f"model.queries={advised_queries(len(most.labels))} or more"
+            f"{plural(len(crowded), 'training image has', 'training images have')} more boxes than the model has "
+            f"queries ({queries}), up to {len(most.labels)} in {most.file_name}: the surplus boxes are not learned. "
+            f"Set model.queries={advised_queries(len(most.labels))} or more"
         )
         if len(most.labels) > MOST_BOXES:
             yield f"an image gets at most {MOST_BOXES} boxes, whatever model.queries is: cut larger images into parts"
@@ -453,9 +454,11 @@ def _write_results(job: _Job, report: ProgressReport) -> ModelFolderConfig:
     last = request.out / "checkpoint"
     last.mkdir(parents=True, exist_ok=True)
     for name, data in trainer.state().files().items():
-        (last / name).write_bytes(data)
+        write_whole(last / name, data)
     trainer.load_best()
     (request.out / "predictions").mkdir(exist_ok=True)  # must exist, even for a set with only training images
+    for split in PREDICTED_SPLITS:
+        _predictions(request.out, split).unlink(missing_ok=True)  # an earlier run's set may have had more splits
     # The model's thresholds are chosen from predictions of its final weights, so the model is written after them.
     seen = _predict(job, "val", report)
     weights = {name: tensor.cpu().contiguous() for name, tensor in trainer.network.state_dict().items()}
@@ -465,18 +468,21 @@ def _write_results(job: _Job, report: ProgressReport) -> ModelFolderConfig:
     return info
 
 
+def _predictions(out: Path, split: str) -> Path:
+    return out / "predictions" / f"{split}.json"
+
+
 def _predict(job: _Job, name: str, report: ProgressReport) -> SplitPredictions | None:
     """Predict a split with the best weights and write the file. None when the set has no images in this split."""
     config, local, trainer = job.config, job.local, job.trainer
     split = local.split(name)
     if not len(split):
         return None
-    report.say(f"predicting {name}: {len(split)} images")
+    report.say(f"predicting {name}: {plural(len(split), 'image')}")
     with trainer.stop.at_once():
         seen = trainer.predict(EvaluationSamples(split, config.data), trainer.network)
     description = f"{job.request.preset}, step {trainer.progress.best_step or trainer.progress.step}"
-    path = job.request.out / "predictions" / f"{name}.json"
-    write_predictions(path, seen.file(local.id, name, description, local.class_names))
+    write_predictions(_predictions(job.request.out, name), seen.file(local.id, name, description, local.class_names))
     return seen
 
 
@@ -520,4 +526,4 @@ def _farewell(job: _Job, info: ModelFolderConfig) -> str:
     point = "" if info.operating_point is None else f", threshold {info.operating_point.describe()}"
     # A step's $OUT is moved into the run's folder, so a path in it would soon lead nowhere.
     where = "" if "OUT" in os.environ else f"; model and predictions are in {job.request.out}"
-    return f"done: {progress.step} steps in {duration(progress.elapsed_s)}, {best}{point}{where}"
+    return f"done: {plural(progress.step, 'step')} in {duration(progress.elapsed_s)}, {best}{point}{where}"

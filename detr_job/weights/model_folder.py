@@ -29,6 +29,8 @@ from published_weights.pickle_scan import Unreadable
 from run_config.job.config import JobConfig
 from run_config.job.stored_config import stored_config
 from run_config.model_quality import FALLBACK_THRESHOLD
+from run_config.wording import plural
+from run_config.writable import write_whole
 
 FORMAT = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
@@ -115,7 +117,7 @@ def write_model(folder: Path, weights: Mapping[str, Tensor], info: ModelFolderCo
     """Write weights, config.json and model card to the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in model_files(weights, info).items():
-        (folder / name).write_bytes(content)
+        write_whole(folder / name, content)
 
 
 def upload_model(store: ObjectStore, weights: Mapping[str, Tensor], info: ModelFolderConfig) -> None:
@@ -130,7 +132,7 @@ def find_model(url: str) -> FoundModel:
     Of a run, the final model is used, or else its best weights so far, or else its newest checkpoint. Raises JobError
     when it is damaged, and NoModel when there is none.
     """
-    store = open_store(url)
+    store = open_store(url.removesuffix(f"/{WEIGHTS}"))
     if is_of_transformers(store):
         raise NoModel(
             f"{url} is a model of Hugging Face Transformers: it can be a start of training "
@@ -263,7 +265,7 @@ def model_card(info: ModelFolderConfig) -> str:
     if size.square:
         sides = f"stretched to {size.eval_size} x {size.eval_size} pixels"
     rows = "\n".join(f"| {index} | {_cell(name)} |" for index, name in enumerate(info.classes))
-    return f"""# {_cell(info.preset)}: a detector of {len(info.classes)} classes
+    return f"""# {_cell(info.preset)}: a detector of {plural(len(info.classes), "class", "classes")}
 
 Trained by detr-workflows on the prepared set `{info.prepared_set}`. On its validation split: {_numbers(info.metrics)}.
 

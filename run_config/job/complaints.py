@@ -75,6 +75,9 @@ def _unknown(name: str, family: str, known: tuple[Key, ...]) -> str:
     other = next((key.family for key in known if key.name == name and key.name not in own), "")
     if other:
         return f"{name} belongs to models of the family {other}, and this one is {family}"
+    if name in own:
+        section, _, key = name.partition(".")
+        return f"{name} is one word: in a file write `{section}: {{{key}: …}}`"
     last = name.rpartition(".")[2]
     same_last = [each for each in own if each.rpartition(".")[2] == last]
     by_last = {each.rpartition(".")[2]: each for each in own}

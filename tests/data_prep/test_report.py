@@ -2,6 +2,7 @@
 
 import html
 import re
+from fnmatch import fnmatch
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pytest
 from data_prep import findings
 from data_prep.prepare import PrepareRequest, inspect
 from data_prep.report.page import draw_report
+from data_prep.report.preset_groups import preset_groups
 from prepared_set.manifest import Manifest, Options
 from run_config.families.detr import DetrModel
 from run_config.families.tiny import TinyModel
+from run_config.job.preset_files import presets_on_offer
 from tests.data_prep.export_builder import Export, simple_export, write_zip
 
 HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>\"'&"
@@ -188,3 +191,16 @@ def test_a_class_without_any_box_is_named(tmp_path: Path):
         export.add(f"{number}.png", [("cat", 1, 2, 10, 12), ("dog", 5, 6, 10, 12)])
     manifest, _ = page_of(tmp_path, export)
     assert "No boxes in the whole set: ghost." in manifest.warnings
+
+
+def test_the_page_names_presets_as_a_person_types_them(tmp_path: Path):
+    text = Page(page_of(tmp_path, simple_export(12))[1]).text
+    limits = "detr-* 100, tiny 60, rf-detr-* 300, d-fine-* 300, deformable-detr-* 300, faster-rcnn-* 100"
+    assert f"the models find at most this many per image: {limits}." in text
+    assert "Not in the table: deformable-detr-* and faster-rcnn-*, whose cell is not known." in text
+
+
+def test_the_pattern_of_a_family_fits_all_its_presets_and_no_other():
+    groups = preset_groups()
+    for group, presets in groups.items():
+        assert [name for name in presets_on_offer() if fnmatch(name, group)] == presets

@@ -71,6 +71,7 @@ def test_the_page_names_what_the_models_cannot_see_and_shows_suspects(tmp_path: 
     page = Page(source)
     assert "too small for the model at its input size: " in page.text
     assert "10 too small A side below 3 pixels" in page.text
+    assert "nobody can see. The first 6 are shown." in page.text
     assert "Look at the suspicious boxes below and correct them in CVAT: 10 too small" in page.text
 
 

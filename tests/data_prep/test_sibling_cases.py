@@ -253,7 +253,10 @@ def test_pictures_that_are_not_decoded_are_named(run_prepare: Prepare):
 @pytest.mark.parametrize(
     ("files", "sentence"),
     [
-        ({"labels/a.txt": "0 .5 .5 .1 .1", "classes.txt": "cat"}, "there is no data.yaml; write one with names"),
+        (
+            {"labels/a.txt": "0 .5 .5 .1 .1", "classes.txt": "cat"},
+            "there is no data.yaml; write one with names",
+        ),
         ({"ds/ann/a.png.json": "{}", "ds/img/a.png": b""}, "looks like Supervisely, but there is no meta.json"),
         ({"via_region_data.json": "{}"}, "looks like another JSON format"),
         ({"train_labels.csv": "filename,width"}, "looks like a table: of tables only those of Open Images"),

@@ -7,6 +7,7 @@ from detr_job import hardware
 from detr_job.errors import JobError
 from detr_job.hardware import autocast, choose_device, hardware_name, memory_gib, use_bf16
 from run_config.job.config import Training
+from run_config.wording import plural
 
 CPU = torch.device("cpu")
 
@@ -93,7 +94,7 @@ def test_autocast_is_bf16_or_nothing():
 
 
 def test_a_report_can_name_the_machine():
-    assert f"{torch.get_num_threads()} threads" in hardware_name(CPU)
+    assert plural(torch.get_num_threads(), "thread") in hardware_name(CPU)
     assert 0.01 < memory_gib(CPU) < 1000
 
 

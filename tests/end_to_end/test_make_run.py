@@ -45,6 +45,14 @@ def values(call: list[str]) -> dict[str, str]:
     return dict(word.split("=", 1) for option, word in itertools.pairwise(call) if option == "-p")
 
 
+@pytest.mark.parametrize("word", ["DATASTE", "minutes"])
+def test_a_misspelt_word_is_refused_before_anything_happens(word: str, programs: Path):
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        make_run(programs, f"{word}=x y=z")
+    assert f"make run has no word {word}: its words are DATASET TEST CONFIG" in refused.value.stderr.decode()
+    assert not (programs / "calls").exists()
+
+
 def test_without_words_it_chooses_a_model_for_the_sample(programs: Path):
     sample, run = make_run(programs)
     assert sample == ["data-prep", "make-sample", "runs/sample"]

@@ -102,7 +102,7 @@ def test_a_set_is_prepared_once_and_becomes_a_model_that_is_measured_on_it(lapto
     assert prepared.returncode == 0, prepared.stderr
     (run,) = laptop.runs("detr-prepare")
     set_id = results_of(run)["prepared-set"]
-    assert f"PREPARED-SET {set_id}" in prepared.stdout.splitlines()
+    assert f"prepared set {set_id}" in prepared.stdout.splitlines()
 
     done = laptop.run("schedule.steps=4")
     assert done.returncode == 0, done.stderr

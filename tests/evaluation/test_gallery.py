@@ -1,14 +1,16 @@
 import io
+from itertools import pairwise
 
 import msgspec
 import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation.confusion import ImageOutcome, judge
-from evaluation.gallery import choose, small_jpeg, what_went_wrong
+from evaluation.confusion import ImageOutcome, Outcome, judge
+from evaluation.gallery import Rectangle, choose, in_drawing_order, labels_of, small_jpeg, what_went_wrong
 from evaluation.ground_truth import GroundTruth
 from evaluation.matching import boxes_by_image
+from evaluation.picture_labels import place_labels
 from evaluation.predictions import Prediction
 
 NAMES = ("cat", "dog")
@@ -84,3 +86,37 @@ def test_pictures_keep_below_their_share_of_the_page(limit: int) -> None:
     assert len(data) <= limit
     width, height = Image.open(io.BytesIO(data)).size
     assert width / height == pytest.approx(4 / 3, abs=0.05)
+
+
+def rectangle(outcome: Outcome, *, repeats: bool = False) -> Rectangle:
+    return Rectangle(50, 50, 40, 40, outcome, outcome.value, "", repeats)
+
+
+def test_only_the_dots_of_repeated_boxes_are_drawn_over_a_box_with_the_wrong_class() -> None:
+    repeated, wrong = rectangle(Outcome.FALSE, repeats=True), rectangle(Outcome.MISCLASSIFIED)
+    false, correct = rectangle(Outcome.FALSE), rectangle(Outcome.CORRECT)
+    assert in_drawing_order([wrong, false, repeated, correct]) == (correct, false, wrong, repeated)
+
+
+def test_of_labels_that_compete_the_wrong_class_keeps_the_best_place() -> None:
+    first, second = labels_of([rectangle(Outcome.FALSE), rectangle(Outcome.MISCLASSIFIED)], 400, 300)
+    assert (first.text, second.text) == ("misclassified", "false")
+    assert first.y < 50 < second.y
+
+
+@pytest.mark.parametrize("box", [(-9, -30, 60, 50), (350, -5, 80, 40), (5, 270, 60, 40), (-5, -5, 410, 310)])
+def test_labels_stay_within_the_picture(box: tuple[float, ...]) -> None:
+    (label,) = place_labels([("RBC 0.45", box)], 400, 300, 12)
+    assert 0 < label.x < 400
+    assert 12 * 0.95 <= label.y <= 300
+
+
+def test_labels_never_cover_each_other() -> None:
+    """Where a place is found for a label, the letters of no other are there; the others are left out."""
+    boxes = [(10.0 * n, 100.0, 60.0, 12.0) for n in range(8)] * 2
+    labels = place_labels([("RBC 0.45", box) for box in boxes], 400, 300, 12)
+    width = len("RBC 0.45") * 0.68 * 12
+    starts = sorted((label.y, label.x - width * label.ends_here) for label in labels)
+    assert 3 <= len(labels) < len(boxes)
+    for (y, x), (next_y, next_x) in pairwise(starts):
+        assert next_y - y >= 12 or next_x - x >= width - 0.01

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from evaluation.coco import evaluate_boxes
 from evaluation.ground_truth import GroundTruth
-from evaluation.metrics import SplitInput, measure
+from evaluation.metrics import RepeatedBoxes, SplitInput, measure
 from evaluation.predictions import Prediction
 from evaluation.repeated import repeated, without_repeated
 from tests.evaluation.test_report import reported
@@ -105,8 +105,10 @@ def test_the_metrics_have_the_effect_on_ap() -> None:
 
 def test_the_report_says_it_and_marks_the_box(tmp_path: Path) -> None:
     report, page = reported(tmp_path, {"val": (COCO, TWICE)})
-    assert "1 of 3 boxes have nearly the place of a better box" in page.text
-    assert "AP is 1.000 instead of 0.750" in page.text
+    assert "67 of 100 of its boxes are right (repeats of a better box: 1 of 3)." in " ".join(page.text.split())
+    assert "Without repeated boxes of any score, AP is 1.000 instead of 0.750 and AP50 is 1.000" in page.text
+    drawn = [attributes.get("class") or "" for tag, attributes in page.tags if tag == "rect"]
+    assert drawn.count("false repeats") == 2, "in the legend and in the picture"
     assert page.text.count("nearly the place of a better box, left out in CVAT") == 1
     assert json.loads(report.metrics_path.read_bytes())["splits"]["val"]["repeated_boxes"] == {
         "iou": 0.9,
@@ -115,3 +117,19 @@ def test_the_report_says_it_and_marks_the_box(tmp_path: Path) -> None:
         "ap": 1.0,
         "ap50": 1.0,
     }
+
+
+def test_repeated_boxes_that_change_nothing_are_not_compared(tmp_path: Path) -> None:
+    """The repeated box has the lowest score, so that it costs no precision."""
+    found = [*TWICE[::2], {**TWICE[1], "category_id": 0, "score": 0.01}]
+    report, page = reported(tmp_path, {"val": (COCO, found)})
+    repeats = report.metrics.splits["val"].repeated_boxes
+    assert repeats
+    assert (repeats.repeated, repeats.changes(1.0, 1.0)) == (0, [])
+    for never in ("repeats a better", "repeats of a better box", "instead of"):
+        assert never not in page.text
+
+
+def test_only_the_number_that_changes_is_compared() -> None:
+    repeats = RepeatedBoxes(iou=0.9, shown=15, repeated=1, ap=0.1585, ap50=0.34958)
+    assert repeats.changes(0.1514, 0.34962) == ["AP is 0.159 instead of 0.151"]

@@ -14,7 +14,17 @@ import pytest
 from evaluation.coco import evaluate_boxes
 from evaluation.errors import PredictionsError, RunError
 from evaluation.metrics import Metrics
-from evaluation.page import MAX_CONFUSION_CLASSES, confusion_view, flat, of_hundred, share
+from evaluation.page import (
+    MAX_CONFUSION_CLASSES,
+    breakable,
+    confusion_view,
+    flat,
+    loss_title,
+    of_hundred,
+    run_details,
+    run_facts,
+    share,
+)
 from evaluation.report import Report, write_report
 from evaluation.run_files import parse_log
 from tests.evaluation.datasets import Coco, Predictions, random_coco
@@ -22,7 +32,7 @@ from tests.evaluation.runs import RUN, SET_ID, folder_store, predictions_documen
 
 PREFIX = "runs/detr-train-x7k2p"
 HOSTILE = "<script>alert(1)</script>$\\frac{a}$ & \"'\u202eabc"
-VOID = {"meta", "img", "br", "link"}
+VOID = {"meta", "img", "br", "link", "wbr"}
 
 
 class Page(HTMLParser):
@@ -206,6 +216,53 @@ def test_run_facts_are_flattened_for_the_table() -> None:
     assert facts == {"a.b": "1, 2", "e.1.f": "1", "g": "1,234,567", "h": "0.5", "i": "True"}
 
 
+@pytest.mark.parametrize(
+    ("image", "shown"),
+    [
+        ("detr-workflows/detr-job:0.1.0", False),
+        ("", False),
+        ("r.example.org/team/detr-job:0.1.0", True),
+        ("localhost:5000/detr-workflows/detr-job:0.1.0", True),
+        ("detr-workflows/detr-job:0.1.0@sha256:1234", True),
+        ("sha256:1234", True),
+    ],
+)
+def test_the_name_of_an_image_that_was_never_pulled_is_no_fact(image: str, shown: bool) -> None:
+    facts = dict(run_facts({"format": 1, "run": "r", "image_digest": image, "config": {"a": 1}}))
+    assert facts == {"Run": "r"} | ({"Image": image} if shown else {})
+
+
+def test_automatic_values_stand_beside_their_reasons() -> None:
+    run = {
+        "config": {"training": {"precision": "auto"}, "data": {"min_sizes": [192, 224], "workers": None}},
+        "auto": {"data.min_sizes": "small objects", "data.workers": "no GPU"},
+        "precision": "bf16",
+    }
+    config, automatic = (dict(lines) for _, lines in run_details(run))
+    assert config == {"training.precision": "bf16 (auto)", "data.min_sizes": "192, 224"}
+    assert automatic == {"data.min_sizes": "192, 224: small objects", "data.workers": "no GPU"}
+    assert dict(run_details({**run, "precision": ""})[0][1])["training.precision"] == "auto"
+
+
+def test_long_names_may_break_after_dots_and_stay_escaped() -> None:
+    assert breakable("data.<b>.c") == "data.<wbr>&lt;b&gt;.<wbr>c"
+
+
+def test_losses_have_words() -> None:
+    assert [loss_title(name) for name in ("loss", "loss_bbox_dense", "loss_dn_giou", "loss_ce_enc", "loss_new")] == [
+        "total",
+        "box (L1), dense targets",
+        "overlap (GIoU), denoising",
+        "class, encoder",
+        "loss_new",
+    ]
+
+
+def test_one_class_has_one_line_in_each_curve(tmp_path: Path) -> None:
+    _, page = reported(tmp_path, {"test": random_coco(4, images=6, classes=1)})
+    assert "all classes" not in page.text
+
+
 def test_sentences_do_not_round_to_perfection() -> None:
     assert [of_hundred(value) for value in (0.0, 0.001, 0.5, 0.999, 1.0)] == [
         "0 of 100",
@@ -283,6 +340,11 @@ def printed(tmp_path: Path, coco: Coco, found: Predictions) -> list[str]:
 def test_a_split_without_boxes_has_no_ap_to_print(tmp_path: Path) -> None:
     coco, _ = random_coco(4, images=3, classes=2, objects=0)
     assert printed(tmp_path, coco, []) == ["AP not measurable: no boxes  (test, 3 images)"]
+
+
+def test_one_image_is_singular(tmp_path: Path) -> None:
+    coco, _ = random_coco(4, images=1, classes=2, objects=0)
+    assert printed(tmp_path, coco, []) == ["AP not measurable: no boxes  (test, 1 image)"]
 
 
 def test_both_limits_are_printed_for_a_dense_split(tmp_path: Path) -> None:

@@ -107,6 +107,6 @@ def test_a_missing_file_is_an_error_at_once(publisher: Publisher, tmp_path: Path
 
 @pytest.mark.usefixtures("publisher")
 def test_an_unreachable_server_ends_with_the_code_for_a_retry(tmp_path: Path):
-    with pytest.raises(DownloadFailed, match="HTTPS_PROXY, HF_ENDPOINT or --from") as raised:
+    with pytest.raises(DownloadFailed, match="set HTTPS_PROXY or HF_ENDPOINT, or name a mirror") as raised:
         download("http://127.0.0.1:9/model.pth", tmp_path / "model.pth", lambda _: None)
     assert raised.value.exit_code == 75

@@ -52,10 +52,10 @@ def test_every_place_that_is_wrong_is_said_at_once(texts: dict[str, str], store:
     no_file = "cvat-annotation-path: there is no file or folder"
     no_checkpoint = f"cvat-finetune-checkpoint: there is no checkpoint at {store.url}/runs/earlier/model"
     assert said_by(texts) == [
+        f"{no_checkpoint}: give the model/ folder of an earlier run, or a file of weights.",
         f"{no_file} annotation-dump/cells, neither here nor below the store {store.url}: check the path.",
         f"{no_file} /nowhere/export.zip: check the path.",
         "cvat-test-path: there is no file or folder file:///nowhere/test.zip: check the path.",
-        f"{no_checkpoint}: give the model/ folder of an earlier run, or a file of weights.",
     ]
 
 
@@ -69,6 +69,20 @@ def test_a_run_that_is_not_there_is_answered_with_those_that_are(texts: dict[str
         store.put_bytes(f"workflow-data/output/{key}", b"{}")
     (said,) = said_by(texts | {"cvat-finetune-checkpoint": "run:cell-2"})
     assert said.endswith("; runs with a model beside it: cells-2, cells-1, animals")
+    (said,) = said_by(texts | {"cvat-finetune-checkpoint": "run:cell-2", "model": "auto"})
+    assert "there is no checkpoint at" in said
+
+
+@pytest.mark.parametrize(("key", "entry"), [("earlier/model/config.json", "preset"), ("earlier/run.json", "model")])
+def test_weights_of_another_family_are_refused_at_once(key: str, entry: str, texts: dict[str, str], store: ObjectStore):
+    store.put_bytes("workflow-data/output/earlier/model/config.json", b"{}")
+    store.put_bytes(f"workflow-data/output/{key}", json.dumps({entry: "detr-r18"}).encode())
+    (said,) = said_by(texts | {"cvat-finetune-checkpoint": "run:earlier"})
+    assert said == (
+        "cvat-finetune-checkpoint: run:earlier is a model of detr-r18, and another architecture than Tiny: choose the "
+        "model detr-r18, or weights of this one"
+    )
+    check(texts | {"cvat-finetune-checkpoint": "run:earlier", "model": "detr-r50"}, "run-1", UID)
 
 
 def test_a_wrong_value_is_said_although_the_store_is_unreachable(
@@ -91,7 +105,7 @@ def test_mistakes_of_every_kind_are_said_at_once(texts: dict[str, str], store: O
     }
     said = said_by(texts)
     assert [line.partition(" ")[0] for line in said] == [
-        "'modle'", "epochs", "tiny:", "cvat-output-path:", "cvat-test-path:", "cvat-finetune-checkpoint:",
+        "'modle'", "epochs", "tiny:", "cvat-output-path:", "cvat-finetune-checkpoint:", "cvat-test-path:",
     ]  # fmt: skip
 
 
@@ -120,7 +134,7 @@ def test_a_folder_without_annotations_is_refused(texts: dict[str, str], tmp_path
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "a.png").write_bytes(b"x")
     texts["cvat-annotation-path"] = str(tmp_path / "pictures")
-    assert "has no annotations/instances_*.json" in said_by(texts)[0]
+    assert "has 1 image, but no annotations/instances_*.json" in said_by(texts)[0]
 
 
 def test_a_store_that_cannot_be_written_is_said(texts: dict[str, str], tmp_path: Path):

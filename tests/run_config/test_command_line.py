@@ -104,6 +104,15 @@ def test_an_argument_that_is_not_utf8_is_named_in_one_sentence(command: str, arg
     assert "\\udcff" in done.stderr or "\N{REPLACEMENT CHARACTER}" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "empty"), [(("",), "an argument"), (("print", "--out", ""), "--out"), (("print", "--out="), "--out")]
+)
+def test_an_empty_place_is_not_the_current_folder(program, words: tuple[str, ...], empty: str):
+    done = call(program, "do", *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: {empty} is empty: name a file or folder ('.' is the current one)\n"
+
+
 @pytest.mark.parametrize("what", ["bug", "other pipe"])
 def test_our_own_mistakes_keep_their_traceback(program, what: str):
     done = call(program, "do", what)

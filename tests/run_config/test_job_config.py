@@ -211,6 +211,11 @@ def test_a_wrong_override_gets_one_sentence_without_the_librarys_jargon(override
     )
 
 
+def test_dotted_keys_of_a_file_are_shown_nested(tmp_path: Path):
+    path = write(tmp_path, "mine.yaml", "base: tiny\nschedule.steps: 2\n")
+    assert "schedule.steps is one word: in a file write `schedule: {steps: …}`" in complaint(path)
+
+
 def test_several_mistakes_are_said_at_once():
     text = complaint("detr-r50", ["optimizer.lr=fast", "data.batch_size=0", "model.nope=1"])
     assert text.count(";") == 3

@@ -9,7 +9,7 @@ def test_the_numbers_come_first_and_then_where_to_look():
     assert summary("file:///my%20runs/a", 65, results, files).splitlines() == [
         "AP 0.583",
         "AP50 not measured",
-        "NOTE fine",
+        "note fine",
         "time: 1 min 05 s",
         "report and pictures: /my runs/a/report/index.html",
         "model: /my runs/a/model",

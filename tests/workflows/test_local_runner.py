@@ -307,6 +307,7 @@ def test_a_finished_run_stays_and_the_next_one_gets_a_suffix(local: Local):
     for _ in range(3):
         done = local.run(one_step())
         assert done.returncode == 0, done.stderr
+        assert ("finished already: this one begins anew" in done.stdout) is bool(names)
         names.append(done.stdout.splitlines()[0])
     assert names == [names[0], f"{names[0]}-2", f"{names[0]}-3"]
     assert {run.name for run in local.runs.iterdir()} == set(names)

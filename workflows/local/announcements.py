@@ -28,7 +28,7 @@ def head(name: str, url: str, plan: Plan, values: Mapping[str, str]) -> str:
 
 def summary(url: str, seconds: float, results: Mapping[str, str], files: Sequence[str]) -> str:
     """The results such as `AP50 0.881`, the time, and where the files are."""
-    lines = [f"{name.upper()} {_number(text)}" for name, text in results.items()]
+    lines = [f"{_words(name)} {_number(text)}" for name, text in results.items()]
     lines.append(f"time: {duration(seconds)}")
     # Show the folder of the model, because commands that use a model expect the folder.
     lines += [
@@ -41,6 +41,11 @@ def shown(url: str) -> str:
     """A URL for copying: a path, if it is on this machine."""
     path = local_path(url)
     return url if path is None else str(path)
+
+
+def _words(name: str) -> str:
+    """`AP50` for the metric ap50, `prepared set` for prepared-set."""
+    return name.upper() if name.startswith("ap") else name.replace("-", " ")
 
 
 def _number(text: str) -> str:

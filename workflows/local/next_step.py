@@ -43,8 +43,8 @@ def _steps(values: Mapping[str, str]) -> Iterator[str]:
             f"- a published model: {pull_command(name, values.get('store', 'STORE'))}, then make run … CONFIG={name}"
         )
     if config is not None and (sizes := config.model.recipe.sizes):
-        size = max(config.data.min_sizes) if "data.min_sizes" not in auto else sizes[1]
-        yield f'- larger images, if small objects are missed: make run … ARGS="data.min_sizes=[{round(size * LARGER)}]"'
+        size = round(LARGER * (max(config.data.min_sizes) if "data.min_sizes" not in auto else sizes[1]))
+        yield f'- larger images, if the report shows small objects as missed: make run … ARGS="data.min_sizes=[{size}]"'
     yield "- more labelled images, above all of what the report shows as missed"
 
 

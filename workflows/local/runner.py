@@ -126,6 +126,8 @@ class _Run:
         name = self._unfinished_name(work)
         url = f"{self._folder()}/{name}"
         self.say(head(name, url, self.plan, self.values))
+        if name != self.base:
+            self.say("  a run with these parameters has finished already: this one begins anew")
         self.tags = {f"workflow.parameters.{key}": text for key, text in self.values.items()}
         self.tags[PARAMETERS_JSON] = json.dumps([{"name": k, "value": v} for k, v in self.values.items()])
         self.tags |= {"workflow.name": name, "workflow.uid": run_uid(url), RETRIES: "0"}

@@ -45,6 +45,30 @@ def test_boxes_become_pixels_and_folders_become_splits(tmp_path: Path, load: Loa
     assert {change.reason for change in local.manifest.changes} == {"image-name-taken"}
 
 
+@pytest.mark.parametrize(
+    ("train", "folder"),
+    [(b".", ""), (b"./", ""), (b"..", ""), (b"data/images", "data/images/"), (b"photos", "photos/")],
+)
+def test_labels_beside_their_images_are_read_with_the_list_of_labelimg(train: bytes, folder: str, tmp_path: Path):
+    files = {"data.yaml": b"names: [car, road sign]\ntrain: " + train, "classes.txt": b"car\nroad sign\n"}
+    files |= {f"{folder}{name}.png": picture(name) for name in "ab"} | {f"{folder}a.txt": BOX}
+    found = read(write_zip(tmp_path / "x.zip", **files))
+    assert [len(list(one.annotations)) for one in found.images] == [1, 0]
+    assert not found.notes
+
+
+def test_the_list_of_classes_among_the_labels_is_no_label_file(tmp_path: Path, load: Load):
+    files = dataset(**{"labels/train/classes.txt": b"car\nroad sign\n", "labels/classes.txt": b"car\nroad sign\n"})
+    assert load(write_zip(tmp_path / "x.zip", **files)).manifest.counts["train"].boxes == 1
+
+
+def test_folders_of_other_names_than_images_and_labels_are_named(tmp_path: Path):
+    yaml = b"names: [car]\ntrain: my_images\n"
+    files = {"data.yaml": yaml, "my_images/a.png": picture("a"), "my_labels/a.txt": BOX}
+    with pytest.raises(DataPrepError, match=r"expected at 'my_images/a\.txt', but there is 'my_labels/a\.txt'"):
+        read(write_zip(tmp_path / "x.zip", **files))
+
+
 def test_the_layout_of_roboflow_is_read(tmp_path: Path):
     files = {
         "data.yaml": b"train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnc: 1\nnames: ['car']\n",

@@ -110,6 +110,11 @@ def test_links_out_of_a_folder_are_refused_and_links_inside_are_followed(tmp_pat
     image.symlink_to(outside)
     with pytest.raises(SourceError, match=r"'images/default/000.png' in .* is a link that leads out of the folder"):
         load(folder)
+    image.unlink()
+    (folder / "images" / "default").rename(tmp_path / "default")
+    (folder / "images" / "default").symlink_to(tmp_path / "default")
+    with pytest.raises(SourceError, match=r"'images/default' in .* leads out of the folder: copy the folder itself"):
+        load(folder)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +134,7 @@ def test_links_out_of_a_folder_are_refused_and_links_inside_are_followed(tmp_pat
         ({"default.tfrecord": b""}, "lists no images"),
         ({"2026/ds.zip": b""}, "the zip '2026/ds.zip' instead of an unpacked export; give that zip as the source"),
         ({"x.png": b""}, "must be a CVAT export in the format 'COCO 1.0'"),
-        ({}, "must be a CVAT export in the format 'COCO 1.0'"),
+        ({}, "other.zip is empty: export the task again"),
     ],
 )
 def test_other_formats_are_called_by_their_name(

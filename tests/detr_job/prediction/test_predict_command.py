@@ -98,6 +98,7 @@ def test_json_and_pictures_lie_in_the_folder_for_them(predict, tmp_path):
     assert [record["image"] for record in records] == [str(first), str(second)]
     assert [(record["width"], record["height"]) for record in records] == [(120, 80), (64, 200)]
     assert f"{first}: {len(records[0]['detections'])} objects" in said
+    assert [record["picture"] for record in records] == ["a.found.jpg", "b.found.jpg"]
     for record, name in zip(records, ("a", "b"), strict=True):
         with Image.open(out / f"{name}.found.jpg") as picture:
             assert picture.size == (record["width"], record["height"])
@@ -182,7 +183,7 @@ def test_the_threshold_in_use_is_said(predict, model, tmp_path):
         model, tmp_path / "model", {"threshold": 0.25, "classes": {"Zelle": 0.125}, "split": "val"}
     )
     own = (
-        "boxes with a score below 0.25 (Zelle 0.125) are left out: the model's own threshold, best on its val images "
+        "boxes with a score below 0.25 (Zelle 0.125) are left out: the model's own threshold, chosen on its val images "
         "(--threshold sets another)"
     )
     assert predict(image, "--out", tmp_path / "a")[1].splitlines()[-1] == own
@@ -226,6 +227,37 @@ def test_images_of_any_shape_are_predicted(predict, tmp_path, size: tuple[int, i
     predict_files(str(predict.model), [image], tmp_path / "out", 0.0, "cpu")
     with Image.open(tmp_path / "out" / "odd.found.jpg") as picture:
         assert picture.size == size
+
+
+def test_entries_of_a_folder_that_are_no_files_are_named_and_files_are_predicted_once(predict, tmp_path):
+    folder = tmp_path / "photos"
+    picture = photograph(folder / "a.png")
+    photograph(tmp_path / "elsewhere" / "b.png")
+    (folder / "link").symlink_to(tmp_path / "elsewhere")
+    (folder / "gone.png").symlink_to(tmp_path / "nothing")
+    os.mkfifo(folder / "pipe.png")
+    out = tmp_path / "found"
+    out.mkdir()
+    (out / "predictions.json").write_text("[]")
+    code, said = predict(folder, picture, "--out", out)
+    assert code == 3, said
+    assert [record["image"] for record in json.loads((out / "predictions.json").read_text())] == [str(picture)]
+    for name, reason in (("link", "a link to a folder"), ("gone.png", "a link to nothing"), ("pipe.png", "no file")):
+        assert f"left out: {folder / name} is {reason}" in said
+
+
+def test_a_file_of_several_frames_is_named(predict, tmp_path):
+    frames = [Image.new("RGB", (64, 48), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "two.gif", save_all=True, append_images=frames[1:])
+    code, said = predict(tmp_path / "two.gif", "--out", tmp_path / "out")
+    assert code == 0, said
+    assert f"warning: {tmp_path / 'two.gif'}: of several frames or pages, only the first was used" in said
+
+
+def test_the_file_of_a_model_stands_for_its_folder(model, tmp_path):
+    picture = photograph(tmp_path / "a.png")
+    of_folder = predict_files(str(model), [picture], None, 0, "cpu")
+    assert predict_files(f"{model}/model.safetensors", [picture], None, 0, "cpu") == of_folder
 
 
 def test_a_folder_gives_its_images_in_order(predict, tmp_path):

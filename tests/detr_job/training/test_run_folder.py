@@ -91,6 +91,15 @@ def test_another_run_under_the_same_name_is_refused(store: ObjectStore, changes:
     assert store.get_bytes("run.json") == before
 
 
+def test_checkpoints_of_which_nothing_is_known_are_not_trained_further(store: ObjectStore):
+    open_run(store, description())
+    store.put_bytes("checkpoints/step-00000010/manifest.json", b"{}")
+    store.delete("run.json")
+    with pytest.raises(JobError, match=r"has checkpoints but no run\.json, .* restore it, or choose another run name"):
+        open_run(store, description())
+    assert not store.exists("run.json")
+
+
 def test_a_refused_longer_schedule_names_the_way_to_train_further(store: ObjectStore):
     open_run(store, description())
     sentence = (

@@ -144,6 +144,8 @@ def test_a_set_without_validation_trains_and_takes_the_last_weights(short: Run):
     store = open_store(short.store_url)
     set_id = make_set(short.folder, store, images=10, val_fraction=0.0)
     run = replace(short, set_id=set_id).with_options({"evaluation.patience": 1})
+    (run.out / "predictions").mkdir(parents=True)
+    (run.out / "predictions" / "val.json").write_text("of an earlier run")
     says = run.ends().says()
     assert "warning: the prepared set has no validation images: the last weights are used, not the best" in says
     assert "val AP" not in says

@@ -286,3 +286,4 @@ def test_the_card_says_what_one_needs_to_use_the_model():
     for part in ("# tiny: a detector of 2 classes", "`0123abcd`", ": AP 0.512", "short side 64", "detr-job predict"):
         assert part in card
     assert "not measured" in model_card(info(metrics={}))
+    assert model_card(info(classes=("gear",))).startswith("# tiny: a detector of 1 class\n")
