@@ -21,6 +21,7 @@ class BoxForm(StrEnum):
     SHARED_CENTRES = "shared-centres"
     SHARED_CORNERS = "shared-corners"
     PERCENT = "percent"
+    PERCENT_CENTRES = "percent-centres"
     THOUSANDTHS = "thousandths"
     ROWS_FIRST = "rows-first"
     ROWS_FIRST_CORNERS = "rows-first-corners"
@@ -39,6 +40,7 @@ DESCRIPTIONS = {
     BoxForm.SHARED_CENTRES: "centre, width, height as fractions of the image (0 to 1), as in YOLO",
     BoxForm.SHARED_CORNERS: "two corners as fractions of the image (0 to 1)",
     BoxForm.PERCENT: "x, y, width, height in percent of the image",
+    BoxForm.PERCENT_CENTRES: "centre, width, height in percent of the image (0 to 100)",
     BoxForm.THOUSANDTHS: "x, y, width, height in thousandths of the image (0 to 1000)",
     BoxForm.ROWS_FIRST: "y, x, height, width (or boxes of the image turned by 90°)",
     BoxForm.ROWS_FIRST_CORNERS: "two corners (y1, x1, y2, x2) in pixels",
@@ -49,6 +51,7 @@ OUTLINE_UNITS: dict[BoxForm, float] = {
     BoxForm.SHARED_CENTRES: 1,
     BoxForm.SHARED_CORNERS: 1,
     BoxForm.PERCENT: 100,
+    BoxForm.PERCENT_CENTRES: 100,
     BoxForm.THOUSANDTHS: 1000,
 }
 """The largest number of outlines in forms that are not pixels."""
@@ -61,6 +64,7 @@ _READ: dict[BoxForm, Callable[[Floats, Floats], Floats]] = {
     BoxForm.SHARED_CENTRES: lambda boxes, sizes: _READ[BoxForm.CENTRES](_READ[BoxForm.SHARES](boxes, sizes), sizes),
     BoxForm.SHARED_CORNERS: lambda boxes, sizes: _READ[BoxForm.CORNERS](_READ[BoxForm.SHARES](boxes, sizes), sizes),
     BoxForm.PERCENT: lambda boxes, sizes: _READ[BoxForm.SHARES](boxes, sizes) / 100,
+    BoxForm.PERCENT_CENTRES: lambda boxes, sizes: _READ[BoxForm.CENTRES](_READ[BoxForm.PERCENT](boxes, sizes), sizes),
     BoxForm.THOUSANDTHS: lambda boxes, sizes: _READ[BoxForm.SHARES](boxes, sizes) / 1000,
     BoxForm.ROWS_FIRST_CORNERS: lambda boxes, sizes: _READ[BoxForm.CORNERS](boxes[:, [1, 0, 3, 2]], sizes),
 }
@@ -92,7 +96,7 @@ def outline_scale(declared: BoxForm, form: BoxForm, size: tuple[int, int]) -> tu
     """The factors, across and down, for outlines that were read as `declared` and are written like boxes in `form`."""
     own = OUTLINE_UNITS.get(form)
     if declared.in_shares:
-        return (1.0, 1.0) if form.in_shares else (1 / size[0], 1 / size[1])
+        return (1 / size[0], 1 / size[1]) if own is None else (1 / own, 1 / own)
     return (1.0, 1.0) if own is None else (size[0] / own, size[1] / own)
 
 

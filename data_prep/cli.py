@@ -79,7 +79,7 @@ Boxes = Annotated[
     typer.Option(
         "--boxes",
         help="Form in which the sources write boxes: xywh, corners, centres, shares, shared-centres, shared-corners, "
-        f"percent, thousandths, rows-first or rows-first-corners; {AUTO}: that of their format.",
+        f"percent, percent-centres, thousandths, rows-first or rows-first-corners; {AUTO}: that of their format.",
     ),
 ]
 Automatic = Annotated[

@@ -296,7 +296,8 @@ class _Builder:
         self._files = files
         self._annotations = annotations
         self._rules = rules
-        self._as_declared = rules.box_form in (None, annotations.box_form)
+        self._converted: set[tuple[str, str]] = set()
+        """The parts of the source whose boxes are converted from the form that `--boxes` names."""
         self._changes = changes
         self._images_in = Counter(one.listed_in for one in annotations.images)
         self._subsets: dict[tuple[str, str], SubsetBoxes] = {}
@@ -308,11 +309,12 @@ class _Builder:
 
     def build(self, found: Sequence[_ListedFile], checked: Sequence[CheckedImage | ImageError]) -> list[ExportImage]:
         """The images that can be used, with their boxes in the oriented image's pixels."""
+        self._choose_converted(found, checked)
         turns, warnings = decide_turns(
             self._turned_images(found, checked), self._files.shown_name, self._annotations.exporter
         )
         self.warnings += warnings
-        self.warnings += self._about_undecided_turns(found, checked)
+        self.warnings += self._about_undecided_turns(found, checked, turns)
         images = [
             image
             for index, (one, result) in enumerate(zip(found, checked, strict=True))
@@ -331,7 +333,10 @@ class _Builder:
         return images
 
     def _about_undecided_turns(
-        self, found: Sequence[_ListedFile], checked: Sequence[CheckedImage | ImageError]
+        self,
+        found: Sequence[_ListedFile],
+        checked: Sequence[CheckedImage | ImageError],
+        turns: Mapping[int, int | None],
     ) -> Iterator[str]:
         """A warning if EXIF turns images, and nothing tells on which picture their boxes were drawn."""
         shares = self._annotations.in_shares
@@ -340,9 +345,10 @@ class _Builder:
         turned = sum(
             not isinstance(result, ImageError)
             and result.orientation != 1
+            and index not in turns
             and (shares or result.stored_size == (result.width, result.height))
             and bool(one.listed.annotations)
-            for one, result in zip(found, checked, strict=True)
+            for index, (one, result) in enumerate(zip(found, checked, strict=True))
         )
         if turned:
             why = "fractions fit either way" if shares else "their width and height stay the same"
@@ -351,11 +357,35 @@ class _Builder:
                 "taken as drawn on the picture as people see it."
             )
 
+    def _choose_converted(self, found: Sequence[_ListedFile], checked: Sequence[CheckedImage | ImageError]) -> None:
+        """Decide for each annotation file and subset whether `--boxes` applies. Raises AnnotationError."""
+        form, declared, in_shares = self._rules.box_form, self._annotations.box_form, self._annotations.in_shares
+        if form is None or form is declared:
+            return
+        parts: dict[tuple[str, str], SubsetBoxes] = {}
+        images: dict[tuple[str, str], list[ListedImage]] = {}
+        for one, result in zip(found, checked, strict=True):
+            if isinstance(result, ImageError):
+                continue
+            listed, key = one.listed, self._part(one.listed)
+            is_stored = (listed.width, listed.height) == result.stored_size
+            width, height = result.stored_size if is_stored else (result.width, result.height)
+            part = parts.setdefault(key, SubsetBoxes(listed.subset, declared))
+            images.setdefault(key, []).append(listed)
+            for written in listed.annotations:
+                part.add(from_shares(written, width, height) if in_shares else written, listed.file_name, width, height)
+        for key, part in parts.items():
+            why_not = part.takes(form, self._files.shown_name, self._rules.limits, partial(self._example, images[key]))
+            if why_not:
+                self.warnings.append(why_not)
+            else:
+                self._converted.add(key)
+
     def check_boxes(self) -> None:
         """Look at the boxes of each subset together. Raises AnnotationError when they are beyond a limit."""
         where = self._files.shown_name
         for key, boxes in self._subsets.items():
-            self.warnings += boxes.check(where, self._rules.limits, partial(self._example, key))
+            self.warnings += boxes.check(where, self._rules.limits, partial(self._example, self._images_of[key]))
             refuse_dropped_boxes(where, boxes, self._changes, self._rules.limits)
 
     def about_automatic_boxes(self) -> Iterator[str]:
@@ -381,13 +411,17 @@ class _Builder:
         """The annotation file that an image is looked at with; empty for formats with a file for each image."""
         return listed.listed_in if self._images_in[listed.listed_in] > 1 else ""
 
+    def _part(self, listed: ListedImage) -> tuple[str, str]:
+        """The annotation file and the subset with which an image's boxes are looked at."""
+        return self._sheet(listed), listed.subset
+
     def used_class_ids(self) -> set[int]:
         """The listed ids of all classes with annotations."""
         return {one for name in self._classes for one in self._annotations.classes.get(name, ())}
 
-    def _example(self, key: tuple[str, str], index: int) -> str:
+    def _example(self, images: Sequence[ListedImage], index: int) -> str:
         """One box of a subset, for a message: the annotations are read once more."""
-        for image in self._images_of[key]:
+        for image in images:
             for annotation in image.annotations:
                 box = box_to_check(annotation)
                 if box is None:
@@ -404,18 +438,19 @@ class _Builder:
     def _turned_images(
         self, found: Sequence[_ListedFile], checked: Sequence[CheckedImage | ImageError]
     ) -> Iterator[TurnedImage]:
-        """The images whose width and height are exchanged by their EXIF orientation."""
+        """The images with a listed size that their EXIF orientation turns."""
         for index, (one, result) in enumerate(zip(found, checked, strict=True)):
-            if isinstance(result, ImageError) or result.stored_size == (result.width, result.height):
+            if isinstance(result, ImageError) or result.orientation == 1:
                 continue
             declared = (one.listed.width, one.listed.height)
             if declared not in (result.stored_size, (result.width, result.height)):
                 continue
             is_stored = declared == result.stored_size
+            converted = self._part(one.listed) in self._converted
             boxes = [
                 enclosing_box(reversed_box(annotation.box), annotation.rotation)
                 for written in one.listed.annotations
-                if (annotation := self._in_form(written, *declared)).box is not None
+                if (annotation := self._in_form(written, *declared) if converted else written).box is not None
             ]
             yield TurnedImage(
                 index,
@@ -424,19 +459,21 @@ class _Builder:
                 (result.width, result.height),
                 is_stored,
                 tuple(boxes),
+                result.stored_size == (result.width, result.height),
             )
 
     def _in_form(self, annotation: Annotation, width: int | None, height: int | None) -> Annotation:
-        """The annotation, in pixels, with its box in the form that `--boxes` names."""
+        """The annotation, in pixels, with its box converted from the form that `--boxes` names."""
         form, declared = self._rules.box_form, self._annotations.box_form
-        if form is None or form is declared or not width or not height:
+        if form is None or not width or not height:
             return annotation
         box, outline = annotation.box, annotation.outline
         if box is not None:
             box = reread_box(box, (width, height), declared, form)
         scale, unit = outline_scale(declared, form, (width, height)), OUTLINE_UNITS.get(form)
-        if scale != (1.0, 1.0) and outline is not NO_OUTLINE and (unit is None or _within(outline, unit)):
-            outline = scaled_outline(outline, *scale)
+        if scale != (1.0, 1.0) and outline is not NO_OUTLINE:
+            scaled = scaled_outline(outline, *scale)
+            outline = scaled if unit is None or _within(scaled, width, height) else outline
         if box is None and outline is annotation.outline:
             return annotation
         return msgspec.structs.replace(annotation, box=box, outline=outline, box_was_converted=True)
@@ -477,15 +514,16 @@ class _Builder:
         self._count_losses(checked, file_name)
         canvas = Canvas(file_name, checked.width, checked.height, turn or 1)
         width, height = checked.stored_size if canvas.turn != 1 else (checked.width, checked.height)
-        key = (self._sheet(listed), listed.subset)
-        subset = self._subsets.setdefault(key, SubsetBoxes(listed.subset, self._annotations.box_form))
+        key = self._part(listed)
+        given = self._rules.box_form if key in self._converted else None
+        subset = self._subsets.setdefault(key, SubsetBoxes(listed.subset, self._annotations.box_form, given))
         self._images_of.setdefault(key, []).append(listed)
         boxes: list[Box] = []
         tracks: set[str] = set()
         left_out = 0
         for written in listed.annotations:
             annotation = from_shares(written, width, height) if self._annotations.in_shares else written
-            if not self._as_declared:
+            if given is not None:
                 annotation = self._in_form(annotation, width, height)
             subset.add(annotation, file_name, width, height)
             if annotation.source == AUTOMATIC and self._rules.automatic_boxes is AutomaticBoxes.LEAVE_OUT:
@@ -517,11 +555,10 @@ class _Builder:
         )
 
 
-def _within(outline: msgspec.Raw, unit: float) -> bool:
-    """Whether polygons lie between 0 and `unit`, so that they are in the same form as their boxes."""
+def _within(outline: msgspec.Raw, width: int, height: int) -> bool:
+    """Whether polygons lie in the image, so that they were in the same form as their boxes."""
     around = outline_box(outline)
-    return (
-        around is not None
-        and min(around[:2]) >= -0.01 * unit
-        and max(map(sum, zip(around[:2], around[2:], strict=True))) <= 1.01 * unit
-    )
+    if around is None:
+        return False
+    x, y, across, down = around
+    return x >= -0.01 * width and y >= -0.01 * height and x + across <= 1.01 * width and y + down <= 1.01 * height

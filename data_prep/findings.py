@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from data_prep.changes import Reason
-from data_prep.checks.box_forms import LEAST_CASES
+from data_prep.checks.box_parts import LEAST_CASES
 from data_prep.checks.originals import shared_originals
 from data_prep.checks.recordings import LEAST_FRAMES, frames_between
 from data_prep.dataset import Dataset

@@ -5,25 +5,23 @@ form, then the file is in that form: training on the declared form would learn b
 """
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.box_form import DESCRIPTIONS, BoxForm, Floats, reread
+from data_prep.checks.box_parts import BETTER, LEAST_CASES, find_halved, find_part
 from data_prep.errors import AnnotationError
 from data_prep.formats.outlines import outline_box
 from data_prep.formats.record import NO_OUTLINE, Annotation
 from data_prep.remedies import change_limit, convert_boxes
 from run_config.data_limits import DataLimits
+from run_config.wording import plural, shortened
 
 TOLERANCE_PX = 1.0
 """A box may reach this far over the edge, and must have sides of at least this length."""
-LEAST_CASES = 10
-"""Fewer wrong boxes never refuse a source."""
-BETTER = 10
-"""Another form fits much better if it leaves this many times fewer boxes that do not fit."""
 MOST_OUTLINES = 2_000
 """Outlines compared with their boxes, per subset."""
 
@@ -34,9 +32,19 @@ _NARROW, _SHORT = 0.65, 0.85
 """Shares of the images' sides that boxes are refused, and reported, not to reach beyond."""
 _ASKEW = 0.3
 """Boxes of smaller copies have at most this share of their right and lower margin on the left and above."""
-_FORM_OF_CANVAS = {100: BoxForm.PERCENT, 1000: BoxForm.THOUSANDTHS}
-_COMPARED = tuple(form for form in BoxForm if form not in _FORM_OF_CANVAS.values())
-"""Forms in which boxes may not fit. Percent and thousandths fit into any image, and are found by where they end."""
+_SPOILT = 0.1
+"""The share of boxes that a form of `--boxes` may spoil."""
+_PERCENT = ((BoxForm.PERCENT, BoxForm.XYWH), (BoxForm.PERCENT_CENTRES, BoxForm.CENTRES))
+"""Forms in percent, each with the form of the same numbers in pixels."""
+_FORMS_OF_CANVAS: dict[BoxForm | None, dict[int, BoxForm]] = {
+    None: {100: BoxForm.PERCENT, 1000: BoxForm.THOUSANDTHS},
+    BoxForm.XYWH: {100: BoxForm.PERCENT, 1000: BoxForm.THOUSANDTHS},
+    BoxForm.CENTRES: {100: BoxForm.PERCENT_CENTRES},
+}
+"""By the form of `--boxes`: the forms of boxes that end within a square of this side."""
+_ALWAYS_FIT = (BoxForm.PERCENT, BoxForm.PERCENT_CENTRES, BoxForm.THOUSANDTHS)
+"""Forms that fit into any image, and are found by where they end."""
+_COMPARED = tuple(form for form in BoxForm if form not in _ALWAYS_FIT)
 
 
 @dataclass
@@ -45,7 +53,15 @@ class SubsetBoxes:
 
     name: str
     form: BoxForm = BoxForm.XYWH
-    """The form in which the boxes were read."""
+    """The form in which the format writes boxes."""
+    given: BoxForm | None = None
+    """The form that `--boxes` names, if the boxes were converted from it."""
+    image_of: "array[int]" = field(default_factory=lambda: array("i"))
+    """Per box the index of its image in `images`."""
+    class_of: "array[int]" = field(default_factory=lambda: array("i"))
+    """Per box the index of its class in `classes`."""
+    images: list[str] = field(default_factory=list)
+    classes: dict[str, int] = field(default_factory=dict)
     boxes: "array[float]" = field(default_factory=lambda: array("d"))
     """Per box x, y, width, height, the image's width and height, and the area (0: not given, or of an outline)."""
     outlines: list[tuple[float, ...]] = field(default_factory=list)
@@ -76,6 +92,10 @@ class SubsetBoxes:
                 self.places.append((file_name, annotation.place, annotation.box_as_written or box))
         area = 0.0 if has_outline or annotation.area is None else annotation.area
         self.boxes.extend((*box, width, height, area))
+        if not self.images or self.images[-1] != file_name:
+            self.images.append(file_name)
+        self.image_of.append(len(self.images) - 1)
+        self.class_of.append(self.classes.setdefault(annotation.class_name, len(self.classes)))
 
     def check(self, where: str, limits: DataLimits, example: Callable[[int], str]) -> list[str]:
         """Warnings about the boxes. `example(index)` describes one box.
@@ -92,23 +112,22 @@ class SubsetBoxes:
         boxes, sizes, areas = table[:, :4], table[:, 4:6], table[:, 6]
         count = len(boxes)
         of = f"{where}: subset {self.name!r}"
-        fits = {
-            form: _fitting(reread(boxes, sizes, self.form, form), sizes, reversed_too=form is BoxForm.XYWH is self.form)
-            for form in _COMPARED
-        }
-        misfits = ~fits[self.form]
-        wrong = int(misfits.sum())
-        best = max(fits, key=lambda form: int(fits[form].sum()))
-        right = int(fits[best].sum())
-        if _beyond(wrong, count, limits.misread_boxes) and BETTER * (count - right) <= wrong:
-            raise AnnotationError(
-                f"{of}: {wrong:,} of {count:,} boxes do not fit their images as {DESCRIPTIONS[self.form]}, but "
-                f"{right:,} fit as {DESCRIPTIONS[best]} (for example {example(int(misfits.argmax()))}): "
-                f"{self._way_on(best, 'misread-boxes')}"
-            )
-        self._check_areas(of, boxes, sizes, areas, limits, example)
+        if self.given is None:
+            fits = self._fits(boxes, sizes)
+            self._refuse_misread(of, fits, self.form, limits, example)
+            self._check_areas(of, boxes, sizes, areas, limits, example)
+            self._refuse_wrong_signs(of, boxes, sizes, limits, example)
+            yield from self._check_parts(of, fits, boxes, limits, example)
         yield from self._check_outlines(of, boxes, sizes, limits)
         yield from self._check_extent(of, boxes, sizes, limits, example)
+        halved = find_halved(boxes, sizes, np.frombuffer(self.image_of, np.int32))
+        if len(halved):
+            yield (
+                f"{of}: all boxes of {plural(len(halved), 'image')} ("
+                f"{shortened([repr(self.images[one]) for one in halved], 3)}) lie in the upper left quarter, and are "
+                "smaller than others: they may have been drawn on copies of half the size. Look at the pictures of the "
+                "report."
+            )
         tiny = (np.abs(boxes[:, 2:]) < TOLERANCE_PX).any(axis=1)
         cut = ~_fitting(boxes, sizes, reversed_too=True) & ~tiny
         for cases, limit, name, words in (
@@ -124,6 +143,79 @@ class SubsetBoxes:
                 )
         if int(tiny.sum()) >= LEAST_CASES:
             yield f"{int(tiny.sum()):,} of {count:,} boxes have a side below 1 pixel: no model can learn them."
+
+    def takes(self, form: BoxForm, where: str, limits: DataLimits, example: Callable[[int], str]) -> str:
+        """Why boxes, read as declared, are not to be converted from the form that `--boxes` names. Empty: they are.
+
+        Raises AnnotationError if they fit a third form, or if the conversion would spoil a part of them.
+        """
+        with np.errstate(all="ignore"):
+            return self._takes(form, f"{where}: subset {self.name!r}", limits, example)
+
+    def _takes(self, form: BoxForm, of: str, limits: DataLimits, example: Callable[[int], str]) -> str:
+        if not self.boxes or limits.misread_boxes >= 1:
+            return ""
+        table = np.frombuffer(self.boxes, float).reshape(-1, 7)
+        boxes, sizes = table[:, :4], table[:, 4:6]
+        count = len(boxes)
+        fits = self._fits(boxes, sizes)
+        fits[form] = _fitting(reread(boxes, sizes, self.form, form), sizes, reversed_too=False)
+        wrong, wrong_as_declared = (int((~fits[one]).sum()) for one in (form, self.form))
+        why_not = f"{wrong:,} would not fit their images" if wrong > limits.misread_boxes * count else ""
+        if form in _ALWAYS_FIT and count >= 5 * LEAST_CASES:
+            far = (self._ends(boxes, sizes, form) / sizes).max(axis=0)
+            if (far <= _NARROW).all():
+                wrong = count
+                why_not = f"all would lie in the upper left {100 * far[0]:.0f} % x {100 * far[1]:.0f} % of their images"
+        if why_not and BETTER * wrong_as_declared <= wrong:
+            return (
+                f"{of}: {plural(count, 'box', 'boxes')} {'was' if count == 1 else 'were'} not converted from --boxes "
+                f"{form}, because {why_not}: they fit as they are, {DESCRIPTIONS[self.form]}. To convert them all the "
+                f"same, {change_limit('misread-boxes', '1')}."
+            )
+        self._refuse_misread(of, fits, form, limits, example)
+        spoilt = fits[self.form] & ~fits[form]
+        if _beyond(int(spoilt.sum()), count, _SPOILT):
+            raise AnnotationError(
+                f"{of}: {int(spoilt.sum()):,} of {count:,} boxes fit their images only as {DESCRIPTIONS[self.form]}, "
+                f"not as {DESCRIPTIONS[form]} (--boxes {form}; for example {example(int(spoilt.argmax()))}): write all "
+                f"boxes in one form; to convert all of them, {change_limit('misread-boxes', '1')}"
+            )
+        return ""
+
+    def _fits(self, boxes: Floats, sizes: Floats) -> dict[BoxForm, NDArray[np.bool_]]:
+        """For each form that the boxes may have: whether each box, read in it, fits its image."""
+        forms = [form for form, pixels in _PERCENT if _canvas(self._ends(boxes, sizes, pixels), sizes) == 100]
+        return {
+            form: _fitting(reread(boxes, sizes, self.form, form), sizes, reversed_too=form is BoxForm.XYWH is self.form)
+            for form in (*forms, *_COMPARED)
+        }
+
+    def _ends(self, boxes: Floats, sizes: Floats, form: BoxForm) -> Floats:
+        """(n, 2): the right and lower ends of boxes in this form."""
+        read = reread(boxes, sizes, self.form, form)
+        return (read[:, :2] + read[:, 2:]).clip(read[:, :2])
+
+    def _refuse_misread(
+        self,
+        of: str,
+        fits: Mapping[BoxForm, NDArray[np.bool_]],
+        form: BoxForm,
+        limits: DataLimits,
+        example: Callable[[int], str],
+    ) -> None:
+        """Raise AnnotationError if boxes do not fit as `form`, and much better in another form."""
+        misfits = ~fits[form]
+        wrong, count = int(misfits.sum()), len(misfits)
+        best = max(fits, key=lambda one: int(fits[one].sum()))
+        right = int(fits[best].sum())
+        if _beyond(wrong, count, limits.misread_boxes) and BETTER * (count - right) <= wrong:
+            option = "" if form is self.form else f" (--boxes {form})"
+            raise AnnotationError(
+                f"{of}: {wrong:,} of {count:,} boxes do not fit their images as {DESCRIPTIONS[form]}{option}, but "
+                f"{right:,} fit as {DESCRIPTIONS[best]} (for example {example(int(misfits.argmax()))}): "
+                f"{self._way_on(best, 'misread-boxes')}"
+            )
 
     def _check_areas(
         self,
@@ -162,6 +254,61 @@ class SubsetBoxes:
                 f"all boxes in one form; to use them as they are, {change_limit('misread-boxes', '1')}"
             )
 
+    def _refuse_wrong_signs(
+        self, of: str, boxes: Floats, sizes: Floats, limits: DataLimits, example: Callable[[int], str]
+    ) -> None:
+        """Raise AnnotationError if boxes with negative sides only fit when these are positive."""
+        negative = (boxes[:, 2:] < 0).any(axis=1)
+        misfits = negative & ~_fitting(boxes, sizes, reversed_too=True)
+        positive = _fitting(np.hstack([boxes[:, :2], np.abs(boxes[:, 2:])]), sizes, reversed_too=False)
+        wrong = int(misfits.sum())
+        if _beyond(wrong, len(boxes), limits.misread_boxes) and BETTER * int((negative & ~positive).sum()) <= wrong:
+            raise AnnotationError(
+                f"{of}: {int(negative.sum()):,} of {len(boxes):,} boxes have a negative width or height, and {wrong:,} "
+                "of them do not fit their images as boxes that were drawn from the right or from below, but fit with "
+                f"positive sides (for example {example(int(misfits.argmax()))}): correct the signs; to use them as "
+                f"they are, {change_limit('misread-boxes', '1')}"
+            )
+
+    def _check_parts(
+        self,
+        of: str,
+        fits: Mapping[BoxForm, NDArray[np.bool_]],
+        boxes: Floats,
+        limits: DataLimits,
+        example: Callable[[int], str],
+    ) -> Iterator[str]:
+        """Warn about images or classes whose boxes are in another form; raises AnnotationError if they are reversed.
+
+        Boxes over the edge may fit another form by chance. Boxes that were drawn from the right or from below fit x, y,
+        width, height as rarely as the same boxes drawn from the left and from above.
+        """
+        if limits.misread_boxes >= 1:
+            return
+        for kind, kinds, names, group_of in (
+            ("class", "classes", list(self.classes), self.class_of),
+            ("image", "images", self.images, self.image_of),
+        ):
+            part = find_part(fits, self.form, np.frombuffer(group_of, np.int32))
+            if part is None:
+                continue
+            misfits = part.boxes & ~fits[self.form]
+            wrong, fitting = int(misfits.sum()), int((part.boxes & fits[part.form]).sum())
+            named = shortened([repr(names[one]) for one in part.groups], 3)
+            groups = f"{plural(len(part.groups), kind, kinds)} ({named})"
+            sentence = (
+                f"{of}: {wrong:,} of the {int(part.boxes.sum()):,} boxes of {groups} do not fit their images as "
+                f"{DESCRIPTIONS[self.form]}, but {fitting:,} fit as {DESCRIPTIONS[part.form]}, and other boxes do not "
+                f"(for example {example(int(misfits.argmax()))}): they seem to be written in that form. "
+            )
+            of_reversed = 2 * int((misfits & (boxes[:, 2:] < 0).any(axis=1)).sum()) > wrong
+            certain = of_reversed and part.form in (BoxForm.XYWH, BoxForm.SHARES)
+            if certain and _beyond(wrong, len(boxes), limits.misread_boxes):
+                way = change_limit("misread-boxes", "1")
+                raise AnnotationError(f"{sentence}Write all boxes in one form; to use them as they are, {way}")
+            yield f"{sentence}Look at the pictures of the report, and write all boxes in one form."
+            return
+
     def _check_outlines(self, of: str, boxes: Floats, sizes: Floats, limits: DataLimits) -> Iterator[str]:
         """Compare boxes with the box around their outline. Raises AnnotationError when too many differ."""
         if not self.outlines:
@@ -181,7 +328,7 @@ class SubsetBoxes:
         case = f"for example annotation {place!r} of {file_name!r}: bbox {written}, its outline lies in [{box}]"
         if _beyond(wrong, count, limits.contradictions):
             best = max(agree, key=lambda form: int(agree[form].sum()))
-            if BETTER * (count - int(agree[best].sum())) <= wrong:
+            if self.given is None and BETTER * (count - int(agree[best].sum())) <= wrong:
                 advice = f"the boxes fit as {DESCRIPTIONS[best]}; {self._way_on(best, 'contradictions')}"
             else:
                 advice = (
@@ -199,11 +346,16 @@ class SubsetBoxes:
         if count < 5 * LEAST_CASES:
             return
         ends = (boxes[:, :2] + boxes[:, 2:]).clip(boxes[:, :2])
-        far, near = (ends / sizes).max(axis=0), (boxes[:, :2] / sizes).min(axis=0)
+        forms = {} if self.form.in_shares and self.given is None else _FORMS_OF_CANVAS.get(self.given, {})
         side = _canvas(ends, sizes)
+        if not side and self.given is None and self.form is BoxForm.XYWH:
+            ends_of_centres = self._ends(boxes, sizes, BoxForm.CENTRES)
+            if _canvas(ends_of_centres, sizes) == 100:
+                side, ends, forms = 100, ends_of_centres, _FORMS_OF_CANVAS[BoxForm.CENTRES]
+        far, near = (ends / sizes).max(axis=0), (boxes[:, :2] / sizes).min(axis=0)
         outside = int((ends > sizes + TOLERANCE_PX).any(axis=1).sum())
         beyond = _beyond(outside, count, limits.misread_boxes)
-        form = _FORM_OF_CANVAS.get(side)
+        form = forms.get(side)
         if side and limits.misread_boxes < 1 and (beyond or (form and far.min() <= _NARROW)):
             way = (
                 self._way_on(form, "misread-boxes")

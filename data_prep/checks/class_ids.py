@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from itertools import chain
 
-from data_prep.checks.box_forms import LEAST_CASES
+from data_prep.checks.box_parts import LEAST_CASES
 from run_config.wording import shortened
 
 

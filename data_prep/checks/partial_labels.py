@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 from math import prod
 from typing import TYPE_CHECKING
 
-from data_prep.checks.box_forms import LEAST_CASES
+from data_prep.checks.box_parts import LEAST_CASES
 from run_config.wording import plural, shortened
 
 if TYPE_CHECKING:

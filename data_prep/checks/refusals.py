@@ -6,7 +6,8 @@ from pathlib import PurePosixPath
 from typing import NoReturn
 
 from data_prep.changes import ChangeLog, Reason
-from data_prep.checks.box_forms import LEAST_CASES, SubsetBoxes
+from data_prep.checks.box_forms import SubsetBoxes
+from data_prep.checks.box_parts import LEAST_CASES
 from data_prep.checks.subset_names import split_of_subset
 from data_prep.correct_boxes import Box
 from data_prep.errors import AnnotationError, SourceError

@@ -1,8 +1,9 @@
-"""On which picture the boxes were drawn, where an EXIF orientation turns the image by 90 degrees.
+"""On which picture the boxes were drawn, where an EXIF orientation turns the image.
 
 CVAT lists the size of the picture as people see it. Programs that ignore EXIF list the stored size, and their boxes
 belong to the unturned picture; but Label Studio lists the stored size although people drew on the turned picture. So
-the boxes decide: most fit only one of the two.
+the boxes decide: most fit only one of the two, if the image is turned by 90 degrees. Other turns keep the size, and
+boxes fit either way: there the images of the same annotation file that are turned by 90 degrees decide.
 """
 
 from collections import defaultdict
@@ -24,25 +25,32 @@ _LEAST_AGAINST_THE_SIZE = 3
 
 @dataclass(frozen=True, slots=True)
 class TurnedImage:
-    """An image whose width and height are exchanged by its orientation."""
+    """An image that its EXIF orientation turns or mirrors."""
 
     index: int
     listed_in: str
     """Path of the annotation file. Empty for formats with a file for each image, which are decided together."""
     orientation: int
-    """5 to 8."""
+    """2 to 8."""
     size: tuple[int, int]
     """Width and height of the turned picture."""
     size_is_stored: bool
     """Whether the listed size is that of the unturned picture."""
     boxes: tuple[Xywh, ...]
+    keeps_size: bool = False
+    """Whether width and height stay the same, as after a turn by 180 degrees."""
 
 
 def decide_turns(images: Iterable[TurnedImage], where: str, exporter: str) -> tuple[dict[int, int | None], list[str]]:
-    """Index → the orientation that the boxes still need (1: none), or None where that is unclear; and warnings."""
+    """Index → the orientation that the boxes still need (1: none), or None where that is unclear; and warnings.
+
+    Images that keep their size are left out if no others of their annotation file decide.
+    """
     groups: dict[tuple[str, bool], list[TurnedImage]] = defaultdict(list)
+    of_same_size: list[TurnedImage] = []
     for image in images:
-        groups[image.listed_in, image.size_is_stored].append(image)
+        (of_same_size if image.keeps_size else groups[image.listed_in, image.size_is_stored]).append(image)
+    decisions: dict[str, set[bool]] = defaultdict(set)
     turns: dict[int, int | None] = {}
     warnings: list[str] = []
     for (listed_in, size_is_stored), own in groups.items():
@@ -78,6 +86,13 @@ def decide_turns(images: Iterable[TurnedImage], where: str, exporter: str) -> tu
         else:
             on_stored = False
         turns |= {image.index: image.orientation if on_stored else 1 for image in own}
+        if stored or seen:
+            decisions[listed_in].add(on_stored)
+    turns |= {
+        image.index: image.orientation if decisions[image.listed_in] == {True} else 1
+        for image in of_same_size
+        if len(decisions[image.listed_in]) == 1
+    }
     return turns, warnings
 
 

@@ -12,7 +12,7 @@ import msgspec
 
 from data_prep.box_geometry import Xywh
 from data_prep.changes import ChangeLog
-from data_prep.checks.box_forms import LEAST_CASES
+from data_prep.checks.box_parts import LEAST_CASES
 from data_prep.checks.subset_names import split_of_subset
 from data_prep.formats.annotation_file import read_annotation_file
 from data_prep.formats.coco_file import (

@@ -11,6 +11,8 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
+from data_prep.box_form import BoxForm
+from data_prep.box_geometry import reversed_box
 from data_prep.changes import ChangeLog, Reason
 from data_prep.checks.subset_names import split_of_subset
 from data_prep.errors import AnnotationError, SourceError
@@ -93,7 +95,9 @@ class LabelMe:
                 "image files beside them"
             )
         found = {name: frozenset[int]() for name in sorted(classes)}
-        return Annotations(images, found, unlisted=[names.summary()], exporter="LabelMe", notes=names.notes)
+        return Annotations(
+            images, found, unlisted=[names.summary()], exporter="LabelMe", notes=names.notes, box_form=BoxForm.CORNERS
+        )
 
 
 def _paths(files: ExportFiles) -> list[str]:
@@ -200,6 +204,9 @@ def _shape(shape: _Shape, label: str, place: str) -> Annotation | None:
         x, y, edge_x, edge_y = [one for one in numbers if one is not None][:4]
         radius = math.hypot(edge_x - x, edge_y - y)
         box = (x - radius, y - radius, 2 * radius, 2 * radius)
+    if box is not None and shape.shape_type == "rectangle" and len(numbers) == 4:
+        x, y, end_x, end_y = [one for one in numbers if one is not None]
+        box = (x, y, end_x - x, end_y - y)  # negative if it was drawn from the right or from below
     more = {"group_id": shape.group_id, "description": shape.description}
     attributes = {name: value for name, value in more.items() if isinstance(value, int | str) and value != ""}
     return Annotation(
@@ -218,6 +225,7 @@ def _joined(one: Annotation, other: Annotation) -> Annotation:
     left, right = one.box, other.box
     if left is None or right is None:
         return one
+    left, right = reversed_box(left), reversed_box(right)
     x, y = min(left[0], right[0]), min(left[1], right[1])
     ends = [max(left[side] + left[side + 2], right[side] + right[side + 2]) for side in (0, 1)]
     outline = NO_OUTLINE

@@ -15,7 +15,7 @@ import msgspec
 
 from data_prep.box_form import BoxForm
 from data_prep.changes import ChangeLog, Reason
-from data_prep.checks.box_forms import LEAST_CASES
+from data_prep.checks.box_parts import LEAST_CASES
 from data_prep.checks.subset_names import split_of_subset
 from data_prep.errors import AnnotationError, SourceError
 from data_prep.formats.annotation_file import read_annotation_file

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from data_prep.box_form import BoxForm
+from data_prep.box_geometry import turn_box
 from data_prep.errors import AnnotationError, SourceError
 from data_prep.export_reader import ReadingRules
 from tests.data_prep.conftest import Load, Prepare
@@ -445,6 +446,29 @@ def test_a_turn_that_keeps_the_size_is_said_unless_the_program_shows_it(tmp_path
     for name in names:
         export.add(name, [("cat", 4, 4, 40, 30)], SIZE, orientation=3)
     assert not said(load, export, "EXIF turns"), "CVAT shows the turned picture"
+
+
+@pytest.mark.parametrize("drawn_as_stored", [True, False])
+def test_images_turned_by_90_degrees_decide_the_other_turns_of_their_file(drawn_as_stored: bool, load: Load):
+    places: list[Box] = [(5, 4, 20, 16), (120, 90, 30, 20)]
+    export = Export()
+    for index in range(16):
+        orientation = index % 8 + 1
+        name, stored = f"{index}.jpg", (SIZE[1], SIZE[0]) if orientation >= 5 else SIZE
+        listed = stored if drawn_as_stored else SIZE
+        data = picture(name, stored, orientation)
+        boxes = [inverse_turn(box, orientation) for box in places] if drawn_as_stored else places
+        export.add(name, [("cat", *box) for box in boxes], listed, data=data)
+    local = load(export)
+    for index in range(16):
+        assert sorted(map(tuple, boxes_on(local, f"{index}.jpg"))) == sorted(corners(box) for box in places)
+    assert not any("EXIF turns" in one for one in local.manifest.warnings)
+
+
+def inverse_turn(box: Box, orientation: int) -> Box:
+    """Where a box of the picture as seen, of SIZE, lies in the stored picture."""
+    back = {6: 8, 8: 6}.get(orientation, orientation)
+    return turn_box(box, back, *SIZE)
 
 
 def test_an_export_in_good_order_has_none_of_these_warnings(load: Load):

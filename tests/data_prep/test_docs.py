@@ -6,7 +6,8 @@ import pytest
 
 from data_prep.box_form import BoxForm
 from data_prep.changes import Reason
-from data_prep.checks.box_forms import LEAST_CASES, MOST_OUTLINES
+from data_prep.checks.box_forms import MOST_OUTLINES
+from data_prep.checks.box_parts import LEAST_CASES
 from data_prep.findings import FEW_BOXES, FEW_BOXES_PER_CLASS
 from run_config.data_limits import DataLimits
 
