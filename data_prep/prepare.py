@@ -31,7 +31,7 @@ from run_config.installation import MAX_IMAGE_PIXELS, load_installation
 
 # Increase this when the same sources would give a different set: pointers written by older code are then
 # ignored.
-RULES_VERSION = 9
+RULES_VERSION = 10
 
 MAX_POINTER_BYTES = 64
 
