@@ -80,7 +80,8 @@ def test_rewrite_paths_counts_the_images(tmp_path: Path):
     ("arguments", "sentence"),
     [
         (("prepare", "nowhere.zip", "--store", "{store}"), "there is no file or folder nowhere.zip"),
-        (("prepare", "", "--store", "{store}"), "no source is given; give at least one export"),
+        (("prepare", " ", "--store", "{store}"), "no source is given; give at least one export"),
+        (("prepare", "", "--store", "{store}"), "an argument is empty: name a file or folder"),
         (("prepare", "{source}", "--store", "ftp://x"), "only s3://bucket/prefix"),
         (("prepare", "{source}"), "Missing option '--store'"),
         (("prepare", "{source}", "--store", "{store}", "--val-fraction", "2"), "less than or equal to 0.9"),
