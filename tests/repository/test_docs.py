@@ -33,7 +33,7 @@ GROUPS = ("weights",)
 """Commands of ours that have commands of their own."""
 ELLIPSIS = "whatever"
 """Stands where a page leaves something out."""
-NO_VALUES = {"workflow.parameters", "workflow.name", "store.env", "store.md", "images.md", "test.md"}
+NO_VALUES = {"workflow.parameters", "workflow.name", "store.env", "store.md", "images.md", "test.md", "test.txt"}
 """Dotted words that begin as a value of the chart does, and are something else."""
 
 
