@@ -19,6 +19,8 @@ _SIDE = re.compile(r"(?i)(?<![a-z])(?:left|right)(?![a-z])")
 _LEAST_STEP_PX = 16
 """Smaller numbers count rows and columns, days or anything else."""
 _LEAST_TILES = 4
+_MOST_COPIES = 8
+"""Endings of a name that are looked at: a name may be long."""
 
 
 def stem_of(name: str) -> str:
@@ -88,7 +90,10 @@ def _without_split(name: str) -> str:
 def _uncopied(stem: str, known: frozenset[str]) -> str:
     """The picture that a copy was made of by its name, if that is there."""
     found = stem
-    while match := _COPY.fullmatch(stem):
+    for _ in range(_MOST_COPIES):
+        match = _COPY.fullmatch(stem)
+        if match is None:
+            break
         stem = match["stem"]
         found = stem if stem in known else found
     return found
