@@ -99,10 +99,14 @@ def checkpoint(text: str, store: str) -> str:
     url = resolve(text, store).rstrip("/")
     if _is_file(url) or _is_model(url) or any(opened(url).exists(key) for key in (f"{BEST}/{CONFIG}", CARD)):
         return url
+    if unpulled := missing(url):
+        raise CheckError(unpulled)
+    here = "://" not in text and Path(text).exists()
+    elsewhere = f", and {text} in this folder is another place: write its full path" if here else ""
+    beside = _models_beside(url) if url.startswith(f"{store}/") else ""
     raise CheckError(
-        missing(url)
-        or f"there is no checkpoint at {url}: give the model/ folder of an earlier run, or a file of weights"
-        f"{_models_beside(url) if url.startswith(f'{store}/') else ''}"
+        f"there is no checkpoint at {url}{elsewhere}: give the model/ folder of an earlier run, or a file of weights"
+        f"{beside}"
     )
 
 

@@ -51,9 +51,16 @@ def measure(
     prepared = PreparedSet.open(open_store(store_url), set_id)
     known, wanted = model.info.classes, prepared.class_names
     if not set(wanted) <= set(known):
+        by_folded = {name.casefold(): name for name in known}
+        alike = [
+            f"{name}={by_folded[name.casefold()]}"
+            for name in wanted
+            if name not in known and name.casefold() in by_folded
+        ]
+        way_on = f", or prepare this one with --class-map {' '.join(alike)}" if alike else ""
         raise JobError(
             f"the model knows the classes {', '.join(known)}, the set {set_id} has {', '.join(wanted)}: measure it on "
-            "a set whose classes the model knows"
+            f"a set whose classes the model knows{way_on}"
         )
     if len(wanted) < len(known):
         others = [name for name in known if name not in wanted]

@@ -26,10 +26,10 @@ _WANTED = {
     "tuple_type": "a list, such as [1, 2]",
     "model_type": "a group of keys",
     "dict_type": "a group of keys",
-    "greater_than": "above {gt:g}",
-    "greater_than_equal": "at least {ge:g}",
-    "less_than": "below {lt:g}",
-    "less_than_equal": "at most {le:g}",
+    "greater_than": "above {gt:.10g}",
+    "greater_than_equal": "at least {ge:.10g}",
+    "less_than": "below {lt:.10g}",
+    "less_than_equal": "at most {le:.10g}",
     "literal_error": "{expected}",
     "too_short": "a list of {min_length} or more",
     "too_long": "a list of {max_length}",
@@ -81,8 +81,10 @@ def _unknown(name: str, family: str, known: tuple[Key, ...]) -> str:
     last = name.rpartition(".")[2]
     same_last = [each for each in own if each.rpartition(".")[2] == last]
     by_last = {each.rpartition(".")[2]: each for each in own}
+    sections = {key.partition(".")[0] for key in own} if "." not in name else ()
     near = (
         same_last
+        or difflib.get_close_matches(name, sections, 1, cutoff=0.7)
         or difflib.get_close_matches(name, own, 1, cutoff=0.7)
         or [by_last[each] for each in difflib.get_close_matches(last, by_last, 1, cutoff=0.6)]
     )

@@ -173,7 +173,7 @@ def _read(
 
 
 def _hint(name: str) -> str:
-    near = difflib.get_close_matches(name, preset_names(), 1)
+    near = difflib.get_close_matches(name.lower(), preset_names(), 1)
     meant = f"; did you mean {near[0]}?" if near else ""
     return f"{meant} (presets: {', '.join(preset_names())}; or a .yaml file)"
 

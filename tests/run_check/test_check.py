@@ -73,6 +73,15 @@ def test_a_run_that_is_not_there_is_answered_with_those_that_are(texts: dict[str
     assert "there is no checkpoint at" in said
 
 
+def test_a_path_in_this_folder_is_told_from_a_key_of_the_store(
+    texts: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "out" / "model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    (said,) = said_by(texts | {"cvat-finetune-checkpoint": "out/model"})
+    assert "/out/model, and out/model in this folder is another place: write its full path: give" in said
+
+
 @pytest.mark.parametrize(("key", "entry"), [("earlier/model/config.json", "preset"), ("earlier/run.json", "model")])
 def test_weights_of_another_family_are_refused_at_once(key: str, entry: str, texts: dict[str, str], store: ObjectStore):
     store.put_bytes("workflow-data/output/earlier/model/config.json", b"{}")

@@ -211,6 +211,18 @@ def test_a_wrong_override_gets_one_sentence_without_the_librarys_jargon(override
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "override", "said"),
+    [
+        ("TINY", "", "did you mean tiny?"),
+        ("tiny", "schedul=1", "unknown key schedul; did you mean schedule?"),
+        ("tiny", "training.seed=9999999999", "training.seed must be below 2147483648, not 9999999999"),
+    ],
+)
+def test_near_names_and_bounds_are_said_in_full(name: str, override: str, said: str):
+    assert said in complaint(name, [override] if override else [])
+
+
 def test_dotted_keys_of_a_file_are_shown_nested(tmp_path: Path):
     path = write(tmp_path, "mine.yaml", "base: tiny\nschedule.steps: 2\n")
     assert "schedule.steps is one word: in a file write `schedule: {steps: …}`" in complaint(path)

@@ -96,6 +96,9 @@ def test_a_set_with_other_classes_is_refused(evaluate, tmp_path):
     said = evaluate.refused(random_model(tmp_path / "model", ("disc", "ring")))
     assert "the model knows the classes disc, ring, the set" in said
     assert "has disc, square" in said
+    assert "--class-map" not in said
+    said = evaluate.refused(random_model(tmp_path / "other", ("Disc", "square")))
+    assert said.rstrip().endswith("or prepare this one with --class-map disc=Disc")
 
 
 def test_a_set_with_fewer_classes_is_measured_over_them(evaluate, tmp_path):
