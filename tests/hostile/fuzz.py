@@ -171,8 +171,8 @@ class Case:
             corrected += sum(1 for box in left.elements() if not written[box])
         assert dropped <= count(*_DROPPED), (dropped, dataset.changes.entries())
         # A number that stands for another number is no fault that anybody could see.
-        # LabelMe and Supervisely take two corners in whichever order.
-        any_corners = self.name in ("LabelMe", "Supervisely")
+        # Supervisely takes two corners in whichever order.
+        any_corners = self.name == "Supervisely"
         seen = sum(
             1
             for photo in self.photos
