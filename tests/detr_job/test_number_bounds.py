@@ -23,6 +23,7 @@ from run_config.job.config import JobConfig
 from run_config.job.keys import Key, keys, limits_of
 from run_config.job.limits import Limits
 from run_config.job.presets import load_job_config
+from run_config.wording import plural
 from tests.detr_job.training_runs import Run
 
 SMALL = {
@@ -244,4 +245,4 @@ ENDS = {
 
 @pytest.mark.parametrize("end", ENDS)
 def test_a_run_works_with_its_intervals_and_batches_at_the_ends(run: Run, end: str):
-    assert f"done: {ENDS[end]['schedule.steps']} steps" in run.with_options(ENDS[end]).ends().says()
+    assert f"done: {plural(ENDS[end]['schedule.steps'], 'step')} in " in run.with_options(ENDS[end]).ends().says()
