@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 import msgspec
 
 from data_prep.changes import ChangeLog, Reason
+from data_prep.checks.originals import is_of_roboflow
 from data_prep.checks.partial_labels import about_partial_labels
 from data_prep.checks.refusals import refuse_labelled_twice, refuse_no_boxes
 from data_prep.checks.subset_names import split_of_subset
@@ -279,7 +280,9 @@ def _item(image: _Placed, shared: dict[frozenset[str], frozenset[str]], *, is_al
     if source.recording is not None:
         ties.add(("video", *home, source.recording))
     if frame.original is not None:
-        ties.add(("original", frame.original))
+        # Names of tiles and of cameras may be the same in other exports.
+        place = () if is_of_roboflow(source.file_name) else home
+        ties.add(("original", *place, frame.original))
     labels = frozenset(source.boxes.class_names)
     return Item(
         f"{image.export}/{source.subset}/{frame.order}",

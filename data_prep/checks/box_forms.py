@@ -42,6 +42,8 @@ _FORMS_OF_CANVAS: dict[BoxForm | None, dict[int, BoxForm]] = {
     BoxForm.CENTRES: {100: BoxForm.PERCENT_CENTRES},
 }
 """By the form of `--boxes`: the forms of boxes that end within a square of this side."""
+_MISTAKEN_CORNERS = {BoxForm.CORNERS: BoxForm.XYWH, BoxForm.SHARED_CORNERS: BoxForm.SHARES}
+"""What programs write in place of two corners."""
 _ALWAYS_FIT = (BoxForm.PERCENT, BoxForm.PERCENT_CENTRES, BoxForm.THOUSANDTHS)
 """Forms that fit into any image, and are found by where they end."""
 _COMPARED = tuple(form for form in BoxForm if form not in _ALWAYS_FIT)
@@ -113,11 +115,13 @@ class SubsetBoxes:
         count = len(boxes)
         of = f"{where}: subset {self.name!r}"
         if self.given is None:
-            fits = self._fits(boxes, sizes)
-            self._refuse_misread(of, fits, self.form, limits, example)
+            readings = self._readings(boxes, sizes)
+            for fits in readings:
+                self._refuse_misread(of, fits, self.form, limits, example)
             self._check_areas(of, boxes, sizes, areas, limits, example)
             self._refuse_wrong_signs(of, boxes, sizes, limits, example)
-            yield from self._check_parts(of, fits, boxes, limits, example)
+            for fits in readings:
+                yield from self._check_parts(of, fits, boxes, limits, example)
         yield from self._check_outlines(of, boxes, sizes, limits)
         yield from self._check_extent(of, boxes, sizes, limits, example)
         halved = find_halved(boxes, sizes, np.frombuffer(self.image_of, np.int32))
@@ -190,6 +194,22 @@ class SubsetBoxes:
             form: _fitting(reread(boxes, sizes, self.form, form), sizes, reversed_too=form is BoxForm.XYWH is self.form)
             for form in (*forms, *_COMPARED)
         }
+
+    def _readings(self, boxes: Floats, sizes: Floats) -> list[dict[BoxForm, NDArray[np.bool_]]]:
+        """The forms to compare with the declared one.
+
+        Two corners may be drawn from the right or from below. Only x, y, width, height in their place are told from
+        that by the order of the corners.
+        """
+        fits = self._fits(boxes, sizes)
+        mistaken = _MISTAKEN_CORNERS.get(self.form)
+        if mistaken is None:
+            return [fits]
+        others = {form: fitting for form, fitting in fits.items() if form is not mistaken}
+        return [
+            {form: fits[form] for form in (self.form, mistaken)},
+            others | {self.form: _fitting(boxes, sizes, reversed_too=True)},
+        ]
 
     def _ends(self, boxes: Floats, sizes: Floats, form: BoxForm) -> Floats:
         """(n, 2): the right and lower ends of boxes in this form."""

@@ -35,14 +35,15 @@ def _split_name(name: str) -> tuple[str, str, str]:
     return folder, slash, base.rpartition(".")[0] or base
 
 
-def _is_of_roboflow(name: str) -> bool:
+def is_of_roboflow(name: str) -> bool:
+    """Whether Roboflow made the image, as one of several copies of a picture."""
     return _ROBOFLOW.fullmatch(_split_name(name)[2]) is not None
 
 
 def find_originals(names: Sequence[str]) -> list[str | None]:
     """For each image the same text as for all others that were made of the same picture. None: nothing shows that."""
     stems = [stem_of(name) for name in names]
-    is_copy = [_is_of_roboflow(name) for name in names]
+    is_copy = [is_of_roboflow(name) for name in names]
     known = frozenset(stems)
     keys = [_uncopied(stem, known) for stem in stems]
     tiles = _tiles(set(keys))
@@ -62,23 +63,26 @@ def shared_originals(names: Sequence[str], others: Sequence[str]) -> Iterator[tu
     """
     plain, plain_others = ([_without_split(name) for name in own] for own in (names, others))
     keys = find_originals([*plain, *plain_others])
-    stems, other_stems = ({stem_of(name) for name in own} for own in (plain, plain_others))
+    stems, other_stems = ([stem_of(name) for name in own] for own in (plain, plain_others))
+    mine, theirs = frozenset(stems), frozenset(other_stems)
+    copies: dict[str, list[str]] = defaultdict(list)
     by_key: dict[str, list[int]] = defaultdict(list)
-    for index, key in enumerate(keys[len(names) :]):
-        if key is not None:
+    for index, (name, stem, key) in enumerate(zip(plain_others, other_stems, keys[len(names) :], strict=True)):
+        if stem in mine:
+            if is_of_roboflow(name):
+                copies[stem].append(others[index])
+        elif key is not None:
             by_key[key].append(index)
-    for index, key in enumerate(keys[: len(names)]):
-        mine = plain[index]
-        for other in by_key.get(key or "", ()):
-            theirs = plain_others[other]
-            if stem_of(mine) == stem_of(theirs):
-                is_shown = _is_of_roboflow(mine) and _is_of_roboflow(theirs) and mine != theirs
-            else:
-                is_shown = stem_of(mine) not in other_stems and stem_of(theirs) not in stems
-                is_shown = is_shown and _SIDE.sub("", mine) != _SIDE.sub("", theirs)
-            if is_shown:
-                yield names[index], others[other]
-                break
+    for index, (name, stem, key) in enumerate(zip(plain, stems, keys[: len(names)], strict=True)):
+        if stem in theirs:
+            same = [other for other in copies[stem][:2] if other != names[index]] if is_of_roboflow(name) else []
+            found = same[0] if same else None
+        else:
+            side = _SIDE.sub("", name)
+            made = (other for other in by_key.get(key or "", ()) if _SIDE.sub("", plain_others[other]) != side)
+            found = next((others[other] for other in made), None)
+        if found is not None:
+            yield names[index], found
 
 
 def _without_split(name: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 
 from data_prep.changes import ChangeLog, Reason
 from data_prep.formats.record import UnlistedReferences
+from data_prep.formats.roots import without_suffix
 from data_prep.image_finder import key_without_extension, name_key
 from data_prep.remedies import change_limit
 from data_prep.sources.files import ExportFiles, images_below
@@ -19,7 +20,7 @@ class NamedImages:
     def __init__(self, files: ExportFiles, changes: ChangeLog) -> None:
         images = images_below("", files.sizes)
         self._where = files.shown_name
-        self._by_stem = {str(PurePosixPath(path).with_suffix("")): path for path in images}
+        self._by_stem = {without_suffix(path): path for path in images}
         self._names = {path.rpartition("/")[2].casefold() for path in images}
         self._changes = changes
         self._total = 0

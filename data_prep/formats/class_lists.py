@@ -56,7 +56,7 @@ def _read_list(files: ExportFiles, path: str) -> list[tuple[int, str]]:
         if not path.endswith(_NOTES):
             return [(number, clean_class_name(line)) for number, line in enumerate(read_lines(files, path)) if line]
         notes = msgspec.json.decode(read_annotation_file(files, path, MAX_LIST_BYTES), type=_NotesFile)
-    except (AnnotationError, UnicodeDecodeError, msgspec.DecodeError):  # nothing to compare with
+    except (AnnotationError, UnicodeDecodeError, msgspec.DecodeError, RecursionError):  # nothing to compare with
         return []
     return [
         (one.id, clean_class_name(one.name))

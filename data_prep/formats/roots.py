@@ -1,5 +1,6 @@
 """Where the exports of a source lie: the path prefix of each, `""` or ending in `/`."""
 
+import posixpath
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -11,6 +12,11 @@ MOST_LOOKED_INTO = 20
 """Files that are read to recognise a format, apart from the first of each folder."""
 MOST_EXPORTS = 1_000
 """In one source."""
+
+
+def without_suffix(path: str) -> str:
+    """The path without its extension; also of names such as `..png`, at which pathlib fails."""
+    return posixpath.splitext(path)[0]
 
 
 def folder_of(path: str) -> str:

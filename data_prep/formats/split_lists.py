@@ -26,12 +26,15 @@ def listed_splits(
     notes: list[str] = []
     for folder in _folders(root):
         found: dict[str, str] = {}
+        is_known_place = "/ImageSets/" in f"/{folder}"
         for path in lists.get(folder, ()):
             subset, own = path.removeprefix(folder)[: -len(".txt")], 0
+            if subset in known and not is_known_place:  # labels of the image beside it
+                continue
             try:
                 lines = [line for line in read_lines(files, path) if line]
             except AnnotationError as error:
-                if folder != root:
+                if is_known_place:
                     raise
                 notes.append(f"{error}. It was not used for the split.")
                 continue

@@ -8,13 +8,13 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
 
 import msgspec
 
 from data_prep.box_geometry import Xywh, enclosing_box, reversed_box
 from data_prep.changes import ChangeLog, Reason
 from data_prep.formats.record import NO_OUTLINE, Annotation, Annotations, ListedImage
+from data_prep.formats.roots import without_suffix
 
 EXACT_PX = 0.05
 """Sides of the same box differ at most so far: both formats round to two digits."""
@@ -103,7 +103,7 @@ def _by_name(images: Iterable[ListedImage]) -> dict[tuple[str, str], ListedImage
 def _partner(image: ListedImage, images: dict[tuple[str, str], ListedImage | None]) -> ListedImage | None:
     name = _name(image.file_name)
     # CVAT for images has no extension for the frames of a video.
-    keys = [(image.subset, name), (image.subset, str(PurePosixPath(name).with_suffix("")))]
+    keys = [(image.subset, name), (image.subset, without_suffix(name))]
     found = next((images[key] for key in keys if key in images), None)
     if found is None or (found.width, found.height) != (image.width, image.height):
         return None

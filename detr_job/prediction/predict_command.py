@@ -172,7 +172,9 @@ def image_files(paths: Sequence[Path], left_out: dict[Path, str] | None = None) 
             within = [each for each in every if each.is_file()]
             inside = [each for each in within if each.suffix.lower() in SUFFIXES]
             if left_out is not None:
-                unlike = [each for each in every if not each.is_file() and not _is_own_folder(each)]
+                unlike = [
+                    each for each in every if not (each.is_file() or _is_own_folder(each) or _is_no_photograph(each))
+                ]
                 left_out |= {each: _why_no_file(each) for each in unlike}
                 other = [each for each in within if each.suffix.lower() not in SUFFIXES and not _is_no_photograph(each)]
                 left_out |= dict.fromkeys(other, f"is not an image: its name does not end in {_suffixes()}")

@@ -135,8 +135,8 @@ def find_model(url: str) -> FoundModel:
     store = open_store(url.removesuffix(f"/{WEIGHTS}"))
     if is_of_transformers(store):
         raise NoModel(
-            f"{url} is a model of Hugging Face Transformers: it can be a start of training "
-            "(cvat-finetune-checkpoint); give the model/ folder of a run"
+            f"{url} is a model of Hugging Face Transformers, and not one of ours: give the model/ folder of a run (of "
+            "RF-DETR, D-FINE and Deformable DETR, cvat-finetune-checkpoint takes it as the start of a training)"
         )
     for candidate in (store, store.child("model"), store.child(BEST)):
         if candidate.exists(CONFIG):

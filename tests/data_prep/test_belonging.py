@@ -536,6 +536,17 @@ def test_tiles_of_one_picture_stay_together(load: Load):
     assert not sites[0] & sites[1]
 
 
+def test_tiles_of_equal_names_in_other_sources_are_of_other_pictures(load: Load):
+    exports = []
+    for site in range(8):
+        export = Export()
+        for x in (0, 32, 64, 96):
+            export.add(f"tile_{x}_0.png", [("cat", 4, 4, 20, 20)], data=picture(f"{site} {x}"))
+        exports.append(export)
+    counts = load(*exports).manifest.counts
+    assert counts["val"].images == 4, "the tiles of one source"
+
+
 def test_copies_of_one_picture_in_given_splits_are_named(load: Load):
     train, val = Export(subset="train"), Export(subset="val")
     for number in range(6):

@@ -245,6 +245,26 @@ def test_boxes_that_were_drawn_in_any_direction_are_right(
     assert any(one.reason == "box-reversed" for one in local.manifest.changes)
 
 
+@pytest.mark.parametrize("source", [voc, labelme])
+@pytest.mark.parametrize("step", [1, 2])
+def test_centred_boxes_that_were_drawn_backwards_are_right(
+    source: Callable[[Path, dict[str, list[tuple[str, Box]]], Write], Path], step: int, tmp_path: Path, load: Load
+):
+    def drawn(name: str, _class_name: str, box: Box) -> Sequence[float]:
+        x, y, right, bottom = corners(box)
+        return (x, y, right, bottom) if int(Path(name).stem) % step else (right, bottom, x, y)
+
+    rng = random.Random(2)
+    made = {
+        f"{number:02}.png": [("nut", (80 + rng.randint(-9, 9) - side / 2, 60 - side / 2, float(side), float(side)))]
+        for number in range(40)
+        for side in [rng.randint(20, 60)]
+    }
+    local = load(source(tmp_path, made, drawn))
+    assert_right(local, made)
+    assert not any(notes(local, "in that form"))
+
+
 @pytest.mark.parametrize(
     ("write", "named"),
     [

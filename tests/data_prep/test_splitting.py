@@ -196,6 +196,7 @@ def test_numbers_and_words_in_names_of_single_pictures_join_nothing(names: list[
         (["a.png", "b.png"], ["a.png", "a_hflip.png"], 0),  # the names begin anew in each split
         (["left_001.png"], ["right_001.png"], 0),  # may be two signs
         (["a.png"], ["b.png"], 0),
+        ([f"tile_{x}_0.png" for x in range(0, 64_000, 32)], [f"tile_{x}_0.png" for x in range(0, 64_000, 32)], 0),
     ],
 )
 def test_two_splits_share_a_picture_by_their_names(held: list[str], trained: list[str], count: int):

@@ -67,6 +67,7 @@ def test_a_run_that_is_not_there_is_answered_with_those_that_are(texts: dict[str
         "animals/model/config.json",
     ):
         store.put_bytes(f"workflow-data/output/{key}", b"{}")
+    store.put_bytes("workflow-data/output/team/deep/model/config.json", b"{}")
     (said,) = said_by(texts | {"cvat-finetune-checkpoint": "run:cell-2"})
     assert said.endswith("; runs with a model beside it: cells-2, cells-1, animals")
     (said,) = said_by(texts | {"cvat-finetune-checkpoint": "run:cell-2", "model": "auto"})
@@ -78,6 +79,8 @@ def test_a_path_in_this_folder_is_told_from_a_key_of_the_store(
 ):
     (tmp_path / "out" / "model").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
+    (said,) = said_by(texts | {"cvat-finetune-checkpoint": "x" * 300})
+    assert "a file name has at most 255 bytes" in said
     (said,) = said_by(texts | {"cvat-finetune-checkpoint": "out/model"})
     assert "/out/model, and out/model in this folder is another place: write its full path: give" in said
 

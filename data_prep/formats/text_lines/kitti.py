@@ -11,7 +11,7 @@ from data_prep.checks.subset_names import split_of_subset
 from data_prep.errors import AnnotationError
 from data_prep.formats.coco_file import corner_box, read_number, read_whole_number
 from data_prep.formats.record import Annotation, Annotations, ListedImage, clean_class_name
-from data_prep.formats.roots import parent_of
+from data_prep.formats.roots import parent_of, without_suffix
 from data_prep.formats.split_lists import listed_splits, split_lists
 from data_prep.formats.text_lines.lines import read_lines
 from data_prep.sources.files import ExportFiles, images_below, matching
@@ -67,7 +67,7 @@ def _with_listed_splits(
 
     The benchmark counts the images of `training` and `testing` from 0: of `training` there is no list test.
     """
-    named = {str(PurePosixPath(one.file_name).with_suffix("")): one for one in images if _may_be_listed(one.subset)}
+    named = {without_suffix(one.file_name): one for one in images if _may_be_listed(one.subset)}
     of_training = any(split_of_subset(one.subset) == "train" for one in named.values())
     subsets, notes = listed_splits(files, root, named, ("train", "val") if of_training else SPLITS)
     listed = {id(named[name]): subset for name, subset in subsets.items()}
@@ -81,7 +81,7 @@ def _may_be_listed(subset: str) -> bool:
 
 def _with_suffixes(images: list[ListedImage], files: ExportFiles) -> list[ListedImage]:
     """The images under the names of their files, which the labels do not give with their extension."""
-    by_stem = {str(PurePosixPath(path).with_suffix("")): path for path in images_below("", files.sizes)}
+    by_stem = {without_suffix(path): path for path in images_below("", files.sizes)}
     named: list[ListedImage] = []
     for one in images:
         folder = one.folders[0]
@@ -96,7 +96,7 @@ def _without_labels(labelled: list[ListedImage], files: ExportFiles) -> Iterator
     known = {one.folders[0] + one.file_name for one in labelled}
     for folder, one in subsets.items():
         for path in images_below(folder, files.sizes):
-            if str(PurePosixPath(path).with_suffix("")) not in known:
+            if without_suffix(path) not in known:
                 yield replace(one, file_name=path.removeprefix(folder), annotations=())
 
 

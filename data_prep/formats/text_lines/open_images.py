@@ -2,7 +2,6 @@
 
 import re
 from collections import defaultdict
-from pathlib import PurePosixPath
 
 import msgspec
 
@@ -12,7 +11,7 @@ from data_prep.errors import AnnotationError
 from data_prep.formats.coco_file import corner_box, read_number
 from data_prep.formats.cvat_shapes import LabelCheck
 from data_prep.formats.record import Annotation, Annotations, ListedImage, clean_class_name
-from data_prep.formats.roots import parent_of
+from data_prep.formats.roots import parent_of, without_suffix
 from data_prep.formats.text_lines.lines import read_rows
 from data_prep.sources.files import ExportFiles, images_below, matching, without_stray_copies
 from run_config.cvat_formats import OPEN_IMAGES
@@ -48,7 +47,7 @@ class OpenImages:
             boxes = _read_table(files, path, listed, labels, changes)
             folders = tuple(f"{root}{one}" for one in (f"images/{match['subset']}/", f"{match['subset']}/"))
             there = {
-                str(PurePosixPath(path.removeprefix(folder)).with_suffix("")): path.removeprefix(folder)
+                without_suffix(path.removeprefix(folder)): path.removeprefix(folder)
                 for folder in folders
                 for path in images_below(folder, files.sizes)
             }

@@ -78,6 +78,19 @@ def test_a_list_that_names_no_image_is_reported(tmp_path: Path, load: Load):
     assert any("ImageSets/Main/val.txt names no image of this source (for example 'IMG_1')" in one for one in warnings)
 
 
+def test_other_text_files_are_no_lists_of_splits(tmp_path: Path, load: Load):
+    beside = {f"VOC/{path}": data for path, data in without_lists().items()} | {"test.txt": "Prüfung".encode("latin-1")}
+    (note,) = (one for one in load(write_zip(tmp_path / "x.zip", **beside)).manifest.warnings if "test.txt" in one)
+    assert "not UTF-8" in note
+    files: dict[str, bytes] = {}
+    for name in ("train_0", "train_1", "test_0"):
+        files |= {f"{name}.xml": voc(f"{name}.png", thing()), f"{name}.png": picture(name)}
+        files[f"{name}.txt"] = b"train_0 0.5 0.5 0.1 0.1\n"  # labels of another program
+    manifest = load(write_zip(tmp_path / "both.zip", **files)).manifest
+    assert not any(".txt" in one for one in manifest.warnings)
+    assert manifest.counts["test"].images == 0
+
+
 def test_images_for_training_and_validation_are_not_called_images_without_a_split(tmp_path: Path, load: Load):
     more = {"ImageSets/Main/trainval.txt": b"a\nsub/b\n", "ImageSets/Main/test.txt": b"c\n"}
     local = load(write_zip(tmp_path / "x.zip", **without_lists(**more)))

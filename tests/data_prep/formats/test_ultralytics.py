@@ -247,6 +247,7 @@ def test_a_folder_beside_others_keeps_the_split_of_its_entry(tmp_path: Path, loa
         ("labels/classes.txt", b"car\nroad sign\ntree\n", ""),
         ("notes.json", b'{"version": 1}', ""),
         ("classes.txt", b"\xff", ""),
+        ("notes.json", b"[" * 5000 + b"]" * 5000, ""),
     ],
 )
 def test_another_list_with_other_ids_of_the_classes_is_named(

@@ -85,7 +85,7 @@ def test_a_zip_that_is_cut_off_is_refused(share: float, tmp_path: Path):
         ("not a zip at all", "is no zip, although it is named so"),
         ("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "is no zip: it is a pointer of Git LFS"),
         ("<!DOCTYPE html><title>Sign in</title>", "is no zip: it is a web page"),
-        ('<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "is no zip: it is a web page"),
+        ('<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "is no zip: it is a text with tags"),
     ],
 )
 def test_a_file_that_is_no_zip_is_refused_for_what_it_is(start: str, words: str, tmp_path: Path):

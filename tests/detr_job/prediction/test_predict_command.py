@@ -236,6 +236,7 @@ def test_entries_of_a_folder_that_are_no_files_are_named_and_files_are_predicted
     (folder / "link").symlink_to(tmp_path / "elsewhere")
     (folder / "gone.png").symlink_to(tmp_path / "nothing")
     os.mkfifo(folder / "pipe.png")
+    (folder / ".#lock.png").symlink_to(tmp_path / "nothing")  # as editors leave it
     out = tmp_path / "found"
     out.mkdir()
     (out / "predictions.json").write_text("[]")
@@ -244,6 +245,7 @@ def test_entries_of_a_folder_that_are_no_files_are_named_and_files_are_predicted
     assert [record["image"] for record in json.loads((out / "predictions.json").read_text())] == [str(picture)]
     for name, reason in (("link", "a link to a folder"), ("gone.png", "a link to nothing"), ("pipe.png", "no file")):
         assert f"left out: {folder / name} is {reason}" in said
+    assert said.count(f"left out: {folder}") == 3
 
 
 def test_a_file_of_several_frames_is_named(predict, tmp_path):

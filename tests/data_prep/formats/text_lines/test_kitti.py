@@ -50,6 +50,7 @@ def test_folders_of_subsets_become_a_prepared_set(tmp_path: Path, load: Load):
         ),
         ({"training/label_2/a.txt": line("Type 1")}, "line 1 can be read in two ways: .* ends in '1', or its last"),
         ({"training/label_2/a.txt": b"\xff\xff"}, "a.txt is not UTF-8 text"),
+        ({"training/label_2/..txt": line()}, "names a file outside itself, '.', and holds no file of that name"),
         ({"training/label_2/d.txt": line()}, "1 of 4 images cannot be used, 1 missing"),
     ],
 )
