@@ -47,7 +47,10 @@ def require_writable(folder: Path, what: str) -> None:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that never stands half-written under its name. Raises OSError."""
+    """Write a file that never stands half-written under its name. A pipe or device stays what it is. Raises OSError."""
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+        return
     partial = path.with_name(f".partial-{secrets.token_hex(8)}")
     try:
         partial.write_bytes(data)
