@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from detr_job.errors import JobError
+from detr_job.weights.checkpoint import CHECKPOINTS
 from object_store import NoSuchKey, ObjectStore
 from run_config.command_line import code_version
 from run_config.job.config import JobConfig
@@ -17,7 +18,6 @@ from run_config.job.stored_config import differences, keys_without_a_value, stor
 
 FORMAT = 1
 RUN, METRICS = "run.json", "metrics.jsonl"
-CHECKPOINTS = "checkpoints"
 AUTO = "auto"  # the reasons of the values that were computed at the first start, by key
 MICRO_BATCH = "micro_batch_size"  # only present after a batch did not fit into memory
 PRECISION = "precision"  # of the first start

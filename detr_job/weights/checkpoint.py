@@ -31,7 +31,9 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 WEIGHTS, AVERAGE, TRAINER = "model.safetensors", "ema.safetensors", "trainer.pt"
 TRIAL = "check"
-_KEY = re.compile(r"checkpoints/step-(\d{8,})/(.+)")
+CHECKPOINTS = "checkpoints"
+"""The folder of a run's checkpoints."""
+_KEY = re.compile(rf"{CHECKPOINTS}/step-(\d{{8,}})/(.+)")
 
 
 class DamagedCheckpoint(JobError):
@@ -115,7 +117,7 @@ def host_copy(value: Any) -> Any:  # noqa: ANN401 - any nesting of tensors and p
 
 def folder(step: int) -> str:
     """`checkpoints/step-00001200`."""
-    return f"checkpoints/step-{step:08d}"
+    return f"{CHECKPOINTS}/step-{step:08d}"
 
 
 def write(run: ObjectStore, checkpoint: Checkpoint) -> None:
@@ -135,7 +137,7 @@ def write(run: ObjectStore, checkpoint: Checkpoint) -> None:
 
 def try_place(run: ObjectStore) -> None:
     """Write and delete a small object where checkpoints go, so that an unwritable store fails before training."""
-    key = f"checkpoints/{TRIAL}-{secrets.token_hex(8)}"
+    key = f"{CHECKPOINTS}/{TRIAL}-{secrets.token_hex(8)}"
     run.put_bytes(key, b"detr-job train was here")
     run.delete(key)
 
@@ -182,7 +184,7 @@ def prune(run: ObjectStore, progress: TrainingProgress, keep: int) -> None:
 def steps(run: ObjectStore) -> tuple[list[int], list[int]]:
     """Steps with a manifest, and steps that have only other files; each in order."""
     names: dict[int, set[str]] = {}
-    for info in run.list("checkpoints"):
+    for info in run.list(CHECKPOINTS):
         match = _KEY.fullmatch(info.key)
         if match:
             names.setdefault(int(match[1]), set()).add(match[2])
